@@ -1,1 +1,7 @@
-//! x
+//! pollgate.
+pub mod address;
+pub mod channel;
+pub mod hub;
+pub mod query;
+pub mod secret;
+pub mod web;

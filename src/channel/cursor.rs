@@ -1,0 +1,142 @@
+//! Where a client is in a channel.
+
+use super::stamp::Stamp;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A random id of one life of a channel's history; shown in base 62.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(u64);
+
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+impl Epoch {
+    /// Makes an epoch of `random` bits; it always shows as six characters.
+    pub fn from_random(random: u64) -> Self {
+        const LEAST: u64 = 62u64.pow(5);
+        Self(LEAST + random % (62u64.pow(6) - LEAST))
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(base62(self.0, &mut [0; 11]))
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text.is_empty() || text.len() > 11 {
+            return Err(());
+        }
+        let mut number = 0u64;
+        for byte in text.bytes() {
+            let digit = DIGITS.iter().position(|d| *d == byte).ok_or(())?;
+            number = number.checked_mul(62).and_then(|n| n.checked_add(digit as u64)).ok_or(())?;
+        }
+        Ok(Self(number))
+    }
+}
+
+/// Writes `number` in base 62 at the end of `room` and returns what it wrote.
+pub(super) fn base62(mut number: u64, room: &mut [u8; 11]) -> &str {
+    let mut start = room.len();
+    loop {
+        start -= 1;
+        room[start] = DIGITS[(number % 62) as usize];
+        number /= 62;
+        if number == 0 {
+            // The digits are ASCII, so this never takes the default.
+            return std::str::from_utf8(&room[start..]).unwrap_or_default();
+        }
+    }
+}
+
+/// An exact place in a channel's history: just after message `seq` of the life `epoch`.
+///
+/// The first message of a life has seq 1. Shown as `Xk3v9Q-42`; as the id of a message it means
+/// that message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// Which life of the history.
+    pub epoch: Epoch,
+    /// How many messages that life had had.
+    pub seq: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(base62(self.epoch.0, &mut [0; 11]))?;
+        f.write_str("-")?;
+        f.write_str(itoa::Buffer::new().format(self.seq))
+    }
+}
+
+impl FromStr for Position {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (epoch, seq) = text.split_once('-').ok_or(())?;
+        if seq.is_empty() || !seq.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(());
+        }
+        // Digits that do not fit are a position far in the future, which no history can place.
+        Ok(Self { epoch: epoch.parse()?, seq: seq.parse().unwrap_or(u64::MAX) })
+    }
+}
+
+/// Where a poll wants to begin in one channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cursor {
+    /// With what is published from now on.
+    Now,
+    /// With the oldest message kept.
+    Oldest,
+    /// With the newest message kept, at once if there is one.
+    Latest,
+    /// Just after an exact position.
+    At(Position),
+    /// After a legacy stamp cursor: with the first message whose stamp is greater.
+    After(Stamp),
+    /// For a client that only asks whether the channel's newest stamp, which outlives its
+    /// message, is greater than `after`. Without one, or with one ahead of both the clock and the
+    /// newest stamp, it means `slack` ago: such a client is never told its position, so this is
+    /// what joins one of its polls to the next.
+    Changed {
+        /// The client's stamp, where it has one.
+        after: Option<Stamp>,
+        /// How far back "now" reaches.
+        slack: Duration,
+    },
+    /// Somewhere that cannot be placed.
+    Lost,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_back_as_it_is_shown() {
+        for random in [0, 1, 61, u64::MAX, 0xdead_beef] {
+            let epoch = Epoch::from_random(random);
+            let position = Position { epoch, seq: 42 };
+            let shown = position.to_string();
+            assert_eq!(shown.len(), "Xk3v9Q-42".len(), "{shown}");
+            assert_eq!(shown.parse(), Ok(position));
+        }
+    }
+
+    #[test]
+    fn what_is_no_position_is_refused() {
+        for bad in
+            ["", "-", "a", "a-", "-1", "a-b", "a--1", "ü-1", "aaaaaaaaaaaa-1", "zzzzzzzzzzz-1"]
+        {
+            assert_eq!(bad.parse::<Position>(), Err(()), "{bad:?}");
+        }
+        let huge: Position = format!("abc-{}", "9".repeat(99)).parse().unwrap();
+        assert_eq!(huge.seq, u64::MAX);
+    }
+}

@@ -1,0 +1,327 @@
+//! The ring of a channel's newest messages, and how a cursor is placed in it.
+//!
+//! Overflow: a message pushed beyond the bounds evicts the oldest, and a cursor before what is
+//! left is answered with [`Found::reset`]. The newest message is never evicted by the count or
+//! the bytes, so a waiting poll that is woken for it finds it. Continuity is within one epoch;
+//! [`History::new`] begins one.
+
+use super::cursor::{Cursor, Epoch, Position};
+use super::message::{Message, Payload, Renders};
+use super::stamp::{Stamp, Tick, Time};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The bounds and the tick of one channel's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Messages kept at the most; at least 1.
+    pub messages: usize,
+    /// Bytes of message bodies kept at the most.
+    pub bytes: u64,
+    /// How long a message is kept; zero = for ever.
+    pub age: Duration,
+    /// The newest message never ages out.
+    pub keep_newest: bool,
+    /// The unit of the stamps.
+    pub tick: Tick,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            messages: 100,
+            bytes: 1 << 20,
+            age: Duration::from_secs(300),
+            keep_newest: false,
+            tick: Tick::Micros,
+        }
+    }
+}
+
+/// Messages in order; one is kept in place, as that is what nearly every answer holds.
+pub type Messages = SmallVec<[Arc<Message>; 1]>;
+
+/// How many of the messages after a cursor are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// All of them.
+    All,
+    /// The first.
+    First,
+    /// The newest.
+    Newest,
+}
+
+/// What a history has for a cursor.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Whether the poll is to be answered now. Otherwise it waits for what comes after
+    /// [`Found::position`].
+    pub news: bool,
+    /// Whether messages may be missing between the cursor and this answer.
+    pub reset: bool,
+    /// The messages, in order; empty without news, and after a reset where nothing is kept.
+    pub messages: Messages,
+    /// Where the client is with the whole of this answer.
+    pub position: Position,
+    /// The same in the channel's time: the client's own stamp if it could be placed and nothing
+    /// came after it; else the newest stamp; else the clock.
+    pub stamp: Stamp,
+    /// Renderings to share: present if `messages` is just the channel's newest message.
+    pub renders: Option<Arc<Renders>>,
+}
+
+/// What [`History::accept`] did with a message whose position came from elsewhere.
+#[derive(Debug, Clone)]
+pub enum Accepted {
+    /// It was the next one and is now the newest.
+    Stored(Arc<Message>),
+    /// It had been here before; nothing changed.
+    Known,
+    /// Messages between the newest and this one are missing, or it is of another epoch; nothing
+    /// changed.
+    Gap,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct History {
+    epoch: Epoch,
+    /// The seq of the newest message ever; 0 = none yet.
+    newest: u64,
+    /// Its stamp, kept when it is evicted; 0 = none yet.
+    newest_stamp: Stamp,
+    /// Stamps are given above this even if the clock says otherwise.
+    floor: Stamp,
+    /// The stamp of the newest message that was evicted; 0 = none yet.
+    evicted_stamp: Stamp,
+    /// Kept messages; their seqs are contiguous and end with `newest`.
+    ring: VecDeque<Arc<Message>>,
+    bytes: u64,
+    renders: Arc<Renders>,
+}
+
+impl History {
+    /// An empty history; all its stamps will be above `floor`.
+    pub fn new(epoch: Epoch, floor: Stamp) -> Self {
+        Self {
+            epoch,
+            newest: 0,
+            newest_stamp: Stamp(0),
+            floor,
+            evicted_stamp: Stamp(0),
+            ring: VecDeque::new(),
+            bytes: 0,
+            renders: Arc::default(),
+        }
+    }
+
+    /// Stamps `payload`, puts it in and evicts what no longer fits.
+    pub fn push(&mut self, payload: Payload, limits: &Limits, now: Time) -> Arc<Message> {
+        let last = self.newest_stamp.max(self.floor);
+        let after_last = limits.tick.at_or_after(Time(last.0.saturating_add(limits.tick.micros())));
+        let stamp = limits.tick.at_or_after(now).max(after_last);
+        let position = Position { epoch: self.epoch, seq: self.newest + 1 };
+        self.store(Message { position, stamp, published: now, payload }, limits, now)
+    }
+
+    /// Puts in a message that was given its position and stamp elsewhere, if it is the next one.
+    pub fn accept(&mut self, message: Message, limits: &Limits, now: Time) -> Accepted {
+        if message.epoch() != self.epoch || message.position.seq > self.newest + 1 {
+            return Accepted::Gap;
+        }
+        if message.position.seq <= self.newest {
+            return Accepted::Known;
+        }
+        Accepted::Stored(self.store(message, limits, now))
+    }
+
+    fn store(&mut self, message: Message, limits: &Limits, now: Time) -> Arc<Message> {
+        let message = Arc::new(message);
+        self.newest = message.position.seq;
+        self.newest_stamp = message.stamp;
+        self.bytes += message.len();
+        self.ring.push_back(message.clone());
+        self.renders = Arc::default();
+        self.trim(limits, now);
+        message
+    }
+
+    /// Evicts what is beyond `limits` or too old at `now`.
+    pub fn trim(&mut self, limits: &Limits, now: Time) {
+        while self.ring.len() > 1
+            && (self.ring.len() > limits.messages || self.bytes > limits.bytes)
+        {
+            self.evict_oldest();
+        }
+        if limits.age.is_zero() {
+            return;
+        }
+        let oldest_kept = now.before(limits.age);
+        let spared = usize::from(limits.keep_newest);
+        while self.ring.len() > spared
+            && self.ring.front().is_some_and(|message| message.published < oldest_kept)
+        {
+            self.evict_oldest();
+        }
+    }
+
+    /// Evicts every message; positions and stamps go on.
+    pub fn clear(&mut self) {
+        while !self.ring.is_empty() {
+            self.evict_oldest();
+        }
+    }
+
+    fn evict_oldest(&mut self) {
+        if let Some(message) = self.ring.pop_front() {
+            self.bytes -= message.len();
+            self.evicted_stamp = message.stamp;
+        }
+        if self.ring.is_empty() {
+            self.renders = Arc::default();
+        }
+    }
+
+    /// Places `cursor`. Call [`History::trim`] before, so that nothing outdated is found.
+    pub fn since(&self, cursor: Cursor, take: Take, tick: Tick, now: Time) -> Found {
+        match cursor {
+            Cursor::Now => self.quiet(self.here(tick, now)),
+            Cursor::Oldest => self.kept_from(0, take, tick, now),
+            Cursor::Latest => self.kept_from(self.ring.len().saturating_sub(1), take, tick, now),
+            Cursor::Lost => self.reset(take, tick, now),
+            Cursor::At(position) => self.since_position(position, take, tick, now),
+            Cursor::After(stamp) => self.since_stamp(stamp, take, tick, now),
+            Cursor::Changed { after, slack } => {
+                let after = after.filter(|stamp| !self.is_ahead(*stamp, now));
+                let after = after.unwrap_or(Stamp(now.before(slack).0));
+                self.changed_since(after, tick, now)
+            }
+        }
+    }
+
+    fn since_position(&self, position: Position, take: Take, tick: Tick, now: Time) -> Found {
+        if position.epoch != self.epoch || position.seq > self.newest {
+            return self.reset(take, tick, now);
+        }
+        // Never underflows: `newest` counts at least the kept messages.
+        let evicted = self.newest - self.ring.len() as u64;
+        match position.seq.checked_sub(evicted) {
+            Some(skip) => self.kept_from(skip as usize, take, tick, now),
+            None => self.reset(take, tick, now),
+        }
+    }
+
+    fn since_stamp(&self, stamp: Stamp, take: Take, tick: Tick, now: Time) -> Found {
+        if self.is_ahead(stamp, now) {
+            return self.quiet(self.here(tick, now));
+        }
+        if self.newest_stamp <= stamp || self.ring.is_empty() {
+            return self.quiet(stamp);
+        }
+        let skip = self.ring.partition_point(|message| message.stamp <= stamp);
+        let mut found = self.kept_from(skip, take, tick, now);
+        found.reset = stamp < self.evicted_stamp;
+        found
+    }
+
+    fn changed_since(&self, stamp: Stamp, tick: Tick, now: Time) -> Found {
+        if self.newest_stamp <= stamp {
+            return self.quiet(stamp);
+        }
+        let mut found = self.kept_from(self.ring.len().saturating_sub(1), Take::Newest, tick, now);
+        found.news = true;
+        found
+    }
+
+    /// Whether `stamp` is beyond both the clock and all that was given. At the clock itself
+    /// counts as beyond: a message published this very moment may still get that stamp.
+    fn is_ahead(&self, stamp: Stamp, now: Time) -> bool {
+        stamp.0 >= now.0 && stamp > self.newest_stamp
+    }
+
+    /// The channel's time at its end: its newest stamp, else the last tick before all to come.
+    fn here(&self, tick: Tick, now: Time) -> Stamp {
+        if self.newest > 0 {
+            return self.newest_stamp;
+        }
+        tick.just_before(now).max(self.floor)
+    }
+
+    fn quiet(&self, stamp: Stamp) -> Found {
+        Found {
+            news: false,
+            reset: false,
+            messages: Messages::new(),
+            position: self.position(),
+            stamp,
+            renders: None,
+        }
+    }
+
+    /// The kept messages but for the first `skip`.
+    fn kept_from(&self, skip: usize, take: Take, tick: Tick, now: Time) -> Found {
+        let mut found = self.quiet(self.here(tick, now));
+        let end = self.ring.len();
+        if skip >= end {
+            return found;
+        }
+        let range = match take {
+            Take::All => skip..end,
+            Take::First => skip..skip + 1,
+            Take::Newest => end - 1..end,
+        };
+        found.renders = (range == (end - 1..end)).then(|| self.renders.clone());
+        found.messages.extend(self.ring.range(range).cloned());
+        if let Some(last) = found.messages.last() {
+            found.position = last.position;
+            found.stamp = last.stamp;
+        }
+        found.news = true;
+        found
+    }
+
+    fn reset(&self, take: Take, tick: Tick, now: Time) -> Found {
+        let mut found = self.kept_from(0, take, tick, now);
+        found.news = true;
+        found.reset = true;
+        found
+    }
+
+    /// The position of the newest message ever.
+    pub fn position(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.newest }
+    }
+
+    /// The stamp of the newest message ever; `None` before the first.
+    pub fn newest_stamp(&self) -> Option<Stamp> {
+        (self.newest > 0).then_some(self.newest_stamp)
+    }
+
+    /// The oldest message kept.
+    pub fn oldest(&self) -> Option<&Arc<Message>> {
+        self.ring.front()
+    }
+
+    /// How many messages are kept.
+    pub fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Whether no message is kept.
+    pub fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    /// Bytes of the bodies kept.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The memory the kept messages take, in bytes.
+    pub fn cost(&self) -> u64 {
+        self.bytes + self.ring.len() as u64 * Message::OVERHEAD
+    }
+}

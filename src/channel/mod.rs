@@ -1,0 +1,16 @@
+//! Channels as plain data: names, messages, positions and the history that keeps them.
+//!
+//! Nothing here waits, locks or asks the clock; the time is an argument. The table of channels,
+//! with its locks and its waiting polls, is [`crate::hub`].
+
+mod cursor;
+mod history;
+mod message;
+mod name;
+mod stamp;
+
+pub use cursor::{Cursor, Epoch, Position};
+pub use history::{Accepted, Found, History, Limits, Messages, Take};
+pub use message::{Kind, Message, Payload, RenderKey, Renders};
+pub use name::{ChannelName, NameError, Pattern};
+pub use stamp::{Stamp, Tick, Time};

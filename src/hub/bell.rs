@@ -1,0 +1,33 @@
+//! The bell of one held poll: rung by a publish, listened to by one task.
+
+use atomic_waker::AtomicWaker;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+/// Shared between a waiter and the channels it is registered on.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    /// Somebody has taken it upon them to release this poll.
+    claimed: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Bell {
+    /// Claims the poll. True for the first to do so: of several publishes at once, one counts
+    /// it as released.
+    pub(super) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Wakes the task that listens. Only useful after [`Bell::claim`].
+    pub(super) fn ring(&self) {
+        self.waker.wake();
+    }
+
+    /// Ready once claimed; then the bell is as new.
+    pub(super) fn poll_claimed(&self, context: &mut Context<'_>) -> Poll<()> {
+        // Registered before the look, so that a claim in between finds the waker.
+        self.waker.register(context.waker());
+        if self.claimed.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

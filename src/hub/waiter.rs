@@ -1,0 +1,179 @@
+//! Held polls: their registration, and how they are woken.
+
+use super::bell::Bell;
+use super::{Answer, Channel, Hub, Subscription};
+use crate::channel::{ChannelName, Cursor, Take, Time};
+use slab::Slab;
+use smallvec::SmallVec;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The registration of one held poll on its channels; dropping it ends the registration.
+pub struct Waiter {
+    hub: Hub,
+    bell: Arc<Bell>,
+    seats: SmallVec<[Seat; 1]>,
+    /// What was found when it was registered: where to go on from, and the quiet answer.
+    registered: Answer,
+    take: Take,
+    counted: bool,
+}
+
+/// A waiter's place on one channel.
+pub(super) struct Seat {
+    pub(super) channel: Arc<Channel>,
+    pub(super) key: usize,
+    pub(super) round: u64,
+}
+
+impl Seat {
+    fn leave(&self) {
+        let mut state = self.channel.state.lock();
+        // In a later round the key may be somebody else's.
+        if state.round == self.round {
+            state.waiters.try_remove(self.key);
+        }
+    }
+}
+
+impl Waiter {
+    pub(super) fn new(hub: Hub, take: Take) -> Self {
+        Self {
+            hub,
+            bell: Arc::default(),
+            seats: SmallVec::new(),
+            registered: Answer::new(),
+            take,
+            counted: false,
+        }
+    }
+
+    pub(super) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    pub(super) fn sit(&mut self, seat: Option<Seat>) {
+        self.seats.extend(seat);
+    }
+
+    pub(super) fn hold(&mut self, registered: Answer) {
+        self.registered = registered;
+        if !self.counted {
+            self.counted = true;
+            self.hub.shared.held.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until a publish rings; then [`Waiter::look`]. Cancelling it loses nothing.
+    pub async fn rung(&self) {
+        poll_fn(|context| self.bell.poll_claimed(context)).await;
+    }
+
+    /// What has come since the poll was registered. Without news the poll is registered anew and
+    /// `None` is returned: it was rung for something it had already.
+    pub fn look(&mut self, now: Time) -> Option<Answer> {
+        let now = self.hub.time(now);
+        self.leave();
+        let mut news = false;
+        let mut answer = Answer::new();
+        for registered in &self.registered {
+            let subscription = Subscription {
+                channel: registered.channel.clone(),
+                cursor: Cursor::At(registered.found.position),
+            };
+            // A table without room (the channel was forgotten meanwhile) leaves the poll as it
+            // is; its next one is told.
+            let Ok((heard, seat)) = self.hub.look(&subscription, self.take, Some(&self.bell), now)
+            else {
+                answer.push(registered.clone());
+                continue;
+            };
+            self.seats.extend(seat);
+            if heard.found.news {
+                news = true;
+                answer.push(heard);
+            } else {
+                answer.push(registered.clone());
+            }
+        }
+        news.then_some(answer)
+    }
+
+    /// Ends the hold: what has come since it began, or the quiet answer.
+    pub fn finish(mut self, now: Time) -> Answer {
+        self.look(now).unwrap_or_else(|| std::mem::take(&mut self.registered))
+    }
+
+    /// The channels it waits on.
+    pub fn channels(&self) -> impl Iterator<Item = &ChannelName> {
+        self.registered.iter().map(|heard| &heard.channel)
+    }
+
+    fn leave(&mut self) {
+        for seat in self.seats.drain(..) {
+            seat.leave();
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.leave();
+        if self.counted {
+            self.hub.shared.held.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.channels()).finish()
+    }
+}
+
+/// The waiters that a publish has taken off its channel, to be rung in batches.
+///
+/// Dropping it rings the rest: a wake cannot be lost, only be late.
+#[derive(Default)]
+pub struct Wake {
+    bells: Vec<Arc<Bell>>,
+}
+
+impl Wake {
+    pub(super) fn new(waiters: Slab<Arc<Bell>>) -> Self {
+        Self { bells: waiters.into_iter().map(|(_, bell)| bell).collect() }
+    }
+
+    /// Claims the polls for this publish and returns how many it releases: those that no other
+    /// publish has claimed before. Only those remain to be rung.
+    pub fn claim(&mut self) -> usize {
+        self.bells.retain(|bell| bell.claim());
+        self.bells.len()
+    }
+
+    /// Rings at most `most` of the claimed polls; true while there are more.
+    pub fn ring(&mut self, most: usize) -> bool {
+        let rest = self.bells.len().saturating_sub(most);
+        for bell in self.bells.drain(rest..) {
+            bell.ring();
+        }
+        !self.bells.is_empty()
+    }
+}
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        for bell in self.bells.drain(..) {
+            bell.claim();
+            bell.ring();
+        }
+    }
+}
+
+impl fmt::Debug for Wake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Wake({})", self.bells.len())
+    }
+}

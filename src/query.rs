@@ -1,0 +1,219 @@
+//! Query strings and urlencoded forms by PHP's own rules, since it is PHP's clients that write
+//! them.
+//!
+//! The rules (PHP manual, "Variables From External Sources", and `parse_str`): pairs are split
+//! at `&`; `+` is a space; a bad escape stands for itself; `a[b]=c` is an array entry and `a[]=c`
+//! appends one; a later value for the same place replaces an earlier one; outside brackets a dot
+//! or space in a name becomes `_`, and leading spaces are dropped; a name ends at a NUL.
+
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
+
+/// Decoded parameters in the order in which they stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    pairs: Vec<Parameter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parameter {
+    name: String,
+    /// `None` for `a=1`, `Some("")` for `a[]=1`, `Some("b")` for `a[b]=1`.
+    key: Option<String>,
+    /// Another bracket follows: the value is an array inside the entry.
+    deeper: bool,
+    value: Vec<u8>,
+}
+
+impl Query {
+    /// Reads what stands behind the `?` of a target, or an urlencoded form.
+    pub fn parse(text: &str) -> Self {
+        let mut query = Self::default();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            query.push(&decode(name), decode(value).into_owned());
+        }
+        query
+    }
+
+    /// Adds a parameter whose name and value are decoded already, as a multipart form has them.
+    pub fn push(&mut self, name: &[u8], value: Vec<u8>) {
+        let name = name.split(|b| *b == 0).next().unwrap_or_default();
+        let name = String::from_utf8_lossy(name);
+        let name = name.trim_start_matches(' ');
+        if name.is_empty() || name.starts_with('[') && !name.contains(']') {
+            return;
+        }
+        let (stem, key, deeper) = split_name(name);
+        let name = stem.replace(['.', ' '], "_");
+        self.pairs.push(Parameter { name, key, deeper, value });
+    }
+
+    /// The value of the scalar parameter `name`, as bytes.
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let last = self.pairs.iter().rev().find(|pair| pair.name == name)?;
+        last.key.is_none().then_some(&last.value)
+    }
+
+    /// The value of the scalar parameter `name`, as text; bytes that are not UTF-8 are replaced.
+    pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.bytes(name).map(String::from_utf8_lossy)
+    }
+
+    /// Whether there is a parameter of that name, scalar or array.
+    pub fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|pair| pair.name == name)
+    }
+
+    /// Whether there is a parameter of that name that is not empty; an array is not.
+    pub fn has_value(&self, name: &str) -> bool {
+        let last = self.pairs.iter().rev().find(|pair| pair.name == name);
+        last.is_some_and(|pair| pair.key.is_some() || !pair.value.is_empty())
+    }
+
+    /// The entries of the array parameter `name` in their order, a later value in the place of
+    /// an earlier one with the same key. An entry that is itself an array has no value.
+    pub fn entries(&self, name: &str) -> Vec<(String, Option<&[u8]>)> {
+        let mut entries: Vec<(String, Option<&[u8]>)> = Vec::new();
+        let mut places = std::collections::HashMap::new();
+        let mut next = 0u64;
+        for pair in self.pairs.iter().filter(|pair| pair.name == name) {
+            let Some(key) = &pair.key else {
+                // `a=1` replaces the whole array, and `a[b]=2` after it replaces that.
+                entries.clear();
+                places.clear();
+                next = 0;
+                continue;
+            };
+            let key = if key.is_empty() { next.to_string() } else { key.clone() };
+            if let Some(number) = array_index(&key) {
+                next = next.max(number.saturating_add(1));
+            }
+            let value = (!pair.deeper).then_some(&*pair.value);
+            match places.get(&key) {
+                Some(&place) => entries[place] = (key, value),
+                None => {
+                    places.insert(key.clone(), entries.len());
+                    entries.push((key, value));
+                }
+            }
+        }
+        entries
+    }
+}
+
+/// A key that PHP turns into an integer: plain decimal, no leading zero.
+fn array_index(key: &str) -> Option<u64> {
+    let number: u64 = key.parse().ok()?;
+    (number.to_string() == key).then_some(number)
+}
+
+/// `a.b[c.d][e]` as `a.b`, `c.d` and whether more brackets follow.
+fn split_name(name: &str) -> (Cow<'_, str>, Option<String>, bool) {
+    // A bracket in the very first place is part of the name.
+    let open = name.char_indices().skip(1).find(|(_, c)| *c == '[').map(|(at, _)| at);
+    let Some(open) = open else { return (name.into(), None, false) };
+    let Some(length) = name[open + 1..].find(']') else {
+        // Without its end the bracket is one more character that a PHP variable cannot have;
+        // what follows stays as it is.
+        let mut whole = name.to_owned();
+        whole.replace_range(open..=open, "_");
+        return (whole.into(), None, false);
+    };
+    let close = open + 1 + length;
+    let key = name[open + 1..close].to_owned();
+    (name[..open].into(), Some(key), name[close + 1..].starts_with('['))
+}
+
+/// Undoes `+` and `%xx`; an escape that is none stands for itself.
+fn decode(text: &str) -> Cow<'_, [u8]> {
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        return Cow::Owned(percent_decode_str(&spaced).collect());
+    }
+    percent_decode_str(text).into()
+}
+
+/// Undoes `%xx` strictly: `None` where a `%` is not followed by two hex digits.
+pub fn decode_strictly(text: &str) -> Option<Cow<'_, [u8]>> {
+    let bytes = text.as_bytes();
+    let escaped = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    for (at, _) in text.match_indices('%') {
+        if !escaped(at + 1) || !escaped(at + 2) {
+            return None;
+        }
+    }
+    Some(percent_decode_str(text).into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn entries(query: &str, name: &str) -> Vec<(String, String)> {
+        let parsed = Query::parse(query);
+        let text = |value: Option<&[u8]>| match value {
+            Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            None => "(array)".to_owned(),
+        };
+        parsed.entries(name).into_iter().map(|(key, value)| (key, text(value))).collect()
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn scalars_are_decoded_and_the_last_one_counts() {
+        let query = Query::parse("a=1&b=x+y%21&a=2&c&d=%zz%4&=5&e.f=6&+g h=7");
+        assert_eq!(query.text("a").unwrap(), "2");
+        assert_eq!(query.text("b").unwrap(), "x y!");
+        assert_eq!(query.text("c").unwrap(), "");
+        assert_eq!(query.text("d").unwrap(), "%zz%4");
+        assert_eq!(query.text("e_f").unwrap(), "6");
+        assert_eq!(query.text("g_h").unwrap(), "7");
+        assert!(query.text("missing").is_none() && query.text("").is_none());
+    }
+
+    #[test]
+    fn brackets_make_arrays() {
+        let expected = pairs(&[("a.b", "1"), ("0", "2"), ("7", "3"), ("8", "4")]);
+        assert_eq!(entries("s[a.b]=1&s[]=2&s[7]=3&s[]=4", "s"), expected);
+        assert_eq!(entries("s%5Ba+b%5D=1", "s"), pairs(&[("a b", "1")]));
+        assert_eq!(entries("s[x]=1&s[y]=2&s[x]=3", "s"), pairs(&[("x", "3"), ("y", "2")]));
+        assert_eq!(entries("s[x][y]=1", "s"), pairs(&[("x", "(array)")]));
+        assert_eq!(entries("s[x]=1&s=2", "s"), vec![]);
+        assert_eq!(entries("s[x]tail=1", "s"), pairs(&[("x", "1")]));
+    }
+
+    #[test]
+    fn an_array_is_no_scalar_and_a_torn_bracket_is_a_name() {
+        let query = Query::parse("s[x]=1&t[=2&u[v=3");
+        assert!(query.has("s") && query.has_value("s") && query.bytes("s").is_none());
+        assert_eq!(query.text("t_").unwrap(), "2");
+        assert_eq!(query.text("u_v").unwrap(), "3");
+    }
+
+    #[test]
+    fn a_present_but_empty_value_is_told_apart() {
+        let query = Query::parse("publish=&msg=x&empty");
+        assert!(query.has("publish") && !query.has_value("publish"));
+        assert!(query.has("empty") && !query.has_value("empty"));
+        assert!(query.has_value("msg") && !query.has_value("other"));
+    }
+
+    #[test]
+    fn ten_thousand_entries_are_read_in_one_go() {
+        let text = "s[]=1&".repeat(10_000);
+        assert_eq!(Query::parse(&text).entries("s").len(), 10_000);
+    }
+
+    #[test]
+    fn strict_decoding_refuses_bad_escapes() {
+        assert_eq!(decode_strictly("a%20b").unwrap(), b"a b".as_slice());
+        for bad in ["%", "%4", "a%zz", "%%41"] {
+            assert!(decode_strictly(bad).is_none(), "{bad}");
+        }
+    }
+}
