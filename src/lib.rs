@@ -1,7 +1,11 @@
 //! pollgate.
 pub mod address;
 pub mod channel;
+pub mod dialect;
+pub mod gate;
 pub mod hub;
+pub mod limits;
 pub mod query;
 pub mod secret;
+pub mod template;
 pub mod web;

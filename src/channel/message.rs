@@ -6,6 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a message's bytes are, decided once when it is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +77,20 @@ impl Message {
 
 /// Names one way to render a message: two renderings with one key are the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RenderKey(pub u64);
+pub struct RenderKey(u64);
+
+impl RenderKey {
+    /// The native dialect.
+    pub const NATIVE: Self = Self(0);
+    /// The NovComet dialect.
+    pub const NOVCOMET: Self = Self(1);
+
+    /// A key that no one else has, for a dialect whose settings shape its answer.
+    pub fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(2);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// What has been rendered from a channel's newest message, shared by all who are answered with
 /// it. It is replaced together with that message, so a channel keeps one set at the most.

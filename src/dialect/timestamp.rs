@@ -1,0 +1,172 @@
+//! The timestamp dialect: the `backend.php` family, whose client sends the time of the last
+//! change it knows of and is answered with a message and its time
+//! (`docs/dialects/timestamp.md`).
+
+use super::json::{self, Safe};
+use super::{PHP_CONTENT_TYPE, Parsed, Poll, Request, refused, rendered_once};
+use crate::channel::{ChannelName, Cursor, Kind, Message, RenderKey, Take, Tick};
+use crate::hub::{Answer, Heard, Subscription};
+use crate::template::Template;
+use crate::web::Reply;
+use smallvec::smallvec;
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// What a poll without a cursor gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum First {
+    /// The newest message kept, at once if there is one.
+    #[default]
+    Latest,
+    /// The oldest message kept, at once if there is one.
+    Oldest,
+    /// The next message.
+    Wait,
+}
+
+/// Which message a poll gets when several are waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deliver {
+    /// The first: one a poll, none skipped.
+    #[default]
+    Next,
+    /// The newest.
+    Latest,
+}
+
+/// The timestamp dialect.
+#[derive(Debug, Clone)]
+pub struct Timestamp {
+    /// The channel.
+    pub channel: Template,
+    /// The answer's field for the message.
+    pub message_field: String,
+    /// The request's parameter and the answer's field for the cursor.
+    pub cursor_field: String,
+    /// What a poll without a cursor gets.
+    pub first: First,
+    /// Which message a poll gets.
+    pub deliver: Deliver,
+    /// The content type of the answer; `None` = as PHP sends, or `text/javascript` for JSONP.
+    pub content_type: Option<String>,
+    /// Constant fields of the answer.
+    pub extra: serde_json::Map<String, serde_json::Value>,
+    /// A JSON message stands in the answer as JSON, not as a string.
+    pub embed: bool,
+    /// The parameter that names the function a JSONP answer calls; `None` = no JSONP.
+    pub callback: Option<String>,
+    /// Names this way to render; from [`RenderKey::unique`].
+    pub key: RenderKey,
+}
+
+impl Timestamp {
+    /// The dialect as the seed's `backend.php` speaks it.
+    pub fn new(channel: Template) -> Self {
+        Self {
+            channel,
+            message_field: "msg".to_owned(),
+            cursor_field: "timestamp".to_owned(),
+            first: First::default(),
+            deliver: Deliver::default(),
+            content_type: None,
+            extra: serde_json::Map::new(),
+            embed: false,
+            callback: None,
+            key: RenderKey::unique(),
+        }
+    }
+
+    pub(super) fn parse(
+        &self,
+        request: &Request<'_>,
+        tick: &dyn Fn(&ChannelName) -> Tick,
+    ) -> Parsed {
+        let Some(channel) = self.channel.fill(|field| request.field(field)) else {
+            return Parsed::OtherRule;
+        };
+        let channel = match ChannelName::new(&channel) {
+            Ok(channel) => channel,
+            Err(error) => return refused(error),
+        };
+        let callback = match self.callback_of(request) {
+            Ok(callback) => callback,
+            Err(reply) => return Parsed::Refused(reply),
+        };
+        let stamp = request.parameter(&self.cursor_field);
+        let cursor = match (stamp.and_then(|text| tick(&channel).parse(&text)), self.first) {
+            (Some(stamp), _) => Cursor::After(stamp),
+            (None, First::Latest) => Cursor::Latest,
+            (None, First::Oldest) => Cursor::Oldest,
+            (None, First::Wait) => Cursor::Now,
+        };
+        let take = match self.deliver {
+            Deliver::Next => Take::First,
+            Deliver::Latest => Take::Newest,
+        };
+        let subscriptions = smallvec![Subscription { channel, cursor }];
+        Parsed::Poll(Poll { subscriptions, take, timeout: None, callback })
+    }
+
+    fn callback_of(&self, request: &Request<'_>) -> Result<Option<Box<str>>, Reply> {
+        let Some(name) = self.callback.as_deref().and_then(|name| request.parameter(name)) else {
+            return Ok(None);
+        };
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
+        if name.is_empty() || !name.bytes().all(allowed) {
+            let error = "the callback is not one name of A-Z a-z 0-9 _ . $\n";
+            return Err(Reply::new(400, "text/plain; charset=UTF-8", error));
+        }
+        Ok(Some(name.into()))
+    }
+
+    pub(super) fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
+        let body = rendered_once(answer, self.key, || self.body(answer).into());
+        let body = match callback {
+            None => body,
+            // The body is the UTF-8 that was just written.
+            Some(name) => format!("{name}({});", String::from_utf8_lossy(&body)).into(),
+        };
+        let default =
+            if callback.is_some() { "text/javascript; charset=UTF-8" } else { PHP_CONTENT_TYPE };
+        let mut reply = Reply::new(200, default, body).with("X-Content-Type-Options", "nosniff");
+        if let Some(content_type) = &self.content_type {
+            reply.content_type = Cow::Owned(content_type.clone());
+        }
+        reply
+    }
+
+    fn body(&self, answer: &Answer) -> String {
+        let mut out = String::from("{");
+        json::string(&mut out, &self.message_field, Safe::Html);
+        out.push(':');
+        // A poll of this dialect is on one channel.
+        let heard = answer.first();
+        match heard.and_then(|heard| heard.found.messages.first()) {
+            Some(message) => self.write_message(&mut out, message),
+            None => out.push_str("\"\""),
+        }
+        out.push(',');
+        json::string(&mut out, &self.cursor_field, Safe::Html);
+        if let Some(Heard { tick, found, .. }) = heard {
+            // Writing to a string cannot fail.
+            let _ = write!(out, ":{}", tick.show(found.stamp));
+        }
+        for (name, value) in &self.extra {
+            out.push(',');
+            json::string(&mut out, name, Safe::Html);
+            out.push(':');
+            json::verbatim(&mut out, &value.to_string(), Safe::Html);
+        }
+        out.push('}');
+        out
+    }
+
+    fn write_message(&self, out: &mut String, message: &Message) {
+        let text = String::from_utf8_lossy(&message.payload.body);
+        if self.embed && message.payload.kind == Kind::Json {
+            json::verbatim(out, &text, Safe::Html);
+        } else {
+            json::string(out, &text, Safe::Html);
+        }
+    }
+}
