@@ -31,7 +31,7 @@ use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use table::Table;
 
 /// What bounds the table.
@@ -148,6 +148,8 @@ struct Shared {
     cost: AtomicU64,
     /// Polls held now.
     held: AtomicUsize,
+    /// Nothing is held any more.
+    draining: AtomicBool,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -188,6 +190,7 @@ impl Hub {
             floor: AtomicU64::new(0),
             cost: AtomicU64::new(0),
             held: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
         };
         Self { shared: Arc::new(shared) }
@@ -213,7 +216,9 @@ impl Hub {
             answer.push(heard);
             waiter.sit(seat);
         }
-        if news {
+        // Looked at after the registration: a drain that came before it has set the flag, one
+        // that comes after it finds the registration.
+        if news || self.is_draining() {
             return Ok(Polled::Answer(answer));
         }
         waiter.hold(answer);
@@ -344,6 +349,25 @@ impl Hub {
     /// The unit of a channel's stamps, whether or not the channel exists.
     pub fn tick(&self, name: &ChannelName) -> Tick {
         self.shared.settings.read().limits_for(name).tick
+    }
+
+    /// From now on no poll is held. Returns the waiters of all channels, to be rung: they find
+    /// nothing, and [`Hub::is_draining`].
+    pub fn drain(&self) -> Vec<Wake> {
+        self.shared.draining.store(true, Ordering::SeqCst);
+        let mut wakes = Vec::new();
+        self.for_each_channel(|channel| {
+            let mut state = channel.state.lock();
+            if !state.waiters.is_empty() {
+                wakes.push(state.take_waiters());
+            }
+        });
+        wakes
+    }
+
+    /// Whether [`Hub::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::SeqCst)
     }
 
     /// How many polls are held on a channel now.

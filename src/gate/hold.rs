@@ -1,7 +1,12 @@
 //! Holding a poll: until its channel has news, its time is up, its client is gone, or the gate
 //! is to end.
 
+use crate::channel::Time;
+use crate::hub::{Answer, Waiter};
+use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 
 /// `[hold]`
 #[derive(Debug, Clone, PartialEq)]
@@ -10,4 +15,123 @@ pub struct Settings {
     pub timeout: Duration,
     /// The share (0 to 1) of the timeout by which a quiet hold may end earlier, at random.
     pub jitter: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(25), jitter: 0.1 }
+    }
+}
+
+impl Settings {
+    /// How long a poll is held: the rule's timeout, else the general one, less the jitter, and
+    /// no longer than the client wants. `None` = for ever.
+    pub fn duration(&self, rule: Option<Duration>, client: Option<Duration>) -> Option<Duration> {
+        let timeout = rule.unwrap_or(self.timeout);
+        let held = timeout.mul_f64(1.0 - self.jitter * fastrand::f64());
+        let held = (!timeout.is_zero()).then_some(held);
+        match (held, client) {
+            (Some(held), Some(client)) => Some(held.min(client)),
+            (held, client) => held.or(client),
+        }
+    }
+}
+
+/// Why a hold ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A message came, before the hold or during it.
+    Message,
+    /// A channel lost its continuity, before the hold or during it.
+    Reset,
+    /// Nothing came in time.
+    Timeout,
+    /// The client closed, or half-closed, its connection.
+    Gone,
+    /// The gate is to end.
+    Drain,
+}
+
+impl Cause {
+    /// The word for it in logs and figures.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Gone => "gone",
+            Self::Drain => "drain",
+        }
+    }
+
+    /// The cause of an answer with news.
+    pub fn of(answer: &Answer) -> Self {
+        if answer.iter().any(|heard| heard.found.reset) { Self::Reset } else { Self::Message }
+    }
+}
+
+/// Holds a poll for at most `duration`. `gone` ends when the client does.
+///
+/// Dropping the future ends the hold and leaves nothing behind.
+pub async fn hold(
+    mut waiter: Waiter,
+    duration: Option<Duration>,
+    clock: impl Fn() -> Time,
+    gone: impl Future<Output = ()>,
+) -> (Cause, Option<Answer>) {
+    let mut gone = pin!(gone);
+    // A duration that reaches beyond the clock's end is as good as none.
+    let deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
+    let mut expired = pin!(async {
+        match deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    });
+    loop {
+        tokio::select! {
+            biased;
+            () = waiter.rung() => {
+                if let Some(answer) = waiter.look(clock()) {
+                    return (Cause::of(&answer), Some(answer));
+                }
+                if waiter.is_draining() {
+                    return (Cause::Drain, Some(waiter.finish(clock())));
+                }
+            }
+            () = &mut gone => return (Cause::Gone, None),
+            () = &mut expired => {
+                let answer = waiter.finish(clock());
+                let news = answer.iter().any(|heard| heard.found.news);
+                let cause = if news { Cause::of(&answer) } else { Cause::Timeout };
+                return (cause, Some(answer));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_only_shortens_its_hold() {
+        let settings = Settings { timeout: Duration::from_secs(20), jitter: 0.0 };
+        let second = Duration::from_secs(1);
+        assert_eq!(settings.duration(None, None), Some(20 * second));
+        assert_eq!(settings.duration(Some(10 * second), None), Some(10 * second));
+        assert_eq!(settings.duration(None, Some(Duration::MAX)), Some(20 * second));
+        assert_eq!(settings.duration(None, Some(second)), Some(second));
+        assert_eq!(settings.duration(Some(Duration::ZERO), None), None);
+        assert_eq!(settings.duration(Some(Duration::ZERO), Some(second)), Some(second));
+    }
+
+    #[test]
+    fn jitter_only_shortens_and_stays_in_its_share() {
+        let settings = Settings { timeout: Duration::from_secs(10), jitter: 0.5 };
+        for _ in 0..1000 {
+            let held = settings.duration(None, None).unwrap_or_default();
+            assert!((5.0..=10.0).contains(&held.as_secs_f64()), "{held:?}");
+        }
+    }
 }

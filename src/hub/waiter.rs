@@ -101,6 +101,11 @@ impl Waiter {
         news.then_some(answer)
     }
 
+    /// Whether the gate is to end, so that the poll is to be answered as it is.
+    pub fn is_draining(&self) -> bool {
+        self.hub.is_draining()
+    }
+
     /// Ends the hold: what has come since it began, or the quiet answer.
     pub fn finish(mut self, now: Time) -> Answer {
         self.look(now).unwrap_or_else(|| std::mem::take(&mut self.registered))

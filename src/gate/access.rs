@@ -1,0 +1,75 @@
+//! The access log: one line a request, without its secrets.
+
+use super::hold::Cause;
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The log target of the access log.
+pub const TARGET: &str = "pollgate::access";
+
+/// What is logged of one request.
+pub struct Line<'a> {
+    /// The client, behind trusted proxies.
+    pub client: Option<IpAddr>,
+    /// The method.
+    pub method: &'a str,
+    /// Path and query as they came.
+    pub target: &'a str,
+    /// The status answered; 0 = none.
+    pub status: u16,
+    /// Bytes of the answer's body.
+    pub bytes: usize,
+    /// From the request's head to the end of its answer.
+    pub took: Duration,
+    /// For polls: how long it was held, and why that ended.
+    pub held: Option<(Duration, Cause)>,
+}
+
+/// Logs one request; the values of the query parameters in `mask` are not shown.
+pub fn log(line: &Line<'_>, mask: &[String]) {
+    let client = line.client.map(|client| client.to_string());
+    let client = client.as_deref().unwrap_or("unix");
+    let (method, status, bytes) = (line.method, line.status, line.bytes);
+    let target = masked(line.target, mask);
+    let took_ms = line.took.as_secs_f64() * 1e3;
+    match line.held {
+        Some((held, cause)) => {
+            let held_ms = held.as_secs_f64() * 1e3;
+            let cause = cause.word();
+            tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms, held_ms, cause);
+        }
+        None => tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms),
+    }
+}
+
+/// `target` with `***` in place of the masked parameters' values.
+fn masked<'a>(target: &'a str, mask: &[String]) -> Cow<'a, str> {
+    let Some((path, query)) = target.split_once('?') else { return target.into() };
+    let secret = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+        mask.iter().any(|masked| name.eq_ignore_ascii_case(masked))
+    };
+    if !query.split('&').any(secret) {
+        return target.into();
+    }
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if secret(pair) => format!("{name}=***"),
+        _ => pair.to_owned(),
+    });
+    format!("{path}?{}", pairs.collect::<Vec<_>>().join("&")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::masked;
+
+    #[test]
+    fn masked_parameters_lose_their_values_and_nothing_else() {
+        let mask = ["token".to_owned()];
+        assert_eq!(masked("/a?x=1&token=s3cret&Tok%65n=t", &mask), "/a?x=1&token=***&Tok%65n=***");
+        assert_eq!(masked("/a?x=token", &mask), "/a?x=token");
+        assert_eq!(masked("/token=a", &mask), "/token=a");
+    }
+}
