@@ -1,0 +1,38 @@
+CARGO ?= cargo
+# Further flags for every cargo command, such as --locked.
+FLAGS ?=
+
+.PHONY: help demo build test quick lint bench setup clean
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 14
+
+# A debug build: the first message matters here, not the ten-thousandth.
+demo: setup-build ## the gate before a demo site: open the page it names
+	$(CARGO) run $(FLAGS) -- demo $(ARGS)
+
+build: setup-build ## the release binary: target/release/pollgate
+	$(CARGO) build $(FLAGS) --release
+
+test: setup-test ## every test, also those with real PHP and a real browser
+	$(CARGO) test $(FLAGS) --features site-tests
+
+quick: setup-build ## the tests that need no other program
+	$(CARGO) test $(FLAGS)
+
+lint: setup-build ## format, clippy and documentation, warnings being errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(FLAGS) --all-targets --features site-tests -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FLAGS) --no-deps
+
+bench: setup-build ## the benchmarks
+	$(CARGO) bench $(FLAGS)
+
+setup: setup-test ## whatever building and testing need, if this is Debian
+
+clean: ## remove what was built
+	$(CARGO) clean
+
+.PHONY: setup-build setup-test
+setup-build setup-test: setup-%:
+	@scripts/setup $*

@@ -1,0 +1,138 @@
+//! Debian's Chromium, headless, driven through its chromedriver.
+
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+
+use super::wait::eventually_some;
+use super::{BOUND, Process, TempDir};
+
+const MISSING: &str =
+    "Chromium's driver is missing: apt-get install chromium chromium-driver (or: make test)";
+
+/// A chromedriver. Each window is a browser process of its own with a fresh
+/// profile: of several tabs in one browser only the foremost polls unthrottled.
+#[derive(Debug)]
+pub struct Browser {
+    // Dropped in this order: the driver first, then what it may have left.
+    driver: Process,
+    port: u16,
+    opened: AtomicU32,
+    profiles: Profiles,
+}
+
+/// One window, which shows one page.
+#[derive(Debug)]
+pub struct Window(Client);
+
+impl Browser {
+    pub async fn start() -> Browser {
+        let mut command = Command::new("chromedriver");
+        // What Chromium leaves in the temporary folder goes with ours.
+        let profiles = Profiles(TempDir::new("browser"));
+        command.arg("--port=0").env("TMPDIR", profiles.0.path());
+        let driver = Process::spawn("chromedriver", &mut command, MISSING);
+        let find = |stdout: &str, _: &str| {
+            let (_, rest) = stdout.split_once("started successfully on port ")?;
+            rest.split_once('.')?.0.parse().ok()
+        };
+        let port = driver.wait_for_output("port of the driver", BOUND * 2, find).await;
+        Browser { driver, port, opened: AtomicU32::new(0), profiles }
+    }
+
+    /// Opens a page in a new window and waits until it has loaded.
+    pub async fn open(&self, url: &str) -> Window {
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        let data_dir = self.profiles.0.path().join(format!("window-{number}"));
+        let options = json!({ "args": [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            format!("--user-data-dir={}", data_dir.display()),
+        ]});
+        let capabilities = [("goog:chromeOptions".to_string(), options)].into_iter().collect();
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        let driver = format!("http://127.0.0.1:{}", self.port);
+        let session = builder.capabilities(capabilities).connect(&driver).await;
+        let session =
+            session.unwrap_or_else(|e| panic!("no window ({e}); is chromium installed? {MISSING}"));
+        session.goto(url).await.unwrap_or_else(|e| panic!("{url}: {e}"));
+        Window(session)
+    }
+}
+
+impl Window {
+    /// Types into the field that the selector names.
+    pub async fn type_into(&self, selector: &str, text: &str) {
+        let field = self.0.find(Locator::Css(selector)).await;
+        let field = field.unwrap_or_else(|e| panic!("{selector}: {e}"));
+        field.send_keys(text).await.unwrap_or_else(|e| panic!("type into {selector}: {e}"));
+    }
+
+    /// Clicks on what the selector names.
+    pub async fn click(&self, selector: &str) {
+        let element = self.0.find(Locator::Css(selector)).await;
+        let element = element.unwrap_or_else(|e| panic!("{selector}: {e}"));
+        element.click().await.unwrap_or_else(|e| panic!("click {selector}: {e}"));
+    }
+
+    /// The texts of all elements that the selector names, in the page's order.
+    pub async fn texts(&self, selector: &str) -> Vec<String> {
+        let script = "return Array.from(document.querySelectorAll(arguments[0]), \
+                      e => e.textContent)";
+        let texts = self.execute(script, vec![json!(selector)]).await;
+        serde_json::from_value(texts).unwrap()
+    }
+
+    /// Waits until the elements that the selector names have these texts,
+    /// all of them, in this order, and no other.
+    pub async fn wait_for_texts(&self, selector: &str, wanted: &[&str]) {
+        let mut last = Vec::new();
+        let what = format!("{selector} to read {wanted:?}");
+        let search = eventually_some(&what, BOUND * 2, async || {
+            last = self.texts(selector).await;
+            (last == wanted).then_some(())
+        });
+        let found = tokio::time::timeout(BOUND, search).await;
+        assert!(found.is_ok(), "waited {BOUND:?} for {what}, it reads {last:?}");
+    }
+
+    /// Runs JavaScript in the page and answers what it returns.
+    pub async fn execute(&self, script: &str, args: Vec<Value>) -> Value {
+        self.0.execute(script, args).await.unwrap_or_else(|e| panic!("{script}: {e}"))
+    }
+
+    /// Closes the window and its browser.
+    pub async fn close(self) {
+        self.0.close().await.unwrap_or_else(|e| panic!("close a window: {e}"));
+    }
+}
+
+/// The folder of all profiles. A window that was not closed, because its test
+/// failed, leaves a browser; the profile's path on its command line tells
+/// which are ours.
+#[derive(Debug)]
+struct Profiles(TempDir);
+
+impl Drop for Profiles {
+    fn drop(&mut self) {
+        let ours = self.0.path().display().to_string();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&command).contains(&ours) {
+                let pid = entry.file_name().to_string_lossy().into_owned();
+                let _ = Command::new("sh").args(["-c", "kill -9 \"$1\"", "sh", &pid]).output();
+            }
+        }
+    }
+}

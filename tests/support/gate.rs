@@ -1,0 +1,305 @@
+//! The real gate, as a process.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use super::http::{Client, Response};
+use super::{Addr, Process, TempDir, eventually};
+
+/// How long the gate may take until it listens: the first start of a fresh
+/// binary on a busy machine is slow.
+const START: Duration = Duration::from_secs(20);
+
+const BINARY: &str = env!("CARGO_BIN_EXE_pollgate");
+
+/// A running gate. Dropping it kills it.
+#[derive(Debug)]
+pub struct Gate {
+    process: Process,
+    listen: Vec<Addr>,
+    internal: Vec<Addr>,
+    token: Option<String>,
+    folder: TempDir,
+}
+
+/// A gate to be: what it will be started with.
+#[derive(Debug)]
+pub struct Plan {
+    config: String,
+    listen: Vec<String>,
+    internal: Vec<String>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    token: Option<String>,
+    folder: TempDir,
+}
+
+impl Gate {
+    /// Starts a gate with this configuration on free ports.
+    pub async fn start(config: &str) -> Gate {
+        Gate::with(config).start().await
+    }
+
+    /// Starts a gate with this configuration in front of `upstream`.
+    pub async fn start_before(upstream: &Addr, config: &str) -> Gate {
+        Gate::with(config).upstream(upstream).start().await
+    }
+
+    /// For a gate that needs more than a configuration.
+    pub fn with(config: &str) -> Plan {
+        Plan {
+            config: config.into(),
+            listen: vec!["127.0.0.1:0".into()],
+            internal: vec!["127.0.0.1:0".into()],
+            args: Vec::new(),
+            env: Vec::new(),
+            token: None,
+            folder: TempDir::new("gate"),
+        }
+    }
+
+    /// The (first) public address.
+    pub fn addr(&self) -> &Addr {
+        &self.listen[0]
+    }
+
+    /// All public addresses, in the order of the command line.
+    pub fn addrs(&self) -> &[Addr] {
+        &self.listen
+    }
+
+    /// The (first) internal address.
+    pub fn internal(&self) -> &Addr {
+        &self.internal[0]
+    }
+
+    /// All internal addresses, in the order of the command line.
+    pub fn internals(&self) -> &[Addr] {
+        &self.internal
+    }
+
+    /// The file it was started with, to change before a reload.
+    pub fn config_file(&self) -> std::path::PathBuf {
+        config_file(&self.folder)
+    }
+
+    /// A private folder of this gate, removed with it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A new connection to the public side.
+    pub async fn connect(&self) -> Client {
+        Client::connect(self.addr()).await
+    }
+
+    /// GET on the public side, over a connection of its own.
+    pub async fn get(&self, path: &str) -> Response {
+        self.connect().await.get(path).await
+    }
+
+    /// Any request to the internal side, with the token if there is one.
+    pub async fn hook(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Response {
+        let bearer = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        let mut headers = headers.to_vec();
+        if let Some(bearer) = &bearer {
+            headers.push(("Authorization", bearer));
+        }
+        let mut client = Client::connect(self.internal()).await;
+        client.request(method, path, &headers, body.as_ref()).await
+    }
+
+    /// Publishes text through the hook and answers what the hook answered.
+    pub async fn publish(&self, channel: &str, data: impl AsRef<[u8]>) -> Value {
+        self.publish_as(channel, "text/plain; charset=UTF-8", data).await
+    }
+
+    /// Publishes JSON through the hook and answers what the hook answered.
+    pub async fn publish_json(&self, channel: &str, data: &Value) -> Value {
+        self.publish_as(channel, "application/json", data.to_string()).await
+    }
+
+    /// Publishes bytes of any content type.
+    pub async fn publish_as(&self, channel: &str, kind: &str, data: impl AsRef<[u8]>) -> Value {
+        let path = format!("/channels/{}", utf8_percent_encode(channel, NON_ALPHANUMERIC));
+        let response = self.hook("POST", &path, &[("Content-Type", kind)], data).await;
+        assert_eq!(response.status, 200, "publish to {channel}: {}", response.text());
+        response.json()
+    }
+
+    /// What `GET /status` answers.
+    pub async fn status(&self) -> Value {
+        let response = self.hook("GET", "/status", &[], "").await;
+        assert_eq!(response.status, 200, "GET /status: {}", response.text());
+        response.json()
+    }
+
+    /// How many polls are held right now.
+    pub async fn held(&self) -> u64 {
+        let status = self.status().await;
+        status["held"].as_u64().unwrap_or_else(|| panic!("no `held` in {status}"))
+    }
+
+    /// Waits until exactly so many polls are held.
+    pub async fn wait_for_held(&self, count: u64) {
+        eventually(&format!("{count} held polls"), async || self.held().await == count).await;
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)).unwrap();
+        kilobytes.parse::<u64>().unwrap() * 1024
+    }
+
+    /// The newest part of its log (stderr).
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Waits until the log holds `text`.
+    pub async fn wait_for_log(&self, text: &str) {
+        let find = |_: &str, log: &str| log.contains(text).then_some(());
+        self.process.wait_for_output(&format!("{text:?} in the log"), super::BOUND, find).await;
+    }
+
+    /// Sends a signal: `gate.signal("TERM")`.
+    pub fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end and answers its exit code, -1 if a signal ended it.
+    pub async fn wait_for_exit(&self) -> i32 {
+        self.process.wait_for_exit().await.code().unwrap_or(-1)
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+}
+
+impl Plan {
+    /// Puts the gate in front of this address.
+    pub fn upstream(self, addr: &Addr) -> Plan {
+        self.args(["--upstream", &addr.to_string()])
+    }
+
+    /// Public addresses in place of one free port.
+    pub fn listen<const N: usize>(mut self, addrs: [&str; N]) -> Plan {
+        self.listen = addrs.map(String::from).to_vec();
+        self
+    }
+
+    /// Internal addresses in place of one free port.
+    pub fn internal<const N: usize>(mut self, addrs: [&str; N]) -> Plan {
+        self.internal = addrs.map(String::from).to_vec();
+        self
+    }
+
+    /// Further arguments of `pollgate run`.
+    pub fn args<const N: usize>(mut self, args: [&str; N]) -> Plan {
+        self.args.extend(args.map(String::from));
+        self
+    }
+
+    pub fn env(mut self, key: &str, value: &str) -> Plan {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// The token that the helpers on the internal side send.
+    pub fn token(mut self, token: &str) -> Plan {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// A private folder of the gate to be, for paths in its configuration.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts it and waits until it listens everywhere.
+    pub async fn start(self) -> Gate {
+        let process = self.spawn();
+        let (wanted, internals) = (self.listen.len(), self.internal.len());
+        let find = |stdout: &str, _: &str| {
+            let listen = addresses(stdout, "gate");
+            let internal = addresses(stdout, "internal");
+            let all = listen.len() >= wanted && internal.len() >= internals;
+            all.then_some((listen, internal))
+        };
+        let what = "line for each address it listens on";
+        let (listen, internal) = process.wait_for_output(what, START, find).await;
+        Gate { process, listen, internal, token: self.token, folder: self.folder }
+    }
+
+    /// Runs it to its end: for a gate that must refuse to start.
+    pub async fn run_to_exit(self) -> Finished {
+        Finished::wait_for(self.spawn()).await
+    }
+
+    fn spawn(&self) -> Process {
+        let file = config_file(&self.folder);
+        std::fs::write(&file, &self.config).unwrap();
+        let mut command = Command::new(BINARY);
+        command.arg("run").arg("--config").arg(file);
+        for addr in &self.listen {
+            command.args(["--listen", addr]);
+        }
+        for addr in &self.internal {
+            command.args(["--internal", addr]);
+        }
+        command.args(&self.args).envs(self.env.iter().cloned());
+        Process::spawn("pollgate", &mut command, "")
+    }
+}
+
+/// What a `pollgate` command left when it ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code, -1 if a signal ended it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    async fn wait_for(process: Process) -> Finished {
+        let code = process.wait_for_exit().await.code().unwrap_or(-1);
+        Finished { code, stdout: process.stdout(), stderr: process.stderr() }
+    }
+}
+
+/// Runs `pollgate` with these arguments to its end.
+pub async fn pollgate(args: &[&str]) -> Finished {
+    Finished::wait_for(Process::spawn("pollgate", Command::new(BINARY).args(args), "")).await
+}
+
+fn config_file(folder: &TempDir) -> std::path::PathBuf {
+    folder.path().join("pollgate.toml")
+}
+
+/// The addresses in lines such as `gate      http://127.0.0.1:40123`.
+fn addresses(stdout: &str, word: &str) -> Vec<Addr> {
+    // A last line without its end may be only half of it.
+    let whole = stdout.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let of_word = whole.lines().filter_map(|line| line.strip_prefix(word));
+    of_word.filter_map(|rest| Addr::parse(rest.trim())).collect()
+}

@@ -1,0 +1,45 @@
+//! What the integration tests stand on: the real gate, real PHP sites, a bare
+//! HTTP client and a real browser, each stopped when its value is dropped.
+//!
+//! A test reads as a story:
+//!
+//! ```ignore
+//! let gate = Gate::start("").await;
+//! let mut client = Client::connect(gate.addr()).await;
+//! client.send_get("/comet/news?cursor=").await;
+//! gate.wait_for_held(1).await;
+//! gate.publish("news", "hello").await;
+//! assert_eq!(client.read_response().await.json()["messages"][0]["data"], "hello");
+//! ```
+//!
+//! Nothing here sleeps but the two functions of [`wait`], between two looks at
+//! a condition; every wait has a bound and panics with what it waited for.
+
+// Every test file compiles this module for itself and uses a part of it.
+#![allow(dead_code, unused_imports, unreachable_pub)]
+// A harness reports by panicking, and shows what the processes wrote: that is
+// how a test fails.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
+pub mod addr;
+#[cfg(feature = "site-tests")]
+pub mod browser;
+pub mod bytes;
+pub mod gate;
+pub mod http;
+#[cfg(feature = "site-tests")]
+pub mod php;
+pub mod process;
+pub mod temp;
+pub mod wait;
+
+pub use addr::Addr;
+#[cfg(feature = "site-tests")]
+pub use browser::{Browser, Window};
+pub use gate::{Finished, Gate, pollgate};
+pub use http::{Client, Response};
+#[cfg(feature = "site-tests")]
+pub use php::PhpSite;
+pub use process::{Process, allow_open_files};
+pub use temp::TempDir;
+pub use wait::{BOUND, eventually, eventually_some};
