@@ -1,7 +1,398 @@
 //! The public side: which requests are polls, how they are held and answered, and how all
 //! others reach the site.
+//!
+//! A request is taken apart by whoever has the connection, [`Gate::decide`] says what is to
+//! become of it, and [`Held::wait`] holds it if need be. Neither knows a connection.
 
+pub mod access;
+pub mod form;
 pub mod forward;
 pub mod hold;
+pub mod proxy;
 pub mod route;
 pub mod upstream;
+
+use crate::channel::{ChannelName, Time};
+use crate::dialect::{self, Dialect, Parsed, Poll};
+use crate::hub::{Answer, Hub, Polled, Waiter};
+use crate::limits::{self, Limits, Permit};
+use crate::query::Query;
+use crate::web::{Headers, Reply};
+use arc_swap::ArcSwap;
+use hold::Cause;
+use ipnet::IpNet;
+use route::{Match, Routes, Rule};
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the public side is told by the config; one snapshot serves a request from end to end.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which requests are polls.
+    pub routes: Routes,
+    /// How long polls are held.
+    pub hold: hold::Settings,
+    /// How many.
+    pub limits: limits::Settings,
+    /// Networks whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Query parameters whose values are not logged.
+    pub mask: Vec<String>,
+    /// How long connecting to the site may take.
+    pub connect_timeout: Duration,
+    /// How long the site may be silent.
+    pub read_timeout: Duration,
+    /// How long a kept-alive connection may be idle between requests.
+    pub idle_timeout: Duration,
+    /// How long writing to a client may stall.
+    pub write_timeout: Duration,
+}
+
+/// What the public side has done since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Messages in answers.
+    pub deliveries: AtomicU64,
+    /// Polls answered with a message.
+    pub messages: AtomicU64,
+    /// Polls answered quiet at their timeout.
+    pub timeouts: AtomicU64,
+    /// Polls whose client left.
+    pub gone: AtomicU64,
+    /// Polls answered because the gate is to end.
+    pub drains: AtomicU64,
+    /// Polls answered with lost continuity.
+    pub resets: AtomicU64,
+    /// Polls refused.
+    pub refusals: AtomicU64,
+    /// Requests under way now, held or forwarded.
+    open: AtomicUsize,
+}
+
+/// Counts one request as under way until it is dropped.
+pub struct Open(Gate);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.shared.counters.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Counters {
+    fn count(&self, cause: Cause, answer: Option<&Answer>) {
+        let counter = match cause {
+            Cause::Message => &self.messages,
+            Cause::Reset => &self.resets,
+            Cause::Timeout => &self.timeouts,
+            Cause::Gone => &self.gone,
+            Cause::Drain => &self.drains,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let messages =
+            answer.map_or(0, |a| a.iter().map(|h| h.found.messages.len()).sum::<usize>());
+        self.deliveries.fetch_add(messages as u64, Ordering::Relaxed);
+    }
+}
+
+/// Publishes an empty message on a channel for a browser; says whether that went well.
+pub type BrowserPublish = Arc<dyn Fn(ChannelName) -> bool + Send + Sync>;
+
+/// A cheap handle to the public side.
+#[derive(Clone)]
+pub struct Gate {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Arc<ArcSwap<Settings>>,
+    hub: Hub,
+    limits: Limits,
+    clock: fn() -> Time,
+    browser_publish: BrowserPublish,
+    counters: Counters,
+}
+
+/// A request, taken apart.
+pub struct Incoming<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The path as it came, escaped.
+    pub path: &'a str,
+    /// The parameters behind the `?`.
+    pub query: &'a Query,
+    /// The parameters of a form in the body, where one was read.
+    pub form: Option<&'a Query>,
+    /// The headers.
+    pub headers: &'a dyn Headers,
+    /// The client's address.
+    pub client: Option<IpAddr>,
+}
+
+/// What is to become of a request.
+pub enum Decision {
+    /// It is the site's.
+    Site,
+    /// It is answered at once.
+    Reply(Reply, Option<Cause>),
+    /// It is held.
+    Hold(Box<Held>),
+}
+
+/// A poll to be held.
+pub struct Held {
+    gate: Gate,
+    rule: Arc<Rule>,
+    waiter: Waiter,
+    duration: Option<Duration>,
+    callback: Option<Box<str>>,
+    origin: Option<Box<str>>,
+    permit: Permit,
+}
+
+/// How a held poll ended.
+pub struct Ended {
+    /// Why.
+    pub cause: Cause,
+    /// How long it was held.
+    pub held: Duration,
+    /// The answer; `None` if the client is gone.
+    pub reply: Option<Reply>,
+}
+
+/// Seconds after which a refused client may come back.
+const RETRY_AFTER: &str = "5";
+
+impl Gate {
+    /// The public side of `hub`.
+    pub fn new(
+        settings: Arc<ArcSwap<Settings>>,
+        hub: Hub,
+        clock: fn() -> Time,
+        browser_publish: BrowserPublish,
+    ) -> Self {
+        let (limits, counters) = (Limits::default(), Counters::default());
+        let shared = Shared { settings, hub, limits, clock, browser_publish, counters };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The settings of this moment.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings.load_full()
+    }
+
+    /// What was done since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// Counts a request as under way.
+    pub fn open(&self) -> Open {
+        self.shared.counters.open.fetch_add(1, Ordering::Relaxed);
+        Open(self.clone())
+    }
+
+    /// How many requests are under way.
+    pub fn under_way(&self) -> usize {
+        self.shared.counters.open.load(Ordering::Relaxed)
+    }
+
+    /// Says what is to become of a request. A poll that is to be held is registered by now.
+    pub fn decide(&self, settings: &Settings, request: &Incoming<'_>) -> Decision {
+        let matches =
+            settings.routes.matches(request.method, request.path, request.query, request.form);
+        for found in matches {
+            match found {
+                Match::WrongMethod { rule } => {
+                    return Decision::Reply(wrong_method(request.method, rule), None);
+                }
+                Match::Publish { channel } => return self.publish_for_browser(&channel),
+                Match::Poll { rule, .. } if request.method == "OPTIONS" => {
+                    return Decision::Reply(preflight(rule, request.headers), None);
+                }
+                Match::Poll { rule, rest } => {
+                    let form = request.form;
+                    let (query, headers) = (request.query, request.headers);
+                    let asked = dialect::Request { rest, query, form, headers };
+                    match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
+                        Parsed::OtherRule => continue,
+                        Parsed::Refused(reply) => return self.refuse(rule, request, reply),
+                        Parsed::Poll(poll) => return self.poll(settings, rule, request, poll),
+                    }
+                }
+            }
+        }
+        Decision::Site
+    }
+
+    fn poll(
+        &self,
+        settings: &Settings,
+        rule: &Arc<Rule>,
+        request: &Incoming<'_>,
+        poll: Poll,
+    ) -> Decision {
+        let most = settings.limits.channels_per_poll;
+        if most > 0 && poll.subscriptions.len() > most {
+            let error = format!("the poll names {} channels", poll.subscriptions.len());
+            let hint = format!("name at most {most} (limits.channels_per_poll)");
+            return self.refuse(rule, request, refusal(rule, 400, &error, &hint));
+        }
+        let wanted = poll.timeout != Some(Duration::ZERO) && request.method != "HEAD";
+        let permit = wanted.then(|| self.admit(settings, request, &poll)).transpose();
+        let hold = matches!(permit, Ok(Some(_)));
+        let now = (self.shared.clock)();
+        let polled = self.shared.hub.poll(&poll.subscriptions, poll.take, hold, now);
+        let origin = allowed_origin(rule, request.headers);
+        match (polled, permit) {
+            (Err(full), _) => {
+                let reply = refusal(rule, 503, &full.to_string(), "try again later");
+                self.refuse(rule, request, reply.with("Retry-After", RETRY_AFTER))
+            }
+            (Ok(Polled::Waiting(waiter)), Ok(Some(permit))) => {
+                let duration = settings.hold.duration(rule.timeout, poll.timeout);
+                let (gate, rule, callback) = (self.clone(), rule.clone(), poll.callback);
+                let held = Held { gate, rule, waiter, duration, callback, origin, permit };
+                Decision::Hold(Box::new(held))
+            }
+            (Ok(Polled::Answer(answer)), Err((status, error)))
+                if !answer.iter().any(|heard| heard.found.news) =>
+            {
+                let reply = refusal(rule, status, &error, "try again later");
+                self.refuse(rule, request, reply.with("Retry-After", RETRY_AFTER))
+            }
+            (Ok(Polled::Answer(answer)), _) => {
+                let cause = self.cause_at_once(&answer);
+                self.shared.counters.count(cause, Some(&answer));
+                let reply = rule.dialect.render(&answer, poll.callback.as_deref());
+                Decision::Reply(finished(reply, rule, origin.as_deref()), Some(cause))
+            }
+            // A waiter is only made where a permit was given; the poll ends as it began.
+            (Ok(Polled::Waiting(waiter)), _) => {
+                let answer = waiter.finish(now);
+                let reply = rule.dialect.render(&answer, poll.callback.as_deref());
+                Decision::Reply(finished(reply, rule, origin.as_deref()), Some(Cause::Timeout))
+            }
+        }
+    }
+
+    fn cause_at_once(&self, answer: &Answer) -> Cause {
+        if answer.iter().any(|heard| heard.found.news) {
+            Cause::of(answer)
+        } else if self.shared.hub.is_draining() {
+            Cause::Drain
+        } else {
+            Cause::Timeout
+        }
+    }
+
+    /// Leave to hold a poll, or the status and words to refuse it with.
+    fn admit(
+        &self,
+        settings: &Settings,
+        request: &Incoming<'_>,
+        poll: &Poll,
+    ) -> Result<Permit, (u16, String)> {
+        let limits = &settings.limits;
+        let crowded = |name: &ChannelName| self.shared.hub.held_on(name) >= limits.per_channel;
+        if limits.per_channel > 0 && poll.subscriptions.iter().any(|s| crowded(&s.channel)) {
+            return Err((503, "too many polls are held on this channel".to_owned()));
+        }
+        let permit = self.shared.limits.admit(request.client, limits);
+        permit.map_err(|refusal| match refusal {
+            limits::Refusal::Held => (503, refusal.to_string()),
+            limits::Refusal::Address => (429, refusal.to_string()),
+        })
+    }
+
+    fn refuse(&self, rule: &Rule, request: &Incoming<'_>, reply: Reply) -> Decision {
+        self.shared.counters.refusals.fetch_add(1, Ordering::Relaxed);
+        let origin = allowed_origin(rule, request.headers);
+        Decision::Reply(finished(reply, rule, origin.as_deref()), None)
+    }
+
+    fn publish_for_browser(&self, channel: &str) -> Decision {
+        let published = match ChannelName::new(channel) {
+            Err(error) => {
+                let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
+                return Decision::Reply(reply, None);
+            }
+            Ok(name) => (self.shared.browser_publish)(name),
+        };
+        // What PHP's touch() would have said.
+        let (status, word) = if published { (200, "true") } else { (503, "false") };
+        let reply = Reply::new(status, dialect::PHP_CONTENT_TYPE, word);
+        Decision::Reply(reply.with("X-Content-Type-Options", "nosniff"), None)
+    }
+}
+
+impl Held {
+    /// Holds the poll until it is to be answered or `gone` ends. Dropping the future ends the
+    /// hold.
+    pub async fn wait(self, gone: impl Future<Output = ()>) -> Ended {
+        let began = Instant::now();
+        let Held { gate, rule, waiter, duration, callback, origin, permit } = self;
+        let (cause, answer) = hold::hold(waiter, duration, gate.shared.clock, gone).await;
+        drop(permit);
+        gate.shared.counters.count(cause, answer.as_ref());
+        let reply = answer.map(|answer| {
+            let reply = rule.dialect.render(&answer, callback.as_deref());
+            finished(reply, &rule, origin.as_deref())
+        });
+        Ended { cause, held: began.elapsed(), reply }
+    }
+}
+
+/// A refusal in the form of the dialect.
+fn refusal(rule: &Rule, status: u16, error: &str, hint: &str) -> Reply {
+    match rule.dialect {
+        Dialect::Native(_) => Reply::error(status, error, hint),
+        Dialect::NovComet(_) | Dialect::Timestamp(_) => {
+            Reply::new(status, "text/plain; charset=UTF-8", format!("{error}; {hint}\n"))
+        }
+    }
+}
+
+fn wrong_method(method: &str, rule: &Rule) -> Reply {
+    let error = format!("a poll is no {method} request");
+    Reply::error(405, error, "use GET; to publish, use the internal listener")
+        .with("Allow", rule.allow())
+}
+
+/// The headers that every answer to a poll bears.
+fn finished(reply: Reply, rule: &Rule, origin: Option<&str>) -> Reply {
+    let reply = reply.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no");
+    if rule.origins.is_empty() {
+        return reply;
+    }
+    let reply = reply.with("Vary", "Origin");
+    match origin {
+        None => reply,
+        // Any page may read it, but none of them as the user.
+        Some("*") => reply.with("Access-Control-Allow-Origin", "*"),
+        Some(origin) => reply
+            .with("Access-Control-Allow-Origin", origin)
+            .with("Access-Control-Allow-Credentials", "true"),
+    }
+}
+
+/// The origin of a request, as far as the rule lists it.
+fn allowed_origin(rule: &Rule, headers: &dyn Headers) -> Option<Box<str>> {
+    let origin = headers.get("origin")?;
+    let listed = rule.origins.iter().find(|listed| *listed == origin || *listed == "*")?;
+    Some(listed.as_str().into())
+}
+
+fn preflight(rule: &Rule, headers: &dyn Headers) -> Reply {
+    let origin = allowed_origin(rule, headers);
+    let mut reply = Reply::new(204, "", "").with("Allow", rule.allow());
+    if origin.is_some() {
+        reply = reply
+            .with("Access-Control-Allow-Methods", rule.allow())
+            .with("Access-Control-Allow-Headers", "Authorization, Content-Type")
+            .with("Access-Control-Max-Age", "600");
+    }
+    finished(reply, rule, origin.as_deref())
+}

@@ -1,6 +1,15 @@
-//! The site behind the gate.
+//! The site behind the gate: which of its servers gets a request.
 
 use crate::address::Address;
+use pingora::lb::health_check::TcpHealthCheck;
+use pingora::lb::prelude::RoundRobin;
+use pingora::lb::{Backend, Backends, LoadBalancer, discovery};
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::upstreams::peer::HttpPeer;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 /// `[upstream]`
@@ -12,4 +21,101 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long the site may be silent.
     pub read_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            connect_timeout: Duration::from_secs(3),
+            read_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How often a server that might be down is asked.
+const HEALTH_CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// The site's servers, in turn, those that answer first. Its health checks run where it is added
+/// as a background service.
+pub struct Upstream {
+    balancer: LoadBalancer<RoundRobin>,
+}
+
+/// A server of the site cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// Its name cannot be looked up.
+    #[error("upstream {0} cannot be looked up: {1}")]
+    Lookup(Address, std::io::Error),
+    /// Its name has no address.
+    #[error("upstream {0} has no address")]
+    NoAddress(Address),
+}
+
+impl Upstream {
+    /// Looks the servers up.
+    pub fn new(servers: &[Address]) -> Result<Self, UpstreamError> {
+        let backends = servers.iter().map(backend).collect::<Result<BTreeSet<_>, _>>()?;
+        let backends = Backends::new(discovery::Static::new(backends));
+        let mut balancer = LoadBalancer::from_backends(backends);
+        balancer.set_health_check(TcpHealthCheck::new());
+        balancer.health_check_frequency = Some(HEALTH_CHECK_EVERY);
+        balancer.parallel_health_check = true;
+        // A list that is known already is there at the first look.
+        {
+            let mut update = pin!(balancer.update());
+            let _ = update.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+        Ok(Self { balancer })
+    }
+
+    /// The next server in turn that answers its health checks; where none does, the next in turn
+    /// all the same, as it may be back by now.
+    pub fn next(&self) -> Option<HttpPeer> {
+        let healthy = self.balancer.select(b"", 64);
+        let chosen = healthy.or_else(|| self.balancer.select_with(b"", 64, |_, _| true))?;
+        match chosen.addr {
+            SocketAddr::Inet(addr) => Some(HttpPeer::new(addr, false, String::new())),
+            SocketAddr::Unix(addr) => {
+                HttpPeer::new_uds(addr.as_pathname()?.to_str()?, false, String::new()).ok()
+            }
+        }
+    }
+
+    /// How many servers there are.
+    pub fn servers(&self) -> usize {
+        self.balancer.backends().get_backend().len()
+    }
+
+    /// Whether a server answers its health checks.
+    pub fn is_healthy(&self) -> bool {
+        let backends = self.balancer.backends();
+        backends.get_backend().iter().any(|backend| backends.ready(backend))
+    }
+}
+
+#[async_trait::async_trait]
+impl pingora::services::background::BackgroundService for Upstream {
+    async fn start(&self, shutdown: pingora::server::ShutdownWatch) {
+        self.balancer.start(shutdown).await;
+    }
+}
+
+fn backend(server: &Address) -> Result<Backend, UpstreamError> {
+    let addr = match server {
+        Address::Unix(path) => {
+            let lookup = |error| UpstreamError::Lookup(server.clone(), error);
+            let addr = std::os::unix::net::SocketAddr::from_pathname(path).map_err(lookup)?;
+            SocketAddr::Unix(addr)
+        }
+        Address::Tcp { .. } => {
+            let lookup = |error| UpstreamError::Lookup(server.clone(), error);
+            let found = server.resolve().map_err(lookup)?;
+            // PHP's own server listens on IPv4 where it is told "localhost".
+            let v4 = found.iter().find(|addr| addr.is_ipv4()).or(found.first());
+            SocketAddr::Inet(*v4.ok_or_else(|| UpstreamError::NoAddress(server.clone()))?)
+        }
+    };
+    Ok(Backend { addr, weight: 1, ext: Default::default() })
 }

@@ -1,0 +1,100 @@
+//! A small HTTP client for the internal listener: the command line and the demo site use it.
+
+use crate::address::Address;
+use crate::secret::Secret;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Why a request to the internal listener came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers at the address.
+    #[error("no gate answers at {0}: {1}")]
+    Connect(Address, io::Error),
+    /// The connection broke.
+    #[error("the gate at {0} broke off: {1}")]
+    Http(Address, hyper::Error),
+    /// The request cannot be written down, as with a line break in a header.
+    #[error("the request cannot be sent: {0}")]
+    Request(http::Error),
+    /// There was no answer in time.
+    #[error("the gate at {0} did not answer within {1:?}")]
+    Timeout(Address, Duration),
+}
+
+/// A request to the internal listener.
+#[derive(Debug, Default)]
+pub struct Call<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// Path and query, escaped.
+    pub target: &'a str,
+    /// The body's type, if there is a body.
+    pub content_type: Option<&'a str>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sends `call` to the gate at `address` and reads its whole answer.
+pub async fn call(
+    address: &Address,
+    token: &Secret,
+    call: Call<'_>,
+) -> Result<(u16, Bytes), ClientError> {
+    let answer = tokio::time::timeout(TIMEOUT, async {
+        match address {
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                exchange(address, stream, token, call).await
+            }
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await;
+                exchange(address, stream, token, call).await
+            }
+        }
+    });
+    answer.await.unwrap_or_else(|_| Err(ClientError::Timeout(address.clone(), TIMEOUT)))
+}
+
+async fn exchange<S>(
+    address: &Address,
+    stream: io::Result<S>,
+    token: &Secret,
+    call: Call<'_>,
+) -> Result<(u16, Bytes), ClientError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = stream.map_err(|error| ClientError::Connect(address.clone(), error))?;
+    let broken = |error| ClientError::Http(address.clone(), error);
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    tokio::spawn(connection);
+    let host = match address {
+        Address::Unix(_) => "localhost".to_owned(),
+        Address::Tcp { .. } => address.to_string(),
+    };
+    let mut request = http::Request::builder()
+        .method(call.method)
+        .uri(call.target)
+        .header("Host", host)
+        .header("Connection", "close");
+    if let Some(content_type) = call.content_type {
+        request = request.header("Content-Type", content_type);
+    }
+    if !token.is_empty() {
+        request = request.header("Authorization", format!("Bearer {}", token.reveal()));
+    }
+    let request = request.body(Full::new(call.body)).map_err(ClientError::Request)?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    let status = response.status().as_u16();
+    Ok((status, response.into_body().collect().await.map_err(broken)?.to_bytes()))
+}

@@ -1,0 +1,332 @@
+//! The public side in pingora's hands: [`ProxyHttp`] holds the polls in its `request_filter` and
+//! forwards everything else to the site.
+
+use super::form::{self, Encoding};
+use super::forward::{self, Client};
+use super::hold::Cause;
+use super::upstream::Upstream;
+use super::{Decision, Gate, Held, Incoming, Open, Settings, access};
+use crate::query::Query;
+use crate::web::Reply;
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::HttpPeer;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The proxy: the gate, and the site behind it.
+pub struct Proxy {
+    gate: Gate,
+    upstream: Arc<Upstream>,
+}
+
+/// What is remembered of one request.
+pub struct Context {
+    settings: Arc<Settings>,
+    began: Instant,
+    client: Option<Client>,
+    held: Option<(Duration, Cause)>,
+    /// Connections to the site that failed so far.
+    failures: usize,
+    _open: Open,
+}
+
+impl Proxy {
+    /// Puts `gate` before `upstream`.
+    pub fn new(gate: Gate, upstream: Arc<Upstream>) -> Self {
+        Self { gate, upstream }
+    }
+
+    async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let settings = context.settings.clone();
+        let client = context.client.and_then(|client| client.address);
+        let form = read_form(session, &settings).await?;
+        let decision = {
+            let head = session.req_header();
+            let query = Query::parse(head.uri.query().unwrap_or_default());
+            self.gate.decide(
+                &settings,
+                &Incoming {
+                    method: head.method.as_str(),
+                    path: head.uri.path(),
+                    query: &query,
+                    form: form.as_ref(),
+                    headers: &head.headers,
+                    client,
+                },
+            )
+        };
+        match decision {
+            Decision::Site => return Ok(false),
+            Decision::Reply(reply, cause) => {
+                context.held = cause.map(|cause| (Duration::ZERO, cause));
+                discard_body(session).await?;
+                write(session, reply).await?;
+            }
+            Decision::Hold(held) => hold(session, context, *held).await?,
+        }
+        Ok(true)
+    }
+}
+
+async fn hold(session: &mut Session, context: &mut Context, held: Held) -> Result<()> {
+    // An unread body would be taken for the client's end.
+    discard_body(session).await?;
+    let gone = async {
+        let _ = session.read_body_or_idle(true).await;
+    };
+    let ended = held.wait(gone).await;
+    context.held = Some((ended.held, ended.cause));
+    match ended.reply {
+        Some(reply) => {
+            if ended.cause == Cause::Drain {
+                session.set_keepalive(None);
+            }
+            write(session, reply).await
+        }
+        None => {
+            session.set_keepalive(None);
+            Ok(())
+        }
+    }
+}
+
+/// The form of a POST that may be a poll. The body stays there for the site: pingora repeats
+/// what was read from its retry buffer, which is just large enough.
+async fn read_form(session: &mut Session, settings: &Settings) -> Result<Option<Query>> {
+    let head = session.req_header();
+    if head.method != http::Method::POST || !settings.routes.may_take_form(head.uri.path()) {
+        return Ok(None);
+    }
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let encoding = header("content-type").and_then(Encoding::of);
+    let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
+    let (Some(encoding), Some(0..=form::MAX_BYTES)) = (encoding, length) else {
+        return Ok(None);
+    };
+    session.enable_retry_buffering();
+    answer_expect(session).await?;
+    let mut body = BytesMut::new();
+    while let Some(chunk) = session.as_mut().read_request_body().await? {
+        body.extend_from_slice(&chunk);
+    }
+    Ok(encoding.parse(&body).await)
+}
+
+async fn discard_body(session: &mut Session) -> Result<()> {
+    if !session.is_body_done() {
+        answer_expect(session).await?;
+        while session.as_mut().read_request_body().await?.is_some() {}
+    }
+    Ok(())
+}
+
+/// A client that waits for leave to send its body gets it.
+async fn answer_expect(session: &mut Session) -> Result<()> {
+    let expects = session.req_header().headers.get("expect").is_some();
+    if expects && !session.is_body_done() {
+        session.as_mut().write_continue_response().await?;
+    }
+    Ok(())
+}
+
+/// Writes a whole answer; to HEAD without its body.
+async fn write(session: &mut Session, reply: Reply) -> Result<()> {
+    let body = if session.req_header().method == http::Method::HEAD {
+        Bytes::new()
+    } else {
+        reply.body.clone()
+    };
+    let head = head(&reply)?;
+    let empty = body.is_empty();
+    session.write_response_header(Box::new(head), empty).await?;
+    if !empty {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+fn head(reply: &Reply) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+    if !reply.content_type.is_empty() {
+        head.insert_header("Content-Type", &*reply.content_type)?;
+    }
+    for (name, value) in &reply.headers {
+        head.append_header(*name, value)?;
+    }
+    // RFC 9110, section 8.6: none with 204.
+    if reply.status != 204 {
+        head.insert_header("Content-Length", reply.body.len())?;
+    }
+    Ok(head)
+}
+
+fn peer_address(session: &ServerSession) -> Option<IpAddr> {
+    session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip())
+}
+
+/// The host a request is for: its `Host`, or the authority of its target.
+fn host(head: &RequestHeader) -> &str {
+    let host = head.headers.get("host").and_then(|host| host.to_str().ok());
+    host.or_else(|| head.uri.authority().map(|authority| authority.as_str())).unwrap_or_default()
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context {
+            settings: self.gate.settings(),
+            began: Instant::now(),
+            client: None,
+            held: None,
+            failures: 0,
+            _open: self.gate.open(),
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        // Without this, a kept-alive connection may idle for ever.
+        session.set_keepalive(Some(context.settings.idle_timeout.as_secs()));
+        session.as_mut().set_write_timeout(Some(context.settings.write_timeout));
+        let head = session.req_header();
+        let peer = peer_address(session.as_downstream());
+        let client = Client::of(peer, &head.headers, &context.settings.trusted_proxies);
+        context.client = Some(client);
+        self.poll(session, context).await
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        context: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        let mut peer = self
+            .upstream
+            .next()
+            .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "no upstream server"))?;
+        peer.options.connection_timeout = Some(context.settings.connect_timeout);
+        peer.options.total_connection_timeout = Some(context.settings.connect_timeout);
+        peer.options.read_timeout = Some(context.settings.read_timeout);
+        peer.options.write_timeout = Some(context.settings.read_timeout);
+        peer.options.idle_timeout = Some(UPSTREAM_IDLE);
+        Ok(Box::new(peer))
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        // Nothing was sent yet, so each of the other servers may be tried.
+        context.failures += 1;
+        error.set_retry(context.failures < self.upstream.servers());
+        error
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        let Some(client) = context.client else { return Ok(()) };
+        let headers = &session.req_header().headers;
+        let set = forward::forwarded(&client, headers, host(session.req_header()), "http");
+        for name in forward::SPOOFABLE {
+            if !client.trusted || name == "forwarded" || name == "x-forwarded-for" {
+                upstream.remove_header(name);
+            }
+        }
+        // PHP hands a request header `Proxy` to scripts as HTTP_PROXY, which HTTP clients obey;
+        // the gate's own headers are for the site to send, not for its visitors.
+        for name in ["proxy", "pollgate-publish", "pollgate-channels", "pollgate-page"] {
+            upstream.remove_header(name);
+        }
+        for (name, value) in set {
+            upstream.insert_header(name, value)?;
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        _context: &mut Context,
+    ) -> FailToProxy {
+        let status = status_of(error);
+        if status > 0 && session.response_written().is_none() {
+            session.set_keepalive(None);
+            if let Err(error) = write(session, page(status)).await {
+                tracing::debug!(%error, "cannot write an error page");
+            }
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    /// A client that leaves, or writes nonsense, is no error of the gate's.
+    fn suppress_error_log(&self, _session: &Session, _context: &Context, error: &Error) -> bool {
+        *error.esource() == ErrorSource::Downstream
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
+        let head = session.req_header();
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        access::log(
+            &access::Line {
+                client: context.client.and_then(|client| client.address),
+                method: head.method.as_str(),
+                target,
+                status: session.response_written().map_or(0, |head| head.status.as_u16()),
+                bytes: session.body_bytes_sent(),
+                took: context.began.elapsed(),
+                held: context.held,
+            },
+            &context.settings.mask,
+        );
+    }
+}
+
+/// How long a connection to the site is kept for the next request.
+const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
+
+/// The status to answer a failed request with; 0 = nobody is there to read it.
+fn status_of(error: &Error) -> u16 {
+    use ErrorType as E;
+    match (error.esource(), error.etype()) {
+        (_, E::HTTPStatus(status)) => *status,
+        (_, E::ConnectTimedout) => 504,
+        (_, E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError) => 502,
+        (ErrorSource::Downstream, E::WriteError | E::ReadError | E::ConnectionClosed) => 0,
+        (ErrorSource::Downstream, E::ReadTimedout) => 408,
+        (ErrorSource::Downstream, _) => 400,
+        (ErrorSource::Upstream, E::ReadTimedout) => 504,
+        (ErrorSource::Upstream, _) => 502,
+        (ErrorSource::Internal | ErrorSource::Unset, _) => 500,
+    }
+}
+
+/// A plain page for a status that the site did not send.
+fn page(status: u16) -> Reply {
+    let (title, text) = match status {
+        502 => ("502 Bad Gateway", "The site does not answer just now. Please try again soon."),
+        504 => ("504 Gateway Timeout", "The site takes too long. Please try again soon."),
+        400 => ("400 Bad Request", "The request could not be understood."),
+        408 => ("408 Request Timeout", "The request did not arrive in time."),
+        _ => ("500 Internal Server Error", "Something went wrong at the gate."),
+    };
+    let body = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
+         <h1>{title}</h1><p>{text}</p></html>\n"
+    );
+    Reply::new(status, "text/html; charset=utf-8", body).with("Cache-Control", "no-store")
+}
