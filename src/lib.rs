@@ -1,14 +1,48 @@
-//! pollgate.
-pub mod address;
+//! pollgate holds a PHP site's long polls in front of it and releases them when it publishes.
+//!
+//! The modules stand on floors; each uses only what is on its own module's path or below it
+//! (`tests/floors.rs` sees to that).
+//!
+//! **Ground: values in, values out.** Time is an argument; there is no I/O and no clock.
+//! [`channel`] is a channel's name, messages and history; [`hub`] is the table of channels with
+//! their waiting polls. The promise that no message is lost silently is kept here.
+//!
+//! **First: pure translation.** [`address`], [`secret`], [`query`], [`template`] and [`web`]
+//! are values that users write or clients send; [`dialect`] turns requests into polls and
+//! answers into bytes; [`limits`] gives out the right to hold.
+//!
+//! **Second: services.** The only floor that knows pingora, sockets and files. [`gate`] is the
+//! public side, [`publish`] the ways in, [`admin`] the gate about itself, [`internal`] the
+//! private listener that serves both; [`listen`] binds sockets, [`log`] writes lines,
+//! [`client`] calls a hook, [`demo`] is a site to try it with.
+//!
+//! **Top: assembly.** [`config`] composes every module's settings; [`app`] builds, runs and ends
+//! the whole; [`cli`] is the command line.
+//!
+//! What holds everywhere: a poll is registered under the same lock as its look into the history;
+//! unlock, then wake; what a client holds (a waiter, a permit) is given back by dropping it; one
+//! config snapshot serves a request from end to end; nothing panics on input.
+
 pub mod channel;
-pub mod client;
-pub mod dialect;
-pub mod gate;
 pub mod hub;
+
+pub mod address;
+pub mod dialect;
 pub mod limits;
-pub mod listen;
-pub mod log;
 pub mod query;
 pub mod secret;
 pub mod template;
 pub mod web;
+
+pub mod admin;
+pub mod client;
+pub mod demo;
+pub mod gate;
+pub mod internal;
+pub mod listen;
+pub mod log;
+pub mod publish;
+
+pub mod app;
+pub mod cli;
+pub mod config;

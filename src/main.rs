@@ -1,1 +1,7 @@
-fn main() {}
+//! The `pollgate` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pollgate::cli::main()
+}

@@ -95,7 +95,7 @@ pub struct History {
     newest_stamp: Stamp,
     /// Stamps are given above this even if the clock says otherwise.
     floor: Stamp,
-    /// The stamp of the newest message that was evicted; 0 = none yet.
+    /// Up to this stamp messages may have been evicted; 0 = none were.
     evicted_stamp: Stamp,
     /// Kept messages; their seqs are contiguous and end with `newest`.
     ring: VecDeque<Arc<Message>>,
@@ -111,7 +111,8 @@ impl History {
             newest: 0,
             newest_stamp: Stamp(0),
             floor,
-            evicted_stamp: Stamp(0),
+            // An earlier life may have had messages up to here.
+            evicted_stamp: floor,
             ring: VecDeque::new(),
             bytes: 0,
             renders: Arc::default(),

@@ -2,9 +2,9 @@
 //! lost continuity (`docs/dialects/native.md`).
 
 use super::json::{self, Safe};
-use super::position::{self, ForeignCharacter};
+use super::position::{self, Decoded, ForeignCharacter};
 use super::{Parsed, Poll, Request, rendered_once};
-use crate::channel::{ChannelName, Kind, Message, RenderKey, Take, Tick};
+use crate::channel::{ChannelName, Cursor, Kind, Message, RenderKey, Take, Tick};
 use crate::hub::{Answer, Heard, Subscription};
 use crate::query::decode_strictly;
 use crate::template::Template;
@@ -40,10 +40,16 @@ impl Native {
         }
     }
 
-    pub(super) fn render(&self, answer: &Answer) -> Reply {
+    /// The answer on the wire, news or quiet.
+    pub fn render(&self, answer: &Answer) -> Reply {
         let body = rendered_once(answer, RenderKey::NATIVE, || body(answer).into());
         Reply::new(200, "application/json", body)
     }
+}
+
+/// Where the native cursor `text` begins in `channel`; a reply of 400 if it is none.
+pub fn cursor(channel: &ChannelName, text: &str) -> Result<Cursor, Reply> {
+    Ok(decode(text)?.cursor_for(channel))
 }
 
 const CHANNEL_HINT: &str = "a channel name is 1 to 255 bytes of UTF-8 without control characters; \
@@ -70,11 +76,7 @@ fn channels(rest: &str) -> Result<SmallVec<[ChannelName; 1]>, Reply> {
 }
 
 fn poll(names: SmallVec<[ChannelName; 1]>, request: &Request<'_>) -> Result<Poll, Reply> {
-    let cursor = request.query.text("cursor").unwrap_or_default();
-    let decoded = position::decode(&cursor).map_err(|ForeignCharacter| {
-        let hint = "send the cursor of the last answer as it was, or none to begin now";
-        bad_request("the cursor holds characters that no cursor has", hint)
-    })?;
+    let decoded = decode(&request.query.text("cursor").unwrap_or_default())?;
     let subscription = |channel: ChannelName| {
         let cursor = decoded.cursor_for(&channel);
         Subscription { channel, cursor }
@@ -84,6 +86,13 @@ fn poll(names: SmallVec<[ChannelName; 1]>, request: &Request<'_>) -> Result<Poll
         take: Take::All,
         timeout: request.query.text("timeout").map(|text| timeout(&text)).transpose()?,
         callback: None,
+    })
+}
+
+fn decode(cursor: &str) -> Result<Decoded, Reply> {
+    position::decode(cursor).map_err(|ForeignCharacter| {
+        let hint = "send the cursor of the last answer as it was, or none to begin now";
+        bad_request("the cursor holds characters that no cursor has", hint)
     })
 }
 

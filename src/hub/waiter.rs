@@ -158,6 +158,16 @@ impl Wake {
         self.bells.len()
     }
 
+    /// How many are still to be rung.
+    pub fn len(&self) -> usize {
+        self.bells.len()
+    }
+
+    /// Whether all were rung.
+    pub fn is_empty(&self) -> bool {
+        self.bells.is_empty()
+    }
+
     /// Rings at most `most` of the claimed polls; true while there are more.
     pub fn ring(&mut self, most: usize) -> bool {
         let rest = self.bells.len().saturating_sub(most);

@@ -1,0 +1,273 @@
+//! The command line: flags and subcommands into what the app does.
+
+use crate::address::Address;
+use crate::app::{App, Site};
+use crate::client::{self, Call};
+use crate::config::{self, Config, Mistakes, Sources};
+use crate::log;
+use crate::secret::Secret;
+use clap::{Args, Parser, Subcommand};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Holds a PHP site's long polls and releases them when the site publishes.
+#[derive(Debug, Parser)]
+#[command(name = "pollgate", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gate (the default).
+    Run(RunFlags),
+    /// Run the gate with an embedded demo site behind it: a chat page in the browser.
+    Demo(DemoFlags),
+    /// Check a config and print it as it takes effect.
+    Check(CheckFlags),
+    /// Publish a message through the hook of a running gate.
+    Publish(PublishFlags),
+    /// Print the figures of a running gate.
+    Status(HookFlags),
+}
+
+#[derive(Debug, Args)]
+struct RunFlags {
+    /// The config file (TOML).
+    #[arg(long, value_name = "FILE", env = "POLLGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where visitors connect; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// A server of the site; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    upstream: Vec<String>,
+    /// Where the site publishes; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    internal: Vec<String>,
+    /// Any other key of the config, as in `--set hold.timeout=10s`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct DemoFlags {
+    /// Where the browser connects.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: String,
+    /// Where the demo site publishes.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7080")]
+    internal: String,
+    /// Any other key of the config; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct CheckFlags {
+    /// The config file (TOML).
+    #[arg(long, value_name = "FILE", env = "POLLGATE_CONFIG")]
+    config: PathBuf,
+    /// Any key of the config, over the file; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct HookFlags {
+    /// The internal address of the gate.
+    #[arg(long, value_name = "ADDR")]
+    internal: Option<Address>,
+    /// The config file that names the internal address and the token.
+    #[arg(long, value_name = "FILE", env = "POLLGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// The token of the hook.
+    #[arg(long, value_name = "TOKEN", env = "POLLGATE__PUBLISH__TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct PublishFlags {
+    /// The channel.
+    channel: String,
+    /// The message; `-` reads it from standard input, nothing at all is an empty message.
+    data: Option<String>,
+    /// The message's content type; without it, UTF-8 is text and anything else is bytes.
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    #[command(flatten)]
+    hook: HookFlags,
+}
+
+/// What went wrong, and so how the process ends.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// At run time: exit code 1.
+    #[error("{0}")]
+    Runtime(String),
+    /// In the config or the flags: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl From<Mistakes> for Failure {
+    fn from(mistakes: Mistakes) -> Self {
+        Self::Usage(mistakes.to_string())
+    }
+}
+
+/// Does what the command line says; the exit code is 0 for success, 1 for a failure at run
+/// time, 2 for a mistake in the usage or the config.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(flags) => run(&flags),
+        Command::Demo(flags) => demo(&flags),
+        Command::Check(flags) => check(&flags),
+        Command::Publish(flags) => publish(&flags),
+        Command::Status(flags) => status(&flags),
+    };
+    let Err(failure) = done else { return ExitCode::SUCCESS };
+    // Standard error may be closed; the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "pollgate: {failure}");
+    match failure {
+        Failure::Runtime(_) => ExitCode::from(1),
+        Failure::Usage(_) => ExitCode::from(2),
+    }
+}
+
+fn run(flags: &RunFlags) -> Result<(), Failure> {
+    let mut over = settings(&flags.set)?;
+    for (key, values) in [
+        ("listen", &flags.listen),
+        ("upstream.servers", &flags.upstream),
+        ("internal", &flags.internal),
+    ] {
+        if !values.is_empty() {
+            over.push((key.to_owned(), values.join(",")));
+        }
+    }
+    let config = Config::read(&sources(flags.config.clone(), over), Site::Configured.into())?;
+    start(&config, Site::Configured)
+}
+
+fn demo(flags: &DemoFlags) -> Result<(), Failure> {
+    let mut over = settings(&flags.set)?;
+    over.push(("listen".to_owned(), flags.listen.clone()));
+    over.push(("internal".to_owned(), flags.internal.clone()));
+    let config = Config::read(&sources(None, over), Site::Demo.into())?;
+    start(&config, Site::Demo)
+}
+
+fn start(config: &Config, site: Site) -> Result<(), Failure> {
+    log::init(&config.log);
+    // Each held poll is an open file.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let app = App::new(config, site).map_err(|error| Failure::Runtime(error.to_string()))?;
+    let mut lines = format!("pollgate {}\n", env!("CARGO_PKG_VERSION"));
+    for (what, addresses) in
+        [("gate", &app.listen), ("internal", &app.internal), ("upstream", &app.upstream)]
+    {
+        for address in addresses {
+            let url = match (what, address) {
+                ("upstream", _) | (_, Address::Unix(_)) => address.to_string(),
+                _ => format!("http://{address}"),
+            };
+            lines.push_str(&format!("{what:<9} {url}\n"));
+        }
+    }
+    if let (Site::Demo, Some(address)) = (site, app.listen.first()) {
+        lines.push_str(&format!("\nOpen http://{address}/ in two browser windows.\n"));
+    }
+    print(&lines)?;
+    app.run();
+    Ok(())
+}
+
+fn check(flags: &CheckFlags) -> Result<(), Failure> {
+    let over = settings(&flags.set)?;
+    let sources = sources(Some(flags.config.clone()), over);
+    let config = Config::read(&sources, Site::Configured.into())?;
+    print(&config.to_toml())
+}
+
+fn publish(flags: &PublishFlags) -> Result<(), Failure> {
+    let body = match flags.data.as_deref() {
+        None => Vec::new(),
+        Some("-") => {
+            let mut body = Vec::new();
+            let read = std::io::stdin().read_to_end(&mut body);
+            read.map_err(|error| Failure::Runtime(format!("standard input: {error}")))?;
+            body
+        }
+        Some(data) => data.as_bytes().to_vec(),
+    };
+    let target = format!("/channels/{}", utf8_percent_encode(&flags.channel, NON_ALPHANUMERIC));
+    let content_type = flags.content_type.as_deref();
+    ask(&flags.hook, Call { method: "POST", target: &target, content_type, body: body.into() })
+}
+
+fn status(flags: &HookFlags) -> Result<(), Failure> {
+    ask(flags, Call { method: "GET", target: "/status", ..Call::default() })
+}
+
+/// Asks a running gate and prints what it answers.
+fn ask(flags: &HookFlags, call: Call<'_>) -> Result<(), Failure> {
+    let (address, token) = hook_of(flags)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Runtime(error.to_string()))?;
+    let answer = runtime.block_on(client::call(&address, &token, call));
+    let (status, body) = answer.map_err(|error| Failure::Runtime(error.to_string()))?;
+    let body = String::from_utf8_lossy(&body);
+    if !(200..300).contains(&status) {
+        return Err(Failure::Runtime(format!("the gate answered {status}: {}", body.trim_end())));
+    }
+    print(&format!("{}\n", body.trim_end()))
+}
+
+/// Where the gate is, and with which token: by the flags, else by the config file.
+fn hook_of(flags: &HookFlags) -> Result<(Address, Secret), Failure> {
+    let token = flags.token.clone().map(Secret::new);
+    if let (Some(address), None) = (&flags.internal, &flags.config) {
+        return Ok((address.clone(), token.unwrap_or_default()));
+    }
+    // A gate in its default config is found without any flag.
+    let config = Config::read(&sources(flags.config.clone(), Vec::new()), config::Upstreams::Any)?;
+    let address = flags.internal.clone().or_else(|| config.internal.first().cloned());
+    let none = || Failure::Usage("the config names no internal address; use --internal".to_owned());
+    Ok((address.ok_or_else(none)?, token.unwrap_or(config.token)))
+}
+
+fn sources(file: Option<PathBuf>, over: Vec<(String, String)>) -> Sources {
+    Sources { file, env: std::env::vars().collect(), overrides: over }
+}
+
+fn settings(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let pair = |text: &String| {
+        let split = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        split.ok_or_else(|| Failure::Usage(format!("--set {text}: write key=value")))
+    };
+    set.iter().map(pair).collect()
+}
+
+impl From<Site> for config::Upstreams {
+    fn from(site: Site) -> Self {
+        match site {
+            Site::Configured => Self::Required,
+            Site::Demo => Self::Any,
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    printed.map_err(|error| Failure::Runtime(format!("standard output: {error}")))
+}
