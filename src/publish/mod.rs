@@ -3,6 +3,17 @@
 //! A publish is checked as a whole before any of it happens, so an error means that nothing was
 //! published. Its [`Receipt`] is true when it is given: the position is taken and the released
 //! polls are claimed. Ringing them comes after, in batches, and the publisher never waits for it.
+//!
+//! The hook over HTTP is [`Hook`].
+
+mod answer;
+mod hook;
+mod idempotency;
+mod payload;
+mod posts;
+
+pub use hook::{History, Hook};
+pub use payload::{PayloadError, payload};
 
 use crate::channel::{ChannelName, Payload, Position, ShownStamp, Time};
 use crate::hub::{Full, Hub, Wake};
