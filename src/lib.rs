@@ -2,6 +2,7 @@
 pub mod address;
 pub mod channel;
 pub mod hub;
+pub mod internal;
 pub mod publish;
 pub mod query;
 pub mod secret;
