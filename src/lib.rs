@@ -1,5 +1,6 @@
 //! pollgate.
 pub mod address;
+pub mod admin;
 pub mod channel;
 pub mod hub;
 pub mod internal;
