@@ -13,6 +13,13 @@ impl Secret {
         Self(text.into())
     }
 
+    /// A new one of 128 random bits, as 32 hex digits; an error where the system has no randomness.
+    pub fn random() -> std::io::Result<Self> {
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits)?;
+        Ok(Self(format!("{:032x}", u128::from_be_bytes(bits))))
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

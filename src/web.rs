@@ -1,6 +1,9 @@
-//! A request and a reply as plain values, whatever carries them.
+//! A request and a reply as plain values, whatever carries them, and who answers one with the
+//! other.
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use http::Method;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -20,6 +23,55 @@ impl Headers for http::HeaderMap {
 pub fn cookie<'a>(headers: &'a dyn Headers, name: &str) -> Option<&'a str> {
     let pairs = headers.get("cookie")?.split(';');
     pairs.filter_map(|pair| pair.trim().split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v)
+}
+
+/// A whole request, its body read.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The path of the target, its escapes as they stand.
+    pub path: String,
+    /// What stands behind the `?`; empty without one.
+    pub query: String,
+    /// The headers.
+    pub headers: http::HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Request {
+    /// A request for `target` (path and query) without headers or body.
+    pub fn new(method: Method, target: &str) -> Self {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        Self {
+            method,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: http::HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+}
+
+/// A part of the internal listener: it answers for some paths.
+#[async_trait]
+pub trait Endpoint: Send + Sync {
+    /// Whether it answers for `path`, whatever the method.
+    fn owns(&self, path: &str) -> bool;
+
+    /// Whether `path` is for probes that bear no token.
+    fn is_open(&self, _path: &str) -> bool {
+        false
+    }
+
+    /// The longest body that a request for `path` may have, in bytes.
+    fn longest_body(&self, _path: &str) -> u64 {
+        64 << 10
+    }
+
+    /// Answers `request`. HEAD comes as GET; its answer loses the body on the way out.
+    async fn answer(&self, request: &Request) -> Reply;
 }
 
 /// An answer: status, headers and whole body.
@@ -52,6 +104,12 @@ impl Reply {
     pub fn error(status: u16, error: impl fmt::Display, hint: impl fmt::Display) -> Self {
         let body = serde_json::json!({ "error": error.to_string(), "hint": hint.to_string() });
         Self::json(status, &body)
+    }
+
+    /// The answer to a method that `path` does not have; `allow` lists those it has.
+    pub fn wrong_method(path: &str, allow: &'static str) -> Self {
+        let hint = format!("use one of: {allow}");
+        Self::error(405, format!("{path} has no such method"), hint).with("Allow", allow)
     }
 
     /// The reply with one more header.

@@ -13,4 +13,4 @@ pub use cursor::{Cursor, Epoch, Position};
 pub use history::{Accepted, Found, History, Limits, Messages, Take};
 pub use message::{Kind, Message, Payload, RenderKey, Renders};
 pub use name::{ChannelName, NameError, Pattern};
-pub use stamp::{Stamp, Tick, Time};
+pub use stamp::{ShownStamp, Stamp, Tick, Time};

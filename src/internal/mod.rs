@@ -1,0 +1,158 @@
+//! The internal listener: it reads requests, guards them, and hands them to its endpoints.
+//!
+//! Order: the head is read and looked at strictly (400), the guard decides (401, 403), an
+//! endpoint is found (404), the body is read within that endpoint's bound (413), the endpoint
+//! answers. `Expect: 100-continue` is answered only once it is clear that the body is wanted.
+//!
+//! A connection is kept unless the client says otherwise or is HTTP/1.0, or something of the
+//! request was left unread. It ends with the process: a drain leaves it be, so that the site can
+//! publish until the last poll is answered.
+
+mod guard;
+mod head;
+mod wire;
+
+pub use guard::{PAGE_HEADER, Settings};
+
+use crate::secret::Secret;
+use crate::web::{Endpoint, Reply, Request};
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use guard::Visitor;
+use http::Method;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use std::sync::Arc;
+use wire::Broken;
+
+/// The internal listener's app; see the [module](self).
+pub struct Internal {
+    settings: Arc<ArcSwap<Settings>>,
+    page: Secret,
+    endpoints: Vec<Arc<dyn Endpoint>>,
+}
+
+impl Internal {
+    /// An app that asks `endpoints` in their order. `page` is the token of the internal page,
+    /// made anew at each start; empty = there is no page.
+    pub fn new(
+        settings: Arc<ArcSwap<Settings>>,
+        page: Secret,
+        endpoints: Vec<Arc<dyn Endpoint>>,
+    ) -> Self {
+        Self { settings, page, endpoints }
+    }
+
+    /// The answer to the request whose head has been read.
+    async fn reply(&self, session: &mut ServerSession) -> Result<Reply, Broken> {
+        let mut request = match read_head(session) {
+            Ok(request) => request,
+            Err(reply) => return Ok(reply),
+        };
+        let path = request.path.as_str();
+        let endpoint = self.endpoints.iter().find(|endpoint| endpoint.owns(path));
+        let visitor = Visitor {
+            method: &request.method,
+            headers: &request.headers,
+            open: endpoint.is_some_and(|endpoint| endpoint.is_open(path)),
+        };
+        if let Err(refusal) = guard::admit(&self.settings.load(), &self.page, &visitor) {
+            return Ok(refusal);
+        }
+        let Some(endpoint) = endpoint else {
+            let error = format!("there is no {path}");
+            return Ok(Reply::error(404, error, "publish with POST /publish"));
+        };
+        match wire::read_body(session, endpoint.longest_body(path)).await? {
+            Ok(body) => request.body = body,
+            Err(refusal) => return Ok(refusal),
+        }
+        if request.method == Method::HEAD {
+            request.method = Method::GET;
+        }
+        Ok(endpoint.answer(&request).await)
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Internal {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        _shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let mut bodiless = false;
+        let reply = match wire::read_request(&mut session).await {
+            Ok(Ok(())) => {
+                bodiless = session.req_header().method == Method::HEAD;
+                let keep = wants_to_stay(session.req_header());
+                // On every request: pingora turns it to "for ever" when it parses one.
+                session.set_keepalive(keep.then_some(wire::IDLE.as_secs()));
+                self.reply(&mut session).await
+            }
+            Ok(Err(refusal)) => Ok(refusal),
+            Err(broken) => Err(broken),
+        };
+        let whole = match reply {
+            Ok(reply) => wire::write(&mut session, reply, bodiless).await.is_ok(),
+            // There is nobody left to answer.
+            Err(Broken) => return None,
+        };
+        if !whole {
+            return None;
+        }
+        if session.get_keepalive().is_none() {
+            wire::close(session).await;
+            return None;
+        }
+        let settings = HttpPersistentSettings::for_session(&session);
+        let stream = session.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+/// The request that a parsed head makes, still without its body; or the refusal of a head that
+/// leaves doubts.
+fn read_head(session: &mut ServerSession) -> Result<Request, Reply> {
+    let checked = head::check(&session.to_h1_raw());
+    let header = session.req_header();
+    let target = std::str::from_utf8(header.raw_path());
+    let checked = checked.and_then(|()| match target {
+        Ok(target) if target.starts_with('/') => Ok(target),
+        Ok(_) => Err("the target is not a path"),
+        Err(_) => Err("the target is not UTF-8"),
+    });
+    match checked {
+        Ok(target) => {
+            let mut request = Request::new(header.method.clone(), target);
+            request.headers = header.headers.clone();
+            Ok(request)
+        }
+        Err(error) => {
+            // Where this request ends is in doubt, and with it where the next one begins.
+            session.set_keepalive(None);
+            Err(malformed(error))
+        }
+    }
+}
+
+/// The reply to what is no proper HTTP request.
+fn malformed(error: impl std::fmt::Display) -> Reply {
+    Reply::error(400, error, "send a plain HTTP/1.1 request")
+}
+
+/// Whether the client waits for the answer's length rather than for the end of the connection.
+/// HTTP/1.0 is closed even where it asks to be kept: PHP's stream wrapper is such a client, and
+/// reads to the end.
+fn wants_to_stay(header: &RequestHeader) -> bool {
+    let close = |value: &http::HeaderValue| {
+        value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
+    };
+    header.version == http::Version::HTTP_11
+        && !header.headers.get_all(http::header::CONNECTION).iter().any(close)
+}

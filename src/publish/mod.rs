@@ -1,0 +1,237 @@
+//! The ways in: everything that puts messages on channels does it through the [`Publisher`].
+//!
+//! A publish is checked as a whole before any of it happens, so an error means that nothing was
+//! published. Its [`Receipt`] is true when it is given: the position is taken and the released
+//! polls are claimed. Ringing them comes after, in batches, and the publisher never waits for it.
+//!
+//! The hook over HTTP is [`Hook`].
+
+mod answer;
+mod hook;
+mod idempotency;
+mod payload;
+mod posts;
+
+pub use hook::{History, Hook};
+pub use payload::{PayloadError, payload};
+
+use crate::channel::{ChannelName, Payload, Position, ShownStamp, Time};
+use crate::hub::{Full, Hub, Wake};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+use tokio::runtime::Handle;
+
+/// What bounds a publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The longest message, in bytes.
+    pub max_message: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_message: 1 << 20 }
+    }
+}
+
+/// Tells the time; [`system_time`] outside of tests.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// The time of the system's clock, rounded up to the microsecond.
+pub fn system_time() -> Time {
+    // A clock set before 1970 shows the beginning of time; the hub keeps it from running back.
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Time(u64::try_from(since.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX))
+}
+
+/// Who published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The site, over the internal listener.
+    Hook,
+    /// A file that the site wrote.
+    Watch,
+    /// A request that the site handled.
+    Capture,
+    /// A header in the site's answer.
+    Header,
+    /// Another gate.
+    Backplane,
+}
+
+impl By {
+    /// All of them, in the order in which they are counted.
+    pub const ALL: [By; 5] = [By::Hook, By::Watch, By::Capture, By::Header, By::Backplane];
+
+    /// Its name in the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            By::Hook => "hook",
+            By::Watch => "watch",
+            By::Capture => "capture",
+            By::Header => "header",
+            By::Backplane => "backplane",
+        }
+    }
+}
+
+/// What became of one message.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// The channel it is on.
+    pub channel: ChannelName,
+    /// The position it was given.
+    pub id: Position,
+    /// The stamp it was given, in the channel's tick.
+    pub stamp: ShownStamp,
+    /// How many held polls it released.
+    pub released: usize,
+}
+
+/// Why nothing was published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// A message is too long; the publisher's fault.
+    #[error("the message for \"{channel}\" has {length} bytes, more than {most}")]
+    TooLong {
+        /// The channel it was meant for.
+        channel: ChannelName,
+        /// Its length in bytes.
+        length: u64,
+        /// The longest that is taken, in bytes.
+        most: u64,
+    },
+    /// The channel table has no room; the gate's fault.
+    #[error(transparent)]
+    Full(#[from] Full),
+}
+
+/// The one door into the hub; a cheap handle.
+#[derive(Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hub: Hub,
+    clock: Clock,
+    settings: Arc<ArcSwap<Settings>>,
+    counts: [AtomicU64; By::ALL.len()],
+}
+
+impl Publisher {
+    /// Polls rung in one go. More would starve the others of a runtime for milliseconds.
+    const BATCH: usize = 256;
+
+    /// A publisher into `hub`.
+    pub fn new(hub: Hub, clock: Clock, settings: Arc<ArcSwap<Settings>>) -> Self {
+        let counts = Default::default();
+        Self { shared: Arc::new(Shared { hub, clock, settings, counts }) }
+    }
+
+    /// Publishes all of `posts`, or none of them where this is an error. The receipts come in
+    /// the order of the posts; a poll that waits on several of the channels counts once.
+    pub fn publish(
+        &self,
+        posts: Vec<(ChannelName, Payload)>,
+        by: By,
+    ) -> Result<Vec<Receipt>, PublishError> {
+        let most = self.longest_message();
+        for (channel, payload) in &posts {
+            let length = payload.body.len() as u64;
+            if length > most {
+                return Err(PublishError::TooLong { channel: channel.clone(), length, most });
+            }
+        }
+        let published = self.shared.hub.publish(&posts, self.now())?;
+        self.shared.counts[by as usize].fetch_add(posts.len() as u64, Ordering::Relaxed);
+        let mut wakes = Claimed::default();
+        let receipts = posts.into_iter().zip(published).map(|((channel, _), published)| Receipt {
+            channel,
+            id: published.message.position,
+            stamp: published.tick.show(published.message.stamp),
+            released: wakes.claim(published.wake),
+        });
+        let receipts = receipts.collect();
+        wakes.ring();
+        Ok(receipts)
+    }
+
+    /// Forgets a channel and releases the polls held on it, which find themselves reset. How
+    /// many those are; `None` if there is no such channel.
+    pub fn forget(&self, channel: &ChannelName) -> Option<usize> {
+        let mut wakes = Claimed::default();
+        let released = wakes.claim(self.shared.hub.forget(channel)?);
+        wakes.ring();
+        Some(released)
+    }
+
+    /// The longest message that is taken, in bytes.
+    pub fn longest_message(&self) -> u64 {
+        self.shared.settings.load().max_message
+    }
+
+    /// How many messages were published, by whom.
+    pub fn counts(&self) -> [(By, u64); By::ALL.len()] {
+        By::ALL.map(|by| (by, self.shared.counts[by as usize].load(Ordering::Relaxed)))
+    }
+
+    /// The hub behind the door, for those who only look.
+    pub fn hub(&self) -> &Hub {
+        &self.shared.hub
+    }
+
+    /// The time by this publisher's clock.
+    pub fn now(&self) -> Time {
+        (self.shared.clock)()
+    }
+}
+
+/// Polls that are claimed and still to be rung. Dropping it rings them all at once.
+#[derive(Default)]
+struct Claimed {
+    wakes: Vec<(usize, Wake)>,
+    polls: usize,
+}
+
+impl Claimed {
+    fn claim(&mut self, mut wake: Wake) -> usize {
+        let released = wake.claim();
+        self.polls += released;
+        if released > 0 {
+            self.wakes.push((released, wake));
+        }
+        released
+    }
+
+    /// Rings a few at once, many in a task of their own. Without a runtime there is nobody to
+    /// starve, and dropping rings.
+    fn ring(self) {
+        if self.polls > Publisher::BATCH
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(self.ring_in_batches());
+        }
+    }
+
+    async fn ring_in_batches(self) {
+        let mut room = Publisher::BATCH;
+        for (mut polls, mut wake) in self.wakes {
+            while polls > 0 {
+                let batch = polls.min(room);
+                wake.ring(batch);
+                polls -= batch;
+                room -= batch;
+                if room == 0 {
+                    tokio::task::yield_now().await;
+                    room = Publisher::BATCH;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
