@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::admin::{Admin, Figures, Sources};
 use crate::channel::{Cursor, Take};
-use crate::config::Config;
+use crate::config::{Config, Site};
 use crate::demo::DemoSite;
 use crate::dialect::native::{self, Native};
 use crate::gate::proxy::Proxy;
@@ -54,15 +54,6 @@ pub struct App {
     pub upstream: Vec<Address>,
 }
 
-/// What is served besides the config's own site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Site {
-    /// The config names the site's servers.
-    Configured,
-    /// The embedded demo site takes their place.
-    Demo,
-}
-
 impl App {
     /// Binds the listeners and builds everything behind them.
     pub fn new(config: &Config, site: Site) -> Result<Self, AppError> {
@@ -77,7 +68,7 @@ impl App {
         let mut server = Server::new_with_opt_and_conf(None, engine_settings(config));
         server.bootstrap();
         let mut upstream_addresses = config.upstream.servers.clone();
-        if site == Site::Demo {
+        if site == Site::Supplied {
             let hook = internal_addresses.first().cloned();
             let demo = demo_site(hook, config, &public_stopped)?;
             upstream_addresses = vec![demo.0];
@@ -234,8 +225,8 @@ fn gate_settings(config: &Config) -> gate::Settings {
         mask: config.log.mask.clone(),
         connect_timeout: config.upstream.connect_timeout,
         read_timeout: config.upstream.read_timeout,
-        idle_timeout: config.clients.idle_timeout,
-        write_timeout: config.clients.write_timeout,
+        idle_timeout: config.client.idle_timeout,
+        write_timeout: config.client.write_timeout,
     }
 }
 

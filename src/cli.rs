@@ -1,9 +1,9 @@
 //! The command line: flags and subcommands into what the app does.
 
 use crate::address::Address;
-use crate::app::{App, Site};
+use crate::app::App;
 use crate::client::{self, Call};
-use crate::config::{self, Config, Mistakes, Sources};
+use crate::config::{Config, Mistakes, Site, Sources};
 use crate::log;
 use crate::secret::Secret;
 use clap::{Args, Parser, Subcommand};
@@ -152,7 +152,7 @@ fn run(flags: &RunFlags) -> Result<(), Failure> {
             over.push((key.to_owned(), values.join(",")));
         }
     }
-    let config = Config::read(&sources(flags.config.clone(), over), Site::Configured.into())?;
+    let config = Config::read(&sources(flags.config.clone(), over), Site::Configured)?;
     start(&config, Site::Configured)
 }
 
@@ -160,8 +160,8 @@ fn demo(flags: &DemoFlags) -> Result<(), Failure> {
     let mut over = settings(&flags.set)?;
     over.push(("listen".to_owned(), flags.listen.clone()));
     over.push(("internal".to_owned(), flags.internal.clone()));
-    let config = Config::read(&sources(None, over), Site::Demo.into())?;
-    start(&config, Site::Demo)
+    let config = Config::read(&sources(None, over), Site::Supplied)?;
+    start(&config, Site::Supplied)
 }
 
 fn start(config: &Config, site: Site) -> Result<(), Failure> {
@@ -183,7 +183,7 @@ fn start(config: &Config, site: Site) -> Result<(), Failure> {
             lines.push_str(&format!("{what:<9} {url}\n"));
         }
     }
-    if let (Site::Demo, Some(address)) = (site, app.listen.first()) {
+    if let (Site::Supplied, Some(address)) = (site, app.listen.first()) {
         lines.push_str(&format!("\nOpen http://{address}/ in two browser windows.\n"));
     }
     print(&lines)?;
@@ -194,7 +194,7 @@ fn start(config: &Config, site: Site) -> Result<(), Failure> {
 fn check(flags: &CheckFlags) -> Result<(), Failure> {
     let over = settings(&flags.set)?;
     let sources = sources(Some(flags.config.clone()), over);
-    let config = Config::read(&sources, Site::Configured.into())?;
+    let config = Config::read(&sources, Site::Configured)?;
     print(&config.to_toml())
 }
 
@@ -239,7 +239,7 @@ fn hook_of(flags: &HookFlags) -> Result<(Address, Secret), Failure> {
         return Ok((address.clone(), token.unwrap_or_default()));
     }
     // A gate in its default config is found without any flag.
-    let config = Config::read(&sources(flags.config.clone(), Vec::new()), config::Upstreams::Any)?;
+    let config = Config::read(&sources(flags.config.clone(), Vec::new()), Site::Supplied)?;
     let address = flags.internal.clone().or_else(|| config.internal.first().cloned());
     let none = || Failure::Usage("the config names no internal address; use --internal".to_owned());
     Ok((address.ok_or_else(none)?, token.unwrap_or(config.token)))
@@ -255,15 +255,6 @@ fn settings(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
         split.ok_or_else(|| Failure::Usage(format!("--set {text}: write key=value")))
     };
     set.iter().map(pair).collect()
-}
-
-impl From<Site> for config::Upstreams {
-    fn from(site: Site) -> Self {
-        match site {
-            Site::Configured => Self::Required,
-            Site::Demo => Self::Any,
-        }
-    }
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -7,7 +7,7 @@
 //! [`channel`] is a channel's name, messages and history; [`hub`] is the table of channels with
 //! their waiting polls. The promise that no message is lost silently is kept here.
 //!
-//! **First: pure translation.** [`address`], [`secret`], [`query`], [`template`] and [`web`]
+//! **First: pure translation.** [`address`], [`secret`], [`query`], [`strict`], [`template`] and [`web`]
 //! are values that users write or clients send; [`dialect`] turns requests into polls and
 //! answers into bytes; [`limits`] gives out the right to hold.
 //!
@@ -31,6 +31,7 @@ pub mod dialect;
 pub mod limits;
 pub mod query;
 pub mod secret;
+pub mod strict;
 pub mod template;
 pub mod web;
 

@@ -1,6 +1,5 @@
 //! The event log and the access log: lines on standard error, as text or JSON.
 
-use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -22,7 +21,7 @@ pub struct Settings {
     /// How a line is written.
     pub format: Format,
     /// The least important level that is logged.
-    pub level: Level,
+    pub level: LevelFilter,
     /// Query parameters whose values are not logged.
     pub mask: Vec<String>,
 }
@@ -30,17 +29,18 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let mask = vec!["token".to_owned(), "authorization".to_owned()];
-        Self { format: Format::Text, level: Level::INFO, mask }
+        Self { format: Format::Text, level: LevelFilter::INFO, mask }
     }
 }
 
 /// Begins to log; only the first call has an effect.
 pub fn init(settings: &Settings) {
     // The proxy engine tells of every start and stop of its parts; that is for debugging.
-    let engine = if settings.level > Level::INFO { settings.level } else { Level::WARN };
+    let usual = settings.level.min(LevelFilter::WARN);
+    let engine = if settings.level > LevelFilter::INFO { settings.level } else { usual };
     let filter = Targets::new()
-        .with_default(engine.min(settings.level))
-        .with_target("pollgate", LevelFilter::from_level(settings.level));
+        .with_default(engine)
+        .with_target("pollgate", settings.level);
     let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(std::io::stderr);
     let result = match settings.format {

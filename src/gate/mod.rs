@@ -45,10 +45,10 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long the site may be silent.
     pub read_timeout: Duration,
-    /// How long a kept-alive connection may be idle between requests.
-    pub idle_timeout: Duration,
-    /// How long writing to a client may stall.
-    pub write_timeout: Duration,
+    /// How long a kept-alive connection may be idle between requests; `None` = for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long writing to a client may stall; `None` = for ever.
+    pub write_timeout: Option<Duration>,
 }
 
 /// What the public side has done since the start.

@@ -7,6 +7,7 @@ use super::hold::Cause;
 use super::upstream::Upstream;
 use super::{Decision, Gate, Held, Incoming, Open, Settings, access};
 use crate::query::Query;
+use crate::strict;
 use crate::web::Reply;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -193,8 +194,17 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         // Without this, a kept-alive connection may idle for ever.
-        session.set_keepalive(Some(context.settings.idle_timeout.as_secs()));
-        session.as_mut().set_write_timeout(Some(context.settings.write_timeout));
+        let idle = context.settings.idle_timeout.map_or(0, |idle| idle.as_secs().max(1));
+        session.set_keepalive(Some(idle));
+        session.as_mut().set_write_timeout(context.settings.write_timeout);
+        if let Some(h1) = session.as_downstream().as_http1()
+            && let Err(wrong) = strict::check(&h1.get_headers_raw_bytes())
+        {
+            session.set_keepalive(None);
+            let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{wrong}\n"));
+            write(session, reply).await?;
+            return Ok(true);
+        }
         let head = session.req_header();
         let peer = peer_address(session.as_downstream());
         let client = Client::of(peer, &head.headers, &context.settings.trusted_proxies);

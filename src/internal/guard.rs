@@ -9,7 +9,7 @@
 //! elsewhere cannot read, except one that has had its own name resolved to this listener (DNS
 //! rebinding). So the page token counts only under a host that no stranger can own.
 
-use super::head::host_name;
+use crate::strict::host_name;
 use crate::secret::Secret;
 use crate::web::{Headers, Reply};
 use http::{HeaderMap, Method};

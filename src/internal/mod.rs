@@ -9,12 +9,12 @@
 //! publish until the last poll is answered.
 
 mod guard;
-mod head;
 mod wire;
 
 pub use guard::{PAGE_HEADER, Settings};
 
 use crate::secret::Secret;
+use crate::strict;
 use crate::web::{Endpoint, Reply, Request};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -116,7 +116,7 @@ impl HttpServerApp for Internal {
 /// The request that a parsed head makes, still without its body; or the refusal of a head that
 /// leaves doubts.
 fn read_head(session: &mut ServerSession) -> Result<Request, Reply> {
-    let checked = head::check(&session.to_h1_raw());
+    let checked = strict::check(&session.to_h1_raw());
     let header = session.req_header();
     let target = std::str::from_utf8(header.raw_path());
     let checked = checked.and_then(|()| match target {

@@ -6,7 +6,7 @@
 //! The rules are those of RFC 9112, sections 2.2, 3.2, 5 and 6.3.
 
 /// Whether the bytes of a head, up to its empty line, are beyond doubt; else what is wrong.
-pub(super) fn check(head: &[u8]) -> Result<(), &'static str> {
+pub fn check(head: &[u8]) -> Result<(), &'static str> {
     // An empty line before a request is to be overlooked (section 2.2).
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let Some(head) = head.strip_suffix(b"\r\n\r\n") else {
@@ -106,7 +106,7 @@ impl<'a> Framing<'a> {
 
 /// The host in a `Host` header's `host[:port]`, an IPv6 address with its brackets; `None` where
 /// it is anything else.
-pub(super) fn host_name(value: &str) -> Option<&str> {
+pub fn host_name(value: &str) -> Option<&str> {
     let end = match value.strip_prefix('[') {
         Some(rest) => rest.find(']')? + 2,
         None => value.find(':').unwrap_or(value.len()),
