@@ -1,0 +1,58 @@
+//! A config as TOML again: every key with the value that is in effect.
+
+use super::Config;
+use std::collections::BTreeMap;
+use toml_edit::{DocumentMut, Item, Table};
+
+impl Config {
+    /// The whole config as TOML, secrets as `"***"`. Read again it is the same config, except
+    /// that a masked token is refused; set it in the environment then.
+    pub fn to_toml(&self) -> String {
+        let mut document = DocumentMut::new();
+        *document.as_table_mut() = self.effective.clone();
+        let mut text = document.to_string();
+        if self.routes.is_empty() {
+            text.push_str(
+                "\n# No [[poll]]: polls are /comet/* (native), /comet?subscribed[...] (novcomet)\n\
+                 # and /comet?channel=...&timestamp=... (timestamp).\n",
+            );
+        }
+        text
+    }
+
+    /// The keys whose values differ in `other`, sorted: `hold.timeout`; of a list only its
+    /// name, `poll`.
+    pub fn changes(&self, other: &Self) -> Vec<String> {
+        let (ours, theirs) = (flat(&self.effective), flat(&other.effective));
+        let keys = ours.keys().chain(theirs.keys());
+        let mut changed: Vec<String> =
+            keys.filter(|key| ours.get(*key) != theirs.get(*key)).cloned().collect();
+        // Both are shown masked.
+        if self.token != other.token {
+            changed.push("publish.token".to_owned());
+        }
+        changed.sort();
+        changed.dedup();
+        changed
+    }
+}
+
+/// Keys with dots and their values as TOML.
+fn flat(root: &Table) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for (name, item) in root {
+        match item {
+            Item::Table(section) => values.extend(
+                section.iter().map(|(key, item)| (format!("{name}.{key}"), item.to_string())),
+            ),
+            Item::ArrayOfTables(tables) => {
+                let shown = tables.iter().map(|table| format!("[]\n{table}")).collect();
+                values.insert(name.to_owned(), shown);
+            }
+            item => {
+                values.insert(name.to_owned(), item.to_string());
+            }
+        }
+    }
+    values
+}

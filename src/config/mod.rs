@@ -1,0 +1,129 @@
+//! The config: what users write, checked once and turned into the modules' own settings, types
+//! that cannot be wrong.
+//!
+//! [`Sources`] are laid over each other (file, environment, command line), a walk over the
+//! result asks for every key (`section.rs`), and either all is well and there is a [`Config`], or
+//! there are [`Mistakes`], all of them at once. What this version cannot do is refused, never
+//! accepted and ignored (`not_yet.rs`).
+
+mod checks;
+mod effective;
+mod extra;
+mod file;
+mod mistake;
+mod not_yet;
+mod places;
+mod raw;
+mod report;
+mod rule;
+mod section;
+mod sections;
+mod sources;
+mod units;
+mod values;
+mod words;
+
+pub use mistake::{Mistake, Mistakes, Source};
+pub use sections::{Client, Drain};
+pub use sources::{ENV_PREFIX, Sources, assignment};
+
+use crate::address::Address;
+use crate::gate::route::Rule;
+use crate::gate::{hold, upstream};
+use crate::secret::Secret;
+use crate::{hub, limits, log};
+use ipnet::IpNet;
+use report::Report;
+use section::Section;
+
+/// A config without mistakes.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the gate listens; at least one.
+    pub listen: Vec<Address>,
+    /// Where the internal listener listens; at least one.
+    pub internal: Vec<Address>,
+    /// Host names besides IP literals and `localhost` that the internal page may be opened
+    /// under, in lower case.
+    pub internal_names: Vec<String>,
+    /// Networks whose word about the client's address is taken.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Threads; zero = one a core.
+    pub threads: usize,
+    /// The site.
+    pub upstream: upstream::Settings,
+    /// What the internal listener asks for; empty = nothing.
+    pub token: Secret,
+    /// The longest message, in bytes.
+    pub max_message: u64,
+    /// How long polls are held.
+    pub hold: hold::Settings,
+    /// The channels and what they keep.
+    pub hub: hub::Settings,
+    /// How many polls are held.
+    pub limits: limits::Settings,
+    /// What is expected of a client's connection.
+    pub client: Client,
+    /// How the gate ends.
+    pub drain: Drain,
+    /// The log.
+    pub log: log::Settings,
+    /// Which requests are polls; empty = as [`crate::gate::route::Routes::new`] says.
+    pub routes: Vec<Rule>,
+    /// The same as a TOML table.
+    effective: toml_edit::Table,
+}
+
+/// Who names the site's servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Site {
+    /// The config has to, in `upstream.servers`.
+    Configured,
+    /// The caller will; the config may be silent.
+    Supplied,
+}
+
+impl Config {
+    /// Reads and checks; the error has every mistake that was found.
+    pub fn read(sources: &Sources, site: Site) -> Result<Self, Mistakes> {
+        let merged = sources::merge(sources);
+        let report = Report::new(merged.places, merged.mistakes);
+        let mut root = Section::new(&report, "", merged.tree);
+        let mut config = sections::config(&mut root);
+        config.effective = root.finish();
+        checks::across(&config, site, &report);
+        report.finish().map_or(Ok(config), Err)
+    }
+}
+
+/// How to reach a running gate from the outside: what `pollgate publish`, `status` and `reload`
+/// take from its config.
+#[derive(Debug, Clone)]
+pub struct Contact {
+    /// Its internal addresses.
+    pub internal: Vec<Address>,
+    /// Its token.
+    pub token: Secret,
+}
+
+impl Contact {
+    /// Reads these two keys alone: mistakes anywhere else are for the gate to tell. A file that
+    /// is no TOML at all is still an error.
+    pub fn read(sources: &Sources) -> Result<Self, Mistakes> {
+        let merged = sources::merge(sources);
+        let report = Report::new(merged.places, merged.mistakes);
+        let mut root = Section::new(&report, "", merged.tree);
+        // The sections are not finished, so what else is in them is nobody's mistake.
+        let internal = sections::internal(&mut root);
+        let token = root.table("publish", |publish| {
+            let token = sections::token(publish);
+            publish.all();
+            token
+        });
+        report.finish().map_or(Ok(Self { internal, token }), Err)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;

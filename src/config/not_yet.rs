@@ -1,0 +1,78 @@
+//! What the contract names and this version does not have. It may stand in a config with its
+//! default; set to anything else it is a mistake, never accepted and ignored.
+//!
+//! To build one of these, delete its line here and read the key in its section.
+
+use super::raw::Raw;
+use ::config::ValueKind;
+use toml_edit::Value;
+
+/// What a key holds where nobody has set it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unset {
+    /// Nothing: the key is not there.
+    Absent,
+    /// An empty list.
+    NoList,
+    /// `false`.
+    False,
+    /// The number 0.
+    Zero,
+    /// This text.
+    Text(&'static str),
+}
+
+impl Unset {
+    /// The default as TOML; `None` = the key is left out.
+    pub(super) fn value(self) -> Option<Value> {
+        match self {
+            Self::Absent => None,
+            Self::NoList => Some(toml_edit::Array::new().into()),
+            Self::False => Some(false.into()),
+            Self::Zero => Some(0.into()),
+            Self::Text(text) => Some(text.into()),
+        }
+    }
+
+    /// Whether what was written is the default.
+    pub(super) fn is(self, raw: &Raw) -> bool {
+        match (&raw.kind, self) {
+            (ValueKind::Array(list), Self::Absent | Self::NoList) => list.is_empty(),
+            (ValueKind::Boolean(flag), Self::False) => !flag,
+            (ValueKind::I64(number), Self::Zero) => *number == 0,
+            (ValueKind::String(text), Self::Text(default)) => text == default,
+            (ValueKind::String(text), Self::NoList) => !raw.typed && text.is_empty(),
+            (ValueKind::String(text), Self::False) => !raw.typed && text == "false",
+            (ValueKind::String(text), Self::Zero) => !raw.typed && text == "0",
+            _ => false,
+        }
+    }
+}
+
+/// Keys, in lists with `[]` for every entry.
+pub(super) const KEYS: &[(&str, Unset)] = &[
+    ("tls", Unset::Absent),
+    ("watch", Unset::Absent),
+    ("capture", Unset::Absent),
+    ("upstream.may_publish", Unset::False),
+    ("history.snapshot", Unset::Text("")),
+    ("history.snapshot_every", Unset::Text("30s")),
+    ("limits.connections_per_second", Unset::Zero),
+    ("limits.requests_per_second", Unset::Zero),
+    ("reload.watch", Unset::False),
+    ("upgrade.socket", Unset::Text("")),
+    ("metrics.channels", Unset::NoList),
+    ("backplane.redis", Unset::Text("")),
+    ("backplane.prefix", Unset::Text("pg")),
+    ("poll[].auth", Unset::Absent),
+    ("poll[].add_query", Unset::Absent),
+    ("poll[].share", Unset::Absent),
+    ("poll[].concurrency", Unset::Absent),
+];
+
+/// Single values of keys that this version has.
+pub(super) const VALUES: &[(&str, &str)] =
+    &[("poll[].dialect", "replay"), ("poll[].fields.message", ".")];
+
+/// What such a mistake says.
+pub(super) const MESSAGE: &str = "is not part of this version; remove it";

@@ -1,0 +1,207 @@
+//! The sections of the config, each read into the settings of the module that it is for.
+
+use super::section::Section;
+use super::{Config, rule, values};
+use crate::address::Address;
+use crate::channel::{Limits, Tick};
+use crate::gate::{hold, upstream};
+use crate::secret::Secret;
+use crate::{hub, limits, log, publish};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+
+/// What is expected of a client's connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// The longest request head, in bytes.
+    pub head_bytes: usize,
+    /// The most header lines in it.
+    pub head_count: usize,
+    /// How long a head may take to arrive; `None` = for ever.
+    pub head_timeout: Option<Duration>,
+    /// How long a kept-alive connection may be quiet between requests; `None` = for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long a client may take to accept bytes that are sent; `None` = for ever.
+    pub write_timeout: Option<Duration>,
+}
+
+/// `[drain]`: how the gate ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// The time over which held polls are answered, so that their clients do not all come back
+    /// at once.
+    pub spread: Duration,
+    /// When whatever is still under way is cut off.
+    pub timeout: Duration,
+}
+
+/// A number where 0 means no limit.
+const ANY: RangeInclusive<usize> = 0..=usize::MAX;
+/// A number where 0 would leave nothing to work with.
+const SOME: RangeInclusive<usize> = 1..=usize::MAX;
+
+/// The whole of it; [`Config::effective`] is left to the caller.
+pub(super) fn config(root: &mut Section) -> Config {
+    let listen = root.list("listen", vec![local(8080)], values::address);
+    let internal = internal(root);
+    let internal_names = root.list("internal_names", Vec::new(), values::host);
+    let trusted_proxies = root.list("trusted_proxies", Vec::new(), values::network);
+    let threads = root.number("threads", 0, 0..=1024);
+    let upstream = root.table("upstream", upstream);
+    let token = root.table("publish", token);
+    let (hold, held) = root.table("hold", hold);
+    let (mut hub, max_message) = root.table("history", history);
+    let (limits, client) = root.table("limits", |section| limits(section, held));
+    root.table("reload", |_| ());
+    let drain = root.table("drain", drain);
+    root.table("upgrade", |_| ());
+    let log = root.table("log", log);
+    root.table("metrics", |_| ());
+    root.table("backplane", |_| ());
+    let above = hub.limits.clone();
+    hub.overrides =
+        root.tables("channel", |section| channel(section, &above)).into_iter().flatten().collect();
+    let routes = root.tables("poll", |section| rule::rule(section, hold.timeout));
+    let routes = routes.into_iter().flatten().collect();
+    let effective = toml_edit::Table::new();
+    Config {
+        listen,
+        internal,
+        internal_names,
+        trusted_proxies,
+        threads,
+        upstream,
+        token,
+        max_message,
+        hold,
+        hub,
+        limits,
+        client,
+        drain,
+        log,
+        routes,
+        effective,
+    }
+}
+
+pub(super) fn internal(root: &mut Section) -> Vec<Address> {
+    root.list("internal", vec![local(7080)], values::address)
+}
+
+pub(super) fn token(publish: &mut Section) -> Secret {
+    publish.secret("token", values::token)
+}
+
+fn local(port: u16) -> Address {
+    Address::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+fn upstream(section: &mut Section) -> upstream::Settings {
+    let default = upstream::Settings::default();
+    upstream::Settings {
+        servers: section.list("servers", default.servers, values::address),
+        connect_timeout: section.some_duration("connect_timeout", default.connect_timeout),
+        read_timeout: section.some_duration("read_timeout", default.read_timeout),
+    }
+}
+
+/// Also how many polls are held in all.
+fn hold(section: &mut Section) -> (hold::Settings, usize) {
+    let default = hold::Settings::default();
+    let timeout = section.duration("timeout", default.timeout);
+    let jitter = section.percent("jitter", default.jitter * 100.0) / 100.0;
+    (
+        hold::Settings { timeout, jitter },
+        section.number("max", limits::Settings::default().held, SOME),
+    )
+}
+
+/// Also the longest message.
+fn history(section: &mut Section) -> (hub::Settings, u64) {
+    let default = hub::Settings::default();
+    let limits = Limits {
+        messages: section.number("messages", default.limits.messages, SOME),
+        bytes: section.size("bytes", default.limits.bytes, 1),
+        age: section.duration("age", default.limits.age),
+        ..Limits::default()
+    };
+    let settings = hub::Settings {
+        channels: section.number("channels", default.channels, SOME),
+        total: section.size("total", default.total, 1),
+        limits: Arc::new(limits),
+        overrides: Vec::new(),
+    };
+    (settings, section.size("max_message", publish::Settings::default().max_message, 1))
+}
+
+fn limits(section: &mut Section, held: usize) -> (limits::Settings, Client) {
+    let default = limits::Settings::default();
+    let limits = limits::Settings {
+        held,
+        per_address: section.number("per_address", default.per_address, ANY),
+        per_channel: section.number("per_channel", default.per_channel, ANY),
+        channels_per_poll: section.number("channels_per_poll", default.channels_per_poll, ANY),
+    };
+    let head_bytes = section.size("head_bytes", 64 << 10, 1 << 10);
+    let head_count = section.number("head_count", 100, 1..=10_000);
+    let mut timeout = |key, seconds| {
+        let timeout = section.duration(key, Duration::from_secs(seconds));
+        (!timeout.is_zero()).then_some(timeout)
+    };
+    let (head_timeout, idle_timeout, write_timeout) =
+        (timeout("head_timeout", 10), timeout("idle_timeout", 75), timeout("write_timeout", 30));
+    let client = Client {
+        head_bytes: usize::try_from(head_bytes).unwrap_or(usize::MAX),
+        head_count,
+        head_timeout,
+        idle_timeout,
+        write_timeout,
+    };
+    (limits, client)
+}
+
+fn drain(section: &mut Section) -> Drain {
+    Drain {
+        spread: section.duration("spread", Duration::from_secs(2)),
+        timeout: section.duration("timeout", Duration::from_secs(30)),
+    }
+}
+
+fn log(section: &mut Section) -> log::Settings {
+    let formats = [("text", log::Format::Text), ("json", log::Format::Json)];
+    let levels = [
+        ("off", LevelFilter::OFF),
+        ("error", LevelFilter::ERROR),
+        ("warn", LevelFilter::WARN),
+        ("info", LevelFilter::INFO),
+        ("debug", LevelFilter::DEBUG),
+        ("trace", LevelFilter::TRACE),
+    ];
+    let default = log::Settings::default();
+    log::Settings {
+        format: section.choice("format", default.format, &formats),
+        level: section.choice("level", default.level, &levels),
+        mask: section.list("mask", default.mask, values::filled),
+    }
+}
+
+/// A `[[channel]]`; what it does not say, `above` does. `None` is a mistake.
+fn channel(
+    section: &mut Section,
+    above: &Limits,
+) -> Option<(crate::channel::Pattern, Arc<Limits>)> {
+    let ticks = [("micros", Tick::Micros), ("millis", Tick::Millis), ("seconds", Tick::Seconds)];
+    let hint = "write a channel's name, or the beginning of names and *";
+    let pattern = section.required("match", hint, values::pattern);
+    let limits = Limits {
+        messages: section.number("messages", above.messages, SOME),
+        bytes: section.size("bytes", above.bytes, 1),
+        age: section.duration("age", above.age),
+        keep_newest: section.flag("keep_newest", above.keep_newest),
+        tick: section.choice("stamp", above.tick, &ticks),
+    };
+    pattern.map(|pattern| (pattern, Arc::new(limits)))
+}

@@ -1,0 +1,175 @@
+//! Texts of the config that must be something: each function answers what it is, or says what
+//! it must be.
+
+use crate::address::Address;
+use crate::channel::{ChannelName, Pattern};
+use crate::secret::Secret;
+use crate::template::Template;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// What stands in place of a secret where the config is shown.
+pub(super) const MASK: &str = "***";
+
+pub(super) fn address(text: &str) -> Result<Address, String> {
+    text.parse::<Address>().map_err(|error| error.to_string())
+}
+
+/// A network, or one address as the network of itself.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let one = || text.parse::<IpAddr>().map(IpNet::from);
+    let hint = "is no network; write 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32";
+    text.parse().or_else(|_| one()).map_err(|_| format!("\"{text}\" {hint}"))
+}
+
+/// A host name without scheme and port, in lower case.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    if text.is_empty() || !text.bytes().all(valid) {
+        return Err(format!("\"{text}\" is no host name; write it without scheme and port"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// A token that can travel in an `Authorization` header. Errors do not show it.
+pub(super) fn token(text: &str) -> Result<Secret, String> {
+    if text == MASK {
+        return Err(format!(
+            "\"{MASK}\" is what `pollgate check` shows in place of a token; write the token, or \
+             set it in the environment as POLLGATE__PUBLISH__TOKEN"
+        ));
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("must be of visible ASCII characters without spaces".to_owned());
+    }
+    Ok(Secret::new(text))
+}
+
+pub(super) fn filled(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// The name of a query or form parameter, as PHP's `$_GET` has it.
+pub(super) fn parameter(text: &str) -> Result<String, String> {
+    let foreign = |c: char| matches!(c, '[' | ']' | '.' | ' ' | '&' | '=' | '+' | '%');
+    if text.contains(foreign) {
+        return Err(format!(
+            "\"{text}\" is no parameter; write its name as PHP's $_GET has it, without brackets, \
+             with _ for dots and spaces"
+        ));
+    }
+    filled(text)
+}
+
+pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
+    let hint = "a * may stand only at the end, and something must be there";
+    Pattern::new(text).ok_or_else(|| format!("\"{text}\" is no pattern; {hint}"))
+}
+
+/// The path of a poll, as it is after percent-decoding.
+pub(super) fn path(text: &str) -> Result<Pattern, String> {
+    if !text.starts_with('/') {
+        return Err(format!("\"{text}\" must begin with /"));
+    }
+    if text.contains(['?', '#']) {
+        let hint = "parameters belong in `when`";
+        return Err(format!("\"{text}\" must be a path alone; {hint}"));
+    }
+    pattern(text)
+}
+
+/// A template of a channel's name; one without fields must be a name as it stands.
+pub(super) fn channel(text: &str) -> Result<Template, String> {
+    let template: Template = text.parse().map_err(|error| format!("\"{text}\": {error}"))?;
+    if template.fields().next().is_none() {
+        ChannelName::new(text).map_err(|error| error.to_string())?;
+    }
+    Ok(template)
+}
+
+/// An origin as browsers send it, or `*`.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let error = || {
+        let hint = "write https://a.example or http://a.example:8080 in lower case and without a \
+                    path, or * for any";
+        format!("\"{text}\" is no origin; {hint}")
+    };
+    let valid = |(scheme, authority): (&str, &str)| {
+        let in_scheme = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
+        let scheme =
+            scheme.starts_with(|c: char| c.is_ascii_lowercase()) && scheme.bytes().all(in_scheme);
+        // With a port in place of a missing one, it is an address as any other.
+        let with_port = address(authority).or_else(|_| address(&format!("{authority}:1")));
+        let tcp = with_port.is_ok_and(|address| matches!(address, Address::Tcp { .. }));
+        scheme && tcp && !authority.bytes().any(|b| b.is_ascii_uppercase())
+    };
+    let valid = text == "*" || text.split_once("://").is_some_and(valid);
+    if valid { Ok(text.to_owned()) } else { Err(error()) }
+}
+
+/// The value of a `Content-Type` header.
+pub(super) fn content_type(text: &str) -> Result<String, String> {
+    let hint = "is no content type; write one such as application/json";
+    let kind = text.split(';').next().unwrap_or_default().trim();
+    let two_words = kind.split_once('/').is_some_and(|(a, b)| !a.is_empty() && !b.is_empty());
+    let valid = two_words && http::HeaderValue::from_str(text).is_ok();
+    if valid { Ok(text.to_owned()) } else { Err(format!("\"{}\" {hint}", text.escape_debug())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_address_is_the_network_of_itself() {
+        let shown = |text| network(text).map(|net| net.to_string());
+        assert_eq!(shown("192.0.2.7"), Ok("192.0.2.7/32".to_owned()));
+        assert_eq!(shown("::1"), Ok("::1/128".to_owned()));
+        assert_eq!(shown("10.0.0.0/8"), Ok("10.0.0.0/8".to_owned()));
+        assert!(network("10.0.0.0/33").is_err() && network("proxy").is_err());
+    }
+
+    #[test]
+    fn an_origin_is_a_scheme_and_a_host() {
+        for good in
+            ["*", "https://a.example", "http://a:8080", "http://[::1]:80", "app://localhost"]
+        {
+            assert_eq!(origin(good).as_deref(), Ok(good));
+        }
+        for bad in
+            ["", "a.example", "https://", "https://a/", "https://A.example", "https://a b", "null"]
+        {
+            assert!(origin(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_content_type_fits_into_a_header() {
+        assert!(content_type("text/plain; charset=UTF-8").is_ok());
+        for bad in ["", "json", "a/b\r\nX: y", "/", "text/"] {
+            assert!(content_type(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_begins_with_a_slash_and_has_its_star_at_the_end() {
+        assert!(path("/comet/*").is_ok() && path("/*").is_ok() && path("/a.php").is_ok());
+        for bad in ["", "*", "comet", "/a*b", "/a?b=c", "/*/*"] {
+            assert!(path(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_channel_without_fields_must_be_a_name() {
+        assert!(channel("data.txt").is_ok() && channel("room-{query.room}").is_ok());
+        assert!(channel("").is_err() && channel("a\nb").is_err() && channel("{quary.x}").is_err());
+    }
+
+    #[test]
+    fn the_mask_is_no_token_and_a_wrong_token_is_not_shown() {
+        assert!(token(MASK).is_err());
+        let error = token("hunter2 with spaces").err().unwrap_or_default();
+        assert!(!error.is_empty() && !error.contains("hunter2"));
+        assert!(token("").is_ok_and(|token| token.is_empty()));
+    }
+}

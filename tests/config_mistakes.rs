@@ -1,0 +1,230 @@
+//! A bad config is refused with all of its mistakes at once, each with its place and a word on
+//! what to do.
+
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use pollgate::config::{Config, Mistake, Mistakes, Site, Sources};
+use std::path::PathBuf;
+
+/// A file of this text, named after the test that wants it.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.toml"));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn refused(sources: &Sources) -> Mistakes {
+    match Config::read(sources, Site::Configured) {
+        Ok(_) => panic!("accepted"),
+        Err(mistakes) => mistakes,
+    }
+}
+
+/// What is wrong with a file, as `line key: message`.
+fn mistakes_of(name: &str, text: &str) -> Vec<String> {
+    let sources = Sources { file: Some(file(name, text)), ..Sources::default() };
+    let show = |m: &Mistake| {
+        format!(
+            "{} {}: {}",
+            m.line.map_or(String::new(), |line| line.to_string()),
+            m.key,
+            m.message
+        )
+    };
+    refused(&sources).iter().map(show).collect()
+}
+
+#[test]
+fn every_mistake_of_a_file_is_told_at_once_with_its_line() {
+    let found = mistakes_of(
+        "every_mistake",
+        r#"listen = ["127.0.0.1:8080", "localhost"]
+treads = 4
+
+[upstream]
+servers = "127.0.0.1:8000"
+
+[hold]
+timeot = "25s"
+jitter = 10
+max = "many"
+
+[history]
+bytes = "1mb"
+age = 300
+
+[limts]
+per_address = 5
+
+[log]
+level = "loud"
+mask = ["token", 7]
+"#,
+    );
+    let address = "is no address; write host:port, [::1]:port or unix:/path";
+    assert_eq!(
+        found,
+        [
+            format!("1 listen[1]: \"localhost\" {address}"),
+            "2 treads: unknown key; did you mean threads?".to_owned(),
+            "5 upstream.servers: must be a list in [ ], not text".to_owned(),
+            "8 hold.timeot: unknown key; did you mean hold.timeout?".to_owned(),
+            "9 hold.jitter: \"10\" is no share; write \"0%\" to \"100%\"".to_owned(),
+            "10 hold.max: must be a whole number, not text".to_owned(),
+            "13 history.bytes: cannot read \"1mb\"; write a whole number and one of B, KB, MB, GB, \
+             TB, KiB, MiB, GiB, TiB, such as \"64KiB\""
+                .to_owned(),
+            "14 history.age: \"300\" has no unit; write a whole number and one of ms, s, m, h, d, \
+             such as \"25s\""
+                .to_owned(),
+            "16 limts: unknown key; did you mean limits?".to_owned(),
+            "20 log.level: \"loud\" is none of off, error, warn, info, debug, trace".to_owned(),
+            "21 log.mask[1]: must be text in quotes, not a number".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn mistakes_in_lists_of_tables_have_their_own_lines() {
+    let found = mistakes_of(
+        "lists_of_tables",
+        r#"[upstream]
+servers = ["127.0.0.1:8000"]
+
+[[channel]]
+match = "a*b"
+stamp = "micro"
+
+[[poll]]
+path = "/comet/*"
+dialect = "native"
+slak = "1s"
+
+[[poll]]
+path = "/backend.php"
+dialect = "timestamp"
+channel = "room-{quary.room}"
+first = "newest"
+fields = { mesage = "msg" }
+
+[[poll]]
+dialect = "novcome"
+
+[[poll]]
+path = "/comet.php"
+dialect = "novcomet"
+slack = 2
+channel = "x"
+auth = { kind = "upstream", url = "/auth.php" }
+"#,
+    );
+    let starts = [
+        "5 channel[0].match: \"a*b\" is no pattern",
+        "6 channel[0].stamp: \"micro\" is none of micros, millis, seconds; did you mean \"micros\"?",
+        "11 poll[0].slak: unknown key",
+        "16 poll[1].channel: \"room-{quary.room}\": there is no field {quary.room}",
+        "17 poll[1].first: \"newest\" is none of latest, oldest, wait",
+        "18 poll[1].fields.mesage: unknown key; did you mean poll[1].fields.message?",
+        "20 poll[2].path: missing; write the path of its polls",
+        "21 poll[2].dialect: \"novcome\" is none of native, novcomet, timestamp; did you mean",
+        "26 poll[3].slack: \"2\" has no unit",
+        "27 poll[3].channel: a novcomet rule has no such key; remove it",
+        "28 poll[3].auth: is not part of this version; remove it",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for (found, start) in found.iter().zip(starts) {
+        assert!(found.starts_with(start), "{found}");
+    }
+}
+
+#[test]
+fn a_key_in_the_wrong_section_is_sent_to_the_right_one() {
+    let text = "[upstream]\nservers = [\"127.0.0.1:8000\"]\nthreads = 2\n[publish]\nmax_message = \"1KiB\"\n";
+    assert_eq!(
+        mistakes_of("wrong_section", text),
+        [
+            "3 upstream.threads: unknown key; did you mean threads?",
+            "5 publish.max_message: unknown key; did you mean history.max_message?",
+        ]
+    );
+}
+
+#[test]
+fn a_table_where_a_list_belongs_is_told_how_to_write_it() {
+    let text =
+        "hold = 5\n[upstream]\nservers = [\"127.0.0.1:8000\"]\n[poll]\npath = \"/x\"\n[[log]]\n";
+    assert_eq!(
+        mistakes_of("table_for_list", text),
+        [
+            "1 hold: must be a table, written [hold], not a number",
+            "4 poll: must be written [[poll]], not as a table",
+            "6 log: must be a table, written [log], not a list",
+        ]
+    );
+}
+
+#[test]
+fn a_text_that_is_no_toml_is_told_with_its_line_and_without_its_secrets() {
+    let text = "[publish]\ntoken = \"hunter2\n";
+    let found = mistakes_of("no_toml", text);
+    assert!(found[0].starts_with("2 : no valid TOML"), "{found:?}");
+    assert!(!found.concat().contains("hunter2"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_by_its_name() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("not_there.toml");
+    let found = refused(&Sources { file: Some(path), ..Sources::default() }).to_string();
+    assert!(found.contains("not_there.toml: cannot read the file"), "{found}");
+}
+
+#[test]
+fn a_mistake_names_the_place_that_it_was_made_in() {
+    let text =
+        "[upstream]\nservers = [\"127.0.0.1:8000\"]\n[hold]\ntimeout = \"5x\"\njitter = \"x\"\n";
+    let path = file("places", text);
+    let mut sources = Sources { file: Some(path.clone()), ..Sources::default() };
+    sources.env.push(("POLLGATE__HOLD__JITTER".to_owned(), "y".to_owned()));
+    sources.env.push(("POLLGATE__HODL__MAX".to_owned(), "1".to_owned()));
+    sources.set("listen", "here");
+    let shown = refused(&sources).to_string();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 4, "{shown}");
+    let in_file = format!("{}:4: hold.timeout: cannot read \"5x\"", path.display());
+    assert!(lines[0].starts_with(&in_file), "{shown}");
+    let unknown = "environment variable POLLGATE__HODL__MAX: hodl: unknown key; did you mean hold?";
+    assert!(lines.contains(&unknown), "{shown}");
+    let jitter = "environment variable POLLGATE__HOLD__JITTER: hold.jitter: \"y\" is no share";
+    assert!(lines.iter().any(|line| line.starts_with(jitter)), "{shown}");
+    assert!(lines[3].starts_with("command line: listen[0]: \"here\" is no address"), "{shown}");
+}
+
+#[test]
+fn mistakes_travel_as_json_with_key_line_and_message() {
+    let path =
+        file("json", "[upstream]\nservers = [\"127.0.0.1:8000\"]\n[hold]\ntimeot = \"1s\"\n");
+    let mistakes = refused(&Sources { file: Some(path), ..Sources::default() });
+    assert_eq!(
+        serde_json::to_value(&mistakes).unwrap(),
+        serde_json::json!([{
+            "key": "hold.timeot",
+            "line": 4,
+            "message": "unknown key; did you mean hold.timeout?",
+        }])
+    );
+}
+
+#[test]
+fn the_command_line_goes_over_the_environment_and_that_over_the_file() {
+    let text = "threads = 1\n[upstream]\nservers = [\"127.0.0.1:8000\"]\n[hold]\nmax = 1\ntimeout = \"1s\"\n";
+    let mut sources = Sources { file: Some(file("layers", text)), ..Sources::default() };
+    sources.env.push(("POLLGATE__HOLD__MAX".to_owned(), "2".to_owned()));
+    sources.env.push(("POLLGATE__THREADS".to_owned(), "2".to_owned()));
+    sources.set("threads", "3");
+    sources.set("poll", r#"[{path="/x/*",dialect="native"}]"#);
+    sources.set_list("upstream.servers", &["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()]);
+    let config = Config::read(&sources, Site::Configured).unwrap();
+    assert_eq!((config.threads, config.limits.held, config.hold.timeout.as_secs()), (3, 2, 1));
+    assert_eq!((config.upstream.servers.len(), config.routes.len()), (2, 1));
+}
