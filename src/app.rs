@@ -84,7 +84,8 @@ impl App {
             stop_internal,
         };
 
-        let proxy = http_proxy(&server.configuration, Proxy::new(parts.gate.clone(), upstream.clone()));
+        let proxy =
+            http_proxy(&server.configuration, Proxy::new(parts.gate.clone(), upstream.clone()));
         server.add_service(Listening::new("gate", proxy, public, public_stopped.clone()));
         let endpoints = parts.endpoints(config, &upstream, public_stopped);
         let settings = internal::Settings {
@@ -106,7 +107,13 @@ impl App {
         let mut sweeper = background_service("sweeper", Sweeper { hub: parts.hub.clone() });
         sweeper.threads = Some(1);
         server.add_service(sweeper);
-        Ok(Self { server, ending, listen, internal: internal_addresses, upstream: upstream_addresses })
+        Ok(Self {
+            server,
+            ending,
+            listen,
+            internal: internal_addresses,
+            upstream: upstream_addresses,
+        })
     }
 
     /// Serves until a signal ends it; every held poll has been answered by then, or

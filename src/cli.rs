@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::app::App;
 use crate::client::{self, Call};
-use crate::config::{Config, Mistakes, Site, Sources};
+use crate::config::{Config, Contact, Mistakes, Site, Sources, assignment};
 use crate::log;
 use crate::secret::Secret;
 use clap::{Args, Parser, Subcommand};
@@ -142,26 +142,18 @@ pub fn main() -> ExitCode {
 }
 
 fn run(flags: &RunFlags) -> Result<(), Failure> {
-    let mut over = settings(&flags.set)?;
-    for (key, values) in [
-        ("listen", &flags.listen),
-        ("upstream.servers", &flags.upstream),
-        ("internal", &flags.internal),
-    ] {
-        if !values.is_empty() {
-            over.push((key.to_owned(), values.join(",")));
-        }
-    }
-    let config = Config::read(&sources(flags.config.clone(), over), Site::Configured)?;
-    start(&config, Site::Configured)
+    let mut sources = sources(flags.config.clone(), &flags.set)?;
+    sources.set_list("listen", &flags.listen);
+    sources.set_list("upstream.servers", &flags.upstream);
+    sources.set_list("internal", &flags.internal);
+    start(&Config::read(&sources, Site::Configured)?, Site::Configured)
 }
 
 fn demo(flags: &DemoFlags) -> Result<(), Failure> {
-    let mut over = settings(&flags.set)?;
-    over.push(("listen".to_owned(), flags.listen.clone()));
-    over.push(("internal".to_owned(), flags.internal.clone()));
-    let config = Config::read(&sources(None, over), Site::Supplied)?;
-    start(&config, Site::Supplied)
+    let mut sources = sources(None, &flags.set)?;
+    sources.set_list("listen", std::slice::from_ref(&flags.listen));
+    sources.set_list("internal", std::slice::from_ref(&flags.internal));
+    start(&Config::read(&sources, Site::Supplied)?, Site::Supplied)
 }
 
 fn start(config: &Config, site: Site) -> Result<(), Failure> {
@@ -192,10 +184,8 @@ fn start(config: &Config, site: Site) -> Result<(), Failure> {
 }
 
 fn check(flags: &CheckFlags) -> Result<(), Failure> {
-    let over = settings(&flags.set)?;
-    let sources = sources(Some(flags.config.clone()), over);
-    let config = Config::read(&sources, Site::Configured)?;
-    print(&config.to_toml())
+    let sources = sources(Some(flags.config.clone()), &flags.set)?;
+    print(&Config::read(&sources, Site::Configured)?.to_toml())
 }
 
 fn publish(flags: &PublishFlags) -> Result<(), Failure> {
@@ -239,22 +229,20 @@ fn hook_of(flags: &HookFlags) -> Result<(Address, Secret), Failure> {
         return Ok((address.clone(), token.unwrap_or_default()));
     }
     // A gate in its default config is found without any flag.
-    let config = Config::read(&sources(flags.config.clone(), Vec::new()), Site::Supplied)?;
-    let address = flags.internal.clone().or_else(|| config.internal.first().cloned());
+    let contact = Contact::read(&Sources::new(flags.config.clone()))?;
+    let address = flags.internal.clone().or_else(|| contact.internal.first().cloned());
     let none = || Failure::Usage("the config names no internal address; use --internal".to_owned());
-    Ok((address.ok_or_else(none)?, token.unwrap_or(config.token)))
+    Ok((address.ok_or_else(none)?, token.unwrap_or(contact.token)))
 }
 
-fn sources(file: Option<PathBuf>, over: Vec<(String, String)>) -> Sources {
-    Sources { file, env: std::env::vars().collect(), overrides: over }
-}
-
-fn settings(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
-    let pair = |text: &String| {
-        let split = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-        split.ok_or_else(|| Failure::Usage(format!("--set {text}: write key=value")))
-    };
-    set.iter().map(pair).collect()
+/// The file, the environment and the keys behind `--set`.
+fn sources(file: Option<PathBuf>, set: &[String]) -> Result<Sources, Failure> {
+    let mut sources = Sources::new(file);
+    for text in set {
+        let (key, value) = assignment(text).map_err(Failure::Usage)?;
+        sources.set(&key, &value);
+    }
+    Ok(sources)
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -79,6 +79,9 @@ impl<A> Listening<A> {
         let mut inner = ListeningService::new(name.to_owned(), app);
         let mut sockets = Vec::new();
         for Bound { address, socket } in bound {
+            if let Err(error) = socket.set_nonblocking(true) {
+                tracing::error!(%address, %error, "cannot listen without blocking");
+            }
             let (key, config) = match &address {
                 Address::Unix(path) => {
                     let path = path.display().to_string();

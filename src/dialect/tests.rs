@@ -100,7 +100,8 @@ fn a_native_cursor_leads_to_what_came_after_it() {
     desk.publish("a", Payload::text("2"));
     let text = desk.text(Some("a,b"), &format!("cursor={before}"));
     let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let said: Vec<_> = answer["messages"].as_array().unwrap().iter().map(|m| m["data"].clone()).collect();
+    let said: Vec<_> =
+        answer["messages"].as_array().unwrap().iter().map(|m| m["data"].clone()).collect();
     assert_eq!(said, ["2", "1"]);
     let after = desk.text(Some("a,b"), &format!("cursor={}", cursor_of(&text)));
     assert!(after.ends_with(r#""messages":[]}"#), "{after}");
@@ -134,7 +135,8 @@ fn the_id_of_a_message_is_a_native_cursor() {
     let desk = native();
     desk.publish("a", Payload::text("1"));
     desk.publish("a", Payload::text("2"));
-    let all: serde_json::Value = serde_json::from_str(&desk.text(Some("a"), "cursor=oldest")).unwrap();
+    let all: serde_json::Value =
+        serde_json::from_str(&desk.text(Some("a"), "cursor=oldest")).unwrap();
     let id = all["messages"][0]["id"].as_str().unwrap();
     let text = desk.text(Some("a"), &format!("cursor={id}"));
     assert!(text.contains(r#""data":"2""#) && !text.contains(r#""data":"1""#), "{text}");
@@ -144,9 +146,20 @@ fn the_id_of_a_message_is_a_native_cursor() {
 fn native_refuses_what_it_cannot_read() {
     let desk = native();
     for (rest, query) in [
-        ("", ""), ("a,,b", ""), ("a%", ""), ("%zz", ""), ("a%0a", ""), ("%ff", ""),
-        ("a", "cursor=a%20b"), ("a", "cursor=%"), ("a", "timeout=x"), ("a", "timeout=-1"),
-        ("a", "timeout=1e3"), ("a", "timeout="), ("a", "timeout=."), ("a", "timeout=1.2.3"),
+        ("", ""),
+        ("a,,b", ""),
+        ("a%", ""),
+        ("%zz", ""),
+        ("a%0a", ""),
+        ("%ff", ""),
+        ("a", "cursor=a%20b"),
+        ("a", "cursor=%"),
+        ("a", "timeout=x"),
+        ("a", "timeout=-1"),
+        ("a", "timeout=1e3"),
+        ("a", "timeout="),
+        ("a", "timeout=."),
+        ("a", "timeout=1.2.3"),
     ] {
         let reply = desk.ask(Some(rest), query);
         assert_eq!(reply.status, 400, "{rest} {query}");
@@ -294,7 +307,8 @@ fn jsonp_calls_one_plain_name_only() {
     let desk = timestamp(|timestamp| timestamp.callback = Some("callback".to_owned()));
     desk.publish("data.txt", Payload::text("\u{2028}</script>"));
     let reply = desk.ask(None, "callback=jQuery.cb_1$");
-    let expected = r#"jQuery.cb_1$({"msg":"\u2028\u003c/script\u003e","timestamp":1700000000.000001});"#;
+    let expected =
+        r#"jQuery.cb_1$({"msg":"\u2028\u003c/script\u003e","timestamp":1700000000.000001});"#;
     assert_eq!(reply.body, expected.as_bytes());
     assert_eq!(reply.content_type, "text/javascript; charset=UTF-8");
     for bad in ["alert(1)", "a b", "", "a%0a", "a;b", "<x>"] {

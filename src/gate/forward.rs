@@ -61,7 +61,7 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let address = text.strip_prefix('[').and_then(|t| t.split(']').next()).unwrap_or(text);
     let parsed: Option<IpAddr> = address.parse().ok();
-    parsed.or_else(|| Some(text.rsplit_once(':')?.0.parse().ok()?)).map(|ip| ip.to_canonical())
+    parsed.or_else(|| text.rsplit_once(':')?.0.parse().ok()).map(|ip| ip.to_canonical())
 }
 
 /// All values of a header in one list.

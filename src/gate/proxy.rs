@@ -197,6 +197,10 @@ impl ProxyHttp for Proxy {
         let idle = context.settings.idle_timeout.map_or(0, |idle| idle.as_secs().max(1));
         session.set_keepalive(Some(idle));
         session.as_mut().set_write_timeout(context.settings.write_timeout);
+        let head = session.req_header();
+        let peer = peer_address(session.as_downstream());
+        let client = Client::of(peer, &head.headers, &context.settings.trusted_proxies);
+        context.client = Some(client);
         if let Some(h1) = session.as_downstream().as_http1()
             && let Err(wrong) = strict::check(&h1.get_headers_raw_bytes())
         {
@@ -205,10 +209,6 @@ impl ProxyHttp for Proxy {
             write(session, reply).await?;
             return Ok(true);
         }
-        let head = session.req_header();
-        let peer = peer_address(session.as_downstream());
-        let client = Client::of(peer, &head.headers, &context.settings.trusted_proxies);
-        context.client = Some(client);
         self.poll(session, context).await
     }
 

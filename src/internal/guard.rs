@@ -9,8 +9,8 @@
 //! elsewhere cannot read, except one that has had its own name resolved to this listener (DNS
 //! rebinding). So the page token counts only under a host that no stranger can own.
 
-use crate::strict::host_name;
 use crate::secret::Secret;
+use crate::strict::host_name;
 use crate::web::{Headers, Reply};
 use http::{HeaderMap, Method};
 use std::net::{Ipv4Addr, Ipv6Addr};
