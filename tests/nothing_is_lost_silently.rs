@@ -40,7 +40,7 @@ enum Step {
     Pass {
         micros: u64,
     },
-    StepBack {
+    TurnBack {
         micros: u64,
     },
     Sweep,
@@ -67,7 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => client.clone().prop_map(|client| Step::Stamp { client }),
         4 => client.prop_map(|client| Step::Changed { client }),
         3 => (0..3_000_000u64).prop_map(|micros| Step::Pass { micros }),
-        1 => (0..9_000_000u64).prop_map(|micros| Step::StepBack { micros }),
+        1 => (0..9_000_000u64).prop_map(|micros| Step::TurnBack { micros }),
         1 => Just(Step::Sweep),
         1 => channel.clone().prop_map(|channel| Step::Forget { channel }),
         1 => (0..8usize).prop_map(|other| Step::Crowd { other }),
@@ -269,7 +269,7 @@ impl World {
             Step::Stamp { client } => self.stamp(client),
             Step::Changed { client } => self.changed(client),
             Step::Pass { micros } => self.now.0 += micros,
-            Step::StepBack { micros } => self.now.0 -= micros,
+            Step::TurnBack { micros } => self.now.0 -= micros,
             Step::Sweep => self.hub.sweep(self.now),
             Step::Forget { channel } => drop(self.hub.forget(&self.names[channel])),
             Step::Crowd { other } => {
