@@ -6,12 +6,13 @@ use crate::channel::{Cursor, Take};
 use crate::config::{Config, Site};
 use crate::demo::DemoSite;
 use crate::dialect::native::{self, Native};
+use crate::gate::front::Front;
 use crate::gate::proxy::Proxy;
 use crate::gate::upstream::{Upstream, UpstreamError};
 use crate::gate::{self, BrowserPublish, Gate};
 use crate::hub::{Hub, Subscription};
 use crate::internal::{self, Internal};
-use crate::listen::{Bound, Listening};
+use crate::listen::{Bound, Buffers, Listening};
 use crate::publish::{self, By, Hook, Publisher, system_time};
 use crate::secret::Secret;
 use arc_swap::ArcSwap;
@@ -86,7 +87,14 @@ impl App {
 
         let proxy =
             http_proxy(&server.configuration, Proxy::new(parts.gate.clone(), upstream.clone()));
-        server.add_service(Listening::new("gate", proxy, public, public_stopped.clone()));
+        let front = Front::new(parts.gate.clone(), proxy);
+        server.add_service(Listening::new(
+            "gate",
+            front,
+            public,
+            Buffers::None,
+            public_stopped.clone(),
+        ));
         let endpoints = parts.endpoints(config, &upstream, public_stopped);
         let settings = internal::Settings {
             token: config.token.clone(),
@@ -96,7 +104,8 @@ impl App {
         let internal_app =
             Internal::new(Arc::new(ArcSwap::from_pointee(settings)), page, endpoints);
         server.add_service(
-            Listening::new("internal", internal_app, internal, internal_stopped).threads(1),
+            Listening::new("internal", internal_app, internal, Buffers::Write, internal_stopped)
+                .threads(1),
         );
         let mut checks = pingora::services::background::GenBackgroundService::new(
             "health checks".to_owned(),
@@ -154,7 +163,10 @@ fn demo_site(
     let address = bound.first().map_or_else(|| any.clone(), |bound| bound.address.clone());
     let site = DemoSite::new(hook.unwrap_or(any), config.token.clone());
     let app = pingora::apps::http_app::HttpServer::new_app(site);
-    Ok((address, Listening::new("demo site", app, bound, stopped.clone()).threads(1)))
+    Ok((
+        address,
+        Listening::new("demo site", app, bound, Buffers::Write, stopped.clone()).threads(1),
+    ))
 }
 
 /// What the listeners have in common.
@@ -232,6 +244,11 @@ fn gate_settings(config: &Config) -> gate::Settings {
         mask: config.log.mask.clone(),
         connect_timeout: config.upstream.connect_timeout,
         read_timeout: config.upstream.read_timeout,
+        head: gate::front::Bounds {
+            bytes: config.client.head_bytes,
+            headers: config.client.head_count,
+        },
+        head_timeout: config.client.head_timeout,
         idle_timeout: config.client.idle_timeout,
         write_timeout: config.client.write_timeout,
     }

@@ -75,7 +75,13 @@ pub struct Listening<A> {
 
 impl<A> Listening<A> {
     /// Serves `app` on `bound` until `shutdown` is true.
-    pub fn new(name: &str, app: A, bound: Vec<Bound>, shutdown: ShutdownWatch) -> Self {
+    pub fn new(
+        name: &str,
+        app: A,
+        bound: Vec<Bound>,
+        buffers: Buffers,
+        shutdown: ShutdownWatch,
+    ) -> Self {
         let mut inner = ListeningService::new(name.to_owned(), app);
         let mut sockets = Vec::new();
         for Bound { address, socket } in bound {
@@ -92,7 +98,7 @@ impl<A> Listening<A> {
                     (key.clone(), ListenerConfig::tcp(key).tcp_socket_options(tcp_options()))
                 }
             };
-            inner.add_listener(config.l4_buffer(BUFFERS));
+            inner.add_listener(config.l4_buffer(buffers.into()));
             sockets.push((key, socket.into_raw_fd()));
         }
         Self { inner, sockets, shutdown }
@@ -105,9 +111,25 @@ impl<A> Listening<A> {
     }
 }
 
-/// Reads go straight to whoever parses, so that an idle connection holds no read buffer; an
-/// answer's head and body leave in one write as long as they fit.
-const BUFFERS: L4BufferSettings = L4BufferSettings { read: Some(0), write: None };
+/// The buffers of a listener's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Buffers {
+    /// None: an idle connection holds no memory for what it might read or write one day. The app
+    /// gathers for itself.
+    None,
+    /// Writes are gathered, so that an answer's head and body leave together.
+    Write,
+}
+
+impl From<Buffers> for L4BufferSettings {
+    fn from(buffers: Buffers) -> Self {
+        let write = match buffers {
+            Buffers::None => Some(0),
+            Buffers::Write => None,
+        };
+        Self { read: Some(0), write }
+    }
+}
 
 /// A client that vanished without a word is noticed within about two minutes.
 fn tcp_options() -> TcpSocketOptions {

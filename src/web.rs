@@ -11,11 +11,20 @@ use std::fmt;
 pub trait Headers {
     /// The first header of that (lower case) name, if its value is visible ASCII or UTF-8.
     fn get(&self, name: &str) -> Option<&str>;
+
+    /// All headers of that (lower case) name in one list, as RFC 9110, section 5.3, allows.
+    fn all(&self, name: &str) -> String;
 }
 
 impl Headers for http::HeaderMap {
     fn get(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(http::HeaderMap::get(self, name)?.as_bytes()).ok()
+    }
+
+    fn all(&self, name: &str) -> String {
+        let values = self.get_all(name).iter();
+        let values = values.filter_map(|value| std::str::from_utf8(value.as_bytes()).ok());
+        values.collect::<Vec<_>>().join(", ")
     }
 }
 

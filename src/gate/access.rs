@@ -26,6 +26,11 @@ pub struct Line<'a> {
     pub held: Option<(Duration, Cause)>,
 }
 
+/// Whether the access log is on.
+pub fn is_logged() -> bool {
+    tracing::enabled!(target: TARGET, tracing::Level::INFO)
+}
+
 /// Logs one request; the values of the query parameters in `mask` are not shown.
 pub fn log(line: &Line<'_>, mask: &[String]) {
     let client = line.client.map(|client| client.to_string());

@@ -4,7 +4,7 @@
 //! request brings of them is believed only from a peer in `trusted_proxies`, or on a unix socket,
 //! which only this machine's own processes can reach.
 
-use http::HeaderMap;
+use crate::web::Headers;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -36,14 +36,14 @@ pub struct Client {
 
 impl Client {
     /// Reads the way a request has come.
-    pub fn of(peer: Option<IpAddr>, headers: &HeaderMap, proxies: &[IpNet]) -> Self {
+    pub fn of(peer: Option<IpAddr>, headers: &dyn Headers, proxies: &[IpNet]) -> Self {
         let known = |address: &IpAddr| proxies.iter().any(|net| net.contains(address));
         let peer = peer.map(|peer| peer.to_canonical());
         let trusted = peer.as_ref().is_none_or(known);
         if !trusted {
             return Self { peer, trusted, address: peer };
         }
-        let way = joined(headers, "x-forwarded-for").unwrap_or_default();
+        let way = headers.all("x-forwarded-for");
         let mut address = peer;
         for hop in way.rsplit(',') {
             // What is no address ends the way: what is left of it nobody vouches for.
@@ -64,22 +64,18 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     parsed.or_else(|| text.rsplit_once(':')?.0.parse().ok()).map(|ip| ip.to_canonical())
 }
 
-/// All values of a header in one list.
-fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let values: Vec<&str> = values.filter(|value| !value.trim().is_empty()).collect();
-    (!values.is_empty()).then(|| values.join(", "))
-}
-
 /// The headers to set on the request to the site. `host` and `proto` are those of the request
 /// itself.
 pub fn forwarded(
     client: &Client,
-    headers: &HeaderMap,
+    headers: &dyn Headers,
     host: &str,
     proto: &str,
 ) -> Vec<(&'static str, String)> {
-    let told = |name: &str| if client.trusted { joined(headers, name) } else { None };
+    let told = |name: &str| {
+        let told = if client.trusted { headers.all(name) } else { String::new() };
+        (!told.trim().is_empty()).then_some(told)
+    };
     let append = |name, own: String| match told(name) {
         Some(told) => format!("{told}, {own}"),
         None => own,
@@ -110,7 +106,7 @@ fn own_hop(peer: Option<IpAddr>, host: &str, proto: &str) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();

@@ -7,9 +7,11 @@
 pub mod access;
 pub mod form;
 pub mod forward;
+pub mod front;
 pub mod hold;
 pub mod proxy;
 pub mod route;
+mod session;
 pub mod upstream;
 
 use crate::channel::{ChannelName, Time};
@@ -45,6 +47,10 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long the site may be silent.
     pub read_timeout: Duration,
+    /// How large the head of a request may be.
+    pub head: front::Bounds,
+    /// How long the head of a request may take; `None` = for ever.
+    pub head_timeout: Option<Duration>,
     /// How long a kept-alive connection may be idle between requests; `None` = for ever.
     pub idle_timeout: Option<Duration>,
     /// How long writing to a client may stall; `None` = for ever.

@@ -5,18 +5,15 @@ use super::form::{self, Encoding};
 use super::forward::{self, Client};
 use super::hold::Cause;
 use super::upstream::Upstream;
-use super::{Decision, Gate, Held, Incoming, Open, Settings, access};
+use super::{Decision, Gate, Incoming, Open, Settings, access, session};
 use crate::query::Query;
-use crate::strict;
 use crate::web::Reply;
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use pingora::http::{RequestHeader, ResponseHeader};
+use bytes::BytesMut;
+use pingora::http::RequestHeader;
 use pingora::prelude::HttpPeer;
-use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,34 +63,15 @@ impl Proxy {
             Decision::Site => return Ok(false),
             Decision::Reply(reply, cause) => {
                 context.held = cause.map(|cause| (Duration::ZERO, cause));
-                discard_body(session).await?;
-                write(session, reply).await?;
+                session::discard_body(session.as_mut()).await?;
+                session::write(session.as_mut(), reply).await?;
             }
-            Decision::Hold(held) => hold(session, context, *held).await?,
+            Decision::Hold(held) => {
+                let ended = session::hold(session.as_mut(), *held).await?;
+                context.held = Some((ended.held, ended.cause));
+            }
         }
         Ok(true)
-    }
-}
-
-async fn hold(session: &mut Session, context: &mut Context, held: Held) -> Result<()> {
-    // An unread body would be taken for the client's end.
-    discard_body(session).await?;
-    let gone = async {
-        let _ = session.read_body_or_idle(true).await;
-    };
-    let ended = held.wait(gone).await;
-    context.held = Some((ended.held, ended.cause));
-    match ended.reply {
-        Some(reply) => {
-            if ended.cause == Cause::Drain {
-                session.set_keepalive(None);
-            }
-            write(session, reply).await
-        }
-        None => {
-            session.set_keepalive(None);
-            Ok(())
-        }
     }
 }
 
@@ -111,64 +89,12 @@ async fn read_form(session: &mut Session, settings: &Settings) -> Result<Option<
         return Ok(None);
     };
     session.enable_retry_buffering();
-    answer_expect(session).await?;
+    session::answer_expect(session.as_mut()).await?;
     let mut body = BytesMut::new();
     while let Some(chunk) = session.as_mut().read_request_body().await? {
         body.extend_from_slice(&chunk);
     }
     Ok(encoding.parse(&body).await)
-}
-
-async fn discard_body(session: &mut Session) -> Result<()> {
-    if !session.is_body_done() {
-        answer_expect(session).await?;
-        while session.as_mut().read_request_body().await?.is_some() {}
-    }
-    Ok(())
-}
-
-/// A client that waits for leave to send its body gets it.
-async fn answer_expect(session: &mut Session) -> Result<()> {
-    let expects = session.req_header().headers.get("expect").is_some();
-    if expects && !session.is_body_done() {
-        session.as_mut().write_continue_response().await?;
-    }
-    Ok(())
-}
-
-/// Writes a whole answer; to HEAD without its body.
-async fn write(session: &mut Session, reply: Reply) -> Result<()> {
-    let body = if session.req_header().method == http::Method::HEAD {
-        Bytes::new()
-    } else {
-        reply.body.clone()
-    };
-    let head = head(&reply)?;
-    let empty = body.is_empty();
-    session.write_response_header(Box::new(head), empty).await?;
-    if !empty {
-        session.write_response_body(Some(body), true).await?;
-    }
-    Ok(())
-}
-
-fn head(reply: &Reply) -> Result<ResponseHeader> {
-    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
-    if !reply.content_type.is_empty() {
-        head.insert_header("Content-Type", &*reply.content_type)?;
-    }
-    for (name, value) in &reply.headers {
-        head.append_header(*name, value)?;
-    }
-    // RFC 9110, section 8.6: none with 204.
-    if reply.status != 204 {
-        head.insert_header("Content-Length", reply.body.len())?;
-    }
-    Ok(head)
-}
-
-fn peer_address(session: &ServerSession) -> Option<IpAddr> {
-    session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip())
 }
 
 /// The host a request is for: its `Host`, or the authority of its target.
@@ -198,17 +124,9 @@ impl ProxyHttp for Proxy {
         session.set_keepalive(Some(idle));
         session.as_mut().set_write_timeout(context.settings.write_timeout);
         let head = session.req_header();
-        let peer = peer_address(session.as_downstream());
+        let peer = session::peer_address(session.as_downstream());
         let client = Client::of(peer, &head.headers, &context.settings.trusted_proxies);
         context.client = Some(client);
-        if let Some(h1) = session.as_downstream().as_http1()
-            && let Err(wrong) = strict::check(&h1.get_headers_raw_bytes())
-        {
-            session.set_keepalive(None);
-            let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{wrong}\n"));
-            write(session, reply).await?;
-            return Ok(true);
-        }
         self.poll(session, context).await
     }
 
@@ -276,7 +194,7 @@ impl ProxyHttp for Proxy {
         let status = status_of(error);
         if status > 0 && session.response_written().is_none() {
             session.set_keepalive(None);
-            if let Err(error) = write(session, page(status)).await {
+            if let Err(error) = session::write(session.as_mut(), page(status)).await {
                 tracing::debug!(%error, "cannot write an error page");
             }
         }
@@ -314,6 +232,8 @@ fn status_of(error: &Error) -> u16 {
     use ErrorType as E;
     match (error.esource(), error.etype()) {
         (_, E::HTTPStatus(status)) => *status,
+        // The body is framed wrongly.
+        (ErrorSource::Downstream, _) if is_invalid_data(error) => 400,
         (_, E::ConnectTimedout) => 504,
         (_, E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError) => 502,
         (ErrorSource::Downstream, E::WriteError | E::ReadError | E::ConnectionClosed) => 0,
@@ -323,6 +243,11 @@ fn status_of(error: &Error) -> u16 {
         (ErrorSource::Upstream, _) => 502,
         (ErrorSource::Internal | ErrorSource::Unset, _) => 500,
     }
+}
+
+fn is_invalid_data(error: &Error) -> bool {
+    let io = error.root_cause().downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData)
 }
 
 /// A plain page for a status that the site did not send.

@@ -122,6 +122,12 @@ impl Routes {
         &self.rules
     }
 
+    /// Whether a request for `path` (as it stands in the target) may be a poll.
+    pub fn may_be_poll(&self, path: &str) -> bool {
+        let decoded = decode(path);
+        self.rules.iter().any(|rule| rule.path.matches(&decoded))
+    }
+
     /// Whether a POST to `path` (as it stands in the target) may be a poll, so that its form
     /// has to be read to find out.
     pub fn may_take_form(&self, path: &str) -> bool {

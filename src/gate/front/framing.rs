@@ -1,0 +1,185 @@
+//! Where a request's body ends: the one place that decides it, so that nobody further on can
+//! see it differently (RFC 9112, sections 6 and 7).
+
+/// How much of what a connection brings belongs to the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// That many bytes more.
+    Length(u64),
+    /// Chunks, until the last.
+    Chunked(Chunks),
+    /// Everything: the connection changes its protocol.
+    Endless,
+}
+
+/// Bytes that are no chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the chunked body is framed wrongly")]
+pub(super) struct Misframed;
+
+impl Framing {
+    /// How many of `bytes`, which come next, belong to the request.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
+        match self {
+            Self::Endless => Ok(bytes.len()),
+            Self::Chunked(chunks) => chunks.take(bytes),
+            Self::Length(left) => {
+                let taken =
+                    usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                *left -= taken as u64;
+                Ok(taken)
+            }
+        }
+    }
+
+    /// Whether the request has come to its end.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Endless => false,
+            Self::Length(left) => *left == 0,
+            Self::Chunked(chunks) => chunks.at == At::End,
+        }
+    }
+}
+
+/// Follows a chunked body. Sizes are plain hex; extensions are refused, as nobody uses them but
+/// those who want two readers to disagree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chunks {
+    at: At,
+    /// Bytes of the chunk that are still to come, or its size as far as it has been read.
+    left: u64,
+    /// Digits of the size, or bytes of the trailers so far.
+    length: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Size,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    /// At the start of a trailer line, or of the empty one that ends the body.
+    Trailer,
+    TrailerText,
+    TrailerLf,
+    LastLf,
+    End,
+}
+
+impl Chunks {
+    /// Digits of a size: 2^48 bytes are more than anybody sends.
+    const MOST_DIGITS: usize = 12;
+    /// Bytes of trailers.
+    const MOST_TRAILERS: usize = 8 * 1024;
+
+    pub(super) fn new() -> Self {
+        Self { at: At::Size, left: 0, length: 0 }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
+        let mut taken = 0;
+        while taken < bytes.len() && self.at != At::End {
+            if self.at == At::Data {
+                let rest = (bytes.len() - taken) as u64;
+                let data = self.left.min(rest);
+                self.left -= data;
+                taken += data as usize;
+                if self.left == 0 {
+                    self.at = At::DataCr;
+                }
+                continue;
+            }
+            self.at = self.step(bytes[taken])?;
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<At, Misframed> {
+        match (self.at, byte) {
+            (At::Size, b'\r') if self.length > 0 => Ok(At::SizeLf),
+            (At::Size, _) if self.length < Self::MOST_DIGITS => {
+                let digit = char::from(byte).to_digit(16).ok_or(Misframed)?;
+                self.left = self.left * 16 + u64::from(digit);
+                self.length += 1;
+                Ok(At::Size)
+            }
+            (At::SizeLf, b'\n') => {
+                self.length = 0;
+                Ok(if self.left == 0 { At::Trailer } else { At::Data })
+            }
+            (At::DataCr, b'\r') => Ok(At::DataLf),
+            (At::DataLf, b'\n') => Ok(At::Size),
+            (At::Trailer, b'\r') => Ok(At::LastLf),
+            (At::Trailer | At::TrailerText, b'\n' | 0) => Err(Misframed),
+            (At::TrailerText, b'\r') => Ok(At::TrailerLf),
+            (At::Trailer | At::TrailerText, _) if self.length < Self::MOST_TRAILERS => {
+                self.length += 1;
+                Ok(At::TrailerText)
+            }
+            (At::TrailerLf, b'\n') => Ok(At::Trailer),
+            (At::LastLf, b'\n') => Ok(At::End),
+            _ => Err(Misframed),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// How much of `body` is taken when it comes in pieces of `piece` bytes.
+    fn taken(body: &[u8], piece: usize) -> Result<(usize, bool), Misframed> {
+        let mut framing = Framing::Chunked(Chunks::new());
+        let mut sum = 0;
+        for part in body.chunks(piece) {
+            sum += framing.take(part)?;
+        }
+        Ok((sum, framing.is_over()))
+    }
+
+    #[test]
+    fn a_chunked_body_ends_where_it_ends_however_it_is_torn() {
+        let body = b"5\r\nhello\r\n00A\r\n0123456789\r\n0\r\nX: y\r\n\r\n";
+        let mut with_more = body.to_vec();
+        with_more.extend_from_slice(b"GET / HTTP/1.1\r\n");
+        for piece in 1..with_more.len() {
+            assert_eq!(taken(&with_more, piece), Ok((body.len(), true)), "{piece}");
+        }
+        assert_eq!(taken(b"5\r\nhel", 3), Ok((6, false)));
+    }
+
+    #[test]
+    fn chunk_framing_that_would_have_to_be_guessed_is_refused() {
+        for body in [
+            "\r\n",
+            "0x5\r\nhello\r\n",
+            "+5\r\nhello\r\n",
+            "5 \r\nhello\r\n",
+            "5;a=b\r\nhello\r\n",
+            "5\nhello\r\n",
+            "5\r\nhello\n",
+            "5\r\nhelloX\r\n",
+            "5\r\nhello\r\n\r\n",
+            "g\r\n",
+            "1000000000000000\r\n",
+            "0\r\nX: y\n\r\n",
+            "0\r\n\n",
+            "-1\r\n",
+            "0\r\n\rX",
+        ] {
+            assert_eq!(taken(body.as_bytes(), 4), Err(Misframed), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_takes_that_much_and_no_more() {
+        let mut framing = Framing::Length(5);
+        assert_eq!((framing.take(b"abc"), framing.is_over()), (Ok(3), false));
+        assert_eq!((framing.take(b"defg"), framing.is_over()), (Ok(2), true));
+        assert_eq!(framing.take(b"h"), Ok(0));
+    }
+}

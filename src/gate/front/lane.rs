@@ -1,0 +1,320 @@
+//! One connection, request by request.
+
+use super::framing::Framing;
+use super::head::{self, Head, Sighting};
+use super::one_request::OneRequest;
+use super::{Front, response};
+use crate::gate::access;
+use crate::gate::forward::Client;
+use crate::gate::hold::Cause;
+use crate::gate::{Decision, Held, Incoming, Open, Settings};
+use crate::query::Query;
+use crate::web::Reply;
+use bytes::BytesMut;
+use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::server::ShutdownWatch;
+use std::future::{Future, poll_fn};
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+
+/// Bytes read at once; most heads are shorter.
+const READ: usize = 4096;
+
+/// A connection between two requests.
+struct Connection {
+    stream: Stream,
+    peer: Option<IpAddr>,
+    /// What has been read and not been looked at; nothing is allocated while it is empty.
+    pending: BytesMut,
+    /// Requests so far.
+    requests: u64,
+}
+
+/// What is to be done with a request.
+enum Next {
+    Answer(Reply, Option<Cause>),
+    Hold(Box<Held>),
+    HandOn(Framing),
+}
+
+/// What is remembered of a request that the lane answers.
+struct Account {
+    _open: Open,
+    began: Instant,
+    client: Option<IpAddr>,
+    /// The target, if it is to be logged.
+    target: Option<Box<str>>,
+    keep: bool,
+}
+
+/// Serves a connection until either side has enough of it.
+pub(super) async fn serve(front: &Arc<Front>, stream: Stream, shutdown: &ShutdownWatch) {
+    let peer = stream.get_socket_digest().and_then(|digest| {
+        digest.peer_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip().to_canonical())
+    });
+    let mut connection = Connection { stream, peer, pending: BytesMut::new(), requests: 0 };
+    loop {
+        let settings = front.gate.settings();
+        let Some(sighting) = connection.read_head(&settings, shutdown).await else { return };
+        match sighting {
+            Sighting::More => return,
+            Sighting::Refused(status, wrong) => {
+                return connection.refuse(&settings, status, wrong).await;
+            }
+            Sighting::Http2 => {
+                let Connection { stream, pending, .. } = connection;
+                let stream = OneRequest::new(stream, pending, 0, Framing::Endless);
+                front.http2.process_new(Box::new(stream), shutdown).await;
+                return;
+            }
+            Sighting::Head(length) => {
+                match connection.request(front, settings, length, shutdown).await {
+                    Some(next) => connection = next,
+                    None => return,
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Reads until there is a head, or something that can be none. `None` = the connection is to
+    /// be closed without a word.
+    async fn read_head(
+        &mut self,
+        settings: &Settings,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Sighting> {
+        let mut seen = 0;
+        if self.pending.is_empty() && !self.read_first(settings, shutdown).await {
+            return None;
+        }
+        let reading = async {
+            loop {
+                match head::sight(&self.pending, seen, settings.head) {
+                    Sighting::More => {}
+                    sighting => return Some(sighting),
+                }
+                seen = self.pending.len();
+                if read_some(&mut self.stream, &mut self.pending).await == 0 {
+                    return None;
+                }
+            }
+        };
+        let read = within(settings.head_timeout, reading).await;
+        let late = Sighting::Refused(408, "the head of the request did not arrive in time");
+        read.unwrap_or(Some(late))
+    }
+
+    /// Waits for the first bytes of a request. False if the connection is to be closed.
+    async fn read_first(&mut self, settings: &Settings, shutdown: &ShutdownWatch) -> bool {
+        // A new connection has its request with it; a kept one may be quiet for a while.
+        let idle = if self.requests == 0 { settings.head_timeout } else { settings.idle_timeout };
+        let mut shutdown = shutdown.clone();
+        let first = async {
+            tokio::select! {
+                biased;
+                length = read_some(&mut self.stream, &mut self.pending) => length > 0,
+                _ = shutdown.wait_for(|ending| *ending) => false,
+            }
+        };
+        within(idle, first).await.unwrap_or(false)
+    }
+
+    /// Does what the request wants whose head is the first `length` pending bytes. The
+    /// connection comes back if it is kept.
+    async fn request(
+        mut self,
+        front: &Arc<Front>,
+        settings: Arc<Settings>,
+        length: usize,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Self> {
+        self.requests += 1;
+        let parsed = head::parse(&self.pending[..length], settings.head, |head| {
+            self.consider(front, &settings, head)
+        });
+        let (next, mut account) = match parsed {
+            Ok(considered) => considered,
+            Err((status, wrong)) => {
+                self.refuse(&settings, status, wrong).await;
+                return None;
+            }
+        };
+        if let Next::HandOn(framing) = next {
+            drop(account);
+            return self.hand_on(front, length, framing, shutdown).await;
+        }
+        // The buffer is given back, so that a held poll holds none.
+        self.pending = match self.pending.len() {
+            whole if whole == length => BytesMut::new(),
+            _ => BytesMut::from(&self.pending[length..]),
+        };
+        let (reply, held) = match next {
+            Next::Hold(held) => {
+                let most = settings.head.bytes;
+                let ended = held.wait(gone(&mut self.stream, &mut self.pending, most)).await;
+                (ended.reply, Some((ended.held, ended.cause)))
+            }
+            Next::Answer(reply, cause) => (Some(reply), cause.map(|cause| (Duration::ZERO, cause))),
+            Next::HandOn(_) => (None, None),
+        };
+        account.keep &= !*shutdown.borrow();
+        let written = match &reply {
+            Some(reply) => self.write(&settings, reply, account.keep).await,
+            None => false,
+        };
+        account.log(&settings, reply.as_ref().filter(|_| written), held);
+        if written && account.keep {
+            return Some(self);
+        }
+        self.close(&settings).await;
+        None
+    }
+
+    /// Finds out what a request wants.
+    fn consider(&self, front: &Front, settings: &Settings, head: &Head<'_>) -> (Next, Account) {
+        let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
+        let account = Account {
+            _open: front.gate.open(),
+            began: Instant::now(),
+            client: client.address,
+            target: (head.plain && access::is_logged()).then(|| head.target.into()),
+            keep: head.keep,
+        };
+        let hand_on = || Next::HandOn(head.framing.clone());
+        if !head.plain || !settings.routes.may_be_poll(head.path) {
+            return (hand_on(), account);
+        }
+        let incoming = Incoming {
+            method: head.method,
+            path: head.path,
+            query: &Query::parse(head.query),
+            form: None,
+            headers: &head.headers,
+            client: client.address,
+        };
+        let next = match front.gate.decide(settings, &incoming) {
+            Decision::Site => hand_on(),
+            Decision::Reply(reply, cause) => Next::Answer(reply, cause),
+            Decision::Hold(held) => Next::Hold(held),
+        };
+        (next, account)
+    }
+
+    /// Has the engine do it, on this connection.
+    async fn hand_on(
+        self,
+        front: &Arc<Front>,
+        length: usize,
+        framing: Framing,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Self> {
+        let Self { stream, peer, pending, requests } = self;
+        let one = OneRequest::new(stream, pending, length, framing);
+        let mut session = ServerSession::new_http1(Box::new(one));
+        if *shutdown.borrow() {
+            session.set_keepalive(None);
+        }
+        let (stream, _) = front.proxy.process_new_http(session, shutdown).await?.consume();
+        // It is the stream that was handed over.
+        let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
+        let (stream, pending) = one.finish()?;
+        Some(Self { stream, peer, pending, requests })
+    }
+
+    /// Writes an answer; whether that went well.
+    async fn write(&mut self, settings: &Settings, reply: &Reply, keep: bool) -> bool {
+        let bytes = response::bytes(reply, keep);
+        let written = within(settings.write_timeout, async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.write_all(response::rest(reply)).await?;
+            self.stream.flush().await
+        });
+        matches!(written.await, Some(Ok(())))
+    }
+
+    /// Answers a request that nobody understands, and closes.
+    async fn refuse(mut self, settings: &Settings, status: u16, wrong: &str) {
+        let reply = Reply::new(status, "text/plain; charset=UTF-8", format!("{wrong}\n"));
+        tracing::debug!(peer = ?self.peer, status, wrong, "refused a connection's request");
+        self.write(settings, &reply, false).await;
+        self.close(settings).await;
+    }
+
+    /// Closes, after reading a little of what may still be coming: a reset would take the answer
+    /// away from a client that is still writing.
+    async fn close(mut self, settings: &Settings) {
+        const LINGER: Duration = Duration::from_secs(1);
+        const MOST: usize = 256 * 1024;
+        let patience = settings.write_timeout.unwrap_or(LINGER).min(LINGER);
+        let _ = within(Some(patience), async {
+            let _ = AsyncWriteExt::shutdown(&mut self.stream).await;
+            let mut room = [0u8; 1024];
+            let mut sum = 0;
+            while let Ok(length @ 1..) = self.stream.read(&mut room).await {
+                sum += length;
+                if sum > MOST {
+                    break;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl Account {
+    fn log(&self, settings: &Settings, reply: Option<&Reply>, held: Option<(Duration, Cause)>) {
+        let Some(target) = &self.target else { return };
+        let line = access::Line {
+            client: self.client,
+            method: "GET",
+            target,
+            status: reply.map_or(0, |reply| reply.status),
+            bytes: reply.map_or(0, |reply| reply.body.len()),
+            took: self.began.elapsed(),
+            held,
+        };
+        access::log(&line, &settings.mask);
+    }
+}
+
+/// Ends when the client does. What it sends meanwhile is its next request, kept in `pending` up
+/// to `most` bytes; more stays in the kernel.
+async fn gone(stream: &mut Stream, pending: &mut BytesMut, most: usize) {
+    while pending.len() < most {
+        if read_some(stream, pending).await == 0 {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Reads once, and tells how much; 0 = nothing will come any more. The room to read into is on
+/// the stack of the moment: a connection that waits holds none.
+async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
+    let read = poll_fn(|context| {
+        let mut room = [MaybeUninit::uninit(); READ];
+        let mut buf = ReadBuf::uninit(&mut room);
+        let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buf));
+        pending.extend_from_slice(buf.filled());
+        Poll::Ready(read.map(|()| buf.filled().len()))
+    });
+    read.await.unwrap_or(0)
+}
+
+/// What `work` comes to, or `None` if it takes longer than `limit`.
+async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, work).await.ok(),
+        None => Some(work.await),
+    }
+}

@@ -1,0 +1,62 @@
+//! The connection lane: the public listener's own handling of connections.
+//!
+//! Over HTTP/1.1 the lane reads a request's head itself. A plain poll it holds and answers
+//! without the proxy engine ever seeing it, in a fraction of the memory. Every other request is
+//! handed to the engine on the same connection, narrowed to just that request
+//! (`OneRequest`), and the connection comes back to the lane afterwards. So there is one place
+//! that decides where a request ends, requests that arrive early are answered in their order,
+//! and a head that could be read in two ways goes nowhere.
+//!
+//! HTTP/2 connections are pingora's, with plain polls taken out of their streams in the same
+//! way.
+
+mod framing;
+mod head;
+mod http2;
+mod lane;
+mod one_request;
+mod response;
+
+pub use head::Bounds;
+
+use super::Gate;
+use super::proxy::Proxy;
+use async_trait::async_trait;
+use http2::Http2;
+use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::protocols::Stream;
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use std::sync::Arc;
+
+/// The public listener's app.
+pub struct Front {
+    gate: Gate,
+    proxy: Arc<HttpProxy<Proxy>>,
+    http2: Arc<Http2>,
+}
+
+impl Front {
+    /// A lane before `proxy`, both of them `gate`'s.
+    pub fn new(gate: Gate, proxy: HttpProxy<Proxy>) -> Self {
+        let proxy = Arc::new(proxy);
+        let http2 = Arc::new(Http2::new(gate.clone(), proxy.clone()));
+        Self { gate, proxy, http2 }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Front {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        lane::serve(self, stream, shutdown).await;
+        None
+    }
+
+    async fn cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}

@@ -1,0 +1,77 @@
+//! Polls on a session of pingora's, HTTP/1.x or HTTP/2.
+
+use super::hold::Cause;
+use super::{Ended, Held};
+use crate::web::Reply;
+use bytes::Bytes;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::l4::socket::SocketAddr;
+use std::net::IpAddr;
+
+/// Holds a poll and answers it; how it ended.
+pub(super) async fn hold(session: &mut ServerSession, held: Held) -> Result<Ended> {
+    // An unread body would be taken for the client's end.
+    discard_body(session).await?;
+    let gone = async {
+        let _ = session.read_body_or_idle(true).await;
+    };
+    let mut ended = held.wait(gone).await;
+    if matches!(ended.cause, Cause::Gone | Cause::Drain) {
+        session.set_keepalive(None);
+    }
+    if let Some(reply) = ended.reply.take() {
+        write(session, reply).await?;
+    }
+    Ok(ended)
+}
+
+/// Reads what is left of the body, and forgets it.
+pub(super) async fn discard_body(session: &mut ServerSession) -> Result<()> {
+    if !session.is_body_done() {
+        answer_expect(session).await?;
+        while session.read_request_body().await?.is_some() {}
+    }
+    Ok(())
+}
+
+/// A client that waits for leave to send its body gets it.
+pub(super) async fn answer_expect(session: &mut ServerSession) -> Result<()> {
+    let expects = session.req_header().headers.get("expect").is_some();
+    if expects && !session.is_body_done() {
+        // Leave to go on is taken for a refusal by the engine, which then gives up the connection.
+        let kept = session.get_keepalive();
+        session.write_continue_response().await?;
+        session.set_keepalive(kept);
+    }
+    Ok(())
+}
+
+/// Writes a whole answer; to HEAD without its body.
+pub(super) async fn write(session: &mut ServerSession, reply: Reply) -> Result<()> {
+    let to_head = session.req_header().method == http::Method::HEAD;
+    let body = if to_head { Bytes::new() } else { reply.body.clone() };
+    session.write_response_header(Box::new(head(&reply)?)).await?;
+    session.write_response_body(body, true).await
+}
+
+fn head(reply: &Reply) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+    if !reply.content_type.is_empty() {
+        head.insert_header("Content-Type", &*reply.content_type)?;
+    }
+    for (name, value) in &reply.headers {
+        head.append_header(*name, value)?;
+    }
+    // RFC 9110, section 8.6: none with 204.
+    if reply.status != 204 {
+        head.insert_header("Content-Length", reply.body.len())?;
+    }
+    Ok(head)
+}
+
+/// The other end of the session; `None` on a unix socket.
+pub(super) fn peer_address(session: &ServerSession) -> Option<IpAddr> {
+    session.client_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip())
+}
