@@ -15,8 +15,9 @@ use std::io;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// Connections that wait to be accepted, at the most; the system may allow fewer.
 const BACKLOG: i32 = 65_535;
@@ -71,6 +72,7 @@ pub struct Listening<A> {
     inner: ListeningService<A>,
     sockets: Vec<(String, RawFd)>,
     shutdown: ShutdownWatch,
+    runtime: Arc<OnceLock<Handle>>,
 }
 
 impl<A> Listening<A> {
@@ -101,7 +103,13 @@ impl<A> Listening<A> {
             inner.add_listener(config.l4_buffer(buffers.into()));
             sockets.push((key, socket.into_raw_fd()));
         }
-        Self { inner, sockets, shutdown }
+        Self { inner, sockets, shutdown, runtime: Arc::default() }
+    }
+
+    /// Tells `runtime` where the connections are served, once they are.
+    pub fn tell_runtime(mut self, runtime: Arc<OnceLock<Handle>>) -> Self {
+        self.runtime = runtime;
+        self
     }
 
     /// Serves with that many threads instead of the general number.
@@ -152,6 +160,8 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Listening<A> {
         _shutdown: ShutdownWatch,
         listeners_per_fd: usize,
     ) {
+        // A service starts once.
+        let _ = self.runtime.set(Handle::current());
         let mut fds = Fds::new();
         for (address, fd) in self.sockets.drain(..) {
             fds.add(address, fd);
