@@ -3,8 +3,9 @@
 
 use crate::channel::Time;
 use crate::hub::{Answer, Waiter};
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -72,22 +73,16 @@ impl Cause {
 
 /// Holds a poll for at most `duration`. `gone` ends when the client does.
 ///
-/// Dropping the future ends the hold and leaves nothing behind.
+/// Dropping the future ends nothing; dropping the waiter ends the hold and leaves nothing behind.
 pub async fn hold(
-    mut waiter: Waiter,
+    waiter: &mut Waiter,
     duration: Option<Duration>,
-    clock: impl Fn() -> Time,
-    gone: impl Future<Output = ()>,
+    clock: fn() -> Time,
+    mut gone: Pin<&mut impl Future<Output = ()>>,
 ) -> (Cause, Option<Answer>) {
-    let mut gone = pin!(gone);
     // A duration that reaches beyond the clock's end is as good as none.
     let deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
-    let mut expired = pin!(async {
-        match deadline {
-            Some(deadline) => sleep_until(deadline).await,
-            None => std::future::pending().await,
-        }
-    });
+    let mut expired = pin!(deadline.map(sleep_until));
     loop {
         tokio::select! {
             biased;
@@ -100,7 +95,10 @@ pub async fn hold(
                 }
             }
             () = &mut gone => return (Cause::Gone, None),
-            () = &mut expired => {
+            () = poll_fn(|context| match expired.as_mut().as_pin_mut() {
+                Some(expired) => expired.poll(context),
+                None => Poll::Pending,
+            }) => {
                 let answer = waiter.finish(clock());
                 let news = answer.iter().any(|heard| heard.found.news);
                 let cause = if news { Cause::of(&answer) } else { Cause::Timeout };

@@ -26,6 +26,7 @@ use ipnet::IpNet;
 use route::{Match, Routes, Rule};
 use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -155,7 +156,8 @@ pub struct Held {
     duration: Option<Duration>,
     callback: Option<Box<str>>,
     origin: Option<Box<str>>,
-    permit: Permit,
+    began: Instant,
+    _permit: Permit,
 }
 
 /// How a held poll ended.
@@ -260,7 +262,8 @@ impl Gate {
             (Ok(Polled::Waiting(waiter)), Ok(Some(permit))) => {
                 let duration = settings.hold.duration(rule.timeout, poll.timeout);
                 let (gate, rule, callback) = (self.clone(), rule.clone(), poll.callback);
-                let held = Held { gate, rule, waiter, duration, callback, origin, permit };
+                let (began, _permit) = (Instant::now(), permit);
+                let held = Held { gate, rule, waiter, duration, callback, origin, began, _permit };
                 Decision::Hold(Box::new(held))
             }
             (Ok(Polled::Answer(answer)), Err((status, error)))
@@ -276,7 +279,7 @@ impl Gate {
                 Decision::Reply(finished(reply, rule, origin.as_deref()), Some(cause))
             }
             // A waiter is only made where a permit was given; the poll ends as it began.
-            (Ok(Polled::Waiting(waiter)), _) => {
+            (Ok(Polled::Waiting(mut waiter)), _) => {
                 let answer = waiter.finish(now);
                 let reply = rule.dialect.render(&answer, poll.callback.as_deref());
                 Decision::Reply(finished(reply, rule, origin.as_deref()), Some(Cause::Timeout))
@@ -335,19 +338,19 @@ impl Gate {
 }
 
 impl Held {
-    /// Holds the poll until it is to be answered or `gone` ends. Dropping the future ends the
-    /// hold.
-    pub async fn wait(self, gone: impl Future<Output = ()>) -> Ended {
-        let began = Instant::now();
-        let Held { gate, rule, waiter, duration, callback, origin, permit } = self;
-        let (cause, answer) = hold::hold(waiter, duration, gate.shared.clock, gone).await;
-        drop(permit);
-        gate.shared.counters.count(cause, answer.as_ref());
+    /// Holds the poll until it is to be answered or `gone` ends. Dropping it ends the hold.
+    ///
+    /// Everything stays in the box meanwhile: the future of a held poll is what a held poll
+    /// costs.
+    pub async fn wait(mut self: Box<Self>, gone: Pin<&mut impl Future<Output = ()>>) -> Ended {
+        let clock = self.gate.shared.clock;
+        let (cause, answer) = hold::hold(&mut self.waiter, self.duration, clock, gone).await;
+        self.gate.shared.counters.count(cause, answer.as_ref());
         let reply = answer.map(|answer| {
-            let reply = rule.dialect.render(&answer, callback.as_deref());
-            finished(reply, &rule, origin.as_deref())
+            let reply = self.rule.dialect.render(&answer, self.callback.as_deref());
+            finished(reply, &self.rule, self.origin.as_deref())
         });
-        Ended { cause, held: began.elapsed(), reply }
+        Ended { cause, held: self.began.elapsed(), reply }
     }
 }
 

@@ -67,7 +67,7 @@ impl Proxy {
                 session::write(session.as_mut(), reply).await?;
             }
             Decision::Hold(held) => {
-                let ended = session::hold(session.as_mut(), *held).await?;
+                let ended = session::hold(session.as_mut(), held).await?;
                 context.held = Some((ended.held, ended.cause));
             }
         }

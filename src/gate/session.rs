@@ -9,15 +9,18 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use std::net::IpAddr;
+use std::pin::pin;
 
 /// Holds a poll and answers it; how it ended.
-pub(super) async fn hold(session: &mut ServerSession, held: Held) -> Result<Ended> {
+pub(super) async fn hold(session: &mut ServerSession, held: Box<Held>) -> Result<Ended> {
     // An unread body would be taken for the client's end.
     discard_body(session).await?;
-    let gone = async {
-        let _ = session.read_body_or_idle(true).await;
+    let mut ended = {
+        let gone = pin!(async {
+            let _ = session.read_body_or_idle(true).await;
+        });
+        held.wait(gone).await
     };
-    let mut ended = held.wait(gone).await;
     if matches!(ended.cause, Cause::Gone | Cause::Drain) {
         session.set_keepalive(None);
     }

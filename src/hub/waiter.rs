@@ -107,7 +107,7 @@ impl Waiter {
     }
 
     /// Ends the hold: what has come since it began, or the quiet answer.
-    pub fn finish(mut self, now: Time) -> Answer {
+    pub fn finish(&mut self, now: Time) -> Answer {
         self.look(now).unwrap_or_else(|| std::mem::take(&mut self.registered))
     }
 
