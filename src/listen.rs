@@ -27,6 +27,8 @@ pub struct Bound {
     /// The address with the port that the system chose, where it was 0.
     pub address: Address,
     socket: Socket,
+    /// The mode of a unix socket's file.
+    mode: u32,
 }
 
 impl Bound {
@@ -36,7 +38,7 @@ impl Bound {
         match address {
             Address::Unix(path) => {
                 let socket = bind_unix(path, mode)?;
-                Ok(Self { address: address.clone(), socket })
+                Ok(Self { address: address.clone(), socket, mode })
             }
             Address::Tcp { .. } => {
                 let not_found = || io::Error::new(io::ErrorKind::NotFound, "no such host");
@@ -46,7 +48,7 @@ impl Bound {
                 socket.bind(&found.into())?;
                 socket.listen(BACKLOG)?;
                 let bound = socket.local_addr()?.as_socket().unwrap_or(found);
-                Ok(Self { address: Address::tcp(bound), socket })
+                Ok(Self { address: Address::tcp(bound), socket, mode })
             }
         }
     }
@@ -86,14 +88,16 @@ impl<A> Listening<A> {
     ) -> Self {
         let mut inner = ListeningService::new(name.to_owned(), app);
         let mut sockets = Vec::new();
-        for Bound { address, socket } in bound {
+        for Bound { address, socket, mode } in bound {
             if let Err(error) = socket.set_nonblocking(true) {
                 tracing::error!(%address, %error, "cannot listen without blocking");
             }
             let (key, config) = match &address {
                 Address::Unix(path) => {
                     let path = path.display().to_string();
-                    (path.clone(), ListenerConfig::uds(path))
+                    // The engine sets the mode once more, and its own would be for everybody.
+                    let mode = fs::Permissions::from_mode(mode);
+                    (path.clone(), ListenerConfig::uds(path).permissions(mode))
                 }
                 Address::Tcp { .. } => {
                     let key = address.to_string();

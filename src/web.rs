@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -91,7 +92,7 @@ pub struct Reply {
     /// The value of `Content-Type`; empty = none is sent.
     pub content_type: Cow<'static, str>,
     /// Further headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: SmallVec<[(&'static str, Cow<'static, str>); 4]>,
     /// The body.
     pub body: Bytes,
 }
@@ -100,7 +101,7 @@ impl Reply {
     /// A reply without further headers.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let content_type = Cow::Borrowed(content_type);
-        Self { status, content_type, headers: Vec::new(), body: body.into() }
+        Self { status, content_type, headers: SmallVec::new(), body: body.into() }
     }
 
     /// `body` as JSON.
@@ -122,7 +123,7 @@ impl Reply {
     }
 
     /// The reply with one more header.
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name, value.into()));
         self
     }

@@ -60,7 +60,7 @@ impl DemoSite {
     }
 }
 
-async fn read_form(session: &mut ServerSession) -> Option<Query> {
+async fn read_form(session: &mut ServerSession) -> Option<Query<'static>> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = session.read_request_body().await {
         body.extend_from_slice(&chunk);
@@ -68,7 +68,7 @@ async fn read_form(session: &mut ServerSession) -> Option<Query> {
             return None;
         }
     }
-    Some(Query::parse(&String::from_utf8_lossy(&body)))
+    Some(Query::parse(&String::from_utf8_lossy(&body)).into_owned())
 }
 
 fn respond(status: u16, content_type: &str, body: &str) -> Response<Vec<u8>> {

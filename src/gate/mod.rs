@@ -129,9 +129,9 @@ pub struct Incoming<'a> {
     /// The path as it came, escaped.
     pub path: &'a str,
     /// The parameters behind the `?`.
-    pub query: &'a Query,
+    pub query: &'a Query<'a>,
     /// The parameters of a form in the body, where one was read.
-    pub form: Option<&'a Query>,
+    pub form: Option<&'a Query<'a>>,
     /// The headers.
     pub headers: &'a dyn Headers,
     /// The client's address.
@@ -326,14 +326,14 @@ impl Gate {
         let published = match ChannelName::new(channel) {
             Err(error) => {
                 let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
-                return Decision::Reply(reply, None);
+                return Decision::Reply(unstored(reply), None);
             }
             Ok(name) => (self.shared.browser_publish)(name),
         };
         // What PHP's touch() would have said.
         let (status, word) = if published { (200, "true") } else { (503, "false") };
         let reply = Reply::new(status, dialect::PHP_CONTENT_TYPE, word);
-        Decision::Reply(reply.with("X-Content-Type-Options", "nosniff"), None)
+        Decision::Reply(unstored(reply.with("X-Content-Type-Options", "nosniff")), None)
     }
 }
 
@@ -366,13 +366,18 @@ fn refusal(rule: &Rule, status: u16, error: &str, hint: &str) -> Reply {
 
 fn wrong_method(method: &str, rule: &Rule) -> Reply {
     let error = format!("a poll is no {method} request");
-    Reply::error(405, error, "use GET; to publish, use the internal listener")
-        .with("Allow", rule.allow())
+    let reply = Reply::error(405, error, "use GET; to publish, use the internal listener");
+    unstored(reply.with("Allow", rule.allow()))
+}
+
+/// The headers that keep everybody between here and the client from keeping an answer.
+fn unstored(reply: Reply) -> Reply {
+    reply.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no")
 }
 
 /// The headers that every answer to a poll bears.
 fn finished(reply: Reply, rule: &Rule, origin: Option<&str>) -> Reply {
-    let reply = reply.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no");
+    let reply = unstored(reply);
     if rule.origins.is_empty() {
         return reply;
     }
@@ -382,7 +387,7 @@ fn finished(reply: Reply, rule: &Rule, origin: Option<&str>) -> Reply {
         // Any page may read it, but none of them as the user.
         Some("*") => reply.with("Access-Control-Allow-Origin", "*"),
         Some(origin) => reply
-            .with("Access-Control-Allow-Origin", origin)
+            .with("Access-Control-Allow-Origin", origin.to_owned())
             .with("Access-Control-Allow-Credentials", "true"),
     }
 }

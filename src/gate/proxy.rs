@@ -77,7 +77,7 @@ impl Proxy {
 
 /// The form of a POST that may be a poll. The body stays there for the site: pingora repeats
 /// what was read from its retry buffer, which is just large enough.
-async fn read_form(session: &mut Session, settings: &Settings) -> Result<Option<Query>> {
+async fn read_form(session: &mut Session, settings: &Settings) -> Result<Option<Query<'static>>> {
     let head = session.req_header();
     if head.method != http::Method::POST || !settings.routes.may_take_form(head.uri.path()) {
         return Ok(None);

@@ -65,7 +65,7 @@ fn head(reply: &Reply) -> Result<ResponseHeader> {
         head.insert_header("Content-Type", &*reply.content_type)?;
     }
     for (name, value) in &reply.headers {
-        head.append_header(*name, value)?;
+        head.append_header(*name, &**value)?;
     }
     // RFC 9110, section 8.6: none with 204.
     if reply.status != 204 {
