@@ -4,7 +4,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
-use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -92,7 +91,7 @@ pub struct Reply {
     /// The value of `Content-Type`; empty = none is sent.
     pub content_type: Cow<'static, str>,
     /// Further headers.
-    pub headers: SmallVec<[(&'static str, Cow<'static, str>); 4]>,
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// The body.
     pub body: Bytes,
 }
@@ -101,7 +100,7 @@ impl Reply {
     /// A reply without further headers.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let content_type = Cow::Borrowed(content_type);
-        Self { status, content_type, headers: SmallVec::new(), body: body.into() }
+        Self { status, content_type, headers: Vec::new(), body: body.into() }
     }
 
     /// `body` as JSON.
