@@ -12,7 +12,10 @@ pub mod hold;
 pub mod proxy;
 pub mod route;
 mod session;
+mod timer;
 pub mod upstream;
+
+pub use timer::Timer;
 
 use crate::channel::{ChannelName, Time};
 use crate::dialect::{self, Dialect, Parsed, Poll};
@@ -342,9 +345,14 @@ impl Held {
     ///
     /// Everything stays in the box meanwhile: the future of a held poll is what a held poll
     /// costs.
-    pub async fn wait(mut self: Box<Self>, gone: Pin<&mut impl Future<Output = ()>>) -> Ended {
+    pub async fn wait(
+        mut self: Box<Self>,
+        timer: &mut Timer,
+        gone: Pin<&mut impl Future<Output = ()>>,
+    ) -> Ended {
         let clock = self.gate.shared.clock;
-        let (cause, answer) = hold::hold(&mut self.waiter, self.duration, clock, gone).await;
+        timer.set(self.duration);
+        let (cause, answer) = hold::hold(&mut self.waiter, timer, clock, gone).await;
         self.gate.shared.counters.count(cause, answer.as_ref());
         let reply = answer.map(|answer| {
             let reply = self.rule.dialect.render(&answer, self.callback.as_deref());

@@ -1,7 +1,7 @@
 //! Polls on a session of pingora's, HTTP/1.x or HTTP/2.
 
 use super::hold::Cause;
-use super::{Ended, Held};
+use super::{Ended, Held, Timer};
 use crate::web::Reply;
 use bytes::Bytes;
 use pingora::Result;
@@ -19,7 +19,7 @@ pub(super) async fn hold(session: &mut ServerSession, held: Box<Held>) -> Result
         let gone = pin!(async {
             let _ = session.read_body_or_idle(true).await;
         });
-        held.wait(gone).await
+        held.wait(&mut Timer::default(), gone).await
     };
     if matches!(ended.cause, Cause::Gone | Cause::Drain) {
         session.set_keepalive(None);

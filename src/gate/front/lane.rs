@@ -7,7 +7,7 @@ use super::{Front, response};
 use crate::gate::access;
 use crate::gate::forward::Client;
 use crate::gate::hold::Cause;
-use crate::gate::{Decision, Held, Incoming, Open, Settings};
+use crate::gate::{Decision, Held, Incoming, Open, Settings, Timer};
 use crate::query::Query;
 use crate::web::Reply;
 use bytes::BytesMut;
@@ -16,7 +16,7 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::server::ShutdownWatch;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -36,6 +36,7 @@ struct Connection {
     pending: BytesMut,
     /// No request has come on it yet.
     fresh: bool,
+    timer: Timer,
 }
 
 /// What is to be done with a request.
@@ -48,7 +49,8 @@ enum Next {
 /// What is remembered of a request that the lane answers.
 struct Account {
     _open: Open,
-    began: Instant,
+    /// When it began, if it is to be logged.
+    began: Option<Instant>,
     client: Option<IpAddr>,
     /// The target, if it is to be logged.
     target: Option<Box<str>>,
@@ -68,7 +70,8 @@ pub(super) async fn serve(front: Arc<Front>, stream: Stream, mut shutdown: Shutd
     let peer = stream.get_socket_digest().and_then(|digest| {
         digest.peer_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip().to_canonical())
     });
-    let mut connection = Connection { stream, peer, pending: BytesMut::new(), fresh: true };
+    let mut connection =
+        Connection { stream, peer, pending: BytesMut::new(), fresh: true, timer: Timer::default() };
     loop {
         let Some(sighting) = connection.read_head(&front, &mut shutdown).await else { return };
         let after = match sighting {
@@ -109,7 +112,7 @@ impl Connection {
                     _ = shutdown.wait_for(|ending| *ending) => false,
                 }
             });
-            if !within(idle, first).await.unwrap_or(false) {
+            if !self.timer.within(idle, first).await.unwrap_or(false) {
                 return None;
             }
         }
@@ -135,7 +138,7 @@ impl Connection {
             }
         });
         let late = Sighting::Refused(408, "the head of the request did not arrive in time");
-        within(settings.head_timeout, reading).await.unwrap_or(Some(late))
+        self.timer.within(settings.head_timeout, reading).await.unwrap_or(Some(late))
     }
 
     /// Does what the request wants whose head is the first `length` pending bytes.
@@ -160,7 +163,7 @@ impl Connection {
             Next::Hold(held) => {
                 let most = settings.head.bytes;
                 let gone = pin!(gone(&mut self.stream, &mut self.pending, most));
-                let ended = held.wait(gone).await;
+                let ended = held.wait(&mut self.timer, gone).await;
                 (ended.reply, Some((ended.held, ended.cause)))
             }
             Next::Answer(reply, cause) => (Some(reply), cause.map(|cause| (Duration::ZERO, cause))),
@@ -180,7 +183,7 @@ impl Connection {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
         let account = Account {
             _open: front.gate.open(),
-            began: Instant::now(),
+            began: access::is_logged().then(Instant::now),
             client: client.address,
             target: (head.plain && access::is_logged()).then(|| head.target.into()),
             keep: head.keep,
@@ -213,7 +216,7 @@ impl Connection {
         framing: Framing,
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
-        let Self { stream, peer, pending, .. } = self;
+        let Self { stream, peer, pending, timer, .. } = self;
         let one = OneRequest::new(stream, pending, length, framing);
         let mut session = ServerSession::new_http1(Box::new(one));
         if *shutdown.borrow() {
@@ -223,7 +226,7 @@ impl Connection {
         // It is the stream that was handed over.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
-        Some(Self { stream, peer, pending, fresh: false })
+        Some(Self { stream, peer, pending, fresh: false, timer })
     }
 
     async fn hand_on_http2(self, front: &Front, shutdown: &ShutdownWatch) {
@@ -239,7 +242,7 @@ impl Connection {
             self.stream.write_all(response::rest(reply)).await?;
             self.stream.flush().await
         });
-        matches!(within(limit, writing).await, Some(Ok(())))
+        matches!(self.timer.within(limit, writing).await, Some(Ok(())))
     }
 
     /// Answers a request that nobody understands.
@@ -266,7 +269,7 @@ impl Connection {
                 }
             }
         });
-        within(Some(LINGER), lingering).await;
+        self.timer.within(Some(LINGER), lingering).await;
     }
 }
 
@@ -279,7 +282,7 @@ impl Account {
             target,
             status: reply.map_or(0, |reply| reply.status),
             bytes: reply.map_or(0, |reply| reply.body.len()),
-            took: self.began.elapsed(),
+            took: self.began.map_or(Duration::ZERO, |began| began.elapsed()),
             held,
         };
         access::log(&line, &settings.mask);
@@ -308,12 +311,4 @@ async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
         Poll::Ready(read.map(|()| buf.filled().len()))
     });
     read.await.unwrap_or(0)
-}
-
-/// What `work` comes to, or `None` if it takes longer than `limit`.
-async fn within<T>(limit: Option<Duration>, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-    match limit {
-        Some(limit) => tokio::time::timeout(limit, work).await.ok(),
-        None => Some(work.await),
-    }
 }
