@@ -30,8 +30,10 @@ pub mod http;
 #[cfg(feature = "site-tests")]
 pub mod php;
 pub mod process;
+pub mod site;
 pub mod temp;
 pub mod wait;
+pub mod way;
 
 pub use addr::Addr;
 #[cfg(feature = "site-tests")]
@@ -41,5 +43,7 @@ pub use http::{Client, Response};
 #[cfg(feature = "site-tests")]
 pub use php::PhpSite;
 pub use process::{Process, allow_open_files};
+pub use site::PlainSite;
 pub use temp::TempDir;
 pub use wait::{BOUND, eventually, eventually_some};
+pub use way::{Poller, Way};
