@@ -27,6 +27,7 @@ pub mod browser;
 pub mod bytes;
 pub mod gate;
 pub mod http;
+pub mod http2;
 #[cfg(feature = "site-tests")]
 pub mod php;
 pub mod process;
