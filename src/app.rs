@@ -5,8 +5,9 @@ mod ending;
 use crate::address::Address;
 use crate::admin::{Admin, Figures, Sources};
 use crate::channel::{Cursor, Take};
+use crate::client::{self, Call};
 use crate::config::{Config, Site};
-use crate::demo::DemoSite;
+use crate::demo::{self, DemoSite};
 use crate::dialect::native::{self, Native};
 use crate::gate::front::Front;
 use crate::gate::proxy::Proxy;
@@ -149,12 +150,29 @@ fn demo_site(
     let any = Address::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
     let bound = bind_all(std::slice::from_ref(&any), PUBLIC_MODE)?;
     let address = bound.first().map_or_else(|| any.clone(), |bound| bound.address.clone());
-    let site = DemoSite::new(hook.cloned().unwrap_or(any), config.token.clone());
+    let site = DemoSite::new(demo_publish(hook.cloned().unwrap_or(any), config.token.clone()));
     let app = pingora::apps::http_app::HttpServer::new_app(site);
     Ok((
         address,
         Listening::new("demo site", app, bound, Buffers::Write, stopped.clone()).threads(1),
     ))
+}
+
+/// How the demo site publishes: through the hook, as any site does.
+fn demo_publish(hook: Address, token: Secret) -> demo::Publish {
+    Box::new(move |json| {
+        let (hook, token) = (hook.clone(), token.clone());
+        Box::pin(async move {
+            let content_type = Some("application/json");
+            let target = "/publish";
+            let call = Call { method: "POST", target, content_type, body: json.into() };
+            match client::call(&hook, &token, call).await {
+                Ok((200, _)) => Ok(()),
+                Ok((status, body)) => Err(format!("{status} {}", String::from_utf8_lossy(&body))),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    })
 }
 
 /// What the listeners have in common.
