@@ -210,6 +210,11 @@ impl Gate {
         self.shared.counters.open.load(Ordering::Relaxed)
     }
 
+    /// Whether the gate is to end, so that no connection is to be kept.
+    pub fn is_draining(&self) -> bool {
+        self.shared.hub.is_draining()
+    }
+
     /// Says what is to become of a request. A poll that is to be held is registered by now.
     pub fn decide(&self, settings: &Settings, request: &Incoming<'_>) -> Decision {
         let matches =

@@ -119,9 +119,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        // Without this, a kept-alive connection may idle for ever.
-        let idle = context.settings.idle_timeout.map_or(0, |idle| idle.as_secs().max(1));
-        session.set_keepalive(Some(idle));
+        if self.gate.is_draining() {
+            session.set_keepalive(None);
+        }
         session.as_mut().set_write_timeout(context.settings.write_timeout);
         let head = session.req_header();
         let peer = session::peer_address(session.as_downstream());

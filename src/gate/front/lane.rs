@@ -218,10 +218,7 @@ impl Connection {
     ) -> Option<Self> {
         let Self { stream, peer, pending, timer, .. } = self;
         let one = OneRequest::new(stream, pending, length, framing);
-        let mut session = ServerSession::new_http1(Box::new(one));
-        if *shutdown.borrow() {
-            session.set_keepalive(None);
-        }
+        let session = ServerSession::new_http1(Box::new(one));
         let (stream, _) = front.proxy.process_new_http(session, shutdown).await?.consume();
         // It is the stream that was handed over.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
