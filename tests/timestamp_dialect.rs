@@ -191,7 +191,7 @@ async fn a_stamp_ahead_of_everything_is_released_by_the_next_message() {
 #[tokio::test]
 async fn an_old_stamp_on_an_empty_channel_is_held() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(&format!("[history]\nage = \"50ms\"\n{RULE}")).await;
+        let gate = Gate::start_alone(&format!("[history]\nage = \"600ms\"\n{RULE}")).await;
         let mut poller = gate.hold(way, "/backend.php?timestamp=1000000000.5").await;
         publish(&gate, "first ever").await;
         assert_eq!(poller.answer().await.json()["msg"], "first ever");
