@@ -84,6 +84,26 @@ impl OneRequest {
         Poll::Pending
     }
 
+    /// Hands out the request, and after it nothing.
+    fn read_request(
+        &mut self,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 || self.read_ahead(buf)? {
+            return Poll::Ready(Ok(()));
+        }
+        if self.framing.is_over() {
+            return self.watch(context);
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buf))?;
+        let taken = self.framing.take(&buf.filled()[before..]).map_err(invalid)?;
+        self.aside.extend_from_slice(&buf.filled()[before + taken..]);
+        buf.set_filled(before + taken);
+        Poll::Ready(Ok(()))
+    }
+
     fn write_gathered(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
             let written = ready!(Pin::new(&mut self.inner).poll_write(context, &self.gathered))?;
@@ -108,18 +128,19 @@ impl AsyncRead for OneRequest {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if buf.remaining() == 0 || this.read_ahead(buf)? {
-            return Poll::Ready(Ok(()));
+        let read = this.read_request(context, buf);
+        // Whoever waits for more has nothing more to write just now: what was gathered is not to
+        // wait with it. An answer that the site sends slowly passes as it comes.
+        if read.is_pending() && !this.gathered.is_empty() {
+            match this.write_gathered(context) {
+                Poll::Ready(Ok(())) => {
+                    let _ = Pin::new(&mut this.inner).poll_flush(context);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
         }
-        if this.framing.is_over() {
-            return this.watch(context);
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(context, buf))?;
-        let taken = this.framing.take(&buf.filled()[before..]).map_err(invalid)?;
-        this.aside.extend_from_slice(&buf.filled()[before + taken..]);
-        buf.set_filled(before + taken);
-        Poll::Ready(Ok(()))
+        read
     }
 }
 
