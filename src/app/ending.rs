@@ -38,13 +38,16 @@ impl ShutdownSignalWatch for Ending {
 impl Ending {
     async fn drain(&self) {
         tracing::info!(held = self.hub.held(), "draining");
+        /// How long connections may take to pass on answers that are written already.
+        const LAST_BYTES: Duration = Duration::from_secs(2);
         let deadline = Instant::now() + self.drain.timeout;
         // A send fails only where nobody listens any more, which is what it is for.
         let _ = self.stop_public.send(true);
         self.release(self.hub.drain()).await;
-        while (self.hub.held() > 0 || self.gate.under_way() > 0) && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.until(deadline, || self.hub.held() == 0 && self.gate.under_way() == 0).await;
+        // An answer on an HTTP/2 stream is under way until its connection has written it.
+        let last = deadline.min(Instant::now() + LAST_BYTES);
+        self.until(last, || self.gate.connections() == 0).await;
         let _ = self.stop_internal.send(true);
         tracing::info!(
             held = self.hub.held(),
@@ -52,6 +55,12 @@ impl Ending {
             answered = self.gate.counters().drains.load(Ordering::Relaxed),
             "drained"
         );
+    }
+
+    async fn until(&self, deadline: Instant, done: impl Fn() -> bool + Send) {
+        while !done() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Rings the held polls evenly over `drain.spread`, so that their clients do not come back

@@ -80,6 +80,17 @@ pub struct Counters {
     pub refusals: AtomicU64,
     /// Requests under way now, held or forwarded.
     open: AtomicUsize,
+    /// Connections now.
+    connections: AtomicUsize,
+}
+
+/// Counts one connection until it is dropped.
+pub struct Connected(Gate);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts one request as under way until it is dropped.
@@ -203,6 +214,17 @@ impl Gate {
     pub fn open(&self) -> Open {
         self.shared.counters.open.fetch_add(1, Ordering::Relaxed);
         Open(self.clone())
+    }
+
+    /// Counts a connection.
+    pub fn connected(&self) -> Connected {
+        self.shared.counters.connections.fetch_add(1, Ordering::Relaxed);
+        Connected(self.clone())
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.shared.counters.connections.load(Ordering::Relaxed)
     }
 
     /// How many requests are under way.

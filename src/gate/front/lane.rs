@@ -70,6 +70,7 @@ pub(super) async fn serve(front: Arc<Front>, stream: Stream, mut shutdown: Shutd
     let peer = stream.get_socket_digest().and_then(|digest| {
         digest.peer_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip().to_canonical())
     });
+    let _connected = front.gate.connected();
     let mut connection =
         Connection { stream, peer, pending: BytesMut::new(), fresh: true, timer: Timer::default() };
     loop {
