@@ -333,3 +333,6 @@ impl Hub {
         self.shared.cost.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;
