@@ -1,10 +1,13 @@
 //! Builds the gate from a config, runs it, and ends it without dropping a poll.
 
+mod ending;
+
 use crate::address::Address;
 use crate::admin::{Admin, Figures, Sources};
 use crate::channel::{Cursor, Take};
+use crate::client::{self, Call};
 use crate::config::{Config, Site};
-use crate::demo::DemoSite;
+use crate::demo::{self, DemoSite};
 use crate::dialect::native::{self, Native};
 use crate::gate::front::Front;
 use crate::gate::proxy::Proxy;
@@ -15,17 +18,18 @@ use crate::internal::{self, Internal};
 use crate::listen::{Bound, Buffers, Listening};
 use crate::publish::{self, By, Hook, Publisher, system_time};
 use crate::secret::Secret;
+use crate::web::Endpoint;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use ending::Ending;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
-use pingora::services::background::{BackgroundService, background_service};
+use pingora::server::{RunArgs, Server, ShutdownWatch};
+use pingora::services::background::{BackgroundService, GenBackgroundService};
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// Why the gate cannot start.
@@ -37,6 +41,9 @@ pub enum AppError {
     /// A server of the site cannot be used.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(io::Error),
 }
 
 /// A unix socket of the public side is for everybody, one of the internal side for the group.
@@ -59,70 +66,38 @@ impl App {
     /// Binds the listeners and builds everything behind them.
     pub fn new(config: &Config, site: Site) -> Result<Self, AppError> {
         let public = bind_all(&config.listen, PUBLIC_MODE)?;
-        let internal = bind_all(&config.internal, INTERNAL_MODE)?;
-        let addresses = |bound: &[Bound]| bound.iter().map(|b| b.address.clone()).collect();
-        let (listen, internal_addresses): (Vec<_>, Vec<_>) =
-            (addresses(&public), addresses(&internal));
+        let private = bind_all(&config.internal, INTERNAL_MODE)?;
+        let (listen, internal) = (addresses(&public), addresses(&private));
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_internal, internal_stopped) = watch::channel(false);
-
         let mut server = Server::new_with_opt_and_conf(None, engine_settings(config));
         server.bootstrap();
-        let mut upstream_addresses = config.upstream.servers.clone();
-        if site == Site::Supplied {
-            let hook = internal_addresses.first().cloned();
-            let demo = demo_site(hook, config, &public_stopped)?;
-            upstream_addresses = vec![demo.0];
-            server.add_service(demo.1);
-        }
-        let upstream = Arc::new(Upstream::new(&upstream_addresses)?);
+        let servers = match site {
+            Site::Configured => config.upstream.servers.clone(),
+            Site::Supplied => {
+                let (address, service) = demo_site(internal.first(), config, &public_stopped)?;
+                server.add_service(service);
+                vec![address]
+            }
+        };
+        let upstream = Arc::new(Upstream::new(&servers)?);
         let parts = Parts::new(config);
-        let ending = Ending {
-            hub: parts.hub.clone(),
-            gate: parts.gate.clone(),
-            drain: config.drain.clone(),
-            stop_public,
-            stop_internal,
-        };
 
-        let proxy =
-            http_proxy(&server.configuration, Proxy::new(parts.gate.clone(), upstream.clone()));
-        let front = Front::new(parts.gate.clone(), proxy);
-        server.add_service(Listening::new(
-            "gate",
-            front,
-            public,
-            Buffers::None,
-            public_stopped.clone(),
-        ));
-        let endpoints = parts.endpoints(config, &upstream, public_stopped);
-        let settings = internal::Settings {
-            token: config.token.clone(),
-            names: config.internal_names.clone(),
-        };
-        let page = Secret::new(format!("{:032x}", fastrand::u128(..)));
-        let internal_app =
-            Internal::new(Arc::new(ArcSwap::from_pointee(settings)), page, endpoints);
-        server.add_service(
-            Listening::new("internal", internal_app, internal, Buffers::Write, internal_stopped)
-                .threads(1),
-        );
-        let mut checks = pingora::services::background::GenBackgroundService::new(
-            "health checks".to_owned(),
-            upstream,
-        );
-        checks.threads = Some(1);
-        server.add_service(checks);
-        let mut sweeper = background_service("sweeper", Sweeper { hub: parts.hub.clone() });
-        sweeper.threads = Some(1);
-        server.add_service(sweeper);
-        Ok(Self {
-            server,
-            ending,
-            listen,
-            internal: internal_addresses,
-            upstream: upstream_addresses,
-        })
+        let proxy = Proxy::new(parts.gate.clone(), upstream.clone());
+        let front = Front::new(parts.gate.clone(), http_proxy(&server.configuration, proxy));
+        let stopped = public_stopped.clone();
+        let gate = Listening::new("gate", front, public, Buffers::None, stopped);
+        server.add_service(gate.tell_runtime(parts.crowd.clone()));
+        let internal_app = parts.internal(config, &upstream, public_stopped)?;
+        let private =
+            Listening::new("internal", internal_app, private, Buffers::Write, internal_stopped);
+        server.add_service(private.threads(1));
+        server.add_service(background("health checks", upstream));
+        server.add_service(background("sweeper", Arc::new(Sweeper { hub: parts.hub.clone() })));
+
+        let Parts { hub, gate, .. } = parts;
+        let ending = Ending { hub, gate, drain: config.drain.clone(), stop_public, stop_internal };
+        Ok(Self { server, ending, listen, internal, upstream: servers })
     }
 
     /// Serves until a signal ends it; every held poll has been answered by then, or
@@ -130,6 +105,20 @@ impl App {
     pub fn run(self) {
         self.server.run(RunArgs { shutdown_signal: Box::new(self.ending) });
     }
+}
+
+fn addresses(bound: &[Bound]) -> Vec<Address> {
+    bound.iter().map(|bound| bound.address.clone()).collect()
+}
+
+/// A background service on a thread of its own.
+fn background<T: BackgroundService + Send + Sync + 'static>(
+    name: &str,
+    task: Arc<T>,
+) -> GenBackgroundService<T> {
+    let mut service = GenBackgroundService::new(name.to_owned(), task);
+    service.threads = Some(1);
+    service
 }
 
 fn bind_all(addresses: &[Address], mode: u32) -> Result<Vec<Bound>, AppError> {
@@ -154,14 +143,14 @@ fn engine_settings(config: &Config) -> ServerConf {
 
 /// The demo site on a port of its own, and where that is.
 fn demo_site(
-    hook: Option<Address>,
+    hook: Option<&Address>,
     config: &Config,
     stopped: &ShutdownWatch,
 ) -> Result<(Address, impl pingora::services::Service + use<>), AppError> {
     let any = Address::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
     let bound = bind_all(std::slice::from_ref(&any), PUBLIC_MODE)?;
     let address = bound.first().map_or_else(|| any.clone(), |bound| bound.address.clone());
-    let site = DemoSite::new(hook.unwrap_or(any), config.token.clone());
+    let site = DemoSite::new(demo_publish(hook.cloned().unwrap_or(any), config.token.clone()));
     let app = pingora::apps::http_app::HttpServer::new_app(site);
     Ok((
         address,
@@ -169,11 +158,30 @@ fn demo_site(
     ))
 }
 
+/// How the demo site publishes: through the hook, as any site does.
+fn demo_publish(hook: Address, token: Secret) -> demo::Publish {
+    Box::new(move |json| {
+        let (hook, token) = (hook.clone(), token.clone());
+        Box::pin(async move {
+            let content_type = Some("application/json");
+            let target = "/publish";
+            let call = Call { method: "POST", target, content_type, body: json.into() };
+            match client::call(&hook, &token, call).await {
+                Ok((200, _)) => Ok(()),
+                Ok((status, body)) => Err(format!("{status} {}", String::from_utf8_lossy(&body))),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    })
+}
+
 /// What the listeners have in common.
 struct Parts {
     hub: Hub,
     publisher: Publisher,
     gate: Gate,
+    /// The runtime of the held polls, once it runs.
+    crowd: Arc<OnceLock<Handle>>,
 }
 
 impl Parts {
@@ -181,28 +189,35 @@ impl Parts {
         let hub = Hub::new(config.hub.clone(), fastrand::u64(..));
         let limits = publish::Settings { max_message: config.max_message };
         let limits = Arc::new(ArcSwap::from_pointee(limits));
-        let publisher = Publisher::new(hub.clone(), Arc::new(system_time), limits);
+        let crowd = Arc::default();
+        let publisher =
+            Publisher::new(hub.clone(), Arc::new(system_time), limits, Arc::clone(&crowd));
         let settings = Arc::new(ArcSwap::from_pointee(gate_settings(config)));
         let gate = Gate::new(settings, hub.clone(), system_time, browser_publish(&publisher));
-        Self { hub, publisher, gate }
+        Self { hub, publisher, gate, crowd }
     }
 
-    fn endpoints(
+    /// The app of the internal listener: the hook, and the gate about itself.
+    fn internal(
         &self,
         config: &Config,
         upstream: &Arc<Upstream>,
         stopping: ShutdownWatch,
-    ) -> Vec<Arc<dyn crate::web::Endpoint>> {
+    ) -> Result<Internal, AppError> {
         let hook = Hook::new(self.publisher.clone(), self.history());
+        let printed = config.to_toml();
         let admin = Admin::new(Sources {
             unready: unready(upstream.clone(), stopping),
             figures: self.figures(),
-            config: {
-                let printed = config.to_toml();
-                Box::new(move || printed.clone())
-            },
+            config: Box::new(move || printed.clone()),
         });
-        vec![Arc::new(hook), Arc::new(admin)]
+        let settings = internal::Settings {
+            token: config.token.clone(),
+            names: config.internal_names.clone(),
+        };
+        let page = Secret::random().map_err(AppError::Random)?;
+        let endpoints: Vec<Arc<dyn Endpoint>> = vec![Arc::new(hook), Arc::new(admin)];
+        Ok(Internal::new(Arc::new(ArcSwap::from_pointee(settings)), page, endpoints))
     }
 
     /// A channel's history, as the native dialect answers.
@@ -293,91 +308,6 @@ impl BackgroundService for Sweeper {
                 _ = ticks.tick() => self.hub.sweep(system_time()),
                 _ = shutdown.changed() => return,
             }
-        }
-    }
-}
-
-/// Ends the gate: the public listeners close, every held poll is answered, requests under way
-/// finish; only then the internal listeners close too.
-struct Ending {
-    hub: Hub,
-    gate: Gate,
-    drain: crate::config::Drain,
-    stop_public: watch::Sender<bool>,
-    stop_internal: watch::Sender<bool>,
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Ending {
-    async fn recv(&self) -> ShutdownSignal {
-        wait_for_signal().await;
-        tokio::spawn(async {
-            wait_for_signal().await;
-            tracing::warn!("second signal: ending now, polls are dropped");
-            std::process::exit(1);
-        });
-        self.drain().await;
-        // Nothing is left to wait for.
-        ShutdownSignal::FastShutdown
-    }
-}
-
-impl Ending {
-    async fn drain(&self) {
-        tracing::info!(held = self.hub.held(), "draining");
-        let deadline = Instant::now() + self.drain.timeout;
-        // A send fails only where nobody listens any more, which is what it is for.
-        let _ = self.stop_public.send(true);
-        self.release(self.hub.drain()).await;
-        while (self.hub.held() > 0 || self.gate.under_way() > 0) && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let _ = self.stop_internal.send(true);
-        tracing::info!(
-            held = self.hub.held(),
-            under_way = self.gate.under_way(),
-            answered = self.gate.counters().drains.load(Ordering::Relaxed),
-            "drained"
-        );
-    }
-
-    /// Rings the held polls evenly over `drain.spread`, so that their clients do not come back
-    /// as one herd.
-    async fn release(&self, mut wakes: Vec<crate::hub::Wake>) {
-        const STEP: Duration = Duration::from_millis(20);
-        let polls: usize = wakes.iter_mut().map(crate::hub::Wake::claim).sum();
-        let steps = (self.drain.spread.as_millis() / STEP.as_millis()).max(1) as usize;
-        let batch = polls.div_ceil(steps).max(1);
-        let mut room = batch;
-        for mut wake in wakes {
-            while !wake.is_empty() {
-                let ringing = wake.len().min(room);
-                wake.ring(ringing);
-                room -= ringing;
-                if room == 0 {
-                    tokio::time::sleep(STEP).await;
-                    room = batch;
-                }
-            }
-        }
-    }
-}
-
-/// Waits for SIGTERM or SIGINT. SIGHUP, which would end the process by default, is ignored.
-async fn wait_for_signal() {
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    ) else {
-        tracing::error!("cannot listen for signals");
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
-            _ = hup.recv() => tracing::warn!("SIGHUP is ignored: this version cannot reload"),
         }
     }
 }

@@ -17,14 +17,17 @@
 //! Locks are taken in the order shard, then channel, and never two of a kind.
 
 mod bell;
+mod report;
 mod table;
+mod upkeep;
 mod waiter;
 
+pub use report::Info;
 pub use waiter::{Waiter, Wake};
 
 use crate::channel::{
-    Accepted, ChannelName, Cursor, Epoch, Found, History, Limits, Message, Pattern, Payload,
-    Position, Stamp, Take, Tick, Time,
+    Accepted, ChannelName, Cursor, Epoch, Found, History, Limits, Message, Pattern, Payload, Take,
+    Tick, Time,
 };
 use bell::Bell;
 use parking_lot::{Mutex, RwLock};
@@ -106,27 +109,6 @@ pub struct Published {
     pub tick: Tick,
     /// The held polls that it releases, to be rung.
     pub wake: Wake,
-}
-
-/// What is known of one channel.
-#[derive(Debug, Clone)]
-pub struct Info {
-    /// Its name.
-    pub channel: ChannelName,
-    /// Polls held on it.
-    pub held: usize,
-    /// Messages kept.
-    pub kept: usize,
-    /// Bytes of the messages kept.
-    pub bytes: u64,
-    /// The current life of its history.
-    pub epoch: Epoch,
-    /// The unit of its stamps.
-    pub tick: Tick,
-    /// The newest message ever: its position and stamp.
-    pub newest: Option<(Position, Stamp)>,
-    /// The oldest message kept.
-    pub oldest: Option<(Position, Stamp)>,
 }
 
 /// A cheap handle to the channel table.
@@ -307,45 +289,6 @@ impl Hub {
         Some(self.bury(&channel))
     }
 
-    /// What is known of a channel; `None` if there is no such channel.
-    pub fn info(&self, name: &ChannelName, now: Time) -> Option<Info> {
-        let now = self.time(now);
-        let channel = self.shared.table.peek(name)?;
-        Some(self.describe(&channel, now))
-    }
-
-    /// What is known of at most `most` channels in the order of their names, after the name
-    /// `after`; and whether there are more.
-    pub fn list(&self, after: Option<&str>, most: usize, now: Time) -> (Vec<Info>, bool) {
-        let now = self.time(now);
-        let (channels, more) = self.shared.table.page(after, most);
-        (channels.iter().map(|channel| self.describe(channel, now)).collect(), more)
-    }
-
-    fn describe(&self, channel: &Channel, now: Time) -> Info {
-        self.with_trimmed(&mut channel.state.lock(), now, |state| Info {
-            channel: channel.name.clone(),
-            held: state.waiters.len(),
-            kept: state.history.len(),
-            bytes: state.history.bytes(),
-            epoch: state.history.position().epoch,
-            tick: state.limits.tick,
-            newest: state.history.newest_stamp().map(|stamp| (state.history.position(), stamp)),
-            oldest: state.history.oldest().map(|message| (message.position, message.stamp)),
-        })
-    }
-
-    /// What a channel's history has for a cursor, without creating or holding anything.
-    pub fn read(&self, subscription: &Subscription, take: Take, now: Time) -> Option<Heard> {
-        let now = self.time(now);
-        let channel = self.shared.table.peek(&subscription.channel)?;
-        self.with_trimmed(&mut channel.state.lock(), now, |state| {
-            let tick = state.limits.tick;
-            let found = state.history.since(subscription.cursor, take, tick, now);
-            Some(Heard { channel: subscription.channel.clone(), tick, found })
-        })
-    }
-
     /// The unit of a channel's stamps, whether or not the channel exists.
     pub fn tick(&self, name: &ChannelName) -> Tick {
         self.shared.settings.read().limits_for(name).tick
@@ -388,141 +331,5 @@ impl Hub {
     /// The memory all kept messages take, in bytes.
     pub fn cost(&self) -> u64 {
         self.shared.cost.load(Ordering::Relaxed)
-    }
-
-    /// Takes on new settings; existing channels are trimmed to them.
-    pub fn reconfigure(&self, settings: Settings, now: Time) {
-        let now = self.time(now);
-        *self.shared.settings.write() = settings;
-        self.for_each_channel(|channel| {
-            let limits = self.shared.settings.read().limits_for(&channel.name).clone();
-            let mut state = channel.state.lock();
-            state.limits = limits;
-            self.with_trimmed(&mut state, now, |_| ());
-        });
-        while self.channels() > self.shared.settings.read().channels && self.evict_one() {}
-        self.reclaim(now);
-    }
-
-    /// Drops what has grown too old. To be called every now and then: a channel that nobody uses
-    /// would otherwise keep its messages for ever.
-    pub fn sweep(&self, now: Time) {
-        let now = self.time(now);
-        self.for_each_channel(|channel| self.with_trimmed(&mut channel.state.lock(), now, |_| ()));
-    }
-
-    fn for_each_channel(&self, mut visit: impl FnMut(&Channel)) {
-        for shard in 0..Table::SHARDS {
-            self.shared.table.shard(shard).iter().for_each(|channel| visit(channel));
-        }
-    }
-
-    /// Runs `work` on a channel, which is created where it does not exist, with an up-to-date
-    /// history and under its lock.
-    fn with_state<T>(
-        &self,
-        name: &ChannelName,
-        now: Time,
-        work: impl FnOnce(&Arc<Channel>, &mut State) -> T,
-    ) -> Result<T, Full> {
-        loop {
-            let channel = self.open(name, now)?;
-            let mut state = channel.state.lock();
-            if !state.forgotten {
-                return Ok(self.with_trimmed(&mut state, now, |state| work(&channel, state)));
-            }
-        }
-    }
-
-    /// Runs `work` on a trimmed history and books what that changed in the memory of all.
-    fn with_trimmed<T>(
-        &self,
-        state: &mut State,
-        now: Time,
-        work: impl FnOnce(&mut State) -> T,
-    ) -> T {
-        if state.forgotten {
-            // Its accounts are settled by `bury`.
-            return work(state);
-        }
-        let before = state.history.cost();
-        state.history.trim(&state.limits, now);
-        let result = work(state);
-        // Wrapping addition of the difference is a subtraction where the history shrank.
-        let change = state.history.cost().wrapping_sub(before);
-        if change != 0 {
-            self.shared.cost.fetch_add(change, Ordering::Relaxed);
-        }
-        result
-    }
-
-    /// The channel of that name, created where it does not exist.
-    fn open(&self, name: &ChannelName, now: Time) -> Result<Arc<Channel>, Full> {
-        if let Some(channel) = self.shared.table.touch(name, now) {
-            return Ok(channel);
-        }
-        let (limits, most) = {
-            let settings = self.shared.settings.read();
-            (settings.limits_for(name).clone(), settings.channels)
-        };
-        while self.channels() >= most {
-            if !self.evict_one() {
-                return Err(Full);
-            }
-        }
-        let epoch = Epoch::from_random(self.shared.random.lock().u64(..));
-        let state = State {
-            history: History::new(epoch, self.floor()),
-            limits,
-            waiters: Slab::new(),
-            round: 0,
-            forgotten: false,
-        };
-        Ok(self.shared.table.insert(name, state, now))
-    }
-
-    /// Evicts the least recently used quiet channel.
-    fn evict_one(&self) -> bool {
-        let Some(channel) = self.shared.table.remove_oldest_quiet() else { return false };
-        drop(self.bury(&channel));
-        true
-    }
-
-    /// Settles the accounts of a channel that has left the table.
-    fn bury(&self, channel: &Channel) -> Wake {
-        let mut state = channel.state.lock();
-        state.forgotten = true;
-        let newest = state.history.newest_stamp().unwrap_or_default();
-        self.shared.floor.fetch_max(newest.0, Ordering::Relaxed);
-        self.shared.cost.fetch_sub(state.history.cost(), Ordering::Relaxed);
-        state.history.clear();
-        state.take_waiters()
-    }
-
-    /// Brings the memory of all messages below its bound: quiet channels go, the least recently
-    /// used first; then the histories of those that polls are held on.
-    fn reclaim(&self, now: Time) {
-        let total = self.shared.settings.read().total;
-        while self.cost() > total && self.evict_one() {}
-        while self.cost() > total {
-            let Some(channel) =
-                self.shared.table.oldest_with(|c| !c.state.lock().history.is_empty())
-            else {
-                return;
-            };
-            let mut state = channel.state.lock();
-            if !state.forgotten {
-                self.with_trimmed(&mut state, now, |state| state.history.clear());
-            }
-        }
-    }
-
-    fn floor(&self) -> Stamp {
-        Stamp(self.shared.floor.load(Ordering::Relaxed))
-    }
-
-    /// The table's time: `now`, or the latest time seen where the clock has stepped back.
-    fn time(&self, now: Time) -> Time {
-        Time(self.shared.latest.fetch_max(now.0, Ordering::Relaxed).max(now.0))
     }
 }

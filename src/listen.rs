@@ -15,8 +15,9 @@ use std::io;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// Connections that wait to be accepted, at the most; the system may allow fewer.
 const BACKLOG: i32 = 65_535;
@@ -26,6 +27,8 @@ pub struct Bound {
     /// The address with the port that the system chose, where it was 0.
     pub address: Address,
     socket: Socket,
+    /// The mode of a unix socket's file.
+    mode: u32,
 }
 
 impl Bound {
@@ -35,7 +38,7 @@ impl Bound {
         match address {
             Address::Unix(path) => {
                 let socket = bind_unix(path, mode)?;
-                Ok(Self { address: address.clone(), socket })
+                Ok(Self { address: address.clone(), socket, mode })
             }
             Address::Tcp { .. } => {
                 let not_found = || io::Error::new(io::ErrorKind::NotFound, "no such host");
@@ -45,7 +48,7 @@ impl Bound {
                 socket.bind(&found.into())?;
                 socket.listen(BACKLOG)?;
                 let bound = socket.local_addr()?.as_socket().unwrap_or(found);
-                Ok(Self { address: Address::tcp(bound), socket })
+                Ok(Self { address: Address::tcp(bound), socket, mode })
             }
         }
     }
@@ -71,6 +74,7 @@ pub struct Listening<A> {
     inner: ListeningService<A>,
     sockets: Vec<(String, RawFd)>,
     shutdown: ShutdownWatch,
+    runtime: Arc<OnceLock<Handle>>,
 }
 
 impl<A> Listening<A> {
@@ -84,14 +88,16 @@ impl<A> Listening<A> {
     ) -> Self {
         let mut inner = ListeningService::new(name.to_owned(), app);
         let mut sockets = Vec::new();
-        for Bound { address, socket } in bound {
+        for Bound { address, socket, mode } in bound {
             if let Err(error) = socket.set_nonblocking(true) {
                 tracing::error!(%address, %error, "cannot listen without blocking");
             }
             let (key, config) = match &address {
                 Address::Unix(path) => {
                     let path = path.display().to_string();
-                    (path.clone(), ListenerConfig::uds(path))
+                    // The engine sets the mode once more, and its own would be for everybody.
+                    let mode = fs::Permissions::from_mode(mode);
+                    (path.clone(), ListenerConfig::uds(path).permissions(mode))
                 }
                 Address::Tcp { .. } => {
                     let key = address.to_string();
@@ -101,7 +107,13 @@ impl<A> Listening<A> {
             inner.add_listener(config.l4_buffer(buffers.into()));
             sockets.push((key, socket.into_raw_fd()));
         }
-        Self { inner, sockets, shutdown }
+        Self { inner, sockets, shutdown, runtime: Arc::default() }
+    }
+
+    /// Tells `runtime` where the connections are served, once they are.
+    pub fn tell_runtime(mut self, runtime: Arc<OnceLock<Handle>>) -> Self {
+        self.runtime = runtime;
+        self
     }
 
     /// Serves with that many threads instead of the general number.
@@ -152,6 +164,8 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Listening<A> {
         _shutdown: ShutdownWatch,
         listeners_per_fd: usize,
     ) {
+        // A service starts once.
+        let _ = self.runtime.set(Handle::current());
         let mut fds = Fds::new();
         for (address, fd) in self.sockets.drain(..) {
             fds.add(address, fd);

@@ -38,7 +38,11 @@ pub fn init(settings: &Settings) {
     // The proxy engine tells of every start and stop of its parts; that is for debugging.
     let usual = settings.level.min(LevelFilter::WARN);
     let engine = if settings.level > LevelFilter::INFO { settings.level } else { usual };
-    let filter = Targets::new().with_default(engine).with_target("pollgate", settings.level);
+    let filter = Targets::new()
+        .with_default(engine)
+        // Says the same as `gate::upstream` does, with all of a connection's options.
+        .with_target("pingora_load_balancing", usual.min(LevelFilter::ERROR))
+        .with_target("pollgate", settings.level);
     let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(std::io::stderr);
     let result = match settings.format {

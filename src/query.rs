@@ -11,42 +11,60 @@ use std::borrow::Cow;
 
 /// Decoded parameters in the order in which they stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Query {
-    pairs: Vec<Parameter>,
+pub struct Query<'a> {
+    pairs: Vec<Parameter<'a>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Parameter {
-    name: String,
+struct Parameter<'a> {
+    name: Cow<'a, str>,
     /// `None` for `a=1`, `Some("")` for `a[]=1`, `Some("b")` for `a[b]=1`.
-    key: Option<String>,
+    key: Option<Cow<'a, str>>,
     /// Another bracket follows: the value is an array inside the entry.
     deeper: bool,
-    value: Vec<u8>,
+    value: Cow<'a, [u8]>,
 }
 
-impl Query {
+impl<'a> Query<'a> {
     /// Reads what stands behind the `?` of a target, or an urlencoded form.
-    pub fn parse(text: &str) -> Self {
+    pub fn parse(text: &'a str) -> Self {
         let mut query = Self::default();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            query.push(&decode(name), decode(value).into_owned());
+            query.push(decode(name), decode(value));
         }
         query
     }
 
     /// Adds a parameter whose name and value are decoded already, as a multipart form has them.
-    pub fn push(&mut self, name: &[u8], value: Vec<u8>) {
-        let name = name.split(|b| *b == 0).next().unwrap_or_default();
-        let name = String::from_utf8_lossy(name);
-        let name = name.trim_start_matches(' ');
+    pub fn push(&mut self, name: Cow<'a, [u8]>, value: Cow<'a, [u8]>) {
+        let name = match name {
+            Cow::Borrowed(name) => String::from_utf8_lossy(name),
+            Cow::Owned(name) => Cow::Owned(String::from_utf8_lossy(&name).into_owned()),
+        };
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        if !name.is_empty() && name.bytes().all(plain) {
+            self.pairs.push(Parameter { name, key: None, deeper: false, value });
+            return;
+        }
+        let name = name.split('\0').next().unwrap_or_default().trim_start_matches(' ');
         if name.is_empty() || name.starts_with('[') && !name.contains(']') {
             return;
         }
         let (stem, key, deeper) = split_name(name);
-        let name = stem.replace(['.', ' '], "_");
-        self.pairs.push(Parameter { name, key, deeper, value });
+        let name = Cow::Owned(stem.replace(['.', ' '], "_"));
+        self.pairs.push(Parameter { name, key: key.map(Cow::Owned), deeper, value });
+    }
+
+    /// The same, with nothing borrowed.
+    pub fn into_owned(self) -> Query<'static> {
+        let owned = |pair: Parameter<'a>| Parameter {
+            name: Cow::Owned(pair.name.into_owned()),
+            key: pair.key.map(|key| Cow::Owned(key.into_owned())),
+            deeper: pair.deeper,
+            value: Cow::Owned(pair.value.into_owned()),
+        };
+        Query { pairs: self.pairs.into_iter().map(owned).collect() }
     }
 
     /// The value of the scalar parameter `name`, as bytes.
@@ -85,7 +103,7 @@ impl Query {
                 next = 0;
                 continue;
             };
-            let key = if key.is_empty() { next.to_string() } else { key.clone() };
+            let key = if key.is_empty() { next.to_string() } else { key.to_string() };
             if let Some(number) = array_index(&key) {
                 next = next.max(number.saturating_add(1));
             }

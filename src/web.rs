@@ -91,7 +91,7 @@ pub struct Reply {
     /// The value of `Content-Type`; empty = none is sent.
     pub content_type: Cow<'static, str>,
     /// Further headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// The body.
     pub body: Bytes,
 }
@@ -122,7 +122,7 @@ impl Reply {
     }
 
     /// The reply with one more header.
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name, value.into()));
         self
     }

@@ -71,7 +71,7 @@ impl Gate {
 fn app(hub: &Hub, token: &str) -> Internal {
     let settings = publish::Settings { max_message: MAX_MESSAGE };
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let publisher = Publisher::new(hub.clone(), Arc::new(system_time), settings);
+    let publisher = Publisher::new(hub.clone(), Arc::new(system_time), settings, Arc::default());
     let reader = hub.clone();
     let history = move |channel: &ChannelName, _cursor: Option<&str>| {
         let subscription = Subscription { channel: channel.clone(), cursor: Cursor::Oldest };

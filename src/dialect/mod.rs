@@ -25,9 +25,9 @@ pub struct Request<'a> {
     /// What the `*` of the rule's path stands for, as it stands in the target (still escaped).
     pub rest: Option<&'a str>,
     /// The parameters behind the `?`.
-    pub query: &'a Query,
+    pub query: &'a Query<'a>,
     /// The parameters of a form in the body, where the request is a POST with one.
-    pub form: Option<&'a Query>,
+    pub form: Option<&'a Query<'a>>,
     /// The headers.
     pub headers: &'a dyn Headers,
 }

@@ -6,6 +6,7 @@
 
 use crate::channel::{ChannelName, Cursor, Position};
 use crate::hub::Answer;
+use smallvec::SmallVec;
 use std::fmt::Write;
 
 /// What a cursor says, before it is known which channels are asked for.
@@ -13,7 +14,7 @@ use std::fmt::Write;
 pub(super) enum Decoded {
     Now,
     Oldest,
-    Positions(Vec<(Option<u32>, Position)>),
+    Positions(SmallVec<[(Option<u32>, Position); 1]>),
     Undecodable,
 }
 

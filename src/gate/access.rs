@@ -37,15 +37,20 @@ pub fn log(line: &Line<'_>, mask: &[String]) {
     let client = client.as_deref().unwrap_or("unix");
     let (method, status, bytes) = (line.method, line.status, line.bytes);
     let target = masked(line.target, mask);
-    let took_ms = line.took.as_secs_f64() * 1e3;
+    let took_ms = milliseconds(line.took);
     match line.held {
         Some((held, cause)) => {
-            let held_ms = held.as_secs_f64() * 1e3;
+            let held_ms = milliseconds(held);
             let cause = cause.word();
             tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms, held_ms, cause);
         }
         None => tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms),
     }
+}
+
+/// To the microsecond.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// `target` with `***` in place of the masked parameters' values.

@@ -1,6 +1,7 @@
 //! Forms in the bodies of POST polls.
 
 use crate::query::Query;
+use std::borrow::Cow;
 
 /// The longest form that is looked into, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -25,20 +26,21 @@ impl Encoding {
     }
 
     /// Reads a whole form; `None` if it is torn. Files in it count as parameters too.
-    pub async fn parse(&self, body: &[u8]) -> Option<Query> {
+    pub async fn parse(&self, body: &[u8]) -> Option<Query<'static>> {
         match self {
-            Self::Urlencoded => Some(Query::parse(&String::from_utf8_lossy(body))),
+            Self::Urlencoded => Some(Query::parse(&String::from_utf8_lossy(body)).into_owned()),
             Self::Multipart(boundary) => multipart(body, boundary).await,
         }
     }
 }
 
-async fn multipart(body: &[u8], boundary: &str) -> Option<Query> {
+async fn multipart(body: &[u8], boundary: &str) -> Option<Query<'static>> {
     let mut form = multer::Multipart::with_reader(body, boundary);
     let mut query = Query::default();
     while let Some(field) = form.next_field().await.ok()? {
         let Some(name) = field.name().map(str::to_owned) else { continue };
-        query.push(name.as_bytes(), field.bytes().await.ok()?.to_vec());
+        let value = field.bytes().await.ok()?.to_vec();
+        query.push(Cow::Owned(name.into_bytes()), Cow::Owned(value));
     }
     Some(query)
 }

@@ -1,12 +1,12 @@
 //! Holding a poll: until its channel has news, its time is up, its client is gone, or the gate
 //! is to end.
 
+use super::timer::Timer;
 use crate::channel::Time;
 use crate::hub::{Answer, Waiter};
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
 
 /// `[hold]`
 #[derive(Debug, Clone, PartialEq)]
@@ -70,24 +70,15 @@ impl Cause {
     }
 }
 
-/// Holds a poll for at most `duration`. `gone` ends when the client does.
+/// Holds a poll until `timer` expires, at the longest. `gone` ends when the client does.
 ///
-/// Dropping the future ends the hold and leaves nothing behind.
+/// Dropping the future ends nothing; dropping the waiter ends the hold and leaves nothing behind.
 pub async fn hold(
-    mut waiter: Waiter,
-    duration: Option<Duration>,
-    clock: impl Fn() -> Time,
-    gone: impl Future<Output = ()>,
+    waiter: &mut Waiter,
+    timer: &mut Timer,
+    clock: fn() -> Time,
+    mut gone: Pin<&mut impl Future<Output = ()>>,
 ) -> (Cause, Option<Answer>) {
-    let mut gone = pin!(gone);
-    // A duration that reaches beyond the clock's end is as good as none.
-    let deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
-    let mut expired = pin!(async {
-        match deadline {
-            Some(deadline) => sleep_until(deadline).await,
-            None => std::future::pending().await,
-        }
-    });
     loop {
         tokio::select! {
             biased;
@@ -100,7 +91,7 @@ pub async fn hold(
                 }
             }
             () = &mut gone => return (Cause::Gone, None),
-            () = &mut expired => {
+            () = poll_fn(|context| timer.poll_expired(context)) => {
                 let answer = waiter.finish(clock());
                 let news = answer.iter().any(|heard| heard.found.news);
                 let cause = if news { Cause::of(&answer) } else { Cause::Timeout };

@@ -12,7 +12,10 @@ pub mod hold;
 pub mod proxy;
 pub mod route;
 mod session;
+mod timer;
 pub mod upstream;
+
+pub use timer::Timer;
 
 use crate::channel::{ChannelName, Time};
 use crate::dialect::{self, Dialect, Parsed, Poll};
@@ -26,6 +29,7 @@ use ipnet::IpNet;
 use route::{Match, Routes, Rule};
 use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -128,9 +132,9 @@ pub struct Incoming<'a> {
     /// The path as it came, escaped.
     pub path: &'a str,
     /// The parameters behind the `?`.
-    pub query: &'a Query,
+    pub query: &'a Query<'a>,
     /// The parameters of a form in the body, where one was read.
-    pub form: Option<&'a Query>,
+    pub form: Option<&'a Query<'a>>,
     /// The headers.
     pub headers: &'a dyn Headers,
     /// The client's address.
@@ -155,7 +159,8 @@ pub struct Held {
     duration: Option<Duration>,
     callback: Option<Box<str>>,
     origin: Option<Box<str>>,
-    permit: Permit,
+    began: Instant,
+    _permit: Permit,
 }
 
 /// How a held poll ended.
@@ -203,6 +208,11 @@ impl Gate {
     /// How many requests are under way.
     pub fn under_way(&self) -> usize {
         self.shared.counters.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether the gate is to end, so that no connection is to be kept.
+    pub fn is_draining(&self) -> bool {
+        self.shared.hub.is_draining()
     }
 
     /// Says what is to become of a request. A poll that is to be held is registered by now.
@@ -260,7 +270,8 @@ impl Gate {
             (Ok(Polled::Waiting(waiter)), Ok(Some(permit))) => {
                 let duration = settings.hold.duration(rule.timeout, poll.timeout);
                 let (gate, rule, callback) = (self.clone(), rule.clone(), poll.callback);
-                let held = Held { gate, rule, waiter, duration, callback, origin, permit };
+                let (began, _permit) = (Instant::now(), permit);
+                let held = Held { gate, rule, waiter, duration, callback, origin, began, _permit };
                 Decision::Hold(Box::new(held))
             }
             (Ok(Polled::Answer(answer)), Err((status, error)))
@@ -276,7 +287,7 @@ impl Gate {
                 Decision::Reply(finished(reply, rule, origin.as_deref()), Some(cause))
             }
             // A waiter is only made where a permit was given; the poll ends as it began.
-            (Ok(Polled::Waiting(waiter)), _) => {
+            (Ok(Polled::Waiting(mut waiter)), _) => {
                 let answer = waiter.finish(now);
                 let reply = rule.dialect.render(&answer, poll.callback.as_deref());
                 Decision::Reply(finished(reply, rule, origin.as_deref()), Some(Cause::Timeout))
@@ -323,31 +334,36 @@ impl Gate {
         let published = match ChannelName::new(channel) {
             Err(error) => {
                 let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
-                return Decision::Reply(reply, None);
+                return Decision::Reply(unstored(reply), None);
             }
             Ok(name) => (self.shared.browser_publish)(name),
         };
         // What PHP's touch() would have said.
         let (status, word) = if published { (200, "true") } else { (503, "false") };
         let reply = Reply::new(status, dialect::PHP_CONTENT_TYPE, word);
-        Decision::Reply(reply.with("X-Content-Type-Options", "nosniff"), None)
+        Decision::Reply(unstored(reply.with("X-Content-Type-Options", "nosniff")), None)
     }
 }
 
 impl Held {
-    /// Holds the poll until it is to be answered or `gone` ends. Dropping the future ends the
-    /// hold.
-    pub async fn wait(self, gone: impl Future<Output = ()>) -> Ended {
-        let began = Instant::now();
-        let Held { gate, rule, waiter, duration, callback, origin, permit } = self;
-        let (cause, answer) = hold::hold(waiter, duration, gate.shared.clock, gone).await;
-        drop(permit);
-        gate.shared.counters.count(cause, answer.as_ref());
+    /// Holds the poll until it is to be answered or `gone` ends. Dropping it ends the hold.
+    ///
+    /// Everything stays in the box meanwhile: the future of a held poll is what a held poll
+    /// costs.
+    pub async fn wait(
+        mut self: Box<Self>,
+        timer: &mut Timer,
+        gone: Pin<&mut impl Future<Output = ()>>,
+    ) -> Ended {
+        let clock = self.gate.shared.clock;
+        timer.set(self.duration);
+        let (cause, answer) = hold::hold(&mut self.waiter, timer, clock, gone).await;
+        self.gate.shared.counters.count(cause, answer.as_ref());
         let reply = answer.map(|answer| {
-            let reply = rule.dialect.render(&answer, callback.as_deref());
-            finished(reply, &rule, origin.as_deref())
+            let reply = self.rule.dialect.render(&answer, self.callback.as_deref());
+            finished(reply, &self.rule, self.origin.as_deref())
         });
-        Ended { cause, held: began.elapsed(), reply }
+        Ended { cause, held: self.began.elapsed(), reply }
     }
 }
 
@@ -363,13 +379,18 @@ fn refusal(rule: &Rule, status: u16, error: &str, hint: &str) -> Reply {
 
 fn wrong_method(method: &str, rule: &Rule) -> Reply {
     let error = format!("a poll is no {method} request");
-    Reply::error(405, error, "use GET; to publish, use the internal listener")
-        .with("Allow", rule.allow())
+    let reply = Reply::error(405, error, "use GET; to publish, use the internal listener");
+    unstored(reply.with("Allow", rule.allow()))
+}
+
+/// The headers that keep everybody between here and the client from keeping an answer.
+fn unstored(reply: Reply) -> Reply {
+    reply.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no")
 }
 
 /// The headers that every answer to a poll bears.
 fn finished(reply: Reply, rule: &Rule, origin: Option<&str>) -> Reply {
-    let reply = reply.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no");
+    let reply = unstored(reply);
     if rule.origins.is_empty() {
         return reply;
     }
@@ -379,7 +400,7 @@ fn finished(reply: Reply, rule: &Rule, origin: Option<&str>) -> Reply {
         // Any page may read it, but none of them as the user.
         Some("*") => reply.with("Access-Control-Allow-Origin", "*"),
         Some(origin) => reply
-            .with("Access-Control-Allow-Origin", origin)
+            .with("Access-Control-Allow-Origin", origin.to_owned())
             .with("Access-Control-Allow-Credentials", "true"),
     }
 }

@@ -67,7 +67,7 @@ impl Proxy {
                 session::write(session.as_mut(), reply).await?;
             }
             Decision::Hold(held) => {
-                let ended = session::hold(session.as_mut(), *held).await?;
+                let ended = session::hold(session.as_mut(), held).await?;
                 context.held = Some((ended.held, ended.cause));
             }
         }
@@ -77,7 +77,7 @@ impl Proxy {
 
 /// The form of a POST that may be a poll. The body stays there for the site: pingora repeats
 /// what was read from its retry buffer, which is just large enough.
-async fn read_form(session: &mut Session, settings: &Settings) -> Result<Option<Query>> {
+async fn read_form(session: &mut Session, settings: &Settings) -> Result<Option<Query<'static>>> {
     let head = session.req_header();
     if head.method != http::Method::POST || !settings.routes.may_take_form(head.uri.path()) {
         return Ok(None);
@@ -119,9 +119,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        // Without this, a kept-alive connection may idle for ever.
-        let idle = context.settings.idle_timeout.map_or(0, |idle| idle.as_secs().max(1));
-        session.set_keepalive(Some(idle));
+        if self.gate.is_draining() {
+            session.set_keepalive(None);
+        }
         session.as_mut().set_write_timeout(context.settings.write_timeout);
         let head = session.req_header();
         let peer = session::peer_address(session.as_downstream());

@@ -144,7 +144,7 @@ impl Routes {
         query: &'a Query,
         form: Option<&'a Query>,
     ) -> impl Iterator<Item = Match<'a>> {
-        let decoded = decode(path).into_owned();
+        let decoded = decode(path);
         self.rules.iter().filter(move |rule| rule.path.matches(&decoded)).filter_map(move |rule| {
             let native = matches!(rule.dialect, Dialect::Native(_));
             if !rule.takes(method) {

@@ -1,7 +1,7 @@
 //! Polls on a session of pingora's, HTTP/1.x or HTTP/2.
 
 use super::hold::Cause;
-use super::{Ended, Held};
+use super::{Ended, Held, Timer};
 use crate::web::Reply;
 use bytes::Bytes;
 use pingora::Result;
@@ -9,15 +9,18 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use std::net::IpAddr;
+use std::pin::pin;
 
 /// Holds a poll and answers it; how it ended.
-pub(super) async fn hold(session: &mut ServerSession, held: Held) -> Result<Ended> {
+pub(super) async fn hold(session: &mut ServerSession, held: Box<Held>) -> Result<Ended> {
     // An unread body would be taken for the client's end.
     discard_body(session).await?;
-    let gone = async {
-        let _ = session.read_body_or_idle(true).await;
+    let mut ended = {
+        let gone = pin!(async {
+            let _ = session.read_body_or_idle(true).await;
+        });
+        held.wait(&mut Timer::default(), gone).await
     };
-    let mut ended = held.wait(gone).await;
     if matches!(ended.cause, Cause::Gone | Cause::Drain) {
         session.set_keepalive(None);
     }
@@ -62,7 +65,7 @@ fn head(reply: &Reply) -> Result<ResponseHeader> {
         head.insert_header("Content-Type", &*reply.content_type)?;
     }
     for (name, value) in &reply.headers {
-        head.append_header(*name, value)?;
+        head.append_header(*name, &**value)?;
     }
     // RFC 9110, section 8.6: none with 204.
     if reply.status != 204 {

@@ -1,7 +1,7 @@
 //! The site behind the gate: which of its servers gets a request.
 
 use crate::address::Address;
-use pingora::lb::health_check::TcpHealthCheck;
+use pingora::lb::health_check::{HealthObserve, TcpHealthCheck};
 use pingora::lb::prelude::RoundRobin;
 use pingora::lb::{Backend, Backends, LoadBalancer, discovery};
 use pingora::protocols::l4::socket::SocketAddr;
@@ -59,7 +59,9 @@ impl Upstream {
         let backends = servers.iter().map(backend).collect::<Result<BTreeSet<_>, _>>()?;
         let backends = Backends::new(discovery::Static::new(backends));
         let mut balancer = LoadBalancer::from_backends(backends);
-        balancer.set_health_check(TcpHealthCheck::new());
+        let mut check = TcpHealthCheck::new();
+        check.health_changed_callback = Some(Box::new(TellHealth));
+        balancer.set_health_check(check);
         balancer.health_check_frequency = Some(HEALTH_CHECK_EVERY);
         balancer.parallel_health_check = true;
         // A list that is known already is there at the first look.
@@ -92,6 +94,20 @@ impl Upstream {
     pub fn is_healthy(&self) -> bool {
         let backends = self.balancer.backends();
         backends.get_backend().iter().any(|backend| backends.ready(backend))
+    }
+}
+
+/// Logs when a server stops or begins to answer.
+struct TellHealth;
+
+#[async_trait::async_trait]
+impl HealthObserve for TellHealth {
+    async fn observe(&self, server: &Backend, healthy: bool) {
+        let server = &server.addr;
+        match healthy {
+            true => tracing::info!(%server, "an upstream server answers again"),
+            false => tracing::warn!(%server, "an upstream server does not answer"),
+        }
     }
 }
 

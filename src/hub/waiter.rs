@@ -1,7 +1,7 @@
 //! Held polls: their registration, and how they are woken.
 
 use super::bell::Bell;
-use super::{Answer, Channel, Hub, Subscription};
+use super::{Answer, Channel, Full, Heard, Hub, State, Subscription};
 use crate::channel::{ChannelName, Cursor, Take, Time};
 use slab::Slab;
 use smallvec::SmallVec;
@@ -30,11 +30,49 @@ pub(super) struct Seat {
 
 impl Seat {
     fn leave(&self) {
-        let mut state = self.channel.state.lock();
+        self.leave_locked(&mut self.channel.state.lock());
+    }
+
+    fn leave_locked(&self, state: &mut State) {
         // In a later round the key may be somebody else's.
         if state.round == self.round {
             state.waiters.try_remove(self.key);
         }
+    }
+
+    /// Looks into the channel for what has come after `registered`; takes a seat anew where
+    /// there is nothing.
+    fn look_again(
+        &mut self,
+        hub: &Hub,
+        bell: &Arc<Bell>,
+        registered: &Heard,
+        take: Take,
+        now: Time,
+    ) -> Result<Heard, Full> {
+        let cursor = Cursor::At(registered.found.position);
+        let channel = self.channel.clone();
+        let mut state = channel.state.lock();
+        self.leave_locked(&mut state);
+        if state.forgotten {
+            drop(state);
+            let channel = registered.channel.clone();
+            let subscription = Subscription { channel, cursor };
+            let (heard, seat) = hub.look(&subscription, take, Some(bell), now)?;
+            if let Some(seat) = seat {
+                *self = seat;
+            }
+            return Ok(heard);
+        }
+        let found = hub.with_trimmed(&mut state, now, |state| {
+            state.history.since(cursor, take, state.limits.tick, now)
+        });
+        if !found.news {
+            self.key = state.waiters.insert(bell.clone());
+            self.round = state.round;
+            return Ok(registered.clone());
+        }
+        Ok(Heard { channel: registered.channel.clone(), tick: registered.tick, found })
     }
 }
 
@@ -71,32 +109,19 @@ impl Waiter {
         poll_fn(|context| self.bell.poll_claimed(context)).await;
     }
 
-    /// What has come since the poll was registered. Without news the poll is registered anew and
+    /// What has come since the poll was registered. Without news the poll stays registered and
     /// `None` is returned: it was rung for something it had already.
     pub fn look(&mut self, now: Time) -> Option<Answer> {
         let now = self.hub.time(now);
-        self.leave();
         let mut news = false;
         let mut answer = Answer::new();
-        for registered in &self.registered {
-            let subscription = Subscription {
-                channel: registered.channel.clone(),
-                cursor: Cursor::At(registered.found.position),
-            };
+        for (registered, seat) in self.registered.iter().zip(&mut self.seats) {
             // A table without room (the channel was forgotten meanwhile) leaves the poll as it
             // is; its next one is told.
-            let Ok((heard, seat)) = self.hub.look(&subscription, self.take, Some(&self.bell), now)
-            else {
-                answer.push(registered.clone());
-                continue;
-            };
-            self.seats.extend(seat);
-            if heard.found.news {
-                news = true;
-                answer.push(heard);
-            } else {
-                answer.push(registered.clone());
-            }
+            let heard = seat.look_again(&self.hub, &self.bell, registered, self.take, now);
+            let heard = heard.unwrap_or_else(|Full| registered.clone());
+            news |= heard.found.news;
+            answer.push(heard);
         }
         news.then_some(answer)
     }
@@ -107,7 +132,7 @@ impl Waiter {
     }
 
     /// Ends the hold: what has come since it began, or the quiet answer.
-    pub fn finish(mut self, now: Time) -> Answer {
+    pub fn finish(&mut self, now: Time) -> Answer {
         self.look(now).unwrap_or_else(|| std::mem::take(&mut self.registered))
     }
 

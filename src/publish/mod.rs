@@ -18,8 +18,8 @@ pub use payload::{PayloadError, payload};
 use crate::channel::{ChannelName, Payload, Position, ShownStamp, Time};
 use crate::hub::{Full, Hub, Wake};
 use arc_swap::ArcSwap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 use tokio::runtime::Handle;
 
@@ -118,17 +118,25 @@ struct Shared {
     hub: Hub,
     clock: Clock,
     settings: Arc<ArcSwap<Settings>>,
+    crowd: Arc<OnceLock<Handle>>,
     counts: [AtomicU64; By::ALL.len()],
 }
 
 impl Publisher {
-    /// Polls rung in one go. More would starve the others of a runtime for milliseconds.
-    const BATCH: usize = 256;
+    /// Polls rung in one go: as many as fit a worker's own queue, so that what comes from
+    /// elsewhere in between waits behind one batch and not behind the whole crowd.
+    const BATCH: usize = 128;
 
-    /// A publisher into `hub`.
-    pub fn new(hub: Hub, clock: Clock, settings: Arc<ArcSwap<Settings>>) -> Self {
+    /// A publisher into `hub`. `crowd` is the runtime that the held polls are on, as soon as
+    /// there is one: a large wake is rung there, between the deliveries of its batches.
+    pub fn new(
+        hub: Hub,
+        clock: Clock,
+        settings: Arc<ArcSwap<Settings>>,
+        crowd: Arc<OnceLock<Handle>>,
+    ) -> Self {
         let counts = Default::default();
-        Self { shared: Arc::new(Shared { hub, clock, settings, counts }) }
+        Self { shared: Arc::new(Shared { hub, clock, settings, crowd, counts }) }
     }
 
     /// Publishes all of `posts`, or none of them where this is an error. The receipts come in
@@ -155,7 +163,7 @@ impl Publisher {
             released: wakes.claim(published.wake),
         });
         let receipts = receipts.collect();
-        wakes.ring();
+        wakes.ring(self.shared.crowd.get());
         Ok(receipts)
     }
 
@@ -164,7 +172,7 @@ impl Publisher {
     pub fn forget(&self, channel: &ChannelName) -> Option<usize> {
         let mut wakes = Claimed::default();
         let released = wakes.claim(self.shared.hub.forget(channel)?);
-        wakes.ring();
+        wakes.ring(self.shared.crowd.get());
         Some(released)
     }
 
@@ -208,9 +216,9 @@ impl Claimed {
 
     /// Rings a few at once, many in a task of their own. Without a runtime there is nobody to
     /// starve, and dropping rings.
-    fn ring(self) {
+    fn ring(self, crowd: Option<&Handle>) {
         if self.polls > Publisher::BATCH
-            && let Ok(runtime) = Handle::try_current()
+            && let Some(runtime) = crowd.cloned().or_else(|| Handle::try_current().ok())
         {
             runtime.spawn(self.ring_in_batches());
         }

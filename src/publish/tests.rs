@@ -7,7 +7,7 @@ use std::time::Duration;
 fn publisher(settings: hub::Settings) -> Publisher {
     let hub = Hub::new(settings, 1);
     let max_message = Arc::new(ArcSwap::from_pointee(Settings { max_message: 8 }));
-    Publisher::new(hub, Arc::new(|| Time(1_700_000_000_000_000)), max_message)
+    Publisher::new(hub, Arc::new(|| Time(1_700_000_000_000_000)), max_message, Arc::default())
 }
 
 fn name(text: &str) -> ChannelName {

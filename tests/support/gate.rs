@@ -8,7 +8,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::http::{Client, Response};
-use super::{Addr, Process, TempDir, eventually};
+use super::{Addr, Poller, Process, TempDir, Way, eventually};
 
 /// How long the gate may take until it listens: the first start of a fresh
 /// binary on a busy machine is slow.
@@ -47,6 +47,11 @@ impl Gate {
     /// Starts a gate with this configuration in front of `upstream`.
     pub async fn start_before(upstream: &Addr, config: &str) -> Gate {
         Gate::with(config).upstream(upstream).start().await
+    }
+
+    /// Starts a gate with no site behind it: what reaches no poll rule is a 502.
+    pub async fn start_alone(config: &str) -> Gate {
+        Gate::with(config).alone().start().await
     }
 
     /// For a gate that needs more than a configuration.
@@ -131,7 +136,7 @@ impl Gate {
 
     /// Publishes bytes of any content type.
     pub async fn publish_as(&self, channel: &str, kind: &str, data: impl AsRef<[u8]>) -> Value {
-        let path = format!("/channels/{}", utf8_percent_encode(channel, NON_ALPHANUMERIC));
+        let path = channel_path(channel);
         let response = self.hook("POST", &path, &[("Content-Type", kind)], data).await;
         assert_eq!(response.status, 200, "publish to {channel}: {}", response.text());
         response.json()
@@ -168,6 +173,33 @@ impl Gate {
         kilobytes.parse::<u64>().unwrap() * 1024
     }
 
+    /// Sends a poll over a connection of its own and waits until it is held.
+    pub async fn hold(&self, way: Way, target: &str) -> Poller {
+        let held = self.held().await;
+        let mut poller = way.connect(self).await;
+        poller.ask(target).await;
+        self.wait_for_held(held + 1).await;
+        poller
+    }
+
+    /// What `GET /channels/{channel}` answers.
+    pub async fn channel(&self, channel: &str) -> Value {
+        self.hook("GET", &channel_path(channel), &[], "").await.json()
+    }
+
+    /// Waits until the channel keeps exactly so many messages.
+    pub async fn wait_for_kept(&self, channel: &str, count: u64) {
+        let look = async || self.channel(channel).await["kept"] == count;
+        eventually(&format!("{count} messages kept on {channel}"), look).await;
+    }
+
+    /// Forgets a channel and answers what the hook answered.
+    pub async fn forget(&self, channel: &str) -> Value {
+        let response = self.hook("DELETE", &channel_path(channel), &[], "").await;
+        assert_eq!(response.status, 200, "forget {channel}: {}", response.text());
+        response.json()
+    }
+
     /// The newest part of its log (stderr).
     pub fn log(&self) -> String {
         self.process.stderr()
@@ -199,6 +231,11 @@ impl Plan {
     /// Puts the gate in front of this address.
     pub fn upstream(self, addr: &Addr) -> Plan {
         self.args(["--upstream", &addr.to_string()])
+    }
+
+    /// Puts the gate in front of an address where nothing listens.
+    pub fn alone(self) -> Plan {
+        self.args(["--upstream", "127.0.0.1:1"])
     }
 
     /// Public addresses in place of one free port.
@@ -290,6 +327,10 @@ impl Finished {
 /// Runs `pollgate` with these arguments to its end.
 pub async fn pollgate(args: &[&str]) -> Finished {
     Finished::wait_for(Process::spawn("pollgate", Command::new(BINARY).args(args), "")).await
+}
+
+fn channel_path(channel: &str) -> String {
+    format!("/channels/{}", utf8_percent_encode(channel, NON_ALPHANUMERIC))
 }
 
 fn config_file(folder: &TempDir) -> std::path::PathBuf {

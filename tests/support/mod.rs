@@ -27,11 +27,14 @@ pub mod browser;
 pub mod bytes;
 pub mod gate;
 pub mod http;
+pub mod http2;
 #[cfg(feature = "site-tests")]
 pub mod php;
 pub mod process;
+pub mod site;
 pub mod temp;
 pub mod wait;
+pub mod way;
 
 pub use addr::Addr;
 #[cfg(feature = "site-tests")]
@@ -41,5 +44,7 @@ pub use http::{Client, Response};
 #[cfg(feature = "site-tests")]
 pub use php::PhpSite;
 pub use process::{Process, allow_open_files};
+pub use site::PlainSite;
 pub use temp::TempDir;
 pub use wait::{BOUND, eventually, eventually_some};
+pub use way::{Poller, Way};

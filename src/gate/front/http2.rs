@@ -59,7 +59,7 @@ impl Http2 {
                 let _ = session::write(&mut stream, reply).await;
                 cause.map(|cause| (Duration::ZERO, cause))
             }
-            Decision::Hold(held) => match session::hold(&mut stream, *held).await {
+            Decision::Hold(held) => match session::hold(&mut stream, held).await {
                 Ok(ended) => Some((ended.held, ended.cause)),
                 Err(_) => Some((began.elapsed(), Cause::Gone)),
             },

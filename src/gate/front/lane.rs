@@ -7,7 +7,7 @@ use super::{Front, response};
 use crate::gate::access;
 use crate::gate::forward::Client;
 use crate::gate::hold::Cause;
-use crate::gate::{Decision, Held, Incoming, Open, Settings};
+use crate::gate::{Decision, Held, Incoming, Open, Settings, Timer};
 use crate::query::Query;
 use crate::web::Reply;
 use bytes::BytesMut;
@@ -16,14 +16,14 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::server::ShutdownWatch;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 /// Bytes read at once; most heads are shorter.
 const READ: usize = 4096;
@@ -34,8 +34,9 @@ struct Connection {
     peer: Option<IpAddr>,
     /// What has been read and not been looked at; nothing is allocated while it is empty.
     pending: BytesMut,
-    /// Requests so far.
-    requests: u64,
+    /// No request has come on it yet.
+    fresh: bool,
+    timer: Timer,
 }
 
 /// What is to be done with a request.
@@ -48,36 +49,45 @@ enum Next {
 /// What is remembered of a request that the lane answers.
 struct Account {
     _open: Open,
-    began: Instant,
+    /// When it began, if it is to be logged.
+    began: Option<Instant>,
     client: Option<IpAddr>,
     /// The target, if it is to be logged.
     target: Option<Box<str>>,
     keep: bool,
 }
 
+/// What becomes of a connection after a request.
+enum After {
+    Keep,
+    Close,
+    /// The request, whose head is that long, is the engine's.
+    HandOn(usize, Framing),
+}
+
 /// Serves a connection until either side has enough of it.
-pub(super) async fn serve(front: &Arc<Front>, stream: Stream, shutdown: &ShutdownWatch) {
+pub(super) async fn serve(front: Arc<Front>, stream: Stream, mut shutdown: ShutdownWatch) {
     let peer = stream.get_socket_digest().and_then(|digest| {
         digest.peer_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip().to_canonical())
     });
-    let mut connection = Connection { stream, peer, pending: BytesMut::new(), requests: 0 };
+    let mut connection =
+        Connection { stream, peer, pending: BytesMut::new(), fresh: true, timer: Timer::default() };
     loop {
-        let settings = front.gate.settings();
-        let Some(sighting) = connection.read_head(&settings, shutdown).await else { return };
-        match sighting {
-            Sighting::More => return,
-            Sighting::Refused(status, wrong) => {
-                return connection.refuse(&settings, status, wrong).await;
-            }
-            Sighting::Http2 => {
-                let Connection { stream, pending, .. } = connection;
-                let stream = OneRequest::new(stream, pending, 0, Framing::Endless);
-                front.http2.process_new(Box::new(stream), shutdown).await;
-                return;
-            }
-            Sighting::Head(length) => {
-                match connection.request(front, settings, length, shutdown).await {
-                    Some(next) => connection = next,
+        let Some(sighting) = connection.read_head(&front, &mut shutdown).await else { return };
+        let after = match sighting {
+            Sighting::More => After::Close,
+            Sighting::Refused(status, wrong) => connection.refuse(&front, status, wrong).await,
+            Sighting::Http2 => return connection.hand_on_http2(&front, &shutdown).await,
+            Sighting::Head(length) => connection.request(&front, length, &shutdown).await,
+        };
+        match after {
+            After::Keep => connection.fresh = false,
+            After::Close => return Box::pin(connection.close()).await,
+            After::HandOn(length, framing) => {
+                // Boxed, as the connection's own future is to stay small.
+                let handed = Box::pin(connection.hand_on(&front, length, framing, &shutdown));
+                match handed.await {
+                    Some(back) => connection = back,
                     None => return,
                 }
             }
@@ -88,70 +98,61 @@ pub(super) async fn serve(front: &Arc<Front>, stream: Stream, shutdown: &Shutdow
 impl Connection {
     /// Reads until there is a head, or something that can be none. `None` = the connection is to
     /// be closed without a word.
-    async fn read_head(
-        &mut self,
-        settings: &Settings,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Sighting> {
-        let mut seen = 0;
-        if self.pending.is_empty() && !self.read_first(settings, shutdown).await {
-            return None;
+    async fn read_head(&mut self, front: &Front, shutdown: &mut ShutdownWatch) -> Option<Sighting> {
+        let settings = front.gate.settings();
+        if self.pending.is_empty() {
+            // A new connection has its request with it; a kept one may be quiet for a while.
+            let fresh = self.fresh;
+            let idle = if fresh { settings.head_timeout } else { settings.idle_timeout };
+            drop(settings);
+            let first = pin!(async {
+                tokio::select! {
+                    biased;
+                    length = read_some(&mut self.stream, &mut self.pending) => length > 0,
+                    _ = shutdown.wait_for(|ending| *ending) => false,
+                }
+            });
+            if !self.timer.within(idle, first).await.unwrap_or(false) {
+                return None;
+            }
         }
-        let reading = async {
+        // Nearly every head comes in one piece.
+        let settings = front.gate.settings();
+        match head::sight(&self.pending, 0, settings.head) {
+            Sighting::More => Box::pin(self.read_rest(&settings)).await,
+            sighting => Some(sighting),
+        }
+    }
+
+    async fn read_rest(&mut self, settings: &Settings) -> Option<Sighting> {
+        let reading = pin!(async {
             loop {
+                let seen = self.pending.len();
+                if read_some(&mut self.stream, &mut self.pending).await == 0 {
+                    return None;
+                }
                 match head::sight(&self.pending, seen, settings.head) {
                     Sighting::More => {}
                     sighting => return Some(sighting),
                 }
-                seen = self.pending.len();
-                if read_some(&mut self.stream, &mut self.pending).await == 0 {
-                    return None;
-                }
             }
-        };
-        let read = within(settings.head_timeout, reading).await;
+        });
         let late = Sighting::Refused(408, "the head of the request did not arrive in time");
-        read.unwrap_or(Some(late))
+        self.timer.within(settings.head_timeout, reading).await.unwrap_or(Some(late))
     }
 
-    /// Waits for the first bytes of a request. False if the connection is to be closed.
-    async fn read_first(&mut self, settings: &Settings, shutdown: &ShutdownWatch) -> bool {
-        // A new connection has its request with it; a kept one may be quiet for a while.
-        let idle = if self.requests == 0 { settings.head_timeout } else { settings.idle_timeout };
-        let mut shutdown = shutdown.clone();
-        let first = async {
-            tokio::select! {
-                biased;
-                length = read_some(&mut self.stream, &mut self.pending) => length > 0,
-                _ = shutdown.wait_for(|ending| *ending) => false,
-            }
-        };
-        within(idle, first).await.unwrap_or(false)
-    }
-
-    /// Does what the request wants whose head is the first `length` pending bytes. The
-    /// connection comes back if it is kept.
-    async fn request(
-        mut self,
-        front: &Arc<Front>,
-        settings: Arc<Settings>,
-        length: usize,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Self> {
-        self.requests += 1;
+    /// Does what the request wants whose head is the first `length` pending bytes.
+    async fn request(&mut self, front: &Front, length: usize, shutdown: &ShutdownWatch) -> After {
+        let settings = front.gate.settings();
         let parsed = head::parse(&self.pending[..length], settings.head, |head| {
             self.consider(front, &settings, head)
         });
         let (next, mut account) = match parsed {
             Ok(considered) => considered,
-            Err((status, wrong)) => {
-                self.refuse(&settings, status, wrong).await;
-                return None;
-            }
+            Err((status, wrong)) => return self.refuse(front, status, wrong).await,
         };
         if let Next::HandOn(framing) = next {
-            drop(account);
-            return self.hand_on(front, length, framing, shutdown).await;
+            return After::HandOn(length, framing);
         }
         // The buffer is given back, so that a held poll holds none.
         self.pending = match self.pending.len() {
@@ -161,7 +162,8 @@ impl Connection {
         let (reply, held) = match next {
             Next::Hold(held) => {
                 let most = settings.head.bytes;
-                let ended = held.wait(gone(&mut self.stream, &mut self.pending, most)).await;
+                let gone = pin!(gone(&mut self.stream, &mut self.pending, most));
+                let ended = held.wait(&mut self.timer, gone).await;
                 (ended.reply, Some((ended.held, ended.cause)))
             }
             Next::Answer(reply, cause) => (Some(reply), cause.map(|cause| (Duration::ZERO, cause))),
@@ -169,15 +171,11 @@ impl Connection {
         };
         account.keep &= !*shutdown.borrow();
         let written = match &reply {
-            Some(reply) => self.write(&settings, reply, account.keep).await,
+            Some(reply) => self.write(settings.write_timeout, reply, account.keep).await,
             None => false,
         };
         account.log(&settings, reply.as_ref().filter(|_| written), held);
-        if written && account.keep {
-            return Some(self);
-        }
-        self.close(&settings).await;
-        None
+        if written && account.keep { After::Keep } else { After::Close }
     }
 
     /// Finds out what a request wants.
@@ -185,7 +183,7 @@ impl Connection {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
         let account = Account {
             _open: front.gate.open(),
-            began: Instant::now(),
+            began: access::is_logged().then(Instant::now),
             client: client.address,
             target: (head.plain && access::is_logged()).then(|| head.target.into()),
             keep: head.keep,
@@ -213,61 +211,62 @@ impl Connection {
     /// Has the engine do it, on this connection.
     async fn hand_on(
         self,
-        front: &Arc<Front>,
+        front: &Front,
         length: usize,
         framing: Framing,
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
-        let Self { stream, peer, pending, requests } = self;
+        let Self { stream, peer, pending, timer, .. } = self;
         let one = OneRequest::new(stream, pending, length, framing);
-        let mut session = ServerSession::new_http1(Box::new(one));
-        if *shutdown.borrow() {
-            session.set_keepalive(None);
-        }
+        let session = ServerSession::new_http1(Box::new(one));
         let (stream, _) = front.proxy.process_new_http(session, shutdown).await?.consume();
         // It is the stream that was handed over.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
-        Some(Self { stream, peer, pending, requests })
+        Some(Self { stream, peer, pending, fresh: false, timer })
+    }
+
+    async fn hand_on_http2(self, front: &Front, shutdown: &ShutdownWatch) {
+        let stream = OneRequest::new(self.stream, self.pending, 0, Framing::Endless);
+        front.http2.process_new(Box::new(stream), shutdown).await;
     }
 
     /// Writes an answer; whether that went well.
-    async fn write(&mut self, settings: &Settings, reply: &Reply, keep: bool) -> bool {
+    async fn write(&mut self, limit: Option<Duration>, reply: &Reply, keep: bool) -> bool {
         let bytes = response::bytes(reply, keep);
-        let written = within(settings.write_timeout, async {
+        let writing = pin!(async {
             self.stream.write_all(&bytes).await?;
             self.stream.write_all(response::rest(reply)).await?;
             self.stream.flush().await
         });
-        matches!(written.await, Some(Ok(())))
+        matches!(self.timer.within(limit, writing).await, Some(Ok(())))
     }
 
-    /// Answers a request that nobody understands, and closes.
-    async fn refuse(mut self, settings: &Settings, status: u16, wrong: &str) {
+    /// Answers a request that nobody understands.
+    async fn refuse(&mut self, front: &Front, status: u16, wrong: &str) -> After {
         let reply = Reply::new(status, "text/plain; charset=UTF-8", format!("{wrong}\n"));
         tracing::debug!(peer = ?self.peer, status, wrong, "refused a connection's request");
-        self.write(settings, &reply, false).await;
-        self.close(settings).await;
+        self.write(front.gate.settings().write_timeout, &reply, false).await;
+        After::Close
     }
 
     /// Closes, after reading a little of what may still be coming: a reset would take the answer
     /// away from a client that is still writing.
-    async fn close(mut self, settings: &Settings) {
+    async fn close(mut self) {
         const LINGER: Duration = Duration::from_secs(1);
         const MOST: usize = 256 * 1024;
-        let patience = settings.write_timeout.unwrap_or(LINGER).min(LINGER);
-        let _ = within(Some(patience), async {
+        let lingering = pin!(async {
             let _ = AsyncWriteExt::shutdown(&mut self.stream).await;
-            let mut room = [0u8; 1024];
             let mut sum = 0;
-            while let Ok(length @ 1..) = self.stream.read(&mut room).await {
-                sum += length;
-                if sum > MOST {
-                    break;
+            while sum < MOST {
+                self.pending.clear();
+                match read_some(&mut self.stream, &mut self.pending).await {
+                    0 => return,
+                    length => sum += length,
                 }
             }
-        })
-        .await;
+        });
+        self.timer.within(Some(LINGER), lingering).await;
     }
 }
 
@@ -280,7 +279,7 @@ impl Account {
             target,
             status: reply.map_or(0, |reply| reply.status),
             bytes: reply.map_or(0, |reply| reply.body.len()),
-            took: self.began.elapsed(),
+            took: self.began.map_or(Duration::ZERO, |began| began.elapsed()),
             held,
         };
         access::log(&line, &settings.mask);
@@ -309,12 +308,4 @@ async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
         Poll::Ready(read.map(|()| buf.filled().len()))
     });
     read.await.unwrap_or(0)
-}
-
-/// What `work` comes to, or `None` if it takes longer than `limit`.
-async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
-    match limit {
-        Some(limit) => tokio::time::timeout(limit, work).await.ok(),
-        None => Some(work.await),
-    }
 }

@@ -52,7 +52,9 @@ impl ServerApp for Front {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        lane::serve(self, stream, shutdown).await;
+        // The task that calls this is several times as large as the lane's own, and would live as
+        // long as the connection.
+        tokio::spawn(lane::serve(self.clone(), stream, shutdown.clone()));
         None
     }
 

@@ -12,7 +12,7 @@ fn hook_with(settings: hub::Settings) -> Hook {
     let hub = Hub::new(settings, 1);
     let settings = Arc::new(ArcSwap::from_pointee(Settings { max_message: 1_000 }));
     let clock = Arc::new(|| Time(1_700_000_000_123_456));
-    let publisher = Publisher::new(hub.clone(), clock, settings);
+    let publisher = Publisher::new(hub.clone(), clock, settings, Arc::default());
     let history: History = Arc::new(move |channel, cursor| {
         let subscription = Subscription { channel: channel.clone(), cursor: Cursor::Oldest };
         let heard = hub.read(&subscription, Take::All, Time(0))?;
@@ -156,7 +156,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
     ] {
         let asked = ask(&hook, method, path, &[], "").await;
         assert_eq!(asked.reply.status, 405, "{path}");
-        assert_eq!(asked.reply.headers, [("Allow", allow.to_owned())]);
+        assert_eq!(asked.reply.headers, [("Allow", allow.into())]);
     }
 }
 

@@ -1,0 +1,96 @@
+//! Ending the gate without dropping a poll.
+
+use crate::config::Drain;
+use crate::gate::Gate;
+use crate::hub::{Hub, Wake};
+use async_trait::async_trait;
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Ends the gate: the public listeners close, every held poll is answered, requests under way
+/// finish; only then the internal listeners close too.
+pub(super) struct Ending {
+    pub(super) hub: Hub,
+    pub(super) gate: Gate,
+    pub(super) drain: Drain,
+    pub(super) stop_public: watch::Sender<bool>,
+    pub(super) stop_internal: watch::Sender<bool>,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Ending {
+    async fn recv(&self) -> ShutdownSignal {
+        wait_for_signal().await;
+        tokio::spawn(async {
+            wait_for_signal().await;
+            tracing::warn!("second signal: ending now, polls are dropped");
+            std::process::exit(1);
+        });
+        self.drain().await;
+        // Nothing is left to wait for.
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Ending {
+    async fn drain(&self) {
+        tracing::info!(held = self.hub.held(), "draining");
+        let deadline = Instant::now() + self.drain.timeout;
+        // A send fails only where nobody listens any more, which is what it is for.
+        let _ = self.stop_public.send(true);
+        self.release(self.hub.drain()).await;
+        while (self.hub.held() > 0 || self.gate.under_way() > 0) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let _ = self.stop_internal.send(true);
+        tracing::info!(
+            held = self.hub.held(),
+            under_way = self.gate.under_way(),
+            answered = self.gate.counters().drains.load(Ordering::Relaxed),
+            "drained"
+        );
+    }
+
+    /// Rings the held polls evenly over `drain.spread`, so that their clients do not come back
+    /// as one herd.
+    async fn release(&self, mut wakes: Vec<Wake>) {
+        const STEP: Duration = Duration::from_millis(20);
+        let polls: usize = wakes.iter_mut().map(Wake::claim).sum();
+        let steps = (self.drain.spread.as_millis() / STEP.as_millis()).max(1) as usize;
+        let batch = polls.div_ceil(steps).max(1);
+        let mut room = batch;
+        for mut wake in wakes {
+            while !wake.is_empty() {
+                let ringing = wake.len().min(room);
+                wake.ring(ringing);
+                room -= ringing;
+                if room == 0 {
+                    tokio::time::sleep(STEP).await;
+                    room = batch;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT. SIGHUP, which would end the process by default, is ignored.
+async fn wait_for_signal() {
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    ) else {
+        tracing::error!("cannot listen for signals");
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => return,
+            _ = int.recv() => return,
+            _ = hup.recv() => tracing::warn!("SIGHUP is ignored: this version cannot reload"),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! `pollgate demo`: a chat to try the gate with, without a site of one's own.
+
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use serde_json::json;
+use std::process::Command;
+use support::{Addr, BOUND, Client, Process, eventually};
+
+/// A running demo with its public and internal address.
+async fn start() -> (Process, Addr, Addr) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pollgate"));
+    command.args(["demo", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"]);
+    let process = Process::spawn("pollgate demo", &mut command, "");
+    let find = |stdout: &str, _: &str| {
+        let of = |word| stdout.lines().find_map(|line| line.strip_prefix(word));
+        let both = (Addr::parse(of("gate ")?.trim())?, Addr::parse(of("internal ")?.trim())?);
+        stdout.contains("Open http://").then_some(both)
+    };
+    let (gate, internal) = process.wait_for_output("addresses", BOUND, find).await;
+    (process, gate, internal)
+}
+
+#[tokio::test]
+async fn it_says_which_page_to_open_and_serves_it() {
+    let (process, gate, _) = start().await;
+    assert!(process.stdout().contains(&format!("Open http://{gate}/ ")), "{}", process.stdout());
+    let page = Client::connect(&gate).await.get("/").await;
+    assert_eq!(page.status, 200);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let text = page.text();
+    assert!(text.contains("/comet/demo") && text.contains("/say"), "{text}");
+    assert_eq!(Client::connect(&gate).await.get("/nowhere").await.status, 404);
+}
+
+#[tokio::test]
+async fn what_one_says_reaches_everybody_who_waits() {
+    let (_process, gate, internal) = start().await;
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(&gate).await;
+        client.send_get("/comet/demo").await;
+        waiting.push(client);
+    }
+    eventually("three held polls", async || {
+        Client::connect(&internal).await.get("/status").await.json()["held"] == 3
+    })
+    .await;
+    let form = "application/x-www-form-urlencoded";
+    let mut client = Client::connect(&gate).await;
+    let said = client.post("/say", form, "name=Ann&text=Hello+%3Cb%3E%C3%BC").await;
+    assert_eq!((said.status, said.json()), (200, json!({"ok": true})));
+    for client in &mut waiting {
+        let answer = client.read_response().await.json();
+        let expected = json!({"name": "Ann", "text": "Hello <b>ü"});
+        assert_eq!(answer["messages"][0]["data"], expected);
+    }
+    assert_eq!(client.post("/say", form, "name=Ann&text=+").await.status, 400);
+}
+
+#[tokio::test]
+async fn it_ends_like_any_gate() {
+    let (process, gate, _) = start().await;
+    assert_eq!(Client::connect(&gate).await.get("/").await.status, 200);
+    process.signal("INT");
+    assert_eq!(process.wait_for_exit().await.code(), Some(0));
+}
