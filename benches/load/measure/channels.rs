@@ -17,6 +17,7 @@ pub(super) fn channels(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io
     let total = if stage.can.is_slow() { 1000 } else { scale.pick(10_000, 40_000) };
     let mut publishes: Vec<_> =
         (0..total).map(|index| stage.press.next(FIRST + (index % CHANNELS) as u32)).collect();
+    stage.crowd.arrivals = Some(Vec::with_capacity(total));
     let began = Instant::now();
     let volley = std::thread::spawn(move || -> io::Result<Volley> {
         match publishes.first().and_then(|steps| steps.first()) {
@@ -42,7 +43,8 @@ pub(super) fn channels(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io
     let newest = |channel| stage.press.newest(channel);
     let grace = Instant::now() + Duration::from_secs(10);
     stage.crowd.run_until(grace, |crowd| crowd.all_have(newest))?;
-    let took = began.elapsed();
+    let last = stage.crowd.arrivals.take().and_then(|arrivals| arrivals.last().copied());
+    let took = last.unwrap_or(began) - began;
     let volley = volley.join().map_err(|_| io::Error::other("the publisher failed"))??;
     let took = took.max(volley.took).as_secs_f64();
     sheet.put(Figure::Channels, stage.name, (total as u64 - volley.failed) as f64 / took);

@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 /// The channel of all wide fan-outs.
 pub(super) const WIDE: u32 = 1;
-/// The channel beside it.
-pub(super) const ASIDE: u32 = 2;
 const WARM: u32 = 3;
 
 /// The longest that a fan-out is waited for.
