@@ -25,14 +25,16 @@ lint: setup-build ## format, clippy and documentation, warnings being errors
 	$(CARGO) clippy $(FLAGS) --all-targets --features site-tests -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FLAGS) --no-deps
 
-bench: setup-build ## the benchmarks
-	$(CARGO) bench $(FLAGS)
+# ARGS for the load bench, such as ARGS="--quick --only pollgate,floor": benches/README.md.
+bench: setup-bench ## the benchmarks; the load bench beside other servers comes last
+	$(CARGO) bench $(FLAGS) --bench hub --bench render
+	$(CARGO) bench $(FLAGS) --bench load -- $(ARGS)
 
 setup: setup-test ## whatever building and testing need, if this is Debian
 
 clean: ## remove what was built
 	$(CARGO) clean
 
-.PHONY: setup-build setup-test
-setup-build setup-test: setup-%:
+.PHONY: setup-build setup-test setup-bench
+setup-build setup-test setup-bench: setup-%:
 	@scripts/setup $*

@@ -1,0 +1,155 @@
+//! Who is measured: each contestant as its makers mean it to be run, started by the bench on free
+//! ports with a config made for the purpose, and ended by it.
+
+mod floor;
+mod nginx;
+mod php;
+mod pollgate;
+mod process;
+mod pushpin;
+
+pub(crate) use process::{Place, Running};
+
+use crate::crowd::Cursor;
+use crate::http::Answer;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// How to talk to a contestant.
+pub(crate) trait Wire: Send + Sync {
+    /// Where polls go.
+    fn public(&self) -> SocketAddr;
+
+    /// Appends a poll on a channel for what comes after `cursor`; empty = from now on.
+    fn poll(&self, channel: u32, cursor: &[u8], out: &mut Vec<u8>);
+
+    /// What publishes message `seq` of a channel: requests to be made one after the other. The
+    /// last one is what the measures time.
+    fn publish(&self, channel: u32, seq: u64) -> Vec<Step>;
+
+    /// Takes the cursor of the next poll from an answer.
+    fn cursor(&self, answer: &Answer<'_>, cursor: &mut Cursor);
+}
+
+/// One request of a publish.
+pub(crate) struct Step {
+    pub(crate) to: SocketAddr,
+    pub(crate) request: Vec<u8>,
+}
+
+/// What a contestant can take part in.
+#[derive(Clone, Copy)]
+pub(crate) struct Abilities {
+    /// Polls it can hold at once; 0 = it holds none.
+    pub(crate) polls: usize,
+    /// Why no more than that.
+    pub(crate) bound: &'static str,
+    /// Connections a second that it can take in.
+    pub(crate) pace: usize,
+    /// It is never quiet: its workers look for news again and again.
+    pub(crate) restless: bool,
+    /// It forwards to a site what is no poll.
+    pub(crate) forwards: bool,
+    /// It keeps what is published between two polls of a client.
+    pub(crate) keeps: bool,
+}
+
+impl Abilities {
+    const ALL: Self = Self {
+        polls: usize::MAX,
+        bound: "",
+        pace: 20_000,
+        restless: false,
+        forwards: true,
+        keeps: true,
+    };
+
+    /// It takes milliseconds for what takes the others microseconds: it gets less to do, and only
+    /// in the first round.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.pace < 1000
+    }
+}
+
+/// One contestant.
+pub(crate) struct Contestant {
+    pub(crate) name: &'static str,
+    /// One line for the method: program and version, how it is run.
+    pub(crate) about: String,
+    pub(crate) abilities: Abilities,
+    /// Why it cannot take part.
+    pub(crate) missing: Option<String>,
+    start: fn(Place) -> io::Result<Running>,
+}
+
+impl Contestant {
+    /// Starts it and waits until it answers.
+    pub(crate) fn start(&self, settings: &Settings) -> io::Result<Running> {
+        (self.start)(Place::new(self.name, settings)?)
+            .map_err(|error| io::Error::other(format!("{}: {error}", self.name)))
+    }
+}
+
+/// What is the same for all of them.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    /// The `pollgate` to measure.
+    pub(crate) pollgate: std::path::PathBuf,
+    /// Further `--set` of pollgate.
+    pub(crate) set: Vec<String>,
+    /// Threads of pollgate's public side, workers of nginx.
+    pub(crate) workers: usize,
+}
+
+/// Everybody, whether installed or not, in the order of the table.
+pub(crate) fn all(settings: &Settings) -> Vec<Contestant> {
+    vec![
+        pollgate::contestant(settings),
+        nginx::nchan(),
+        pushpin::contestant(),
+        php::contestant(),
+        nginx::proxy(),
+        floor::contestant(),
+    ]
+}
+
+/// The first of `paths` that exists.
+fn installed<'a>(paths: &[&'a str]) -> Option<&'a str> {
+    paths.iter().find(|path| Path::new(path).exists()).copied()
+}
+
+/// The first line that a program prints, for the method.
+fn first_line(program: &str, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(arguments).output();
+    let Ok(output) = output else { return program.to_owned() };
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&text).lines().next().unwrap_or(program).to_owned()
+}
+
+/// Appends a GET as a small client sends it.
+fn get(target: std::fmt::Arguments<'_>, headers: &str, out: &mut Vec<u8>) {
+    use io::Write;
+    // A Vec takes every write.
+    let _ = write!(
+        out,
+        "GET {target} HTTP/1.1\r\nHost: bench\r\nUser-Agent: load\r\nAccept: */*\r\n{headers}\r\n"
+    );
+}
+
+/// A POST with a body.
+fn post(target: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+/// A cursor as text; all contestants' cursors are.
+fn text(cursor: &[u8]) -> &str {
+    std::str::from_utf8(cursor).unwrap_or_default()
+}

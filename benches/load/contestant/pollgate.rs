@@ -1,0 +1,78 @@
+//! pollgate, with its defaults but for the log (the others write no access log either) and the
+//! number of threads.
+
+use super::process::{Place, Running, free_address};
+use super::{Abilities, Contestant, Settings, Step, Wire, get, post, text};
+use crate::crowd::Cursor;
+use crate::http::Answer;
+use crate::message;
+use std::io;
+use std::net::SocketAddr;
+
+pub(super) fn contestant(settings: &Settings) -> Contestant {
+    let missing = (!settings.pollgate.exists())
+        .then(|| format!("there is no {}", settings.pollgate.display()));
+    Contestant {
+        name: "pollgate",
+        about: format!(
+            "pollgate {}, native dialect, `threads={}`, `log.level=warn`, `hold.timeout=300s` {}",
+            env!("CARGO_PKG_VERSION"),
+            settings.workers,
+            settings.set.join(" ")
+        ),
+        abilities: Abilities::ALL,
+        missing,
+        start,
+    }
+}
+
+fn start(mut place: Place) -> io::Result<Running> {
+    let (public, internal) = (free_address()?, free_address()?);
+    let site = place.start_site()?;
+    let binary = place.settings.pollgate.display().to_string();
+    let mut arguments = vec![
+        "run".to_owned(),
+        format!("--listen={public}"),
+        format!("--internal={internal}"),
+        format!("--upstream={site}"),
+        format!("--set=threads={}", place.settings.workers),
+        "--set=log.level=warn".to_owned(),
+        "--set=hold.timeout=300s".to_owned(),
+    ];
+    arguments.extend(place.settings.set.iter().map(|set| format!("--set={set}")));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    place.start(&binary, &arguments)?;
+    place.wait_for(public)?;
+    place.wait_for(internal)?;
+    Ok(place.run(Native { public, internal }))
+}
+
+struct Native {
+    public: SocketAddr,
+    internal: SocketAddr,
+}
+
+impl Wire for Native {
+    fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    fn poll(&self, channel: u32, cursor: &[u8], out: &mut Vec<u8>) {
+        match text(cursor) {
+            "" => get(format_args!("/comet/c{channel}"), "", out),
+            cursor => get(format_args!("/comet/c{channel}?cursor={cursor}"), "", out),
+        }
+    }
+
+    fn publish(&self, channel: u32, seq: u64) -> Vec<Step> {
+        let request = post(&format!("/channels/c{channel}"), "text/plain", &message::body(seq));
+        vec![Step { to: self.internal, request }]
+    }
+
+    fn cursor(&self, answer: &Answer<'_>, cursor: &mut Cursor) {
+        // The cursor is made of characters that JSON never escapes.
+        let Some(rest) = answer.body.strip_prefix(b"{\"cursor\":\"") else { return };
+        let end = rest.iter().position(|byte| *byte == b'"').unwrap_or(rest.len());
+        *cursor = Cursor::from_slice(&rest[..end]);
+    }
+}

@@ -1,0 +1,124 @@
+//! The measures. Each starts its contestant anew, so that none inherits another's memory.
+
+mod aside;
+mod channels;
+mod drops;
+mod fan_out;
+mod forward;
+mod held;
+mod stage;
+
+use crate::contestant::{Contestant, Settings};
+use crate::sheet::{Figure, Sheet};
+use std::io;
+
+/// What can be measured on its own.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// Memory per held poll, CPU per delivery and re-poll
+    Held,
+    /// Memory of connections that come, hold and go, three times over
+    Churn,
+    /// Memory of kept-alive connections between two polls
+    Idle,
+    /// Latency of a fan-out, and how long the publish call takes
+    FanOut,
+    /// A publish to another channel in the middle of a fan-out
+    Aside,
+    /// Publishes a second to 1,000 channels
+    Channels,
+    /// Nothing lost while clients drop and come back
+    Drops,
+    /// CPU per forwarded request
+    Forward,
+}
+
+impl Measure {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Held,
+        Self::Churn,
+        Self::Idle,
+        Self::FanOut,
+        Self::Aside,
+        Self::Channels,
+        Self::Drops,
+        Self::Forward,
+    ];
+
+    /// The figure that says it where the measure could not be taken.
+    fn main_figure(self, scale: &Scale) -> Figure {
+        match self {
+            Self::Held => Figure::Cpu(scale.levels[0]),
+            Self::Churn => Figure::ChurnGrowth,
+            Self::Idle => Figure::MemoryIdle,
+            Self::FanOut => Figure::Last,
+            Self::Aside => Figure::AsideNinetyNine,
+            Self::Channels => Figure::Channels,
+            Self::Drops => Figure::Lost,
+            Self::Forward => Figure::ForwardCpu,
+        }
+    }
+}
+
+/// How much of it.
+pub(crate) struct Scale {
+    /// Numbers of polls, ascending.
+    pub(crate) levels: Vec<usize>,
+    /// The last of them.
+    pub(crate) most: usize,
+    /// Everything shorter.
+    pub(crate) quick: bool,
+}
+
+impl Scale {
+    /// `quick` or `full`, as asked.
+    fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// Takes one measure of one contestant; what goes wrong is noted in the table.
+pub(crate) fn take(
+    measure: Measure,
+    contestant: &Contestant,
+    settings: &Settings,
+    scale: &Scale,
+    sheet: &mut Sheet,
+) {
+    if let Err(error) = try_to_take(measure, contestant, settings, scale, sheet) {
+        let why = format!("failed: {error}");
+        sheet.note(measure.main_figure(scale), contestant.name, &why);
+    }
+}
+
+fn try_to_take(
+    measure: Measure,
+    contestant: &Contestant,
+    settings: &Settings,
+    scale: &Scale,
+    sheet: &mut Sheet,
+) -> io::Result<()> {
+    let can = contestant.abilities;
+    // Fewer clients than the smallest of the crowds would measure something else.
+    let crowds = can.polls >= 1000;
+    let takes_part = match measure {
+        Measure::Held | Measure::FanOut => can.polls > 0,
+        Measure::Drops => crowds && can.keeps,
+        Measure::Churn | Measure::Idle | Measure::Aside | Measure::Channels => crowds,
+        Measure::Forward => can.forwards,
+    };
+    if !takes_part {
+        return Ok(());
+    }
+    let stage = stage::Stage::open(contestant, settings)?;
+    match measure {
+        Measure::Held => held::held(stage, scale, sheet),
+        Measure::Churn => held::churn(stage, scale, sheet),
+        Measure::Idle => held::idle(stage, scale, sheet),
+        Measure::FanOut => fan_out::fan_out(stage, scale, sheet),
+        Measure::Aside => aside::aside(stage, scale, sheet),
+        Measure::Channels => channels::channels(stage, scale, sheet),
+        Measure::Drops => drops::drops(stage, scale, sheet),
+        Measure::Forward => forward::forward(stage, scale, sheet),
+    }
+}
