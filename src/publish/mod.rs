@@ -123,9 +123,10 @@ struct Shared {
 }
 
 impl Publisher {
-    /// Polls rung in one go: as many as fit a worker's own queue, so that what comes from
-    /// elsewhere in between waits behind one batch and not behind the whole crowd.
-    const BATCH: usize = 128;
+    /// Polls rung in one go. A worker comes back to the ringing task after 61 others at the
+    /// latest (tokio's event interval), so a batch has to be smaller: otherwise the rung polls
+    /// pile up, and whatever comes from elsewhere waits behind the whole crowd.
+    const BATCH: usize = 32;
 
     /// A publisher into `hub`. `crowd` is the runtime that the held polls are on, as soon as
     /// there is one: a large wake is rung there, between the deliveries of its batches.
