@@ -5,20 +5,23 @@
 //! become of it, and [`Held::wait`] holds it if need be. Neither knows a connection.
 
 pub mod access;
+mod counters;
 pub mod form;
 pub mod forward;
 pub mod front;
 pub mod hold;
 pub mod proxy;
+mod replies;
 pub mod route;
 mod session;
 mod timer;
 pub mod upstream;
 
+pub use counters::{Connected, Counters, Open};
 pub use timer::Timer;
 
 use crate::channel::{ChannelName, Time};
-use crate::dialect::{self, Dialect, Parsed, Poll};
+use crate::dialect::{self, Parsed, Poll};
 use crate::hub::{Answer, Hub, Polled, Waiter};
 use crate::limits::{self, Limits, Permit};
 use crate::query::Query;
@@ -26,12 +29,13 @@ use crate::web::{Headers, Reply};
 use arc_swap::ArcSwap;
 use hold::Cause;
 use ipnet::IpNet;
+use replies::{allowed_origin, finished, preflight, refusal, unstored, wrong_method};
 use route::{Match, Routes, Rule};
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// What the public side is told by the config; one snapshot serves a request from end to end.
@@ -59,63 +63,6 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// How long writing to a client may stall; `None` = for ever.
     pub write_timeout: Option<Duration>,
-}
-
-/// What the public side has done since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Messages in answers.
-    pub deliveries: AtomicU64,
-    /// Polls answered with a message.
-    pub messages: AtomicU64,
-    /// Polls answered quiet at their timeout.
-    pub timeouts: AtomicU64,
-    /// Polls whose client left.
-    pub gone: AtomicU64,
-    /// Polls answered because the gate is to end.
-    pub drains: AtomicU64,
-    /// Polls answered with lost continuity.
-    pub resets: AtomicU64,
-    /// Polls refused.
-    pub refusals: AtomicU64,
-    /// Requests under way now, held or forwarded.
-    open: AtomicUsize,
-    /// Connections now.
-    connections: AtomicUsize,
-}
-
-/// Counts one connection until it is dropped.
-pub struct Connected(Gate);
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.0.shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Counts one request as under way until it is dropped.
-pub struct Open(Gate);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.shared.counters.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Counters {
-    fn count(&self, cause: Cause, answer: Option<&Answer>) {
-        let counter = match cause {
-            Cause::Message => &self.messages,
-            Cause::Reset => &self.resets,
-            Cause::Timeout => &self.timeouts,
-            Cause::Gone => &self.gone,
-            Cause::Drain => &self.drains,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let messages =
-            answer.map_or(0, |a| a.iter().map(|h| h.found.messages.len()).sum::<usize>());
-        self.deliveries.fetch_add(messages as u64, Ordering::Relaxed);
-    }
 }
 
 /// Publishes an empty message on a channel for a browser; says whether that went well.
@@ -387,61 +334,4 @@ impl Held {
         });
         Ended { cause, held: self.began.elapsed(), reply }
     }
-}
-
-/// A refusal in the form of the dialect.
-fn refusal(rule: &Rule, status: u16, error: &str, hint: &str) -> Reply {
-    match rule.dialect {
-        Dialect::Native(_) => Reply::error(status, error, hint),
-        Dialect::NovComet(_) | Dialect::Timestamp(_) => {
-            Reply::new(status, "text/plain; charset=UTF-8", format!("{error}; {hint}\n"))
-        }
-    }
-}
-
-fn wrong_method(method: &str, rule: &Rule) -> Reply {
-    let error = format!("a poll is no {method} request");
-    let reply = Reply::error(405, error, "use GET; to publish, use the internal listener");
-    unstored(reply.with("Allow", rule.allow()))
-}
-
-/// The headers that keep everybody between here and the client from keeping an answer.
-fn unstored(reply: Reply) -> Reply {
-    reply.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no")
-}
-
-/// The headers that every answer to a poll bears.
-fn finished(reply: Reply, rule: &Rule, origin: Option<&str>) -> Reply {
-    let reply = unstored(reply);
-    if rule.origins.is_empty() {
-        return reply;
-    }
-    let reply = reply.with("Vary", "Origin");
-    match origin {
-        None => reply,
-        // Any page may read it, but none of them as the user.
-        Some("*") => reply.with("Access-Control-Allow-Origin", "*"),
-        Some(origin) => reply
-            .with("Access-Control-Allow-Origin", origin.to_owned())
-            .with("Access-Control-Allow-Credentials", "true"),
-    }
-}
-
-/// The origin of a request, as far as the rule lists it.
-fn allowed_origin(rule: &Rule, headers: &dyn Headers) -> Option<Box<str>> {
-    let origin = headers.get("origin")?;
-    let listed = rule.origins.iter().find(|listed| *listed == origin || *listed == "*")?;
-    Some(listed.as_str().into())
-}
-
-fn preflight(rule: &Rule, headers: &dyn Headers) -> Reply {
-    let origin = allowed_origin(rule, headers);
-    let mut reply = Reply::new(204, "", "").with("Allow", rule.allow());
-    if origin.is_some() {
-        reply = reply
-            .with("Access-Control-Allow-Methods", rule.allow())
-            .with("Access-Control-Allow-Headers", "Authorization, Content-Type")
-            .with("Access-Control-Max-Age", "600");
-    }
-    finished(reply, rule, origin.as_deref())
 }

@@ -34,7 +34,7 @@ pub(super) async fn read_request(session: &mut ServerSession) -> Result<Result<(
         Ok(Err(error)) if *error.etype() == ErrorType::InvalidHTTPHeader => {
             session.set_keepalive(None);
             // The parser's words hold the bytes themselves; they help in the log alone.
-            log::debug!("internal: {error}");
+            tracing::debug!(%error, "internal listener");
             Ok(Err(malformed("this is no HTTP request")))
         }
         Ok(_) | Err(_) => Err(Broken),
@@ -81,7 +81,7 @@ async fn collect(session: &mut ServerSession, most: u64) -> Result<Result<Bytes,
             Ok(None) => return Ok(Ok(body.freeze())),
             Err(error) => {
                 session.set_keepalive(None);
-                log::debug!("internal: {error}");
+                tracing::debug!(%error, "internal listener");
                 return Ok(Err(malformed("the body ends early or is badly framed")));
             }
         }
@@ -111,7 +111,7 @@ pub(super) async fn write(
     bodiless: bool,
 ) -> Result<(), Broken> {
     let head = response_head(&reply).map_err(|error| {
-        log::error!("internal: a reply of ours could not be written: {error}");
+        tracing::error!(%error, "internal listener: a reply of its own could not be written");
         Broken
     })?;
     let sent = async {

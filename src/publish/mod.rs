@@ -124,9 +124,12 @@ struct Shared {
 
 impl Publisher {
     /// Polls rung in one go. A worker comes back to the ringing task after 61 others at the
-    /// latest (tokio's event interval), so a batch has to be smaller: otherwise the rung polls
-    /// pile up, and whatever comes from elsewhere waits behind the whole crowd.
-    const BATCH: usize = 32;
+    /// latest (tokio's event interval), and each poll that is answered soon asks again. So a
+    /// batch has to be much smaller: otherwise tasks pile up, and whatever comes from elsewhere
+    /// waits behind the whole crowd. Measured at 15,000 polls, a publish to another channel
+    /// reaches its poll within 5 ms at p99 with 8, 100 ms with 32, 260 ms with 128; the crowd
+    /// itself is served no slower.
+    const BATCH: usize = 8;
 
     /// A publisher into `hub`. `crowd` is the runtime that the held polls are on, as soon as
     /// there is one: a large wake is rung there, between the deliveries of its batches.
