@@ -20,8 +20,11 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
     if sound(&["internal"]) {
         has_own_addresses("internal", &config.internal, report);
     }
-    if sound(&["listen", "internal", "upstream.servers"]) {
-        has_no_address_twice(config, report);
+    if sound(&["listen", "internal"]) {
+        has_a_private_hook(config, report);
+    }
+    if sound(&["listen", "internal", "upstream.servers"]) && site == Site::Configured {
+        has_another_site(config, report);
     }
 }
 
@@ -57,13 +60,17 @@ fn has_own_addresses(key: &str, addresses: &[Address], report: &Report) {
     }
 }
 
-fn has_no_address_twice(config: &Config, report: &Report) {
-    let listens = |address: &&Address| is_fixed(address) && config.listen.contains(address);
-    for address in config.internal.iter().filter(listens) {
+fn has_a_private_hook(config: &Config, report: &Report) {
+    let public = |address: &&Address| is_fixed(address) && config.listen.contains(address);
+    for address in config.internal.iter().filter(public) {
         let message = format!("{address} is in listen too; the hook must not be public");
         report.mistake("internal", message);
     }
-    let own = |address: &&Address| listens(address) || config.internal.contains(address);
+}
+
+fn has_another_site(config: &Config, report: &Report) {
+    let own =
+        |address: &&Address| config.listen.contains(address) || config.internal.contains(address);
     for address in config.upstream.servers.iter().filter(own) {
         let message = format!("{address} is the gate itself; name the site behind it");
         report.mistake("upstream.servers", message);

@@ -26,7 +26,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            servers: Vec::new(),
+            servers: vec![Address::Tcp { host: "127.0.0.1".to_owned(), port: 8000 }],
             connect_timeout: Duration::from_secs(3),
             read_timeout: Duration::from_secs(60),
         }
