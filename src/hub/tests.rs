@@ -76,9 +76,10 @@ fn dropping_a_waiter_takes_it_off_every_channel() {
 fn the_least_recently_used_quiet_channel_makes_room() {
     let hub = hub(3, 1 << 20);
     let _held = hold(&hub, &["held"]);
-    publish(&hub, "old", "1");
-    publish(&hub, "young", "2");
-    publish(&hub, "new", "3");
+    for (later, channel) in ["old", "young", "new"].into_iter().enumerate() {
+        let posts = [(name(channel), Payload::empty())];
+        drop(hub.publish(&posts, Time(NOW.0 + 1 + later as u64)).unwrap());
+    }
     assert!(hub.info(&name("old"), NOW).is_none(), "the oldest quiet one stayed");
     assert!(hub.info(&name("held"), NOW).is_some() && hub.info(&name("young"), NOW).is_some());
 }
