@@ -35,22 +35,22 @@ impl Bound {
     /// Binds `address`. A unix socket that nobody listens on any more is replaced; `mode` is its
     /// file's.
     pub fn new(address: &Address, mode: u32) -> io::Result<Self> {
-        match address {
-            Address::Unix(path) => {
-                let socket = bind_unix(path, mode)?;
-                Ok(Self { address: address.clone(), socket, mode })
-            }
+        let (address, socket) = match address {
+            Address::Unix(path) => (address.clone(), bind_unix(path, mode)?),
             Address::Tcp { .. } => {
                 let not_found = || io::Error::new(io::ErrorKind::NotFound, "no such host");
                 let found = address.resolve()?.into_iter().next().ok_or_else(not_found)?;
                 let socket = Socket::new(Domain::for_address(found), Type::STREAM, None)?;
                 socket.set_reuse_address(true)?;
                 socket.bind(&found.into())?;
-                socket.listen(BACKLOG)?;
                 let bound = socket.local_addr()?.as_socket().unwrap_or(found);
-                Ok(Self { address: Address::tcp(bound), socket, mode })
+                (Address::tcp(bound), socket)
             }
-        }
+        };
+        socket.listen(BACKLOG)?;
+        // The engine accepts on it as it is; a blocking one would stop a whole thread.
+        socket.set_nonblocking(true)?;
+        Ok(Self { address, socket, mode })
     }
 }
 
@@ -65,7 +65,6 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
@@ -89,9 +88,6 @@ impl<A> Listening<A> {
         let mut inner = ListeningService::new(name.to_owned(), app);
         let mut sockets = Vec::new();
         for Bound { address, socket, mode } in bound {
-            if let Err(error) = socket.set_nonblocking(true) {
-                tracing::error!(%address, %error, "cannot listen without blocking");
-            }
             let (key, config) = match &address {
                 Address::Unix(path) => {
                     let path = path.display().to_string();
