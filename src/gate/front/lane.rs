@@ -39,11 +39,10 @@ struct Connection {
     timer: Timer,
 }
 
-/// What is to be done with a request.
+/// What the lane itself is to do with a request.
 enum Next {
     Answer(Reply, Option<Cause>),
     Hold(Box<Held>),
-    HandOn(Framing),
 }
 
 /// What is remembered of a request that the lane answers.
@@ -149,12 +148,10 @@ impl Connection {
             self.consider(front, &settings, head)
         });
         let (next, mut account) = match parsed {
-            Ok(considered) => considered,
+            Ok(Ok(own)) => own,
+            Ok(Err(framing)) => return After::HandOn(length, framing),
             Err((status, wrong)) => return self.refuse(front, status, wrong).await,
         };
-        if let Next::HandOn(framing) = next {
-            return After::HandOn(length, framing);
-        }
         // The buffer is given back, so that a held poll holds none.
         self.pending = match self.pending.len() {
             whole if whole == length => BytesMut::new(),
@@ -168,7 +165,6 @@ impl Connection {
                 (ended.reply, Some((ended.held, ended.cause)))
             }
             Next::Answer(reply, cause) => (Some(reply), cause.map(|cause| (Duration::ZERO, cause))),
-            Next::HandOn(_) => (None, None),
         };
         account.keep &= !*shutdown.borrow();
         let written = match &reply {
@@ -179,20 +175,25 @@ impl Connection {
         if written && account.keep { After::Keep } else { After::Close }
     }
 
-    /// Finds out what a request wants.
-    fn consider(&self, front: &Front, settings: &Settings, head: &Head<'_>) -> (Next, Account) {
+    /// Finds out what a request wants. One that is the engine's comes back as its framing.
+    fn consider(
+        &self,
+        front: &Front,
+        settings: &Settings,
+        head: &Head<'_>,
+    ) -> Result<(Next, Account), Framing> {
+        if !head.plain || !settings.routes.may_be_poll(head.path) {
+            return Err(head.framing.clone());
+        }
+        let logged = access::is_logged();
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
         let account = Account {
             _open: front.gate.open(),
-            began: access::is_logged().then(Instant::now),
+            began: logged.then(Instant::now),
             client: client.address,
-            target: (head.plain && access::is_logged()).then(|| head.target.into()),
+            target: logged.then(|| head.target.into()),
             keep: head.keep,
         };
-        let hand_on = || Next::HandOn(head.framing.clone());
-        if !head.plain || !settings.routes.may_be_poll(head.path) {
-            return (hand_on(), account);
-        }
         let incoming = Incoming {
             method: head.method,
             path: head.path,
@@ -202,11 +203,11 @@ impl Connection {
             client: client.address,
         };
         let next = match front.gate.decide(settings, &incoming) {
-            Decision::Site => hand_on(),
+            Decision::Site => return Err(head.framing.clone()),
             Decision::Reply(reply, cause) => Next::Answer(reply, cause),
             Decision::Hold(held) => Next::Hold(held),
         };
-        (next, account)
+        Ok((next, account))
     }
 
     /// Has the engine do it, on this connection.
