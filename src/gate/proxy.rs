@@ -5,7 +5,7 @@ use super::form::{self, Encoding};
 use super::forward::{self, Client};
 use super::hold::Cause;
 use super::upstream::Upstream;
-use super::{Decision, Gate, Incoming, Open, Settings, access, session};
+use super::{Decision, Gate, Open, Settings, session};
 use crate::query::Query;
 use crate::web::Reply;
 use async_trait::async_trait;
@@ -44,21 +44,8 @@ impl Proxy {
         let settings = context.settings.clone();
         let client = context.client.and_then(|client| client.address);
         let form = read_form(session, &settings).await?;
-        let decision = {
-            let head = session.req_header();
-            let query = Query::parse(head.uri.query().unwrap_or_default());
-            self.gate.decide(
-                &settings,
-                &Incoming {
-                    method: head.method.as_str(),
-                    path: head.uri.path(),
-                    query: &query,
-                    form: form.as_ref(),
-                    headers: &head.headers,
-                    client,
-                },
-            )
-        };
+        let decision =
+            session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client);
         match decision {
             Decision::Site => return Ok(false),
             Decision::Reply(reply, cause) => {
@@ -207,20 +194,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
-        let head = session.req_header();
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        access::log(
-            &access::Line {
-                client: context.client.and_then(|client| client.address),
-                method: head.method.as_str(),
-                target,
-                status: session.response_written().map_or(0, |head| head.status.as_u16()),
-                bytes: session.body_bytes_sent(),
-                took: context.began.elapsed(),
-                held: context.held,
-            },
-            &context.settings.mask,
-        );
+        let client = context.client.and_then(|client| client.address);
+        let (session, began) = (session.as_downstream(), context.began);
+        session::log(session, &context.settings, client, began, context.held);
     }
 }
 

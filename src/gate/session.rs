@@ -1,7 +1,8 @@
 //! Polls on a session of pingora's, HTTP/1.x or HTTP/2.
 
 use super::hold::Cause;
-use super::{Ended, Held, Timer};
+use super::{Decision, Ended, Gate, Held, Incoming, Settings, Timer, access};
+use crate::query::Query;
 use crate::web::Reply;
 use bytes::Bytes;
 use pingora::Result;
@@ -10,6 +11,51 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::time::{Duration, Instant};
+
+/// Says what is to become of the session's request; `form` is that of its body.
+pub(super) fn decide(
+    gate: &Gate,
+    settings: &Settings,
+    session: &ServerSession,
+    form: Option<&Query<'_>>,
+    client: Option<IpAddr>,
+) -> Decision {
+    let head = session.req_header();
+    let incoming = Incoming {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: &Query::parse(head.uri.query().unwrap_or_default()),
+        form,
+        headers: &head.headers,
+        client,
+    };
+    gate.decide(settings, &incoming)
+}
+
+/// Logs the session's request and its answer.
+pub(super) fn log(
+    session: &ServerSession,
+    settings: &Settings,
+    client: Option<IpAddr>,
+    began: Instant,
+    held: Option<(Duration, Cause)>,
+) {
+    if !access::is_logged() {
+        return;
+    }
+    let head = session.req_header();
+    let line = access::Line {
+        client,
+        method: head.method.as_str(),
+        target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+        status: session.response_written().map_or(0, |head| head.status.as_u16()),
+        bytes: session.body_bytes_sent(),
+        took: began.elapsed(),
+        held,
+    };
+    access::log(&line, &settings.mask);
+}
 
 /// Holds a poll and answers it; how it ended.
 pub(super) async fn hold(session: &mut ServerSession, held: Box<Held>) -> Result<Ended> {

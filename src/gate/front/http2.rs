@@ -1,11 +1,9 @@
 //! HTTP/2: the streams are pingora's; plain polls among them are held here.
 
-use crate::gate::access;
 use crate::gate::forward::Client;
 use crate::gate::hold::Cause;
 use crate::gate::proxy::Proxy;
-use crate::gate::{Decision, Gate, Incoming, Settings, session};
-use crate::query::Query;
+use crate::gate::{Decision, Gate, Settings, session};
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
@@ -40,18 +38,7 @@ impl Http2 {
         let settings = self.gate.settings();
         let (_open, began) = (self.gate.open(), Instant::now());
         let client = client(&stream, &settings);
-        let head = stream.req_header();
-        let decision = self.gate.decide(
-            &settings,
-            &Incoming {
-                method: "GET",
-                path: head.uri.path(),
-                query: &Query::parse(head.uri.query().unwrap_or_default()),
-                form: None,
-                headers: &head.headers,
-                client,
-            },
-        );
+        let decision = session::decide(&self.gate, &settings, &stream, None, client);
         stream.set_write_timeout(settings.write_timeout);
         let held = match decision {
             Decision::Site => return Some(stream),
@@ -64,7 +51,7 @@ impl Http2 {
                 Err(_) => Some((began.elapsed(), Cause::Gone)),
             },
         };
-        log(&stream, &settings, client, began, held);
+        session::log(&stream, &settings, client, began, held);
         None
     }
 }
@@ -72,29 +59,6 @@ impl Http2 {
 fn client(stream: &ServerSession, settings: &Settings) -> Option<IpAddr> {
     let peer = session::peer_address(stream);
     Client::of(peer, &stream.req_header().headers, &settings.trusted_proxies).address
-}
-
-fn log(
-    stream: &ServerSession,
-    settings: &Settings,
-    client: Option<IpAddr>,
-    began: Instant,
-    held: Option<(Duration, Cause)>,
-) {
-    if !access::is_logged() {
-        return;
-    }
-    let target = stream.req_header().uri.path_and_query().map_or("/", |target| target.as_str());
-    let line = access::Line {
-        client,
-        method: "GET",
-        target,
-        status: stream.response_written().map_or(0, |head| head.status.as_u16()),
-        bytes: stream.body_bytes_sent(),
-        took: began.elapsed(),
-        held,
-    };
-    access::log(&line, &settings.mask);
 }
 
 #[async_trait]
