@@ -272,8 +272,9 @@ fn gate_settings(config: &Config) -> gate::Settings {
 fn browser_publish(publisher: &Publisher) -> BrowserPublish {
     let publisher = publisher.clone();
     Arc::new(move |channel| {
-        let post = (channel, crate::channel::Payload::empty());
-        publisher.publish(vec![post], By::Capture).is_ok()
+        let publisher = publisher.clone();
+        let posts = vec![(channel, crate::channel::Payload::empty())];
+        Box::pin(async move { publisher.publish(posts, By::Capture).await.is_ok() })
     })
 }
 

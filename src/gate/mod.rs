@@ -66,7 +66,8 @@ pub struct Settings {
 }
 
 /// Publishes an empty message on a channel for a browser; says whether that went well.
-pub type BrowserPublish = Arc<dyn Fn(ChannelName) -> bool + Send + Sync>;
+pub type BrowserPublish =
+    Arc<dyn Fn(ChannelName) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// A cheap handle to the public side.
 #[derive(Clone)]
@@ -107,6 +108,8 @@ pub enum Decision {
     Reply(Reply, Option<Cause>),
     /// It is held.
     Hold(Box<Held>),
+    /// It publishes on that channel: [`Gate::publish`] has the answer.
+    Publish(ChannelName),
 }
 
 /// A poll to be held.
@@ -193,7 +196,7 @@ impl Gate {
                 Match::WrongMethod { rule } => {
                     return Decision::Reply(wrong_method(request.method, rule), None);
                 }
-                Match::Publish { channel } => return self.publish_for_browser(&channel),
+                Match::Publish { channel } => return publish_for_browser(&channel),
                 Match::Poll { rule, .. } if request.method == "OPTIONS" => {
                     return Decision::Reply(preflight(rule, request.headers), None);
                 }
@@ -299,18 +302,23 @@ impl Gate {
         Decision::Reply(finished(reply, rule, origin.as_deref()), None)
     }
 
-    fn publish_for_browser(&self, channel: &str) -> Decision {
-        let published = match ChannelName::new(channel) {
-            Err(error) => {
-                let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
-                return Decision::Reply(unstored(reply), None);
-            }
-            Ok(name) => (self.shared.browser_publish)(name),
-        };
-        // What PHP's touch() would have said.
+    /// Publishes an empty message for a browser; the answer is what PHP's `touch()` would have
+    /// said.
+    pub async fn publish(&self, channel: ChannelName) -> Reply {
+        let published = (self.shared.browser_publish)(channel).await;
         let (status, word) = if published { (200, "true") } else { (503, "false") };
         let reply = Reply::new(status, dialect::PHP_CONTENT_TYPE, word);
-        Decision::Reply(unstored(reply.with("X-Content-Type-Options", "nosniff")), None)
+        unstored(reply.with("X-Content-Type-Options", "nosniff"))
+    }
+}
+
+fn publish_for_browser(channel: &str) -> Decision {
+    match ChannelName::new(channel) {
+        Ok(name) => Decision::Publish(name),
+        Err(error) => {
+            let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
+            Decision::Reply(unstored(reply), None)
+        }
     }
 }
 

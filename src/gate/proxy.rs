@@ -48,6 +48,11 @@ impl Proxy {
             session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client);
         match decision {
             Decision::Site => return Ok(false),
+            Decision::Publish(channel) => {
+                session::discard_body(session.as_mut()).await?;
+                let reply = self.gate.publish(channel).await;
+                session::write(session.as_mut(), reply).await?;
+            }
             Decision::Reply(reply, cause) => {
                 context.held = cause.map(|cause| (Duration::ZERO, cause));
                 session::discard_body(session.as_mut()).await?;

@@ -96,6 +96,17 @@ impl From<PublishError> for Reply {
                 let hint = "try again later, or raise history.channels";
                 Reply::error(503, &error, hint).with("Retry-After", "5")
             }
+            PublishError::Away(_) => {
+                let hint = "nothing was published; try again later";
+                Reply::error(503, &error, hint).with("Retry-After", "1")
+            }
+            PublishError::Unknown(_) => {
+                let hint = "repeat it with the same Idempotency-Key: it is published once then";
+                Reply::error(503, &error, hint).with("Retry-After", "1")
+            }
+            PublishError::Conflict => {
+                Reply::error(422, &error, "send a new key with a new message")
+            }
         }
     }
 }

@@ -69,21 +69,22 @@ impl Hook {
         })
     }
 
-    fn publish(&self, posts: Result<Posts, Reply>) -> Reply {
+    async fn publish(&self, posts: Result<Posts, Reply>) -> Reply {
         let Posts { posts, many } = match posts {
             Ok(posts) => posts,
             Err(reply) => return reply,
         };
-        match self.publisher.publish(posts, By::Hook) {
+        match self.publisher.publish(posts, By::Hook).await {
             Ok(receipts) => answer::published(&receipts, many),
             Err(error) => error.into(),
         }
     }
 
-    fn forget(&self, channel: &ChannelName) -> Reply {
-        match self.publisher.forget(channel) {
-            Some(released) => answer::forgotten(channel, released),
-            None => no_channel(channel),
+    async fn forget(&self, channel: &ChannelName) -> Reply {
+        match self.publisher.forget(channel).await {
+            Ok(Some(released)) => answer::forgotten(channel, released),
+            Ok(None) => no_channel(channel),
+            Err(error) => error.into(),
         }
     }
 
@@ -140,13 +141,13 @@ impl Endpoint for Hook {
         match (target, &request.method) {
             (Target::Publish, &Method::POST) => {
                 let read = || posts::read(content_type(request), &request.body);
-                self.write(request, async { self.publish(read()) }).await
+                self.write(request, async { self.publish(read()).await }).await
             }
             (Target::Channel(channel), &Method::POST) => {
-                self.write(request, async { self.publish(one(channel, request)) }).await
+                self.write(request, async { self.publish(one(channel, request)).await }).await
             }
             (Target::Channel(channel), &Method::DELETE) => {
-                self.write(request, async { self.forget(&channel) }).await
+                self.write(request, self.forget(&channel)).await
             }
             (Target::Channels, &Method::GET) => self.list(&query()),
             (Target::Channel(channel), &Method::GET) => self.info(&channel),

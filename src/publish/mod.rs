@@ -16,8 +16,9 @@ pub use hook::{History, Hook};
 pub use payload::{PayloadError, payload};
 
 use crate::channel::{ChannelName, Payload, Position, ShownStamp, Time};
-use crate::hub::{Full, Hub, Wake};
+use crate::hub::{Full, Hub, Published, Wake};
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -106,6 +107,31 @@ pub enum PublishError {
     /// The channel table has no room; the gate's fault.
     #[error(transparent)]
     Full(#[from] Full),
+    /// Positions are given elsewhere, and that cannot be reached; nothing was published.
+    #[error("{0}")]
+    Away(String),
+    /// Positions are given elsewhere, and no answer came; the messages may be published or not.
+    #[error("{0}; whether the message was published is unknown")]
+    Unknown(String),
+    /// The key was used with another message.
+    #[error("this Idempotency-Key was used with another message")]
+    Conflict,
+}
+
+/// Gives messages their positions in place of the hub, and puts them into it: many gates share
+/// the channels then.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Publishes `posts`, in their order; a repetition under the same key is not published
+    /// again. The wakes of the polls that are held here are to be rung.
+    async fn publish(
+        &self,
+        posts: &[(ChannelName, Payload)],
+        key: Option<&str>,
+    ) -> Result<Vec<Published>, PublishError>;
+
+    /// Forgets a channel everywhere; `None` if there is none.
+    async fn forget(&self, channel: &ChannelName) -> Result<Option<Wake>, PublishError>;
 }
 
 /// The one door into the hub; a cheap handle.
@@ -119,6 +145,8 @@ struct Shared {
     clock: Clock,
     settings: Arc<ArcSwap<Settings>>,
     crowd: Arc<OnceLock<Handle>>,
+    /// Who gives the positions; `None` = the hub itself.
+    engine: Option<Arc<dyn Engine>>,
     counts: [AtomicU64; By::ALL.len()],
 }
 
@@ -139,16 +167,40 @@ impl Publisher {
         settings: Arc<ArcSwap<Settings>>,
         crowd: Arc<OnceLock<Handle>>,
     ) -> Self {
-        let counts = Default::default();
-        Self { shared: Arc::new(Shared { hub, clock, settings, crowd, counts }) }
+        Self::through(None, hub, clock, settings, crowd)
     }
 
-    /// Publishes all of `posts`, or none of them where this is an error. The receipts come in
-    /// the order of the posts; a poll that waits on several of the channels counts once.
-    pub fn publish(
+    /// Like [`Publisher::new`], with `engine` to give the positions if there is one.
+    pub fn through(
+        engine: Option<Arc<dyn Engine>>,
+        hub: Hub,
+        clock: Clock,
+        settings: Arc<ArcSwap<Settings>>,
+        crowd: Arc<OnceLock<Handle>>,
+    ) -> Self {
+        let counts = Default::default();
+        Self { shared: Arc::new(Shared { hub, clock, settings, crowd, engine, counts }) }
+    }
+
+    /// Publishes all of `posts`, or none of them where this is an error other than
+    /// [`PublishError::Unknown`]. The receipts come in the order of the posts; a poll that waits
+    /// on several of the channels counts once. Where the hub gives the positions, the future is
+    /// ready at once.
+    pub async fn publish(
         &self,
         posts: Vec<(ChannelName, Payload)>,
         by: By,
+    ) -> Result<Vec<Receipt>, PublishError> {
+        self.publish_once(posts, by, None).await
+    }
+
+    /// Like [`Publisher::publish`]; where another engine gives the positions, a repetition under
+    /// the same key is answered as the first was, whichever gate it comes to.
+    pub async fn publish_once(
+        &self,
+        posts: Vec<(ChannelName, Payload)>,
+        by: By,
+        key: Option<&str>,
     ) -> Result<Vec<Receipt>, PublishError> {
         let most = self.longest_message();
         for (channel, payload) in &posts {
@@ -157,7 +209,10 @@ impl Publisher {
                 return Err(PublishError::TooLong { channel: channel.clone(), length, most });
             }
         }
-        let published = self.shared.hub.publish(&posts, self.now())?;
+        let published = match &self.shared.engine {
+            None => self.shared.hub.publish(&posts, self.now())?,
+            Some(engine) => engine.publish(&posts, key).await?,
+        };
         self.shared.counts[by as usize].fetch_add(posts.len() as u64, Ordering::Relaxed);
         let mut wakes = Claimed::default();
         let receipts = posts.into_iter().zip(published).map(|((channel, _), published)| Receipt {
@@ -173,11 +228,20 @@ impl Publisher {
 
     /// Forgets a channel and releases the polls held on it, which find themselves reset. How
     /// many those are; `None` if there is no such channel.
-    pub fn forget(&self, channel: &ChannelName) -> Option<usize> {
+    pub async fn forget(&self, channel: &ChannelName) -> Result<Option<usize>, PublishError> {
+        let wake = match &self.shared.engine {
+            None => self.shared.hub.forget(channel),
+            Some(engine) => engine.forget(channel).await?,
+        };
         let mut wakes = Claimed::default();
-        let released = wakes.claim(self.shared.hub.forget(channel)?);
+        let released = wake.map(|wake| wakes.claim(wake));
         wakes.ring(self.shared.crowd.get());
-        Some(released)
+        Ok(released)
+    }
+
+    /// Whether another engine than the hub gives the positions.
+    pub fn is_shared(&self) -> bool {
+        self.shared.engine.is_some()
     }
 
     /// The longest message that is taken, in bytes.

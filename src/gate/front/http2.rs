@@ -42,6 +42,11 @@ impl Http2 {
         stream.set_write_timeout(settings.write_timeout);
         let held = match decision {
             Decision::Site => return Some(stream),
+            Decision::Publish(channel) => {
+                let reply = self.gate.publish(channel).await;
+                let _ = session::write(&mut stream, reply).await;
+                None
+            }
             Decision::Reply(reply, cause) => {
                 let _ = session::write(&mut stream, reply).await;
                 cause.map(|cause| (Duration::ZERO, cause))

@@ -4,6 +4,7 @@ use super::framing::Framing;
 use super::head::{self, Head, Sighting};
 use super::one_request::OneRequest;
 use super::{Front, response};
+use crate::channel::ChannelName;
 use crate::gate::access;
 use crate::gate::forward::Client;
 use crate::gate::hold::Cause;
@@ -43,6 +44,7 @@ struct Connection {
 enum Next {
     Answer(Reply, Option<Cause>),
     Hold(Box<Held>),
+    Publish(ChannelName),
 }
 
 /// What is remembered of a request that the lane answers.
@@ -165,6 +167,8 @@ impl Connection {
                 (ended.reply, Some((ended.held, ended.cause)))
             }
             Next::Answer(reply, cause) => (Some(reply), cause.map(|cause| (Duration::ZERO, cause))),
+            // Boxed, as the connection's own future is to stay small.
+            Next::Publish(channel) => (Some(Box::pin(front.gate.publish(channel)).await), None),
         };
         account.keep &= !*shutdown.borrow();
         let written = match &reply {
@@ -206,6 +210,7 @@ impl Connection {
             Decision::Site => return Err(head.framing.clone()),
             Decision::Reply(reply, cause) => Next::Answer(reply, cause),
             Decision::Hold(held) => Next::Hold(held),
+            Decision::Publish(channel) => Next::Publish(channel),
         };
         Ok((next, account))
     }
