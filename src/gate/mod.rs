@@ -9,6 +9,7 @@ mod counters;
 pub mod form;
 pub mod forward;
 pub mod front;
+mod handed;
 pub mod hold;
 pub mod proxy;
 mod replies;

@@ -3,6 +3,7 @@
 
 use super::form::{self, Encoding};
 use super::forward::{self, Client};
+use super::handed::{Finding, Handed};
 use super::hold::Cause;
 use super::upstream::Upstream;
 use super::{Decision, Gate, Open, Settings, session};
@@ -27,7 +28,9 @@ pub struct Proxy {
 pub struct Context {
     settings: Arc<Settings>,
     began: Instant,
+    /// Whoever sent it; `None` until somebody has looked.
     client: Option<Client>,
+    finding: Finding,
     held: Option<(Duration, Cause)>,
     /// Connections to the site that failed so far.
     failures: usize,
@@ -100,13 +103,19 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context {
-            settings: self.gate.settings(),
-            began: Instant::now(),
-            client: None,
-            held: None,
-            failures: 0,
-            _open: self.gate.open(),
+        let (held, failures) = (None, 0);
+        match Handed::take() {
+            Some(handed) => {
+                let Handed { settings, client, began, finding, open } = *handed;
+                let client = Some(client);
+                Context { settings, began, client, finding, held, failures, _open: open }
+            }
+            // A request of the engine's own.
+            None => {
+                let (settings, began) = (self.gate.settings(), Instant::now());
+                let (finding, _open) = (Finding::Undecided, self.gate.open());
+                Context { settings, began, client: None, finding, held, failures, _open }
+            }
         }
     }
 
@@ -115,11 +124,13 @@ impl ProxyHttp for Proxy {
             session.set_keepalive(None);
         }
         session.as_mut().set_write_timeout(context.settings.write_timeout);
-        let head = session.req_header();
-        let peer = session::peer_address(session.as_downstream());
-        let client = Client::of(peer, &head.headers, &context.settings.trusted_proxies);
-        context.client = Some(client);
-        self.poll(session, context).await
+        if context.client.is_none() {
+            context.client = Some(session::client(session.as_downstream(), &context.settings));
+        }
+        match context.finding {
+            Finding::Site => Ok(false),
+            Finding::Undecided => self.poll(session, context).await,
+        }
     }
 
     async fn upstream_peer(

@@ -1,5 +1,6 @@
 //! Polls on a session of pingora's, HTTP/1.x or HTTP/2.
 
+use super::forward::Client;
 use super::hold::Cause;
 use super::{Decision, Ended, Gate, Held, Incoming, Settings, Timer, access};
 use crate::query::Query;
@@ -120,7 +121,9 @@ fn head(reply: &Reply) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-/// The other end of the session; `None` on a unix socket.
-pub(super) fn peer_address(session: &ServerSession) -> Option<IpAddr> {
-    session.client_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip())
+/// Who sent the session's request.
+pub(super) fn client(session: &ServerSession, settings: &Settings) -> Client {
+    // No peer is one on a unix socket.
+    let peer = session.client_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip());
+    Client::of(peer, &session.req_header().headers, &settings.trusted_proxies)
 }

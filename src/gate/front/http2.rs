@@ -1,18 +1,17 @@
 //! HTTP/2: the streams are pingora's; plain polls among them are held here.
 
-use crate::gate::forward::Client;
+use crate::gate::handed::Handed;
 use crate::gate::hold::Cause;
 use crate::gate::proxy::Proxy;
-use crate::gate::{Decision, Gate, Settings, session};
+use crate::gate::{Decision, Gate, session};
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The app of an HTTP/2 connection.
 pub(super) struct Http2 {
@@ -29,19 +28,22 @@ impl Http2 {
         Self { gate, proxy, options }
     }
 
-    /// Holds or answers the stream, or gives it back.
-    async fn poll(&self, mut stream: Box<ServerSession>) -> Option<Box<ServerSession>> {
-        let head = stream.req_header();
-        if head.method != http::Method::GET || !stream.is_body_done() {
-            return Some(stream);
-        }
+    /// Holds or answers the stream, or gives it back with what was found.
+    async fn poll(
+        &self,
+        mut stream: Box<ServerSession>,
+    ) -> Option<(Box<ServerSession>, Box<Handed>)> {
         let settings = self.gate.settings();
-        let (_open, began) = (self.gate.open(), Instant::now());
-        let client = client(&stream, &settings);
-        let decision = session::decide(&self.gate, &settings, &stream, None, client);
+        let client = session::client(&stream, &settings);
+        let handed = Handed::new(&self.gate, settings, client);
+        if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
+            return Some((stream, handed));
+        }
+        let settings = &handed.settings;
+        let decision = session::decide(&self.gate, settings, &stream, None, client.address);
         stream.set_write_timeout(settings.write_timeout);
         let held = match decision {
-            Decision::Site => return Some(stream),
+            Decision::Site => return Some((stream, handed.for_site())),
             Decision::Publish(channel) => {
                 let reply = self.gate.publish(channel).await;
                 let _ = session::write(&mut stream, reply).await;
@@ -53,17 +55,12 @@ impl Http2 {
             }
             Decision::Hold(held) => match session::hold(&mut stream, held).await {
                 Ok(ended) => Some((ended.held, ended.cause)),
-                Err(_) => Some((began.elapsed(), Cause::Gone)),
+                Err(_) => Some((handed.began.elapsed(), Cause::Gone)),
             },
         };
-        session::log(&stream, &settings, client, began, held);
+        session::log(&stream, settings, client.address, handed.began, held);
         None
     }
-}
-
-fn client(stream: &ServerSession, settings: &Settings) -> Option<IpAddr> {
-    let peer = session::peer_address(stream);
-    Client::of(peer, &stream.req_header().headers, &settings.trusted_proxies).address
 }
 
 #[async_trait]
@@ -73,8 +70,8 @@ impl HttpServerApp for Http2 {
         stream: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let stream = self.poll(Box::new(stream)).await?;
-        self.proxy.process_new_http(*stream, shutdown).await
+        let (stream, handed) = self.poll(Box::new(stream)).await?;
+        handed.scope(self.proxy.process_new_http(*stream, shutdown)).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {

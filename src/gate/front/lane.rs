@@ -7,6 +7,7 @@ use super::{Front, response};
 use crate::channel::ChannelName;
 use crate::gate::access;
 use crate::gate::forward::Client;
+use crate::gate::handed::Handed;
 use crate::gate::hold::Cause;
 use crate::gate::{Decision, Held, Incoming, Open, Settings, Timer};
 use crate::query::Query;
@@ -63,7 +64,7 @@ enum After {
     Keep,
     Close,
     /// The request, whose head is that long, is the engine's.
-    HandOn(usize, Framing),
+    HandOn(usize, Framing, Box<Handed>),
 }
 
 /// Serves a connection until either side has enough of it.
@@ -75,20 +76,21 @@ pub(super) async fn serve(front: Arc<Front>, stream: Stream, mut shutdown: Shutd
     let mut connection =
         Connection { stream, peer, pending: BytesMut::new(), fresh: true, timer: Timer::default() };
     loop {
-        let Some(sighting) = connection.read_head(&front, &mut shutdown).await else { return };
+        let read = connection.read_head(&front, &mut shutdown).await;
+        let Some((sighting, settings)) = read else { return };
         let after = match sighting {
             Sighting::More => After::Close,
-            Sighting::Refused(status, wrong) => connection.refuse(&front, status, wrong).await,
+            Sighting::Refused(status, wrong) => connection.refuse(&settings, status, wrong).await,
             Sighting::Http2 => return connection.hand_on_http2(&front, &shutdown).await,
-            Sighting::Head(length) => connection.request(&front, length, &shutdown).await,
+            Sighting::Head(length) => connection.request(&front, settings, length, &shutdown).await,
         };
         match after {
             After::Keep => connection.fresh = false,
             After::Close => return Box::pin(connection.close()).await,
-            After::HandOn(length, framing) => {
+            After::HandOn(length, framing, handed) => {
                 // Boxed, as the connection's own future is to stay small.
-                let handed = Box::pin(connection.hand_on(&front, length, framing, &shutdown));
-                match handed.await {
+                let engine = connection.hand_on(&front, length, framing, handed, &shutdown);
+                match Box::pin(engine).await {
                     Some(back) => connection = back,
                     None => return,
                 }
@@ -99,8 +101,12 @@ pub(super) async fn serve(front: Arc<Front>, stream: Stream, mut shutdown: Shutd
 
 impl Connection {
     /// Reads until there is a head, or something that can be none. `None` = the connection is to
-    /// be closed without a word.
-    async fn read_head(&mut self, front: &Front, shutdown: &mut ShutdownWatch) -> Option<Sighting> {
+    /// be closed without a word. The settings are those that the request is served with.
+    async fn read_head(
+        &mut self,
+        front: &Front,
+        shutdown: &mut ShutdownWatch,
+    ) -> Option<(Sighting, Arc<Settings>)> {
         let settings = front.gate.settings();
         if self.pending.is_empty() {
             // A new connection has its request with it; a kept one may be quiet for a while.
@@ -120,10 +126,11 @@ impl Connection {
         }
         // Nearly every head comes in one piece.
         let settings = front.gate.settings();
-        match head::sight(&self.pending, 0, settings.head) {
-            Sighting::More => Box::pin(self.read_rest(&settings)).await,
-            sighting => Some(sighting),
-        }
+        let sighting = match head::sight(&self.pending, 0, settings.head) {
+            Sighting::More => Box::pin(self.read_rest(&settings)).await?,
+            sighting => sighting,
+        };
+        Some((sighting, settings))
     }
 
     async fn read_rest(&mut self, settings: &Settings) -> Option<Sighting> {
@@ -144,15 +151,20 @@ impl Connection {
     }
 
     /// Does what the request wants whose head is the first `length` pending bytes.
-    async fn request(&mut self, front: &Front, length: usize, shutdown: &ShutdownWatch) -> After {
-        let settings = front.gate.settings();
+    async fn request(
+        &mut self,
+        front: &Front,
+        settings: Arc<Settings>,
+        length: usize,
+        shutdown: &ShutdownWatch,
+    ) -> After {
         let parsed = head::parse(&self.pending[..length], settings.head, |head| {
             self.consider(front, &settings, head)
         });
         let (next, mut account) = match parsed {
             Ok(Ok(own)) => own,
-            Ok(Err(framing)) => return After::HandOn(length, framing),
-            Err((status, wrong)) => return self.refuse(front, status, wrong).await,
+            Ok(Err((framing, handed))) => return After::HandOn(length, framing, handed),
+            Err((status, wrong)) => return self.refuse(&settings, status, wrong).await,
         };
         // The buffer is given back, so that a held poll holds none.
         self.pending = match self.pending.len() {
@@ -179,18 +191,24 @@ impl Connection {
         if written && account.keep { After::Keep } else { After::Close }
     }
 
-    /// Finds out what a request wants. One that is the engine's comes back as its framing.
+    /// Finds out what a request wants. One that is the engine's comes back as its framing, with
+    /// what was found.
     fn consider(
         &self,
         front: &Front,
-        settings: &Settings,
+        settings: &Arc<Settings>,
         head: &Head<'_>,
-    ) -> Result<(Next, Account), Framing> {
-        if !head.plain || !settings.routes.may_be_poll(head.path) {
-            return Err(head.framing.clone());
+    ) -> Result<(Next, Account), (Framing, Box<Handed>)> {
+        let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
+        let hand_on = || Handed::new(&front.gate, settings.clone(), client);
+        // Of a target in another form than a path nothing is known here.
+        if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
+            return Err((head.framing.clone(), hand_on().for_site()));
+        }
+        if !head.plain {
+            return Err((head.framing.clone(), hand_on()));
         }
         let logged = access::is_logged();
-        let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
         let account = Account {
             _open: front.gate.open(),
             began: logged.then(Instant::now),
@@ -207,7 +225,7 @@ impl Connection {
             client: client.address,
         };
         let next = match front.gate.decide(settings, &incoming) {
-            Decision::Site => return Err(head.framing.clone()),
+            Decision::Site => return Err((head.framing.clone(), hand_on().for_site())),
             Decision::Reply(reply, cause) => Next::Answer(reply, cause),
             Decision::Hold(held) => Next::Hold(held),
             Decision::Publish(channel) => Next::Publish(channel),
@@ -221,12 +239,14 @@ impl Connection {
         front: &Front,
         length: usize,
         framing: Framing,
+        handed: Box<Handed>,
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
         let Self { stream, peer, pending, timer, .. } = self;
         let one = OneRequest::new(stream, pending, length, framing);
         let session = ServerSession::new_http1(Box::new(one));
-        let (stream, _) = front.proxy.process_new_http(session, shutdown).await?.consume();
+        let engine = front.proxy.process_new_http(session, shutdown);
+        let (stream, _) = handed.scope(engine).await?.consume();
         // It is the stream that was handed over.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
@@ -250,10 +270,10 @@ impl Connection {
     }
 
     /// Answers a request that nobody understands.
-    async fn refuse(&mut self, front: &Front, status: u16, wrong: &str) -> After {
+    async fn refuse(&mut self, settings: &Settings, status: u16, wrong: &str) -> After {
         let reply = Reply::new(status, "text/plain; charset=UTF-8", format!("{wrong}\n"));
         tracing::debug!(peer = ?self.peer, status, wrong, "refused a connection's request");
-        self.write(front.gate.settings().write_timeout, &reply, false).await;
+        self.write(settings.write_timeout, &reply, false).await;
         After::Close
     }
 
