@@ -1,9 +1,10 @@
 //! Builds the gate from a config, runs it, and ends it without dropping a poll.
 
 mod ending;
+mod figures;
 
 use crate::address::Address;
-use crate::admin::{Admin, Figures, Sources};
+use crate::admin::{Admin, Sources};
 use crate::channel::{Cursor, Take};
 use crate::client::{self, Call};
 use crate::config::{Config, Site};
@@ -16,12 +17,14 @@ use crate::gate::{self, BrowserPublish, Gate};
 use crate::hub::{Hub, Subscription};
 use crate::internal::{self, Internal};
 use crate::listen::{Bound, Buffers, Listening};
+use crate::metrics::Tally;
 use crate::publish::{self, By, Hook, Publisher, system_time};
 use crate::secret::Secret;
 use crate::web::Endpoint;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use ending::Ending;
+use figures::Sight;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
@@ -182,6 +185,7 @@ struct Parts {
     gate: Gate,
     /// The runtime of the held polls, once it runs.
     crowd: Arc<OnceLock<Handle>>,
+    tally: Arc<Tally>,
 }
 
 impl Parts {
@@ -189,12 +193,19 @@ impl Parts {
         let hub = Hub::new(config.hub.clone(), fastrand::u64(..));
         let limits = publish::Settings { max_message: config.max_message };
         let limits = Arc::new(ArcSwap::from_pointee(limits));
-        let crowd = Arc::default();
-        let publisher =
-            Publisher::new(hub.clone(), Arc::new(system_time), limits, Arc::clone(&crowd));
+        let (crowd, tally) = (Arc::default(), Arc::new(Tally::default()));
+        tally.watched.watch(&config.watched);
+        let publisher = Publisher::new(
+            hub.clone(),
+            Arc::new(system_time),
+            limits,
+            Arc::clone(&crowd),
+            tally.clone(),
+        );
         let settings = Arc::new(ArcSwap::from_pointee(gate_settings(config)));
-        let gate = Gate::new(settings, hub.clone(), system_time, browser_publish(&publisher));
-        Self { hub, publisher, gate, crowd }
+        let publish = browser_publish(&publisher);
+        let gate = Gate::new(settings, hub.clone(), system_time, publish, tally.clone());
+        Self { hub, publisher, gate, crowd, tally }
     }
 
     /// The app of the internal listener: the hook, and the gate about itself.
@@ -206,9 +217,14 @@ impl Parts {
     ) -> Result<Internal, AppError> {
         let hook = Hook::new(self.publisher.clone(), self.history());
         let printed = config.to_toml();
+        let sight = self.sight();
         let admin = Admin::new(Sources {
             unready: unready(upstream.clone(), stopping),
-            figures: self.figures(),
+            figures: Box::new(move || sight.figures()),
+            metrics: {
+                let sight = self.sight();
+                Box::new(move || sight.metrics())
+            },
             config: Box::new(move || printed.clone()),
         });
         let settings = internal::Settings {
@@ -217,7 +233,8 @@ impl Parts {
         };
         let page = Secret::random().map_err(AppError::Random)?;
         let endpoints: Vec<Arc<dyn Endpoint>> = vec![Arc::new(hook), Arc::new(admin)];
-        Ok(Internal::new(Arc::new(ArcSwap::from_pointee(settings)), page, endpoints))
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        Ok(Internal::new(settings, page, endpoints, self.tally.clone()))
     }
 
     /// A channel's history, as the native dialect answers.
@@ -237,16 +254,15 @@ impl Parts {
         })
     }
 
-    fn figures(&self) -> Box<dyn Fn() -> Figures + Send + Sync> {
-        let (hub, publisher) = (self.hub.clone(), self.publisher.clone());
-        Box::new(move || Figures {
-            held: hub.held() as u64,
-            channels: hub.channels() as u64,
-            history_bytes: hub.cost(),
-            publishes: publisher.counts().iter().map(|(_, count)| count).sum(),
-            generation: 1,
-            restart: Vec::new(),
-        })
+    fn sight(&self) -> Sight {
+        let Self { hub, gate, publisher, tally, .. } = self;
+        Sight {
+            hub: hub.clone(),
+            gate: gate.clone(),
+            publisher: publisher.clone(),
+            tally: tally.clone(),
+            started: system_time(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! **First: pure translation.** [`address`], [`secret`], [`query`], [`strict`], [`template`] and [`web`]
 //! are values that users write or clients send; [`dialect`] turns requests into polls and
-//! answers into bytes; [`limits`] gives out the right to hold.
+//! answers into bytes; [`limits`] gives out the right to hold; [`metrics`] counts.
 //!
 //! **Second: services.** The only floor that knows pingora, sockets and files. [`gate`] is the
 //! public side, [`publish`] the ways in, [`admin`] the gate about itself, [`internal`] the
@@ -29,6 +29,7 @@ pub mod hub;
 pub mod address;
 pub mod dialect;
 pub mod limits;
+pub mod metrics;
 pub mod query;
 pub mod secret;
 pub mod strict;

@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["channel"],
     &["hub"],
     // First: values, and what translates with them.
-    &["address", "query", "secret", "strict", "template", "web"],
+    &["address", "metrics", "query", "secret", "strict", "template", "web"],
     &["dialect", "limits"],
     // Second: services.
     &["admin", "client", "demo", "gate", "internal", "listen", "log", "publish"],

@@ -71,7 +71,13 @@ impl Gate {
 fn app(hub: &Hub, token: &str) -> Internal {
     let settings = publish::Settings { max_message: MAX_MESSAGE };
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let publisher = Publisher::new(hub.clone(), Arc::new(system_time), settings, Arc::default());
+    let publisher = Publisher::new(
+        hub.clone(),
+        Arc::new(system_time),
+        settings,
+        Arc::default(),
+        Arc::default(),
+    );
     let reader = hub.clone();
     let history = move |channel: &ChannelName, _cursor: Option<&str>| {
         let subscription = Subscription { channel: channel.clone(), cursor: Cursor::Oldest };
@@ -81,12 +87,18 @@ fn app(hub: &Hub, token: &str) -> Internal {
     let admin = Admin::new(Sources {
         unready: Box::new(Vec::new),
         figures: Box::new(Figures::default),
+        metrics: Box::new(String::new),
         config: Box::new(String::new),
     });
     let settings = internal::Settings { token: Secret::new(token), names: Vec::new() };
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let hook = Hook::new(publisher, Arc::new(history));
-    Internal::new(settings, Secret::new("page"), vec![Arc::new(hook), Arc::new(admin)])
+    Internal::new(
+        settings,
+        Secret::new("page"),
+        vec![Arc::new(hook), Arc::new(admin)],
+        Arc::default(),
+    )
 }
 
 struct Client {

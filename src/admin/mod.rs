@@ -4,15 +4,20 @@
 //! |---|---|
 //! | `GET /healthz` | 200 `ok` while the process can answer at all |
 //! | `GET /readyz` | 200 `{"ready":true}`, or 503 with the reasons why it is not |
+//! | `GET /metrics` | figures, as Prometheus reads them |
 //! | `GET /status` | figures, as JSON |
 //! | `GET /config` | the settings in force, as TOML, without secrets |
 //!
 //! It knows none of this itself: the top hands in what to ask.
 
+pub mod process;
+
+use crate::metrics::Text;
 use crate::web::{Endpoint, Reply, Request};
 use async_trait::async_trait;
 use http::Method;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// The gate's figures at one moment.
@@ -20,12 +25,22 @@ use std::time::Instant;
 pub struct Figures {
     /// Polls held.
     pub held: u64,
+    /// Connections of the public side.
+    pub connections: u64,
     /// Channels in the table.
     pub channels: u64,
     /// Memory of all messages kept, in bytes.
     pub history_bytes: u64,
     /// Messages published since the start.
     pub publishes: u64,
+    /// Messages in answers since the start.
+    pub deliveries: u64,
+    /// Polls that ended since the start, by why.
+    pub releases: BTreeMap<&'static str, u64>,
+    /// Requests refused since the start, by why, on both listeners.
+    pub refusals: BTreeMap<&'static str, u64>,
+    /// Requests forwarded to the site since the start, by its answer.
+    pub upstream: BTreeMap<&'static str, u64>,
     /// How often a config has come into force, the first included.
     pub generation: u64,
     /// Keys that were changed and take a restart to come into force.
@@ -38,6 +53,8 @@ pub struct Sources {
     pub unready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The figures of this moment.
     pub figures: Box<dyn Fn() -> Figures + Send + Sync>,
+    /// The same and more, as Prometheus reads it.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The settings in force as TOML, secrets masked.
     pub config: Box<dyn Fn() -> String + Send + Sync>,
 }
@@ -86,11 +103,11 @@ impl Admin {
 #[async_trait]
 impl Endpoint for Admin {
     fn owns(&self, path: &str) -> bool {
-        matches!(path, "/healthz" | "/readyz" | "/status" | "/config")
+        matches!(path, "/healthz" | "/readyz" | "/metrics" | "/status" | "/config")
     }
 
     fn is_open(&self, path: &str) -> bool {
-        matches!(path, "/healthz" | "/readyz")
+        matches!(path, "/healthz" | "/readyz" | "/metrics")
     }
 
     async fn answer(&self, request: &Request) -> Reply {
@@ -100,6 +117,7 @@ impl Endpoint for Admin {
         match request.path.as_str() {
             "/healthz" => Reply::new(200, "text/plain", "ok"),
             "/readyz" => self.readiness(),
+            "/metrics" => Reply::new(200, Text::CONTENT_TYPE, (self.sources.metrics)()),
             "/status" => self.status(),
             _ => Reply::new(200, "application/toml", (self.sources.config)()),
         }
@@ -116,6 +134,7 @@ mod tests {
         let admin = Admin::new(Sources {
             unready: Box::new(move || reasons.clone()),
             figures: Box::new(|| Figures { held: 3, generation: 1, ..Figures::default() }),
+            metrics: Box::new(|| "up 1\n".to_owned()),
             config: Box::new(|| "listen = []\n".to_owned()),
         });
         assert!(admin.owns(path));
@@ -145,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_here_can_be_written() {
-        for path in ["/healthz", "/readyz", "/status", "/config"] {
+        for path in ["/healthz", "/readyz", "/metrics", "/status", "/config"] {
             let reply = ask(&[], Method::POST, path).await;
             assert_eq!((reply.status, reply.headers[0].0), (405, "Allow"));
         }

@@ -2,10 +2,10 @@
 
 use crate::config::Drain;
 use crate::gate::Gate;
+use crate::gate::hold::Cause;
 use crate::hub::{Hub, Wake};
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -52,7 +52,7 @@ impl Ending {
         tracing::info!(
             held = self.hub.held(),
             under_way = self.gate.under_way(),
-            answered = self.gate.counters().drains.load(Ordering::Relaxed),
+            answered = self.gate.counters().releases.of(Cause::Drain),
             "drained"
         );
     }

@@ -28,6 +28,7 @@ pub use sections::{Client, Drain};
 pub use sources::{ENV_PREFIX, Sources, assignment};
 
 use crate::address::Address;
+use crate::channel::ChannelName;
 use crate::gate::route::Rule;
 use crate::gate::{hold, upstream};
 use crate::secret::Secret;
@@ -68,6 +69,8 @@ pub struct Config {
     pub drain: Drain,
     /// The log.
     pub log: log::Settings,
+    /// Channels that have series of their own in the metrics.
+    pub watched: Vec<ChannelName>,
     /// Which requests are polls; empty = as [`crate::gate::route::Routes::new`] says.
     pub routes: Vec<Rule>,
     /// The same as a TOML table.

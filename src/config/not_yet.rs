@@ -12,8 +12,6 @@ use toml_edit::Value;
 pub(super) enum Unset {
     /// Nothing: the key is not there.
     Absent,
-    /// An empty list.
-    NoList,
     /// `false`.
     False,
     /// The number 0.
@@ -27,7 +25,6 @@ impl Unset {
     pub(super) fn value(self) -> Option<Value> {
         match self {
             Self::Absent => None,
-            Self::NoList => Some(toml_edit::Array::new().into()),
             Self::False => Some(false.into()),
             Self::Zero => Some(0.into()),
             Self::Text(text) => Some(text.into()),
@@ -37,11 +34,10 @@ impl Unset {
     /// Whether what was written is the default.
     pub(super) fn is(self, raw: &Raw) -> bool {
         match (&raw.kind, self) {
-            (ValueKind::Array(list), Self::Absent | Self::NoList) => list.is_empty(),
+            (ValueKind::Array(list), Self::Absent) => list.is_empty(),
             (ValueKind::Boolean(flag), Self::False) => !flag,
             (ValueKind::I64(number), Self::Zero) => *number == 0,
             (ValueKind::String(text), Self::Text(default)) => text == default,
-            (ValueKind::String(text), Self::NoList) => !raw.typed && text.is_empty(),
             (ValueKind::String(text), Self::False) => !raw.typed && text == "false",
             (ValueKind::String(text), Self::Zero) => !raw.typed && text == "0",
             _ => false,
@@ -61,7 +57,6 @@ pub(super) const KEYS: &[(&str, Unset)] = &[
     ("limits.requests_per_second", Unset::Zero),
     ("reload.watch", Unset::False),
     ("upgrade.socket", Unset::Text("")),
-    ("metrics.channels", Unset::NoList),
     ("backplane.redis", Unset::Text("")),
     ("backplane.prefix", Unset::Text("pg")),
     ("poll[].auth", Unset::Absent),

@@ -59,7 +59,8 @@ pub(super) fn config(root: &mut Section) -> Config {
     let drain = root.table("drain", drain);
     root.table("upgrade", |_| ());
     let log = root.table("log", log);
-    root.table("metrics", |_| ());
+    let watched =
+        root.table("metrics", |metrics| metrics.list("channels", Vec::new(), values::name));
     root.table("backplane", |_| ());
     let above = hub.limits.clone();
     hub.overrides =
@@ -82,6 +83,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         client,
         drain,
         log,
+        watched,
         routes,
         effective,
     }

@@ -281,8 +281,6 @@ fn what_this_version_lacks_is_refused_and_its_default_is_not() {
         ("history.snapshot_every", "10s", "30s"),
         ("limits.requests_per_second", "5", "0"),
         ("reload.watch", "true", "false"),
-        ("metrics.channels", "[\"a\"]", "[]"),
-        ("metrics.channels", "a", ""),
         ("backplane.redis", "redis://a", "\"\""),
         ("watch", "[{ path = \"/a\" }]", "[]"),
         ("tls.cert", "/a", ""),

@@ -61,6 +61,11 @@ pub(super) fn parameter(text: &str) -> Result<String, String> {
     filled(text)
 }
 
+/// The name of a channel.
+pub(super) fn name(text: &str) -> Result<ChannelName, String> {
+    ChannelName::new(text).map_err(|error| error.to_string())
+}
+
 pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     let hint = "a * may stand only at the end, and something must be there";
     Pattern::new(text).ok_or_else(|| format!("\"{text}\" is no pattern; {hint}"))

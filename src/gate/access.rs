@@ -1,6 +1,7 @@
 //! The access log: one line a request, without its secrets.
 
 use super::hold::Cause;
+use crate::metrics::Label;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;

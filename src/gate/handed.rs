@@ -95,6 +95,7 @@ mod tests {
             hub,
             || channel::Time(1),
             Arc::new(|_| Box::pin(async { true })),
+            Arc::default(),
         );
         let client = Client { peer: None, trusted: true, address: None };
         let (old, new) = (gate.settings(), Arc::new(settings()));

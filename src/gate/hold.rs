@@ -4,6 +4,7 @@
 use super::timer::Timer;
 use crate::channel::Time;
 use crate::hub::{Answer, Waiter};
+use crate::metrics::labels;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::time::Duration;
@@ -37,33 +38,23 @@ impl Settings {
     }
 }
 
-/// Why a hold ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// A message came, before the hold or during it.
-    Message,
-    /// A channel lost its continuity, before the hold or during it.
-    Reset,
-    /// Nothing came in time.
-    Timeout,
-    /// The client closed, or half-closed, its connection.
-    Gone,
-    /// The gate is to end.
-    Drain,
+labels! {
+    /// Why a hold ended.
+    Cause {
+        /// A message came, before the hold or during it.
+        Message = "message",
+        /// A channel lost its continuity, before the hold or during it.
+        Reset = "reset",
+        /// Nothing came in time.
+        Timeout = "timeout",
+        /// The client closed, or half-closed, its connection.
+        Gone = "gone",
+        /// The gate is to end.
+        Drain = "drain",
+    }
 }
 
 impl Cause {
-    /// The word for it in logs and figures.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::Reset => "reset",
-            Self::Timeout => "timeout",
-            Self::Gone => "gone",
-            Self::Drain => "drain",
-        }
-    }
-
     /// The cause of an answer with news.
     pub fn of(answer: &Answer) -> Self {
         if answer.iter().any(|heard| heard.found.reset) { Self::Reset } else { Self::Message }

@@ -18,13 +18,14 @@ mod session;
 mod timer;
 pub mod upstream;
 
-pub use counters::{Connected, Counters, Open};
+pub use counters::{Connected, Counters, Open, SiteAnswer};
 pub use timer::Timer;
 
 use crate::channel::{ChannelName, Time};
 use crate::dialect::{self, Parsed, Poll};
 use crate::hub::{Answer, Hub, Polled, Waiter};
 use crate::limits::{self, Limits, Permit};
+use crate::metrics::{Refusal, Tally};
 use crate::query::Query;
 use crate::web::{Headers, Reply};
 use arc_swap::ArcSwap;
@@ -83,6 +84,7 @@ struct Shared {
     clock: fn() -> Time,
     browser_publish: BrowserPublish,
     counters: Counters,
+    tally: Arc<Tally>,
 }
 
 /// A request, taken apart.
@@ -133,21 +135,24 @@ pub struct Ended {
     pub held: Duration,
     /// The answer; `None` if the client is gone.
     pub reply: Option<Reply>,
+    /// When the oldest message in it was published, if there is one.
+    pub published: Option<Time>,
 }
 
 /// Seconds after which a refused client may come back.
 const RETRY_AFTER: &str = "5";
 
 impl Gate {
-    /// The public side of `hub`.
+    /// The public side of `hub`; what it counts together with others is in `tally`.
     pub fn new(
         settings: Arc<ArcSwap<Settings>>,
         hub: Hub,
         clock: fn() -> Time,
         browser_publish: BrowserPublish,
+        tally: Arc<Tally>,
     ) -> Self {
         let (limits, counters) = (Limits::default(), Counters::default());
-        let shared = Shared { settings, hub, limits, clock, browser_publish, counters };
+        let shared = Shared { settings, hub, limits, clock, browser_publish, counters, tally };
         Self { shared: Arc::new(shared) }
     }
 
@@ -159,6 +164,18 @@ impl Gate {
     /// What was done since the start.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    /// Counts a request that is refused.
+    pub fn refused(&self, cause: Refusal) {
+        self.shared.tally.refusals.count(cause);
+    }
+
+    /// Counts that the answer of a poll was written which a message of `published` released.
+    pub fn written(&self, published: Option<Time>) {
+        if let Some(published) = published {
+            self.shared.counters.written(published, (self.shared.clock)());
+        }
     }
 
     /// Counts a request as under way.
@@ -195,9 +212,10 @@ impl Gate {
         for found in matches {
             match found {
                 Match::WrongMethod { rule } => {
+                    self.refused(Refusal::Method);
                     return Decision::Reply(wrong_method(request.method, rule), None);
                 }
-                Match::Publish { channel } => return publish_for_browser(&channel),
+                Match::Publish { channel } => return self.publish_for_browser(&channel),
                 Match::Poll { rule, .. } if request.method == "OPTIONS" => {
                     return Decision::Reply(preflight(rule, request.headers), None);
                 }
@@ -207,7 +225,9 @@ impl Gate {
                     let asked = dialect::Request { rest, query, form, headers };
                     match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
                         Parsed::OtherRule => continue,
-                        Parsed::Refused(reply) => return self.refuse(rule, request, reply),
+                        Parsed::Refused(reply) => {
+                            return self.refuse(rule, request, Refusal::BadRequest, reply);
+                        }
                         Parsed::Poll(poll) => return self.poll(settings, rule, request, poll),
                     }
                 }
@@ -227,7 +247,8 @@ impl Gate {
         if most > 0 && poll.subscriptions.len() > most {
             let error = format!("the poll names {} channels", poll.subscriptions.len());
             let hint = format!("name at most {most} (limits.channels_per_poll)");
-            return self.refuse(rule, request, refusal(rule, 400, &error, &hint));
+            let reply = refusal(rule, 400, &error, &hint);
+            return self.refuse(rule, request, Refusal::ChannelsPerPoll, reply);
         }
         let wanted = poll.timeout != Some(Duration::ZERO) && request.method != "HEAD";
         let permit = wanted.then(|| self.admit(settings, request, &poll)).transpose();
@@ -238,7 +259,8 @@ impl Gate {
         match (polled, permit) {
             (Err(full), _) => {
                 let reply = refusal(rule, 503, &full.to_string(), "try again later");
-                self.refuse(rule, request, reply.with("Retry-After", RETRY_AFTER))
+                let reply = reply.with("Retry-After", RETRY_AFTER);
+                self.refuse(rule, request, Refusal::TableFull, reply)
             }
             (Ok(Polled::Waiting(waiter)), Ok(Some(permit))) => {
                 let duration = settings.hold.duration(rule.timeout, poll.timeout);
@@ -247,15 +269,15 @@ impl Gate {
                 let held = Held { gate, rule, waiter, duration, callback, origin, began, _permit };
                 Decision::Hold(Box::new(held))
             }
-            (Ok(Polled::Answer(answer)), Err((status, error)))
+            (Ok(Polled::Answer(answer)), Err((cause, status, error)))
                 if !answer.iter().any(|heard| heard.found.news) =>
             {
                 let reply = refusal(rule, status, &error, "try again later");
-                self.refuse(rule, request, reply.with("Retry-After", RETRY_AFTER))
+                self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
             }
             (Ok(Polled::Answer(answer)), _) => {
                 let cause = self.cause_at_once(&answer);
-                self.shared.counters.count(cause, Some(&answer));
+                self.shared.counters.release(cause, Some(&answer), &self.shared.tally.watched);
                 let reply = rule.dialect.render(&answer, poll.callback.as_deref());
                 Decision::Reply(finished(reply, rule, origin.as_deref()), Some(cause))
             }
@@ -278,27 +300,34 @@ impl Gate {
         }
     }
 
-    /// Leave to hold a poll, or the status and words to refuse it with.
+    /// Leave to hold a poll, or why not, and the status and words to refuse it with.
     fn admit(
         &self,
         settings: &Settings,
         request: &Incoming<'_>,
         poll: &Poll,
-    ) -> Result<Permit, (u16, String)> {
+    ) -> Result<Permit, (Refusal, u16, String)> {
         let limits = &settings.limits;
         let crowded = |name: &ChannelName| self.shared.hub.held_on(name) >= limits.per_channel;
         if limits.per_channel > 0 && poll.subscriptions.iter().any(|s| crowded(&s.channel)) {
-            return Err((503, "too many polls are held on this channel".to_owned()));
+            let error = "too many polls are held on this channel".to_owned();
+            return Err((Refusal::PerChannel, 503, error));
         }
         let permit = self.shared.limits.admit(request.client, limits);
         permit.map_err(|refusal| match refusal {
-            limits::Refusal::Held => (503, refusal.to_string()),
-            limits::Refusal::Address => (429, refusal.to_string()),
+            limits::Refusal::Held => (Refusal::HoldMax, 503, refusal.to_string()),
+            limits::Refusal::Address => (Refusal::PerAddress, 429, refusal.to_string()),
         })
     }
 
-    fn refuse(&self, rule: &Rule, request: &Incoming<'_>, reply: Reply) -> Decision {
-        self.shared.counters.refusals.fetch_add(1, Ordering::Relaxed);
+    fn refuse(
+        &self,
+        rule: &Rule,
+        request: &Incoming<'_>,
+        cause: Refusal,
+        reply: Reply,
+    ) -> Decision {
+        self.refused(cause);
         let origin = allowed_origin(rule, request.headers);
         Decision::Reply(finished(reply, rule, origin.as_deref()), None)
     }
@@ -307,18 +336,22 @@ impl Gate {
     /// said.
     pub async fn publish(&self, channel: ChannelName) -> Reply {
         let published = (self.shared.browser_publish)(channel).await;
+        if !published {
+            self.refused(Refusal::TableFull);
+        }
         let (status, word) = if published { (200, "true") } else { (503, "false") };
         let reply = Reply::new(status, dialect::PHP_CONTENT_TYPE, word);
         unstored(reply.with("X-Content-Type-Options", "nosniff"))
     }
-}
 
-fn publish_for_browser(channel: &str) -> Decision {
-    match ChannelName::new(channel) {
-        Ok(name) => Decision::Publish(name),
-        Err(error) => {
-            let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
-            Decision::Reply(unstored(reply), None)
+    fn publish_for_browser(&self, channel: &str) -> Decision {
+        match ChannelName::new(channel) {
+            Ok(name) => Decision::Publish(name),
+            Err(error) => {
+                self.refused(Refusal::BadRequest);
+                let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
+                Decision::Reply(unstored(reply), None)
+            }
         }
     }
 }
@@ -336,11 +369,21 @@ impl Held {
         let clock = self.gate.shared.clock;
         timer.set(self.duration);
         let (cause, answer) = hold::hold(&mut self.waiter, timer, clock, gone).await;
-        self.gate.shared.counters.count(cause, answer.as_ref());
+        let held = self.began.elapsed();
+        let Shared { counters, tally, .. } = &*self.gate.shared;
+        counters.release(cause, answer.as_ref(), &tally.watched);
+        counters.hold.observe(held);
+        let published = answer.as_ref().and_then(oldest);
         let reply = answer.map(|answer| {
             let reply = self.rule.dialect.render(&answer, self.callback.as_deref());
             finished(reply, &self.rule, self.origin.as_deref())
         });
-        Ended { cause, held: self.began.elapsed(), reply }
+        Ended { cause, held, reply, published }
     }
+}
+
+/// When the oldest message of an answer was published.
+fn oldest(answer: &Answer) -> Option<Time> {
+    let messages = answer.iter().filter_map(|heard| heard.found.messages.first());
+    messages.map(|message| message.published).min()
 }

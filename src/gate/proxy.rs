@@ -1,17 +1,19 @@
 //! The public side in pingora's hands: [`ProxyHttp`] holds the polls in its `request_filter` and
 //! forwards everything else to the site.
 
+use super::counters::Forwarded;
 use super::form::{self, Encoding};
 use super::forward::{self, Client};
 use super::handed::{Finding, Handed};
 use super::hold::Cause;
 use super::upstream::Upstream;
 use super::{Decision, Gate, Open, Settings, session};
+use crate::metrics::Refusal;
 use crate::query::Query;
 use crate::web::Reply;
 use async_trait::async_trait;
 use bytes::BytesMut;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -34,6 +36,7 @@ pub struct Context {
     held: Option<(Duration, Cause)>,
     /// Connections to the site that failed so far.
     failures: usize,
+    forwarded: Forwarded,
     _open: Open,
 }
 
@@ -103,18 +106,18 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        let (held, failures) = (None, 0);
+        let (held, failures, forwarded) = (None, 0, Forwarded::default());
         match Handed::take() {
             Some(handed) => {
                 let Handed { settings, client, began, finding, open } = *handed;
                 let client = Some(client);
-                Context { settings, began, client, finding, held, failures, _open: open }
+                Context { settings, began, client, finding, held, failures, forwarded, _open: open }
             }
             // A request of the engine's own.
             None => {
                 let (settings, began) = (self.gate.settings(), Instant::now());
                 let (finding, _open) = (Finding::Undecided, self.gate.open());
-                Context { settings, began, client: None, finding, held, failures, _open }
+                Context { settings, began, client: None, finding, held, failures, forwarded, _open }
             }
         }
     }
@@ -138,6 +141,7 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        context.forwarded.begin();
         let mut peer = self
             .upstream
             .next()
@@ -188,6 +192,16 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        upstream: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        context.forwarded.answered(self.gate.counters(), upstream.status.as_u16());
+        Ok(())
+    }
+
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
@@ -195,6 +209,13 @@ impl ProxyHttp for Proxy {
         _context: &mut Context,
     ) -> FailToProxy {
         let status = status_of(error);
+        if *error.esource() == ErrorSource::Downstream {
+            match status {
+                400 => self.gate.refused(Refusal::MalformedBody),
+                408 => self.gate.refused(Refusal::BodyLate),
+                _ => {}
+            }
+        }
         if status > 0 && session.response_written().is_none() {
             session.set_keepalive(None);
             if let Err(error) = session::write(session.as_mut(), page(status)).await {
@@ -209,7 +230,9 @@ impl ProxyHttp for Proxy {
         *error.esource() == ErrorSource::Downstream
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, context: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        let client_left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
+        context.forwarded.end(self.gate.counters(), client_left);
         let client = context.client.and_then(|client| client.address);
         let (session, began) = (session.as_downstream(), context.began);
         session::log(session, &context.settings, client, began, context.held);

@@ -62,6 +62,7 @@ pub(super) fn log(
 pub(super) async fn hold(session: &mut ServerSession, held: Box<Held>) -> Result<Ended> {
     // An unread body would be taken for the client's end.
     discard_body(session).await?;
+    let gate = held.gate.clone();
     let mut ended = {
         let gone = pin!(async {
             let _ = session.read_body_or_idle(true).await;
@@ -73,6 +74,7 @@ pub(super) async fn hold(session: &mut ServerSession, held: Box<Held>) -> Result
     }
     if let Some(reply) = ended.reply.take() {
         write(session, reply).await?;
+        gate.written(ended.published);
     }
     Ok(ended)
 }

@@ -13,6 +13,7 @@ mod wire;
 
 pub use guard::{PAGE_HEADER, Settings};
 
+use crate::metrics::{Refusal, Tally};
 use crate::secret::Secret;
 use crate::strict;
 use crate::web::{Endpoint, Reply, Request};
@@ -32,17 +33,19 @@ pub struct Internal {
     settings: Arc<ArcSwap<Settings>>,
     page: Secret,
     endpoints: Vec<Arc<dyn Endpoint>>,
+    tally: Arc<Tally>,
 }
 
 impl Internal {
     /// An app that asks `endpoints` in their order. `page` is the token of the internal page,
-    /// made anew at each start; empty = there is no page.
+    /// made anew at each start; empty = there is no page. Refusals are counted in `tally`.
     pub fn new(
         settings: Arc<ArcSwap<Settings>>,
         page: Secret,
         endpoints: Vec<Arc<dyn Endpoint>>,
+        tally: Arc<Tally>,
     ) -> Self {
-        Self { settings, page, endpoints }
+        Self { settings, page, endpoints, tally }
     }
 
     /// The answer to the request whose head has been read.
@@ -59,6 +62,8 @@ impl Internal {
             open: endpoint.is_some_and(|endpoint| endpoint.is_open(path)),
         };
         if let Err(refusal) = guard::admit(&self.settings.load(), &self.page, &visitor) {
+            let cause = if refusal.status == 401 { Refusal::Token } else { Refusal::Page };
+            self.tally.refusals.count(cause);
             return Ok(refusal);
         }
         let Some(endpoint) = endpoint else {

@@ -17,9 +17,9 @@ pub use payload::{PayloadError, payload};
 
 use crate::channel::{ChannelName, Payload, Position, ShownStamp, Time};
 use crate::hub::{Full, Hub, Published, Wake};
+use crate::metrics::{Counts, Tally, labels};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 use tokio::runtime::Handle;
@@ -47,34 +47,19 @@ pub fn system_time() -> Time {
     Time(u64::try_from(since.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX))
 }
 
-/// Who published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
-    /// The site, over the internal listener.
-    Hook,
-    /// A file that the site wrote.
-    Watch,
-    /// A request that the site handled.
-    Capture,
-    /// A header in the site's answer.
-    Header,
-    /// Another gate.
-    Backplane,
-}
-
-impl By {
-    /// All of them, in the order in which they are counted.
-    pub const ALL: [By; 5] = [By::Hook, By::Watch, By::Capture, By::Header, By::Backplane];
-
-    /// Its name in the metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            By::Hook => "hook",
-            By::Watch => "watch",
-            By::Capture => "capture",
-            By::Header => "header",
-            By::Backplane => "backplane",
-        }
+labels! {
+    /// Who published.
+    By {
+        /// The site, over the internal listener.
+        Hook = "hook",
+        /// A file that the site wrote.
+        Watch = "watch",
+        /// A request that the site handled.
+        Capture = "capture",
+        /// A header in the site's answer.
+        Header = "header",
+        /// Another gate.
+        Backplane = "backplane",
     }
 }
 
@@ -147,7 +132,8 @@ struct Shared {
     crowd: Arc<OnceLock<Handle>>,
     /// Who gives the positions; `None` = the hub itself.
     engine: Option<Arc<dyn Engine>>,
-    counts: [AtomicU64; By::ALL.len()],
+    counts: Counts<By>,
+    tally: Arc<Tally>,
 }
 
 impl Publisher {
@@ -160,14 +146,16 @@ impl Publisher {
     const BATCH: usize = 8;
 
     /// A publisher into `hub`. `crowd` is the runtime that the held polls are on, as soon as
-    /// there is one: a large wake is rung there, between the deliveries of its batches.
+    /// there is one: a large wake is rung there, between the deliveries of its batches. `tally`
+    /// knows the channels that are counted by themselves.
     pub fn new(
         hub: Hub,
         clock: Clock,
         settings: Arc<ArcSwap<Settings>>,
         crowd: Arc<OnceLock<Handle>>,
+        tally: Arc<Tally>,
     ) -> Self {
-        Self::through(None, hub, clock, settings, crowd)
+        Self::through(None, hub, clock, settings, crowd, tally)
     }
 
     /// Like [`Publisher::new`], with `engine` to give the positions if there is one.
@@ -177,9 +165,10 @@ impl Publisher {
         clock: Clock,
         settings: Arc<ArcSwap<Settings>>,
         crowd: Arc<OnceLock<Handle>>,
+        tally: Arc<Tally>,
     ) -> Self {
-        let counts = Default::default();
-        Self { shared: Arc::new(Shared { hub, clock, settings, crowd, engine, counts }) }
+        let counts = Counts::default();
+        Self { shared: Arc::new(Shared { hub, clock, settings, crowd, engine, counts, tally }) }
     }
 
     /// Publishes all of `posts`, or none of them where this is an error other than
@@ -213,7 +202,8 @@ impl Publisher {
             None => self.shared.hub.publish(&posts, self.now())?,
             Some(engine) => engine.publish(&posts, key).await?,
         };
-        self.shared.counts[by as usize].fetch_add(posts.len() as u64, Ordering::Relaxed);
+        self.shared.counts.add(by, posts.len() as u64);
+        posts.iter().for_each(|(channel, _)| self.shared.tally.watched.published(channel));
         let mut wakes = Claimed::default();
         let receipts = posts.into_iter().zip(published).map(|((channel, _), published)| Receipt {
             channel,
@@ -250,8 +240,8 @@ impl Publisher {
     }
 
     /// How many messages were published, by whom.
-    pub fn counts(&self) -> [(By, u64); By::ALL.len()] {
-        By::ALL.map(|by| (by, self.shared.counts[by as usize].load(Ordering::Relaxed)))
+    pub fn counts(&self) -> &Counts<By> {
+        &self.shared.counts
     }
 
     /// The hub behind the door, for those who only look.

@@ -28,6 +28,7 @@ pub mod bytes;
 pub mod gate;
 pub mod http;
 pub mod http2;
+pub mod metrics;
 #[cfg(feature = "site-tests")]
 pub mod php;
 pub mod process;
@@ -41,6 +42,7 @@ pub use addr::Addr;
 pub use browser::{Browser, Window};
 pub use gate::{Finished, Gate, pollgate};
 pub use http::{Client, Response};
+pub use metrics::Metrics;
 #[cfg(feature = "site-tests")]
 pub use php::PhpSite;
 pub use process::{Process, allow_open_files};

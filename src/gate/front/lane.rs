@@ -10,6 +10,7 @@ use crate::gate::forward::Client;
 use crate::gate::handed::Handed;
 use crate::gate::hold::Cause;
 use crate::gate::{Decision, Held, Incoming, Open, Settings, Timer};
+use crate::metrics::Refusal;
 use crate::query::Query;
 use crate::web::Reply;
 use bytes::BytesMut;
@@ -80,7 +81,9 @@ pub(super) async fn serve(front: Arc<Front>, stream: Stream, mut shutdown: Shutd
         let Some((sighting, settings)) = read else { return };
         let after = match sighting {
             Sighting::More => After::Close,
-            Sighting::Refused(status, wrong) => connection.refuse(&settings, status, wrong).await,
+            Sighting::Refused(status, wrong) => {
+                connection.refuse(&front, &settings, status, wrong).await
+            }
             Sighting::Http2 => return connection.hand_on_http2(&front, &shutdown).await,
             Sighting::Head(length) => connection.request(&front, settings, length, &shutdown).await,
         };
@@ -164,29 +167,36 @@ impl Connection {
         let (next, mut account) = match parsed {
             Ok(Ok(own)) => own,
             Ok(Err((framing, handed))) => return After::HandOn(length, framing, handed),
-            Err((status, wrong)) => return self.refuse(&settings, status, wrong).await,
+            Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
         };
         // The buffer is given back, so that a held poll holds none.
         self.pending = match self.pending.len() {
             whole if whole == length => BytesMut::new(),
             _ => BytesMut::from(&self.pending[length..]),
         };
-        let (reply, held) = match next {
+        let (reply, held, published) = match next {
             Next::Hold(held) => {
                 let most = settings.head.bytes;
                 let gone = pin!(gone(&mut self.stream, &mut self.pending, most));
                 let ended = held.wait(&mut self.timer, gone).await;
-                (ended.reply, Some((ended.held, ended.cause)))
+                (ended.reply, Some((ended.held, ended.cause)), ended.published)
             }
-            Next::Answer(reply, cause) => (Some(reply), cause.map(|cause| (Duration::ZERO, cause))),
+            Next::Answer(reply, cause) => {
+                (Some(reply), cause.map(|cause| (Duration::ZERO, cause)), None)
+            }
             // Boxed, as the connection's own future is to stay small.
-            Next::Publish(channel) => (Some(Box::pin(front.gate.publish(channel)).await), None),
+            Next::Publish(channel) => {
+                (Some(Box::pin(front.gate.publish(channel)).await), None, None)
+            }
         };
         account.keep &= !*shutdown.borrow();
         let written = match &reply {
             Some(reply) => self.write(settings.write_timeout, reply, account.keep).await,
             None => false,
         };
+        if written {
+            front.gate.written(published);
+        }
         account.log(&settings, reply.as_ref().filter(|_| written), held);
         if written && account.keep { After::Keep } else { After::Close }
     }
@@ -270,8 +280,15 @@ impl Connection {
     }
 
     /// Answers a request that nobody understands.
-    async fn refuse(&mut self, settings: &Settings, status: u16, wrong: &str) -> After {
+    async fn refuse(
+        &mut self,
+        front: &Front,
+        settings: &Settings,
+        status: u16,
+        wrong: &str,
+    ) -> After {
         let reply = Reply::new(status, "text/plain; charset=UTF-8", format!("{wrong}\n"));
+        front.gate.refused(Refusal::of_head(status));
         tracing::debug!(peer = ?self.peer, status, wrong, "refused a connection's request");
         self.write(settings.write_timeout, &reply, false).await;
         After::Close

@@ -1,0 +1,39 @@
+//! What the system tells about this process.
+
+use std::fs;
+
+/// Resident memory in bytes; `None` where the system does not tell.
+pub fn resident_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// How many file descriptors are open.
+pub fn open_fds() -> Option<u64> {
+    // Since Linux 6.2 the folder's size is their number; with very many of them, counting takes
+    // a while.
+    match fs::metadata("/proc/self/fd").ok()?.len() {
+        0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64),
+        count => Some(count),
+    }
+}
+
+/// How many file descriptors may be open.
+pub fn max_fds() -> Option<u64> {
+    rlimit::Resource::NOFILE.get_soft().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_and_files() {
+        assert!(resident_memory().unwrap() > 1 << 20);
+        let (open, max) = (open_fds().unwrap(), max_fds().unwrap());
+        assert!((3..=max).contains(&open), "{open} of {max}");
+    }
+}

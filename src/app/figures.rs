@@ -1,0 +1,126 @@
+//! The figures of a running gate: gathered from its parts for `/status` and `/metrics`.
+
+use crate::admin::{Figures, process};
+use crate::channel::Time;
+use crate::gate::Gate;
+use crate::hub::Hub;
+use crate::metrics::{Counts, Kind, Label, Tally, Text};
+use crate::publish::Publisher;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Where the figures come from.
+#[derive(Clone)]
+pub(super) struct Sight {
+    pub(super) hub: Hub,
+    pub(super) gate: Gate,
+    pub(super) publisher: Publisher,
+    pub(super) tally: Arc<Tally>,
+    /// When the process started.
+    pub(super) started: Time,
+}
+
+impl Sight {
+    /// What `/status` says.
+    pub(super) fn figures(&self) -> Figures {
+        let counters = self.gate.counters();
+        Figures {
+            held: self.hub.held() as u64,
+            connections: self.gate.connections() as u64,
+            channels: self.hub.channels() as u64,
+            history_bytes: self.hub.cost(),
+            publishes: self.publisher.counts().sum(),
+            deliveries: counters.deliveries.load(Ordering::Relaxed),
+            releases: by_word(&counters.releases),
+            refusals: by_word(&self.tally.refusals),
+            upstream: by_word(&counters.upstream),
+            generation: 1,
+            restart: Vec::new(),
+        }
+    }
+
+    /// What `/metrics` says.
+    pub(super) fn metrics(&self) -> String {
+        let mut text = Text::default();
+        self.polls(&mut text);
+        self.upstream(&mut text);
+        self.watched(&mut text);
+        self.process(&mut text);
+        text.finish()
+    }
+
+    fn polls(&self, text: &mut Text) {
+        use Kind::{Counter, Gauge};
+        let (figures, counters) = (self.figures(), self.gate.counters());
+        text.number(Gauge, "pollgate_held_polls", "Polls held now.", figures.held);
+        let help = "Connections of the public side now.";
+        text.number(Gauge, "pollgate_connections", help, figures.connections);
+        text.number(Gauge, "pollgate_channels", "Channels in the table now.", figures.channels);
+        let help = "Memory of all messages kept.";
+        text.number(Gauge, "pollgate_history_bytes", help, figures.history_bytes);
+        let help = "Messages published, by the way they came.";
+        text.counts("pollgate_publishes_total", help, "by", self.publisher.counts());
+        let help = "Messages in answers.";
+        text.number(Counter, "pollgate_deliveries_total", help, figures.deliveries);
+        let help = "Polls that ended, by why; held before or not.";
+        text.counts("pollgate_releases_total", help, "cause", &counters.releases);
+        let help = "How long held polls were held.";
+        text.histogram("pollgate_hold_seconds", help, &counters.hold);
+        let help = "From a publish until the answer of a held poll that it released was written.";
+        text.histogram("pollgate_publish_to_write_seconds", help, &counters.publish_to_write);
+        let help = "Requests refused, by why, on both listeners.";
+        text.counts("pollgate_refusals_total", help, "cause", &self.tally.refusals);
+        let help = "How often a config has come into force, the first included.";
+        text.number(Gauge, "pollgate_config_generation", help, figures.generation);
+    }
+
+    fn upstream(&self, text: &mut Text) {
+        let counters = self.gate.counters();
+        let help = "Requests forwarded to the site, by its answer; none = it gave none, \
+                    gone = the client left first.";
+        text.counts("pollgate_upstream_requests_total", help, "status", &counters.upstream);
+        let help = "From forwarding a request to the head of the site's answer.";
+        text.histogram("pollgate_upstream_seconds", help, &counters.upstream_time);
+    }
+
+    /// The channels that `metrics.channels` lists; without any there are no such families.
+    fn watched(&self, text: &mut Text) {
+        let all = self.tally.watched.all();
+        if all.is_empty() {
+            return;
+        }
+        let values = all.iter().map(|(name, _)| (&**name, self.hub.held_on(name)));
+        let help = "Polls held now on a listed channel.";
+        text.numbers(Kind::Gauge, "pollgate_channel_held_polls", help, "channel", values);
+        let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let values = all.iter().map(|(name, series)| (&**name, count(&series.publishes)));
+        let help = "Messages published on a listed channel.";
+        text.numbers(Kind::Counter, "pollgate_channel_publishes_total", help, "channel", values);
+        let values = all.iter().map(|(name, series)| (&**name, count(&series.deliveries)));
+        let help = "Messages of a listed channel in answers.";
+        text.numbers(Kind::Counter, "pollgate_channel_deliveries_total", help, "channel", values);
+    }
+
+    fn process(&self, text: &mut Text) {
+        let version = [(env!("CARGO_PKG_VERSION"), 1)];
+        let help = "Always 1; the label says which version this is.";
+        text.numbers(Kind::Gauge, "pollgate_build_info", help, "version", version);
+        let help = "When the process started, in seconds since 1970.";
+        let started = self.started.0 as f64 / 1e6;
+        text.number(Kind::Gauge, "process_start_time_seconds", help, started);
+        for (name, help, value) in [
+            ("process_resident_memory_bytes", "Resident memory.", process::resident_memory()),
+            ("process_open_fds", "Open file descriptors.", process::open_fds()),
+            ("process_max_fds", "The most file descriptors.", process::max_fds()),
+        ] {
+            if let Some(value) = value {
+                text.number(Kind::Gauge, name, help, value);
+            }
+        }
+    }
+}
+
+fn by_word<L: Label>(counts: &Counts<L>) -> BTreeMap<&'static str, u64> {
+    counts.all().map(|(label, count)| (label.word(), count)).collect()
+}
