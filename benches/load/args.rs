@@ -1,6 +1,7 @@
 //! Flags.
 
 use crate::measure::Measure;
+use crate::multitude::STREAMS;
 use clap::Parser;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +22,9 @@ pub(crate) struct Args {
     /// The most polls to hold [default: 15000, with --quick 1000]
     #[arg(long, value_name = "N")]
     pub(crate) polls: Option<usize>,
+    /// Polls held at once over HTTP/2, 100 a connection [default: 100000, with --quick 10000]
+    #[arg(long, value_name = "N")]
+    pub(crate) streams: Option<usize>,
     /// Rounds; the table shows medians [default: 3, with --quick 1]
     #[arg(long, value_name = "N")]
     pub(crate) rounds: Option<usize>,
@@ -69,6 +73,12 @@ impl Args {
         let mut levels: Vec<usize> = usual.iter().copied().filter(|level| *level < most).collect();
         levels.push(most);
         levels
+    }
+
+    /// How many polls to hold over HTTP/2: whole connections of them.
+    pub(crate) fn streams(&self) -> usize {
+        let wanted = self.streams.unwrap_or(if self.quick { 10_000 } else { 100_000 });
+        wanted.div_ceil(STREAMS).max(1) * STREAMS
     }
 
     pub(crate) fn rounds(&self) -> usize {

@@ -53,6 +53,8 @@ pub(crate) struct Abilities {
     pub(crate) forwards: bool,
     /// It keeps what is published between two polls of a client.
     pub(crate) keeps: bool,
+    /// It holds polls on HTTP/2 streams, without TLS.
+    pub(crate) http2: bool,
 }
 
 impl Abilities {
@@ -63,6 +65,7 @@ impl Abilities {
         restless: false,
         forwards: true,
         keeps: true,
+        http2: false,
     };
 
     /// It takes milliseconds for what takes the others microseconds: it gets less to do, and only

@@ -8,6 +8,7 @@ mod gauge;
 mod http;
 mod measure;
 mod message;
+mod multitude;
 mod plot;
 mod press;
 mod report;
@@ -45,7 +46,8 @@ fn run(args: &Args) -> io::Result<()> {
         .into_iter()
         .filter(|contestant| args.wants(contestant.name))
         .collect();
-    let scale = Scale { levels: args.levels(), most: args.most(), quick: args.quick };
+    let (levels, most, streams) = (args.levels(), args.most(), args.streams());
+    let scale = Scale { levels, most, streams, quick: args.quick };
     let mut sheet = Sheet::default();
     let began = Instant::now();
     for round in 1..=args.rounds() {

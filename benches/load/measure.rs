@@ -6,6 +6,7 @@ mod drops;
 mod fan_out;
 mod forward;
 mod held;
+mod multitude;
 mod stage;
 
 use crate::contestant::{Contestant, Settings};
@@ -31,10 +32,12 @@ pub(crate) enum Measure {
     Drops,
     /// CPU per forwarded request
     Forward,
+    /// Very many polls at once, over HTTP/2
+    Multitude,
 }
 
 impl Measure {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Held,
         Self::Churn,
         Self::Idle,
@@ -43,7 +46,17 @@ impl Measure {
         Self::Channels,
         Self::Drops,
         Self::Forward,
+        Self::Multitude,
     ];
+
+    /// What it takes beyond the usual settings.
+    fn settings(self, usual: &Settings, scale: &Scale) -> Settings {
+        let mut settings = usual.clone();
+        if self == Self::Multitude {
+            settings.set.push(format!("hold.max={}", 2 * scale.streams));
+        }
+        settings
+    }
 
     /// The figure that says it where the measure could not be taken.
     fn main_figure(self, scale: &Scale) -> Figure {
@@ -56,6 +69,7 @@ impl Measure {
             Self::Channels => Figure::Channels,
             Self::Drops => Figure::Lost,
             Self::Forward => Figure::ForwardCpu,
+            Self::Multitude => Figure::StreamMemory(scale.streams),
         }
     }
 }
@@ -66,6 +80,8 @@ pub(crate) struct Scale {
     pub(crate) levels: Vec<usize>,
     /// The last of them.
     pub(crate) most: usize,
+    /// Polls held at once over HTTP/2.
+    pub(crate) streams: usize,
     /// Everything shorter.
     pub(crate) quick: bool,
 }
@@ -106,10 +122,12 @@ fn try_to_take(
         Measure::Drops => crowds && can.keeps,
         Measure::Churn | Measure::Idle | Measure::Aside | Measure::Channels => crowds,
         Measure::Forward => can.forwards,
+        Measure::Multitude => can.http2,
     };
     if !takes_part {
         return Ok(());
     }
+    let settings = &measure.settings(settings, scale);
     let stage = stage::Stage::open(contestant, settings)?;
     match measure {
         Measure::Held => held::held(stage, scale, sheet),
@@ -120,5 +138,6 @@ fn try_to_take(
         Measure::Channels => channels::channels(stage, scale, sheet),
         Measure::Drops => drops::drops(stage, scale, sheet),
         Measure::Forward => forward::forward(stage, scale, sheet),
+        Measure::Multitude => multitude::multitude(stage, scale, sheet),
     }
 }

@@ -26,6 +26,15 @@ pub(crate) enum Figure {
     Channels,
     ForwardCpu,
     ForwardRate,
+    /// KiB, with so many polls over HTTP/2.
+    StreamMemory(usize),
+    /// KiB.
+    ConnectionMemory(usize),
+    /// MiB.
+    MultitudeMemory(usize),
+    MultitudeCall(usize),
+    MultitudeLast(usize),
+    MultitudeCpu(usize),
     Lost,
     Duplicated,
     Misordered,
@@ -40,6 +49,18 @@ impl Figure {
             }
             Self::Cpu(polls) => {
                 return format!("CPU per delivery and re-poll, {} (µs)", thousands(polls as f64));
+            }
+            Self::StreamMemory(polls)
+            | Self::ConnectionMemory(polls)
+            | Self::MultitudeMemory(polls)
+            | Self::MultitudeCall(polls)
+            | Self::MultitudeLast(polls)
+            | Self::MultitudeCpu(polls) => {
+                return format!(
+                    "HTTP/2, {} polls: {}",
+                    thousands(polls as f64),
+                    self.of_multitude()
+                );
             }
             Self::MemoryAfterDeliveries => "memory per held poll after all deliveries (KiB)",
             Self::MemoryIdle => "memory per kept-alive connection between polls (KiB)",
@@ -64,6 +85,17 @@ impl Figure {
             Self::Failed => "polls refused or cut off",
         };
         text.to_owned()
+    }
+
+    fn of_multitude(self) -> &'static str {
+        match self {
+            Self::StreamMemory(_) => "memory per held poll (KiB)",
+            Self::ConnectionMemory(_) => "memory per connection beside them (KiB)",
+            Self::MultitudeMemory(_) => "memory in all (MiB)",
+            Self::MultitudeCall(_) => "the publish call answered after (ms)",
+            Self::MultitudeLast(_) => "last delivered (s)",
+            _ => "CPU per delivery (µs)",
+        }
     }
 
     /// Whether the rounds' values add up instead of having a median.

@@ -20,7 +20,7 @@ pub(super) fn contestant(settings: &Settings) -> Contestant {
             settings.workers,
             settings.set.join(" ")
         ),
-        abilities: Abilities::ALL,
+        abilities: Abilities { http2: true, ..Abilities::ALL },
         missing,
         start,
     }
