@@ -12,7 +12,9 @@ use std::borrow::Cow;
 /// Decoded parameters in the order in which they stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query<'a> {
-    pairs: Vec<Parameter<'a>>,
+    /// Most polls have no more than this one, which takes no allocation.
+    first: Option<Parameter<'a>>,
+    more: Vec<Parameter<'a>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl<'a> Query<'a> {
         };
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
         if !name.is_empty() && name.bytes().all(plain) {
-            self.pairs.push(Parameter { name, key: None, deeper: false, value });
+            self.add(Parameter { name, key: None, deeper: false, value });
             return;
         }
         let name = name.split('\0').next().unwrap_or_default().trim_start_matches(' ');
@@ -53,7 +55,18 @@ impl<'a> Query<'a> {
         }
         let (stem, key, deeper) = split_name(name);
         let name = Cow::Owned(stem.replace(['.', ' '], "_"));
-        self.pairs.push(Parameter { name, key: key.map(Cow::Owned), deeper, value });
+        self.add(Parameter { name, key: key.map(Cow::Owned), deeper, value });
+    }
+
+    fn add(&mut self, parameter: Parameter<'a>) {
+        match self.first {
+            None => self.first = Some(parameter),
+            Some(_) => self.more.push(parameter),
+        }
+    }
+
+    fn pairs(&self) -> impl DoubleEndedIterator<Item = &Parameter<'a>> {
+        self.first.iter().chain(&self.more)
     }
 
     /// The same, with nothing borrowed.
@@ -64,12 +77,12 @@ impl<'a> Query<'a> {
             deeper: pair.deeper,
             value: Cow::Owned(pair.value.into_owned()),
         };
-        Query { pairs: self.pairs.into_iter().map(owned).collect() }
+        Query { first: self.first.map(owned), more: self.more.into_iter().map(owned).collect() }
     }
 
     /// The value of the scalar parameter `name`, as bytes.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
-        let last = self.pairs.iter().rev().find(|pair| pair.name == name)?;
+        let last = self.pairs().rev().find(|pair| pair.name == name)?;
         last.key.is_none().then_some(&last.value)
     }
 
@@ -80,12 +93,12 @@ impl<'a> Query<'a> {
 
     /// Whether there is a parameter of that name, scalar or array.
     pub fn has(&self, name: &str) -> bool {
-        self.pairs.iter().any(|pair| pair.name == name)
+        self.pairs().any(|pair| pair.name == name)
     }
 
     /// Whether there is a parameter of that name that is not empty; an array is not.
     pub fn has_value(&self, name: &str) -> bool {
-        let last = self.pairs.iter().rev().find(|pair| pair.name == name);
+        let last = self.pairs().rev().find(|pair| pair.name == name);
         last.is_some_and(|pair| pair.key.is_some() || !pair.value.is_empty())
     }
 
@@ -95,7 +108,7 @@ impl<'a> Query<'a> {
         let mut entries: Vec<(String, Option<&[u8]>)> = Vec::new();
         let mut places = std::collections::HashMap::new();
         let mut next = 0u64;
-        for pair in self.pairs.iter().filter(|pair| pair.name == name) {
+        for pair in self.pairs().filter(|pair| pair.name == name) {
             let Some(key) = &pair.key else {
                 // `a=1` replaces the whole array, and `a[b]=2` after it replaces that.
                 entries.clear();

@@ -128,9 +128,25 @@ pub fn host_name(value: &str) -> Option<&str> {
 
 /// RFC 9110, section 5.6.2.
 fn is_token(text: &[u8]) -> bool {
-    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !text.is_empty() && text.iter().all(token)
+    !text.is_empty() && text.iter().all(|byte| TOKEN[usize::from(*byte)])
 }
+
+/// Whether a byte may stand in a token.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

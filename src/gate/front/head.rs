@@ -71,15 +71,29 @@ pub(super) struct Head<'a> {
 /// The headers of a head, where they stand.
 pub(super) struct RawHeaders<'a>(&'a [Header<'a>]);
 
+impl RawHeaders<'_> {
+    /// Whether `word` is in one of the comma-separated lists of that name.
+    fn lists(&self, name: &str, word: &str) -> bool {
+        self.named(name).any(|value| {
+            value
+                .split(|byte| *byte == b',')
+                .any(|one| one.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+        })
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let named = self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        named.map(|header| header.value)
+    }
+}
+
 impl Headers for RawHeaders<'_> {
     fn get(&self, name: &str) -> Option<&str> {
-        let header = self.0.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(header.value).ok()
+        std::str::from_utf8(self.named(name).next()?).ok()
     }
 
     fn all(&self, name: &str) -> String {
-        let named = self.0.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
-        let values = named.filter_map(|header| std::str::from_utf8(header.value).ok());
+        let values = self.named(name).filter_map(|value| std::str::from_utf8(value).ok());
         values.collect::<Vec<_>>().join(", ")
     }
 }
@@ -129,9 +143,7 @@ where
 
 fn head<'a>(method: &'a str, target: &'a str, version: u8, headers: &'a [Header<'a>]) -> Head<'a> {
     let headers = RawHeaders(headers);
-    let connection = headers.all("connection");
-    let says =
-        |word: &str| connection.split(',').any(|said| said.trim().eq_ignore_ascii_case(word));
+    let says = |word: &str| headers.lists("connection", word);
     let upgrade = headers.get("upgrade").is_some() && says("upgrade");
     let framing = framing(&headers, upgrade);
     let plain = method == "GET"

@@ -3,7 +3,7 @@
 use super::framing::Framing;
 use super::head::{self, Head, Sighting};
 use super::one_request::OneRequest;
-use super::{Front, response};
+use super::{Front, response, spare};
 use crate::channel::ChannelName;
 use crate::gate::access;
 use crate::gate::forward::Client;
@@ -170,10 +170,8 @@ impl Connection {
             Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
         };
         // The buffer is given back, so that a held poll holds none.
-        self.pending = match self.pending.len() {
-            whole if whole == length => BytesMut::new(),
-            _ => BytesMut::from(&self.pending[length..]),
-        };
+        let early = BytesMut::from(&self.pending[length..]);
+        spare::give_back(std::mem::replace(&mut self.pending, early));
         let (reply, held, published) = match next {
             Next::Hold(held) => {
                 let most = settings.head.bytes;
@@ -270,13 +268,16 @@ impl Connection {
 
     /// Writes an answer; whether that went well.
     async fn write(&mut self, limit: Option<Duration>, reply: &Reply, keep: bool) -> bool {
-        let bytes = response::bytes(reply, keep);
+        let mut bytes = spare::lend();
+        response::write(&mut bytes, reply, keep);
         let writing = pin!(async {
             self.stream.write_all(&bytes).await?;
             self.stream.write_all(response::rest(reply)).await?;
             self.stream.flush().await
         });
-        matches!(self.timer.within(limit, writing).await, Some(Ok(())))
+        let written = matches!(self.timer.within(limit, writing).await, Some(Ok(())));
+        spare::give_back(bytes);
+        written
     }
 
     /// Answers a request that nobody understands.
@@ -348,6 +349,9 @@ async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
         let mut room = [MaybeUninit::uninit(); READ];
         let mut buf = ReadBuf::uninit(&mut room);
         let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buf));
+        if pending.capacity() == 0 && !buf.filled().is_empty() {
+            *pending = spare::lend();
+        }
         pending.extend_from_slice(buf.filled());
         Poll::Ready(read.map(|()| buf.filled().len()))
     });

@@ -16,6 +16,7 @@ mod http2;
 mod lane;
 mod one_request;
 mod response;
+mod spare;
 
 pub use head::Bounds;
 

@@ -1,50 +1,50 @@
 //! Answers of the lane: head and body as one piece of bytes.
 
 use crate::web::Reply;
+use bytes::BytesMut;
 use std::cell::Cell;
-use std::io::Write;
+use std::fmt::Write;
 use std::time::SystemTime;
 
 /// A body up to this many bytes is copied behind its head, so that both leave in one write; a
 /// longer one is worth a write of its own.
 pub(super) const MOST_COPIED: usize = 16 * 1024;
 
-/// The head of `reply`, and its body if it is short. `keep` = the connection stays.
-pub(super) fn bytes(reply: &Reply, keep: bool) -> Vec<u8> {
+/// Appends the head of `reply`, and its body if it is short. `keep` = the connection stays.
+pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
     let short = reply.body.len() <= MOST_COPIED;
-    let mut out = Vec::with_capacity(320 + if short { reply.body.len() } else { 0 });
+    out.reserve(320 + if short { reply.body.len() } else { 0 });
     let reason = http::StatusCode::from_u16(reply.status).ok();
     let reason = reason.and_then(|status| status.canonical_reason()).unwrap_or_default();
-    // Writing to a vector cannot fail.
+    // Writing to a buffer that grows cannot fail.
     let _ = write!(out, "HTTP/1.1 {} {reason}\r\n", reply.status);
     if !reply.content_type.is_empty() {
-        header(&mut out, "Content-Type", &reply.content_type);
+        header(out, "Content-Type", &reply.content_type);
     }
     for (name, value) in &reply.headers {
-        header(&mut out, name, value);
+        header(out, name, value);
     }
     if reply.status != 204 {
-        header(&mut out, "Content-Length", itoa::Buffer::new().format(reply.body.len()));
+        header(out, "Content-Length", itoa::Buffer::new().format(reply.body.len()));
     }
     out.extend_from_slice(b"Date: ");
     out.extend_from_slice(&date(SystemTime::now()));
     out.extend_from_slice(b"\r\n");
-    header(&mut out, "Connection", if keep { "keep-alive" } else { "close" });
+    header(out, "Connection", if keep { "keep-alive" } else { "close" });
     out.extend_from_slice(b"\r\n");
     if short {
         out.extend_from_slice(&reply.body);
     }
-    out
 }
 
-/// What is left to be written of the body after [`bytes`].
+/// What is left to be written of the body after [`write`].
 pub(super) fn rest(reply: &Reply) -> &[u8] {
     if reply.body.len() <= MOST_COPIED { &[] } else { &reply.body }
 }
 
 /// A header line. A value that is no header value is left out: nothing that somebody published
 /// can begin a line of its own.
-fn header(out: &mut Vec<u8>, name: &str, value: &str) {
+fn header(out: &mut BytesMut, name: &str, value: &str) {
     if value.bytes().all(|byte| byte >= b' ' && byte != 0x7f || byte == b'\t') {
         for part in [name, ": ", value, "\r\n"] {
             out.extend_from_slice(part.as_bytes());
@@ -75,6 +75,12 @@ fn date(now: SystemTime) -> [u8; 29] {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    fn bytes(reply: &Reply, keep: bool) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        write(&mut out, reply, keep);
+        out.to_vec()
+    }
 
     #[test]
     fn an_answer_is_one_piece_of_head_and_body() {

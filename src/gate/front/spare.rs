@@ -1,0 +1,48 @@
+//! A buffer that the connections of a thread lend each other, so that a request allocates none.
+//!
+//! Nearly every request is read and answered without a pause in between, so one buffer a thread is
+//! always there. Whoever waits while he has it keeps it; the next one gets a new one.
+
+use bytes::BytesMut;
+use std::cell::Cell;
+
+/// A buffer that has grown beyond this many bytes is not kept.
+const MOST_KEPT: usize = 16 * 1024;
+
+thread_local! {
+    static SPARE: Cell<BytesMut> = Cell::new(BytesMut::new());
+}
+
+/// An empty buffer, mostly one with room.
+pub(super) fn lend() -> BytesMut {
+    SPARE.take()
+}
+
+/// Gives a buffer back; what is in it is forgotten.
+pub(super) fn give_back(mut buffer: BytesMut) {
+    buffer.clear();
+    if buffer.capacity() <= MOST_KEPT {
+        SPARE.set(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_empty_and_with_its_room() {
+        let mut buffer = lend();
+        buffer.extend_from_slice(b"GET / HTTP/1.1");
+        let room = buffer.capacity();
+        give_back(buffer);
+        let again = lend();
+        assert_eq!((again.len(), again.capacity()), (0, room));
+    }
+
+    #[test]
+    fn a_large_buffer_is_not_kept() {
+        give_back(BytesMut::with_capacity(MOST_KEPT + 1));
+        assert_eq!(lend().capacity(), 0);
+    }
+}
