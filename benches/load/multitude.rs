@@ -64,7 +64,7 @@ impl Multitude {
             multitude.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
             multitude.connections.push(Connection { stream, partial: Vec::new(), next: 1 });
             if index % 200 == 199 {
-                multitude.turn(Duration::from_millis(5))?;
+                multitude.run_for(Duration::from_millis(10))?;
             }
         }
         multitude.run_for(Duration::from_millis(500))?;
