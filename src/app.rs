@@ -2,6 +2,7 @@
 
 mod ending;
 mod figures;
+mod history;
 
 use crate::address::Address;
 use crate::admin::{Admin, Sources};
@@ -20,11 +21,13 @@ use crate::listen::{Bound, Buffers, Listening};
 use crate::metrics::Tally;
 use crate::publish::{self, By, Hook, Publisher, system_time};
 use crate::secret::Secret;
+use crate::snapshot::SnapshotError;
 use crate::web::Endpoint;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use ending::Ending;
 use figures::Sight;
+use history::Keeping;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
@@ -47,6 +50,9 @@ pub enum AppError {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(io::Error),
+    /// The history cannot be kept where it should.
+    #[error("{0}; change history.snapshot, or who may write there")]
+    Snapshot(#[from] SnapshotError),
 }
 
 /// A unix socket of the public side is for everybody, one of the internal side for the group.
@@ -84,7 +90,7 @@ impl App {
             }
         };
         let upstream = Arc::new(Upstream::new(&servers)?);
-        let parts = Parts::new(config);
+        let parts = Parts::new(config)?;
 
         let proxy = Proxy::new(parts.gate.clone(), upstream.clone());
         let front = Front::new(parts.gate.clone(), http_proxy(&server.configuration, proxy));
@@ -92,14 +98,18 @@ impl App {
         let gate = Listening::new("gate", front, public, Buffers::None, stopped);
         server.add_service(gate.tell_runtime(parts.crowd.clone()));
         let internal_app = parts.internal(config, &upstream, public_stopped)?;
+        let turnstile = internal_app.turnstile();
         let private =
             Listening::new("internal", internal_app, private, Buffers::Write, internal_stopped);
         server.add_service(private.threads(1));
         server.add_service(background("health checks", upstream));
         server.add_service(background("sweeper", Arc::new(Sweeper { hub: parts.hub.clone() })));
+        server.add_service(background("snapshot", parts.keeping.clone()));
 
-        let Parts { hub, gate, .. } = parts;
-        let ending = Ending { hub, gate, drain: config.drain.clone(), stop_public, stop_internal };
+        let Parts { hub, gate, publisher, keeping, .. } = parts;
+        let drain = config.drain.clone();
+        let ending =
+            Ending { hub, gate, publisher, turnstile, keeping, drain, stop_public, stop_internal };
         Ok(Self { server, ending, listen, internal, upstream: servers })
     }
 
@@ -186,11 +196,13 @@ struct Parts {
     /// The runtime of the held polls, once it runs.
     crowd: Arc<OnceLock<Handle>>,
     tally: Arc<Tally>,
+    keeping: Arc<Keeping>,
 }
 
 impl Parts {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config) -> Result<Self, AppError> {
         let hub = Hub::new(config.hub.clone(), fastrand::u64(..));
+        let keeping = Arc::new(Keeping::read(&config.snapshot, hub.clone())?);
         let limits = publish::Settings { max_message: config.max_message };
         let limits = Arc::new(ArcSwap::from_pointee(limits));
         let (crowd, tally) = (Arc::default(), Arc::new(Tally::default()));
@@ -205,7 +217,7 @@ impl Parts {
         let settings = Arc::new(ArcSwap::from_pointee(gate_settings(config)));
         let publish = browser_publish(&publisher);
         let gate = Gate::new(settings, hub.clone(), system_time, publish, tally.clone());
-        Self { hub, publisher, gate, crowd, tally }
+        Ok(Self { hub, publisher, gate, crowd, tally, keeping })
     }
 
     /// The app of the internal listener: the hook, and the gate about itself.
@@ -255,12 +267,13 @@ impl Parts {
     }
 
     fn sight(&self) -> Sight {
-        let Self { hub, gate, publisher, tally, .. } = self;
+        let Self { hub, gate, publisher, tally, keeping, .. } = self;
         Sight {
             hub: hub.clone(),
             gate: gate.clone(),
             publisher: publisher.clone(),
             tally: tally.clone(),
+            keeping: keeping.clone(),
             started: system_time(),
         }
     }

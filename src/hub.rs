@@ -17,11 +17,13 @@
 //! Locks are taken in the order shard, then channel, and never two of a kind.
 
 mod bell;
+mod memory;
 mod report;
 mod table;
 mod upkeep;
 mod waiter;
 
+pub use memory::{Memory, Trace};
 pub use report::Info;
 pub use waiter::{Waiter, Wake};
 
@@ -132,6 +134,8 @@ struct Shared {
     held: AtomicUsize,
     /// Nothing is held any more.
     draining: AtomicBool,
+    /// The table goes on in another process.
+    moved: AtomicBool,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -173,6 +177,7 @@ impl Hub {
             cost: AtomicU64::new(0),
             held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
         };
         Self { shared: Arc::new(shared) }
@@ -218,6 +223,7 @@ impl Hub {
         self.with_state(&subscription.channel, now, |channel, state| {
             let tick = state.limits.tick;
             let found = state.history.since(subscription.cursor, take, tick, now);
+            let found = self.unless_moved(found, subscription.cursor);
             let seat = bell.filter(|_| !found.news).map(|bell| waiter::Seat {
                 channel: channel.clone(),
                 key: state.waiters.insert(bell.clone()),

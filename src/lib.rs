@@ -9,12 +9,13 @@
 //!
 //! **First: pure translation.** [`address`], [`secret`], [`query`], [`strict`], [`template`] and [`web`]
 //! are values that users write or clients send; [`dialect`] turns requests into polls and
-//! answers into bytes; [`limits`] gives out the right to hold; [`metrics`] counts.
+//! answers into bytes; [`archive`] is the history as a stream of bytes; [`limits`] gives out the
+//! right to hold; [`metrics`] counts; [`turnstile`] stops what is to go on elsewhere.
 //!
 //! **Second: services.** The only floor that knows pingora, sockets and files. [`gate`] is the
 //! public side, [`publish`] the ways in, [`admin`] the gate about itself, [`internal`] the
-//! private listener that serves both; [`listen`] binds sockets, [`log`] writes lines,
-//! [`client`] calls a hook, [`demo`] is a site to try it with.
+//! private listener that serves both; [`listen`] binds sockets, [`snapshot`] keeps the history in
+//! a file, [`log`] writes lines, [`client`] calls a hook, [`demo`] is a site to try it with.
 //!
 //! **Top: assembly.** [`config`] composes every module's settings; [`app`] builds, runs and ends
 //! the whole; [`cli`] is the command line.
@@ -27,6 +28,7 @@ pub mod channel;
 pub mod hub;
 
 pub mod address;
+pub mod archive;
 pub mod dialect;
 pub mod limits;
 pub mod metrics;
@@ -34,6 +36,7 @@ pub mod query;
 pub mod secret;
 pub mod strict;
 pub mod template;
+pub mod turnstile;
 pub mod web;
 
 pub mod admin;
@@ -44,6 +47,7 @@ pub mod internal;
 pub mod listen;
 pub mod log;
 pub mod publish;
+pub mod snapshot;
 
 pub mod app;
 pub mod cli;

@@ -13,10 +13,10 @@ const FLOORS: &[&[&str]] = &[
     &["channel"],
     &["hub"],
     // First: values, and what translates with them.
-    &["address", "metrics", "query", "secret", "strict", "template", "web"],
-    &["dialect", "limits"],
+    &["address", "metrics", "query", "secret", "strict", "template", "turnstile", "web"],
+    &["archive", "dialect", "limits"],
     // Second: services.
-    &["admin", "client", "demo", "gate", "internal", "listen", "log", "publish"],
+    &["admin", "client", "demo", "gate", "internal", "listen", "log", "publish", "snapshot"],
     // Top: assembly.
     &["config"],
     &["app"],

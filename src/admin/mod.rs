@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use http::Method;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// The gate's figures at one moment.
@@ -45,6 +46,22 @@ pub struct Figures {
     pub generation: u64,
     /// Keys that were changed and take a restart to come into force.
     pub restart: Vec<String>,
+    /// The file in which the history outlives a restart, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
+}
+
+/// The file in which the history outlives a restart.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Snapshot {
+    /// Its path.
+    pub file: PathBuf,
+    /// When it was last written, in whole seconds since 1970.
+    pub written: Option<u64>,
+    /// Why it could not be written the last time, if so.
+    pub error: Option<String>,
+    /// Where a file that could not be read at the start was moved to.
+    pub damaged: Option<PathBuf>,
 }
 
 /// What the admin side asks the top.

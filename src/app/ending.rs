@@ -1,11 +1,16 @@
 //! Ending the gate without dropping a poll.
 
+use super::history::Keeping;
 use crate::config::Drain;
 use crate::gate::Gate;
 use crate::gate::hold::Cause;
 use crate::hub::{Hub, Wake};
+use crate::internal::Place;
+use crate::publish::{Door, Publisher};
+use crate::turnstile::Turnstile;
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -15,6 +20,9 @@ use tokio::sync::watch;
 pub(super) struct Ending {
     pub(super) hub: Hub,
     pub(super) gate: Gate,
+    pub(super) publisher: Publisher,
+    pub(super) turnstile: Turnstile<Place>,
+    pub(super) keeping: Arc<Keeping>,
     pub(super) drain: Drain,
     pub(super) stop_public: watch::Sender<bool>,
     pub(super) stop_internal: watch::Sender<bool>,
@@ -49,12 +57,29 @@ impl Ending {
         let last = deadline.min(Instant::now() + LAST_BYTES);
         self.until(last, || self.gate.connections() == 0).await;
         let _ = self.stop_internal.send(true);
+        let shut = self.shut().await;
+        self.keeping.finish(shut).await;
         tracing::info!(
             held = self.hub.held(),
             under_way = self.gate.under_way(),
             answered = self.gate.counters().releases.of(Cause::Drain),
             "drained"
         );
+    }
+
+    /// Lets publishes under way come to their end, and takes no more; whether that went well.
+    async fn shut(&self) -> bool {
+        /// How long an answer may take that is under way.
+        const LAST_ANSWERS: Duration = Duration::from_secs(5);
+        let stop = async {
+            self.turnstile.stop().await.go_on(Place::Nowhere);
+            self.publisher.door().stop().await.go_on(Door::Shut);
+        };
+        let stopped = tokio::time::timeout(LAST_ANSWERS, stop).await.is_ok();
+        if !stopped {
+            tracing::warn!("a request on the internal side takes too long; it is cut off");
+        }
+        stopped
     }
 
     async fn until(&self, deadline: Instant, done: impl Fn() -> bool + Send) {

@@ -1,5 +1,6 @@
 //! The figures of a running gate: gathered from its parts for `/status` and `/metrics`.
 
+use super::history::Keeping;
 use crate::admin::{Figures, process};
 use crate::channel::Time;
 use crate::gate::Gate;
@@ -17,6 +18,7 @@ pub(super) struct Sight {
     pub(super) gate: Gate,
     pub(super) publisher: Publisher,
     pub(super) tally: Arc<Tally>,
+    pub(super) keeping: Arc<Keeping>,
     /// When the process started.
     pub(super) started: Time,
 }
@@ -37,6 +39,7 @@ impl Sight {
             upstream: by_word(&counters.upstream),
             generation: 1,
             restart: Vec::new(),
+            snapshot: self.keeping.report(),
         }
     }
 

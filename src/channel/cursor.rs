@@ -17,6 +17,16 @@ impl Epoch {
         const LEAST: u64 = 62u64.pow(5);
         Self(LEAST + random % (62u64.pow(6) - LEAST))
     }
+
+    /// The number that it is.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The epoch that is `number`.
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
 }
 
 impl fmt::Display for Epoch {

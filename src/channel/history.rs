@@ -5,6 +5,10 @@
 //! the bytes, so a waiting poll that is woken for it finds it. Continuity is within one epoch;
 //! [`History::new`] begins one.
 
+mod kept;
+
+pub use kept::{Kept, KeptMessage};
+
 use super::cursor::{Cursor, Epoch, Position};
 use super::message::{Message, Payload, Renders};
 use super::stamp::{Stamp, Tick, Time};

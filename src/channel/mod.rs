@@ -10,7 +10,7 @@ mod name;
 mod stamp;
 
 pub use cursor::{Cursor, Epoch, Position};
-pub use history::{Accepted, Found, History, Limits, Messages, Take};
+pub use history::{Accepted, Found, History, Kept, KeptMessage, Limits, Messages, Take};
 pub use message::{Kind, Message, Payload, RenderKey, Renders};
 pub use name::{ChannelName, NameError, Pattern};
 pub use stamp::{ShownStamp, Stamp, Tick, Time};

@@ -32,7 +32,7 @@ use crate::channel::ChannelName;
 use crate::gate::route::Rule;
 use crate::gate::{hold, upstream};
 use crate::secret::Secret;
-use crate::{hub, limits, log};
+use crate::{hub, limits, log, snapshot};
 use ipnet::IpNet;
 use report::Report;
 use section::Section;
@@ -61,6 +61,8 @@ pub struct Config {
     pub hold: hold::Settings,
     /// The channels and what they keep.
     pub hub: hub::Settings,
+    /// The file in which the history outlives a restart.
+    pub snapshot: snapshot::Settings,
     /// How many polls are held.
     pub limits: limits::Settings,
     /// What is expected of a client's connection.

@@ -51,8 +51,6 @@ pub(super) const KEYS: &[(&str, Unset)] = &[
     ("watch", Unset::Absent),
     ("capture", Unset::Absent),
     ("upstream.may_publish", Unset::False),
-    ("history.snapshot", Unset::Text("")),
-    ("history.snapshot_every", Unset::Text("30s")),
     ("limits.connections_per_second", Unset::Zero),
     ("limits.requests_per_second", Unset::Zero),
     ("reload.watch", Unset::False),

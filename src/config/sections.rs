@@ -6,7 +6,7 @@ use crate::address::Address;
 use crate::channel::{Limits, Tick};
 use crate::gate::{hold, upstream};
 use crate::secret::Secret;
-use crate::{hub, limits, log, publish};
+use crate::{hub, limits, log, publish, snapshot};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let upstream = root.table("upstream", upstream);
     let token = root.table("publish", token);
     let (hold, held) = root.table("hold", hold);
-    let (mut hub, max_message) = root.table("history", history);
+    let (mut hub, max_message, snapshot) = root.table("history", history);
     let (limits, client) = root.table("limits", |section| limits(section, held));
     root.table("reload", |_| ());
     let drain = root.table("drain", drain);
@@ -79,6 +79,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         max_message,
         hold,
         hub,
+        snapshot,
         limits,
         client,
         drain,
@@ -121,8 +122,8 @@ fn hold(section: &mut Section) -> (hold::Settings, usize) {
     )
 }
 
-/// Also the longest message.
-fn history(section: &mut Section) -> (hub::Settings, u64) {
+/// Also the longest message, and the file.
+fn history(section: &mut Section) -> (hub::Settings, u64, snapshot::Settings) {
     let default = hub::Settings::default();
     let limits = Limits {
         messages: section.number("messages", default.limits.messages, SOME),
@@ -136,7 +137,13 @@ fn history(section: &mut Section) -> (hub::Settings, u64) {
         limits: Arc::new(limits),
         overrides: Vec::new(),
     };
-    (settings, section.size("max_message", publish::Settings::default().max_message, 1))
+    let max_message = section.size("max_message", publish::Settings::default().max_message, 1);
+    let file = section.parsed("snapshot", String::new(), values::snapshot);
+    let snapshot = snapshot::Settings {
+        file: (!file.is_empty()).then(|| file.into()),
+        every: section.duration("snapshot_every", snapshot::Settings::default().every),
+    };
+    (settings, max_message, snapshot)
 }
 
 fn limits(section: &mut Section, held: usize) -> (limits::Settings, Client) {

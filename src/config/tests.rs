@@ -277,8 +277,6 @@ fn a_rule_that_could_never_match_is_a_mistake() {
 fn what_this_version_lacks_is_refused_and_its_default_is_not() {
     for (key, value, default) in [
         ("upstream.may_publish", "true", "false"),
-        ("history.snapshot", "/a", ""),
-        ("history.snapshot_every", "10s", "30s"),
         ("limits.requests_per_second", "5", "0"),
         ("reload.watch", "true", "false"),
         ("backplane.redis", "redis://a", "\"\""),
@@ -290,6 +288,23 @@ fn what_this_version_lacks_is_refused_and_its_default_is_not() {
         if !key.starts_with("tls") {
             config(&[(key, default)]);
         }
+    }
+}
+
+#[test]
+fn a_snapshot_is_a_file_that_can_be() {
+    let snapshot = config(&[]).snapshot;
+    assert_eq!((snapshot.file, snapshot.every), (None, Duration::from_secs(30)));
+    let snapshot = config(&[("history.snapshot", "/tmp/a"), ("history.snapshot_every", "0s")]);
+    let snapshot = snapshot.snapshot;
+    assert_eq!((snapshot.file, snapshot.every), (Some("/tmp/a".into()), Duration::ZERO));
+    for (file, why) in [
+        ("a", "history.snapshot: \"a\" is no absolute path"),
+        ("/tmp", "history.snapshot: /tmp is a folder; name a file"),
+        ("/none/a", "history.snapshot: there is no folder /none; create it"),
+    ] {
+        let mistakes = mistakes(&[("history.snapshot", file)]);
+        assert!(mistakes.len() == 1 && mistakes[0].starts_with(why), "{mistakes:?}");
     }
 }
 

@@ -4,9 +4,11 @@
 use crate::address::Address;
 use crate::channel::{ChannelName, Pattern};
 use crate::secret::Secret;
+use crate::snapshot;
 use crate::template::Template;
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// What stands in place of a secret where the config is shown.
 pub(super) const MASK: &str = "***";
@@ -43,6 +45,18 @@ pub(super) fn token(text: &str) -> Result<Secret, String> {
         return Err("must be of visible ASCII characters without spaces".to_owned());
     }
     Ok(Secret::new(text))
+}
+
+/// The path of a file that the history can be kept in, or nothing.
+pub(super) fn snapshot(text: &str) -> Result<String, String> {
+    let file = Path::new(text);
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    if !file.is_absolute() {
+        return Err(format!("\"{text}\" is no absolute path; write it from / on"));
+    }
+    snapshot::objection(file).map_or(Ok(text.to_owned()), Err)
 }
 
 pub(super) fn filled(text: &str) -> Result<String, String> {

@@ -100,7 +100,7 @@ impl Hub {
     }
 
     /// Evicts the least recently used quiet channel.
-    fn evict_one(&self) -> bool {
+    pub(super) fn evict_one(&self) -> bool {
         let Some(channel) = self.shared.table.remove_oldest_quiet() else { return false };
         drop(self.bury(&channel));
         true

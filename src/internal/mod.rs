@@ -9,13 +9,16 @@
 //! publish until the last poll is answered.
 
 mod guard;
+mod place;
 mod wire;
 
 pub use guard::{PAGE_HEADER, Settings};
+pub use place::{Elsewhere, Place};
 
 use crate::metrics::{Refusal, Tally};
 use crate::secret::Secret;
 use crate::strict;
+use crate::turnstile::Turnstile;
 use crate::web::{Endpoint, Reply, Request};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -34,6 +37,7 @@ pub struct Internal {
     page: Secret,
     endpoints: Vec<Arc<dyn Endpoint>>,
     tally: Arc<Tally>,
+    turnstile: Turnstile<Place>,
 }
 
 impl Internal {
@@ -45,7 +49,12 @@ impl Internal {
         endpoints: Vec<Arc<dyn Endpoint>>,
         tally: Arc<Tally>,
     ) -> Self {
-        Self { settings, page, endpoints, tally }
+        Self { settings, page, endpoints, tally, turnstile: Turnstile::default() }
+    }
+
+    /// What every request passes through.
+    pub fn turnstile(&self) -> Turnstile<Place> {
+        self.turnstile.clone()
     }
 
     /// The answer to the request whose head has been read.
@@ -77,7 +86,19 @@ impl Internal {
         if request.method == Method::HEAD {
             request.method = Method::GET;
         }
-        Ok(endpoint.answer(&request).await)
+        let place = self.turnstile.pass().await;
+        let elsewhere = match &*place {
+            Place::Here => return Ok(endpoint.answer(&request).await),
+            Place::Elsewhere(elsewhere) => Some(elsewhere.clone()),
+            Place::Nowhere => None,
+        };
+        drop(place);
+        // The next connection leads to where the next request is answered.
+        session.set_keepalive(None);
+        match elsewhere {
+            Some(ask) => Ok(ask(request).await),
+            None => Ok(place::ended()),
+        }
     }
 }
 

@@ -7,17 +7,20 @@
 //! The hook over HTTP is [`Hook`].
 
 mod answer;
+mod door;
 mod hook;
 mod idempotency;
 mod payload;
 mod posts;
 
+pub use door::{Answered, Door, Onward};
 pub use hook::{History, Hook};
 pub use payload::{PayloadError, payload};
 
 use crate::channel::{ChannelName, Payload, Position, ShownStamp, Time};
 use crate::hub::{Full, Hub, Published, Wake};
 use crate::metrics::{Counts, Tally, labels};
+use crate::turnstile::Turnstile;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use std::sync::{Arc, OnceLock};
@@ -101,6 +104,9 @@ pub enum PublishError {
     /// The key was used with another message.
     #[error("this Idempotency-Key was used with another message")]
     Conflict,
+    /// The gate has ended; nothing was published.
+    #[error("the gate takes no messages any more")]
+    Shut,
 }
 
 /// Gives messages their positions in place of the hub, and puts them into it: many gates share
@@ -134,6 +140,8 @@ struct Shared {
     engine: Option<Arc<dyn Engine>>,
     counts: Counts<By>,
     tally: Arc<Tally>,
+    /// What every change of the hub goes through.
+    door: Turnstile<Door>,
 }
 
 impl Publisher {
@@ -168,7 +176,9 @@ impl Publisher {
         tally: Arc<Tally>,
     ) -> Self {
         let counts = Counts::default();
-        Self { shared: Arc::new(Shared { hub, clock, settings, crowd, engine, counts, tally }) }
+        let door = Turnstile::default();
+        let shared = Shared { hub, clock, settings, crowd, engine, counts, tally, door };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Publishes all of `posts`, or none of them where this is an error other than
@@ -198,10 +208,21 @@ impl Publisher {
                 return Err(PublishError::TooLong { channel: channel.clone(), length, most });
             }
         }
+        let door = self.shared.door.pass().await;
+        match &*door {
+            Door::Open => {}
+            Door::Shut => return Err(PublishError::Shut),
+            Door::Onward(onward) => {
+                let onward = onward.clone();
+                drop(door);
+                return onward(posts, by).await;
+            }
+        }
         let published = match &self.shared.engine {
             None => self.shared.hub.publish(&posts, self.now())?,
             Some(engine) => engine.publish(&posts, key).await?,
         };
+        drop(door);
         self.shared.counts.add(by, posts.len() as u64);
         posts.iter().for_each(|(channel, _)| self.shared.tally.watched.published(channel));
         let mut wakes = Claimed::default();
@@ -219,10 +240,15 @@ impl Publisher {
     /// Forgets a channel and releases the polls held on it, which find themselves reset. How
     /// many those are; `None` if there is no such channel.
     pub async fn forget(&self, channel: &ChannelName) -> Result<Option<usize>, PublishError> {
+        let door = self.shared.door.pass().await;
+        if !matches!(*door, Door::Open) {
+            return Err(PublishError::Shut);
+        }
         let wake = match &self.shared.engine {
             None => self.shared.hub.forget(channel),
             Some(engine) => engine.forget(channel).await?,
         };
+        drop(door);
         let mut wakes = Claimed::default();
         let released = wake.map(|wake| wakes.claim(wake));
         wakes.ring(self.shared.crowd.get());
@@ -232,6 +258,11 @@ impl Publisher {
     /// Whether another engine than the hub gives the positions.
     pub fn is_shared(&self) -> bool {
         self.shared.engine.is_some()
+    }
+
+    /// What every publish goes through.
+    pub fn door(&self) -> &Turnstile<Door> {
+        &self.shared.door
     }
 
     /// The longest message that is taken, in bytes.

@@ -132,6 +132,18 @@ impl Client {
         self.read_response_to("GET").await
     }
 
+    /// Reads the next response (also a 1xx); `None` if the connection ends instead.
+    pub async fn read_unless_closed(&mut self) -> Option<Response> {
+        let waiting = tokio::time::timeout(self.bound, self.wire.fill_buf()).await;
+        let came = waiting.unwrap_or_else(|_| panic!("response: nothing within {:?}", self.bound));
+        // A reset counts as an end.
+        if came.is_ok_and(|bytes| !bytes.is_empty()) {
+            Some(self.read_response().await)
+        } else {
+            None
+        }
+    }
+
     /// Reads the next response; the answer to a HEAD has no body.
     pub async fn read_response_to(&mut self, method: &str) -> Response {
         let mut response = self.read_head().await;

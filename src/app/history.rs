@@ -1,0 +1,66 @@
+//! The history across restarts: read at the start, written while the gate runs and at its end.
+
+use crate::admin;
+use crate::hub::Hub;
+use crate::publish::system_time;
+use crate::snapshot::{self, Snapshot, SnapshotError};
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// Keeps the hub's history in the snapshot, if there is one.
+pub(super) struct Keeping {
+    hub: Hub,
+    snapshot: Option<Arc<Snapshot>>,
+    every: Duration,
+}
+
+impl Keeping {
+    /// Reads what an earlier gate has left into `hub`, which is not in use yet.
+    pub(super) fn read(settings: &snapshot::Settings, hub: Hub) -> Result<Self, SnapshotError> {
+        let open = |file: &std::path::PathBuf| Snapshot::open(file, &hub, system_time());
+        let snapshot = settings.file.as_ref().map(open).transpose()?.map(Arc::new);
+        Ok(Self { hub, snapshot, every: settings.every })
+    }
+
+    /// Writes for the last time; for good if nothing can change any more.
+    pub(super) async fn finish(&self, shut: bool) {
+        self.write(if shut { Snapshot::finish } else { Snapshot::write }).await;
+    }
+
+    pub(super) fn report(&self) -> Option<admin::Snapshot> {
+        let snapshot::Report { file, written, error, damaged } = self.snapshot.as_ref()?.report();
+        Some(admin::Snapshot { file, written, error, damaged })
+    }
+
+    /// Writes on a thread of its own, as a disk may take its time. What goes wrong is told by
+    /// the snapshot.
+    async fn write(&self, write: fn(&Snapshot, &Hub) -> std::io::Result<()>) {
+        let Some(snapshot) = self.snapshot.clone() else { return };
+        let hub = self.hub.clone();
+        let written = tokio::task::spawn_blocking(move || write(&snapshot, &hub)).await;
+        if let Err(error) = written {
+            tracing::error!(%error, "writing the snapshot ended early");
+        }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Keeping {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        if self.snapshot.is_none() || self.every.is_zero() {
+            return;
+        }
+        let mut ticks = tokio::time::interval_at(Instant::now() + self.every, self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.write(Snapshot::write).await,
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+}

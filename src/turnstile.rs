@@ -1,0 +1,76 @@
+//! Where things are done from now on, with a way to stop them in between.
+//!
+//! Whoever does something passes first, and keeps the pass until it is done. [`Turnstile::stop`]
+//! waits until all that have passed are done, and keeps the others waiting; so between the stop
+//! and what follows it nothing changes. Those who waited then learn the new place. A stop waits
+//! behind those before it, and those who come later wait behind the stop.
+
+use std::sync::Arc;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
+
+/// See the [module](self); a cheap handle.
+#[derive(Debug, Default)]
+pub struct Turnstile<P> {
+    place: Arc<RwLock<P>>,
+}
+
+impl<P> Clone for Turnstile<P> {
+    fn clone(&self) -> Self {
+        Self { place: self.place.clone() }
+    }
+}
+
+impl<P> Turnstile<P> {
+    /// Passes, and tells the place. Cancelling it leaves nothing behind.
+    pub async fn pass(&self) -> RwLockReadGuard<'_, P> {
+        self.place.read().await
+    }
+
+    /// Waits until nobody is within, and stops those who come.
+    pub async fn stop(&self) -> Stopped<P> {
+        Stopped(self.place.clone().write_owned().await)
+    }
+}
+
+/// Everybody waits while this is there. Dropping it lets them pass as before.
+#[derive(Debug)]
+pub struct Stopped<P>(OwnedRwLockWriteGuard<P>);
+
+impl<P> Stopped<P> {
+    /// Lets everybody pass, to `place` from now on.
+    pub fn go_on(mut self, place: P) {
+        *self.0 = place;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_waits_for_those_within_and_the_others_for_it() {
+        let turnstile = Turnstile::<u8>::default();
+        let within = turnstile.pass().await;
+        let stopping = tokio::spawn({
+            let turnstile = turnstile.clone();
+            async move { turnstile.stop().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!stopping.is_finished());
+        drop(within);
+        let stopped = stopping.await;
+        let later = tokio::spawn({
+            let turnstile = turnstile.clone();
+            async move { *turnstile.pass().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!later.is_finished());
+        assert!(stopped.is_ok_and(|stopped| {
+            stopped.go_on(7);
+            true
+        }));
+        assert!(later.await.is_ok_and(|place| place == 7));
+        drop(turnstile.stop().await);
+        assert_eq!(*turnstile.pass().await, 7);
+    }
+}
