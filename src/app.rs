@@ -242,6 +242,7 @@ impl Parts {
         let settings = internal::Settings {
             token: config.token.clone(),
             names: config.internal_names.clone(),
+            mask: config.log.mask.clone(),
         };
         let page = Secret::random().map_err(AppError::Random)?;
         let endpoints: Vec<Arc<dyn Endpoint>> = vec![Arc::new(hook), Arc::new(admin)];

@@ -6,7 +6,7 @@
 //! appends one; a later value for the same place replaces an earlier one; outside brackets a dot
 //! or space in a name becomes `_`, and leading spaces are dropped; a name ends at a NUL.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{CONTROLS, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
 
 /// Decoded parameters in the order in which they stand.
@@ -177,6 +177,33 @@ pub fn decode_strictly(text: &str) -> Option<Cow<'_, [u8]>> {
     Some(percent_decode_str(text).into())
 }
 
+/// A request's target as it is fit for a log: in ASCII, and with `***` in place of the values of
+/// the parameters that `mask` names, as PHP reads their names. `*` in it masks every value.
+pub fn masked(target: &str, mask: &[String]) -> String {
+    let mut shown = String::with_capacity(target.len());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    shown.extend(utf8_percent_encode(path, CONTROLS));
+    for (index, pair) in query.split('&').enumerate().filter(|_| path.len() < target.len()) {
+        shown.push(if index == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((name, _)) if is_masked(name, mask) => {
+                shown.extend(utf8_percent_encode(name, CONTROLS));
+                shown.push_str("=***");
+            }
+            _ => shown.extend(utf8_percent_encode(pair, CONTROLS)),
+        }
+    }
+    shown
+}
+
+fn is_masked(name: &str, mask: &[String]) -> bool {
+    let read = Query::parse(name);
+    let named = |masked: &String| {
+        masked == "*" || read.pairs().any(|pair| pair.name.eq_ignore_ascii_case(masked))
+    };
+    mask.iter().any(named)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -246,5 +273,25 @@ mod tests {
         for bad in ["%", "%4", "a%zz", "%%41"] {
             assert!(decode_strictly(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn masked_parameters_lose_their_values_and_nothing_else() {
+        let masked = |target| masked(target, &["token".to_owned()]);
+        assert_eq!(masked("/a?x=1&token=s3cret&Tok%65n=t"), "/a?x=1&token=***&Tok%65n=***");
+        assert_eq!(
+            masked("/a?%20token=s&token[]=s&token%5Ba%5D=s"),
+            "/a?%20token=***&token[]=***&token%5Ba%5D=***"
+        );
+        for plain in ["/a?x=token", "/token=a", "/a?", "/a", "/a?&&x", "/a?token", "/a?b=?&c"] {
+            assert_eq!(masked(plain), plain);
+        }
+    }
+
+    #[test]
+    fn every_value_can_be_masked_and_nothing_but_ascii_is_logged() {
+        let all = ["*".to_owned()];
+        assert_eq!(masked("/a?x=1&y=&z", &all), "/a?x=***&y=***&z");
+        assert_eq!(masked("/\u{9b}31m\u{202e}?\u{e4}=1", &[]), "/%C2%9B31m%E2%80%AE?%C3%A4=1");
     }
 }

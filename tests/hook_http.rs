@@ -90,7 +90,7 @@ fn app(hub: &Hub, token: &str) -> Internal {
         metrics: Box::new(String::new),
         config: Box::new(String::new),
     });
-    let settings = internal::Settings { token: Secret::new(token), names: Vec::new() };
+    let settings = internal::Settings { token: Secret::new(token), ..Default::default() };
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let hook = Hook::new(publisher, Arc::new(history));
     Internal::new(

@@ -2,7 +2,7 @@
 
 use super::hold::Cause;
 use crate::metrics::Label;
-use std::borrow::Cow;
+use crate::query::masked;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ pub const TARGET: &str = "pollgate::access";
 pub struct Line<'a> {
     /// The client, behind trusted proxies.
     pub client: Option<IpAddr>,
-    /// The method.
+    /// The method; `-` where the head was not understood.
     pub method: &'a str,
-    /// Path and query as they came.
+    /// Path and query as they came; `-` where the head was not understood.
     pub target: &'a str,
     /// The status answered; 0 = none.
     pub status: u16,
@@ -52,35 +52,4 @@ pub fn log(line: &Line<'_>, mask: &[String]) {
 /// To the microsecond.
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// `target` with `***` in place of the masked parameters' values.
-fn masked<'a>(target: &'a str, mask: &[String]) -> Cow<'a, str> {
-    let Some((path, query)) = target.split_once('?') else { return target.into() };
-    let secret = |pair: &str| {
-        let name = pair.split('=').next().unwrap_or_default();
-        let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
-        mask.iter().any(|masked| name.eq_ignore_ascii_case(masked))
-    };
-    if !query.split('&').any(secret) {
-        return target.into();
-    }
-    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) if secret(pair) => format!("{name}=***"),
-        _ => pair.to_owned(),
-    });
-    format!("{path}?{}", pairs.collect::<Vec<_>>().join("&")).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::masked;
-
-    #[test]
-    fn masked_parameters_lose_their_values_and_nothing_else() {
-        let mask = ["token".to_owned()];
-        assert_eq!(masked("/a?x=1&token=s3cret&Tok%65n=t", &mask), "/a?x=1&token=***&Tok%65n=***");
-        assert_eq!(masked("/a?x=token", &mask), "/a?x=token");
-        assert_eq!(masked("/token=a", &mask), "/token=a");
-    }
 }

@@ -22,6 +22,8 @@ pub struct Settings {
     pub token: Secret,
     /// Host names besides IP literals and `localhost` under which the internal page is trusted.
     pub names: Vec<String>,
+    /// Query parameters whose values are not logged.
+    pub mask: Vec<String>,
 }
 
 /// The header in which the internal page carries its token.

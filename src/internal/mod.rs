@@ -8,6 +8,7 @@
 //! request was left unread. It ends with the process: a drain leaves it be, so that the site can
 //! publish until the last poll is answered.
 
+mod access;
 mod guard;
 mod place;
 mod wire;
@@ -29,6 +30,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use std::sync::Arc;
+use std::time::Instant;
 use wire::Broken;
 
 /// The internal listener's app; see the [module](self).
@@ -100,6 +102,22 @@ impl Internal {
             None => Ok(place::ended()),
         }
     }
+
+    fn log(
+        &self,
+        session: &ServerSession,
+        asked: bool,
+        (status, bytes): (u16, usize),
+        began: Instant,
+    ) {
+        let asked = asked.then(|| {
+            let head = session.req_header();
+            (&head.method, std::str::from_utf8(head.raw_path()).unwrap_or("-"))
+        });
+        let peer = session.client_addr().and_then(|peer| peer.as_inet()).map(|peer| peer.ip());
+        let line = access::Line { peer, asked, status, bytes, took: began.elapsed() };
+        access::log(&line, &self.settings.load().mask);
+    }
 }
 
 #[async_trait]
@@ -110,7 +128,9 @@ impl HttpServerApp for Internal {
         _shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let mut bodiless = false;
-        let reply = match wire::read_request(&mut session).await {
+        let read = wire::read_request(&mut session).await;
+        let (began, asked) = (Instant::now(), matches!(read, Ok(Ok(()))));
+        let reply = match read {
             Ok(Ok(())) => {
                 bodiless = session.req_header().method == Method::HEAD;
                 let keep = wants_to_stay(session.req_header());
@@ -122,7 +142,12 @@ impl HttpServerApp for Internal {
             Err(broken) => Err(broken),
         };
         let whole = match reply {
-            Ok(reply) => wire::write(&mut session, reply, bodiless).await.is_ok(),
+            Ok(reply) => {
+                let (status, bytes) = (reply.status, reply.body.len());
+                let whole = wire::write(&mut session, reply, bodiless).await.is_ok();
+                self.log(&session, asked, (status, bytes), began);
+                whole
+            }
             // There is nobody left to answer.
             Err(Broken) => return None,
         };

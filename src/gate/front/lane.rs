@@ -291,7 +291,15 @@ impl Connection {
         let reply = Reply::new(status, "text/plain; charset=UTF-8", format!("{wrong}\n"));
         front.gate.refused(Refusal::of_head(status));
         tracing::debug!(peer = ?self.peer, status, wrong, "refused a connection's request");
-        self.write(settings.write_timeout, &reply, false).await;
+        let began = Instant::now();
+        let written = self.write(settings.write_timeout, &reply, false).await;
+        if access::is_logged() {
+            let (status, bytes) = if written { (status, reply.body.len()) } else { (0, 0) };
+            let (client, took) = (self.peer, began.elapsed());
+            let line =
+                access::Line { client, method: "-", target: "-", status, bytes, took, held: None };
+            access::log(&line, &settings.mask);
+        }
         After::Close
     }
 
