@@ -3,21 +3,24 @@
 mod ending;
 mod figures;
 mod history;
+mod live;
+mod reload;
 
 use crate::address::Address;
-use crate::admin::{Admin, Sources};
+use crate::admin::{self, Admin};
 use crate::channel::{Cursor, Take};
 use crate::client::{self, Call};
-use crate::config::{Config, Site};
+use crate::config::{Config, Site, Sources};
 use crate::demo::{self, DemoSite};
 use crate::dialect::native::{self, Native};
 use crate::gate::front::Front;
 use crate::gate::proxy::Proxy;
-use crate::gate::upstream::{Upstream, UpstreamError};
-use crate::gate::{self, BrowserPublish, Gate};
+use crate::gate::upstream::{HealthChecks, Upstream, UpstreamError};
+use crate::gate::{BrowserPublish, Gate};
 use crate::hub::{Hub, Subscription};
 use crate::internal::{self, Internal};
 use crate::listen::{Bound, Buffers, Listening};
+use crate::log::Log;
 use crate::metrics::Tally;
 use crate::publish::{self, By, Hook, Publisher, system_time};
 use crate::secret::Secret;
@@ -28,10 +31,12 @@ use async_trait::async_trait;
 use ending::Ending;
 use figures::Sight;
 use history::Keeping;
+use live::Live;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
+use reload::{Occasions, Reload};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -47,6 +52,9 @@ pub enum AppError {
     /// A server of the site cannot be used.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// Signals cannot be listened for.
+    #[error("cannot listen for signals: {0}")]
+    Signals(io::Error),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(io::Error),
@@ -72,44 +80,58 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the listeners and builds everything behind them.
-    pub fn new(config: &Config, site: Site) -> Result<Self, AppError> {
+    /// Binds the listeners and builds everything behind them. `sources` are what `config` was
+    /// read from, and will be read again for a reload; so `log` will be changed.
+    pub fn new(config: Config, sources: Sources, site: Site, log: Log) -> Result<Self, AppError> {
         let public = bind_all(&config.listen, PUBLIC_MODE)?;
         let private = bind_all(&config.internal, INTERNAL_MODE)?;
         let (listen, internal) = (addresses(&public), addresses(&private));
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_internal, internal_stopped) = watch::channel(false);
-        let mut server = Server::new_with_opt_and_conf(None, engine_settings(config));
+        let mut server = Server::new_with_opt_and_conf(None, engine_settings(&config));
         server.bootstrap();
-        let servers = match site {
-            Site::Configured => config.upstream.servers.clone(),
-            Site::Supplied => {
-                let (address, service) = demo_site(internal.first(), config, &public_stopped)?;
-                server.add_service(service);
-                vec![address]
-            }
+        let demo = (site == Site::Supplied).then(bind_demo_site).transpose()?;
+        let servers = match &demo {
+            None => config.upstream.servers.clone(),
+            Some(bound) => vec![bound.address.clone()],
         };
-        let upstream = Arc::new(Upstream::new(&servers)?);
-        let parts = Parts::new(config)?;
+        let live = Live::new(&config, Upstream::new(&servers)?, demo.is_some(), log);
+        let live = Arc::new(live);
+        if let Some(bound) = demo {
+            let publish = demo_publish(internal.first(), live.internal.clone());
+            server.add_service(demo_site(bound, publish, &public_stopped));
+        }
+        let parts = Parts::new(config, sources, site, live.clone())?;
 
-        let proxy = Proxy::new(parts.gate.clone(), upstream.clone());
-        let front = Front::new(parts.gate.clone(), http_proxy(&server.configuration, proxy));
+        let proxy = http_proxy(&server.configuration, Proxy::new(parts.gate.clone()));
+        let front = Front::new(parts.gate.clone(), proxy);
         let stopped = public_stopped.clone();
         let gate = Listening::new("gate", front, public, Buffers::None, stopped);
         server.add_service(gate.tell_runtime(parts.crowd.clone()));
-        let internal_app = parts.internal(config, &upstream, public_stopped)?;
+        let internal_app = parts.internal(public_stopped)?;
         let turnstile = internal_app.turnstile();
         let private =
             Listening::new("internal", internal_app, private, Buffers::Write, internal_stopped);
         server.add_service(private.threads(1));
-        server.add_service(background("health checks", upstream));
-        server.add_service(background("sweeper", Arc::new(Sweeper { hub: parts.hub.clone() })));
+        let health_checks = HealthChecks::new(live.upstream.subscribe());
+        server.add_service(background("health checks", Arc::new(health_checks)));
+        server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone() })));
         server.add_service(background("snapshot", parts.keeping.clone()));
+        let occasions = Occasions::new(parts.reload.clone()).map_err(AppError::Signals)?;
+        server.add_service(background("reload", Arc::new(occasions)));
 
-        let Parts { hub, gate, publisher, keeping, .. } = parts;
-        let drain = config.drain.clone();
-        let ending =
-            Ending { hub, gate, publisher, turnstile, keeping, drain, stop_public, stop_internal };
+        let Parts { gate, publisher, keeping, .. } = parts;
+        let (hub, settings) = (live.hub.clone(), live.drain.clone());
+        let ending = Ending {
+            hub,
+            gate,
+            publisher,
+            turnstile,
+            keeping,
+            settings,
+            stop_public,
+            stop_internal,
+        };
         Ok(Self { server, ending, listen, internal, upstream: servers })
     }
 
@@ -154,28 +176,32 @@ fn engine_settings(config: &Config) -> ServerConf {
     }
 }
 
-/// The demo site on a port of its own, and where that is.
-fn demo_site(
-    hook: Option<&Address>,
-    config: &Config,
-    stopped: &ShutdownWatch,
-) -> Result<(Address, impl pingora::services::Service + use<>), AppError> {
+/// A port of its own for the demo site.
+fn bind_demo_site() -> Result<Bound, AppError> {
     let any = Address::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
-    let bound = bind_all(std::slice::from_ref(&any), PUBLIC_MODE)?;
-    let address = bound.first().map_or_else(|| any.clone(), |bound| bound.address.clone());
-    let site = DemoSite::new(demo_publish(hook.cloned().unwrap_or(any), config.token.clone()));
-    let app = pingora::apps::http_app::HttpServer::new_app(site);
-    Ok((
-        address,
-        Listening::new("demo site", app, bound, Buffers::Write, stopped.clone()).threads(1),
-    ))
+    Bound::new(&any, PUBLIC_MODE).map_err(|error| AppError::Listen(any, error))
+}
+
+fn demo_site(
+    bound: Bound,
+    publish: demo::Publish,
+    stopped: &ShutdownWatch,
+) -> impl pingora::services::Service + use<> {
+    let app = pingora::apps::http_app::HttpServer::new_app(DemoSite::new(publish));
+    Listening::new("demo site", app, vec![bound], Buffers::Write, stopped.clone()).threads(1)
 }
 
 /// How the demo site publishes: through the hook, as any site does.
-fn demo_publish(hook: Address, token: Secret) -> demo::Publish {
+fn demo_publish(
+    hook: Option<&Address>,
+    internal: Arc<ArcSwap<internal::Settings>>,
+) -> demo::Publish {
+    // A config without an internal address does not get here.
+    let hook = hook.cloned();
     Box::new(move |json| {
-        let (hook, token) = (hook.clone(), token.clone());
+        let (hook, token) = (hook.clone(), internal.load().token.clone());
         Box::pin(async move {
+            let hook = hook.ok_or("there is no internal address")?;
             let content_type = Some("application/json");
             let target = "/publish";
             let call = Call { method: "POST", target, content_type, body: json.into() };
@@ -190,9 +216,9 @@ fn demo_publish(hook: Address, token: Secret) -> demo::Publish {
 
 /// What the listeners have in common.
 struct Parts {
-    hub: Hub,
     publisher: Publisher,
     gate: Gate,
+    reload: Reload,
     /// The runtime of the held polls, once it runs.
     crowd: Arc<OnceLock<Handle>>,
     tally: Arc<Tally>,
@@ -200,59 +226,50 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: &Config) -> Result<Self, AppError> {
-        let hub = Hub::new(config.hub.clone(), fastrand::u64(..));
+    fn new(
+        config: Config,
+        sources: Sources,
+        site: Site,
+        live: Arc<Live>,
+    ) -> Result<Self, AppError> {
+        let (hub, tally, crowd) = (live.hub.clone(), live.tally.clone(), Arc::default());
         let keeping = Arc::new(Keeping::read(&config.snapshot, hub.clone())?);
-        let limits = publish::Settings { max_message: config.max_message };
-        let limits = Arc::new(ArcSwap::from_pointee(limits));
-        let (crowd, tally) = (Arc::default(), Arc::new(Tally::default()));
-        tally.watched.watch(&config.watched);
-        let publisher = Publisher::new(
-            hub.clone(),
-            Arc::new(system_time),
-            limits,
-            Arc::clone(&crowd),
-            tally.clone(),
-        );
-        let settings = Arc::new(ArcSwap::from_pointee(gate_settings(config)));
+        let (clock, limits) = (Arc::new(system_time), live.publish.clone());
+        let publisher =
+            Publisher::new(hub.clone(), clock, limits, Arc::clone(&crowd), tally.clone());
         let publish = browser_publish(&publisher);
-        let gate = Gate::new(settings, hub.clone(), system_time, publish, tally.clone());
-        Ok(Self { hub, publisher, gate, crowd, tally, keeping })
+        let gate = Gate::new(live.gate.clone(), hub, system_time, publish, tally.clone());
+        let reload = Reload::new(sources, site, config, live);
+        Ok(Self { publisher, gate, reload, crowd, tally, keeping })
     }
 
     /// The app of the internal listener: the hook, and the gate about itself.
-    fn internal(
-        &self,
-        config: &Config,
-        upstream: &Arc<Upstream>,
-        stopping: ShutdownWatch,
-    ) -> Result<Internal, AppError> {
+    fn internal(&self, stopping: ShutdownWatch) -> Result<Internal, AppError> {
         let hook = Hook::new(self.publisher.clone(), self.history());
-        let printed = config.to_toml();
+        let (in_force, reload) = (self.reload.clone(), self.reload.clone());
         let sight = self.sight();
-        let admin = Admin::new(Sources {
-            unready: unready(upstream.clone(), stopping),
+        let admin = Admin::new(admin::Sources {
+            unready: unready(self.gate.clone(), stopping),
             figures: Box::new(move || sight.figures()),
             metrics: {
                 let sight = self.sight();
                 Box::new(move || sight.metrics())
             },
-            config: Box::new(move || printed.clone()),
+            config: Box::new(move || in_force.in_force().config.to_toml()),
+            reload: Box::new(move || {
+                let reload = reload.clone();
+                Box::pin(async move { reload.now("POST /reload").await })
+            }),
         });
-        let settings = internal::Settings {
-            token: config.token.clone(),
-            names: config.internal_names.clone(),
-            mask: config.log.mask.clone(),
-        };
         let page = Secret::random().map_err(AppError::Random)?;
         let endpoints: Vec<Arc<dyn Endpoint>> = vec![Arc::new(hook), Arc::new(admin)];
-        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        let settings = self.reload.live().internal.clone();
         Ok(Internal::new(settings, page, endpoints, self.tally.clone()))
     }
 
     /// A channel's history, as the native dialect answers.
     fn history(&self) -> publish::History {
-        let hub = self.hub.clone();
+        let hub = self.publisher.hub().clone();
         Arc::new(move |channel, cursor| {
             let cursor = match cursor {
                 None => Cursor::Oldest,
@@ -268,34 +285,16 @@ impl Parts {
     }
 
     fn sight(&self) -> Sight {
-        let Self { hub, gate, publisher, tally, keeping, .. } = self;
+        let Self { gate, publisher, reload, tally, keeping, .. } = self;
         Sight {
-            hub: hub.clone(),
+            hub: publisher.hub().clone(),
             gate: gate.clone(),
             publisher: publisher.clone(),
+            reload: reload.clone(),
             tally: tally.clone(),
             keeping: keeping.clone(),
             started: system_time(),
         }
-    }
-}
-
-fn gate_settings(config: &Config) -> gate::Settings {
-    gate::Settings {
-        routes: gate::route::Routes::new(config.routes.clone()),
-        hold: config.hold.clone(),
-        limits: config.limits.clone(),
-        trusted_proxies: config.trusted_proxies.clone(),
-        mask: config.log.mask.clone(),
-        connect_timeout: config.upstream.connect_timeout,
-        read_timeout: config.upstream.read_timeout,
-        head: gate::front::Bounds {
-            bytes: config.client.head_bytes,
-            headers: config.client.head_count,
-        },
-        head_timeout: config.client.head_timeout,
-        idle_timeout: config.client.idle_timeout,
-        write_timeout: config.client.write_timeout,
     }
 }
 
@@ -308,16 +307,13 @@ fn browser_publish(publisher: &Publisher) -> BrowserPublish {
     })
 }
 
-fn unready(
-    upstream: Arc<Upstream>,
-    stopping: ShutdownWatch,
-) -> Box<dyn Fn() -> Vec<String> + Send + Sync> {
+fn unready(gate: Gate, stopping: ShutdownWatch) -> Box<dyn Fn() -> Vec<String> + Send + Sync> {
     Box::new(move || {
         let mut reasons = Vec::new();
         if *stopping.borrow() {
             reasons.push("the gate is draining".to_owned());
         }
-        if !upstream.is_healthy() {
+        if !gate.settings().upstream.is_healthy() {
             reasons.push("no upstream server answers".to_owned());
         }
         reasons

@@ -34,6 +34,8 @@ enum Command {
     Publish(PublishFlags),
     /// Print the figures of a running gate.
     Status(HookFlags),
+    /// Let a running gate read its config again; a bad one is refused and changes nothing.
+    Reload(HookFlags),
 }
 
 #[derive(Debug, Args)]
@@ -131,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Check(flags) => check(&flags),
         Command::Publish(flags) => publish(&flags),
         Command::Status(flags) => status(&flags),
+        Command::Reload(flags) => reload(&flags),
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
     // Standard error may be closed; the exit code still tells.
@@ -146,23 +149,25 @@ fn run(flags: &RunFlags) -> Result<(), Failure> {
     sources.set_list("listen", &flags.listen);
     sources.set_list("upstream.servers", &flags.upstream);
     sources.set_list("internal", &flags.internal);
-    start(&Config::read(&sources, Site::Configured)?, Site::Configured)
+    start(sources, Site::Configured)
 }
 
 fn demo(flags: &DemoFlags) -> Result<(), Failure> {
     let mut sources = sources(None, &flags.set)?;
     sources.set_list("listen", std::slice::from_ref(&flags.listen));
     sources.set_list("internal", std::slice::from_ref(&flags.internal));
-    start(&Config::read(&sources, Site::Supplied)?, Site::Supplied)
+    start(sources, Site::Supplied)
 }
 
-fn start(config: &Config, site: Site) -> Result<(), Failure> {
-    log::init(&config.log);
+fn start(sources: Sources, site: Site) -> Result<(), Failure> {
+    let config = Config::read(&sources, site)?;
+    let log = log::begin(&config.log);
     // Each held poll is an open file.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    let app = App::new(config, site).map_err(|error| Failure::Runtime(error.to_string()))?;
+    let app = App::new(config, sources, site, log)
+        .map_err(|error| Failure::Runtime(error.to_string()))?;
     let mut lines = format!("pollgate {}\n", env!("CARGO_PKG_VERSION"));
     for (what, addresses) in
         [("gate", &app.listen), ("internal", &app.internal), ("upstream", &app.upstream)]
@@ -208,18 +213,57 @@ fn status(flags: &HookFlags) -> Result<(), Failure> {
     ask(flags, Call { method: "GET", target: "/status", ..Call::default() })
 }
 
+/// A file with mistakes is reported by the gate: its answer is printed as it is, and then the
+/// mistakes for people.
+fn reload(flags: &HookFlags) -> Result<(), Failure> {
+    let (status, body) =
+        answer(flags, Call { method: "POST", target: "/reload", ..Call::default() })?;
+    if status != 422 {
+        return show(status, &body);
+    }
+    print(&format!("{}\n", body.trim_end()))?;
+    Err(Failure::Usage(refused(&body)))
+}
+
+/// The mistakes in the gate's answer, one a line.
+fn refused(body: &str) -> String {
+    let answer: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let mut lines = "the gate refused the config and nothing has changed".to_owned();
+    for mistake in answer["mistakes"].as_array().into_iter().flatten() {
+        lines.push('\n');
+        if let Some(line) = mistake["line"].as_u64() {
+            lines.push_str(&format!("line {line}: "));
+        }
+        if let Some(key) = mistake["key"].as_str().filter(|key| !key.is_empty()) {
+            lines.push_str(&format!("{key}: "));
+        }
+        lines.push_str(mistake["message"].as_str().unwrap_or_default());
+    }
+    lines
+}
+
 /// Asks a running gate and prints what it answers.
 fn ask(flags: &HookFlags, call: Call<'_>) -> Result<(), Failure> {
+    let (status, body) = answer(flags, call)?;
+    show(status, &body)
+}
+
+/// Prints the answer of a running gate, if it is a good one.
+fn show(status: u16, body: &str) -> Result<(), Failure> {
+    if !(200..300).contains(&status) {
+        return Err(Failure::Runtime(format!("the gate answered {status}: {}", body.trim_end())));
+    }
+    print(&format!("{}\n", body.trim_end()))
+}
+
+/// What a running gate answers.
+fn answer(flags: &HookFlags, call: Call<'_>) -> Result<(u16, String), Failure> {
     let (address, token) = hook_of(flags)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Runtime(error.to_string()))?;
     let answer = runtime.block_on(client::call(&address, &token, call));
     let (status, body) = answer.map_err(|error| Failure::Runtime(error.to_string()))?;
-    let body = String::from_utf8_lossy(&body);
-    if !(200..300).contains(&status) {
-        return Err(Failure::Runtime(format!("the gate answered {status}: {}", body.trim_end())));
-    }
-    print(&format!("{}\n", body.trim_end()))
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 /// Where the gate is, and with which token: by the flags, else by the config file.

@@ -1,9 +1,9 @@
 //! The event log and the access log: lines on standard error, as text or JSON.
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt, reload};
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,8 +33,36 @@ impl Default for Settings {
     }
 }
 
-/// Begins to log; only the first call has an effect.
-pub fn init(settings: &Settings) {
+/// The log of this process, whose settings can be changed.
+pub struct Log {
+    change: Box<dyn Fn(&Settings) + Send + Sync>,
+}
+
+/// Begins to log. A second start in one process (a test) logs as the first one does.
+pub fn begin(settings: &Settings) -> Log {
+    let (layer, handle) = reload::Layer::new(lines(settings));
+    if tracing_subscriber::registry().with(layer).try_init().is_err() {
+        return Log { change: Box::new(|_| ()) };
+    }
+    Log {
+        change: Box::new(move |settings| {
+            // It fails only where the subscriber is gone, and with it the log.
+            let _ = handle.reload(lines(settings));
+            // What writes to the `log` crate, as the engine does, asks there first.
+            ::log::set_max_level(most_verbose());
+        }),
+    }
+}
+
+impl Log {
+    /// Logs as `settings` say, from the next line on.
+    pub fn change(&self, settings: &Settings) {
+        (self.change)(settings);
+    }
+}
+
+/// What is logged, and how.
+fn lines(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
     // The proxy engine tells of every start and stop of its parts; that is for debugging.
     let usual = settings.level.min(LevelFilter::WARN);
     let engine = if settings.level > LevelFilter::INFO { settings.level } else { usual };
@@ -43,15 +71,24 @@ pub fn init(settings: &Settings) {
         // Says the same as `gate::upstream` does, with all of a connection's options.
         .with_target("pingora_load_balancing", usual.min(LevelFilter::ERROR))
         .with_target("pollgate", settings.level);
-    let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(std::io::stderr);
-    let result = match settings.format {
-        Format::Json => registry.with(lines.json()).try_init(),
+    match settings.format {
+        Format::Json => Box::new(filter.and_then(lines.json())),
         Format::Text => {
             let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(lines.with_ansi(color)).try_init()
+            Box::new(filter.and_then(lines.with_ansi(color)))
         }
-    };
-    // A second start in one process (a test) logs as the first one did.
-    drop(result);
+    }
+}
+
+/// The level of the filter in force, in the words of the `log` crate.
+fn most_verbose() -> ::log::LevelFilter {
+    match LevelFilter::current() {
+        LevelFilter::OFF => ::log::LevelFilter::Off,
+        LevelFilter::ERROR => ::log::LevelFilter::Error,
+        LevelFilter::WARN => ::log::LevelFilter::Warn,
+        LevelFilter::INFO => ::log::LevelFilter::Info,
+        LevelFilter::DEBUG => ::log::LevelFilter::Debug,
+        _ => ::log::LevelFilter::Trace,
+    }
 }

@@ -4,7 +4,7 @@
 use arc_swap::ArcSwap;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
-use pollgate::admin::{Admin, Figures, Sources};
+use pollgate::admin::{Admin, Figures, Reloaded, Sources};
 use pollgate::channel::{ChannelName, Cursor, Take};
 use pollgate::hub::{Hub, Subscription};
 use pollgate::internal::{self, Internal};
@@ -89,6 +89,7 @@ fn app(hub: &Hub, token: &str) -> Internal {
         figures: Box::new(Figures::default),
         metrics: Box::new(String::new),
         config: Box::new(String::new),
+        reload: Box::new(|| Box::pin(async { Ok(Reloaded::default()) })),
     });
     let settings = internal::Settings { token: Secret::new(token), ..Default::default() };
     let settings = Arc::new(ArcSwap::from_pointee(settings));

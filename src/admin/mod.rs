@@ -7,10 +7,14 @@
 //! | `GET /metrics` | figures, as Prometheus reads them |
 //! | `GET /status` | figures, as JSON |
 //! | `GET /config` | the settings in force, as TOML, without secrets |
+//! | `POST /reload` | reads the config again: 200 with what has changed, 422 with what is wrong |
 //!
 //! It knows none of this itself: the top hands in what to ask.
 
 pub mod process;
+mod reload;
+
+pub use reload::{Mistake, Reload, Reloaded, Reloading};
 
 use crate::metrics::Text;
 use crate::web::{Endpoint, Reply, Request};
@@ -74,6 +78,8 @@ pub struct Sources {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The settings in force as TOML, secrets masked.
     pub config: Box<dyn Fn() -> String + Send + Sync>,
+    /// Reads the config again.
+    pub reload: Reload,
 }
 
 /// See the [module](self).
@@ -120,7 +126,8 @@ impl Admin {
 #[async_trait]
 impl Endpoint for Admin {
     fn owns(&self, path: &str) -> bool {
-        matches!(path, "/healthz" | "/readyz" | "/metrics" | "/status" | "/config")
+        let paths = ["/healthz", "/readyz", "/metrics", "/status", "/config", "/reload"];
+        paths.contains(&path)
     }
 
     fn is_open(&self, path: &str) -> bool {
@@ -128,6 +135,12 @@ impl Endpoint for Admin {
     }
 
     async fn answer(&self, request: &Request) -> Reply {
+        if request.path == "/reload" {
+            return match request.method {
+                Method::POST => reload::answer((self.sources.reload)().await),
+                _ => Reply::wrong_method(&request.path, "POST"),
+            };
+        }
         if request.method != Method::GET {
             return Reply::wrong_method(&request.path, "GET, HEAD");
         }
@@ -153,6 +166,7 @@ mod tests {
             figures: Box::new(|| Figures { held: 3, generation: 1, ..Figures::default() }),
             metrics: Box::new(|| "up 1\n".to_owned()),
             config: Box::new(|| "listen = []\n".to_owned()),
+            reload: Box::new(|| Box::pin(async { Ok(Reloaded::default()) })),
         });
         assert!(admin.owns(path));
         admin.answer(&Request::new(method, path)).await
@@ -186,5 +200,13 @@ mod tests {
             assert_eq!((reply.status, reply.headers[0].0), (405, "Allow"));
         }
         assert_eq!(ask(&[], Method::GET, "/config").await.body, "listen = []\n");
+    }
+
+    #[tokio::test]
+    async fn a_reload_is_asked_for_with_post_alone() {
+        let reply = ask(&[], Method::POST, "/reload").await;
+        assert_eq!(reply.body, r#"{"generation":0,"changed":[],"restart":[]}"#);
+        let reply = ask(&[], Method::GET, "/reload").await;
+        assert_eq!((reply.status, &*reply.headers[0].1), (405, "POST"));
     }
 }

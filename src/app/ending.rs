@@ -8,6 +8,7 @@ use crate::hub::{Hub, Wake};
 use crate::internal::Place;
 use crate::publish::{Door, Publisher};
 use crate::turnstile::Turnstile;
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ pub(super) struct Ending {
     pub(super) publisher: Publisher,
     pub(super) turnstile: Turnstile<Place>,
     pub(super) keeping: Arc<Keeping>,
-    pub(super) drain: Drain,
+    pub(super) settings: Arc<ArcSwap<Drain>>,
     pub(super) stop_public: watch::Sender<bool>,
     pub(super) stop_internal: watch::Sender<bool>,
 }
@@ -48,10 +49,11 @@ impl Ending {
         tracing::info!(held = self.hub.held(), "draining");
         /// How long connections may take to pass on answers that are written already.
         const LAST_BYTES: Duration = Duration::from_secs(2);
-        let deadline = Instant::now() + self.drain.timeout;
+        let drain = self.settings.load_full();
+        let deadline = Instant::now() + drain.timeout;
         // A send fails only where nobody listens any more, which is what it is for.
         let _ = self.stop_public.send(true);
-        self.release(self.hub.drain()).await;
+        self.release(self.hub.drain(), drain.spread).await;
         self.until(deadline, || self.hub.held() == 0 && self.gate.under_way() == 0).await;
         // An answer on an HTTP/2 stream is under way until its connection has written it.
         let last = deadline.min(Instant::now() + LAST_BYTES);
@@ -88,12 +90,12 @@ impl Ending {
         }
     }
 
-    /// Rings the held polls evenly over `drain.spread`, so that their clients do not come back
+    /// Rings the held polls evenly over `spread`, so that their clients do not come back
     /// as one herd.
-    async fn release(&self, mut wakes: Vec<Wake>) {
+    async fn release(&self, mut wakes: Vec<Wake>, spread: Duration) {
         const STEP: Duration = Duration::from_millis(20);
         let polls: usize = wakes.iter_mut().map(Wake::claim).sum();
-        let steps = (self.drain.spread.as_millis() / STEP.as_millis()).max(1) as usize;
+        let steps = (spread.as_millis() / STEP.as_millis()).max(1) as usize;
         let batch = polls.div_ceil(steps).max(1);
         let mut room = batch;
         for mut wake in wakes {
@@ -110,21 +112,16 @@ impl Ending {
     }
 }
 
-/// Waits for SIGTERM or SIGINT. SIGHUP, which would end the process by default, is ignored.
+/// Waits for SIGTERM or SIGINT.
 async fn wait_for_signal() {
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    ) else {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("cannot listen for signals");
         return std::future::pending().await;
     };
-    loop {
-        tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
-            _ = hup.recv() => tracing::warn!("SIGHUP is ignored: this version cannot reload"),
-        }
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
     }
 }

@@ -1,6 +1,7 @@
 //! The figures of a running gate: gathered from its parts for `/status` and `/metrics`.
 
 use super::history::Keeping;
+use super::reload::Reload;
 use crate::admin::{Figures, process};
 use crate::channel::Time;
 use crate::gate::Gate;
@@ -17,6 +18,7 @@ pub(super) struct Sight {
     pub(super) hub: Hub,
     pub(super) gate: Gate,
     pub(super) publisher: Publisher,
+    pub(super) reload: Reload,
     pub(super) tally: Arc<Tally>,
     pub(super) keeping: Arc<Keeping>,
     /// When the process started.
@@ -26,7 +28,7 @@ pub(super) struct Sight {
 impl Sight {
     /// What `/status` says.
     pub(super) fn figures(&self) -> Figures {
-        let counters = self.gate.counters();
+        let (counters, in_force) = (self.gate.counters(), self.reload.in_force());
         Figures {
             held: self.hub.held() as u64,
             connections: self.gate.connections() as u64,
@@ -37,8 +39,8 @@ impl Sight {
             releases: by_word(&counters.releases),
             refusals: by_word(&self.tally.refusals),
             upstream: by_word(&counters.upstream),
-            generation: 1,
-            restart: Vec::new(),
+            generation: in_force.generation,
+            restart: in_force.restart.clone(),
             snapshot: self.keeping.report(),
         }
     }

@@ -10,6 +10,7 @@ mod checks;
 mod effective;
 mod extra;
 mod file;
+mod live;
 mod mistake;
 mod not_yet;
 mod places;
@@ -34,6 +35,7 @@ use crate::gate::{hold, upstream};
 use crate::secret::Secret;
 use crate::{hub, limits, log, snapshot};
 use ipnet::IpNet;
+use places::Places;
 use report::Report;
 use section::Section;
 
@@ -75,8 +77,12 @@ pub struct Config {
     pub watched: Vec<ChannelName>,
     /// Which requests are polls; empty = as [`crate::gate::route::Routes::new`] says.
     pub routes: Vec<Rule>,
+    /// Whether the file is read again when it changes.
+    pub watch_file: bool,
     /// The same as a TOML table.
     effective: toml_edit::Table,
+    /// Where each value was written.
+    places: Places,
 }
 
 /// Who names the site's servers.
@@ -92,12 +98,20 @@ impl Config {
     /// Reads and checks; the error has every mistake that was found.
     pub fn read(sources: &Sources, site: Site) -> Result<Self, Mistakes> {
         let merged = sources::merge(sources);
-        let report = Report::new(merged.places, merged.mistakes);
+        let report = Report::new(merged.places.clone(), merged.mistakes);
         let mut root = Section::new(&report, "", merged.tree);
         let mut config = sections::config(&mut root);
         config.effective = root.finish();
+        config.places = merged.places;
         checks::across(&config, site, &report);
         report.finish().map_or(Ok(config), Err)
+    }
+
+    /// The mistake of a value that only turned out to be wrong when it was used, such as a name
+    /// that cannot be looked up.
+    pub fn refusal(&self, key: &str, message: impl Into<String>) -> Mistakes {
+        let (source, line) = self.places.of(key);
+        Mistake { key: key.to_owned(), line, source, message: message.into() }.into()
     }
 }
 

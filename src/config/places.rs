@@ -37,7 +37,7 @@ pub(super) fn is_within(path: &str, outer: &str) -> bool {
 }
 
 /// Where each value was written. Layers are noted from the lowest to the highest.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Places(BTreeMap<String, (Source, Option<usize>)>);
 
 impl Places {

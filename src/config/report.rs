@@ -42,6 +42,11 @@ impl Report {
         !mistakes.iter().any(|mistake| paths.iter().any(|path| is_within(&mistake.key, path)))
     }
 
+    /// Whether nothing is wrong so far.
+    pub(super) fn is_empty(&self) -> bool {
+        self.mistakes.borrow().is_empty()
+    }
+
     /// Whether the value at `path` was written in a file, where its type is plain.
     pub(super) fn is_typed(&self, path: &str) -> bool {
         matches!(self.places.of(path).0, super::Source::File(_))

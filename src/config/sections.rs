@@ -1,5 +1,6 @@
 //! The sections of the config, each read into the settings of the module that it is for.
 
+use super::places::Places;
 use super::section::Section;
 use super::{Config, rule, values};
 use crate::address::Address;
@@ -43,7 +44,7 @@ const ANY: RangeInclusive<usize> = 0..=usize::MAX;
 /// A number where 0 would leave nothing to work with.
 const SOME: RangeInclusive<usize> = 1..=usize::MAX;
 
-/// The whole of it; [`Config::effective`] is left to the caller.
+/// The whole of it; [`Config::effective`] and [`Config::places`] are left to the caller.
 pub(super) fn config(root: &mut Section) -> Config {
     let listen = root.list("listen", vec![local(8080)], values::address);
     let internal = internal(root);
@@ -55,7 +56,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let (hold, held) = root.table("hold", hold);
     let (mut hub, max_message, snapshot) = root.table("history", history);
     let (limits, client) = root.table("limits", |section| limits(section, held));
-    root.table("reload", |_| ());
+    let watch_file = root.table("reload", |reload| reload.flag("watch", false));
     let drain = root.table("drain", drain);
     root.table("upgrade", |_| ());
     let log = root.table("log", log);
@@ -67,7 +68,6 @@ pub(super) fn config(root: &mut Section) -> Config {
         root.tables("channel", |section| channel(section, &above)).into_iter().flatten().collect();
     let routes = root.tables("poll", |section| rule::rule(section, hold.timeout));
     let routes = routes.into_iter().flatten().collect();
-    let effective = toml_edit::Table::new();
     Config {
         listen,
         internal,
@@ -86,7 +86,9 @@ pub(super) fn config(root: &mut Section) -> Config {
         log,
         watched,
         routes,
-        effective,
+        watch_file,
+        effective: toml_edit::Table::new(),
+        places: Places::default(),
     }
 }
 

@@ -278,7 +278,6 @@ fn what_this_version_lacks_is_refused_and_its_default_is_not() {
     for (key, value, default) in [
         ("upstream.may_publish", "true", "false"),
         ("limits.requests_per_second", "5", "0"),
-        ("reload.watch", "true", "false"),
         ("backplane.redis", "redis://a", "\"\""),
         ("watch", "[{ path = \"/a\" }]", "[]"),
         ("tls.cert", "/a", ""),

@@ -39,6 +39,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use upstream::Upstream;
 
 /// What the public side is told by the config; one snapshot serves a request from end to end.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Query parameters whose values are not logged.
     pub mask: Vec<String>,
+    /// The site's servers.
+    pub upstream: Arc<Upstream>,
     /// How long connecting to the site may take.
     pub connect_timeout: Duration,
     /// How long the site may be silent.

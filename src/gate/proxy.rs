@@ -6,7 +6,6 @@ use super::form::{self, Encoding};
 use super::forward::{self, Client};
 use super::handed::{Finding, Handed};
 use super::hold::Cause;
-use super::upstream::Upstream;
 use super::{Decision, Gate, Open, Settings, session};
 use crate::metrics::Refusal;
 use crate::query::Query;
@@ -23,7 +22,6 @@ use std::time::{Duration, Instant};
 /// The proxy: the gate, and the site behind it.
 pub struct Proxy {
     gate: Gate,
-    upstream: Arc<Upstream>,
 }
 
 /// What is remembered of one request.
@@ -41,9 +39,9 @@ pub struct Context {
 }
 
 impl Proxy {
-    /// Puts `gate` before `upstream`.
-    pub fn new(gate: Gate, upstream: Arc<Upstream>) -> Self {
-        Self { gate, upstream }
+    /// Puts `gate` before the site that its settings name.
+    pub fn new(gate: Gate) -> Self {
+        Self { gate }
     }
 
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
@@ -142,8 +140,8 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         context.forwarded.begin();
-        let mut peer = self
-            .upstream
+        let upstream = &context.settings.upstream;
+        let mut peer = upstream
             .next()
             .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "no upstream server"))?;
         peer.options.connection_timeout = Some(context.settings.connect_timeout);
@@ -163,7 +161,7 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         // Nothing was sent yet, so each of the other servers may be tried.
         context.failures += 1;
-        error.set_retry(context.failures < self.upstream.servers());
+        error.set_retry(context.failures < context.settings.upstream.servers());
         error
     }
 

@@ -5,12 +5,17 @@ use pingora::lb::health_check::{HealthObserve, TcpHealthCheck};
 use pingora::lb::prelude::RoundRobin;
 use pingora::lb::{Backend, Backends, LoadBalancer, discovery};
 use pingora::protocols::l4::socket::SocketAddr;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
 use pingora::upstreams::peer::HttpPeer;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// `[upstream]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +41,16 @@ impl Default for Settings {
 /// How often a server that might be down is asked.
 const HEALTH_CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// The site's servers, in turn, those that answer first. Its health checks run where it is added
-/// as a background service.
+/// The site's servers, in turn, those that answer first. [`HealthChecks`] finds out which do.
 pub struct Upstream {
     balancer: LoadBalancer<RoundRobin>,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let backends = self.balancer.backends().get_backend();
+        f.debug_set().entries(backends.iter().map(|backend| backend.addr.to_string())).finish()
+    }
 }
 
 /// A server of the site cannot be used.
@@ -85,6 +96,11 @@ impl Upstream {
         }
     }
 
+    /// Whether the other one has the same servers at the same addresses.
+    pub fn is_as(&self, other: &Self) -> bool {
+        self.balancer.backends().get_backend() == other.balancer.backends().get_backend()
+    }
+
     /// How many servers there are.
     pub fn servers(&self) -> usize {
         self.balancer.backends().get_backend().len()
@@ -111,10 +127,30 @@ impl HealthObserve for TellHealth {
     }
 }
 
+/// Asks the servers in force, whichever they are, whether they answer: a background service.
+pub struct HealthChecks {
+    upstream: watch::Receiver<Arc<Upstream>>,
+}
+
+impl HealthChecks {
+    /// Checks the servers of `upstream`, and others as soon as it has others.
+    pub fn new(upstream: watch::Receiver<Arc<Upstream>>) -> Self {
+        Self { upstream }
+    }
+}
+
 #[async_trait::async_trait]
-impl pingora::services::background::BackgroundService for Upstream {
-    async fn start(&self, shutdown: pingora::server::ShutdownWatch) {
-        self.balancer.start(shutdown).await;
+impl BackgroundService for HealthChecks {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        let mut upstream = self.upstream.clone();
+        loop {
+            let checked = upstream.borrow_and_update().clone();
+            // Dropping the checks of servers that were replaced ends them.
+            tokio::select! {
+                () = checked.balancer.start(shutdown.clone()) => return,
+                Ok(()) = upstream.changed() => {}
+            }
+        }
     }
 }
 

@@ -79,11 +79,9 @@ impl Hub {
         if let Some(channel) = self.shared.table.touch(name, now) {
             return Ok(channel);
         }
-        let (limits, most) = {
-            let settings = self.shared.settings.read();
-            (settings.limits_for(name).clone(), settings.channels)
-        };
-        while self.channels() >= most {
+        // Read until the channel is in the table: whoever changes the settings then finds it there.
+        let settings = self.shared.settings.read();
+        while self.channels() >= settings.channels {
             if !self.evict_one() {
                 return Err(Full);
             }
@@ -91,7 +89,7 @@ impl Hub {
         let epoch = Epoch::from_random(self.shared.random.lock().u64(..));
         let state = State {
             history: History::new(epoch, self.floor()),
-            limits,
+            limits: settings.limits_for(name).clone(),
             waiters: Slab::new(),
             round: 0,
             forgotten: false,

@@ -92,6 +92,25 @@ impl Gate {
         config_file(&self.folder)
     }
 
+    /// Puts another configuration into its file, at once and whole.
+    pub fn write_config(&self, config: &str) {
+        let new = self.folder.write("pollgate.toml.new", config);
+        std::fs::rename(new, self.config_file()).unwrap();
+    }
+
+    /// `POST /reload`.
+    pub async fn reload(&self) -> Response {
+        self.hook("POST", "/reload", &[], "").await
+    }
+
+    /// Puts another configuration into its file and in force; what the reload answered.
+    pub async fn reconfigure(&self, config: &str) -> Value {
+        self.write_config(config);
+        let response = self.reload().await;
+        assert_eq!(response.status, 200, "POST /reload: {}", response.text());
+        response.json()
+    }
+
     /// A private folder of this gate, removed with it.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -173,6 +192,20 @@ impl Gate {
         kilobytes.parse::<u64>().unwrap() * 1024
     }
 
+    /// Its share of the memory it uses, in bytes.
+    pub fn pss(&self) -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", self.pid());
+        let rollup = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let line = rollup.lines().find(|line| line.starts_with("Pss:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)).unwrap();
+        kilobytes.parse::<u64>().unwrap() * 1024
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
     /// Sends a poll over a connection of its own and waits until it is held.
     pub async fn hold(&self, way: Way, target: &str) -> Poller {
         let held = self.held().await;
@@ -238,13 +271,13 @@ impl Plan {
         self.args(["--upstream", "127.0.0.1:1"])
     }
 
-    /// Public addresses in place of one free port.
+    /// Public addresses in place of one free port; none leaves them to the configuration.
     pub fn listen<const N: usize>(mut self, addrs: [&str; N]) -> Plan {
         self.listen = addrs.map(String::from).to_vec();
         self
     }
 
-    /// Internal addresses in place of one free port.
+    /// Internal addresses in place of one free port; none leaves them to the configuration.
     pub fn internal<const N: usize>(mut self, addrs: [&str; N]) -> Plan {
         self.internal = addrs.map(String::from).to_vec();
         self
@@ -275,7 +308,7 @@ impl Plan {
     /// Starts it and waits until it listens everywhere.
     pub async fn start(self) -> Gate {
         let process = self.spawn();
-        let (wanted, internals) = (self.listen.len(), self.internal.len());
+        let (wanted, internals) = (self.listen.len().max(1), self.internal.len().max(1));
         let find = |stdout: &str, _: &str| {
             let listen = addresses(stdout, "gate");
             let internal = addresses(stdout, "internal");

@@ -13,7 +13,7 @@ use pingora::server::ShutdownWatch;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The app of an HTTP/2 connection.
+/// The app of one HTTP/2 connection: how long it may be idle is fixed where it begins.
 pub(super) struct Http2 {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
@@ -21,6 +21,7 @@ pub(super) struct Http2 {
 }
 
 impl Http2 {
+    /// An app for a connection that begins now.
     pub(super) fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;

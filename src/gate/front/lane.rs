@@ -2,6 +2,7 @@
 
 use super::framing::Framing;
 use super::head::{self, Head, Sighting};
+use super::http2::Http2;
 use super::one_request::OneRequest;
 use super::{Front, response, spare};
 use crate::channel::ChannelName;
@@ -263,7 +264,8 @@ impl Connection {
 
     async fn hand_on_http2(self, front: &Front, shutdown: &ShutdownWatch) {
         let stream = OneRequest::new(self.stream, self.pending, 0, Framing::Endless);
-        front.http2.process_new(Box::new(stream), shutdown).await;
+        let http2 = Arc::new(Http2::new(front.gate.clone(), front.proxy.clone()));
+        http2.process_new(Box::new(stream), shutdown).await;
     }
 
     /// Writes an answer; whether that went well.

@@ -23,7 +23,6 @@ pub use head::Bounds;
 use super::Gate;
 use super::proxy::Proxy;
 use async_trait::async_trait;
-use http2::Http2;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
 use pingora::proxy::HttpProxy;
@@ -34,15 +33,12 @@ use std::sync::Arc;
 pub struct Front {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
-    http2: Arc<Http2>,
 }
 
 impl Front {
     /// A lane before `proxy`, both of them `gate`'s.
     pub fn new(gate: Gate, proxy: HttpProxy<Proxy>) -> Self {
-        let proxy = Arc::new(proxy);
-        let http2 = Arc::new(Http2::new(gate.clone(), proxy.clone()));
-        Self { gate, proxy, http2 }
+        Self { gate, proxy: Arc::new(proxy) }
     }
 }
 

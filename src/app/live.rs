@@ -1,0 +1,127 @@
+//! Where the running parts find their settings, and how a config gets there.
+//!
+//! What is made of a config and may fail (names are looked up) is made first, as [`Prepared`];
+//! then [`Live::apply`] stores into each part and cannot fail. A part reads its settings once
+//! for each request, so what belongs together for one request belongs into one settings value.
+
+use crate::config::{Config, Drain, Mistakes};
+use crate::gate;
+use crate::gate::upstream::{Upstream, UpstreamError};
+use crate::hub::Hub;
+use crate::log::Log;
+use crate::metrics::Tally;
+use crate::publish::system_time;
+use crate::{internal, publish};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// One place for each part's settings.
+pub(super) struct Live {
+    pub(super) hub: Hub,
+    pub(super) gate: Arc<ArcSwap<gate::Settings>>,
+    pub(super) publish: Arc<ArcSwap<publish::Settings>>,
+    pub(super) internal: Arc<ArcSwap<internal::Settings>>,
+    pub(super) drain: Arc<ArcSwap<Drain>>,
+    pub(super) tally: Arc<Tally>,
+    /// The servers whose health is checked.
+    pub(super) upstream: watch::Sender<Arc<Upstream>>,
+    /// The servers are the demo's, whatever a config says.
+    pub(super) supplied: bool,
+    pub(super) log: Log,
+}
+
+/// What a config needs made before it can be in force.
+pub(super) struct Prepared {
+    upstream: Arc<Upstream>,
+}
+
+impl Live {
+    /// The parts' first settings.
+    pub(super) fn new(config: &Config, upstream: Upstream, supplied: bool, log: Log) -> Self {
+        let upstream = Arc::new(upstream);
+        let tally = Arc::new(Tally::default());
+        tally.watched.watch(&config.watched);
+        Self {
+            hub: Hub::new(config.hub.clone(), fastrand::u64(..)),
+            gate: shared(gate_settings(config, upstream.clone())),
+            publish: shared(publish_settings(config)),
+            internal: shared(internal_settings(config)),
+            drain: shared(config.drain.clone()),
+            tally,
+            upstream: watch::channel(upstream).0,
+            supplied,
+            log,
+        }
+    }
+
+    /// Makes what `config` needs. An error changes nothing.
+    pub(super) fn prepare(&self, config: &Config) -> Result<Prepared, Mistakes> {
+        Ok(Prepared { upstream: self.upstream_of(config)? })
+    }
+
+    /// Puts `config` in force: one line for each part.
+    pub(super) fn apply(&self, running: &Config, config: &Config, prepared: Prepared) {
+        self.log.change(&config.log);
+        self.drain.store(Arc::new(config.drain.clone()));
+        self.internal.store(Arc::new(internal_settings(config)));
+        self.tally.watched.watch(&config.watched);
+        self.publish.store(Arc::new(publish_settings(config)));
+        if config.hub != running.hub {
+            self.hub.reconfigure(config.hub.clone(), system_time());
+        }
+        self.gate.store(Arc::new(gate_settings(config, prepared.upstream.clone())));
+        self.upstream.send_if_modified(|checked| {
+            let replaced = !Arc::ptr_eq(checked, &prepared.upstream);
+            *checked = prepared.upstream;
+            replaced
+        });
+    }
+
+    /// The servers of `config`; the ones that are checked already, if they are the same.
+    fn upstream_of(&self, config: &Config) -> Result<Arc<Upstream>, Mistakes> {
+        let checked = self.upstream.borrow().clone();
+        if self.supplied {
+            return Ok(checked);
+        }
+        let refused = |error: UpstreamError| config.refusal("upstream.servers", error.to_string());
+        let upstream = Upstream::new(&config.upstream.servers).map_err(refused)?;
+        Ok(if upstream.is_as(&checked) { checked } else { Arc::new(upstream) })
+    }
+}
+
+fn shared<T>(settings: T) -> Arc<ArcSwap<T>> {
+    Arc::new(ArcSwap::from_pointee(settings))
+}
+
+fn gate_settings(config: &Config, upstream: Arc<Upstream>) -> gate::Settings {
+    gate::Settings {
+        routes: gate::route::Routes::new(config.routes.clone()),
+        hold: config.hold.clone(),
+        limits: config.limits.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
+        mask: config.log.mask.clone(),
+        upstream,
+        connect_timeout: config.upstream.connect_timeout,
+        read_timeout: config.upstream.read_timeout,
+        head: gate::front::Bounds {
+            bytes: config.client.head_bytes,
+            headers: config.client.head_count,
+        },
+        head_timeout: config.client.head_timeout,
+        idle_timeout: config.client.idle_timeout,
+        write_timeout: config.client.write_timeout,
+    }
+}
+
+fn publish_settings(config: &Config) -> publish::Settings {
+    publish::Settings { max_message: config.max_message }
+}
+
+fn internal_settings(config: &Config) -> internal::Settings {
+    internal::Settings {
+        token: config.token.clone(),
+        names: config.internal_names.clone(),
+        mask: config.log.mask.clone(),
+    }
+}
