@@ -6,7 +6,9 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Client, Gate, PlainSite, Response, Way, eventually, pollgate};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::{Client, Gate, PlainSite, Poller, Response, Way, eventually, pollgate};
 
 /// A rule whose polls are quiet at once, and say which config they met.
 fn quiet(name: &str) -> String {
@@ -222,7 +224,7 @@ async fn listeners_stay_where_they_are_until_a_restart() {
     };
     let gate = Gate::with(&config("127.0.0.1:0", "127.0.0.1:0")).alone().listen([]).internal([]);
     let gate = gate.start().await;
-    let answer = gate.reconfigure(&config("127.0.0.1:1", "127.0.0.1:2")).await;
+    let answer = gate.reconfigure(&config("127.0.0.1:2", "127.0.0.1:3")).await;
     assert_eq!(answer["restart"], json!(["internal", "listen"]));
     assert_eq!(met(&gate).await, "x");
     assert_eq!(shown(&gate, "listen").await, "listen = [\"127.0.0.1:0\"]");
@@ -384,5 +386,102 @@ async fn a_request_under_way_ends_at_the_site_where_it_began() {
         visit.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").await;
         assert_eq!(visitor.answer().await.text(), "slow");
         assert_eq!(visitor.poll("/next").await.text(), "new: GET /next");
+    }
+}
+
+/// Two configs that differ in several places which one request meets together: the rule's
+/// `origins` and the limit of channels, the site and the proxies that are trusted.
+fn coupled(name: &str, most: usize, site: &PlainSite, trusted: &str) -> String {
+    format!(
+        "trusted_proxies = [{trusted}]\n\
+         [upstream]\nservers = [\"{}\"]\n\
+         [limits]\nchannels_per_poll = {most}\n\
+         [history]\nmessages = 1000\n\
+         [log]\nlevel = \"error\"\n\
+         [[poll]]\npath = \"/comet/*\"\ndialect = \"native\"\n\
+         origins = [\"https://{name}.example\"]\n",
+        site.addr()
+    )
+}
+
+/// Whose config refused a poll for three channels: both places must name the same.
+async fn whole_refusal(visitor: &mut Poller) {
+    let origin = [("Origin", "https://a.example")];
+    let refused = visitor.poll_with("GET", "/comet/x,y,z", &origin).await;
+    assert_eq!(refused.status, 400);
+    let by_rule = refused.header("access-control-allow-origin").is_some();
+    let by_limit = refused.text().contains("at most 1 ");
+    assert_eq!(by_rule, by_limit, "half a config: {refused:?}");
+}
+
+/// Visits the site; what it sees of the client must be as its own config says.
+async fn whole_visit(visitor: &mut Poller) {
+    let forwarded = [("X-Forwarded-For", "192.0.2.1")];
+    let response = visitor.poll_with("GET", "/page", &forwarded).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+}
+
+/// Polls a channel until it has the message `last`: none may be missing, none come twice.
+async fn follow(mut poller: Poller, last: usize) {
+    let (mut cursor, mut next) = ("oldest".to_owned(), 1);
+    while next <= last {
+        let response = poller.poll(&format!("/comet/news?cursor={cursor}")).await;
+        assert_eq!(response.status, 200, "{}", response.text());
+        let answer = response.json();
+        assert_eq!(answer["reset"], Value::Null, "{answer}");
+        for message in answer["messages"].as_array().unwrap() {
+            assert_eq!(message["data"], next);
+            next += 1;
+        }
+        cursor = answer["cursor"].as_str().unwrap().to_owned();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_reloads_under_load_drop_nothing_and_leave_nothing_behind() {
+    const RELOADS: usize = 1_000;
+    const FIRST: usize = 200;
+    let (a, b) = (PlainSite::named("a").await, PlainSite::named("b").await);
+    let configs = [coupled("a", 1, &a, "\"127.0.0.1\""), coupled("b", 2, &b, "")];
+    let gate = Gate::start(&configs[0]).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut load = tokio::task::JoinSet::new();
+    for way in Way::ALL {
+        load.spawn(follow(way.connect(&gate).await, RELOADS));
+        let (mut visitor, done) = (way.connect(&gate).await, done.clone());
+        load.spawn(async move {
+            while !done.load(Ordering::Relaxed) {
+                whole_refusal(&mut visitor).await;
+                whole_visit(&mut visitor).await;
+            }
+        });
+    }
+    let mut held = gate.hold(Way::Plain, "/comet/quiet").await;
+    let mut before = (0, 0);
+    for turn in 1..=RELOADS {
+        let answer = gate.reconfigure(&configs[turn % 2]).await;
+        assert_eq!(answer["generation"], turn + 1);
+        gate.publish_json("news", &json!(turn)).await;
+        if turn == FIRST {
+            before = (gate.pss(), gate.open_files());
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    while let Some(visitor) = load.join_next().await {
+        visitor.unwrap();
+    }
+    let after = (gate.pss(), gate.open_files());
+    println!("PSS and open files after {FIRST} reloads: {before:?}, after {RELOADS}: {after:?}");
+    assert!(after.0 < before.0 + (6 << 20), "memory grows: {before:?}, {after:?}");
+    assert!(after.1 < before.1 + 20, "files stay open: {before:?}, {after:?}");
+    gate.publish("quiet", "still held").await;
+    assert_eq!(data(&held.answer().await), "still held");
+    for (site, forwarded) in [(&a, "192.0.2.1, 127.0.0.1"), (&b, "127.0.0.1")] {
+        let requests = site.requests();
+        let visits: Vec<_> = requests.iter().filter(|r| r.line() == "GET /page").collect();
+        assert!(!visits.is_empty(), "no visit to one of the sites");
+        for visit in visits {
+            assert_eq!(visit.header("x-forwarded-for"), Some(forwarded), "half a config");
+        }
     }
 }
