@@ -63,6 +63,11 @@ impl Reload {
         self.shared.in_force.borrow().clone()
     }
 
+    /// Tells of each config that comes into force.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<InForce>> {
+        self.shared.in_force.subscribe()
+    }
+
     /// Reloads, and says what that has changed or what is wrong with the config. `why` is for
     /// the log. Once begun it goes on to its end, even if nobody waits for it any more.
     pub(super) async fn now(&self, why: &'static str) -> admin::Reloading {
@@ -162,7 +167,7 @@ impl BackgroundService for Occasions {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut hangup = self.hangup.lock().await;
         let mut file = ConfigFile::new(self.reload.shared.sources.file.clone());
-        let mut in_force = self.reload.shared.in_force.subscribe();
+        let mut in_force = self.reload.watch();
         loop {
             file.watch(in_force.borrow_and_update().config.watch_file);
             // Whoever asked is not told here; the log tells.

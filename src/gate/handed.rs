@@ -66,6 +66,7 @@ mod tests {
     use super::*;
     use crate::gate::hold;
     use crate::gate::route::Routes;
+    use crate::gate::upstream::Upstream;
     use crate::{channel, gate, hub, limits};
     use arc_swap::ArcSwap;
     use std::time::Duration;
@@ -77,6 +78,7 @@ mod tests {
             limits: limits::Settings::default(),
             trusted_proxies: Vec::new(),
             mask: Vec::new(),
+            upstream: Arc::new(Upstream::new(&[]).unwrap_or_else(|_| unreachable!("no names"))),
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             head: gate::front::Bounds { bytes: 1000, headers: 10 },
