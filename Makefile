@@ -16,6 +16,7 @@ build: setup-build ## the release binary: target/release/pollgate
 
 test: setup-test ## every test, also those with real PHP and a real browser
 	$(CARGO) test $(FLAGS) --features site-tests
+	POLLGATE_TESTS_OVER=tls $(CARGO) test $(FLAGS) --features site-tests --test all_polls --test bad_input
 
 quick: setup-build ## the tests that need no other program
 	$(CARGO) test $(FLAGS)

@@ -13,8 +13,9 @@ use crate::client::{self, Call};
 use crate::config::{Config, Site, Sources};
 use crate::demo::{self, DemoSite};
 use crate::dialect::native::{self, Native};
-use crate::gate::front::Front;
+use crate::gate::front::{Entrance, Front};
 use crate::gate::proxy::Proxy;
+use crate::gate::tls::Tls;
 use crate::gate::upstream::{HealthChecks, Upstream, UpstreamError};
 use crate::gate::{BrowserPublish, Gate};
 use crate::hub::{Hub, Subscription};
@@ -55,6 +56,9 @@ pub enum AppError {
     /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
+    /// TLS cannot be spoken.
+    #[error("cannot speak TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(io::Error),
@@ -73,6 +77,8 @@ pub struct App {
     ending: Ending,
     /// Where the public side listens.
     pub listen: Vec<Address>,
+    /// Where plain HTTP is answered with the way to HTTPS.
+    pub redirects: Vec<Address>,
     /// Where the internal side listens.
     pub internal: Vec<Address>,
     /// The site's servers.
@@ -85,7 +91,10 @@ impl App {
     pub fn new(config: Config, sources: Sources, site: Site, log: Log) -> Result<Self, AppError> {
         let public = bind_all(&config.listen, PUBLIC_MODE)?;
         let private = bind_all(&config.internal, INTERNAL_MODE)?;
+        let plain = config.tls.iter().flat_map(|tls| tls.redirect.clone());
+        let redirect = bind_all(&plain.collect::<Vec<_>>(), PUBLIC_MODE)?;
         let (listen, internal) = (addresses(&public), addresses(&private));
+        let redirects = addresses(&redirect);
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_internal, internal_stopped) = watch::channel(false);
         let mut server = Server::new_with_opt_and_conf(None, engine_settings(&config));
@@ -95,7 +104,8 @@ impl App {
             None => config.upstream.servers.clone(),
             Some(bound) => vec![bound.address.clone()],
         };
-        let live = Live::new(&config, Upstream::new(&servers)?, demo.is_some(), log);
+        let tls = config.identity.as_ref().map(Tls::new).transpose()?.map(Arc::new);
+        let live = Live::new(&config, Upstream::new(&servers)?, demo.is_some(), tls, log);
         let live = Arc::new(live);
         if let Some(bound) = demo {
             let publish = demo_publish(internal.first(), live.internal.clone());
@@ -104,10 +114,18 @@ impl App {
         let parts = Parts::new(config, sources, site, live.clone())?;
 
         let proxy = http_proxy(&server.configuration, Proxy::new(parts.gate.clone()));
-        let front = Front::new(parts.gate.clone(), proxy);
+        let proxy = Arc::new(proxy);
+        let entrance = live.tls.clone().map_or(Entrance::Plain, Entrance::Tls);
+        let front = |entrance| Front::new(parts.gate.clone(), proxy.clone(), entrance);
         let stopped = public_stopped.clone();
-        let gate = Listening::new("gate", front, public, Buffers::None, stopped);
+        let gate = Listening::new("gate", front(entrance), public, Buffers::None, stopped);
         server.add_service(gate.tell_runtime(parts.crowd.clone()));
+        if let (false, Some(port)) = (redirect.is_empty(), tls_port(&listen)) {
+            let front = front(Entrance::Redirect(port));
+            let stopped = public_stopped.clone();
+            let redirect = Listening::new("redirect", front, redirect, Buffers::None, stopped);
+            server.add_service(redirect.threads(1));
+        }
         let internal_app = parts.internal(public_stopped)?;
         let turnstile = internal_app.turnstile();
         let private =
@@ -132,7 +150,7 @@ impl App {
             stop_public,
             stop_internal,
         };
-        Ok(Self { server, ending, listen, internal, upstream: servers })
+        Ok(Self { server, ending, listen, redirects, internal, upstream: servers })
     }
 
     /// Serves until a signal ends it; every held poll has been answered by then, or
@@ -140,6 +158,14 @@ impl App {
     pub fn run(self) {
         self.server.run(RunArgs { shutdown_signal: Box::new(self.ending) });
     }
+}
+
+/// The port that plain HTTP is sent on to: the first there is.
+fn tls_port(listen: &[Address]) -> Option<u16> {
+    listen.iter().find_map(|address| match address {
+        Address::Tcp { port, .. } => Some(*port),
+        Address::Unix(_) => None,
+    })
 }
 
 fn addresses(bound: &[Bound]) -> Vec<Address> {

@@ -162,26 +162,33 @@ fn demo(flags: &DemoFlags) -> Result<(), Failure> {
 fn start(sources: Sources, site: Site) -> Result<(), Failure> {
     let config = Config::read(&sources, site)?;
     let log = log::begin(&config.log);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     // Each held poll is an open file.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
+    let public = if config.tls.is_some() { "https://" } else { "http://" };
     let app = App::new(config, sources, site, log)
         .map_err(|error| Failure::Runtime(error.to_string()))?;
     let mut lines = format!("pollgate {}\n", env!("CARGO_PKG_VERSION"));
-    for (what, addresses) in
-        [("gate", &app.listen), ("internal", &app.internal), ("upstream", &app.upstream)]
-    {
+    for (what, scheme, addresses) in [
+        ("gate", public, &app.listen),
+        ("redirect", "http://", &app.redirects),
+        ("internal", "http://", &app.internal),
+        ("upstream", "", &app.upstream),
+    ] {
         for address in addresses {
-            let url = match (what, address) {
-                ("upstream", _) | (_, Address::Unix(_)) => address.to_string(),
-                _ => format!("http://{address}"),
+            let url = match address {
+                Address::Unix(_) => address.to_string(),
+                Address::Tcp { .. } => format!("{scheme}{address}"),
             };
             lines.push_str(&format!("{what:<9} {url}\n"));
         }
     }
     if let (Site::Supplied, Some(address)) = (site, app.listen.first()) {
-        lines.push_str(&format!("\nOpen http://{address}/ in two browser windows.\n"));
+        lines.push_str(&format!("\nOpen {public}{address}/ in two browser windows.\n"));
     }
     print(&lines)?;
     app.run();
@@ -190,7 +197,12 @@ fn start(sources: Sources, site: Site) -> Result<(), Failure> {
 
 fn check(flags: &CheckFlags) -> Result<(), Failure> {
     let sources = sources(Some(flags.config.clone()), &flags.set)?;
-    print(&Config::read(&sources, Site::Configured)?.to_toml())
+    let config = Config::read(&sources, Site::Configured)?;
+    for warning in &config.warnings {
+        // Standard error may be closed; the config is good all the same.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
+    print(&config.to_toml())
 }
 
 fn publish(flags: &PublishFlags) -> Result<(), Failure> {

@@ -36,7 +36,7 @@ fn slowly() -> String {
 
 /// Waits until nobody listens at the address any more.
 async fn wait_for_refusal(addr: &Addr) {
-    let Addr::Tcp(addr) = addr else { panic!("no TCP address: {addr}") };
+    let (Addr::Tcp(addr) | Addr::Tls(addr)) = addr else { panic!("no TCP address: {addr}") };
     eventually("new connections to be refused", async || {
         tokio::net::TcpStream::connect(addr).await.is_err()
     })

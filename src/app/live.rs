@@ -6,6 +6,7 @@
 
 use crate::config::{Config, Drain, Mistakes};
 use crate::gate;
+use crate::gate::tls::Tls;
 use crate::gate::upstream::{Upstream, UpstreamError};
 use crate::hub::Hub;
 use crate::log::Log;
@@ -28,6 +29,8 @@ pub(super) struct Live {
     pub(super) upstream: watch::Sender<Arc<Upstream>>,
     /// The servers are the demo's, whatever a config says.
     pub(super) supplied: bool,
+    /// There if the public listener speaks TLS, which takes a restart to change.
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) log: Log,
 }
 
@@ -38,7 +41,13 @@ pub(super) struct Prepared {
 
 impl Live {
     /// The parts' first settings.
-    pub(super) fn new(config: &Config, upstream: Upstream, supplied: bool, log: Log) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        upstream: Upstream,
+        supplied: bool,
+        tls: Option<Arc<Tls>>,
+        log: Log,
+    ) -> Self {
         let upstream = Arc::new(upstream);
         let tally = Arc::new(Tally::default());
         tally.watched.watch(&config.watched);
@@ -51,6 +60,7 @@ impl Live {
             tally,
             upstream: watch::channel(upstream).0,
             supplied,
+            tls,
             log,
         }
     }
@@ -63,6 +73,9 @@ impl Live {
     /// Puts `config` in force: one line for each part.
     pub(super) fn apply(&self, running: &Config, config: &Config, prepared: Prepared) {
         self.log.change(&config.log);
+        if let (Some(tls), Some(identity)) = (&self.tls, &config.identity) {
+            tls.replace(identity);
+        }
         self.drain.store(Arc::new(config.drain.clone()));
         self.internal.store(Arc::new(internal_settings(config)));
         self.tally.watched.watch(&config.watched);

@@ -132,6 +132,9 @@ impl Shared {
         let fit = read.taken_on_by(&running.config, self.site)?;
         let prepared = self.live.prepare(&fit.config)?;
         self.live.apply(&running.config, &fit.config, prepared);
+        for warning in &fit.config.warnings {
+            tracing::warn!("{warning}");
+        }
         let changed = running.config.changes(&fit.config);
         let generation = running.generation + 1;
         let (config, restart) = (fit.config, fit.restart);

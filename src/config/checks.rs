@@ -3,6 +3,7 @@
 use super::report::Report;
 use super::{Config, Site};
 use crate::address::Address;
+use crate::gate::tls::{Identity, IdentityError};
 
 /// Looks at the whole. Values that are mistakes already are left out, so that one slip is told
 /// once.
@@ -15,16 +16,44 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
         has_a_token(config, report);
     }
     if sound(&["listen"]) {
-        has_own_addresses("listen", &config.listen, report);
+        has_addresses("listen", &config.listen, report);
     }
     if sound(&["internal"]) {
-        has_own_addresses("internal", &config.internal, report);
+        has_addresses("internal", &config.internal, report);
     }
     if sound(&["listen", "internal"]) {
         has_a_private_hook(config, report);
     }
+    if sound(&["listen", "internal", "tls.redirect"]) {
+        redirects_elsewhere(config, report);
+    }
     if sound(&["listen", "internal", "upstream.servers"]) && site == Site::Configured {
         has_another_site(config, report);
+    }
+}
+
+/// Reads the files that the config names; what is wrong with them is wrong with the config.
+pub(super) fn files(config: &mut Config, report: &Report) {
+    let Some(tls) = &config.tls else { return };
+    match Identity::read(&tls.cert, &tls.key) {
+        Ok(identity) => {
+            if identity.key_is_open {
+                config.warnings.push(format!(
+                    "tls.key: every user of this machine can read {0}; chmod o-r {0}",
+                    tls.key.display()
+                ));
+            }
+            config.identity = Some(identity);
+        }
+        Err(wrong) => {
+            for error in wrong {
+                let key = match error {
+                    IdentityError::Cert(_) => "tls.cert",
+                    IdentityError::Key(_) => "tls.key",
+                };
+                report.mistake(key, error.to_string());
+            }
+        }
     }
 }
 
@@ -49,10 +78,14 @@ fn has_a_token(config: &Config, report: &Report) {
     }
 }
 
-fn has_own_addresses(key: &str, addresses: &[Address], report: &Report) {
+fn has_addresses(key: &str, addresses: &[Address], report: &Report) {
     if addresses.is_empty() {
         report.mistake(key, "must name at least one address");
     }
+    has_own_addresses(key, addresses, report);
+}
+
+fn has_own_addresses(key: &str, addresses: &[Address], report: &Report) {
     for (index, address) in addresses.iter().enumerate() {
         if is_fixed(address) && addresses[..index].contains(address) {
             report.mistake(&format!("{key}[{index}]"), format!("{address} is there twice"));
@@ -65,6 +98,23 @@ fn has_a_private_hook(config: &Config, report: &Report) {
     for address in config.internal.iter().filter(public) {
         let message = format!("{address} is in listen too; the hook must not be public");
         report.mistake("internal", message);
+    }
+}
+
+fn redirects_elsewhere(config: &Config, report: &Report) {
+    let Some(tls) = &config.tls else { return };
+    has_own_addresses("tls.redirect", &tls.redirect, report);
+    let taken = |address: &&Address| {
+        is_fixed(address) && (config.listen.contains(address) || config.internal.contains(address))
+    };
+    for address in tls.redirect.iter().filter(taken) {
+        let message = format!("{address} is in listen or internal too; plain HTTP needs its own");
+        report.mistake("tls.redirect", message);
+    }
+    let over_tcp = |address: &Address| matches!(address, Address::Tcp { .. });
+    if !tls.redirect.is_empty() && !config.listen.iter().any(over_tcp) {
+        let message = "leads nowhere: listen names no host:port, and unix sockets have no TLS";
+        report.mistake("tls.redirect", message);
     }
 }
 

@@ -14,6 +14,11 @@ const FIXED: &[(&str, Carry)] = &[
     ("threads", |config, running| config.threads = running.threads),
     ("history.snapshot", |config, running| config.snapshot.file.clone_from(&running.snapshot.file)),
     ("history.snapshot_every", |config, running| config.snapshot.every = running.snapshot.every),
+    ("tls.redirect", |config, running| {
+        if let (Some(tls), Some(running)) = (&mut config.tls, &running.tls) {
+            tls.redirect.clone_from(&running.redirect);
+        }
+    }),
 ];
 
 impl Config {
@@ -25,6 +30,14 @@ impl Config {
     pub fn taken_on_by(mut self, running: &Self, site: Site) -> Result<Live, Mistakes> {
         let mut restart = self.changes(running);
         restart.retain(|key| FIXED.iter().any(|(fixed, _)| key == fixed));
+        if self.tls.is_some() != running.tls.is_some() {
+            restart.retain(|key| !key.starts_with("tls."));
+            restart.push("tls".to_owned());
+            restart.sort();
+            self.tls.clone_from(&running.tls);
+            self.identity.clone_from(&running.identity);
+            put(&mut self.effective, running.effective.get("tls"), "tls");
+        }
         for (key, carry) in FIXED {
             carry(&mut self, running);
             carry_shown(&mut self.effective, &running.effective, key);

@@ -31,7 +31,7 @@ pub use sources::{ENV_PREFIX, Sources, assignment};
 use crate::address::Address;
 use crate::channel::ChannelName;
 use crate::gate::route::Rule;
-use crate::gate::{hold, upstream};
+use crate::gate::{hold, tls, upstream};
 use crate::secret::Secret;
 use crate::{hub, limits, log, snapshot};
 use ipnet::IpNet;
@@ -53,6 +53,10 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Threads; zero = one a core.
     pub threads: usize,
+    /// TLS on the public listener; `None` = plain.
+    pub tls: Option<tls::Settings>,
+    /// What the files that `tls` names hold; there if `tls` is.
+    pub identity: Option<tls::Identity>,
     /// The site.
     pub upstream: upstream::Settings,
     /// What the internal listener asks for; empty = nothing.
@@ -79,6 +83,8 @@ pub struct Config {
     pub routes: Vec<Rule>,
     /// Whether the file is read again when it changes.
     pub watch_file: bool,
+    /// What is no mistake and ought to be looked at, each with its key.
+    pub warnings: Vec<String>,
     /// The same as a TOML table.
     effective: toml_edit::Table,
     /// Where each value was written.
@@ -104,6 +110,7 @@ impl Config {
         config.effective = root.finish();
         config.places = merged.places;
         checks::across(&config, site, &report);
+        checks::files(&mut config, &report);
         report.finish().map_or(Ok(config), Err)
     }
 

@@ -47,7 +47,6 @@ impl Unset {
 
 /// Keys, in lists with `[]` for every entry.
 pub(super) const KEYS: &[(&str, Unset)] = &[
-    ("tls", Unset::Absent),
     ("watch", Unset::Absent),
     ("capture", Unset::Absent),
     ("upstream.may_publish", Unset::False),

@@ -212,6 +212,19 @@ impl<'r> Section<'r> {
         value
     }
 
+    /// As [`Section::table`], or nothing where the table is not there.
+    pub(super) fn optional_table<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section) -> T,
+    ) -> Option<T> {
+        if self.has(key) {
+            return Some(self.table(key, read));
+        }
+        self.take(key);
+        None
+    }
+
     fn nested<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section) -> T) -> (T, Table) {
         let raw = match self.take(key).map(|raw| raw.kind) {
             None => Tree::new(),

@@ -5,7 +5,7 @@ use super::section::Section;
 use super::{Config, rule, values};
 use crate::address::Address;
 use crate::channel::{Limits, Tick};
-use crate::gate::{hold, upstream};
+use crate::gate::{hold, tls, upstream};
 use crate::secret::Secret;
 use crate::{hub, limits, log, publish, snapshot};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -44,13 +44,15 @@ const ANY: RangeInclusive<usize> = 0..=usize::MAX;
 /// A number where 0 would leave nothing to work with.
 const SOME: RangeInclusive<usize> = 1..=usize::MAX;
 
-/// The whole of it; [`Config::effective`] and [`Config::places`] are left to the caller.
+/// The whole of it, as far as it stands in the config itself; what is in files that it names,
+/// [`Config::effective`] and [`Config::places`] are left to the caller.
 pub(super) fn config(root: &mut Section) -> Config {
     let listen = root.list("listen", vec![local(8080)], values::address);
     let internal = internal(root);
     let internal_names = root.list("internal_names", Vec::new(), values::host);
     let trusted_proxies = root.list("trusted_proxies", Vec::new(), values::network);
     let threads = root.number("threads", 0, 0..=1024);
+    let tls = root.optional_table("tls", tls).flatten();
     let upstream = root.table("upstream", upstream);
     let token = root.table("publish", token);
     let (hold, held) = root.table("hold", hold);
@@ -74,6 +76,8 @@ pub(super) fn config(root: &mut Section) -> Config {
         internal_names,
         trusted_proxies,
         threads,
+        tls,
+        identity: None,
         upstream,
         token,
         max_message,
@@ -87,6 +91,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         watched,
         routes,
         watch_file,
+        warnings: Vec::new(),
         effective: toml_edit::Table::new(),
         places: Places::default(),
     }
@@ -102,6 +107,14 @@ pub(super) fn token(publish: &mut Section) -> Secret {
 
 fn local(port: u16) -> Address {
     Address::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+/// `None` is a mistake.
+fn tls(section: &mut Section) -> Option<tls::Settings> {
+    let cert = section.required("cert", "name the certificate's PEM file", values::filled);
+    let key = section.required("key", "name the PEM file of its private key", values::filled);
+    let redirect = section.list("redirect", Vec::new(), values::address);
+    Some(tls::Settings { cert: cert?.into(), key: key?.into(), redirect })
 }
 
 fn upstream(section: &mut Section) -> upstream::Settings {

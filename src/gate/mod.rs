@@ -16,6 +16,7 @@ mod replies;
 pub mod route;
 mod session;
 mod timer;
+pub mod tls;
 pub mod upstream;
 
 pub use counters::{Connected, Counters, Open, SiteAnswer};

@@ -173,7 +173,9 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         let Some(client) = context.client else { return Ok(()) };
         let headers = &session.req_header().headers;
-        let set = forward::forwarded(&client, headers, host(session.req_header()), "http");
+        let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let proto = if is_tls { "https" } else { "http" };
+        let set = forward::forwarded(&client, headers, host(session.req_header()), proto);
         for name in forward::SPOOFABLE {
             if !client.trusted || name == "forwarded" || name == "x-forwarded-for" {
                 upstream.remove_header(name);

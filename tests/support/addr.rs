@@ -8,6 +8,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addr {
     Tcp(SocketAddr),
+    /// TCP with TLS on it.
+    Tls(SocketAddr),
     Unix(PathBuf),
 }
 
@@ -17,7 +19,10 @@ impl Addr {
         if let Some(path) = text.strip_prefix("unix:") {
             return Some(Addr::Unix(path.into()));
         }
-        let bare = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        if let Some(tls) = text.strip_prefix("https://") {
+            return tls.trim_end_matches('/').parse().ok().map(Addr::Tls);
+        }
+        let bare = text.strip_prefix("http://");
         bare.unwrap_or(text).trim_end_matches('/').parse().ok().map(Addr::Tcp)
     }
 
@@ -25,6 +30,7 @@ impl Addr {
     pub fn url(&self, path: &str) -> String {
         match self {
             Addr::Tcp(addr) => format!("http://{addr}{path}"),
+            Addr::Tls(addr) => format!("https://{addr}{path}"),
             Addr::Unix(_) => panic!("{self} has no URL"),
         }
     }
@@ -32,7 +38,7 @@ impl Addr {
     /// What a client writes into `Host`.
     pub fn host(&self) -> String {
         match self {
-            Addr::Tcp(addr) => addr.to_string(),
+            Addr::Tcp(addr) | Addr::Tls(addr) => addr.to_string(),
             Addr::Unix(_) => "localhost".into(),
         }
     }
@@ -40,7 +46,7 @@ impl Addr {
     /// The port; panics for a Unix socket.
     pub fn port(&self) -> u16 {
         match self {
-            Addr::Tcp(addr) => addr.port(),
+            Addr::Tcp(addr) | Addr::Tls(addr) => addr.port(),
             Addr::Unix(_) => panic!("{self} has no port"),
         }
     }
@@ -49,7 +55,7 @@ impl Addr {
 impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Addr::Tcp(addr) => addr.fmt(f),
+            Addr::Tcp(addr) | Addr::Tls(addr) => addr.fmt(f),
             Addr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

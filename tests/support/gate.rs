@@ -8,6 +8,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::http::{Client, Response};
+use super::tls::Identity;
 use super::{Addr, Poller, Process, TempDir, Way, eventually};
 
 /// How long the gate may take until it listens: the first start of a fresh
@@ -35,6 +36,7 @@ pub struct Plan {
     args: Vec<String>,
     env: Vec<(String, String)>,
     token: Option<String>,
+    tls: bool,
     folder: TempDir,
 }
 
@@ -63,6 +65,7 @@ impl Gate {
             args: Vec::new(),
             env: Vec::new(),
             token: None,
+            tls: false,
             folder: TempDir::new("gate"),
         }
     }
@@ -75,6 +78,12 @@ impl Gate {
     /// All public addresses, in the order of the command line.
     pub fn addrs(&self) -> &[Addr] {
         &self.listen
+    }
+
+    /// Where plain HTTP is shown the way to HTTPS.
+    pub fn redirect(&self) -> Addr {
+        let found = addresses(&self.process.stdout(), "redirect");
+        found.into_iter().next().unwrap_or_else(|| panic!("the gate redirects nobody"))
     }
 
     /// The (first) internal address.
@@ -300,13 +309,29 @@ impl Plan {
         self
     }
 
+    /// TLS on its public side.
+    pub fn tls(mut self, identity: &Identity) -> Plan {
+        self.tls = true;
+        identity.write_to(self.folder());
+        let file = |name: &str| self.folder().join(name).display().to_string();
+        let (cert, key) = (file("cert.pem"), file("key.pem"));
+        self.args(["--set", &format!("tls.cert={cert}"), "--set", &format!("tls.key={key}")])
+    }
+
     /// A private folder of the gate to be, for paths in its configuration.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Starts it and waits until it listens everywhere.
-    pub async fn start(self) -> Gate {
+    ///
+    /// With `POLLGATE_TESTS_OVER=tls` in the environment its public side speaks TLS, and so do
+    /// the clients here: the same tests, over TLS.
+    pub async fn start(mut self) -> Gate {
+        let over_tls = std::env::var("POLLGATE_TESTS_OVER").is_ok_and(|over| over == "tls");
+        if over_tls && !self.tls {
+            self = self.tls(Identity::any());
+        }
         let process = self.spawn();
         let (wanted, internals) = (self.listen.len().max(1), self.internal.len().max(1));
         let find = |stdout: &str, _: &str| {

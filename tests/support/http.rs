@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Addr, BOUND};
+use super::{Addr, BOUND, tls};
 
 /// Both kinds of stream.
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -24,6 +24,7 @@ impl Client {
     pub async fn connect(addr: &Addr) -> Client {
         let wire: Box<dyn Wire> = match addr {
             Addr::Tcp(tcp) => Box::new(within("connect", BOUND, TcpStream::connect(tcp)).await),
+            Addr::Tls(_) => Box::new(tls::connect(addr, &["http/1.1"]).await),
             Addr::Unix(path) => Box::new(within("connect", BOUND, UnixStream::connect(path)).await),
         };
         Client::over(wire, addr.host())

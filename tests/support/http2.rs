@@ -1,20 +1,23 @@
-//! A bare HTTP/2 client over plain TCP, with prior knowledge (RFC 9113, section 3.3).
+//! A bare HTTP/2 client: over plain TCP with prior knowledge, over TLS by ALPN (RFC 9113,
+//! section 3).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::http::Response;
-use super::{Addr, BOUND};
+use super::{Addr, BOUND, tls};
 
 /// One connection; its requests are streams of their own. Dropping it closes it.
 pub struct Http2 {
     sender: SendRequest<Bytes>,
     connection: JoinHandle<()>,
+    scheme: &'static str,
     host: String,
     /// Asked and not yet read, in the order of asking.
     asked: VecDeque<Asked>,
@@ -27,22 +30,34 @@ enum Asked {
 
 impl Http2 {
     pub async fn connect(addr: &Addr) -> Http2 {
-        let Addr::Tcp(tcp) = addr else { panic!("HTTP/2 is spoken over TCP here, not {addr}") };
-        let stream = within("connect", TcpStream::connect(tcp)).await;
+        match addr {
+            Addr::Tcp(tcp) => {
+                Http2::over(within("connect", TcpStream::connect(tcp)).await, addr).await
+            }
+            Addr::Tls(_) => Http2::over(tls::connect(addr, &["h2"]).await, addr).await,
+            Addr::Unix(_) => panic!("HTTP/2 is spoken over TCP here, not {addr}"),
+        }
+    }
+
+    async fn over<S>(stream: S, addr: &Addr) -> Http2
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = within("handshake", h2::client::handshake(stream)).await;
         let connection = tokio::spawn(async {
             // It ends when this side closes it, which is no error, or breaks, which the streams
             // tell.
             let _ = connection.await;
         });
-        Http2 { sender, connection, host: addr.host(), asked: VecDeque::new() }
+        let scheme = if matches!(addr, Addr::Tls(_)) { "https" } else { "http" };
+        Http2 { sender, connection, scheme, host: addr.host(), asked: VecDeque::new() }
     }
 
     /// Sends a request without a body.
     pub async fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) {
         let mut request = http::Request::builder()
             .method(method)
-            .uri(format!("http://{}{target}", self.host))
+            .uri(format!("{}://{}{target}", self.scheme, self.host))
             .version(http::Version::HTTP_2);
         for (name, value) in headers {
             request = request.header(*name, *value);

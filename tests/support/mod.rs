@@ -34,6 +34,7 @@ pub mod php;
 pub mod process;
 pub mod site;
 pub mod temp;
+pub mod tls;
 pub mod wait;
 pub mod way;
 

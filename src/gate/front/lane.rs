@@ -1,5 +1,6 @@
 //! One connection, request by request.
 
+use super::entrance::{self, Entrance, Speech};
 use super::framing::Framing;
 use super::head::{self, Head, Sighting};
 use super::http2::Http2;
@@ -13,7 +14,7 @@ use crate::gate::hold::Cause;
 use crate::gate::{Decision, Held, Incoming, Open, Settings, Timer};
 use crate::metrics::Refusal;
 use crate::query::Query;
-use crate::web::Reply;
+use crate::web::{Headers, Reply};
 use bytes::BytesMut;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
@@ -38,6 +39,7 @@ struct Connection {
     peer: Option<IpAddr>,
     /// What has been read and not been looked at; nothing is allocated while it is empty.
     pending: BytesMut,
+    speech: Speech,
     /// No request has come on it yet.
     fresh: bool,
     timer: Timer,
@@ -75,12 +77,15 @@ pub(super) async fn serve(front: Arc<Front>, stream: Stream, mut shutdown: Shutd
         digest.peer_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip().to_canonical())
     });
     let _connected = front.gate.connected();
-    let mut connection =
-        Connection { stream, peer, pending: BytesMut::new(), fresh: true, timer: Timer::default() };
+    // Boxed, as a greeting is over soon, and its room would stay with the connection.
+    let greeted = Box::pin(entrance::greet(&front, stream, shutdown.clone())).await;
+    let Some((stream, speech)) = greeted else { return };
+    let (pending, timer) = (BytesMut::new(), Timer::default());
+    let mut connection = Connection { stream, peer, pending, speech, fresh: true, timer };
     loop {
         let read = connection.read_head(&front, &mut shutdown).await;
         let Some((sighting, settings)) = read else { return };
-        let after = match sighting {
+        let after = match connection.agreed(sighting) {
             Sighting::More => After::Close,
             Sighting::Refused(status, wrong) => {
                 connection.refuse(&front, &settings, status, wrong).await
@@ -104,6 +109,16 @@ pub(super) async fn serve(front: Arc<Front>, stream: Stream, mut shutdown: Shutd
 }
 
 impl Connection {
+    /// What was sighted, if it is in the protocol that was agreed on.
+    fn agreed(&self, sighting: Sighting) -> Sighting {
+        match (self.speech, &sighting) {
+            (Speech::Http1, Sighting::Http2) => Sighting::Refused(400, "HTTP/2 was not agreed on"),
+            // Whoever has agreed on HTTP/2 would not understand an answer.
+            (Speech::Http2, Sighting::Head(_) | Sighting::Refused(..)) => Sighting::More,
+            _ => sighting,
+        }
+    }
+
     /// Reads until there is a head, or something that can be none. `None` = the connection is to
     /// be closed without a word. The settings are those that the request is served with.
     async fn read_head(
@@ -208,6 +223,11 @@ impl Connection {
         settings: &Arc<Settings>,
         head: &Head<'_>,
     ) -> Result<(Next, Account), (Framing, Box<Handed>)> {
+        if let Entrance::Redirect(port) = front.entrance
+            && let Some(reply) = entrance::redirect(port, head.headers.get("host"), head.target)
+        {
+            return Ok(self.redirected(front, settings, head, reply));
+        }
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
         let hand_on = || Handed::new(&front.gate, settings.clone(), client);
         // Of a target in another form than a path nothing is known here.
@@ -242,6 +262,27 @@ impl Connection {
         Ok((next, account))
     }
 
+    /// Answers with the way to TLS, whatever the request is.
+    fn redirected(
+        &self,
+        front: &Front,
+        settings: &Settings,
+        head: &Head<'_>,
+        reply: Reply,
+    ) -> (Next, Account) {
+        let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies).address;
+        if access::is_logged() {
+            let (method, target, status) = (head.method, head.target, reply.status);
+            let (bytes, took, held) = (0, Duration::ZERO, None);
+            let line = access::Line { client, method, target, status, bytes, took, held };
+            access::log(&line, &settings.mask);
+        }
+        // A body that was announced is not waited for.
+        let keep = head.keep && head.framing.is_over();
+        let _open = front.gate.open();
+        (Next::Answer(reply, None), Account { _open, began: None, client, target: None, keep })
+    }
+
     /// Has the engine do it, on this connection.
     async fn hand_on(
         self,
@@ -251,7 +292,7 @@ impl Connection {
         handed: Box<Handed>,
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
-        let Self { stream, peer, pending, timer, .. } = self;
+        let Self { stream, peer, pending, speech, timer, .. } = self;
         let one = OneRequest::new(stream, pending, length, framing);
         let session = ServerSession::new_http1(Box::new(one));
         let engine = front.proxy.process_new_http(session, shutdown);
@@ -259,7 +300,7 @@ impl Connection {
         // It is the stream that was handed over.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
-        Some(Self { stream, peer, pending, fresh: false, timer })
+        Some(Self { stream, peer, pending, speech, fresh: false, timer })
     }
 
     async fn hand_on_http2(self, front: &Front, shutdown: &ShutdownWatch) {

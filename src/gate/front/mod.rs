@@ -9,7 +9,10 @@
 //!
 //! HTTP/2 connections are pingora's, with plain polls taken out of their streams in the same
 //! way.
+//!
+//! What a connection speaks before that, plain or TLS, is its `Entrance`'s matter.
 
+mod entrance;
 mod framing;
 mod head;
 mod http2;
@@ -18,6 +21,7 @@ mod one_request;
 mod response;
 mod spare;
 
+pub use entrance::Entrance;
 pub use head::Bounds;
 
 use super::Gate;
@@ -33,12 +37,14 @@ use std::sync::Arc;
 pub struct Front {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
+    entrance: Entrance,
 }
 
 impl Front {
-    /// A lane before `proxy`, both of them `gate`'s.
-    pub fn new(gate: Gate, proxy: HttpProxy<Proxy>) -> Self {
-        Self { gate, proxy: Arc::new(proxy) }
+    /// A lane before `proxy`, both of them `gate`'s, for connections that come in through
+    /// `entrance`.
+    pub fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>, entrance: Entrance) -> Self {
+        Self { gate, proxy, entrance }
     }
 }
 
