@@ -7,6 +7,7 @@ mod live;
 mod reload;
 
 use crate::address::Address;
+use crate::admin::page::Page;
 use crate::admin::{self, Admin};
 use crate::channel::{Cursor, Take};
 use crate::client::{self, Call};
@@ -126,7 +127,7 @@ impl App {
             let redirect = Listening::new("redirect", front, redirect, Buffers::None, stopped);
             server.add_service(redirect.threads(1));
         }
-        let internal_app = parts.internal(public_stopped)?;
+        let (internal_app, page) = parts.internal(public_stopped)?;
         let turnstile = internal_app.turnstile();
         let private =
             Listening::new("internal", internal_app, private, Buffers::Write, internal_stopped);
@@ -134,6 +135,7 @@ impl App {
         let health_checks = HealthChecks::new(live.upstream.subscribe());
         server.add_service(background("health checks", Arc::new(health_checks)));
         server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone() })));
+        server.add_service(background("page", page));
         server.add_service(background("snapshot", parts.keeping.clone()));
         let occasions = Occasions::new(parts.reload.clone()).map_err(AppError::Signals)?;
         server.add_service(background("reload", Arc::new(occasions)));
@@ -269,28 +271,29 @@ impl Parts {
         Ok(Self { publisher, gate, reload, crowd, tally, keeping })
     }
 
-    /// The app of the internal listener: the hook, and the gate about itself.
-    fn internal(&self, stopping: ShutdownWatch) -> Result<Internal, AppError> {
+    /// The app of the internal listener: the hook, and the gate about itself; and its page.
+    fn internal(&self, stopping: ShutdownWatch) -> Result<(Internal, Arc<Page>), AppError> {
         let hook = Hook::new(self.publisher.clone(), self.history());
         let (in_force, reload) = (self.reload.clone(), self.reload.clone());
         let sight = self.sight();
+        let (figures, metrics) = (sight.clone(), sight.clone());
+        let unready = unready(self.gate.clone(), stopping);
         let admin = Admin::new(admin::Sources {
-            unready: unready(self.gate.clone(), stopping),
-            figures: Box::new(move || sight.figures()),
-            metrics: {
-                let sight = self.sight();
-                Box::new(move || sight.metrics())
-            },
+            unready: Box::new(unready.clone()),
+            figures: Box::new(move || figures.figures()),
+            metrics: Box::new(move || metrics.metrics()),
             config: Box::new(move || in_force.in_force().config.to_toml()),
             reload: Box::new(move || {
                 let reload = reload.clone();
                 Box::pin(async move { reload.now("POST /reload").await })
             }),
         });
-        let page = Secret::random().map_err(AppError::Random)?;
-        let endpoints: Vec<Arc<dyn Endpoint>> = vec![Arc::new(hook), Arc::new(admin)];
+        let token = Secret::random().map_err(AppError::Random)?;
+        let glance = Box::new(move || sight.glance(unready()));
+        let page = Arc::new(Page::new(&token, system_time, glance));
+        let endpoints: Vec<Arc<dyn Endpoint>> = vec![Arc::new(hook), Arc::new(admin), page.clone()];
         let settings = self.reload.live().internal.clone();
-        Ok(Internal::new(settings, page, endpoints, self.tally.clone()))
+        Ok((Internal::new(settings, token, endpoints, self.tally.clone()), page))
     }
 
     /// A channel's history, as the native dialect answers.
@@ -333,8 +336,11 @@ fn browser_publish(publisher: &Publisher) -> BrowserPublish {
     })
 }
 
-fn unready(gate: Gate, stopping: ShutdownWatch) -> Box<dyn Fn() -> Vec<String> + Send + Sync> {
-    Box::new(move || {
+fn unready(
+    gate: Gate,
+    stopping: ShutdownWatch,
+) -> impl Fn() -> Vec<String> + Clone + Send + Sync + 'static {
+    move || {
         let mut reasons = Vec::new();
         if *stopping.borrow() {
             reasons.push("the gate is draining".to_owned());
@@ -343,7 +349,7 @@ fn unready(gate: Gate, stopping: ShutdownWatch) -> Box<dyn Fn() -> Vec<String> +
             reasons.push("no upstream server answers".to_owned());
         }
         reasons
-    })
+    }
 }
 
 /// Drops what has grown too old, also from channels that nobody uses.

@@ -1,5 +1,9 @@
 //! The event log and the access log: lines on standard error, as text or JSON.
 
+mod recent;
+
+pub use recent::{Recent, recent};
+
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -70,7 +74,8 @@ fn lines(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
         .with_default(engine)
         // Says the same as `gate::upstream` does, with all of a connection's options.
         .with_target("pingora_load_balancing", usual.min(LevelFilter::ERROR))
-        .with_target("pollgate", settings.level);
+        .with_target("pollgate", settings.level)
+        .and_then(recent::Keep);
     let lines = fmt::layer().with_writer(std::io::stderr);
     match settings.format {
         Format::Json => Box::new(filter.and_then(lines.json())),

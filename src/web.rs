@@ -74,6 +74,11 @@ pub trait Endpoint: Send + Sync {
         false
     }
 
+    /// Whether `path` is a page that a link elsewhere may lead a person to.
+    fn may_be_visited(&self, _path: &str) -> bool {
+        false
+    }
+
     /// The longest body that a request for `path` may have, in bytes.
     fn longest_body(&self, _path: &str) -> u64 {
         64 << 10

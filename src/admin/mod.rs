@@ -5,12 +5,14 @@
 //! | `GET /healthz` | 200 `ok` while the process can answer at all |
 //! | `GET /readyz` | 200 `{"ready":true}`, or 503 with the reasons why it is not |
 //! | `GET /metrics` | figures, as Prometheus reads them |
+//! | `GET /` | a page with live figures; see [`page`] |
 //! | `GET /status` | figures, as JSON |
 //! | `GET /config` | the settings in force, as TOML, without secrets |
 //! | `POST /reload` | reads the config again: 200 with what has changed, 422 with what is wrong |
 //!
 //! It knows none of this itself: the top hands in what to ask.
 
+pub mod page;
 pub mod process;
 mod reload;
 

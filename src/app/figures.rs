@@ -2,12 +2,14 @@
 
 use super::history::Keeping;
 use super::reload::Reload;
+use crate::admin::page::{self, Busy, Event, Glance};
 use crate::admin::{Figures, process};
 use crate::channel::Time;
 use crate::gate::Gate;
-use crate::hub::Hub;
+use crate::hub::{Hub, Info};
+use crate::log;
 use crate::metrics::{Counts, Kind, Label, Tally, Text};
-use crate::publish::Publisher;
+use crate::publish::{Publisher, system_time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,6 +44,26 @@ impl Sight {
             generation: in_force.generation,
             restart: in_force.restart.clone(),
             snapshot: self.keeping.report(),
+        }
+    }
+
+    /// What the page shows.
+    pub(super) fn glance(&self, unready: Vec<String>) -> Glance {
+        let now = system_time();
+        let busiest = self.hub.busiest(page::BUSIEST, now).into_iter().map(busy).collect();
+        let events = log::recent().into_iter().map(event).collect();
+        Glance {
+            time: now.0 as f64 / 1e6,
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime: now.0.saturating_sub(self.started.0) / 1_000_000,
+            unready,
+            figures: self.figures(),
+            memory: process::resident_memory(),
+            open_fds: process::open_fds(),
+            max_fds: process::max_fds(),
+            busiest,
+            events,
         }
     }
 
@@ -124,6 +146,22 @@ impl Sight {
             }
         }
     }
+}
+
+fn busy(info: Info) -> Busy {
+    Busy {
+        channel: info.channel.to_string(),
+        held: info.held,
+        kept: info.kept,
+        bytes: info.bytes,
+        epoch: info.epoch.to_string(),
+        messages: info.newest.map_or(0, |(position, _)| position.seq),
+    }
+}
+
+fn event(recent: log::Recent) -> Event {
+    let since = recent.time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Event { time: since.as_secs_f64(), level: recent.level, text: recent.text }
 }
 
 fn by_word<L: Label>(counts: &Counts<L>) -> BTreeMap<&'static str, u64> {

@@ -2,6 +2,8 @@
 
 use super::{Channel, Heard, Hub, Subscription};
 use crate::channel::{ChannelName, Epoch, Position, Stamp, Take, Tick, Time};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// What is known of one channel.
 #[derive(Debug, Clone)]
@@ -38,6 +40,31 @@ impl Hub {
         let now = self.time(now);
         let (channels, more) = self.shared.table.page(after, most);
         (channels.iter().map(|channel| self.describe(channel, now)).collect(), more)
+    }
+
+    /// What is known of the `most` channels with most held polls, the busiest first; of equals
+    /// those with most messages. It looks at every channel.
+    pub fn busiest(&self, most: usize, now: Time) -> Vec<Info> {
+        let now = self.time(now);
+        let mut least_first = BinaryHeap::with_capacity(most + 1);
+        self.for_each_channel(|channel| {
+            let (held, messages) = {
+                let state = channel.state.lock();
+                (state.waiters.len(), state.history.position().seq)
+            };
+            let enough = least_first.len() >= most;
+            let least = least_first.peek().map(|Reverse((held, messages, _))| (*held, *messages));
+            if !enough || least < Some((held, messages)) {
+                least_first.push(Reverse((held, messages, channel.name.clone())));
+            }
+            if least_first.len() > most {
+                least_first.pop();
+            }
+        });
+        let busiest = least_first.into_sorted_vec();
+        let names = busiest.into_iter().map(|Reverse((.., name))| name);
+        let channels = names.filter_map(|name| self.shared.table.peek(&name));
+        channels.map(|channel| self.describe(&channel, now)).collect()
     }
 
     fn describe(&self, channel: &Channel, now: Time) -> Info {

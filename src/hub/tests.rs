@@ -182,3 +182,18 @@ fn a_page_goes_on_where_the_last_one_ended() {
         (vec!["c20".to_owned(), "c21".into(), "c22".into(), "c23".into(), "c24".into()], false)
     );
 }
+
+#[test]
+fn the_busiest_channels_come_first() {
+    let hub = hub(10, 1 << 20);
+    let _waiters = [hold(&hub, &["a"]), hold(&hub, &["b"]), hold(&hub, &["b"])];
+    for (channel, messages) in [("c", 2), ("d", 3), ("e", 1)] {
+        for _ in 0..messages {
+            publish(&hub, channel, "1");
+        }
+    }
+    let busiest = hub.busiest(4, NOW).into_iter().map(|info| (info.channel.to_string(), info.held));
+    let wanted = [("b", 2), ("a", 1), ("d", 0), ("c", 0)];
+    assert_eq!(busiest.collect::<Vec<_>>(), wanted.map(|(name, held)| (name.to_owned(), held)));
+    assert!(hub.busiest(0, NOW).is_empty());
+}

@@ -35,6 +35,8 @@ pub(super) struct Visitor<'a> {
     pub(super) headers: &'a HeaderMap,
     /// The path asks for no token.
     pub(super) open: bool,
+    /// The path is a page that a link elsewhere may lead to.
+    pub(super) page: bool,
 }
 
 /// Lets `visitor` in, or says why not.
@@ -74,7 +76,10 @@ fn bears_token(token: &Secret, headers: &HeaderMap) -> bool {
 fn came_from_a_page(visitor: &Visitor<'_>) -> bool {
     let site = Headers::get(visitor.headers, "sec-fetch-site");
     if matches!(*visitor.method, Method::GET | Method::HEAD) {
-        return matches!(site, Some("cross-site" | "same-site"));
+        // Whoever follows a link to our page sees it; the page with the link does not.
+        let dest = Headers::get(visitor.headers, "sec-fetch-dest");
+        let visits = visitor.page && dest == Some("document");
+        return matches!(site, Some("cross-site" | "same-site")) && !visits;
     }
     // Whatever a header with foreign bytes says, a program would not have sent it.
     visitor.headers.contains_key("origin")

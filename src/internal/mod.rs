@@ -71,6 +71,7 @@ impl Internal {
             method: &request.method,
             headers: &request.headers,
             open: endpoint.is_some_and(|endpoint| endpoint.is_open(path)),
+            page: endpoint.is_some_and(|endpoint| endpoint.may_be_visited(path)),
         };
         if let Err(refusal) = guard::admit(&self.settings.load(), &self.page, &visitor) {
             let cause = if refusal.status == 401 { Refusal::Token } else { Refusal::Page };

@@ -29,6 +29,15 @@ pub struct Browser {
 #[derive(Debug)]
 pub struct Window(Client);
 
+/// What somebody's screen is like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look {
+    /// As narrow as a phone's.
+    pub phone: bool,
+    /// Dark.
+    pub dark: bool,
+}
+
 impl Browser {
     pub async fn start() -> Browser {
         let mut command = Command::new("chromedriver");
@@ -46,9 +55,14 @@ impl Browser {
 
     /// Opens a page in a new window and waits until it has loaded.
     pub async fn open(&self, url: &str) -> Window {
+        self.open_as(url, Look::default()).await
+    }
+
+    /// As [`Browser::open`], for somebody with another screen.
+    pub async fn open_as(&self, url: &str, look: Look) -> Window {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let data_dir = self.profiles.0.path().join(format!("window-{number}"));
-        let options = json!({ "args": [
+        let mut options = json!({ "args": [
             "--headless=new",
             "--no-sandbox",
             "--disable-gpu",
@@ -59,7 +73,13 @@ impl Browser {
             "--disable-sync",
             "--disable-dev-shm-usage",
             format!("--user-data-dir={}", data_dir.display()),
+            "--window-size=1280,1000",
+            format!("--blink-settings=preferredColorScheme={}", if look.dark { 0 } else { 1 }),
         ]});
+        if look.phone {
+            let metrics = json!({ "width": 390, "height": 844, "pixelRatio": 2 });
+            options["mobileEmulation"] = json!({ "deviceMetrics": metrics });
+        }
         let capabilities = [("goog:chromeOptions".to_string(), options)].into_iter().collect();
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let driver = format!("http://127.0.0.1:{}", self.port);
@@ -105,6 +125,20 @@ impl Window {
         });
         let found = tokio::time::timeout(BOUND, search).await;
         assert!(found.is_ok(), "waited {BOUND:?} for {what}, it reads {last:?}");
+    }
+
+    /// Waits until this JavaScript expression is true in the page.
+    pub async fn wait_until(&self, expression: &str) {
+        let script = format!("return Boolean({expression})");
+        eventually_some(expression, BOUND * 2, async || {
+            (self.execute(&script, Vec::new()).await == true).then_some(())
+        })
+        .await;
+    }
+
+    /// What the window shows, as PNG.
+    pub async fn screenshot(&self) -> Vec<u8> {
+        self.0.screenshot().await.unwrap_or_else(|e| panic!("screenshot: {e}"))
     }
 
     /// Runs JavaScript in the page and answers what it returns.

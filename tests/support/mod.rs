@@ -40,7 +40,7 @@ pub mod way;
 
 pub use addr::Addr;
 #[cfg(feature = "site-tests")]
-pub use browser::{Browser, Window};
+pub use browser::{Browser, Look, Window};
 pub use gate::{Finished, Gate, pollgate};
 pub use http::{Client, Response};
 pub use metrics::Metrics;
