@@ -43,7 +43,7 @@ fn answer(dialect: &Dialect, messages: usize) -> Answer {
             let slack = Duration::from_secs(2);
             (Take::Newest, Cursor::Changed { after: None, slack })
         }
-        Dialect::Timestamp(_) => (Take::First, Cursor::Oldest),
+        Dialect::Timestamp(_) | Dialect::Replay(_) => (Take::First, Cursor::Oldest),
     };
     let subscription = Subscription { channel: name(), cursor };
     match hub.poll(&[subscription], take, true, NOW) {

@@ -8,6 +8,7 @@
 
 use percent_encoding::{CONTROLS, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 
 /// Decoded parameters in the order in which they stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Query<'a> {
     more: Vec<Parameter<'a>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Parameter<'a> {
     name: Cow<'a, str>,
     /// `None` for `a=1`, `Some("")` for `a[]=1`, `Some("b")` for `a[b]=1`.
@@ -89,6 +90,11 @@ impl<'a> Query<'a> {
     /// The value of the scalar parameter `name`, as text; bytes that are not UTF-8 are replaced.
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
         self.bytes(name).map(String::from_utf8_lossy)
+    }
+
+    /// Feeds `hasher` with all parameters but `name`, in their order.
+    pub fn hash_without(&self, name: &str, hasher: &mut impl Hasher) {
+        self.pairs().iter().filter(|pair| pair.name != name).for_each(|pair| pair.hash(hasher));
     }
 
     /// Whether there is a parameter of that name, scalar or array.

@@ -96,7 +96,7 @@ pub struct Reply {
     /// The value of `Content-Type`; empty = none is sent.
     pub content_type: Cow<'static, str>,
     /// Further headers.
-    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    pub headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     /// The body.
     pub body: Bytes,
 }
@@ -128,7 +128,7 @@ impl Reply {
 
     /// The reply with one more header.
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
-        self.headers.push((name, value.into()));
+        self.headers.push((name.into(), value.into()));
         self
     }
 }

@@ -49,12 +49,18 @@ impl Ending {
         tracing::info!(held = self.hub.held(), "draining");
         /// How long connections may take to pass on answers that are written already.
         const LAST_BYTES: Duration = Duration::from_secs(2);
+        /// How long before the end waiting for the site is given up.
+        const FAREWELL: Duration = Duration::from_secs(2);
         let drain = self.settings.load_full();
         let deadline = Instant::now() + drain.timeout;
         // A send fails only where nobody listens any more, which is what it is for.
         let _ = self.stop_public.send(true);
         self.release(self.hub.drain(), drain.spread).await;
-        self.until(deadline, || self.hub.held() == 0 && self.gate.under_way() == 0).await;
+        let done = || self.hub.held() == 0 && self.gate.under_way() == 0;
+        // Polls that have no turn at the site by then are told so, rather than cut off.
+        self.until(deadline - FAREWELL.min(drain.timeout / 4), done).await;
+        self.gate.close_queues();
+        self.until(deadline, done).await;
         // An answer on an HTTP/2 stream is under way until its connection has written it.
         let last = deadline.min(Instant::now() + LAST_BYTES);
         self.until(last, || self.gate.connections() == 0).await;
@@ -84,7 +90,7 @@ impl Ending {
         stopped
     }
 
-    async fn until(&self, deadline: Instant, done: impl Fn() -> bool + Send) {
+    async fn until(&self, deadline: Instant, done: impl Fn() -> bool + Send + Sync) {
         while !done() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

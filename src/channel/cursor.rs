@@ -76,6 +76,13 @@ pub struct Position {
     pub seq: u64,
 }
 
+impl Position {
+    /// Whether whoever is here has all that there is up to `other`.
+    pub fn covers(self, other: Position) -> bool {
+        self.epoch == other.epoch && self.seq >= other.seq
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(base62(self.epoch.0, &mut [0; 11]))?;
@@ -119,6 +126,9 @@ pub enum Cursor {
         /// How far back "now" reaches.
         slack: Duration,
     },
+    /// For a client whose position only the site knows: with what was published within that time
+    /// and later. It is told that there is something, not what.
+    Recent(Duration),
     /// Somewhere that cannot be placed.
     Lost,
 }

@@ -97,6 +97,9 @@ pub struct History {
     newest: u64,
     /// Its stamp, kept when it is evicted; 0 = none yet.
     newest_stamp: Stamp,
+    /// When the newest message was put in, also if it is evicted; for a life that has had none,
+    /// when an earlier one may have had its last.
+    touched: Time,
     /// Stamps are given above this even if the clock says otherwise.
     floor: Stamp,
     /// Up to this stamp messages may have been evicted; 0 = none were.
@@ -114,6 +117,7 @@ impl History {
             epoch,
             newest: 0,
             newest_stamp: Stamp(0),
+            touched: Time(floor.0),
             floor,
             // An earlier life may have had messages up to here.
             evicted_stamp: floor,
@@ -147,6 +151,7 @@ impl History {
         let message = Arc::new(message);
         self.newest = message.position.seq;
         self.newest_stamp = message.stamp;
+        self.touched = now;
         self.bytes += message.len();
         self.ring.push_back(message.clone());
         self.renders = Arc::default();
@@ -199,6 +204,11 @@ impl History {
             Cursor::Lost => self.reset(take, tick, now),
             Cursor::At(position) => self.since_position(position, take, tick, now),
             Cursor::After(stamp) => self.since_stamp(stamp, take, tick, now),
+            Cursor::Recent(slack) => {
+                let mut found = self.quiet(self.here(tick, now));
+                found.news = self.touched > now.before(slack);
+                found
+            }
             Cursor::Changed { after, slack } => {
                 let after = after.filter(|stamp| !self.is_ahead(*stamp, now));
                 let after = after.unwrap_or(Stamp(now.before(slack).0));

@@ -56,14 +56,10 @@ pub(super) const KEYS: &[(&str, Unset)] = &[
     ("backplane.redis", Unset::Text("")),
     ("backplane.prefix", Unset::Text("pg")),
     ("poll[].auth", Unset::Absent),
-    ("poll[].add_query", Unset::Absent),
-    ("poll[].share", Unset::Absent),
-    ("poll[].concurrency", Unset::Absent),
 ];
 
 /// Single values of keys that this version has.
-pub(super) const VALUES: &[(&str, &str)] =
-    &[("poll[].dialect", "replay"), ("poll[].fields.message", ".")];
+pub(super) const VALUES: &[(&str, &str)] = &[("poll[].fields.message", ".")];
 
 /// What such a mistake says.
 pub(super) const MESSAGE: &str = "is not part of this version; remove it";

@@ -6,6 +6,7 @@ use crate::channel::Pattern;
 use crate::dialect::Dialect;
 use crate::dialect::native::Native;
 use crate::dialect::novcomet::NovComet;
+use crate::dialect::replay::Replay;
 use crate::dialect::timestamp::{Deliver, First, Timestamp};
 use crate::gate::route::{Method, Rule};
 use crate::template::{Field, Template};
@@ -17,15 +18,23 @@ enum Kind {
     Native,
     NovComet,
     Timestamp,
+    Replay,
 }
 
-const KINDS: [(&str, Kind); 3] =
-    [("native", Kind::Native), ("novcomet", Kind::NovComet), ("timestamp", Kind::Timestamp)];
+const KINDS: [(&str, Kind); 4] = [
+    ("native", Kind::Native),
+    ("novcomet", Kind::NovComet),
+    ("timestamp", Kind::Timestamp),
+    ("replay", Kind::Replay),
+];
 
 /// The keys that only some dialects have.
-const OWN_KEYS: [(&str, &[Kind]); 10] = [
-    ("channel", &[Kind::Native, Kind::Timestamp]),
-    ("slack", &[Kind::NovComet]),
+const OWN_KEYS: [(&str, &[Kind]); 13] = [
+    ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),
+    ("slack", &[Kind::NovComet, Kind::Replay]),
+    ("add_query", &[Kind::Replay]),
+    ("share", &[Kind::Replay]),
+    ("concurrency", &[Kind::Replay]),
     ("browser_publish", &[Kind::NovComet]),
     ("fields", &[Kind::Timestamp]),
     ("first", &[Kind::Timestamp]),
@@ -42,7 +51,7 @@ pub(super) fn rule(section: &mut Section, hold: Duration) -> Option<Rule> {
     let path = section.required("path", "write the path of its polls", values::path);
     let when = section.list("when", Vec::new(), values::parameter);
     let unless = section.list("unless", Vec::new(), values::parameter);
-    let hint = "write native, novcomet or timestamp";
+    let hint = "write native, novcomet, timestamp or replay";
     let kind = section.required("dialect", hint, Kind::named);
     let dialect = dialect(section, kind, path.as_ref())?;
     // Whatever matches anything lets the rest be read; the mistake is noted.
@@ -86,6 +95,7 @@ fn dialect(section: &mut Section, kind: Option<Kind>, path: Option<&Pattern>) ->
         Kind::Native => Some(Dialect::Native(native(section, path))),
         Kind::NovComet => Some(Dialect::NovComet(novcomet(section))),
         Kind::Timestamp => timestamp(section).map(Dialect::Timestamp),
+        Kind::Replay => replay(section).map(Dialect::Replay),
     }
 }
 
@@ -109,9 +119,23 @@ fn novcomet(section: &mut Section) -> NovComet {
     }
 }
 
+const CHANNEL_HINT: &str = "write the channel's name, or a template such as \"room-{query.room}\"";
+
+fn replay(section: &mut Section) -> Option<Replay> {
+    let channel = section.required("channel", CHANNEL_HINT, values::channel);
+    // Any template lets the rest be read; the mistake is noted.
+    let default = Replay::new(channel.or_else(|| "-".parse().ok())?);
+    Some(Replay {
+        add_query: section.optional("add_query", values::query),
+        share: section.flag("share", default.share),
+        concurrency: section.number("concurrency", default.concurrency, 1..=10_000),
+        slack: section.duration("slack", default.slack),
+        ..default
+    })
+}
+
 fn timestamp(section: &mut Section) -> Option<Timestamp> {
-    let hint = "write the channel's name, or a template such as \"room-{query.room}\"";
-    let channel = section.required("channel", hint, values::channel);
+    let channel = section.required("channel", CHANNEL_HINT, values::channel);
     // Any template lets the rest be read; the mistake is noted.
     let mut timestamp = Timestamp::new(channel.or_else(|| "-".parse().ok())?);
     let default = (timestamp.message_field, timestamp.cursor_field);
@@ -165,6 +189,7 @@ fn check_channel(section: &Section, rule: &Rule) {
     let template = match &rule.dialect {
         Dialect::Native(native) => native.channel.as_ref(),
         Dialect::Timestamp(timestamp) => Some(&timestamp.channel),
+        Dialect::Replay(replay) => Some(&replay.channel),
         Dialect::NovComet(_) => None,
     };
     for field in template.into_iter().flat_map(Template::fields) {

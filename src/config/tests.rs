@@ -239,7 +239,16 @@ fn a_rule_that_could_never_match_is_a_mistake() {
         (r#"path = "/x", dialect = "native""#, "poll[0].channel: missing; end the path in *"),
         (r#"path = "/x", dialect = "timestamp""#, "poll[0].channel: missing; write"),
         (r#"path = "/x", dialect = "timestmp""#, "poll[0].dialect: \"timestmp\" is none of"),
-        (r#"path = "/x", dialect = "replay", share = true"#, "poll[0].dialect: \"replay\" is not"),
+        (r#"path = "/x", dialect = "replay", share = true"#, "poll[0].channel: missing; write"),
+        (
+            r#"path = "/x", dialect = "replay", channel = "a", add_query = "?a""#,
+            "poll[0].add_query: \"?a\" is no part of a query",
+        ),
+        (
+            r#"path = "/x", dialect = "replay", channel = "a", concurrency = 0"#,
+            "poll[0].concurrency: must be",
+        ),
+        (r#"path = "/x*", dialect = "native", share = true"#, "poll[0].share: a native rule has"),
         (r#"path = "/x*", dialect = "native", slack = "1s""#, "poll[0].slack: a native rule has"),
         (r#"path = "/x*", dialect = "native", methods = []"#, "poll[0].methods: must name"),
         (r#"path = "/x*", dialect = "native", methods = ["PUT"]"#, "poll[0].methods[0]: \"PUT\""),

@@ -80,6 +80,17 @@ pub(super) fn name(text: &str) -> Result<ChannelName, String> {
     ChannelName::new(text).map_err(|error| error.to_string())
 }
 
+/// What can stand in a query: `a=b&c`.
+pub(super) fn query(text: &str) -> Result<String, String> {
+    let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'#' | b'"' | b'<' | b'>');
+    if text.is_empty() || text.starts_with(['?', '&']) || !text.bytes().all(fits) {
+        return Err(format!(
+            "\"{text}\" is no part of a query; write it as it stands behind the ?: \"wait=0\""
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     let hint = "a * may stand only at the end, and something must be there";
     Pattern::new(text).ok_or_else(|| format!("\"{text}\" is no pattern; {hint}"))

@@ -8,6 +8,7 @@ mod json;
 pub mod native;
 pub mod novcomet;
 mod position;
+pub mod replay;
 pub mod timestamp;
 
 use crate::channel::{ChannelName, NameError, RenderKey, Take, Tick};
@@ -89,6 +90,8 @@ pub enum Dialect {
     NovComet(novcomet::NovComet),
     /// The `backend.php` family.
     Timestamp(timestamp::Timestamp),
+    /// Answered by the site.
+    Replay(replay::Replay),
 }
 
 impl Dialect {
@@ -98,6 +101,7 @@ impl Dialect {
             Self::Native(native) => native.parse(request),
             Self::NovComet(novcomet) => novcomet.parse(request, tick),
             Self::Timestamp(timestamp) => timestamp.parse(request, tick),
+            Self::Replay(replay) => replay.parse(request),
         }
     }
 
@@ -107,6 +111,8 @@ impl Dialect {
             Self::Native(native) => native.render(answer),
             Self::NovComet(novcomet) => novcomet.render(answer),
             Self::Timestamp(timestamp) => timestamp.render(answer, callback),
+            // The site has the answer; this one is empty.
+            Self::Replay(_) => Reply::new(204, "", ""),
         }
     }
 
@@ -116,6 +122,7 @@ impl Dialect {
             Self::Native(_) => "native",
             Self::NovComet(_) => "novcomet",
             Self::Timestamp(_) => "timestamp",
+            Self::Replay(_) => "replay",
         }
     }
 }

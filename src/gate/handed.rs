@@ -5,6 +5,7 @@
 //! out twice, and one snapshot of the settings serves the request from end to end.
 
 use super::forward::Client;
+use super::replay::Released;
 use super::{Gate, Open, Settings};
 use std::cell::Cell;
 use std::future::Future;
@@ -29,6 +30,8 @@ pub(super) struct Handed {
 pub(super) enum Finding {
     /// It is the site's.
     Site,
+    /// It was held, and is now the site's.
+    Released(Box<Released>),
     /// Nobody has looked: it is an odd one, or has a body that may have to be read for it.
     Undecided,
 }
@@ -47,6 +50,13 @@ impl Handed {
     /// The same, known to be the site's.
     pub(super) fn for_site(mut self: Box<Self>) -> Box<Self> {
         self.finding = Finding::Site;
+        self
+    }
+
+    /// The same, for a poll that was held until now.
+    pub(super) fn released(mut self: Box<Self>, released: Box<Released>) -> Box<Self> {
+        self.began = released.began;
+        self.finding = Finding::Released(released);
         self
     }
 

@@ -12,6 +12,7 @@ pub mod front;
 mod handed;
 pub mod hold;
 pub mod proxy;
+mod replay;
 mod replies;
 pub mod route;
 mod session;
@@ -20,10 +21,11 @@ pub mod tls;
 pub mod upstream;
 
 pub use counters::{Connected, Counters, Open, SiteAnswer};
+pub use replay::Waiting;
 pub use timer::Timer;
 
 use crate::channel::{ChannelName, Time};
-use crate::dialect::{self, Parsed, Poll};
+use crate::dialect::{self, Dialect, Parsed, Poll};
 use crate::hub::{Answer, Hub, Polled, Waiter};
 use crate::limits::{self, Limits, Permit};
 use crate::metrics::{Refusal, Tally};
@@ -89,6 +91,7 @@ struct Shared {
     browser_publish: BrowserPublish,
     counters: Counters,
     tally: Arc<Tally>,
+    replays: replay::Replays,
 }
 
 /// A request, taken apart.
@@ -115,6 +118,8 @@ pub enum Decision {
     Reply(Reply, Option<Cause>),
     /// It is held.
     Hold(Box<Held>),
+    /// It is held, and then it is the site's.
+    Replay(Box<Waiting>),
     /// It publishes on that channel: [`Gate::publish`] has the answer.
     Publish(ChannelName),
 }
@@ -156,7 +161,9 @@ impl Gate {
         tally: Arc<Tally>,
     ) -> Self {
         let (limits, counters) = (Limits::default(), Counters::default());
-        let shared = Shared { settings, hub, limits, clock, browser_publish, counters, tally };
+        let replays = replay::Replays::default();
+        let shared =
+            Shared { settings, hub, limits, clock, browser_publish, counters, tally, replays };
         Self { shared: Arc::new(shared) }
     }
 
@@ -209,6 +216,12 @@ impl Gate {
         self.shared.hub.is_draining()
     }
 
+    /// Polls that still wait for their turn at the site get none any more, but an answer that says
+    /// so.
+    pub fn close_queues(&self) {
+        self.shared.replays.close();
+    }
+
     /// Says what is to become of a request. A poll that is to be held is registered by now.
     pub fn decide(&self, settings: &Settings, request: &Incoming<'_>) -> Decision {
         let matches =
@@ -232,7 +245,14 @@ impl Gate {
                         Parsed::Refused(reply) => {
                             return self.refuse(rule, request, Refusal::BadRequest, reply);
                         }
-                        Parsed::Poll(poll) => return self.poll(settings, rule, request, poll),
+                        Parsed::Poll(poll) => {
+                            return match &rule.dialect {
+                                Dialect::Replay(replay) => {
+                                    self.replay(settings, rule, replay, request, poll)
+                                }
+                                _ => self.poll(settings, rule, request, poll),
+                            };
+                        }
                     }
                 }
             }

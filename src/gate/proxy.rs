@@ -6,12 +6,13 @@ use super::form::{self, Encoding};
 use super::forward::{self, Client};
 use super::handed::{Finding, Handed};
 use super::hold::Cause;
+use super::replay::{End, Released};
 use super::{Decision, Gate, Open, Settings, session};
 use crate::metrics::Refusal;
 use crate::query::Query;
 use crate::web::Reply;
 use async_trait::async_trait;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -31,6 +32,8 @@ pub struct Context {
     /// Whoever sent it; `None` until somebody has looked.
     client: Option<Client>,
     finding: Finding,
+    /// A poll that was held, and is the site's now.
+    released: Option<Box<Released>>,
     held: Option<(Duration, Cause)>,
     /// Connections to the site that failed so far.
     failures: usize,
@@ -61,6 +64,24 @@ impl Proxy {
                 context.held = cause.map(|cause| (Duration::ZERO, cause));
                 session::discard_body(session.as_mut()).await?;
                 session::write(session.as_mut(), reply).await?;
+            }
+            Decision::Replay(waiting) => {
+                if !keep_body(session).await? {
+                    self.gate.refused(Refusal::BadRequest);
+                    session::write(session.as_mut(), page(413)).await?;
+                    session.set_keepalive(None);
+                    return Ok(true);
+                }
+                let ended = session::replay(session.as_mut(), waiting).await;
+                context.held = Some((ended.held, ended.cause));
+                match ended.end {
+                    End::Forward(released) => {
+                        context.released = Some(released);
+                        return Ok(false);
+                    }
+                    End::Reply(reply) => session::write(session.as_mut(), reply).await?,
+                    End::Gone => {}
+                }
             }
             Decision::Hold(held) => {
                 let ended = session::hold(session.as_mut(), held).await?;
@@ -93,6 +114,24 @@ async fn read_form(session: &mut Session, settings: &Settings) -> Result<Option<
     Ok(encoding.parse(&body).await)
 }
 
+/// Reads the body of a request that is held before the site gets it, and keeps it. False = it is
+/// too long for that.
+async fn keep_body(session: &mut Session) -> Result<bool> {
+    if session.as_mut().is_body_done() {
+        return Ok(true);
+    }
+    session.enable_retry_buffering();
+    session::answer_expect(session.as_mut()).await?;
+    let mut length = 0;
+    while let Some(chunk) = session.as_mut().read_request_body().await? {
+        length += chunk.len();
+        if length > form::MAX_BYTES {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The host a request is for: its `Host`, or the authority of its target.
 fn host(head: &RequestHeader) -> &str {
     let host = head.headers.get("host").and_then(|host| host.to_str().ok());
@@ -104,18 +143,38 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        let (held, failures, forwarded) = (None, 0, Forwarded::default());
+        let (released, held, failures, forwarded) = (None, None, 0, Forwarded::default());
         match Handed::take() {
             Some(handed) => {
                 let Handed { settings, client, began, finding, open } = *handed;
                 let client = Some(client);
-                Context { settings, began, client, finding, held, failures, forwarded, _open: open }
+                Context {
+                    settings,
+                    began,
+                    client,
+                    finding,
+                    released,
+                    held,
+                    failures,
+                    forwarded,
+                    _open: open,
+                }
             }
             // A request of the engine's own.
             None => {
                 let (settings, began) = (self.gate.settings(), Instant::now());
                 let (finding, _open) = (Finding::Undecided, self.gate.open());
-                Context { settings, began, client: None, finding, held, failures, forwarded, _open }
+                Context {
+                    settings,
+                    began,
+                    client: None,
+                    finding,
+                    released,
+                    held,
+                    failures,
+                    forwarded,
+                    _open,
+                }
             }
         }
     }
@@ -128,9 +187,14 @@ impl ProxyHttp for Proxy {
         if context.client.is_none() {
             context.client = Some(session::client(session.as_downstream(), &context.settings));
         }
-        match context.finding {
+        match std::mem::replace(&mut context.finding, Finding::Site) {
             Finding::Site => Ok(false),
             Finding::Undecided => self.poll(session, context).await,
+            Finding::Released(released) => {
+                context.held = Some(released.held);
+                context.released = Some(released);
+                Ok(false)
+            }
         }
     }
 
@@ -189,7 +253,29 @@ impl ProxyHttp for Proxy {
         for (name, value) in set {
             upstream.insert_header(name, value)?;
         }
-        Ok(())
+        context.released.as_ref().map_or(Ok(()), |released| released.prepare(upstream))
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        head: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        context.released.as_mut().map_or(Ok(()), |released| released.head(head))
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        piece: &mut Option<Bytes>,
+        last: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if let Some(released) = &mut context.released {
+            released.body(piece.as_ref(), last);
+        }
+        Ok(None)
     }
 
     async fn upstream_response_filter(
@@ -206,7 +292,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         error: &Error,
-        _context: &mut Context,
+        context: &mut Context,
     ) -> FailToProxy {
         let status = status_of(error);
         if *error.esource() == ErrorSource::Downstream {
@@ -215,6 +301,9 @@ impl ProxyHttp for Proxy {
                 408 => self.gate.refused(Refusal::BodyLate),
                 _ => {}
             }
+        }
+        if let (1.., Some(released)) = (status, &mut context.released) {
+            released.failed();
         }
         if status > 0 && session.response_written().is_none() {
             session.set_keepalive(None);
@@ -233,6 +322,9 @@ impl ProxyHttp for Proxy {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         let client_left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
         context.forwarded.end(self.gate.counters(), client_left);
+        if let (None, Some(mut released)) = (error, context.released.take()) {
+            released.answered(session.response_written().map_or(0, |head| head.status.as_u16()));
+        }
         let client = context.client.and_then(|client| client.address);
         let (session, began) = (session.as_downstream(), context.began);
         session::log(session, &context.settings, client, began, context.held);
@@ -270,6 +362,7 @@ fn page(status: u16) -> Reply {
     let (title, text) = match status {
         502 => ("502 Bad Gateway", "The site does not answer just now. Please try again soon."),
         504 => ("504 Gateway Timeout", "The site takes too long. Please try again soon."),
+        413 => ("413 Content Too Large", "The request is too long to be held."),
         400 => ("400 Bad Request", "The request could not be understood."),
         408 => ("408 Request Timeout", "The request did not arrive in time."),
         _ => ("500 Internal Server Error", "Something went wrong at the gate."),

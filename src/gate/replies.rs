@@ -8,7 +8,7 @@ use crate::web::{Headers, Reply};
 pub(super) fn refusal(rule: &Rule, status: u16, error: &str, hint: &str) -> Reply {
     match rule.dialect {
         Dialect::Native(_) => Reply::error(status, error, hint),
-        Dialect::NovComet(_) | Dialect::Timestamp(_) => {
+        Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) => {
             Reply::new(status, "text/plain; charset=UTF-8", format!("{error}; {hint}\n"))
         }
     }

@@ -40,7 +40,9 @@ impl Rule {
     pub fn new(path: Pattern, dialect: Dialect) -> Self {
         let methods = match dialect {
             Dialect::Native(_) => vec![Method::Get],
-            Dialect::NovComet(_) | Dialect::Timestamp(_) => vec![Method::Get, Method::Post],
+            Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) => {
+                vec![Method::Get, Method::Post]
+            }
         };
         let (when, unless, origins) = (Vec::new(), Vec::new(), Vec::new());
         Self { path, when, unless, methods, dialect, timeout: None, origins }

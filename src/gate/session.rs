@@ -2,7 +2,7 @@
 
 use super::forward::Client;
 use super::hold::Cause;
-use super::{Decision, Ended, Gate, Held, Incoming, Settings, Timer, access};
+use super::{Decision, Ended, Gate, Held, Incoming, Settings, Timer, Waiting, access, replay};
 use crate::query::Query;
 use crate::web::Reply;
 use bytes::Bytes;
@@ -79,6 +79,20 @@ pub(super) async fn hold(session: &mut ServerSession, held: Box<Held>) -> Result
     Ok(ended)
 }
 
+/// Holds a poll that the site answers, until it has its turn there.
+pub(super) async fn replay(session: &mut ServerSession, waiting: Box<Waiting>) -> replay::Ended {
+    let ended = {
+        let gone = pin!(async {
+            let _ = session.read_body_or_idle(true).await;
+        });
+        waiting.wait(&mut Timer::default(), gone).await
+    };
+    if matches!(ended.cause, Cause::Gone | Cause::Drain) {
+        session.set_keepalive(None);
+    }
+    ended
+}
+
 /// Reads what is left of the body, and forgets it.
 pub(super) async fn discard_body(session: &mut ServerSession) -> Result<()> {
     if !session.is_body_done() {
@@ -114,7 +128,7 @@ fn head(reply: &Reply) -> Result<ResponseHeader> {
         head.insert_header("Content-Type", &*reply.content_type)?;
     }
     for (name, value) in &reply.headers {
-        head.append_header(*name, &**value)?;
+        head.append_header(name.clone().into_owned(), &**value)?;
     }
     // RFC 9110, section 8.6: none with 204.
     if reply.status != 204 {

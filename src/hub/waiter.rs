@@ -2,7 +2,7 @@
 
 use super::bell::Bell;
 use super::{Answer, Channel, Full, Heard, Hub, State, Subscription};
-use crate::channel::{ChannelName, Cursor, Take, Time};
+use crate::channel::{ChannelName, Cursor, Position, Take, Time};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::fmt;
@@ -134,6 +134,11 @@ impl Waiter {
     /// Ends the hold: what has come since it began, or the quiet answer.
     pub fn finish(&mut self, now: Time) -> Answer {
         self.look(now).unwrap_or_else(|| std::mem::take(&mut self.registered))
+    }
+
+    /// Where its channels were when it was registered.
+    pub fn positions(&self) -> impl Iterator<Item = Position> {
+        self.registered.iter().map(|heard| heard.found.position)
     }
 
     /// The channels it waits on.

@@ -137,7 +137,7 @@ fn response_head(reply: &Reply) -> pingora::Result<ResponseHeader> {
     head.insert_header(CACHE_CONTROL, "no-store")?;
     head.insert_header(X_CONTENT_TYPE_OPTIONS, "nosniff")?;
     for (name, value) in &reply.headers {
-        head.append_header(*name, &**value)?;
+        head.append_header(name.clone().into_owned(), &**value)?;
     }
     Ok(head)
 }

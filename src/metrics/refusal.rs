@@ -12,6 +12,8 @@ labels! {
         PerAddress = "per_address",
         /// As many polls as `limits.per_channel` are held on this channel.
         PerChannel = "per_channel",
+        /// A poll that the site answers waited too long for its turn there.
+        SiteQueue = "site_queue",
         /// A poll names more channels than `limits.channels_per_poll`.
         ChannelsPerPoll = "channels_per_poll",
         /// The channel table is full, and none of its channels is quiet.

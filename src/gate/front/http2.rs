@@ -3,6 +3,7 @@
 use crate::gate::handed::Handed;
 use crate::gate::hold::Cause;
 use crate::gate::proxy::Proxy;
+use crate::gate::replay::End;
 use crate::gate::{Decision, Gate, session};
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
@@ -40,8 +41,8 @@ impl Http2 {
         if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
             return Some((stream, handed));
         }
-        let settings = &handed.settings;
-        let decision = session::decide(&self.gate, settings, &stream, None, client.address);
+        let settings = handed.settings.clone();
+        let decision = session::decide(&self.gate, &settings, &stream, None, client.address);
         stream.set_write_timeout(settings.write_timeout);
         let held = match decision {
             Decision::Site => return Some((stream, handed.for_site())),
@@ -54,12 +55,23 @@ impl Http2 {
                 let _ = session::write(&mut stream, reply).await;
                 cause.map(|cause| (Duration::ZERO, cause))
             }
+            Decision::Replay(waiting) => {
+                let ended = session::replay(&mut stream, waiting).await;
+                match ended.end {
+                    End::Forward(released) => return Some((stream, handed.released(released))),
+                    End::Reply(reply) => {
+                        let _ = session::write(&mut stream, reply).await;
+                    }
+                    End::Gone => {}
+                }
+                Some((ended.held, ended.cause))
+            }
             Decision::Hold(held) => match session::hold(&mut stream, held).await {
                 Ok(ended) => Some((ended.held, ended.cause)),
                 Err(_) => Some((handed.began.elapsed(), Cause::Gone)),
             },
         };
-        session::log(&stream, settings, client.address, handed.began, held);
+        session::log(&stream, &settings, client.address, handed.began, held);
         None
     }
 }

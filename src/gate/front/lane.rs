@@ -11,7 +11,8 @@ use crate::gate::access;
 use crate::gate::forward::Client;
 use crate::gate::handed::Handed;
 use crate::gate::hold::Cause;
-use crate::gate::{Decision, Held, Incoming, Open, Settings, Timer};
+use crate::gate::replay::End;
+use crate::gate::{Decision, Held, Incoming, Open, Settings, Timer, Waiting};
 use crate::metrics::Refusal;
 use crate::query::Query;
 use crate::web::{Headers, Reply};
@@ -49,8 +50,12 @@ struct Connection {
 enum Next {
     Answer(Reply, Option<Cause>),
     Hold(Box<Held>),
+    Replay(Box<Waiting>, Client),
     Publish(ChannelName),
 }
+
+/// An answer, if there is anybody to get it, and how long its poll was held.
+type Answered = (Option<Reply>, Option<(Duration, Cause)>);
 
 /// What is remembered of a request that the lane answers.
 struct Account {
@@ -185,6 +190,9 @@ impl Connection {
             Ok(Err((framing, handed))) => return After::HandOn(length, framing, handed),
             Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
         };
+        // A poll that goes to the site later has to keep its head for it.
+        let replayed = matches!(next, Next::Replay(..));
+        let head: Box<[u8]> = self.pending[..if replayed { length } else { 0 }].into();
         // The buffer is given back, so that a held poll holds none.
         let early = BytesMut::from(&self.pending[length..]);
         spare::give_back(std::mem::replace(&mut self.pending, early));
@@ -197,6 +205,13 @@ impl Connection {
             }
             Next::Answer(reply, cause) => {
                 (Some(reply), cause.map(|cause| (Duration::ZERO, cause)), None)
+            }
+            Next::Replay(waiting, client) => {
+                let replay = self.replay(front, &settings, head, waiting, client);
+                match Box::pin(replay).await {
+                    Ok((reply, held)) => (reply, held, None),
+                    Err(handed) => return After::HandOn(length, Framing::Length(0), handed),
+                }
             }
             // Boxed, as the connection's own future is to stay small.
             Next::Publish(channel) => {
@@ -213,6 +228,31 @@ impl Connection {
         }
         account.log(&settings, reply.as_ref().filter(|_| written), held);
         if written && account.keep { After::Keep } else { After::Close }
+    }
+
+    /// Holds a poll that the site answers; `head` is its own, as it came. The error is that it is
+    /// the site's by now.
+    async fn replay(
+        &mut self,
+        front: &Front,
+        settings: &Arc<Settings>,
+        head: Box<[u8]>,
+        waiting: Box<Waiting>,
+        client: Client,
+    ) -> Result<Answered, Box<Handed>> {
+        let ended = {
+            let gone = pin!(gone(&mut self.stream, &mut self.pending, settings.head.bytes));
+            waiting.wait(&mut self.timer, gone).await
+        };
+        let held = Some((ended.held, ended.cause));
+        match ended.end {
+            End::Reply(reply) => Ok((Some(reply), held)),
+            End::Gone => Ok((None, held)),
+            End::Forward(released) => {
+                self.pending = [&*head, &*self.pending].concat().as_slice().into();
+                Err(Handed::new(&front.gate, settings.clone(), client).released(released))
+            }
+        }
     }
 
     /// Finds out what a request wants. One that is the engine's comes back as its framing, with
@@ -257,6 +297,7 @@ impl Connection {
             Decision::Site => return Err((head.framing.clone(), hand_on().for_site())),
             Decision::Reply(reply, cause) => Next::Answer(reply, cause),
             Decision::Hold(held) => Next::Hold(held),
+            Decision::Replay(waiting) => Next::Replay(waiting, client),
             Decision::Publish(channel) => Next::Publish(channel),
         };
         Ok((next, account))

@@ -156,7 +156,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
     ] {
         let asked = ask(&hook, method, path, &[], "").await;
         assert_eq!(asked.reply.status, 405, "{path}");
-        assert_eq!(asked.reply.headers, [("Allow", allow.into())]);
+        assert_eq!(asked.reply.headers, [("Allow".into(), allow.into())]);
     }
 }
 

@@ -1,0 +1,384 @@
+//! Polls that the site answers itself: they are held here, and then forwarded as they came.
+//!
+//! A held one costs what any held poll does, and nothing at the site. Released, it gets a turn
+//! ([`Turns`]), so that a publish to a crowd is no stampede; where the site's answer is the same
+//! for all, one of the crowd fetches it for the others ([`Flights`]). A client that leaves while
+//! it is held or waits for its turn is never forwarded: dropping the future gives all of it back.
+//!
+//! Such a client never says what it has. So nothing is lost only because a poll within `slack` of
+//! a publish is forwarded too; see [`Asked`] for what keeps that from going in circles.
+
+mod asked;
+mod flights;
+mod turns;
+
+use super::hold::{self, Cause};
+use super::replies::{allowed_origin, finished, refusal};
+use super::route::Rule;
+use super::{Decision, Gate, Incoming, RETRY_AFTER, Settings, Timer};
+use crate::channel::{Cursor, Position, Time};
+use crate::dialect::{Dialect, Poll, replay::Replay};
+use crate::hub::{Full, Polled, Waiter};
+use crate::limits::Permit;
+use crate::metrics::Refusal;
+use crate::web::Reply;
+use asked::Asked;
+use bytes::Bytes;
+use flights::{Flights, Join, Lead, Outcome};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+use turns::Turns;
+
+/// What the gate keeps for all of them.
+#[derive(Default)]
+pub(super) struct Replays {
+    turns: Turns,
+    flights: Flights,
+    asked: Asked,
+}
+
+impl Replays {
+    /// Nobody is forwarded any more who has no turn yet.
+    pub(super) fn close(&self) {
+        self.turns.close();
+    }
+}
+
+/// A poll that waits for news, for its turn, or for both.
+pub struct Waiting {
+    gate: Gate,
+    rule: Arc<Rule>,
+    /// Its registration; `None` = it is forwarded as soon as it has its turn.
+    waiter: Option<Waiter>,
+    duration: Option<Duration>,
+    cause: Cause,
+    /// Where the channel was when it was released.
+    position: Option<Position>,
+    request: asked::Id,
+    share: Option<flights::Key>,
+    origin: Option<Box<str>>,
+    /// The longest time in the queue.
+    patience: Duration,
+    began: Instant,
+    /// Without one there was no room to hold it: it goes at once or not at all.
+    permit: Option<Permit>,
+}
+
+/// How its wait ended.
+pub(super) struct Ended {
+    pub(super) cause: Cause,
+    /// How long it took until it had its turn.
+    pub(super) held: Duration,
+    pub(super) end: End,
+}
+
+/// What is to be done with it.
+pub(super) enum End {
+    /// It goes to the site.
+    Forward(Box<Released>),
+    /// It is answered here.
+    Reply(Reply),
+    /// Its client is gone.
+    Gone,
+}
+
+/// A poll on its way to the site. Dropping it gives its turn to the next.
+pub(super) struct Released {
+    gate: Gate,
+    rule: Arc<Rule>,
+    origin: Option<Box<str>>,
+    request: asked::Id,
+    position: Option<Position>,
+    lead: Option<Lead>,
+    turn: Option<OwnedSemaphorePermit>,
+    /// When its head was there.
+    pub(super) began: Instant,
+    /// How long it was held, and why no longer.
+    pub(super) held: (Duration, Cause),
+}
+
+/// How a turn came out.
+enum Turn {
+    Mine(OwnedSemaphorePermit, Option<Lead>),
+    Answered(Reply),
+    /// The gate ends, or there was no room to wait.
+    Refused,
+}
+
+impl Gate {
+    /// Says what is to become of a poll that the site answers.
+    pub(super) fn replay(
+        &self,
+        settings: &Settings,
+        rule: &Arc<Rule>,
+        replay: &Replay,
+        request: &Incoming<'_>,
+        poll: Poll,
+    ) -> Decision {
+        let head = request.method == "HEAD";
+        let id = self.shared.replays.asked.id(request, replay.share);
+        let permit = self.admit(settings, request, &poll);
+        let now = (self.shared.clock)();
+        let looked = self.look(&poll, replay, id, permit.is_ok() && !head, now);
+        let refuse = |cause, status, error: &str| {
+            let reply = refusal(rule, status, error, "try again later");
+            self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
+        };
+        let Looked { waiter, position, news, repeated } = match looked {
+            Ok(looked) => looked,
+            Err(full) => return refuse(Refusal::TableFull, 503, &full.to_string()),
+        };
+        let permit = match permit {
+            Err((cause, status, error)) if !news && !head && !self.is_draining() => {
+                return refuse(cause, status, &error);
+            }
+            permit => permit.ok(),
+        };
+        let duration = settings.hold.duration(rule.timeout, None);
+        let cause = match news {
+            true => Cause::Message,
+            false if self.is_draining() => Cause::Drain,
+            false => Cause::Timeout,
+        };
+        Decision::Replay(Box::new(Waiting {
+            gate: self.clone(),
+            rule: rule.clone(),
+            waiter,
+            duration: if repeated { asked::pause(duration, replay.slack) } else { duration },
+            cause,
+            position,
+            request: id,
+            share: (replay.share && !head)
+                .then(|| flights::Key::of(rule, replay, request, &poll))
+                .flatten(),
+            origin: allowed_origin(rule, request.headers),
+            patience: settings.read_timeout,
+            began: Instant::now(),
+            permit,
+        }))
+    }
+
+    /// Notes that a request was answered for a channel at `position`.
+    fn note(&self, request: asked::Id, position: Option<Position>) {
+        if let Some(position) = position {
+            self.shared.replays.asked.note(request, position);
+        }
+    }
+
+    /// Looks whether a poll has to wait.
+    fn look(
+        &self,
+        poll: &Poll,
+        replay: &Replay,
+        id: asked::Id,
+        hold: bool,
+        now: Time,
+    ) -> Result<Looked, Full> {
+        let hub = &self.shared.hub;
+        // A poll of this dialect is on one channel.
+        let heard = match hub.poll(&poll.subscriptions, poll.take, hold, now)? {
+            Polled::Waiting(waiter) => return Ok(Looked::held(waiter, false)),
+            Polled::Answer(answer) => answer.into_iter().next(),
+        };
+        let news = heard.as_ref().is_some_and(|heard| heard.found.news);
+        let position = heard.map(|heard| heard.found.position);
+        let asked = || self.shared.replays.asked.at(id) == position;
+        if let Some(position) = position
+            && hold
+            && news
+            && !replay.slack.is_zero()
+            && asked()
+        {
+            let mut again = poll.subscriptions.clone();
+            again.iter_mut().for_each(|subscription| subscription.cursor = Cursor::At(position));
+            if let Polled::Waiting(waiter) = hub.poll(&again, poll.take, hold, now)? {
+                return Ok(Looked::held(waiter, true));
+            }
+        }
+        Ok(Looked { waiter: None, position, news, repeated: false })
+    }
+}
+
+/// What a look has found.
+struct Looked {
+    /// The registration of a poll that is to be held.
+    waiter: Option<Waiter>,
+    position: Option<Position>,
+    /// Something was published that it may not have.
+    news: bool,
+    /// It was asked since then, so it is to be held for a moment only.
+    repeated: bool,
+}
+
+impl Looked {
+    fn held(waiter: Waiter, repeated: bool) -> Self {
+        let position = waiter.positions().next();
+        Self { waiter: Some(waiter), position, news: false, repeated }
+    }
+}
+
+impl Waiting {
+    /// Holds the poll if it is to be held, and waits for its turn. Dropping it, or the end of
+    /// `gone`, ends both.
+    pub(super) async fn wait(
+        mut self: Box<Self>,
+        timer: &mut Timer,
+        mut gone: Pin<&mut impl Future<Output = ()>>,
+    ) -> Ended {
+        if let Some(waiter) = &mut self.waiter {
+            timer.set(self.duration);
+            let clock = self.gate.shared.clock;
+            let (cause, answer) = hold::hold(waiter, timer, clock, gone.as_mut()).await;
+            self.cause = cause;
+            if let Some(heard) = answer.and_then(|answer| answer.into_iter().next()) {
+                self.position = Some(heard.found.position);
+            }
+            self.waiter = None;
+        }
+        let turn = match self.cause {
+            Cause::Gone => None,
+            _ => {
+                timer.set(Some(self.patience));
+                // Boxed, as it is not needed while the poll is held.
+                let mut turn = Box::pin(self.turn());
+                tokio::select! {
+                    biased;
+                    turn = &mut turn => Some(turn),
+                    () = &mut gone => None,
+                    () = poll_fn(|context| timer.poll_expired(context)) => Some(Turn::Refused),
+                }
+            }
+        };
+        self.end(turn)
+    }
+
+    /// Waits until the poll may go to the site, or somebody else has been there for it.
+    async fn turn(&self) -> Turn {
+        let replays = &self.gate.shared.replays;
+        let Dialect::Replay(replay) = &self.rule.dialect else { return Turn::Refused };
+        let turns = replays.turns.of(&self.rule, replay);
+        if self.permit.is_none() {
+            return turns.try_acquire_owned().map_or(Turn::Refused, |turn| Turn::Mine(turn, None));
+        }
+        let mut lead = None;
+        while let Some(key) = &self.share {
+            match replays.flights.join(key, self.position, self.cause) {
+                Join::Lead(leading) => {
+                    lead = Some(leading);
+                    break;
+                }
+                Join::Landed(reply) => return Turn::Answered(reply),
+                Join::Follow(flight) => match flight.landing().await {
+                    Outcome::Answer(reply) => return Turn::Answered(reply),
+                    Outcome::EachAlone => break,
+                    // Its client has left; somebody else is to go.
+                    Outcome::Abandoned => {}
+                },
+            }
+        }
+        turns.acquire_owned().await.map_or(Turn::Refused, |turn| Turn::Mine(turn, lead))
+    }
+
+    fn end(self: Box<Self>, turn: Option<Turn>) -> Ended {
+        let cause = if turn.is_some() { self.cause } else { Cause::Gone };
+        let (held, counters) = (self.began.elapsed(), &self.gate.shared.counters);
+        counters.release(cause, None, &self.gate.shared.tally.watched);
+        counters.hold.observe(held);
+        let end = match turn {
+            None => End::Gone,
+            Some(Turn::Answered(reply)) => {
+                self.gate.note(self.request, self.position);
+                End::Reply(reply)
+            }
+            Some(Turn::Refused) => {
+                self.gate.refused(Refusal::SiteQueue);
+                let error = "too many polls wait for the site";
+                let reply = refusal(&self.rule, 503, error, "try again later");
+                let reply = reply.with("Retry-After", RETRY_AFTER);
+                End::Reply(finished(reply, &self.rule, self.origin.as_deref()))
+            }
+            Some(Turn::Mine(turn, lead)) => {
+                let Self { gate, rule, origin, request, position, began, .. } = *self;
+                let (turn, held) = (Some(turn), (held, cause));
+                let released =
+                    Released { gate, rule, origin, request, position, lead, turn, began, held };
+                End::Forward(Box::new(released))
+            }
+        };
+        Ended { cause, held, end }
+    }
+}
+
+impl Released {
+    /// Makes the request as the site is to get it.
+    pub(super) fn prepare(&self, upstream: &mut RequestHeader) -> Result<()> {
+        if let Dialect::Replay(replay) = &self.rule.dialect
+            && replay.add_query.is_some()
+        {
+            let target = replay.target(upstream.raw_path());
+            upstream.set_raw_path(&target)?;
+        }
+        if self.lead.is_some() {
+            // What one of them has already is no answer for the others.
+            for name in ["if-none-match", "if-modified-since", "if-range", "range"] {
+                upstream.remove_header(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// The head of the site's answer, on its way to the client.
+    pub(super) fn head(&mut self, head: &mut ResponseHeader) -> Result<()> {
+        if head.status.is_informational() {
+            return Ok(());
+        }
+        let reply = finished(Reply::new(200, "", ""), &self.rule, self.origin.as_deref());
+        for (name, value) in &reply.headers {
+            // What the site says itself counts.
+            if head.headers.get(&**name).is_none() {
+                head.insert_header(name.clone().into_owned(), &**value)?;
+            }
+        }
+        if let Some(lead) = &mut self.lead {
+            lead.head(head);
+        }
+        Ok(())
+    }
+
+    /// A piece of its body; with the last one the site has done its work.
+    pub(super) fn body(&mut self, piece: Option<&Bytes>, last: bool) {
+        if let (Some(lead), Some(piece)) = (&mut self.lead, piece) {
+            lead.body(piece);
+        }
+        if last {
+            self.turn = None;
+            self.land();
+        }
+    }
+
+    /// The client has the whole answer, with this status.
+    pub(super) fn answered(&mut self, status: u16) {
+        self.land();
+        if (100..500).contains(&status) {
+            self.gate.note(self.request, self.position);
+        }
+    }
+
+    /// The site did not answer: nobody else is to count on this poll.
+    pub(super) fn failed(&mut self) {
+        if let Some(lead) = self.lead.take() {
+            lead.fail();
+        }
+    }
+
+    fn land(&mut self) {
+        if let Some(lead) = self.lead.take() {
+            lead.land();
+        }
+    }
+}
