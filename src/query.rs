@@ -94,7 +94,7 @@ impl<'a> Query<'a> {
 
     /// Feeds `hasher` with all parameters but `name`, in their order.
     pub fn hash_without(&self, name: &str, hasher: &mut impl Hasher) {
-        self.pairs().iter().filter(|pair| pair.name != name).for_each(|pair| pair.hash(hasher));
+        self.pairs().filter(|pair| pair.name != name).for_each(|pair| pair.hash(hasher));
     }
 
     /// Whether there is a parameter of that name, scalar or array.

@@ -11,7 +11,8 @@ use super::http::{Client, Response};
 use super::temp::copy_folder;
 use super::{Addr, BOUND, Process, TempDir};
 
-const MISSING: &str = "PHP is missing: apt-get install php-cli php-curl (or: make test)";
+const MISSING: &str =
+    "PHP is missing: apt-get install php-cli php-curl php-sqlite3 (or: make test)";
 
 /// A site with its own address, which it keeps over stops and starts. That
 /// address is known before the start, so that a gate can be put before the
