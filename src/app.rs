@@ -5,6 +5,7 @@ mod figures;
 mod history;
 mod live;
 mod reload;
+mod watching;
 
 use crate::address::Address;
 use crate::admin::page::Page;
@@ -44,6 +45,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use watching::Watching;
 
 /// Why the gate cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +141,9 @@ impl App {
         server.add_service(background("snapshot", parts.keeping.clone()));
         let occasions = Occasions::new(parts.reload.clone()).map_err(AppError::Signals)?;
         server.add_service(background("reload", Arc::new(occasions)));
+
+        let watching = Watching::new(parts.publisher.clone(), &parts.reload);
+        server.add_service(background("watcher", Arc::new(watching)));
 
         let Parts { gate, publisher, keeping, .. } = parts;
         let (hub, settings) = (live.hub.clone(), live.drain.clone());

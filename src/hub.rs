@@ -256,6 +256,44 @@ impl Hub {
         })
     }
 
+    /// Puts on a channel what has been true since `at`, stamped with that time, unless the
+    /// channel has had a message since. With `keep` its newest message never ages out, unless
+    /// the settings say otherwise.
+    pub fn seed(
+        &self,
+        name: &ChannelName,
+        payload: Payload,
+        at: Time,
+        keep: bool,
+        now: Time,
+    ) -> Result<Option<Published>, Full> {
+        let now = self.time(now);
+        let published = self.with_state(name, now, |_, state| {
+            if keep {
+                state.history.keep_newest();
+            }
+            let tick = state.limits.tick;
+            let since = state.history.newest_stamp() >= Some(tick.at_or_after(at.min(now)));
+            // What is to be kept may have aged out while nobody kept it.
+            let is_there = !keep || !state.history.is_empty();
+            if since && is_there {
+                return None;
+            }
+            let message = state.history.push_from(payload, at, &state.limits, now);
+            Some(Published { message, tick, wake: state.take_waiters() })
+        });
+        self.reclaim(now);
+        published
+    }
+
+    /// From now on the channel's newest message never ages out, unless the settings say
+    /// otherwise. A channel that does not exist stays so.
+    pub fn keep_newest(&self, name: &ChannelName) {
+        if let Some(channel) = self.shared.table.peek(name) {
+            channel.state.lock().history.keep_newest();
+        }
+    }
+
     /// Puts a message on a channel whose position was given elsewhere. Nothing changes unless it
     /// is the channel's next one.
     pub fn accept(

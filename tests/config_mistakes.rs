@@ -228,3 +228,45 @@ fn the_command_line_goes_over_the_environment_and_that_over_the_file() {
     assert_eq!((config.threads, config.limits.held, config.hold.timeout.as_secs()), (3, 2, 1));
     assert_eq!((config.upstream.servers.len(), config.routes.len()), (2, 1));
 }
+
+#[test]
+fn a_watch_says_what_it_cannot_watch() {
+    let found = mistakes_of(
+        "watch",
+        r#"
+[[watch]]
+path = "data.txt"
+channel = "a"
+[[watch]]
+path = "/srv/*/data.txt"
+channel = "{1}"
+[[watch]]
+path = "/srv/*-*.txt"
+channel = "{2}"
+[[watch]]
+path = "/srv/data.txt"
+channel = "{1}"
+[[watch]]
+content = "yes"
+"#,
+    );
+    assert_eq!(
+        found,
+        [
+            "3 watch[0].path: \"data.txt\" must begin with /, as a relative path depends on where \
+             the gate was started",
+            "6 watch[1].path: \"/srv/*/data.txt\" a * may stand in the last segment only; write \
+             one [[watch]] for each directory",
+            "9 watch[2].path: \"/srv/*-*.txt\" has more than one *; one * may stand in the last \
+             segment",
+            "10 watch[2].channel: \"{2}\": the only field of a watched file is {1}, what the * of \
+             its path stands for",
+            "13 watch[3].channel: {1} wants a * in the path, which has none",
+            "14 watch[4].path: missing; write the files the site writes, such as \
+             \"/dev/shm/*.comet\"",
+            "14 watch[4].channel: missing; write the channel's name; {1} is what the * of the \
+             path stands for",
+            "15 watch[4].content: must be true or false, not text",
+        ]
+    );
+}

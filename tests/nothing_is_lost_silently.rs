@@ -81,7 +81,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     (1..6usize, 20..200u64, 0..4u64, any::<bool>(), tick, 4..9usize).prop_map(
         |(messages, bytes, age, keep_newest, tick, channels)| {
             let age = Duration::from_secs(age);
-            let limits = Limits { messages, bytes, age, keep_newest, tick };
+            let limits = Limits { messages, bytes, age, keep_newest: Some(keep_newest), tick };
             Settings { channels, total: 3_000, limits: Arc::new(limits), overrides: Vec::new() }
         },
     )

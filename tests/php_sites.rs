@@ -164,6 +164,22 @@ async fn a_novcomet_publish_still_reaches_the_sites_php() {
 }
 
 #[tokio::test]
+async fn a_novcomet_poll_is_released_by_php_that_knows_nothing_of_the_gate() {
+    let mut site = PhpSite::of("novcomet");
+    let dir = site.root().display().to_string();
+    site.env("COMET_DIR", &dir).start().await;
+    let watch = format!("[[watch]]\npath = \"{dir}/*.comet\"\nchannel = \"{{1}}\"\n");
+    let gate = Gate::start_before(site.addr(), &format!("{NOVCOMET}{watch}")).await;
+    let mut client = gate.connect().await;
+    client.send_get("/comet.php?subscribed[news]=0&subscribed[weather]=0").await;
+    gate.wait_for_held(1).await;
+    assert_eq!(gate.get("/comet.php?publish=news").await.text(), "true");
+    let answer = client.read_response().await.json();
+    assert_eq!(answer["s"], 1);
+    assert!(answer["k"]["news"].is_number() && answer["k"]["weather"].is_null(), "{answer}");
+}
+
+#[tokio::test]
 async fn one_script_for_both_ways_is_told_apart_by_its_parameters() {
     let site = PhpSite::start_of("backend").await;
     let rules = r#"

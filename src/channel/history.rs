@@ -26,8 +26,8 @@ pub struct Limits {
     pub bytes: u64,
     /// How long a message is kept; zero = for ever.
     pub age: Duration,
-    /// The newest message never ages out.
-    pub keep_newest: bool,
+    /// Whether the newest message never ages out; `None` = as [`History::keep_newest`] has it.
+    pub keep_newest: Option<bool>,
     /// The unit of the stamps.
     pub tick: Tick,
 }
@@ -38,7 +38,7 @@ impl Default for Limits {
             messages: 100,
             bytes: 1 << 20,
             age: Duration::from_secs(300),
-            keep_newest: false,
+            keep_newest: None,
             tick: Tick::Micros,
         }
     }
@@ -107,6 +107,8 @@ pub struct History {
     /// Kept messages; their seqs are contiguous and end with `newest`.
     ring: VecDeque<Arc<Message>>,
     bytes: u64,
+    /// The newest message never ages out, unless the limits say otherwise.
+    keeps_newest: bool,
     renders: Arc<Renders>,
 }
 
@@ -123,15 +125,34 @@ impl History {
             evicted_stamp: floor,
             ring: VecDeque::new(),
             bytes: 0,
+            keeps_newest: false,
             renders: Arc::default(),
         }
     }
 
+    /// From now on the newest message never ages out, unless the limits say otherwise: it is
+    /// what stands in a file, as long as the file does.
+    pub fn keep_newest(&mut self) {
+        self.keeps_newest = true;
+    }
+
     /// Stamps `payload`, puts it in and evicts what no longer fits.
     pub fn push(&mut self, payload: Payload, limits: &Limits, now: Time) -> Arc<Message> {
+        self.push_from(payload, now, limits, now)
+    }
+
+    /// The same for what has been true since `at`, which it is stamped with. Stamps still grow:
+    /// behind a newer message it is stamped after that.
+    pub fn push_from(
+        &mut self,
+        payload: Payload,
+        at: Time,
+        limits: &Limits,
+        now: Time,
+    ) -> Arc<Message> {
         let last = self.newest_stamp.max(self.floor);
         let after_last = limits.tick.at_or_after(Time(last.0.saturating_add(limits.tick.micros())));
-        let stamp = limits.tick.at_or_after(now).max(after_last);
+        let stamp = limits.tick.at_or_after(at.min(now)).max(after_last);
         let position = Position { epoch: self.epoch, seq: self.newest + 1 };
         self.store(Message { position, stamp, published: now, payload }, limits, now)
     }
@@ -170,7 +191,7 @@ impl History {
             return;
         }
         let oldest_kept = now.before(limits.age);
-        let spared = usize::from(limits.keep_newest);
+        let spared = usize::from(limits.keep_newest.unwrap_or(self.keeps_newest));
         while self.ring.len() > spared
             && self.ring.front().is_some_and(|message| message.published < oldest_kept)
         {

@@ -22,6 +22,7 @@ mod sections;
 mod sources;
 mod units;
 mod values;
+mod watch;
 mod words;
 
 pub use mistake::{Mistake, Mistakes, Source};
@@ -81,6 +82,8 @@ pub struct Config {
     pub watched: Vec<ChannelName>,
     /// Which requests are polls; empty = as [`crate::gate::route::Routes::new`] says.
     pub routes: Vec<Rule>,
+    /// Which files the site publishes with.
+    pub watch: Vec<crate::publish::watch::Rule>,
     /// Whether the file is read again when it changes.
     pub watch_file: bool,
     /// What is no mistake and ought to be looked at, each with its key.

@@ -47,7 +47,6 @@ impl Unset {
 
 /// Keys, in lists with `[]` for every entry.
 pub(super) const KEYS: &[(&str, Unset)] = &[
-    ("watch", Unset::Absent),
     ("capture", Unset::Absent),
     ("upstream.may_publish", Unset::False),
     ("limits.connections_per_second", Unset::Zero),

@@ -147,6 +147,13 @@ impl<'r> Section<'r> {
         self.read(key, default, Raw::flag, |value| (*value).into())
     }
 
+    /// True or false, or nothing where the key is not there.
+    pub(super) fn optional_flag(&mut self, key: &'static str) -> Option<bool> {
+        let flag = self.take(key).and_then(|raw| self.checked(key, raw.flag()))?;
+        self.show(key, flag);
+        Some(flag)
+    }
+
     /// One of a few words.
     pub(super) fn choice<T: Copy + PartialEq>(
         &mut self,

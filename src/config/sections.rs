@@ -2,7 +2,7 @@
 
 use super::places::Places;
 use super::section::Section;
-use super::{Config, rule, values};
+use super::{Config, rule, values, watch};
 use crate::address::Address;
 use crate::channel::{Limits, Tick};
 use crate::gate::{hold, tls, upstream};
@@ -70,6 +70,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         root.tables("channel", |section| channel(section, &above)).into_iter().flatten().collect();
     let routes = root.tables("poll", |section| rule::rule(section, hold.timeout));
     let routes = routes.into_iter().flatten().collect();
+    let watch = root.tables("watch", watch::rule).into_iter().flatten().collect();
     Config {
         listen,
         internal,
@@ -90,6 +91,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         log,
         watched,
         routes,
+        watch,
         watch_file,
         warnings: Vec::new(),
         effective: toml_edit::Table::new(),
@@ -224,7 +226,7 @@ fn channel(
         messages: section.number("messages", above.messages, SOME),
         bytes: section.size("bytes", above.bytes, 1),
         age: section.duration("age", above.age),
-        keep_newest: section.flag("keep_newest", above.keep_newest),
+        keep_newest: section.optional_flag("keep_newest").or(above.keep_newest),
         tick: section.choice("stamp", above.tick, &ticks),
     };
     pattern.map(|pattern| (pattern, Arc::new(limits)))

@@ -288,7 +288,6 @@ fn what_this_version_lacks_is_refused_and_its_default_is_not() {
         ("upstream.may_publish", "true", "false"),
         ("limits.requests_per_second", "5", "0"),
         ("backplane.redis", "redis://a", "\"\""),
-        ("watch", "[{ path = \"/a\" }]", "[]"),
     ] {
         let mistakes = mistakes(&[(key, value)]);
         assert!(mistakes.len() == 1 && mistakes[0].ends_with(not_yet::MESSAGE), "{mistakes:?}");

@@ -197,3 +197,25 @@ fn the_busiest_channels_come_first() {
     assert_eq!(busiest.collect::<Vec<_>>(), wanted.map(|(name, held)| (name.to_owned(), held)));
     assert!(hub.busiest(0, NOW).is_empty());
 }
+
+#[test]
+fn a_seed_is_stamped_with_its_own_time_and_never_hides_a_newer_message() {
+    let hub = hub(10, 1 << 20);
+    let before = Time(NOW.0 - 3_600_000_000);
+    let seed = |text: &str, at| {
+        let seeded = hub.seed(&name("a"), Payload::text(text.to_owned()), at, true, NOW).unwrap();
+        seeded.map(|published| published.message.stamp.0)
+    };
+    assert_eq!(seed("old", before), Some(before.0));
+    assert_eq!(seed("the same", before), None);
+    assert_eq!(seed("newer", Time(before.0 + 1)), Some(before.0 + 1));
+    publish(&hub, "a", "live");
+    assert_eq!(seed("late", Time(before.0 + 2)), None);
+    // A time to come is as of now.
+    assert_eq!(seed("from the future", Time(NOW.0 + 9_000_000)), None);
+    // It never ages out, as it still stands in the file.
+    hub.sweep(Time(NOW.0 + 86_400_000_000));
+    let subscription = Subscription { channel: name("a"), cursor: Cursor::Oldest };
+    let heard = hub.read(&subscription, Take::All, Time(NOW.0 + 86_400_000_000)).unwrap();
+    assert_eq!(heard.found.messages.len(), 1);
+}

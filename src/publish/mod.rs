@@ -4,7 +4,7 @@
 //! published. Its [`Receipt`] is true when it is given: the position is taken and the released
 //! polls are claimed. Ringing them comes after, in batches, and the publisher never waits for it.
 //!
-//! The hook over HTTP is [`Hook`].
+//! The hook over HTTP is [`Hook`]; files that the site writes are [`watch`]ed.
 
 mod answer;
 mod door;
@@ -12,6 +12,7 @@ mod hook;
 mod idempotency;
 mod payload;
 mod posts;
+pub mod watch;
 
 pub use door::{Answered, Door, Onward};
 pub use hook::{History, Hook};
@@ -235,6 +236,30 @@ impl Publisher {
         let receipts = receipts.collect();
         wakes.ring(self.shared.crowd.get());
         Ok(receipts)
+    }
+
+    /// Puts on a channel what has been true since `at`, unless the channel has had a message
+    /// since; whether it did. With `keep` its newest message never ages out. Where another
+    /// engine gives the positions, the channel has a life elsewhere, and nothing is done.
+    pub fn seed(
+        &self,
+        channel: &ChannelName,
+        payload: Payload,
+        at: Time,
+        keep: bool,
+        by: By,
+    ) -> Result<bool, PublishError> {
+        if self.is_shared() {
+            return Ok(false);
+        }
+        let seeded = self.shared.hub.seed(channel, payload, at, keep, self.now())?;
+        let Some(published) = seeded else { return Ok(false) };
+        self.shared.counts.add(by, 1);
+        self.shared.tally.watched.published(channel);
+        let mut wakes = Claimed::default();
+        wakes.claim(published.wake);
+        wakes.ring(self.shared.crowd.get());
+        Ok(true)
     }
 
     /// Forgets a channel and releases the polls held on it, which find themselves reset. How

@@ -1,0 +1,86 @@
+//! Reading a file whole, or not at all.
+
+use super::file::Look;
+use bytes::Bytes;
+use nix::libc;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// What became of reading a file.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// It did not change from the first look at it to the last.
+    Whole(Bytes, Look),
+    /// Somebody changed it meanwhile.
+    Changing(Look),
+    /// It is longer than was wanted.
+    TooLong(Look),
+    /// It is not there any more.
+    Gone,
+    /// It is nothing that is read; why.
+    Refused(String),
+}
+
+/// Reads at most `most` bytes. Symbolic links are not followed: whoever may write into the
+/// directory could show any file of the machine to the public with them.
+pub(super) fn read(path: &Path, most: u64) -> Content {
+    match try_read(path, most) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Content::Gone,
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            Content::Refused("it is a symbolic link, which is not followed".to_owned())
+        }
+        Err(error) => Content::Refused(error.to_string()),
+    }
+}
+
+fn try_read(path: &Path, most: u64) -> io::Result<Content> {
+    // Opening a pipe must not wait for its other end.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let (meta, before) = look(&file)?;
+    if let Some(what) = oddity(meta) {
+        return Ok(Content::Refused(what.to_owned()));
+    }
+    if before.size > most {
+        return Ok(Content::TooLong(before));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(before.size).unwrap_or_default() + 1);
+    (&file).take(before.size + 1).read_to_end(&mut bytes)?;
+    let (_, after) = look(&file)?;
+    if !after.is_unchanged(&before) || bytes.len() as u64 != before.size {
+        return Ok(Content::Changing(after));
+    }
+    Ok(Content::Whole(bytes.into(), after))
+}
+
+fn look(file: &File) -> io::Result<(std::fs::FileType, Look)> {
+    let meta = file.metadata()?;
+    Ok((meta.file_type(), Look::of(&meta)))
+}
+
+/// How the entry looks; `Err` says why it is no file to be watched, `Ok(None)` that it is gone.
+pub(super) fn inspect(path: &Path) -> Result<Option<Look>, String> {
+    match path.symlink_metadata() {
+        Ok(meta) => match oddity(meta.file_type()) {
+            Some(what) => Err(what.to_owned()),
+            None => Ok(Some(Look::of(&meta))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn oddity(kind: std::fs::FileType) -> Option<&'static str> {
+    if kind.is_file() {
+        None
+    } else if kind.is_symlink() {
+        Some("it is a symbolic link, which is not followed")
+    } else if kind.is_dir() {
+        Some("it is a directory")
+    } else {
+        Some("it is no regular file")
+    }
+}

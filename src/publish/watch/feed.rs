@@ -1,0 +1,408 @@
+//! One `[[watch]]` at work: its directory, its files, and what they publish.
+
+use super::Rule;
+use super::content::{self, Content};
+use super::file::{self, File, Look, Sign, Step, Wait};
+use super::queue::{Queue, Wd};
+use crate::channel::{ChannelName, Payload, Time};
+use crate::publish::{By, PublishError, Publisher, payload};
+use lru::LruCache;
+use nix::errno::Errno;
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+pub(super) struct Feed {
+    pub(super) rule: Rule,
+    publisher: Publisher,
+    place: Place,
+    files: LruCache<OsString, File>,
+    /// What has been said of entries that cannot be watched, so that it is said once.
+    told: LruCache<OsString, String>,
+    /// What has been said of the directory.
+    complaint: Option<String>,
+}
+
+/// Where a feed listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    /// At the directory itself.
+    Folder(Wd),
+    /// The directory is not there; at the nearest above it that is, for this name.
+    Above(Wd, OsString),
+}
+
+/// Why a directory is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reason {
+    /// Watching begins: what is there is what has been true since it was written.
+    Start,
+    /// The directory has appeared, or is another one than before: what is there is news.
+    Appeared,
+    /// Signs were lost after this time.
+    Lost(SystemTime),
+}
+
+/// A file is to be looked at again.
+pub(super) type Later = (OsString, Wait);
+
+impl Feed {
+    /// Entries whose refusal is remembered.
+    const TOLD: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+
+    /// A feed that remembers so many files.
+    pub(super) fn new(rule: Rule, publisher: Publisher, files: usize) -> Self {
+        let files = LruCache::new(NonZeroUsize::new(files).unwrap_or(NonZeroUsize::MIN));
+        let told = LruCache::new(Self::TOLD);
+        Self { rule, publisher, place: Place::Nowhere, files, told, complaint: None }
+    }
+
+    /// The watches that it stands on.
+    pub(super) fn wd(&self) -> Option<Wd> {
+        match self.place {
+            Place::Nowhere => None,
+            Place::Folder(wd) | Place::Above(wd, _) => Some(wd),
+        }
+    }
+
+    /// Sees to it that the feed listens at the directory that is at its path now. What is in
+    /// one that it has not listened at yet is read for `reason`.
+    pub(super) fn settle(&mut self, queue: &Queue, reason: Reason, later: &mut Vec<Later>) {
+        let folder = self.rule.files.folder().to_owned();
+        // It may appear between the look and the listening, so look again; it may vanish again,
+        // too, so not for ever. The next look comes soon.
+        for _ in 0..4 {
+            match queue.watch(&folder) {
+                Ok(wd) => {
+                    self.complaint = None;
+                    if self.place != Place::Folder(wd) {
+                        self.place = Place::Folder(wd);
+                        self.scan(reason, later);
+                    }
+                    return;
+                }
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(error) => return self.complain(error),
+            }
+            match nearest(queue, &folder) {
+                Ok((wd, name)) => {
+                    let above = Place::Above(wd, name);
+                    if self.place == above {
+                        return;
+                    }
+                    if !matches!(self.place, Place::Above(..)) {
+                        let folder = folder.display();
+                        tracing::info!(%folder, "the watched directory is not there; waiting for it");
+                    }
+                    self.place = above;
+                }
+                Err(error) => return self.complain(error),
+            }
+        }
+    }
+
+    fn complain(&mut self, error: Errno) {
+        self.place = Place::Nowhere;
+        let hint = match error {
+            Errno::ENOSPC => "; raise the sysctl fs.inotify.max_user_watches",
+            Errno::EACCES => "; let the gate's user read the directory",
+            _ => "",
+        };
+        let complaint = format!("{}{hint}", error.desc());
+        if self.complaint.as_ref() != Some(&complaint) {
+            let folder = self.rule.files.folder().display();
+            tracing::error!(%folder, "cannot watch the directory: {complaint}");
+            self.complaint = Some(complaint);
+        }
+    }
+
+    /// The directory it stands on is gone, or is another one's now.
+    pub(super) fn lose(&mut self, wd: Wd) -> bool {
+        let lost = self.wd() == Some(wd);
+        if lost {
+            self.place = Place::Nowhere;
+        }
+        lost
+    }
+
+    /// Takes note of a sign; whether the directory's path has to be looked at again.
+    pub(super) async fn hear(
+        &mut self,
+        wd: Wd,
+        name: &OsStr,
+        (sign, number): (Sign, u64),
+        queue: &mut Queue,
+        later: &mut Vec<Later>,
+    ) -> bool {
+        match &self.place {
+            Place::Above(above, awaited) => *above == wd && awaited == name,
+            Place::Folder(folder) if *folder == wd => {
+                if let Some(star) = self.rule.files.star(name) {
+                    let star = star.to_owned();
+                    self.hear_of_file(name, &star, (sign, number), queue, later).await;
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
+    async fn hear_of_file(
+        &mut self,
+        name: &OsStr,
+        star: &OsStr,
+        (sign, number): (Sign, u64),
+        queue: &mut Queue,
+        later: &mut Vec<Later>,
+    ) {
+        if sign == Sign::Gone {
+            self.files.pop(name);
+            self.told.pop(name);
+            return;
+        }
+        let path = self.path(name);
+        let look = || content::inspect(&path).ok().flatten();
+        let step = self.file(name).on(sign, number, look, SystemTime::now());
+        self.take(step, name, star, queue, later).await;
+    }
+
+    /// It is time to look at a file again.
+    pub(super) async fn is_due(
+        &mut self,
+        name: &OsStr,
+        turn: u32,
+        queue: &mut Queue,
+        later: &mut Vec<Later>,
+    ) {
+        let Some(star) = self.rule.files.star(name).map(OsStr::to_owned) else { return };
+        let path = self.path(name);
+        let found = content::inspect(&path);
+        if let Err(why) = &found {
+            self.refuse(name, why);
+        }
+        let Some(file) = self.files.get_mut(name) else { return };
+        let step = file.is_due(turn, || found.ok().flatten());
+        self.take(step, name, &star, queue, later).await;
+    }
+
+    async fn take(
+        &mut self,
+        step: Step,
+        name: &OsStr,
+        star: &OsStr,
+        queue: &mut Queue,
+        later: &mut Vec<Later>,
+    ) {
+        let next = match step {
+            Step::Nothing => return,
+            Step::Later(wait) => Some(wait),
+            Step::Publish => self.publish(name, star, false, queue).await,
+            Step::PublishSettled => self.publish(name, star, true, queue).await,
+        };
+        later.extend(next.map(|wait| (name.to_owned(), wait)));
+    }
+
+    /// Publishes what a file says now; when to look at it again, if that is not sure.
+    async fn publish(
+        &mut self,
+        name: &OsStr,
+        star: &OsStr,
+        settled: bool,
+        queue: &mut Queue,
+    ) -> Option<Wait> {
+        let channel = self.channel(name, star)?;
+        // What is seen from here on is the outcome of all that has been told by now.
+        queue.fetch();
+        let told = queue.known();
+        let (payload, look) = if self.rule.content {
+            let wd = self.wd()?;
+            // What is told of a change ends with a sign of its own, when all is written.
+            if queue.is_ahead(wd, name) {
+                return None;
+            }
+            match content::read(&self.path(name), self.publisher.longest_message()) {
+                Content::Whole(bytes, look) => {
+                    let all = queue.fetch();
+                    if queue.is_ahead(wd, name) {
+                        return None;
+                    }
+                    if !all {
+                        return wait_of(self.file(name).is_changing(look));
+                    }
+                    if bytes.is_empty() && !settled {
+                        return wait_of(self.file(name).is_empty(look));
+                    }
+                    (text(bytes), look)
+                }
+                Content::Changing(look) => return wait_of(self.file(name).is_changing(look)),
+                other => {
+                    self.refuse_content(name, other, told);
+                    return None;
+                }
+            }
+        } else {
+            match content::inspect(&self.path(name)) {
+                Ok(Some(look)) => (Payload::empty(), look),
+                Ok(None) => return None,
+                Err(why) => {
+                    self.refuse(name, &why);
+                    return None;
+                }
+            }
+        };
+        match self.publisher.publish(vec![(channel.clone(), payload)], By::Watch).await {
+            Ok(_) => {
+                self.file(name).saw(look, told);
+                self.told.pop(name);
+                if self.rule.content {
+                    self.publisher.hub().keep_newest(&channel);
+                }
+                None
+            }
+            Err(PublishError::Shut) => None,
+            Err(error) => {
+                self.refuse(name, &error.to_string());
+                // It is still the last state of the file, so it is tried again.
+                wait_of(self.file(name).is_changing(look))
+            }
+        }
+    }
+
+    fn refuse_content(&mut self, name: &OsStr, content: Content, told: u64) {
+        match content {
+            Content::TooLong(look) => {
+                let most = self.publisher.longest_message();
+                let size = look.size;
+                self.file(name).saw(look, told);
+                self.refuse(
+                    name,
+                    &format!("it has {size} bytes, more than {most} (history.max_message)"),
+                );
+            }
+            Content::Refused(why) => self.refuse(name, &why),
+            // Gone in the meantime, or dealt with by the caller.
+            Content::Gone | Content::Whole(..) | Content::Changing(_) => {}
+        }
+    }
+
+    /// Says once why a file is not published.
+    fn refuse(&mut self, name: &OsStr, why: &str) {
+        if self.told.get(name).is_some_and(|told| told == why) {
+            return;
+        }
+        let path = self.path(name);
+        tracing::warn!(file = ?path, "a watched file is not published: {why}");
+        self.told.put(name.to_owned(), why.to_owned());
+    }
+
+    fn channel(&mut self, name: &OsStr, star: &OsStr) -> Option<ChannelName> {
+        self.rule.channel.fill(star).map_err(|error| self.refuse(name, &error.to_string())).ok()
+    }
+
+    /// Reads the directory for what is in it.
+    pub(super) fn scan(&mut self, reason: Reason, later: &mut Vec<Later>) {
+        if !matches!(self.place, Place::Folder(_)) {
+            return;
+        }
+        if let Some(name) = self.rule.files.only() {
+            return self.come_upon(&name, reason, later);
+        }
+        let folder = self.rule.files.folder();
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                let folder = folder.display();
+                return tracing::error!(%folder, %error, "cannot read the watched directory");
+            }
+        };
+        for entry in entries.flatten() {
+            self.come_upon(&entry.file_name(), reason, later);
+        }
+    }
+
+    fn come_upon(&mut self, name: &OsStr, reason: Reason, later: &mut Vec<Later>) {
+        let Some(star) = self.rule.files.star(name).map(OsStr::to_owned) else { return };
+        let look = match content::inspect(&self.path(name)) {
+            Ok(Some(look)) => look,
+            Ok(None) => return,
+            Err(why) => return self.refuse(name, &why),
+        };
+        let now = SystemTime::now();
+        if matches!(reason, Reason::Start) && self.begin(name, &star, look, now) {
+            return;
+        }
+        let lost = if let Reason::Lost(since) = reason { Some(since) } else { None };
+        if let Step::Later(wait) = self.file(name).find(look, lost, now) {
+            later.push((name.to_owned(), wait));
+        }
+    }
+
+    /// Takes a file as what has been true since it was written; whether that could be done.
+    fn begin(&mut self, name: &OsStr, star: &OsStr, look: Look, now: SystemTime) -> bool {
+        let Some(channel) = self.channel(name, star) else { return true };
+        let (payload, look) = if self.rule.content {
+            if !file::is_settled(&look, now) {
+                return false;
+            }
+            match content::read(&self.path(name), self.publisher.longest_message()) {
+                Content::Whole(bytes, look) => (text(bytes), look),
+                Content::Changing(_) => return false,
+                other => {
+                    self.refuse_content(name, other, 0);
+                    return true;
+                }
+            }
+        } else {
+            (Payload::empty(), look)
+        };
+        self.file(name).saw(look, 0);
+        let (at, keep) = (time_of(&look), self.rule.content);
+        if let Err(error) = self.publisher.seed(&channel, payload, at, keep, By::Watch) {
+            self.refuse(name, &error.to_string());
+        }
+        true
+    }
+
+    fn file(&mut self, name: &OsStr) -> &mut File {
+        let content = self.rule.content;
+        self.files.get_or_insert_mut(name.to_owned(), || File::new(content))
+    }
+
+    fn path(&self, name: &OsStr) -> PathBuf {
+        self.rule.files.folder().join(name)
+    }
+}
+
+/// Listens at the nearest directory above `folder`, and for which name.
+fn nearest(queue: &Queue, folder: &Path) -> Result<(Wd, OsString), Errno> {
+    let mut error = Errno::ENOENT;
+    for above in folder.ancestors().skip(1) {
+        let name = folder.strip_prefix(above).ok().and_then(|rest| rest.iter().next());
+        match queue.watch_for_entries(above) {
+            Ok(wd) => return Ok((wd, name.unwrap_or_default().to_owned())),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(other) => {
+                error = other;
+                break;
+            }
+        }
+    }
+    Err(error)
+}
+
+fn wait_of(step: Step) -> Option<Wait> {
+    if let Step::Later(wait) = step { Some(wait) } else { None }
+}
+
+/// When a file was modified, rounded up to the microsecond.
+fn time_of(look: &Look) -> Time {
+    let micros = look.modified.max(0).unsigned_abs().div_ceil(1_000);
+    Time(u64::try_from(micros).unwrap_or(u64::MAX))
+}
+
+/// The bytes of a file as a message. Without a content type there is nothing to be wrong.
+fn text(bytes: bytes::Bytes) -> Payload {
+    payload(None, bytes).unwrap_or_else(|_| Payload::empty())
+}
