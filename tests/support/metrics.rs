@@ -80,6 +80,11 @@ impl Metrics {
         value.unwrap_or_else(|| panic!("there is no {series} in {:#?}", self.samples))
     }
 
+    /// All series, as they were written.
+    pub fn series(&self) -> impl Iterator<Item = &str> {
+        self.samples.keys().map(String::as_str)
+    }
+
     /// Whether there is such a series.
     pub fn has(&self, series: &str) -> bool {
         self.samples.contains_key(series)
