@@ -184,7 +184,7 @@ impl Hub {
     }
 
     /// Looks into every channel of a poll. Registers a waiter where none has news, unless `hold`
-    /// is false: then the quiet state is the answer.
+    /// is false: then it is a [`Hub::look`].
     pub fn poll(
         &self,
         subscriptions: &[Subscription],
@@ -192,13 +192,15 @@ impl Hub {
         hold: bool,
         now: Time,
     ) -> Result<Polled, Full> {
+        if !hold {
+            return self.look(subscriptions, take, now).map(Polled::Answer);
+        }
         let now = self.time(now);
         let mut waiter = Waiter::new(self.clone(), take);
         let mut answer = Answer::new();
-        let mut news = !hold;
+        let mut news = false;
         for subscription in subscriptions {
-            let (heard, seat) =
-                self.look(subscription, take, hold.then_some(waiter.bell()), now)?;
+            let (heard, seat) = self.look_at(subscription, take, Some(waiter.bell()), now)?;
             news |= heard.found.news;
             answer.push(heard);
             waiter.sit(seat);
@@ -212,8 +214,21 @@ impl Hub {
         Ok(Polled::Waiting(waiter))
     }
 
+    /// Looks into every channel of a poll that is not to be held: the quiet state is an answer,
+    /// too.
+    pub fn look(
+        &self,
+        subscriptions: &[Subscription],
+        take: Take,
+        now: Time,
+    ) -> Result<Answer, Full> {
+        let now = self.time(now);
+        let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.0);
+        subscriptions.iter().map(look).collect()
+    }
+
     /// Looks into one channel and, where there is no news, registers `bell` under the same lock.
-    fn look(
+    fn look_at(
         &self,
         subscription: &Subscription,
         take: Take,

@@ -275,43 +275,58 @@ impl Gate {
             return self.refuse(rule, request, Refusal::ChannelsPerPoll, reply);
         }
         let wanted = poll.timeout != Some(Duration::ZERO) && request.method != "HEAD";
-        let permit = wanted.then(|| self.admit(settings, request, &poll)).transpose();
-        let hold = matches!(permit, Ok(Some(_)));
-        let now = (self.shared.clock)();
-        let polled = self.shared.hub.poll(&poll.subscriptions, poll.take, hold, now);
-        let origin = allowed_origin(rule, request.headers);
-        match (polled, permit) {
+        let (permit, refused) = match wanted.then(|| self.admit(settings, request, &poll)) {
+            Some(Ok(permit)) => (Some(permit), None),
+            Some(Err(refused)) => (None, Some(refused)),
+            None => (None, None),
+        };
+        let (hub, now) = (&self.shared.hub, (self.shared.clock)());
+        let found = match permit {
+            None => hub.look(&poll.subscriptions, poll.take, now),
+            Some(permit) => match hub.poll(&poll.subscriptions, poll.take, true, now) {
+                Ok(Polled::Waiting(waiter)) => {
+                    return self.hold(settings, rule, request, poll, (waiter, permit));
+                }
+                Ok(Polled::Answer(answer)) => Ok(answer),
+                Err(full) => Err(full),
+            },
+        };
+        match (found, refused) {
             (Err(full), _) => {
                 let reply = refusal(rule, 503, &full.to_string(), "try again later");
                 let reply = reply.with("Retry-After", RETRY_AFTER);
                 self.refuse(rule, request, Refusal::TableFull, reply)
             }
-            (Ok(Polled::Waiting(waiter)), Ok(Some(permit))) => {
-                let duration = settings.hold.duration(rule.timeout, poll.timeout);
-                let (gate, rule, callback) = (self.clone(), rule.clone(), poll.callback);
-                let (began, _permit) = (Instant::now(), permit);
-                let held = Held { gate, rule, waiter, duration, callback, origin, began, _permit };
-                Decision::Hold(Box::new(held))
-            }
-            (Ok(Polled::Answer(answer)), Err((cause, status, error)))
+            (Ok(answer), Some((cause, status, error)))
                 if !answer.iter().any(|heard| heard.found.news) =>
             {
                 let reply = refusal(rule, status, &error, "try again later");
                 self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
             }
-            (Ok(Polled::Answer(answer)), _) => {
+            (Ok(answer), _) => {
                 let cause = self.cause_at_once(&answer);
                 self.shared.counters.release(cause, Some(&answer), &self.shared.tally.watched);
+                let origin = allowed_origin(rule, request.headers);
                 let reply = rule.dialect.render(&answer, poll.callback.as_deref());
                 Decision::Reply(finished(reply, rule, origin.as_deref()), Some(cause))
             }
-            // A waiter is only made where a permit was given; the poll ends as it began.
-            (Ok(Polled::Waiting(mut waiter)), _) => {
-                let answer = waiter.finish(now);
-                let reply = rule.dialect.render(&answer, poll.callback.as_deref());
-                Decision::Reply(finished(reply, rule, origin.as_deref()), Some(Cause::Timeout))
-            }
         }
+    }
+
+    fn hold(
+        &self,
+        settings: &Settings,
+        rule: &Arc<Rule>,
+        request: &Incoming<'_>,
+        poll: Poll,
+        (waiter, permit): (Waiter, Permit),
+    ) -> Decision {
+        let duration = settings.hold.duration(rule.timeout, poll.timeout);
+        let origin = allowed_origin(rule, request.headers);
+        let (gate, rule, callback) = (self.clone(), rule.clone(), poll.callback);
+        let (began, _permit) = (Instant::now(), permit);
+        let held = Held { gate, rule, waiter, duration, callback, origin, began, _permit };
+        Decision::Hold(Box::new(held))
     }
 
     fn cause_at_once(&self, answer: &Answer) -> Cause {

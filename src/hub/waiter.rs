@@ -58,7 +58,7 @@ impl Seat {
             drop(state);
             let channel = registered.channel.clone();
             let subscription = Subscription { channel, cursor };
-            let (heard, seat) = hub.look(&subscription, take, Some(bell), now)?;
+            let (heard, seat) = hub.look_at(&subscription, take, Some(bell), now)?;
             if let Some(seat) = seat {
                 *self = seat;
             }
