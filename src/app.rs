@@ -266,7 +266,8 @@ impl Parts {
         live: Arc<Live>,
     ) -> Result<Self, AppError> {
         let (hub, tally, crowd) = (live.hub.clone(), live.tally.clone(), Arc::default());
-        let keeping = Arc::new(Keeping::read(&config.snapshot, hub.clone())?);
+        let every = live.snapshot_every.subscribe();
+        let keeping = Arc::new(Keeping::read(&config.snapshot, hub.clone(), every)?);
         let (clock, limits) = (Arc::new(system_time), live.publish.clone());
         let publisher =
             Publisher::new(hub.clone(), clock, limits, Arc::clone(&crowd), tally.clone());

@@ -61,6 +61,23 @@ async fn what_one_says_reaches_everybody_who_waits() {
 }
 
 #[tokio::test]
+async fn a_reload_leaves_it_its_site() {
+    let (process, gate, internal) = start().await;
+    let reload = async || Client::connect(&internal).await.post("/reload", "", "").await;
+    let answer = reload().await.json();
+    assert_eq!(answer, json!({ "generation": 2, "changed": [], "restart": [] }));
+    process.signal("HUP");
+    eventually("a reload by the signal", async || {
+        Client::connect(&internal).await.get("/status").await.json()["generation"] == 3
+    })
+    .await;
+    let mut client = Client::connect(&gate).await;
+    assert_eq!(client.get("/").await.status, 200);
+    let said = client.post("/say", "application/x-www-form-urlencoded", "text=hi").await;
+    assert_eq!(said.status, 200, "{}", said.text());
+}
+
+#[tokio::test]
 async fn it_ends_like_any_gate() {
     let (process, gate, _) = start().await;
     assert_eq!(Client::connect(&gate).await.get("/").await.status, 200);

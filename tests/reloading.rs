@@ -8,7 +8,7 @@ mod support;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{Client, Gate, PlainSite, Poller, Response, Way, eventually, pollgate};
+use support::{Client, Gate, PlainSite, Poller, Response, TempDir, Way, eventually, pollgate};
 
 /// A rule whose polls are quiet at once, and say which config they met.
 fn quiet(name: &str) -> String {
@@ -287,6 +287,37 @@ async fn limits_of_the_history_reach_channels_that_exist() {
     gate.reconfigure("[history]\nmax_message = \"3B\"\n").await;
     let long = gate.hook("POST", "/channels/many", &[("Content-Type", "text/plain")], "long").await;
     assert_eq!(long.status, 413);
+}
+
+#[tokio::test]
+async fn how_often_the_history_is_written_changes_and_where_does_not() {
+    let folder = TempDir::new("snapshot");
+    let config = |name: &str, every: &str| {
+        let file = folder.path().join(name);
+        format!("[history]\nsnapshot = {file:?}\nsnapshot_every = {every:?}\n")
+    };
+    let gate = Gate::start_alone(&config("first", "1d")).await;
+    gate.publish("c", "kept").await;
+    let file = folder.path().join("first");
+    let has_it = || std::fs::read(&file).unwrap().windows(4).any(|bytes| bytes == b"kept");
+    assert!(!has_it());
+    let answer = gate.reconfigure(&config("second", "10ms")).await;
+    assert_eq!(answer["changed"], json!(["history.snapshot_every"]));
+    assert_eq!(answer["restart"], json!(["history.snapshot"]));
+    eventually("the message in the file", async || has_it()).await;
+    assert!(!folder.path().join("second").exists());
+}
+
+#[tokio::test]
+async fn an_idle_timeout_is_that_of_the_moment() {
+    for way in [Way::Plain, Way::Http2] {
+        let gate = Gate::start_alone("").await;
+        gate.reconfigure("[limits]\nidle_timeout = \"50ms\"\n").await;
+        let mut poller = way.connect(&gate).await;
+        assert_eq!(poller.poll("/comet/c?timeout=0").await.status, 200);
+        let connections = async || gate.status().await["connections"] == 0;
+        eventually(&format!("the end of the idle connection, {way:?}"), connections).await;
+    }
 }
 
 #[tokio::test]

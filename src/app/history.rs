@@ -9,21 +9,26 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::watch;
 
 /// Keeps the hub's history in the snapshot, if there is one.
 pub(super) struct Keeping {
     hub: Hub,
     snapshot: Option<Arc<Snapshot>>,
-    every: Duration,
+    /// How often it is written; zero = only at the end.
+    every: watch::Receiver<Duration>,
 }
 
 impl Keeping {
     /// Reads what an earlier gate has left into `hub`, which is not in use yet.
-    pub(super) fn read(settings: &snapshot::Settings, hub: Hub) -> Result<Self, SnapshotError> {
+    pub(super) fn read(
+        settings: &snapshot::Settings,
+        hub: Hub,
+        every: watch::Receiver<Duration>,
+    ) -> Result<Self, SnapshotError> {
         let open = |file: &std::path::PathBuf| Snapshot::open(file, &hub, system_time());
         let snapshot = settings.file.as_ref().map(open).transpose()?.map(Arc::new);
-        Ok(Self { hub, snapshot, every: settings.every })
+        Ok(Self { hub, snapshot, every })
     }
 
     /// Writes for the last time; for good if nothing can change any more.
@@ -51,14 +56,17 @@ impl Keeping {
 #[async_trait]
 impl BackgroundService for Keeping {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        if self.snapshot.is_none() || self.every.is_zero() {
+        if self.snapshot.is_none() {
             return;
         }
-        let mut ticks = tokio::time::interval_at(Instant::now() + self.every, self.every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut every = self.every.clone();
         loop {
+            let pause = *every.borrow_and_update();
             tokio::select! {
-                _ = ticks.tick() => self.write(Snapshot::write).await,
+                () = tokio::time::sleep(pause), if !pause.is_zero() => {
+                    self.write(Snapshot::write).await;
+                }
+                Ok(()) = every.changed() => {}
                 _ = shutdown.changed() => return,
             }
         }

@@ -15,6 +15,7 @@ use crate::publish::system_time;
 use crate::{internal, publish};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// One place for each part's settings.
@@ -25,6 +26,8 @@ pub(super) struct Live {
     pub(super) internal: Arc<ArcSwap<internal::Settings>>,
     pub(super) drain: Arc<ArcSwap<Drain>>,
     pub(super) tally: Arc<Tally>,
+    /// How often the history is written to its file.
+    pub(super) snapshot_every: watch::Sender<Duration>,
     /// The servers whose health is checked.
     pub(super) upstream: watch::Sender<Arc<Upstream>>,
     /// The servers are the demo's, whatever a config says.
@@ -58,6 +61,7 @@ impl Live {
             internal: shared(internal_settings(config)),
             drain: shared(config.drain.clone()),
             tally,
+            snapshot_every: watch::channel(config.snapshot.every).0,
             upstream: watch::channel(upstream).0,
             supplied,
             tls,
@@ -84,11 +88,8 @@ impl Live {
             self.hub.reconfigure(config.hub.clone(), system_time());
         }
         self.gate.store(Arc::new(gate_settings(config, prepared.upstream.clone())));
-        self.upstream.send_if_modified(|checked| {
-            let replaced = !Arc::ptr_eq(checked, &prepared.upstream);
-            *checked = prepared.upstream;
-            replaced
-        });
+        tell(&self.upstream, prepared.upstream, Arc::ptr_eq);
+        tell(&self.snapshot_every, config.snapshot.every, Duration::eq);
     }
 
     /// The servers of `config`; the ones that are checked already, if they are the same.
@@ -101,6 +102,15 @@ impl Live {
         let upstream = Upstream::new(&config.upstream.servers).map_err(refused)?;
         Ok(if upstream.is_as(&checked) { checked } else { Arc::new(upstream) })
     }
+}
+
+/// Tells those who watch, if there is something new.
+fn tell<T>(watched: &watch::Sender<T>, new: T, same: fn(&T, &T) -> bool) {
+    watched.send_if_modified(|old| {
+        let changed = !same(old, &new);
+        *old = new;
+        changed
+    });
 }
 
 fn shared<T>(settings: T) -> Arc<ArcSwap<T>> {

@@ -13,7 +13,6 @@ const FIXED: &[(&str, Carry)] = &[
     ("internal", |config, running| config.internal.clone_from(&running.internal)),
     ("threads", |config, running| config.threads = running.threads),
     ("history.snapshot", |config, running| config.snapshot.file.clone_from(&running.snapshot.file)),
-    ("history.snapshot_every", |config, running| config.snapshot.every = running.snapshot.every),
     ("tls.redirect", |config, running| {
         if let (Some(tls), Some(running)) = (&mut config.tls, &running.tls) {
             tls.redirect.clone_from(&running.redirect);
