@@ -442,7 +442,7 @@ async fn whole_refusal(visitor: &mut Poller) {
     assert_eq!(refused.status, 400);
     let by_rule = refused.header("access-control-allow-origin").is_some();
     let by_limit = refused.text().contains("at most 1 ");
-    assert_eq!(by_rule, by_limit, "half a config: {refused:?}");
+    assert_eq!(by_rule, by_limit, "half a config: {:?} {}", refused.headers, refused.text());
 }
 
 /// Visits the site; what it sees of the client must be as its own config says.
