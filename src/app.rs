@@ -5,6 +5,7 @@ mod figures;
 mod history;
 mod live;
 mod reload;
+mod signals;
 mod watching;
 
 use crate::address::Address;
@@ -40,11 +41,12 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
 use reload::{Occasions, Reload};
+use signals::Signals;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use watching::Watching;
 
 /// Why the gate cannot start.
@@ -139,7 +141,8 @@ impl App {
         server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone() })));
         server.add_service(background("page", page));
         server.add_service(background("snapshot", parts.keeping.clone()));
-        let occasions = Occasions::new(parts.reload.clone()).map_err(AppError::Signals)?;
+        let Signals { end, hangup } = Signals::listen().map_err(AppError::Signals)?;
+        let occasions = Occasions::new(parts.reload.clone(), hangup);
         server.add_service(background("reload", Arc::new(occasions)));
 
         let watching = Watching::new(parts.publisher.clone(), &parts.reload);
@@ -148,6 +151,7 @@ impl App {
         let Parts { gate, publisher, keeping, .. } = parts;
         let (hub, settings) = (live.hub.clone(), live.drain.clone());
         let ending = Ending {
+            signals: Arc::new(Mutex::new(end)),
             hub,
             gate,
             publisher,

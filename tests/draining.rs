@@ -250,6 +250,15 @@ async fn a_poll_that_comes_over_a_kept_connection_during_the_drain_is_not_held()
 }
 
 #[tokio::test]
+async fn a_signal_that_comes_right_after_the_start_ends_it_in_order() {
+    for _ in 0..20 {
+        let gate = Gate::start_alone(RULES).await;
+        gate.signal("TERM");
+        assert_eq!(gate.wait_for_exit().await, 0);
+    }
+}
+
+#[tokio::test]
 async fn sighup_does_not_end_it() {
     let gate = Gate::start_alone(RULES).await;
     let mut held = gate.hold(Way::Plain, "/comet/c").await;

@@ -428,7 +428,7 @@ fn coupled(name: &str, most: usize, site: &PlainSite, trusted: &str) -> String {
          [upstream]\nservers = [\"{}\"]\n\
          [limits]\nchannels_per_poll = {most}\n\
          [history]\nmessages = 1000\n\
-         [log]\nlevel = \"error\"\n\
+         [log]\nlevel = \"error\"\n[hold]\ntimeout = \"10m\"\n\
          [[poll]]\npath = \"/comet/*\"\ndialect = \"native\"\n\
          origins = [\"https://{name}.example\"]\n",
         site.addr()
@@ -495,15 +495,15 @@ async fn a_thousand_reloads_under_load_drop_nothing_and_leave_nothing_behind() {
         assert_eq!(answer["generation"], turn + 1);
         gate.publish_json("news", &json!(turn)).await;
         if turn == FIRST {
-            before = (gate.pss(), gate.open_files());
+            before = (gate.own_memory(), gate.open_files());
         }
     }
     done.store(true, Ordering::Relaxed);
     while let Some(visitor) = load.join_next().await {
         visitor.unwrap();
     }
-    let after = (gate.pss(), gate.open_files());
-    println!("PSS and open files after {FIRST} reloads: {before:?}, after {RELOADS}: {after:?}");
+    let after = (gate.own_memory(), gate.open_files());
+    println!("memory and open files after {FIRST} reloads: {before:?}, after {RELOADS}: {after:?}");
     assert!(after.0 < before.0 + (6 << 20), "memory grows: {before:?}, {after:?}");
     assert!(after.1 < before.1 + 20, "files stay open: {before:?}, {after:?}");
     gate.publish("quiet", "still held").await;

@@ -1,6 +1,7 @@
 //! Ending the gate without dropping a poll.
 
 use super::history::Keeping;
+use super::signals::End;
 use crate::config::Drain;
 use crate::gate::Gate;
 use crate::gate::hold::Cause;
@@ -13,12 +14,12 @@ use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 /// Ends the gate: the public listeners close, every held poll is answered, requests under way
 /// finish; only then the internal listeners close too.
 pub(super) struct Ending {
+    pub(super) signals: Arc<Mutex<End>>,
     pub(super) hub: Hub,
     pub(super) gate: Gate,
     pub(super) publisher: Publisher,
@@ -32,9 +33,10 @@ pub(super) struct Ending {
 #[async_trait]
 impl ShutdownSignalWatch for Ending {
     async fn recv(&self) -> ShutdownSignal {
-        wait_for_signal().await;
-        tokio::spawn(async {
-            wait_for_signal().await;
+        self.signals.lock().await.wait().await;
+        let signals = self.signals.clone();
+        tokio::spawn(async move {
+            signals.lock().await.wait().await;
             tracing::warn!("second signal: ending now, polls are dropped");
             std::process::exit(1);
         });
@@ -115,19 +117,5 @@ impl Ending {
                 }
             }
         }
-    }
-}
-
-/// Waits for SIGTERM or SIGINT.
-async fn wait_for_signal() {
-    let (Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("cannot listen for signals");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
     }
 }

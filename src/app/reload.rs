@@ -11,12 +11,11 @@ use crate::admin::{self, Reloaded};
 use crate::config::{Config, Mistakes, Site, Sources};
 use async_trait::async_trait;
 use file::ConfigFile;
-use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::sync::Arc;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::Signal;
+use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, spawn_blocking};
 
 /// The config in force, and what became of the one that was read.
@@ -41,7 +40,7 @@ struct Shared {
     in_force: watch::Sender<Arc<InForce>>,
     /// The file as it was when it was read last; `None` = it could not be read. Locked while a
     /// reload goes on, so that they take turns.
-    file: Mutex<Option<Vec<u8>>>,
+    file: parking_lot::Mutex<Option<Vec<u8>>>,
 }
 
 impl Reload {
@@ -49,7 +48,7 @@ impl Reload {
     pub(super) fn new(sources: Sources, site: Site, config: Config, live: Arc<Live>) -> Self {
         let first = InForce { config, generation: 1, restart: Vec::new() };
         let in_force = watch::channel(Arc::new(first)).0;
-        let file = Mutex::new(bytes(&sources));
+        let file = parking_lot::Mutex::new(bytes(&sources));
         Self { shared: Arc::new(Shared { sources, site, live, in_force, file }) }
     }
 
@@ -152,16 +151,12 @@ fn told(mistake: &crate::config::Mistake) -> admin::Mistake {
 /// Reloads on SIGHUP and, where `reload.watch` says so, when the file changes.
 pub(super) struct Occasions {
     reload: Reload,
-    hangup: tokio::sync::Mutex<Signal>,
+    hangup: Mutex<Signal>,
 }
 
 impl Occasions {
-    /// From now on SIGHUP does not end the process; it is acted upon once this runs.
-    pub(super) fn new(reload: Reload) -> std::io::Result<Self> {
-        // Listening for a signal takes a runtime, but only to begin with.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let _inside = runtime.enter();
-        Ok(Self { reload, hangup: tokio::sync::Mutex::new(signal(SignalKind::hangup())?) })
+    pub(super) fn new(reload: Reload, hangup: Signal) -> Self {
+        Self { reload, hangup: Mutex::new(hangup) }
     }
 }
 

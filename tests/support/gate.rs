@@ -194,20 +194,20 @@ impl Gate {
 
     /// Resident memory in bytes.
     pub fn rss(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, word: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let line = status.lines().find(|line| line.starts_with(word));
         let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)).unwrap();
         kilobytes.parse::<u64>().unwrap() * 1024
     }
 
-    /// Its share of the memory it uses, in bytes.
-    pub fn pss(&self) -> u64 {
-        let path = format!("/proc/{}/smaps_rollup", self.pid());
-        let rollup = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let line = rollup.lines().find(|line| line.starts_with("Pss:"));
-        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)).unwrap();
-        kilobytes.parse::<u64>().unwrap() * 1024
+    /// Memory of its own in bytes: what it shares with other gates (the binary) is not counted.
+    pub fn own_memory(&self) -> u64 {
+        self.memory("RssAnon:")
     }
 
     /// How many files it has open.

@@ -1,0 +1,42 @@
+//! The signals of the process. They are listened for from before the gate says where it is, so
+//! that one that comes right then does what it should, once the gate runs.
+
+use std::io;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What is to be done with each signal.
+pub(super) struct Signals {
+    pub(super) end: End,
+    /// SIGHUP: reload.
+    pub(super) hangup: Signal,
+}
+
+/// SIGTERM and SIGINT.
+pub(super) struct End {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    pub(super) fn listen() -> io::Result<Self> {
+        // Listening takes a runtime, but only to begin with.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let _inside = runtime.enter();
+        Ok(Self { end: End::listen()?, hangup: signal(SignalKind::hangup())? })
+    }
+}
+
+impl End {
+    /// Listens from now on; to be called on a runtime.
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for either of the two.
+    pub(super) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
