@@ -6,11 +6,13 @@ mod history;
 mod live;
 mod reload;
 mod signals;
+mod upgrade;
 mod watching;
 
 use crate::address::Address;
 use crate::admin::page::Page;
 use crate::admin::{self, Admin};
+use crate::archive::ArchiveError;
 use crate::channel::{Cursor, Take};
 use crate::client::{self, Call};
 use crate::config::{Config, Site, Sources};
@@ -21,9 +23,10 @@ use crate::gate::proxy::Proxy;
 use crate::gate::tls::Tls;
 use crate::gate::upstream::{HealthChecks, Upstream, UpstreamError};
 use crate::gate::{BrowserPublish, Gate};
+use crate::handover::{HandoverError, PlaceError};
 use crate::hub::{Hub, Subscription};
 use crate::internal::{self, Internal};
-use crate::listen::{Bound, Buffers, Listening};
+use crate::listen::{Accepting, Bound, Buffers, Listening};
 use crate::log::Log;
 use crate::metrics::Tally;
 use crate::publish::{self, By, Hook, Publisher, system_time};
@@ -47,6 +50,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
+pub use upgrade::Heritage;
+use upgrade::{Upgrades, Upgrading};
 use watching::Watching;
 
 /// Why the gate cannot start.
@@ -70,6 +75,18 @@ pub enum AppError {
     /// The history cannot be kept where it should.
     #[error("{0}; change history.snapshot, or who may write there")]
     Snapshot(#[from] SnapshotError),
+    /// A running gate cannot be found by its config.
+    #[error("no running gate can be found by this config; name its upgrade.socket")]
+    NoMeeting,
+    /// The running gate is not there.
+    #[error("{0}; is it there, run by the same user, with the same upgrade.socket?")]
+    Meeting(#[from] PlaceError),
+    /// The running gate did not hand over; it goes on.
+    #[error("{0}; the running gate goes on")]
+    Handover(#[from] HandoverError),
+    /// The history of the running gate cannot be read; it goes on.
+    #[error("the history of the running gate: {0}; it goes on")]
+    Inherited(#[from] ArchiveError),
 }
 
 /// A unix socket of the public side is for everybody, one of the internal side for the group.
@@ -92,14 +109,24 @@ pub struct App {
 
 impl App {
     /// Binds the listeners and builds everything behind them. `sources` are what `config` was
-    /// read from, and will be read again for a reload; so `log` will be changed.
-    pub fn new(config: Config, sources: Sources, site: Site, log: Log) -> Result<Self, AppError> {
-        let public = bind_all(&config.listen, PUBLIC_MODE)?;
-        let private = bind_all(&config.internal, INTERNAL_MODE)?;
+    /// read from, and will be read again for a reload; so `log` will be changed. What there is of
+    /// a `heritage` is taken over, at the very end.
+    pub fn new(
+        config: Config,
+        sources: Sources,
+        site: Site,
+        log: Log,
+        mut heritage: Heritage,
+    ) -> Result<Self, AppError> {
+        let public = heritage.bind(&config.listen, PUBLIC_MODE)?;
+        let private = heritage.bind(&config.internal, INTERNAL_MODE)?;
         let plain = config.tls.iter().flat_map(|tls| tls.redirect.clone());
-        let redirect = bind_all(&plain.collect::<Vec<_>>(), PUBLIC_MODE)?;
+        let redirect = heritage.bind(&plain.collect::<Vec<_>>(), PUBLIC_MODE)?;
         let (listen, internal) = (addresses(&public), addresses(&private));
         let redirects = addresses(&redirect);
+        let bound = public.iter().chain(&private).chain(&redirect);
+        let shared = bound.map(Bound::share).collect();
+        let (accepting, accepted) = watch::channel(Accepting::Yes);
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_internal, internal_stopped) = watch::channel(false);
         let mut server = Server::new_with_opt_and_conf(None, engine_settings(&config));
@@ -116,7 +143,10 @@ impl App {
             let publish = demo_publish(internal.first(), live.internal.clone());
             server.add_service(demo_site(bound, publish, &public_stopped));
         }
-        let parts = Parts::new(config, sources, site, live.clone())?;
+        let keeping = if heritage.is_there() { Keeping::inherit } else { Keeping::read };
+        let every = live.snapshot_every.subscribe();
+        let keeping = Arc::new(keeping(&config.snapshot, live.hub.clone(), every)?);
+        let parts = Parts::new(config.clone(), sources, site, live.clone(), keeping);
 
         let proxy = http_proxy(&server.configuration, Proxy::new(parts.gate.clone()));
         let proxy = Arc::new(proxy);
@@ -124,18 +154,19 @@ impl App {
         let front = |entrance| Front::new(parts.gate.clone(), proxy.clone(), entrance);
         let stopped = public_stopped.clone();
         let gate = Listening::new("gate", front(entrance), public, Buffers::None, stopped);
-        server.add_service(gate.tell_runtime(parts.crowd.clone()));
+        let gate = gate.accepting(accepted.clone()).tell_runtime(parts.crowd.clone());
+        server.add_service(gate);
         if let (false, Some(port)) = (redirect.is_empty(), tls_port(&listen)) {
             let front = front(Entrance::Redirect(port));
             let stopped = public_stopped.clone();
             let redirect = Listening::new("redirect", front, redirect, Buffers::None, stopped);
-            server.add_service(redirect.threads(1));
+            server.add_service(redirect.accepting(accepted.clone()).threads(1));
         }
         let (internal_app, page) = parts.internal(public_stopped)?;
         let turnstile = internal_app.turnstile();
         let private =
             Listening::new("internal", internal_app, private, Buffers::Write, internal_stopped);
-        server.add_service(private.threads(1));
+        server.add_service(private.accepting(accepted).threads(1));
         let health_checks = HealthChecks::new(live.upstream.subscribe());
         server.add_service(background("health checks", Arc::new(health_checks)));
         server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone() })));
@@ -150,8 +181,22 @@ impl App {
 
         let Parts { gate, publisher, keeping, .. } = parts;
         let (hub, settings) = (live.hub.clone(), live.drain.clone());
+        let upgrading = upgrade::Parts {
+            hub: hub.clone(),
+            publisher: publisher.clone(),
+            turnstile: turnstile.clone(),
+            keeping: keeping.clone(),
+            accepting,
+            sockets: shared,
+        };
+        let upgrading = Upgrading::new(&config, &mut heritage, upgrading);
+        let ready = upgrading.ready(&config, &internal);
+        let upgrading = Arc::new(upgrading);
+        server.add_service(background("upgrades", Arc::new(Upgrades(upgrading.clone()))));
+        heritage.take_over(&hub, ready)?;
         let ending = Ending {
             signals: Arc::new(Mutex::new(end)),
+            upgrading,
             hub,
             gate,
             publisher,
@@ -191,13 +236,6 @@ fn background<T: BackgroundService + Send + Sync + 'static>(
     let mut service = GenBackgroundService::new(name.to_owned(), task);
     service.threads = Some(1);
     service
-}
-
-fn bind_all(addresses: &[Address], mode: u32) -> Result<Vec<Bound>, AppError> {
-    let bind = |address: &Address| {
-        Bound::new(address, mode).map_err(|error| AppError::Listen(address.clone(), error))
-    };
-    addresses.iter().map(bind).collect()
 }
 
 /// The engine's own settings, all of which would otherwise be its defaults for other purposes.
@@ -268,17 +306,16 @@ impl Parts {
         sources: Sources,
         site: Site,
         live: Arc<Live>,
-    ) -> Result<Self, AppError> {
+        keeping: Arc<Keeping>,
+    ) -> Self {
         let (hub, tally, crowd) = (live.hub.clone(), live.tally.clone(), Arc::default());
-        let every = live.snapshot_every.subscribe();
-        let keeping = Arc::new(Keeping::read(&config.snapshot, hub.clone(), every)?);
         let (clock, limits) = (Arc::new(system_time), live.publish.clone());
         let publisher =
             Publisher::new(hub.clone(), clock, limits, Arc::clone(&crowd), tally.clone());
         let publish = browser_publish(&publisher);
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, tally.clone());
         let reload = Reload::new(sources, site, config, live);
-        Ok(Self { publisher, gate, reload, crowd, tally, keeping })
+        Self { publisher, gate, reload, crowd, tally, keeping }
     }
 
     /// The app of the internal listener: the hook, and the gate about itself; and its page.

@@ -1,7 +1,7 @@
 //! The command line: flags and subcommands into what the app does.
 
 use crate::address::Address;
-use crate::app::App;
+use crate::app::{App, Heritage};
 use crate::client::{self, Call};
 use crate::config::{Config, Contact, Mistakes, Site, Sources, assignment};
 use crate::log;
@@ -26,6 +26,9 @@ pub struct Cli {
 enum Command {
     /// Run the gate (the default).
     Run(RunFlags),
+    /// Take over from the running gate, without losing a connection or a message, and go on in
+    /// its place; to be called with the new binary.
+    Upgrade(RunFlags),
     /// Run the gate with an embedded demo site behind it: a chat page in the browser.
     Demo(DemoFlags),
     /// Check a config and print it as it takes effect.
@@ -128,7 +131,8 @@ impl From<Mistakes> for Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(flags) => run(&flags),
+        Command::Run(flags) => run(&flags, Start::Anew),
+        Command::Upgrade(flags) => run(&flags, Start::TakingOver),
         Command::Demo(flags) => demo(&flags),
         Command::Check(flags) => check(&flags),
         Command::Publish(flags) => publish(&flags),
@@ -144,22 +148,29 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(flags: &RunFlags) -> Result<(), Failure> {
+fn run(flags: &RunFlags, how: Start) -> Result<(), Failure> {
     let mut sources = sources(flags.config.clone(), &flags.set)?;
     sources.set_list("listen", &flags.listen);
     sources.set_list("upstream.servers", &flags.upstream);
     sources.set_list("internal", &flags.internal);
-    start(sources, Site::Configured)
+    start(sources, Site::Configured, how)
 }
 
 fn demo(flags: &DemoFlags) -> Result<(), Failure> {
     let mut sources = sources(None, &flags.set)?;
     sources.set_list("listen", std::slice::from_ref(&flags.listen));
     sources.set_list("internal", std::slice::from_ref(&flags.internal));
-    start(sources, Site::Supplied)
+    start(sources, Site::Supplied, Start::Anew)
 }
 
-fn start(sources: Sources, site: Site) -> Result<(), Failure> {
+/// Whether there is a gate already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Anew,
+    TakingOver,
+}
+
+fn start(sources: Sources, site: Site, how: Start) -> Result<(), Failure> {
     let config = Config::read(&sources, site)?;
     let log = log::begin(&config.log);
     for warning in &config.warnings {
@@ -170,8 +181,12 @@ fn start(sources: Sources, site: Site) -> Result<(), Failure> {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
     let public = if config.tls.is_some() { "https://" } else { "http://" };
-    let app = App::new(config, sources, site, log)
-        .map_err(|error| Failure::Runtime(error.to_string()))?;
+    let heritage = match how {
+        Start::Anew => Ok(Heritage::default()),
+        Start::TakingOver => Heritage::ask(&config),
+    };
+    let app = heritage.and_then(|heritage| App::new(config, sources, site, log, heritage));
+    let app = app.map_err(|error| Failure::Runtime(error.to_string()))?;
     let mut lines = format!("pollgate {}\n", env!("CARGO_PKG_VERSION"));
     for (what, scheme, addresses) in [
         ("gate", public, &app.listen),

@@ -3,6 +3,7 @@
 use crate::address::Address;
 use crate::secret::Secret;
 use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -50,15 +51,38 @@ pub async fn call(
     token: &Secret,
     call: Call<'_>,
 ) -> Result<(u16, Bytes), ClientError> {
+    let host = match address {
+        Address::Unix(_) => "localhost".to_owned(),
+        Address::Tcp { .. } => address.to_string(),
+    };
+    let mut request =
+        http::Request::builder().method(call.method).uri(call.target).header("Host", host);
+    if let Some(content_type) = call.content_type {
+        request = request.header("Content-Type", content_type);
+    }
+    if !token.is_empty() {
+        request = request.header("Authorization", format!("Bearer {}", token.reveal()));
+    }
+    let request = request.body(call.body).map_err(ClientError::Request)?;
+    let answer = exchange_with(address, request).await?;
+    Ok((answer.status().as_u16(), answer.into_body()))
+}
+
+/// Sends any request to the gate at `address`, over a connection of its own, and reads its whole
+/// answer.
+pub async fn exchange_with(
+    address: &Address,
+    mut request: http::Request<Bytes>,
+) -> Result<http::Response<Bytes>, ClientError> {
+    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let answer = tokio::time::timeout(TIMEOUT, async {
         match address {
             Address::Unix(path) => {
-                let stream = UnixStream::connect(path).await;
-                exchange(address, stream, token, call).await
+                exchange(address, UnixStream::connect(path).await, request).await
             }
             Address::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await;
-                exchange(address, stream, token, call).await
+                exchange(address, stream, request).await
             }
         }
     });
@@ -68,9 +92,8 @@ pub async fn call(
 async fn exchange<S>(
     address: &Address,
     stream: io::Result<S>,
-    token: &Secret,
-    call: Call<'_>,
-) -> Result<(u16, Bytes), ClientError>
+    request: http::Request<Bytes>,
+) -> Result<http::Response<Bytes>, ClientError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -78,23 +101,7 @@ where
     let broken = |error| ClientError::Http(address.clone(), error);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     tokio::spawn(connection);
-    let host = match address {
-        Address::Unix(_) => "localhost".to_owned(),
-        Address::Tcp { .. } => address.to_string(),
-    };
-    let mut request = http::Request::builder()
-        .method(call.method)
-        .uri(call.target)
-        .header("Host", host)
-        .header("Connection", "close");
-    if let Some(content_type) = call.content_type {
-        request = request.header("Content-Type", content_type);
-    }
-    if !token.is_empty() {
-        request = request.header("Authorization", format!("Bearer {}", token.reveal()));
-    }
-    let request = request.body(Full::new(call.body)).map_err(ClientError::Request)?;
-    let response = sender.send_request(request).await.map_err(broken)?;
-    let status = response.status().as_u16();
-    Ok((status, response.into_body().collect().await.map_err(broken)?.to_bytes()))
+    let response = sender.send_request(request.map(Full::new)).await.map_err(broken)?;
+    let (head, body) = response.into_parts();
+    Ok(http::Response::from_parts(head, body.collect().await.map_err(broken)?.to_bytes()))
 }

@@ -15,7 +15,8 @@
 //! **Second: services.** The only floor that knows pingora, sockets and files. [`gate`] is the
 //! public side, [`publish`] the ways in, [`admin`] the gate about itself, [`internal`] the
 //! private listener that serves both; [`listen`] binds sockets, [`snapshot`] keeps the history in
-//! a file, [`log`] writes lines, [`client`] calls a hook, [`demo`] is a site to try it with.
+//! a file, [`handover`] gives sockets and history to a new process, [`log`] writes lines,
+//! [`client`] calls a hook, [`demo`] is a site to try it with.
 //!
 //! **Top: assembly.** [`config`] composes every module's settings; [`app`] builds, runs and ends
 //! the whole; [`cli`] is the command line.
@@ -43,6 +44,7 @@ pub mod admin;
 pub mod client;
 pub mod demo;
 pub mod gate;
+pub mod handover;
 pub mod internal;
 pub mod listen;
 pub mod log;

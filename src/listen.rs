@@ -1,23 +1,27 @@
 //! Listening sockets, bound before anything starts: so a busy address is told at once, port 0
 //! has its number, and the public listeners can close while the internal ones stay.
+//!
+//! Accepting can pause: connections wait in the system's backlog then, until it goes on here or
+//! in another process that has the same socket.
 
 use crate::address::Address;
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
 use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
-use pingora::protocols::TcpKeepalive;
+use pingora::protocols::{Stream, TcpKeepalive};
 use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use pingora::services::listening::Service as ListeningService;
 use socket2::{Domain, Socket, Type};
 use std::fs;
 use std::io;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// Connections that wait to be accepted, at the most; the system may allow fewer.
 const BACKLOG: i32 = 65_535;
@@ -26,7 +30,9 @@ const BACKLOG: i32 = 65_535;
 pub struct Bound {
     /// The address with the port that the system chose, where it was 0.
     pub address: Address,
-    socket: Socket,
+    /// The address as it was asked for.
+    pub asked: Address,
+    socket: Arc<Socket>,
     /// The mode of a unix socket's file.
     mode: u32,
 }
@@ -34,7 +40,8 @@ pub struct Bound {
 impl Bound {
     /// Binds `address`. A unix socket that nobody listens on any more is replaced; `mode` is its
     /// file's.
-    pub fn new(address: &Address, mode: u32) -> io::Result<Self> {
+    pub fn new(asked: &Address, mode: u32) -> io::Result<Self> {
+        let address = asked;
         let (address, socket) = match address {
             Address::Unix(path) => (address.clone(), bind_unix(path, mode)?),
             Address::Tcp { .. } => {
@@ -50,8 +57,50 @@ impl Bound {
         socket.listen(BACKLOG)?;
         // The engine accepts on it as it is; a blocking one would stop a whole thread.
         socket.set_nonblocking(true)?;
-        Ok(Self { address, socket, mode })
+        Ok(Self { address, asked: asked.clone(), socket: Arc::new(socket), mode })
     }
+
+    /// Takes a socket that another process has bound to `address`, where it was asked for as
+    /// `asked`.
+    pub fn take(address: Address, asked: Address, socket: OwnedFd, mode: u32) -> Self {
+        Self { address, asked, socket: Arc::new(socket.into()), mode }
+    }
+
+    /// The socket, for another process.
+    pub fn share(&self) -> Shared {
+        Shared {
+            address: self.address.clone(),
+            asked: self.asked.clone(),
+            socket: self.socket.clone(),
+        }
+    }
+}
+
+/// A bound socket that can be handed to another process.
+pub struct Shared {
+    /// The address it is bound to.
+    pub address: Address,
+    /// The address as it was asked for.
+    pub asked: Address,
+    socket: Arc<Socket>,
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Whether connections are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accepting {
+    /// They are.
+    #[default]
+    Yes,
+    /// They wait.
+    Paused,
+    /// They are another process's business from now on.
+    Never,
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
@@ -70,9 +119,13 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
 
 /// A pingora service on sockets that are bound already, with a shutdown of its own.
 pub struct Listening<A> {
-    inner: ListeningService<A>,
-    sockets: Vec<(String, RawFd)>,
+    name: String,
+    app: Arc<A>,
+    bound: Vec<Bound>,
+    buffers: Buffers,
     shutdown: ShutdownWatch,
+    accepting: watch::Receiver<Accepting>,
+    threads: Option<usize>,
     runtime: Arc<OnceLock<Handle>>,
 }
 
@@ -85,25 +138,11 @@ impl<A> Listening<A> {
         buffers: Buffers,
         shutdown: ShutdownWatch,
     ) -> Self {
-        let mut inner = ListeningService::new(name.to_owned(), app);
-        let mut sockets = Vec::new();
-        for Bound { address, socket, mode } in bound {
-            let (key, config) = match &address {
-                Address::Unix(path) => {
-                    let path = path.display().to_string();
-                    // The engine sets the mode once more, and its own would be for everybody.
-                    let mode = fs::Permissions::from_mode(mode);
-                    (path.clone(), ListenerConfig::uds(path).permissions(mode))
-                }
-                Address::Tcp { .. } => {
-                    let key = address.to_string();
-                    (key.clone(), ListenerConfig::tcp(key).tcp_socket_options(tcp_options()))
-                }
-            };
-            inner.add_listener(config.l4_buffer(buffers.into()));
-            sockets.push((key, socket.into_raw_fd()));
-        }
-        Self { inner, sockets, shutdown, runtime: Arc::default() }
+        let (name, app, threads) = (name.to_owned(), Arc::new(app), None);
+        // Nobody will ever pause it.
+        let (_, accepting) = watch::channel(Accepting::Yes);
+        let runtime = Arc::default();
+        Self { name, app, bound, buffers, shutdown, accepting, threads, runtime }
     }
 
     /// Tells `runtime` where the connections are served, once they are.
@@ -112,10 +151,90 @@ impl<A> Listening<A> {
         self
     }
 
+    /// Accepts only as `accepting` says.
+    pub fn accepting(mut self, accepting: watch::Receiver<Accepting>) -> Self {
+        self.accepting = accepting;
+        self
+    }
+
     /// Serves with that many threads instead of the general number.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.inner.threads = Some(threads);
+        self.threads = Some(threads);
         self
+    }
+}
+
+impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
+    /// The engine's own service on copies of the sockets, and these.
+    fn engine(&self) -> io::Result<(ListeningService<Lasting<A>>, ListenFds)> {
+        let app = Lasting { app: self.app.clone(), shutdown: self.shutdown.clone() };
+        let mut engine = ListeningService::new(self.name.clone(), app);
+        let mut fds = Fds::new();
+        for bound in &self.bound {
+            let (key, config) = match &bound.address {
+                Address::Unix(path) => {
+                    let path = path.display().to_string();
+                    // The engine sets the mode once more, and its own would be for everybody.
+                    let mode = fs::Permissions::from_mode(bound.mode);
+                    (path.clone(), ListenerConfig::uds(path).permissions(mode))
+                }
+                Address::Tcp { .. } => {
+                    let key = bound.address.to_string();
+                    (key.clone(), ListenerConfig::tcp(key).tcp_socket_options(tcp_options()))
+                }
+            };
+            engine.add_listener(config.l4_buffer(self.buffers.into()));
+            fds.add(key, bound.socket.try_clone()?.into_raw_fd());
+        }
+        Ok((engine, Arc::new(parking_lot::Mutex::new(fds))))
+    }
+
+    /// Accepts until that is to pause or to end.
+    async fn accept(&self, listeners_per_fd: usize) {
+        let (mut accepting, mut shutdown) = (self.accepting.clone(), self.shutdown.clone());
+        let (stop, stopped) = watch::channel(false);
+        let (mut engine, fds) = match self.engine() {
+            Ok(ready) => ready,
+            Err(error) => {
+                // Too many open files, most likely.
+                tracing::error!(%error, listener = self.name, "cannot accept; trying again");
+                return tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let pause = async {
+            tokio::select! {
+                _ = shutdown.wait_for(|ending| *ending) => {}
+                () = is(&mut accepting, |accepting| accepting != Accepting::Yes) => {}
+            }
+            // The engine ends by it.
+            let _ = stop.send(true);
+        };
+        tokio::join!(engine.start_service(Some(fds), stopped, listeners_per_fd), pause);
+    }
+}
+
+/// Waits until `accepting` is as `wanted`.
+async fn is(accepting: &mut watch::Receiver<Accepting>, wanted: impl Fn(Accepting) -> bool) {
+    if accepting.wait_for(|accepting| wanted(*accepting)).await.is_err() {
+        // Nobody can change it any more.
+        std::future::pending().await
+    }
+}
+
+/// An app whose connections do not notice when accepting pauses.
+struct Lasting<A> {
+    app: Arc<A>,
+    shutdown: ShutdownWatch,
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> ServerApp for Lasting<A> {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        _accepting_ends: &ShutdownWatch,
+    ) -> Option<Stream> {
+        self.app.process_new(stream, &self.shutdown).await
     }
 }
 
@@ -162,20 +281,30 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Listening<A> {
     ) {
         // A service starts once.
         let _ = self.runtime.set(Handle::current());
-        let mut fds = Fds::new();
-        for (address, fd) in self.sockets.drain(..) {
-            fds.add(address, fd);
+        let mut shutdown = self.shutdown.clone();
+        let mut accepting = self.accepting.clone();
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|ending| *ending) => break,
+                () = is(&mut accepting, |accepting| accepting != Accepting::Paused) => {}
+            }
+            if *accepting.borrow() == Accepting::Never || *shutdown.borrow() {
+                break;
+            }
+            self.accept(listeners_per_fd).await;
         }
-        let fds: ListenFds = Arc::new(parking_lot::Mutex::new(fds));
-        self.inner.start_service(Some(fds), self.shutdown.clone(), listeners_per_fd).await;
+        self.bound.clear();
+        // The app's last words are for the end, not for a pause before it.
+        let _ = shutdown.wait_for(|ending| *ending).await;
+        self.app.cleanup().await;
     }
 
     fn name(&self) -> &str {
-        Service::name(&self.inner)
+        &self.name
     }
 
     fn threads(&self) -> Option<usize> {
-        self.inner.threads
+        self.threads
     }
 }
 

@@ -84,6 +84,12 @@ pub trait Endpoint: Send + Sync {
         64 << 10
     }
 
+    /// Whether a request for `path` waits for news. It changes nothing, so nobody who stops
+    /// changes has to wait for its end.
+    fn waits(&self, _path: &str) -> bool {
+        false
+    }
+
     /// Answers `request`. HEAD comes as GET; its answer loses the body on the way out.
     async fn answer(&self, request: &Request) -> Reply;
 }

@@ -16,7 +16,10 @@ const FLOORS: &[&[&str]] = &[
     &["address", "metrics", "query", "secret", "strict", "template", "turnstile", "web"],
     &["archive", "dialect", "limits"],
     // Second: services.
-    &["admin", "client", "demo", "gate", "internal", "listen", "log", "publish", "snapshot"],
+    &[
+        "admin", "client", "demo", "gate", "handover", "internal", "listen", "log", "publish",
+        "snapshot",
+    ],
     // Top: assembly.
     &["config"],
     &["app"],

@@ -242,6 +242,8 @@ async fn what_was_confirmed_at_the_very_end_is_in_the_file() {
     let gate = kept.gate("0s").await;
     let mut site = Client::connect(gate.internal()).await;
     let mut confirmed = Vec::new();
+    // Once a poll is held, it listens for signals, too.
+    let _held = gate.hold(Way::Plain, "/comet/other").await;
     gate.signal("TERM");
     // As many as get through, one after another on one connection.
     for number in 0.. {

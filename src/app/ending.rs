@@ -2,6 +2,7 @@
 
 use super::history::Keeping;
 use super::signals::End;
+use super::upgrade::Upgrading;
 use crate::config::Drain;
 use crate::gate::Gate;
 use crate::gate::hold::Cause;
@@ -13,6 +14,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
@@ -25,6 +27,7 @@ pub(super) struct Ending {
     pub(super) publisher: Publisher,
     pub(super) turnstile: Turnstile<Place>,
     pub(super) keeping: Arc<Keeping>,
+    pub(super) upgrading: Arc<Upgrading>,
     pub(super) settings: Arc<ArcSwap<Drain>>,
     pub(super) stop_public: watch::Sender<bool>,
     pub(super) stop_internal: watch::Sender<bool>,
@@ -33,11 +36,18 @@ pub(super) struct Ending {
 #[async_trait]
 impl ShutdownSignalWatch for Ending {
     async fn recv(&self) -> ShutdownSignal {
-        self.signals.lock().await.wait().await;
+        let mut moved = self.upgrading.moved.subscribe();
+        {
+            let mut signals = self.signals.lock().await;
+            tokio::select! {
+                () = signals.wait() => {}
+                _ = moved.wait_for(|moved| *moved) => {}
+            }
+        }
         let signals = self.signals.clone();
         tokio::spawn(async move {
             signals.lock().await.wait().await;
-            tracing::warn!("second signal: ending now, polls are dropped");
+            tracing::warn!("a signal while draining: ending now, polls are dropped");
             std::process::exit(1);
         });
         self.drain().await;
@@ -55,26 +65,47 @@ impl Ending {
         const FAREWELL: Duration = Duration::from_secs(2);
         let drain = self.settings.load_full();
         let deadline = Instant::now() + drain.timeout;
+        let moved = *self.upgrading.moved.borrow();
         // A send fails only where nobody listens any more, which is what it is for.
-        let _ = self.stop_public.send(true);
+        if !moved {
+            self.upgrading.close();
+            let _ = self.stop_public.send(true);
+        }
         self.release(self.hub.drain(), drain.spread).await;
         let done = || self.hub.held() == 0 && self.gate.under_way() == 0;
         // Polls that have no turn at the site by then are told so, rather than cut off.
         self.until(deadline - FAREWELL.min(drain.timeout / 4), done).await;
         self.gate.close_queues();
         self.until(deadline, done).await;
+        if moved {
+            self.part(deadline).await;
+        }
         // An answer on an HTTP/2 stream is under way until its connection has written it.
         let last = deadline.min(Instant::now() + LAST_BYTES);
         self.until(last, || self.gate.connections() == 0).await;
         let _ = self.stop_internal.send(true);
-        let shut = self.shut().await;
-        self.keeping.finish(shut).await;
+        if !moved {
+            let shut = self.shut().await;
+            self.keeping.finish(shut).await;
+            self.upgrading.leave();
+        }
         tracing::info!(
             held = self.hub.held(),
             under_way = self.gate.under_way(),
             answered = self.gate.counters().releases.of(Cause::Drain),
             "drained"
         );
+    }
+
+    /// Gives idle connections the time to ask for something and so be told to close, since nobody
+    /// who is about to send should find a connection closed; and lets requests that went on to
+    /// the new process come back.
+    async fn part(&self, deadline: Instant) {
+        const IDLE: Duration = Duration::from_secs(5);
+        let idle = deadline.min(Instant::now() + IDLE);
+        self.until(idle, || self.gate.connections() == 0).await;
+        let _ = self.stop_public.send(true);
+        self.until(deadline, || self.upgrading.passing.load(Ordering::SeqCst) == 0).await;
     }
 
     /// Lets publishes under way come to their end, and takes no more; whether that went well.

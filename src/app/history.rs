@@ -31,6 +31,25 @@ impl Keeping {
         Ok(Self { hub, snapshot, every })
     }
 
+    /// Goes on with `hub`, whose history comes from a running gate.
+    pub(super) fn inherit(
+        settings: &snapshot::Settings,
+        hub: Hub,
+        every: watch::Receiver<Duration>,
+    ) -> Result<Self, SnapshotError> {
+        let snapshot = settings.file.as_ref().map(|file| Arc::new(Snapshot::new(file)));
+        // The running gate may have had its own elsewhere.
+        snapshot.as_ref().map_or(Ok(()), |snapshot| snapshot.forget_clean())?;
+        Ok(Self { hub, snapshot, every })
+    }
+
+    /// Leaves the file to another process, or takes it `back`. May take as long as a write.
+    pub(super) fn leave(&self, back: bool) {
+        if let Some(snapshot) = &self.snapshot {
+            snapshot.leave(back);
+        }
+    }
+
     /// Writes for the last time; for good if nothing can change any more.
     pub(super) async fn finish(&self, shut: bool) {
         self.write(if shut { Snapshot::finish } else { Snapshot::write }).await;

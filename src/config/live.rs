@@ -18,6 +18,7 @@ const FIXED: &[(&str, Carry)] = &[
             tls.redirect.clone_from(&running.redirect);
         }
     }),
+    ("upgrade.socket", |config, running| config.upgrade.clone_from(&running.upgrade)),
 ];
 
 impl Config {

@@ -39,6 +39,7 @@ use ipnet::IpNet;
 use places::Places;
 use report::Report;
 use section::Section;
+use std::path::PathBuf;
 
 /// A config without mistakes.
 #[derive(Debug, Clone)]
@@ -70,6 +71,8 @@ pub struct Config {
     pub hub: hub::Settings,
     /// The file in which the history outlives a restart.
     pub snapshot: snapshot::Settings,
+    /// Where a new process finds this one to take it over; `None` = by its internal address.
+    pub upgrade: Option<PathBuf>,
     /// How many polls are held.
     pub limits: limits::Settings,
     /// What is expected of a client's connection.

@@ -51,7 +51,6 @@ pub(super) const KEYS: &[(&str, Unset)] = &[
     ("upstream.may_publish", Unset::False),
     ("limits.connections_per_second", Unset::Zero),
     ("limits.requests_per_second", Unset::Zero),
-    ("upgrade.socket", Unset::Text("")),
     ("backplane.redis", Unset::Text("")),
     ("backplane.prefix", Unset::Text("pg")),
     ("poll[].auth", Unset::Absent),

@@ -10,6 +10,7 @@ use crate::secret::Secret;
 use crate::{hub, limits, log, publish, snapshot};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
@@ -60,7 +61,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let (limits, client) = root.table("limits", |section| limits(section, held));
     let watch_file = root.table("reload", |reload| reload.flag("watch", false));
     let drain = root.table("drain", drain);
-    root.table("upgrade", |_| ());
+    let upgrade = root.table("upgrade", upgrade);
     let log = root.table("log", log);
     let watched =
         root.table("metrics", |metrics| metrics.list("channels", Vec::new(), values::name));
@@ -85,6 +86,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         hold,
         hub,
         snapshot,
+        upgrade,
         limits,
         client,
         drain,
@@ -194,6 +196,11 @@ fn drain(section: &mut Section) -> Drain {
         spread: section.duration("spread", Duration::from_secs(2)),
         timeout: section.duration("timeout", Duration::from_secs(30)),
     }
+}
+
+fn upgrade(section: &mut Section) -> Option<PathBuf> {
+    let socket = section.parsed("socket", String::new(), values::socket);
+    (!socket.is_empty()).then(|| socket.into())
 }
 
 fn log(section: &mut Section) -> log::Settings {

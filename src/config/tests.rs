@@ -313,6 +313,15 @@ fn a_snapshot_is_a_file_that_can_be() {
 }
 
 #[test]
+fn the_upgrade_socket_is_an_absolute_path() {
+    assert_eq!(config(&[]).upgrade, None);
+    let socket = config(&[("upgrade.socket", "/run/a.sock")]).upgrade;
+    assert_eq!(socket, Some("/run/a.sock".into()));
+    let mistakes = mistakes(&[("upgrade.socket", "a.sock")]);
+    assert!(mistakes[0].contains("is no absolute path"), "{mistakes:?}");
+}
+
+#[test]
 fn a_running_gate_is_found_by_a_config_that_is_wrong_elsewhere() {
     let sources = flags(&[
         ("hold.timeot", "1s"),

@@ -59,6 +59,14 @@ pub(super) fn snapshot(text: &str) -> Result<String, String> {
     snapshot::objection(file).map_or(Ok(text.to_owned()), Err)
 }
 
+/// The path of a unix socket, or nothing.
+pub(super) fn socket(text: &str) -> Result<String, String> {
+    if !text.is_empty() && !Path::new(text).is_absolute() {
+        return Err(format!("\"{text}\" is no absolute path; write it from / on"));
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn filled(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }

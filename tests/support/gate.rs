@@ -38,6 +38,7 @@ pub struct Plan {
     token: Option<String>,
     tls: bool,
     folder: TempDir,
+    command: &'static str,
 }
 
 impl Gate {
@@ -67,6 +68,7 @@ impl Gate {
             token: None,
             tls: false,
             folder: TempDir::new("gate"),
+            command: "run",
         }
     }
 
@@ -275,6 +277,12 @@ impl Plan {
         self.args(["--upstream", &addr.to_string()])
     }
 
+    /// Takes over from a running gate in place of an ordinary start.
+    pub fn upgrade(mut self) -> Plan {
+        self.command = "upgrade";
+        self
+    }
+
     /// Puts the gate in front of an address where nothing listens.
     pub fn alone(self) -> Plan {
         self.args(["--upstream", "127.0.0.1:1"])
@@ -354,7 +362,7 @@ impl Plan {
         let file = config_file(&self.folder);
         std::fs::write(&file, &self.config).unwrap();
         let mut command = Command::new(BINARY);
-        command.arg("run").arg("--config").arg(file);
+        command.arg(self.command).arg("--config").arg(file);
         for addr in &self.listen {
             command.args(["--listen", addr]);
         }

@@ -140,6 +140,10 @@ impl Endpoint for Page {
         path == "/"
     }
 
+    fn waits(&self, path: &str) -> bool {
+        path == FIGURES
+    }
+
     async fn answer(&self, request: &Request) -> Reply {
         if request.method != Method::GET {
             return Reply::wrong_method(&request.path, "GET, HEAD");

@@ -218,7 +218,7 @@ impl Connection {
                 (Some(Box::pin(front.gate.publish(channel)).await), None, None)
             }
         };
-        account.keep &= !*shutdown.borrow();
+        account.keep &= !*shutdown.borrow() && !front.gate.is_draining();
         let written = match &reply {
             Some(reply) => self.write(settings.write_timeout, reply, account.keep).await,
             None => false,
