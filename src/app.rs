@@ -29,6 +29,7 @@ use crate::internal::{self, Internal};
 use crate::listen::{Accepting, Bound, Buffers, Listening};
 use crate::log::Log;
 use crate::metrics::Tally;
+use crate::publish::capture::Captures;
 use crate::publish::{self, By, Hook, Publisher, system_time};
 use crate::secret::Secret;
 use crate::snapshot::SnapshotError;
@@ -148,7 +149,9 @@ impl App {
         let keeping = Arc::new(keeping(&config.snapshot, live.hub.clone(), every)?);
         let parts = Parts::new(config.clone(), sources, site, live.clone(), keeping);
 
-        let proxy = http_proxy(&server.configuration, Proxy::new(parts.gate.clone()));
+        let captures = Arc::new(Captures::new(parts.publisher.clone()));
+        let proxy = Proxy::new(parts.gate.clone(), captures);
+        let proxy = http_proxy(&server.configuration, proxy);
         let proxy = Arc::new(proxy);
         let entrance = live.tls.clone().map_or(Entrance::Plain, Entrance::Tls);
         let front = |entrance| Front::new(parts.gate.clone(), proxy.clone(), entrance);

@@ -8,7 +8,8 @@
 //! their waiting polls. The promise that no message is lost silently is kept here.
 //!
 //! **First: pure translation.** [`address`], [`secret`], [`query`], [`strict`], [`template`] and [`web`]
-//! are values that users write or clients send; [`dialect`] turns requests into polls and
+//! are values that users write or clients send; [`exchange`] is what passes between a client and the
+//! site, for those who listen along; [`dialect`] turns requests into polls and
 //! answers into bytes; [`archive`] is the history as a stream of bytes; [`limits`] gives out the
 //! right to hold; [`metrics`] counts; [`turnstile`] stops what is to go on elsewhere.
 //!
@@ -31,6 +32,7 @@ pub mod hub;
 pub mod address;
 pub mod archive;
 pub mod dialect;
+pub mod exchange;
 pub mod limits;
 pub mod metrics;
 pub mod query;

@@ -63,6 +63,14 @@ impl Template {
         Some(filled)
     }
 
+    /// The field that it consists of, if it is nothing but one.
+    pub fn only_field(&self) -> Option<&Field> {
+        match self.parts.as_slice() {
+            [Part::Field(field)] => Some(field),
+            _ => None,
+        }
+    }
+
     /// The fields it names.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         self.parts.iter().filter_map(|part| match part {

@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["hub"],
     // First: values, and what translates with them.
     &["address", "metrics", "query", "secret", "strict", "template", "turnstile", "web"],
-    &["archive", "dialect", "limits"],
+    &["archive", "dialect", "exchange", "limits"],
     // Second: services.
     &[
         "admin", "client", "demo", "gate", "handover", "internal", "listen", "log", "publish",

@@ -69,7 +69,7 @@ impl Gate {
 }
 
 fn app(hub: &Hub, token: &str) -> Internal {
-    let settings = publish::Settings { max_message: MAX_MESSAGE };
+    let settings = publish::Settings { max_message: MAX_MESSAGE, ..publish::Settings::default() };
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let publisher = Publisher::new(
         hub.clone(),

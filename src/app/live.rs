@@ -138,7 +138,11 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>) -> gate::Settings {
 }
 
 fn publish_settings(config: &Config) -> publish::Settings {
-    publish::Settings { max_message: config.max_message }
+    publish::Settings {
+        max_message: config.max_message,
+        capture: config.capture.clone(),
+        may_publish: config.may_publish,
+    }
 }
 
 fn internal_settings(config: &Config) -> internal::Settings {

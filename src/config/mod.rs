@@ -6,6 +6,7 @@
 //! there are [`Mistakes`], all of them at once. What this version cannot do is refused, never
 //! accepted and ignored (`not_yet.rs`).
 
+mod capture;
 mod checks;
 mod effective;
 mod extra;
@@ -85,6 +86,10 @@ pub struct Config {
     pub watched: Vec<ChannelName>,
     /// Which requests are polls; empty = as [`crate::gate::route::Routes::new`] says.
     pub routes: Vec<Rule>,
+    /// Which requests that the site handles are messages.
+    pub capture: Vec<std::sync::Arc<crate::publish::capture::Rule>>,
+    /// Whether the site may publish with a header of its answers.
+    pub may_publish: bool,
     /// Which files the site publishes with.
     pub watch: Vec<crate::publish::watch::Rule>,
     /// Whether the file is read again when it changes.

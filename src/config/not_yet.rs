@@ -12,8 +12,6 @@ use toml_edit::Value;
 pub(super) enum Unset {
     /// Nothing: the key is not there.
     Absent,
-    /// `false`.
-    False,
     /// The number 0.
     Zero,
     /// This text.
@@ -25,7 +23,6 @@ impl Unset {
     pub(super) fn value(self) -> Option<Value> {
         match self {
             Self::Absent => None,
-            Self::False => Some(false.into()),
             Self::Zero => Some(0.into()),
             Self::Text(text) => Some(text.into()),
         }
@@ -35,10 +32,8 @@ impl Unset {
     pub(super) fn is(self, raw: &Raw) -> bool {
         match (&raw.kind, self) {
             (ValueKind::Array(list), Self::Absent) => list.is_empty(),
-            (ValueKind::Boolean(flag), Self::False) => !flag,
             (ValueKind::I64(number), Self::Zero) => *number == 0,
             (ValueKind::String(text), Self::Text(default)) => text == default,
-            (ValueKind::String(text), Self::False) => !raw.typed && text == "false",
             (ValueKind::String(text), Self::Zero) => !raw.typed && text == "0",
             _ => false,
         }
@@ -47,8 +42,6 @@ impl Unset {
 
 /// Keys, in lists with `[]` for every entry.
 pub(super) const KEYS: &[(&str, Unset)] = &[
-    ("capture", Unset::Absent),
-    ("upstream.may_publish", Unset::False),
     ("limits.connections_per_second", Unset::Zero),
     ("limits.requests_per_second", Unset::Zero),
     ("backplane.redis", Unset::Text("")),

@@ -2,7 +2,7 @@
 
 use super::places::Places;
 use super::section::Section;
-use super::{Config, rule, values, watch};
+use super::{Config, capture, rule, values, watch};
 use crate::address::Address;
 use crate::channel::{Limits, Tick};
 use crate::gate::{hold, tls, upstream};
@@ -54,7 +54,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let trusted_proxies = root.list("trusted_proxies", Vec::new(), values::network);
     let threads = root.number("threads", 0, 0..=1024);
     let tls = root.optional_table("tls", tls).flatten();
-    let upstream = root.table("upstream", upstream);
+    let (upstream, may_publish) = root.table("upstream", upstream);
     let token = root.table("publish", token);
     let (hold, held) = root.table("hold", hold);
     let (mut hub, max_message, snapshot) = root.table("history", history);
@@ -71,6 +71,8 @@ pub(super) fn config(root: &mut Section) -> Config {
         root.tables("channel", |section| channel(section, &above)).into_iter().flatten().collect();
     let routes = root.tables("poll", |section| rule::rule(section, hold.timeout));
     let routes = routes.into_iter().flatten().collect();
+    let capture = root.tables("capture", capture::rule);
+    let capture = capture.into_iter().flatten().map(Arc::new).collect();
     let watch = root.tables("watch", watch::rule).into_iter().flatten().collect();
     Config {
         listen,
@@ -93,6 +95,8 @@ pub(super) fn config(root: &mut Section) -> Config {
         log,
         watched,
         routes,
+        capture,
+        may_publish,
         watch,
         watch_file,
         warnings: Vec::new(),
@@ -121,13 +125,15 @@ fn tls(section: &mut Section) -> Option<tls::Settings> {
     Some(tls::Settings { cert: cert?.into(), key: key?.into(), redirect })
 }
 
-fn upstream(section: &mut Section) -> upstream::Settings {
+/// Also whether the site may publish with a header.
+fn upstream(section: &mut Section) -> (upstream::Settings, bool) {
     let default = upstream::Settings::default();
-    upstream::Settings {
+    let settings = upstream::Settings {
         servers: section.list("servers", default.servers, values::address),
         connect_timeout: section.some_duration("connect_timeout", default.connect_timeout),
         read_timeout: section.some_duration("read_timeout", default.read_timeout),
-    }
+    };
+    (settings, section.flag("may_publish", false))
 }
 
 /// Also how many polls are held in all.

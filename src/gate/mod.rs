@@ -16,6 +16,7 @@ mod replay;
 mod replies;
 pub mod route;
 mod session;
+mod tee;
 mod timer;
 pub mod tls;
 pub mod upstream;

@@ -7,7 +7,9 @@ use super::forward::{self, Client};
 use super::handed::{Finding, Handed};
 use super::hold::Cause;
 use super::replay::{End, Released};
+use super::tee::{self, Tee};
 use super::{Decision, Gate, Open, Settings, session};
+use crate::exchange::Listener;
 use crate::metrics::Refusal;
 use crate::query::Query;
 use crate::web::Reply;
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 /// The proxy: the gate, and the site behind it.
 pub struct Proxy {
     gate: Gate,
+    listener: Arc<dyn Listener>,
 }
 
 /// What is remembered of one request.
@@ -38,13 +41,14 @@ pub struct Context {
     /// Connections to the site that failed so far.
     failures: usize,
     forwarded: Forwarded,
+    tee: Tee,
     _open: Open,
 }
 
 impl Proxy {
-    /// Puts `gate` before the site that its settings name.
-    pub fn new(gate: Gate) -> Self {
-        Self { gate }
+    /// Puts `gate` before the site that its settings name; `listener` listens to what passes.
+    pub fn new(gate: Gate, listener: Arc<dyn Listener>) -> Self {
+        Self { gate, listener }
     }
 
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
@@ -157,6 +161,7 @@ impl ProxyHttp for Proxy {
                     held,
                     failures,
                     forwarded,
+                    tee: Tee::default(),
                     _open: open,
                 }
             }
@@ -173,6 +178,7 @@ impl ProxyHttp for Proxy {
                     held,
                     failures,
                     forwarded,
+                    tee: Tee::default(),
                     _open,
                 }
             }
@@ -235,6 +241,10 @@ impl ProxyHttp for Proxy {
         upstream: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
+        // A poll is a poll, whatever its path is captured for.
+        if context.released.is_none() {
+            context.tee.begin(&*self.listener, session.req_header());
+        }
         let Some(client) = context.client else { return Ok(()) };
         let headers = &session.req_header().headers;
         let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
@@ -280,11 +290,45 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         upstream: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
         context.forwarded.answered(self.gate.counters(), upstream.status.as_u16());
+        let to_head = session.req_header().method == http::Method::HEAD;
+        context.tee.response_head(upstream, to_head);
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        piece: &mut Option<Bytes>,
+        last: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        context.tee.response_body(piece.as_deref(), last);
+        Ok(None)
+    }
+
+    fn upstream_response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut http::HeaderMap,
+        _context: &mut Context,
+    ) -> Result<()> {
+        trailers.remove(tee::PUBLISH);
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        piece: &mut Option<Bytes>,
+        _last: bool,
+        context: &mut Context,
+    ) -> Result<()> {
+        context.tee.request_body(piece.as_deref());
         Ok(())
     }
 
@@ -322,6 +366,10 @@ impl ProxyHttp for Proxy {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         let client_left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
         context.forwarded.end(self.gate.counters(), client_left);
+        if error.is_none() {
+            // An answer may end without a last piece.
+            context.tee.end();
+        }
         if let (None, Some(mut released)) = (error, context.released.take()) {
             released.answered(session.response_written().map_or(0, |head| head.status.as_u16()));
         }

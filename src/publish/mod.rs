@@ -7,7 +7,10 @@
 //! The hook over HTTP is [`Hook`]; files that the site writes are [`watch`]ed.
 
 mod answer;
+pub mod capture;
+mod decode;
 mod door;
+mod header;
 mod hook;
 mod idempotency;
 mod payload;
@@ -16,6 +19,7 @@ pub mod watch;
 
 pub use door::{Answered, Door, Onward};
 pub use hook::{History, Hook};
+use payload::from_json;
 pub use payload::{PayloadError, payload};
 
 use crate::channel::{ChannelName, Payload, Position, ShownStamp, Time};
@@ -28,16 +32,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 use tokio::runtime::Handle;
 
-/// What bounds a publish.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What bounds a publish, and what is published that only passes.
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The longest message, in bytes.
     pub max_message: u64,
+    /// Which requests that the site handles are messages.
+    pub capture: Vec<Arc<capture::Rule>>,
+    /// Whether the site may publish with a header of its answers.
+    pub may_publish: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_message: 1 << 20 }
+        Self { max_message: 1 << 20, capture: Vec::new(), may_publish: false }
     }
 }
 
@@ -288,6 +296,11 @@ impl Publisher {
     /// What every publish goes through.
     pub fn door(&self) -> &Turnstile<Door> {
         &self.shared.door
+    }
+
+    /// The settings of this moment.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings.load_full()
     }
 
     /// The longest message that is taken, in bytes.

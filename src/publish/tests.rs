@@ -8,7 +8,8 @@ use std::time::Duration;
 
 fn publisher(settings: hub::Settings) -> Publisher {
     let hub = Hub::new(settings, 1);
-    let max_message = Arc::new(ArcSwap::from_pointee(Settings { max_message: 8 }));
+    let max_message =
+        Arc::new(ArcSwap::from_pointee(Settings { max_message: 8, ..Settings::default() }));
     Publisher::new(
         hub,
         Arc::new(|| Time(1_700_000_000_000_000)),

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 fn hook_with(settings: hub::Settings) -> Hook {
     let hub = Hub::new(settings, 1);
-    let settings = Arc::new(ArcSwap::from_pointee(Settings { max_message: 1_000 }));
+    let settings =
+        Arc::new(ArcSwap::from_pointee(Settings { max_message: 1_000, ..Settings::default() }));
     let clock = Arc::new(|| Time(1_700_000_000_123_456));
     let publisher = Publisher::new(hub.clone(), clock, settings, Arc::default(), Arc::default());
     let history: History = Arc::new(move |channel, cursor| {
