@@ -179,10 +179,7 @@ impl App {
         let occasions = Occasions::new(parts.reload.clone(), hangup);
         server.add_service(background("reload", Arc::new(occasions)));
 
-        let watching = Watching::new(parts.publisher.clone(), &parts.reload);
-        server.add_service(background("watcher", Arc::new(watching)));
-
-        let Parts { gate, publisher, keeping, .. } = parts;
+        let Parts { gate, publisher, keeping, reload, .. } = parts;
         let (hub, settings) = (live.hub.clone(), live.drain.clone());
         let upgrading = upgrade::Parts {
             hub: hub.clone(),
@@ -197,6 +194,9 @@ impl App {
         let upgrading = Arc::new(upgrading);
         server.add_service(background("upgrades", Arc::new(Upgrades(upgrading.clone()))));
         heritage.take_over(&hub, ready)?;
+        // What a file says is compared with the history that was taken over.
+        let watching = Watching::new(publisher.clone(), &reload);
+        server.add_service(background("watcher", Arc::new(watching)));
         let ending = Ending {
             signals: Arc::new(Mutex::new(end)),
             upgrading,

@@ -221,6 +221,8 @@ impl Publisher {
         match &*door {
             Door::Open => {}
             Door::Shut => return Err(PublishError::Shut),
+            // The other process watches the same files.
+            Door::Onward(_) if by == By::Watch => return Err(PublishError::Shut),
             Door::Onward(onward) => {
                 let onward = onward.clone();
                 drop(door);
