@@ -6,6 +6,7 @@ mod history;
 mod live;
 mod reload;
 mod signals;
+mod supervisor;
 mod upgrade;
 mod watching;
 
@@ -215,6 +216,8 @@ impl App {
     /// Serves until a signal ends it; every held poll has been answered by then, or
     /// `drain.timeout` is over.
     pub fn run(self) {
+        // Connections are taken into the backlog from now on.
+        supervisor::ready();
         self.server.run(RunArgs { shutdown_signal: Box::new(self.ending) });
     }
 }

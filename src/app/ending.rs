@@ -2,6 +2,7 @@
 
 use super::history::Keeping;
 use super::signals::End;
+use super::supervisor;
 use super::upgrade::Upgrading;
 use crate::config::Drain;
 use crate::gate::Gate;
@@ -59,6 +60,7 @@ impl ShutdownSignalWatch for Ending {
 impl Ending {
     async fn drain(&self) {
         tracing::info!(held = self.hub.held(), "draining");
+        supervisor::stopping();
         /// How long connections may take to pass on answers that are written already.
         const LAST_BYTES: Duration = Duration::from_secs(2);
         /// How long before the end waiting for the site is given up.
