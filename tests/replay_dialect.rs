@@ -422,6 +422,22 @@ async fn with_share_an_answer_for_one_alone_lets_each_go_by_itself() {
 }
 
 #[tokio::test]
+async fn with_share_a_client_that_does_not_read_delays_nobody_for_long() {
+    let mut site = PlainSite::start_by_hand().await;
+    let gate = Gate::start_before(site.addr(), &rule("share = true")).await;
+    let (mut pollers, mut first) = released_crowd(&mut site, &gate, 8).await;
+    let who: usize = first.request.header("x-who").unwrap().parse().unwrap();
+    // The answer never comes to its end, as if nobody took it.
+    first.send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nbegins").await;
+    let _slow = pollers.remove(who);
+    reply(&mut site.visit().await, "answer").await;
+    for poller in &mut pollers {
+        assert_eq!(poller.answer().await.text(), "answer");
+    }
+    assert_eq!(site.requests().len(), 2);
+}
+
+#[tokio::test]
 async fn with_share_different_pages_and_encodings_have_their_own_answers() {
     let site = PlainSite::start().await;
     let config = rule("share = true").replace("/live/poll", "/live/*");

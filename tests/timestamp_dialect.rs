@@ -464,3 +464,98 @@ async fn without_any_rule_a_channel_is_polled_at_comet() {
         assert_eq!(poller.answer().await.json()["msg"], "x");
     }
 }
+
+/// A rule whose answers are the bare message.
+fn bare() -> String {
+    rule("fields = { message = \".\" }")
+}
+
+#[tokio::test]
+async fn a_bare_answer_is_the_message_and_nothing_else() {
+    for way in Way::ALL {
+        let gate = Gate::start_alone(&bare()).await;
+        // Whatever is kept, a poll without a cursor waits for the next.
+        publish(&gate, "before").await;
+        let mut poller = gate.hold(way, "/backend.php?timestamp=0").await;
+        publish(&gate, "<b>\"hello\"</b>\n").await;
+        let response = poller.answer().await;
+        assert_eq!((response.status, &*response.text()), (200, "<b>\"hello\"</b>\n"));
+        assert_eq!(response.header("content-type"), Some("text/html; charset=UTF-8"));
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+
+        let mut poller = gate.hold(way, "/backend.php").await;
+        gate.publish_as("data.txt", "application/octet-stream", [0, 255, b'\n']).await;
+        assert_eq!(poller.answer().await.body, [0, 255, b'\n']);
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_bare_answer_is_empty() {
+    for way in Way::ALL {
+        let config = bare() + "timeout = \"50ms\"\ncontent_type = \"text/plain\"\n";
+        let gate = Gate::start_alone(&config).await;
+        let response = way.connect(&gate).await.poll("/backend.php").await;
+        assert_eq!((response.status, response.body.len()), (200, 0));
+        assert_eq!(response.header("content-type"), Some("text/plain"));
+        assert_eq!(response.header("content-length"), Some("0"));
+        assert!(response.header("etag").is_some());
+    }
+}
+
+#[tokio::test]
+async fn whoever_sends_back_the_tag_of_a_bare_answer_misses_nothing() {
+    for way in Way::ALL {
+        let gate = Gate::start_alone(&(bare() + "timeout = \"20s\"\n")).await;
+        let mut poller = way.connect(&gate).await;
+        poller.ask("/backend.php").await;
+        gate.wait_for_held(1).await;
+        publish(&gate, "1").await;
+        let response = poller.answer().await;
+        assert_eq!(response.text(), "1");
+        let mut tag = response.header("etag").unwrap().to_owned();
+        publish(&gate, "2").await;
+        publish(&gate, "3").await;
+        for text in ["2", "3"] {
+            let response =
+                poller.poll_with("GET", "/backend.php", &[("If-None-Match", &tag)]).await;
+            assert_eq!((response.status, &*response.text()), (200, text));
+            tag = format!("W/{}", response.header("etag").unwrap());
+        }
+        // Nothing is told twice.
+        poller.ask_with("GET", "/backend.php", &[("If-None-Match", &tag)]).await;
+        gate.wait_for_held(1).await;
+        publish(&gate, "4").await;
+        assert_eq!(poller.answer().await.text(), "4");
+        // A tag that cannot be placed is answered at once, with the oldest that is kept.
+        for tag in ["\"000000-1\"", "\"nonsense\""] {
+            let response = poller.poll_with("GET", "/backend.php", &[("If-None-Match", tag)]).await;
+            assert_eq!(response.text(), "1");
+        }
+        // A stamp counts for more than a tag.
+        let newest = gate.channel("data.txt").await["newest"]["stamp"].clone();
+        let target = format!("/backend.php?timestamp={}", written(&newest));
+        poller.ask_with("GET", &target, &[("If-None-Match", "\"nonsense\"")]).await;
+        gate.wait_for_held(1).await;
+    }
+}
+
+#[tokio::test]
+async fn stamps_of_a_burst_differ_in_every_tick() {
+    for (tick, step) in [("seconds", 1), ("millis", 1)] {
+        for way in Way::ALL {
+            let channel = format!("\n[[channel]]\nmatch = \"data.txt\"\nstamp = \"{tick}\"\n");
+            let gate = Gate::start_alone(&(rule("first = \"oldest\"") + &channel)).await;
+            let mut stamps = Vec::new();
+            for number in 0..20 {
+                stamps.push(publish(&gate, &number.to_string()).await.as_u64().unwrap());
+            }
+            assert!(stamps.windows(2).all(|pair| pair[1] >= pair[0] + step), "{stamps:?}");
+            let (mut poller, mut cursor) = (way.connect(&gate).await, 0);
+            for (number, stamp) in stamps.iter().enumerate() {
+                let answer = poll(&mut poller, cursor).await;
+                assert_eq!(answer, json!({"msg": number.to_string(), "timestamp": stamp}));
+                cursor = *stamp;
+            }
+        }
+    }
+}

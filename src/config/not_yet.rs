@@ -49,8 +49,5 @@ pub(super) const KEYS: &[(&str, Unset)] = &[
     ("poll[].auth", Unset::Absent),
 ];
 
-/// Single values of keys that this version has.
-pub(super) const VALUES: &[(&str, &str)] = &[("poll[].fields.message", ".")];
-
 /// What such a mistake says.
 pub(super) const MESSAGE: &str = "is not part of this version; remove it";

@@ -145,12 +145,29 @@ fn timestamp(section: &mut Section) -> Option<Timestamp> {
     });
     let firsts = [("latest", First::Latest), ("oldest", First::Oldest), ("wait", First::Wait)];
     let delivers = [("next", Deliver::Next), ("latest", Deliver::Latest)];
-    timestamp.first = section.choice("first", timestamp.first, &firsts);
+    let bare = message == ".";
+    // A client that is told no position would be told the newest message for ever.
+    let first = if bare { First::Wait } else { timestamp.first };
+    timestamp.first = section.choice("first", first, &firsts);
     timestamp.deliver = section.choice("deliver", timestamp.deliver, &delivers);
     timestamp.content_type = section.optional("content_type", values::content_type);
     timestamp.extra = extra::read(section);
     timestamp.embed = section.flag("embed", timestamp.embed);
     timestamp.callback = section.optional("callback", values::parameter);
+    if bare {
+        for (key, set) in [
+            ("extra", !timestamp.extra.is_empty()),
+            ("embed", timestamp.embed),
+            ("callback", timestamp.callback.is_some()),
+        ] {
+            if set {
+                section.mistake(
+                    key,
+                    "the answer is the bare message (fields.message), with no place for this",
+                );
+            }
+        }
+    }
     if message == cursor {
         section.mistake("fields", format!("message and cursor are both \"{message}\""));
     }

@@ -311,13 +311,6 @@ impl<'r> Section<'r> {
         self.known.push(key);
         self.report.know(&path);
         let kind = self.raw.remove(key)?.kind;
-        let refused = |(of, value): &&(&str, &str)| {
-            general(&path) == *of && matches!(&kind, ValueKind::String(text) if text == value)
-        };
-        if let Some((_, value)) = not_yet::VALUES.iter().find(refused) {
-            self.mistake(key, format!("\"{value}\" {}", not_yet::MESSAGE));
-            return None;
-        }
         Some(Raw { kind, typed: self.report.is_typed(&path) })
     }
 

@@ -262,8 +262,8 @@ fn a_rule_that_could_never_match_is_a_mistake() {
             "poll[0].fields.message: must not be empty",
         ),
         (
-            r#"path = "/x", dialect = "timestamp", channel = "a", fields = { message = "." }"#,
-            "poll[0].fields.message: \".\" is not part of this version",
+            r#"path = "/x", dialect = "timestamp", channel = "a", fields = { message = "." }, embed = true"#,
+            "poll[0].embed: the answer is the bare message",
         ),
         (
             r#"path = "/x", dialect = "timestamp", channel = "a", extra = { msg = 1 }"#,

@@ -39,7 +39,7 @@ pub enum Deliver {
 pub struct Timestamp {
     /// The channel.
     pub channel: Template,
-    /// The answer's field for the message.
+    /// The answer's field for the message; `.` = the answer is the message itself.
     pub message_field: String,
     /// The request's parameter and the answer's field for the cursor.
     pub cursor_field: String,
@@ -93,18 +93,45 @@ impl Timestamp {
             Err(reply) => return Parsed::Refused(reply),
         };
         let stamp = request.parameter(&self.cursor_field);
-        let cursor = match (stamp.and_then(|text| tick(&channel).parse(&text)), self.first) {
-            (Some(stamp), _) => Cursor::After(stamp),
-            (None, First::Latest) => Cursor::Latest,
-            (None, First::Oldest) => Cursor::Oldest,
-            (None, First::Wait) => Cursor::Now,
-        };
+        let stamp = stamp.and_then(|text| tick(&channel).parse(&text)).map(Cursor::After);
+        let cursor = stamp.or_else(|| self.tag_of(request)).unwrap_or(match self.first {
+            First::Latest => Cursor::Latest,
+            First::Oldest => Cursor::Oldest,
+            First::Wait => Cursor::Now,
+        });
         let take = match self.deliver {
             Deliver::Next => Take::First,
             Deliver::Latest => Take::Newest,
         };
         let subscriptions = smallvec![Subscription { channel, cursor }];
         Parsed::Poll(Poll { subscriptions, take, timeout: None, callback })
+    }
+
+    /// Whether the answer is the message itself, without JSON.
+    pub fn is_bare(&self) -> bool {
+        self.message_field == "."
+    }
+
+    /// The cursor of a client that sends back the `ETag` of its last answer, where that is the
+    /// only place for one.
+    fn tag_of(&self, request: &Request<'_>) -> Option<Cursor> {
+        let tag = request.headers.get("if-none-match").filter(|_| self.is_bare())?.trim();
+        // Whoever compresses an answer on its way makes its tag a weak one.
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        let tag = tag.strip_prefix('"')?.strip_suffix('"')?;
+        Some(tag.parse().map_or(Cursor::Lost, Cursor::At))
+    }
+
+    fn render_bare(&self, answer: &Answer) -> Reply {
+        // A poll of this dialect is on one channel.
+        let found = answer.first().map(|heard| &heard.found);
+        let message = found.and_then(|found| found.messages.first());
+        let body = message.map(|message| message.payload.body.clone()).unwrap_or_default();
+        let reply = Reply::new(200, PHP_CONTENT_TYPE, body);
+        match found {
+            Some(found) => reply.with("ETag", format!("\"{}\"", found.position)),
+            None => reply,
+        }
     }
 
     fn callback_of(&self, request: &Request<'_>) -> Result<Option<Box<str>>, Reply> {
@@ -120,15 +147,20 @@ impl Timestamp {
     }
 
     pub(super) fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
-        let body = rendered_once(answer, self.key, || self.body(answer).into());
-        let body = match callback {
-            None => body,
-            // The body is the UTF-8 that was just written.
-            Some(name) => format!("{name}({});", String::from_utf8_lossy(&body)).into(),
+        let reply = if self.is_bare() {
+            self.render_bare(answer)
+        } else {
+            let body = rendered_once(answer, self.key, || self.body(answer).into());
+            match callback {
+                None => Reply::new(200, PHP_CONTENT_TYPE, body),
+                Some(name) => {
+                    // The body is the UTF-8 that was just written.
+                    let call = format!("{name}({});", String::from_utf8_lossy(&body));
+                    Reply::new(200, "text/javascript; charset=UTF-8", call)
+                }
+            }
         };
-        let default =
-            if callback.is_some() { "text/javascript; charset=UTF-8" } else { PHP_CONTENT_TYPE };
-        let mut reply = Reply::new(200, default, body).with("X-Content-Type-Options", "nosniff");
+        let mut reply = reply.with("X-Content-Type-Options", "nosniff");
         if let Some(content_type) = &self.content_type {
             reply.content_type = Cow::Owned(content_type.clone());
         }

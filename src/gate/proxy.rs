@@ -346,7 +346,9 @@ impl ProxyHttp for Proxy {
                 _ => {}
             }
         }
-        if let (1.., Some(released)) = (status, &mut context.released) {
+        if let Some(released) = &mut context.released
+            && *error.esource() != ErrorSource::Downstream
+        {
             released.failed();
         }
         if status > 0 && session.response_written().is_none() {

@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tokio::time::timeout_at;
 
 /// The longest body that is shared, in bytes.
 const MOST_BODY: usize = 1 << 20;
@@ -24,6 +25,9 @@ const MOST_KEPT: usize = 32 << 20;
 const MOST_FLIGHTS: usize = 10_000;
 /// How long an answer is kept for those that the same publish has released.
 const KEPT: Duration = Duration::from_secs(5);
+/// How long the body of an answer may be on its way: a client that takes it slowly is not to
+/// delay the others, so another one goes.
+const STUCK: Duration = Duration::from_secs(3);
 /// How long for those whose time was up, for which no position says that it is new enough.
 const KEPT_FOR_QUIET: Duration = Duration::from_secs(1);
 
@@ -82,6 +86,15 @@ pub(super) enum Outcome {
     Abandoned,
 }
 
+/// How far a fetch is.
+#[derive(Debug, Clone)]
+enum State {
+    Asked,
+    /// The head of the answer has come, at that time.
+    Answering(Instant),
+    Landed(Outcome),
+}
+
 /// What to do for an answer.
 pub(super) enum Join {
     /// Fetch it.
@@ -97,7 +110,7 @@ pub(super) enum Join {
 pub(super) struct Flight {
     position: Option<Position>,
     began: Instant,
-    outcome: watch::Receiver<Option<Outcome>>,
+    state: watch::Receiver<State>,
 }
 
 /// See the [module](self).
@@ -128,19 +141,23 @@ impl Flights {
             && flight.covers(position)
         {
             // Looked at once: it may end meanwhile.
-            let outcome = flight.outcome.borrow().clone();
-            match outcome {
-                None if flight.outcome.has_changed().is_ok() => {
+            let state = flight.state.borrow().clone();
+            let flies = flight.state.has_changed().is_ok();
+            match state {
+                State::Asked if flies => return Join::Follow(flight.clone()),
+                State::Answering(since) if flies && since.elapsed() < STUCK => {
                     return Join::Follow(flight.clone());
                 }
-                Some(Outcome::Answer(reply)) if flight.began.elapsed() < kept_for(cause) => {
+                State::Landed(Outcome::Answer(reply))
+                    if flight.began.elapsed() < kept_for(cause) =>
+                {
                     return Join::Landed(reply);
                 }
                 _ => {}
             }
         }
-        let (sender, outcome) = watch::channel(None);
-        let flight = Flight { position, began: Instant::now(), outcome };
+        let (sender, state) = watch::channel(State::Asked);
+        let flight = Flight { position, began: Instant::now(), state };
         flying.put(key.clone(), flight.clone());
         let (board, key) = (self.board.clone(), key.clone());
         Join::Lead(Lead { board, key, flight, sender, answer: None })
@@ -161,16 +178,28 @@ impl Flight {
     }
 
     fn bytes(&self) -> usize {
-        match &*self.outcome.borrow() {
-            Some(Outcome::Answer(reply)) => reply.body.len(),
+        match &*self.state.borrow() {
+            State::Landed(Outcome::Answer(reply)) => reply.body.len(),
             _ => 0,
         }
     }
 
     /// Waits for its end.
     pub(super) async fn landing(mut self) -> Outcome {
-        let landed = self.outcome.wait_for(Option::is_some).await;
-        landed.ok().and_then(|outcome| outcome.clone()).unwrap_or(Outcome::Abandoned)
+        loop {
+            let state = self.state.borrow_and_update().clone();
+            let changed = match state {
+                State::Landed(outcome) => return outcome,
+                State::Asked => self.state.changed().await.is_ok(),
+                State::Answering(since) => {
+                    let changed = timeout_at((since + STUCK).into(), self.state.changed()).await;
+                    matches!(changed, Ok(Ok(())))
+                }
+            };
+            if !changed {
+                return Outcome::Abandoned;
+            }
+        }
     }
 }
 
@@ -186,7 +215,8 @@ impl Flying {
     fn trim(&mut self) {
         while let Some((_, flight)) = self.by_key.peek_lru() {
             let over = self.kept > MOST_KEPT || self.by_key.len() > MOST_FLIGHTS;
-            let old = flight.outcome.borrow().is_some() && flight.began.elapsed() > KEPT;
+            let old =
+                matches!(*flight.state.borrow(), State::Landed(_)) && flight.began.elapsed() > KEPT;
             if !over && !old {
                 return;
             }
@@ -201,7 +231,7 @@ pub(super) struct Lead {
     board: Arc<Board>,
     key: Key,
     flight: Flight,
-    sender: watch::Sender<Option<Outcome>>,
+    sender: watch::Sender<State>,
     /// The answer so far, if it can be shared.
     answer: Option<(Reply, BytesMut)>,
 }
@@ -210,9 +240,10 @@ impl Lead {
     /// The head of the answer, as the client is to get it.
     pub(super) fn head(&mut self, head: &ResponseHeader) {
         self.answer = shared_head(head).map(|reply| (reply, BytesMut::new()));
-        if self.answer.is_none() {
-            self.sender.send_replace(Some(Outcome::EachAlone));
-        }
+        self.sender.send_replace(match self.answer {
+            Some(_) => State::Answering(Instant::now()),
+            None => State::Landed(Outcome::EachAlone),
+        });
     }
 
     /// A piece of its body.
@@ -220,7 +251,7 @@ impl Lead {
         let Some((_, body)) = &mut self.answer else { return };
         if body.len() + piece.len() > MOST_BODY {
             self.answer = None;
-            self.sender.send_replace(Some(Outcome::EachAlone));
+            self.sender.send_replace(State::Landed(Outcome::EachAlone));
             return;
         }
         body.extend_from_slice(piece);
@@ -232,17 +263,17 @@ impl Lead {
         reply.body = body.freeze();
         let mut flying = self.board.0.lock();
         // Its place may have been given to a later one.
-        let ours = |flight: &Flight| flight.outcome.same_channel(&self.flight.outcome);
+        let ours = |flight: &Flight| flight.state.same_channel(&self.flight.state);
         if flying.by_key.peek(&self.key).is_some_and(ours) {
             flying.kept += reply.body.len();
         }
-        self.sender.send_replace(Some(Outcome::Answer(reply)));
+        self.sender.send_replace(State::Landed(Outcome::Answer(reply)));
         flying.trim();
     }
 
     /// There is none.
     pub(super) fn fail(self) {
-        self.sender.send_replace(Some(Outcome::EachAlone));
+        self.sender.send_replace(State::Landed(Outcome::EachAlone));
     }
 }
 
@@ -251,6 +282,10 @@ impl Lead {
 fn shared_head(head: &ResponseHeader) -> Option<Reply> {
     let status = head.status.as_u16();
     if !(200..300).contains(&status) || status == 206 {
+        return None;
+    }
+    let length = head.headers.get("content-length").and_then(|length| length.to_str().ok());
+    if length.and_then(|length| length.parse::<usize>().ok()).is_some_and(|l| l > MOST_BODY) {
         return None;
     }
     let mut reply = Reply::new(status, "", "");
