@@ -288,8 +288,7 @@ async fn a_poll_that_repeats_itself_does_not_go_in_circles_through_the_slack() {
         gate.publish("room-1", "").await;
         assert_eq!(poller.poll("/live/poll?room=1").await.status, 200);
         poller.ask("/live/poll?room=1").await;
-        gate.wait_for_held(1).await;
-        assert_eq!(gate.publish("room-1", "").await["released"], 1);
+        gate.publish("room-1", "").await;
         assert_eq!(poller.answer().await.status, 200);
     }
 }

@@ -373,7 +373,7 @@ impl ProxyHttp for Proxy {
             context.tee.end();
         }
         if let (None, Some(mut released)) = (error, context.released.take()) {
-            released.answered(session.response_written().map_or(0, |head| head.status.as_u16()));
+            released.answered();
         }
         let client = context.client.and_then(|client| client.address);
         let (session, began) = (session.as_downstream(), context.began);

@@ -96,6 +96,8 @@ pub(super) struct Released {
     position: Option<Position>,
     lead: Option<Lead>,
     turn: Option<OwnedSemaphorePermit>,
+    /// The site has answered, and not with a failure of its own.
+    is_good: bool,
     /// When its head was there.
     pub(super) began: Instant,
     /// How long it was held, and why no longer.
@@ -305,8 +307,19 @@ impl Waiting {
             Some(Turn::Mine(turn, lead)) => {
                 let Self { gate, rule, origin, request, position, began, .. } = *self;
                 let (turn, held) = (Some(turn), (held, cause));
-                let released =
-                    Released { gate, rule, origin, request, position, lead, turn, began, held };
+                let is_good = false;
+                let released = Released {
+                    gate,
+                    rule,
+                    origin,
+                    request,
+                    position,
+                    lead,
+                    turn,
+                    is_good,
+                    began,
+                    held,
+                };
                 End::Forward(Box::new(released))
             }
         };
@@ -344,6 +357,7 @@ impl Released {
                 head.insert_header(name.clone().into_owned(), &**value)?;
             }
         }
+        self.is_good = !head.status.is_server_error();
         if let Some(lead) = &mut self.lead {
             lead.head(head);
         }
@@ -356,15 +370,16 @@ impl Released {
             lead.body(piece);
         }
         if last {
-            self.turn = None;
-            self.land();
+            self.answered();
         }
     }
 
-    /// The client has the whole answer, with this status.
-    pub(super) fn answered(&mut self, status: u16) {
+    /// The site has said all that it has to say, whether with a body or without.
+    pub(super) fn answered(&mut self) {
+        self.turn = None;
         self.land();
-        if (100..500).contains(&status) {
+        // Before the client has it, as its next poll may be here at once.
+        if self.is_good {
             self.gate.note(self.request, self.position);
         }
     }
