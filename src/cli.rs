@@ -1,9 +1,11 @@
 //! The command line: flags and subcommands into what the app does.
 
 use crate::address::Address;
+use crate::adopt;
 use crate::app::{App, Heritage};
 use crate::client::{self, Call};
 use crate::config::{Config, Contact, Mistakes, Site, Sources, assignment};
+use crate::document_root;
 use crate::log;
 use crate::secret::Secret;
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +41,8 @@ enum Command {
     Status(HookFlags),
     /// Let a running gate read its config again; a bad one is refused and changes nothing.
     Reload(HookFlags),
+    /// Read a PHP site and print a config for it.
+    Adopt(AdoptFlags),
 }
 
 #[derive(Debug, Args)]
@@ -109,6 +113,13 @@ struct PublishFlags {
     hook: HookFlags,
 }
 
+#[derive(Debug, Args)]
+struct AdoptFlags {
+    /// The site's document root. It is only read.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
 /// What went wrong, and so how the process ends.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -138,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Publish(flags) => publish(&flags),
         Command::Status(flags) => status(&flags),
         Command::Reload(flags) => reload(&flags),
+        Command::Adopt(flags) => adopt(&flags),
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
     // Standard error may be closed; the exit code still tells.
@@ -267,6 +279,12 @@ fn refused(body: &str) -> String {
         lines.push_str(mistake["message"].as_str().unwrap_or_default());
     }
     lines
+}
+
+fn adopt(flags: &AdoptFlags) -> Result<(), Failure> {
+    let site = document_root::read(&flags.dir, &document_root::Bounds::default());
+    let site = site.map_err(|error| Failure::Usage(error.to_string()))?;
+    print(&adopt::config_for(&site))
 }
 
 /// Asks a running gate and prints what it answers.

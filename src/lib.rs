@@ -11,13 +11,15 @@
 //! are values that users write or clients send; [`exchange`] is what passes between a client and the
 //! site, for those who listen along; [`dialect`] turns requests into polls and
 //! answers into bytes; [`archive`] is the history as a stream of bytes; [`limits`] gives out the
-//! right to hold; [`metrics`] counts; [`turnstile`] stops what is to go on elsewhere.
+//! right to hold; [`adopt`] turns the PHP of an old site into a config; [`metrics`] counts;
+//! [`turnstile`] stops what is to go on elsewhere.
 //!
 //! **Second: services.** The only floor that knows pingora, sockets and files. [`gate`] is the
 //! public side, [`publish`] the ways in, [`admin`] the gate about itself, [`internal`] the
 //! private listener that serves both; [`listen`] binds sockets, [`snapshot`] keeps the history in
 //! a file, [`handover`] gives sockets and history to a new process, [`log`] writes lines,
-//! [`client`] calls a hook, [`demo`] is a site to try it with.
+//! [`client`] calls a hook, [`demo`] is a site to try it with,
+//! [`document_root`] reads the files of one.
 //!
 //! **Top: assembly.** [`config`] composes every module's settings; [`app`] builds, runs and ends
 //! the whole; [`cli`] is the command line.
@@ -30,6 +32,7 @@ pub mod channel;
 pub mod hub;
 
 pub mod address;
+pub mod adopt;
 pub mod archive;
 pub mod dialect;
 pub mod exchange;
@@ -45,6 +48,7 @@ pub mod web;
 pub mod admin;
 pub mod client;
 pub mod demo;
+pub mod document_root;
 pub mod gate;
 pub mod handover;
 pub mod internal;

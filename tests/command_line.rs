@@ -48,12 +48,12 @@ async fn help_names_every_command() {
     for args in [&["--help"][..], &["-h"], &["help"]] {
         let done = pollgate(args).await;
         assert_eq!(done.code, 0);
-        for command in ["run", "upgrade", "demo", "check", "publish", "status", "reload"] {
+        for command in ["run", "upgrade", "demo", "check", "publish", "status", "reload", "adopt"] {
             let named = |line: &str| line.trim_start().starts_with(&format!("{command} "));
             assert!(done.stdout.lines().any(named), "{command} is missing: {}", done.stdout);
         }
     }
-    for command in ["run", "upgrade", "demo", "check", "publish", "status", "reload"] {
+    for command in ["run", "upgrade", "demo", "check", "publish", "status", "reload", "adopt"] {
         let done = pollgate(&[command, "--help"]).await;
         assert_eq!(done.code, 0);
         assert!(done.stdout.contains("Usage: pollgate"), "{}", done.stdout);

@@ -14,10 +14,19 @@ const FLOORS: &[&[&str]] = &[
     &["hub"],
     // First: values, and what translates with them.
     &["address", "metrics", "query", "secret", "strict", "template", "turnstile", "web"],
-    &["archive", "dialect", "exchange", "limits"],
+    &["adopt", "archive", "dialect", "exchange", "limits"],
     // Second: services.
     &[
-        "admin", "client", "demo", "gate", "handover", "internal", "listen", "log", "publish",
+        "admin",
+        "client",
+        "demo",
+        "document_root",
+        "gate",
+        "handover",
+        "internal",
+        "listen",
+        "log",
+        "publish",
         "snapshot",
     ],
     // Top: assembly.

@@ -91,7 +91,7 @@ fn every_link_leads_to_a_file_and_a_heading() {
 #[tokio::test]
 async fn every_command_and_flag_in_the_pages_exists() {
     let mut helps = BTreeMap::new();
-    for command in ["", "run", "upgrade", "demo", "check", "publish", "status", "reload"] {
+    for command in ["", "run", "upgrade", "demo", "check", "publish", "status", "reload", "adopt"] {
         let args = [command, "--help"];
         let help = pollgate(&args[usize::from(command.is_empty())..]).await;
         assert_eq!(help.code, 0, "{}", help.stderr);

@@ -237,6 +237,18 @@ impl Gate {
         eventually(&format!("{count} messages kept on {channel}"), look).await;
     }
 
+    /// Waits until the newest message of the channel is this text.
+    pub async fn wait_for_newest(&self, channel: &str, text: &str) {
+        let path = format!("{}/messages", channel_path(channel));
+        let look = async || {
+            let history = self.hook("GET", &path, &[], "").await;
+            history.status == 200
+                && history.json()["messages"].as_array().and_then(|all| all.last()?.get("data"))
+                    == Some(&text.into())
+        };
+        eventually(&format!("{text:?} on {channel}"), look).await;
+    }
+
     /// Forgets a channel and answers what the hook answered.
     pub async fn forget(&self, channel: &str) -> Value {
         let response = self.hook("DELETE", &channel_path(channel), &[], "").await;

@@ -1,0 +1,48 @@
+//! What the site's pages do with an answer, as far as two looks at their JavaScript tell.
+
+use super::Site;
+
+/// Where a page asks whether the field is there or empty, as in `if (data.msg != "")`.
+pub(super) fn takes_none(site: &Site, field: &str) -> Option<(String, u32)> {
+    uses(site, field, |before, after| {
+        let after = after.trim_start();
+        let asked = before.trim_end().ends_with(['(', '!', '&', '|']) && after.starts_with(')');
+        let tested = before.contains("if") && asked;
+        after.starts_with("!=")
+            || after.starts_with("==")
+            || after.starts_with("&&")
+            || after.starts_with(".length")
+            || tested
+    })
+}
+
+/// Where a page makes a whole number of the field, as in `parseInt(data.timestamp)`.
+pub(super) fn cuts(site: &Site, field: &str) -> Option<(String, u32)> {
+    uses(site, field, |before, _| {
+        let makers = ["parseInt(", "Math.floor(", "Math.round(", "Math.ceil(", "Math.trunc("];
+        makers.iter().any(|maker| before.trim_end().ends_with(maker))
+    })
+}
+
+/// The first place where `name.field` stands between what `wanted` accepts: the rest of its line
+/// before the whole name, and after it.
+fn uses(site: &Site, field: &str, wanted: impl Fn(&str, &str) -> bool) -> Option<(String, u32)> {
+    let member = format!(".{field}");
+    let in_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
+    for file in &site.files {
+        for (number, line) in file.text.lines().enumerate() {
+            // Minified code has lines of any length; a page's own script has not.
+            if line.len() > 2_000 {
+                continue;
+            }
+            for (at, _) in line.match_indices(&member) {
+                let after = &line[at + member.len()..];
+                let object = line[..at].trim_end_matches(|c| in_name(c) || c == '.');
+                if object.len() < at && !after.starts_with(in_name) && wanted(object, after) {
+                    return Some((file.path.clone(), number as u32 + 1));
+                }
+            }
+        }
+    }
+    None
+}

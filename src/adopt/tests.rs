@@ -1,0 +1,351 @@
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::token::{Kind, Part, tokens};
+use super::{File, Site, config_for};
+use proptest::prelude::*;
+
+fn kinds(source: &str) -> Vec<Kind> {
+    tokens(source).into_iter().map(|token| token.kind).collect()
+}
+
+fn text(text: &str) -> Kind {
+    Kind::Text(text.to_owned())
+}
+
+fn site(files: &[(&str, &str)]) -> Site {
+    let file = |(path, text): &(&str, &str)| File { path: (*path).into(), text: (*text).into() };
+    Site { root: "/srv/www".into(), files: files.iter().map(file).collect(), left_out: Vec::new() }
+}
+
+fn adopted(files: &[(&str, &str)]) -> String {
+    config_for(&site(files))
+}
+
+/// The lines of a config that are no comment.
+fn effective(config: &str) -> String {
+    let lines = config.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines.skip(2).map(|line| format!("{line}\n")).collect()
+}
+
+#[track_caller]
+fn assert_has(config: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(effective(config).lines().any(|one| one == *line), "no {line:?} in\n{config}");
+    }
+}
+
+#[track_caller]
+fn assert_nothing_found(source: &str) {
+    let config = adopted(&[("a.php", source)]);
+    assert_eq!(effective(&config), "", "{config}");
+    assert!(config.contains("No script was found"), "{config}");
+}
+
+#[test]
+fn text_outside_of_php_is_no_code() {
+    assert_eq!(kinds("<b>$x</b>"), [Kind::Html]);
+    let name = |name: &str| Kind::Name(name.to_owned());
+    assert_eq!(
+        kinds("a<?= $x ?>b<?php c"),
+        [
+            Kind::Html,
+            name("echo"),
+            Kind::Variable("x".into()),
+            Kind::Sign(";"),
+            Kind::Html,
+            name("c"),
+        ]
+    );
+    assert_eq!(kinds("<?xml version=\"1.0\"?>"), [Kind::Html]);
+}
+
+#[test]
+fn comments_are_passed_over() {
+    let sources = ["// sleep(1)", "# sleep(1)", "/* sleep(1)\n */", "/** never ended", "#[A([1])]"];
+    for source in sources {
+        assert_eq!(kinds(&format!("<?php {source}")), [], "{source}");
+    }
+    assert_eq!(kinds("<?php // ends ?>x"), [Kind::Sign(";"), Kind::Html]);
+}
+
+#[test]
+fn strings_are_read_as_php_reads_them() {
+    assert_eq!(kinds(r#"<?php 'it\'s \n' "a\n\"\$b" "#), [text(r"it's \n"), text("a\n\"$b")]);
+    assert_eq!(kinds("<?php <<<'X'\n $a\n X;\n"), [text("$a"), Kind::Sign(";")]);
+    assert_eq!(kinds("<?php <<<X\n  a\n   b\n  X . 1")[0], text("a\n b"));
+    assert_eq!(kinds("<?php 'never ended"), [text("never ended")]);
+}
+
+#[test]
+fn variables_in_strings_are_code() {
+    for source in ["\"$a[key]/x\"", "\"{$a['key']}/x\"", "<<<E\n$a[key]/x\nE"] {
+        let kinds = kinds(&format!("<?php {source}"));
+        let Kind::Template(parts) = &kinds[0] else { panic!("{source}: {kinds:?}") };
+        let Part::Code(code) = &parts[0] else { panic!("{source}: {parts:?}") };
+        assert_eq!(code[0].kind, Kind::Variable("a".into()), "{source}");
+        assert_eq!(code[2].kind, text("key"), "{source}");
+        assert_eq!(parts[1], Part::Text("/x".into()), "{source}");
+    }
+}
+
+#[test]
+fn tokens_know_their_lines() {
+    let tokens = tokens("<html>\n<?php\n/* \n */ $a = 'x\ny';\n$b");
+    let lines: Vec<u32> = tokens.iter().map(|token| token.line).collect();
+    assert_eq!(lines, [1, 4, 4, 4, 5, 6]);
+}
+
+/// The least `backend.php`, with its path, its reading and its answer as given.
+fn backend(path: &str, read: &str, answer: &str) -> String {
+    format!(
+        "<?php $f = {path}; $last = {read};
+        while (filemtime($f) <= $last) {{ usleep(10000); clearstatcache(); }}
+        echo {answer};"
+    )
+}
+
+const GET: &str = "isset($_GET['t']) ? $_GET['t'] : 0";
+const ANSWER: &str = "json_encode(array('m' => file_get_contents($f), 't' => filemtime($f)))";
+
+#[test]
+fn paths_are_folded_as_far_as_they_are_constant() {
+    for (path, folded) in [
+        ("dirname(__FILE__) . '/data.txt'", "/srv/www/app/data.txt"),
+        ("dirname(dirname(__FILE__)) . '/data.txt'", "/srv/www/data.txt"),
+        ("__DIR__ . \"/../d/{$_GET['x']}.txt\"", "/srv/www/d/*.txt"),
+        ("'./data.txt'", "/srv/www/app/data.txt"),
+        ("$_SERVER['DOCUMENT_ROOT'] . '/data.txt'", "/srv/www/data.txt"),
+        ("sprintf('%s/%s', '/dev/shm', 'x.comet')", "/dev/shm/x.comet"),
+        ("(getenv('D') ?: '/dev/shm') . '/x'", "/dev/shm/x"),
+        ("implode('', array('/a'))", ""),
+    ] {
+        let config = adopted(&[("app/b.php", &backend(path, GET, ANSWER))]);
+        let line = format!("path = \"{folded}\"");
+        let known = effective(&config).lines().any(|one| one == line);
+        assert_eq!(known, !folded.is_empty(), "{path}:\n{config}");
+    }
+}
+
+#[test]
+fn the_fields_the_parameter_and_the_method_are_the_scripts_own() {
+    let config = adopted(&[("b.php", &backend("'/d/x'", "$_POST['t']", ANSWER))]);
+    let fields = "fields = { message = \"m\", cursor = \"t\" }";
+    assert_has(&config, &["path = \"/b.php\"", fields, "methods = [\"POST\"]", "content = true"]);
+    let request = "filter_input(INPUT_GET, 't', FILTER_SANITIZE_NUMBER_INT)";
+    let config = adopted(&[("b.php", &backend("'/d/x'", request, ANSWER))]);
+    assert_has(&config, &[fields, "methods = [\"GET\"]"]);
+}
+
+#[test]
+fn an_answer_of_more_than_text_and_time_is_the_sites_to_give() {
+    for (answer, why) in [
+        (
+            "json_encode(array('m' => nl2br(file_get_contents($f)), 't' => filemtime($f)))",
+            "m is not",
+        ),
+        (
+            "json_encode(array('m' => file_get_contents($f), 'u' => filemtime($f)))",
+            "sent back as t",
+        ),
+        (
+            "json_encode(array('m' => file_get_contents($f), 't' => filemtime($f), 'n' => rand()))",
+            "n is",
+        ),
+        ("file_get_contents($f)", "no JSON"),
+    ] {
+        let config = adopted(&[("b.php", &backend("'/d/x'", GET, answer))]);
+        assert_has(&config, &["dialect = \"replay\"", "content = false"]);
+        assert!(config.contains(why), "{why}:\n{config}");
+    }
+}
+
+#[test]
+fn what_a_session_may_decide_is_the_sites_to_answer() {
+    let source = backend("'/d/x'", GET, ANSWER).replace("<?php", "<?php session_start();");
+    let config = adopted(&[("b.php", &source)]);
+    assert_has(&config, &["dialect = \"replay\""]);
+    assert!(config.contains("session"), "{config}");
+}
+
+#[test]
+fn a_script_that_waits_from_now_on_gets_no_old_message() {
+    let now = "isset($_GET['t']) ? $_GET['t'] : time()";
+    let config = adopted(&[("b.php", &backend("'/d/x'", now, ANSWER))]);
+    assert_has(&config, &["first = \"wait\""]);
+}
+
+#[test]
+fn a_whole_number_in_the_page_asks_for_whole_seconds() {
+    let script = backend("'/d/x'", GET, ANSWER);
+    let page = "<script>t = parseInt(data.t); if (data.m != '') show(data.m);</script>";
+    let config = adopted(&[("b.php", &script), ("index.html", page)]);
+    assert_has(&config, &["stamp = \"seconds\""]);
+    assert!(!effective(&config).contains("timeout"), "{config}");
+}
+
+#[test]
+fn a_page_that_was_never_answered_without_a_message_never_is() {
+    let config = adopted(&[("b.php", &backend("'/d/x'", GET, ANSWER))]);
+    assert_has(&config, &["timeout = \"0s\""]);
+}
+
+#[test]
+fn includes_classes_and_closures_are_followed() {
+    let files = [
+        ("lib/paths.php", "<?php define('ROOT', dirname(__DIR__)); const NAME = 'x.txt';"),
+        ("lib/Waiter.php", "<?php require_once __DIR__ . '/paths.php';
+            abstract class Base { protected $sleep = 2; static function make() { return new static(); } }
+            class Waiter extends Base {
+                private $file;
+                function __construct($name = NAME) { $this->file = ROOT . \"/data/$name\"; }
+                function wait($last) {
+                    $newer = function ($last) { clearstatcache(); return filemtime($this->file) > $last; };
+                    $tries = 10;
+                    for ($i = 0; $i < $tries; $i++) { if ($newer($last)) break; sleep($this->sleep); }
+                    return ['body' => file_get_contents($this->file), 'at' => filemtime($this->file)];
+                }
+            }"),
+        ("poll.php", "<?php include('lib/Waiter.php');
+            header('Content-type: application/json; charset=utf-8');
+            $w = new Waiter(); die(json_encode($w->wait($_REQUEST['at'])));"),
+    ];
+    let config = adopted(&files);
+    assert_has(
+        &config,
+        &[
+            "path = \"/poll.php\"",
+            "fields = { message = \"body\", cursor = \"at\" }",
+            "content_type = \"application/json; charset=utf-8\"",
+            "timeout = \"20s\"",
+            "path = \"/srv/www/data/x.txt\"",
+        ],
+    );
+    assert!(config.contains("lib/Waiter.php:"), "{config}");
+    assert_eq!(config.matches("[[poll]]").count(), 1, "{config}");
+}
+
+#[test]
+fn a_method_that_a_framework_calls_is_commented_out_with_a_question() {
+    let source = "<?php class LiveAction extends Action {
+        public function poll() {
+            $f = './uploads/data.json';
+            while (filemtime($f) <= $_GET['t']) { usleep(10); clearstatcache(); }
+            $this->ajaxReturn(array('m' => file_get_contents($f), 't' => filemtime($f)));
+        }
+    }";
+    let config = adopted(&[("Lib/LiveAction.class.php", source)]);
+    assert_eq!(effective(&config), "", "{config}");
+    assert!(config.contains("#path = \"/live/poll\""), "{config}");
+    assert!(config.contains("# ? at which address"), "{config}");
+}
+
+#[test]
+fn a_poll_of_a_database_server_is_a_question() {
+    let poll = "<?php mysql_connect('h'); $last = (int) $_GET['last'];
+        while (true) {
+            $r = mysql_query(\"SELECT * FROM chat WHERE id > $last\");
+            if (mysql_num_rows($r) > 0) { echo json_encode(mysql_fetch_assoc($r)); exit; }
+            sleep(1);
+        }";
+    let say = "<?php if (!empty($_POST['text'])) {
+        mysql_query(\"INSERT INTO chat (text) VALUES ('\" . mysql_real_escape_string($_POST['text']) . \"')\");
+    }";
+    let config = adopted(&[("poll.php", poll), ("say.php", say)]);
+    assert_eq!(effective(&config), "", "{config}");
+    for line in ["#dialect = \"replay\"", "#channel = \"chat\"", "#data = \"{form.text}\""] {
+        assert!(config.lines().any(|one| one == line), "no {line} in\n{config}");
+    }
+    assert!(config.contains("# ? this version has no [[capture]]"), "{config}");
+    let config = adopted(&[("poll.php", poll)]);
+    assert!(config.contains("# ? which script changes the table chat?"), "{config}");
+}
+
+#[test]
+fn a_poll_of_sqlite_is_told_by_the_file() {
+    let source = "<?php $db = new PDO('sqlite:' . __DIR__ . '/a.db');
+        do {
+            $q = $db->query('SELECT * FROM chat WHERE id > ' . (int) $_GET['last']);
+            $rows = $q->fetchAll();
+            sleep(1);
+        } while (!$rows);
+        echo json_encode($rows);";
+    let config = adopted(&[("poll.php", source)]);
+    assert_has(&config, &["dialect = \"replay\"", "path = \"/srv/www/a.db\"", "content = false"]);
+}
+
+#[test]
+fn a_value_that_decides_is_a_question() {
+    let source = backend("'/d/x'", GET, ANSWER)
+        .replace("<?php", "<?php if ($_GET['action'] != 'poll') { echo 'page'; exit; }");
+    let config = adopted(&[("b.php", &source)]);
+    assert_eq!(effective(&config), "", "{config}");
+    assert!(config.contains("only where action is poll"), "{config}");
+}
+
+#[test]
+fn ordinary_waiting_is_no_poll() {
+    assert_nothing_found("<?php while (!flock($h, LOCK_EX)) { usleep(100); } fwrite($h, 'x');");
+    assert_nothing_found(
+        "<?php for ($i = 0; $i < 3; $i++) { if (mail($to, $s, $t)) break; sleep(1); }",
+    );
+    assert_nothing_found("<?php // while (filemtime($f) <= $_GET['t']) sleep(1);\n echo 'x';");
+    assert_nothing_found("<?php echo 'while (filemtime($f) <= $_GET[\"t\"]) { sleep(1); }';");
+    assert_nothing_found(
+        "<?php do { $ok = $wpdb->query('SELECT 1 FROM lock'); sleep(1); } while (!$ok);",
+    );
+    assert_nothing_found("<?php header('Last-Modified: ' . filemtime(__FILE__)); sleep(1);");
+    assert_nothing_found("<html>sleep(1)</html>");
+}
+
+#[test]
+fn a_name_cannot_break_out_of_its_line() {
+    let config = adopted(&[("a\n[upstream]\n.php", &backend("\"/d/x\\n[y]\"", GET, ANSWER))]);
+    assert_eq!(config.matches("\n[upstream]").count(), 1, "{config}");
+    assert!(!config.contains("\n[y]"), "{config}");
+}
+
+#[test]
+fn depth_and_length_end_somewhere() {
+    for (open, close) in [
+        ("(", ")"),
+        ("[", "]"),
+        ("{", "}"),
+        ("!", ""),
+        ("$", ""),
+        ("f(", ""),
+        ("a->", ""),
+        ("1 .", ""),
+    ] {
+        let many = |text: &str| text.repeat(20_000);
+        adopted(&[("a.php", &format!("<?php {}1{};", many(open), many(close)))]);
+    }
+    for word in
+        ["if (1) {} else", "if (1) ", "while (1) ", "new ", "function () ", "fn () => ", "\"{$a"]
+    {
+        adopted(&[("a.php", &format!("<?php {}", word.repeat(20_000)))]);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_to_its_end(text in ".{0,200}") {
+        adopted(&[("a.php", &text), ("b.php", &format!("<?php {text}"))]);
+    }
+
+    #[test]
+    fn any_order_of_code_is_read_to_its_end(
+        words in proptest::collection::vec(
+            prop::sample::select(vec![
+                "<?php ", "?>", "while", "for", "foreach", "as", "=>", "(", ")", "{", "}", "[", "]",
+                ";", "$f", "$_GET['t']", "filemtime", "sleep", "usleep(1)", "'", "\"", "{$", "}",
+                "class A", "function b", "fn", "new A", "->b", "::", "=", ".", ",", "if", "else",
+                "switch", "case 1:", "echo", "return", "json_encode", "include 'a.php'", "<<<X\n",
+                "\nX;\n", "/*", "*/", "#", "?", ":", "??", "static", "match", "try", "catch",
+            ]),
+            0..60,
+        )
+    ) {
+        adopted(&[("a.php", &format!("<?php {}", words.join(" ")))]);
+    }
+}

@@ -1,0 +1,425 @@
+//! Goes through a script as PHP would, without running it: statement by statement, into includes
+//! and calls, and notes what it does that has to do with waiting, files and answers.
+//!
+//! Both ways of a branch are gone, and the body of a loop once. Everything is bounded: the steps
+//! of one script, the calls in calls, the size of values.
+
+use super::project::Project;
+use super::syntax::{Expr, Function, Kind, Stmt};
+use super::value::{Origin, Place, Source, Value};
+use std::collections::{HashMap, HashSet};
+
+/// Statements and expressions looked at for one script.
+const STEPS: u32 = 60_000;
+/// Things noted of one script.
+const EVENTS: usize = 4_000;
+
+/// What a script does, at one place.
+#[derive(Debug, Clone)]
+pub(super) enum What {
+    /// Sleeps for so many seconds.
+    Sleep(Option<f64>),
+    /// Forgets what it knows of files.
+    Clear,
+    /// Looks at a file's change time, or something else about it.
+    Look(Place),
+    Read(Place),
+    Write(Place, Value),
+    Touch(Place),
+    /// Asks a database; the table, and whether it changes something.
+    Query {
+        table: String,
+        writes: bool,
+        from: Value,
+    },
+    /// Asks a cache or a queue.
+    Cache,
+    Echo(Value),
+    Html,
+    Header(Value),
+    Compare(&'static str, Value, Value),
+    Session,
+    /// Opens a database that is this file.
+    Database(Place),
+}
+
+/// What is known of a request at a place, since a branch asked for it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Guard {
+    Present(Source, String),
+    Absent(Source, String),
+    Is(String, String),
+    IsNot(String, String),
+    Method(String),
+    NotMethod(String),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Event {
+    pub(super) script: usize,
+    pub(super) line: u32,
+    pub(super) what: What,
+    /// The loops around it, outermost first.
+    pub(super) loops: Vec<usize>,
+    pub(super) guards: Vec<Guard>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Around {
+    pub(super) script: usize,
+    pub(super) line: u32,
+}
+
+/// What one script does.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    pub(super) events: Vec<Event>,
+    pub(super) loops: Vec<Around>,
+    /// The scripts it includes.
+    pub(super) included: HashSet<usize>,
+    /// The functions it goes through, by their place.
+    pub(super) functions: HashSet<(usize, u32)>,
+    /// Whether it is too large to be looked at to its end.
+    pub(super) cut: bool,
+    /// The steps it took.
+    pub(super) steps: u32,
+}
+
+pub(super) struct Scope {
+    pub(super) variables: HashMap<String, Value>,
+    pub(super) this: Option<usize>,
+    pub(super) class: Option<String>,
+    pub(super) returned: Value,
+}
+
+pub(super) struct Object {
+    pub(super) class: String,
+    pub(super) properties: HashMap<String, Value>,
+}
+
+pub(super) struct Walker<'a> {
+    pub(super) project: &'a Project,
+    pub(super) entry: usize,
+    pub(super) script: usize,
+    pub(super) line: u32,
+    pub(super) scope: Scope,
+    pub(super) globals: HashMap<String, Value>,
+    pub(super) statics: HashMap<String, Value>,
+    pub(super) constants: HashMap<String, Value>,
+    pub(super) objects: Vec<Object>,
+    /// With their script, and the variables around them.
+    pub(super) closures: Vec<(usize, &'a Function, HashMap<String, Value>)>,
+    /// The functions that are under way.
+    pub(super) active: Vec<(usize, u32)>,
+    pub(super) silent: u32,
+    pub(super) steps: u32,
+    around: Vec<usize>,
+    guards: Vec<Guard>,
+    pub(super) walked: Walked,
+}
+
+impl<'a> Walker<'a> {
+    pub(super) fn new(project: &'a Project, entry: usize) -> Self {
+        let scope = Scope {
+            variables: HashMap::new(),
+            this: None,
+            class: None,
+            returned: Value::default(),
+        };
+        Self {
+            project,
+            entry,
+            script: entry,
+            line: 0,
+            scope,
+            globals: HashMap::new(),
+            statics: HashMap::new(),
+            constants: HashMap::new(),
+            objects: Vec::new(),
+            closures: Vec::new(),
+            active: Vec::new(),
+            silent: 0,
+            steps: STEPS,
+            around: Vec::new(),
+            guards: Vec::new(),
+            walked: Walked::default(),
+        }
+    }
+
+    /// What a script does when it is requested.
+    pub(super) fn script(mut self) -> Walked {
+        let project = self.project;
+        self.walked.included.insert(self.entry);
+        self.run(&project.scripts[self.entry].body);
+        self.finish()
+    }
+
+    fn finish(mut self) -> Walked {
+        self.walked.steps = STEPS - self.steps;
+        self.walked
+    }
+
+    /// What a method does when a framework calls it.
+    pub(super) fn method(mut self, class: &str, function: &'a Function) -> Walked {
+        let object = self.instance(class, Vec::new());
+        self.call(self.entry, function, Vec::new(), Some(object), Some(class.to_owned()));
+        self.finish()
+    }
+
+    /// Whether there is a step left, which is taken.
+    pub(super) fn step(&mut self) -> bool {
+        self.walked.cut |= self.steps == 0;
+        self.steps = self.steps.saturating_sub(1);
+        self.steps > 0
+    }
+
+    pub(super) fn note(&mut self, what: What) {
+        if self.silent > 0 || self.walked.events.len() >= EVENTS {
+            return;
+        }
+        self.walked.events.push(Event {
+            script: self.script,
+            line: self.line,
+            what,
+            loops: self.around.clone(),
+            guards: self.guards.clone(),
+        });
+    }
+
+    /// Runs statements; `true` if they leave the function or the script.
+    pub(super) fn run(&mut self, body: &'a [Stmt]) -> bool {
+        let guards = self.guards.len();
+        let mut ended = false;
+        for statement in body {
+            if !self.step() || self.statement(statement) {
+                ended = true;
+                break;
+            }
+        }
+        self.guards.truncate(guards);
+        ended
+    }
+
+    fn statement(&mut self, statement: &'a Stmt) -> bool {
+        match statement {
+            Stmt::Expr(expr) => {
+                self.eval(expr);
+                matches!(expr.kind, Kind::Exit(_))
+            }
+            Stmt::Echo(parts) => {
+                let parts: Vec<Value> = parts.iter().map(|part| self.eval(part)).collect();
+                self.note(What::Echo(Value::join(parts)));
+                false
+            }
+            Stmt::Html(line) => {
+                self.line = *line;
+                self.note(What::Html);
+                false
+            }
+            Stmt::Return(value) => {
+                let value = value.as_ref().map(|value| self.eval(value)).unwrap_or_default();
+                let before = std::mem::take(&mut self.scope.returned);
+                self.scope.returned = before.or(value);
+                true
+            }
+            Stmt::If { test, then, otherwise } => self.branch(test, then, otherwise),
+            Stmt::Loop { line, before, test, body, after } => {
+                before.iter().for_each(|expr| drop(self.eval(expr)));
+                self.repeat(*line, |walker| {
+                    test.iter().for_each(|expr| drop(walker.eval(expr)));
+                    walker.run(body);
+                    after.iter().for_each(|expr| drop(walker.eval(expr)));
+                });
+                false
+            }
+            Stmt::Foreach { line, subject, key, value, body } => {
+                let subject = self.eval(subject);
+                let (name, entry) = entries(subject);
+                self.repeat(*line, |walker| {
+                    if let Some(key) = key {
+                        walker.assign(key, name);
+                    }
+                    walker.assign(value, entry);
+                    walker.run(body);
+                });
+                false
+            }
+            Stmt::Block(body) => self.run(body),
+            Stmt::Const(name, value) => {
+                let value = self.eval(value);
+                self.constants.insert(name.clone(), value);
+                false
+            }
+            Stmt::Function(_) | Stmt::Class(_) => false,
+        }
+    }
+
+    fn repeat(&mut self, line: u32, body: impl FnOnce(&mut Self)) {
+        self.walked.loops.push(Around { script: self.script, line });
+        self.around.push(self.walked.loops.len() - 1);
+        self.line = line;
+        body(self);
+        self.around.pop();
+    }
+
+    /// Both branches, each from the same state; behind them it is either's.
+    fn branch(&mut self, test: &'a Expr, then: &'a [Stmt], otherwise: &'a [Stmt]) -> bool {
+        self.eval(test);
+        let (holds, fails) = (self.guards_of(test, true), self.guards_of(test, false));
+        // The copy is what costs.
+        let copied = self.scope.variables.len() as u32 * 2;
+        self.steps = self.steps.saturating_sub(copied);
+        let before = self.scope.variables.clone();
+        let count = self.guards.len();
+
+        self.guards.extend(holds.iter().cloned());
+        let then_ended = self.run(then);
+        self.guards.truncate(count);
+        let after_then = std::mem::replace(&mut self.scope.variables, before);
+
+        self.guards.extend(fails.iter().cloned());
+        let else_ended = self.run(otherwise);
+        self.guards.truncate(count);
+
+        match (then_ended, else_ended) {
+            (true, true) => return true,
+            (true, false) => self.guards.extend(fails),
+            (false, true) => {
+                self.guards.extend(holds);
+                self.scope.variables = after_then;
+            }
+            (false, false) => {
+                for (name, value) in after_then {
+                    let other = self.scope.variables.remove(&name).unwrap_or_default();
+                    self.scope.variables.insert(name, value.or(other));
+                }
+            }
+        }
+        false
+    }
+
+    /// What a test says about the request where it `holds` or fails.
+    fn guards_of(&mut self, test: &'a Expr, holds: bool) -> Vec<Guard> {
+        match &test.kind {
+            Kind::Not(inner) => self.guards_of(inner, !holds),
+            Kind::Binary("&&", one, two) if holds => {
+                let mut all = self.guards_of(one, true);
+                all.extend(self.guards_of(two, true));
+                all
+            }
+            Kind::Binary("||", one, two) if !holds => {
+                let mut all = self.guards_of(one, false);
+                all.extend(self.guards_of(two, false));
+                all
+            }
+            Kind::Binary("==" | "===", one, two) => self.equality(one, two, holds),
+            Kind::Binary("!=" | "!==" | "<>", one, two) => self.equality(one, two, !holds),
+            Kind::Binary(">", one, two) if is_zero(two) => self.presence(one, holds),
+            Kind::Binary(_, _, _) | Kind::Assign(_, _, _) => Vec::new(),
+            Kind::Call(function, arguments) => {
+                let name = match &function.kind {
+                    Kind::Name(name) => name.to_ascii_lowercase(),
+                    _ => String::new(),
+                };
+                let (Some(first), holds) = (
+                    arguments.first(),
+                    match name.as_str() {
+                        "empty" | "is_null" => !holds,
+                        _ => holds,
+                    },
+                ) else {
+                    return Vec::new();
+                };
+                match name.as_str() {
+                    "isset" if holds => {
+                        arguments.iter().flat_map(|one| self.presence(one, true)).collect()
+                    }
+                    "array_key_exists" => {
+                        let (Some(name), Some(of)) =
+                            (self.quietly(first).constant(), arguments.get(1))
+                        else {
+                            return Vec::new();
+                        };
+                        match of.variable().and_then(super::eval::source_of) {
+                            Some(source) if holds => vec![Guard::Present(source, name)],
+                            Some(source) => vec![Guard::Absent(source, name)],
+                            None => Vec::new(),
+                        }
+                    }
+                    "isset" | "empty" | "is_null" | "strlen" | "trim" | "count" | "intval"
+                    | "is_numeric" | "is_string" | "is_array" => self.presence(first, holds),
+                    _ => Vec::new(),
+                }
+            }
+            _ => self.presence(test, holds),
+        }
+    }
+
+    fn equality(&mut self, one: &'a Expr, two: &'a Expr, holds: bool) -> Vec<Guard> {
+        let (left, right) = (self.quietly(one), self.quietly(two));
+        let (subject, expr, constant) = match (left.constant(), right.constant()) {
+            (None, Some(constant)) => (left, one, constant),
+            (Some(constant), None) => (right, two, constant),
+            // A parameter with a default is open, and comes from the request.
+            _ if left.parameters().next().is_some() => match right.constant() {
+                Some(constant) => (left, one, constant),
+                None => return Vec::new(),
+            },
+            _ => return Vec::new(),
+        };
+        if subject.has(|origin| *origin == Origin::Method) {
+            let method = constant.to_ascii_uppercase();
+            return vec![if holds { Guard::Method(method) } else { Guard::NotMethod(method) }];
+        }
+        if matches!(constant.as_str(), "" | "null" | "false") {
+            return self.presence(expr, !holds);
+        }
+        let mut parameters = subject.parameters();
+        match (parameters.next(), parameters.next()) {
+            (Some((_, name)), None) if holds => vec![Guard::Is(name.to_owned(), constant)],
+            (Some((_, name)), None) => vec![Guard::IsNot(name.to_owned(), constant)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a parameter is there and not empty.
+    fn presence(&mut self, expr: &'a Expr, holds: bool) -> Vec<Guard> {
+        let value = self.quietly(expr);
+        let foreign = value.has(|origin| !matches!(origin, Origin::Parameter(..)));
+        let mut parameters = value.parameters();
+        match (parameters.next(), parameters.next()) {
+            (Some((source, name)), None) if !foreign => {
+                let name = name.to_owned();
+                vec![if holds { Guard::Present(source, name) } else { Guard::Absent(source, name) }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Evaluates without noting anything.
+    pub(super) fn quietly(&mut self, expr: &'a Expr) -> Value {
+        self.silent += 1;
+        let value = self.eval(expr);
+        self.silent -= 1;
+        value
+    }
+}
+
+fn is_zero(expr: &Expr) -> bool {
+    matches!(&expr.kind, Kind::Number(text) if text == "0")
+}
+
+/// The keys and values that a `foreach` goes through.
+fn entries(subject: Value) -> (Value, Value) {
+    if let Some(entry) = subject.entry {
+        return *entry;
+    }
+    let of_fields = subject.fields.into_iter().map(|(_, value)| value);
+    match of_fields.reduce(Value::or) {
+        Some(value) => (Value::default(), value),
+        None => {
+            let value = Value { origins: subject.origins, ..Value::default() };
+            (value.clone(), value)
+        }
+    }
+}

@@ -1,0 +1,11 @@
+<?php
+// What every action of the site can do, as its framework had it.
+abstract class Action
+{
+    protected function ajaxReturn($data, $info = '', $status = 1)
+    {
+        header('Content-Type: application/json; charset=UTF-8');
+        echo json_encode(array('data' => $data, 'info' => $info, 'status' => $status));
+        exit;
+    }
+}

@@ -1,0 +1,5 @@
+<?php
+require 'LiveAction.php';
+
+$action = new LiveAction();
+$action->sendMsg();

@@ -1,0 +1,2 @@
+<?php
+define('DATA_DIR', dirname(__FILE__) . '/data');
