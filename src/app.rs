@@ -19,6 +19,7 @@ use crate::client::{self, Call};
 use crate::config::{Config, Site, Sources};
 use crate::demo::{self, DemoSite};
 use crate::dialect::native::{self, Native};
+use crate::gate::files::{self, Files};
 use crate::gate::front::{Entrance, Front};
 use crate::gate::proxy::Proxy;
 use crate::gate::tls::Tls;
@@ -253,8 +254,14 @@ fn engine_settings(config: &Config) -> ServerConf {
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
         max_retries: 16,
+        upstream_keepalive_pool_size: files::most_idle(open_files()),
         ..ServerConf::default()
     }
+}
+
+/// The most files that this process may have open.
+fn open_files() -> u64 {
+    rlimit::Resource::NOFILE.get_soft().unwrap_or(1024)
 }
 
 /// A port of its own for the demo site.
@@ -319,7 +326,8 @@ impl Parts {
         let publisher =
             Publisher::new(hub.clone(), clock, limits, Arc::clone(&crowd), tally.clone());
         let publish = browser_publish(&publisher);
-        let gate = Gate::new(live.gate.clone(), hub, system_time, publish, tally.clone());
+        let files = Files::within(open_files());
+        let gate = Gate::new(live.gate.clone(), hub, system_time, publish, tally.clone(), files);
         let reload = Reload::new(sources, site, config, live);
         Self { publisher, gate, reload, crowd, tally, keeping }
     }

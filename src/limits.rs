@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What bounds the held polls; zero = no bound, except for [`Settings::held`].
+/// What bounds polls and clients; zero = no bound, except for [`Settings::held`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Held polls in all.
@@ -17,11 +17,22 @@ pub struct Settings {
     pub per_channel: usize,
     /// Channels of one poll.
     pub channels_per_poll: usize,
+    /// Connections a second of one client address.
+    pub connections_per_second: u32,
+    /// Requests a second of one client address.
+    pub requests_per_second: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { held: 100_000, per_address: 0, per_channel: 0, channels_per_poll: 100 }
+        Self {
+            held: 100_000,
+            per_address: 0,
+            per_channel: 0,
+            channels_per_poll: 100,
+            connections_per_second: 0,
+            requests_per_second: 0,
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use crate::address::Address;
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
-use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
+use pingora::listeners::{ConnectionFilter, L4BufferSettings, ListenerConfig, TcpSocketOptions};
 use pingora::protocols::{Stream, TcpKeepalive};
 use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service;
@@ -125,6 +125,7 @@ pub struct Listening<A> {
     buffers: Buffers,
     shutdown: ShutdownWatch,
     accepting: watch::Receiver<Accepting>,
+    door: Option<Arc<dyn ConnectionFilter>>,
     threads: Option<usize>,
     runtime: Arc<OnceLock<Handle>>,
 }
@@ -141,8 +142,8 @@ impl<A> Listening<A> {
         let (name, app, threads) = (name.to_owned(), Arc::new(app), None);
         // Nobody will ever pause it.
         let (_, accepting) = watch::channel(Accepting::Yes);
-        let runtime = Arc::default();
-        Self { name, app, bound, buffers, shutdown, accepting, threads, runtime }
+        let (runtime, door) = (Arc::default(), None);
+        Self { name, app, bound, buffers, shutdown, accepting, door, threads, runtime }
     }
 
     /// Tells `runtime` where the connections are served, once they are.
@@ -154,6 +155,12 @@ impl<A> Listening<A> {
     /// Accepts only as `accepting` says.
     pub fn accepting(mut self, accepting: watch::Receiver<Accepting>) -> Self {
         self.accepting = accepting;
+        self
+    }
+
+    /// Asks `door` about every TCP connection before the next one is accepted.
+    pub fn door(mut self, door: impl ConnectionFilter + 'static) -> Self {
+        self.door = Some(Arc::new(door));
         self
     }
 
@@ -169,6 +176,9 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
     fn engine(&self) -> io::Result<(ListeningService<Lasting<A>>, ListenFds)> {
         let app = Lasting { app: self.app.clone(), shutdown: self.shutdown.clone() };
         let mut engine = ListeningService::new(self.name.clone(), app);
+        if let Some(door) = &self.door {
+            engine.set_connection_filter(door.clone());
+        }
         let mut fds = Fds::new();
         for bound in &self.bound {
             let (key, config) = match &bound.address {

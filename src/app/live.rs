@@ -6,6 +6,7 @@
 
 use crate::config::{Config, Drain, Mistakes};
 use crate::gate;
+use crate::gate::rates::Rate;
 use crate::gate::tls::Tls;
 use crate::gate::upstream::{Upstream, UpstreamError};
 use crate::hub::Hub;
@@ -56,7 +57,7 @@ impl Live {
         tally.watched.watch(&config.watched);
         Self {
             hub: Hub::new(config.hub.clone(), fastrand::u64(..)),
-            gate: shared(gate_settings(config, upstream.clone())),
+            gate: shared(gate_settings(config, upstream.clone(), &Rates::default())),
             publish: shared(publish_settings(config)),
             internal: shared(internal_settings(config)),
             drain: shared(config.drain.clone()),
@@ -87,7 +88,8 @@ impl Live {
         if config.hub != running.hub {
             self.hub.reconfigure(config.hub.clone(), system_time());
         }
-        self.gate.store(Arc::new(gate_settings(config, prepared.upstream.clone())));
+        let rates = Rates::of(&self.gate.load());
+        self.gate.store(Arc::new(gate_settings(config, prepared.upstream.clone(), &rates)));
         tell(&self.upstream, prepared.upstream, Arc::ptr_eq);
         tell(&self.snapshot_every, config.snapshot.every, Duration::eq);
     }
@@ -117,11 +119,32 @@ fn shared<T>(settings: T) -> Arc<ArcSwap<T>> {
     Arc::new(ArcSwap::from_pointee(settings))
 }
 
-fn gate_settings(config: &Config, upstream: Arc<Upstream>) -> gate::Settings {
+/// The buckets of the addresses: what a reload does not change stays as full as it is.
+struct Rates {
+    connections: Arc<Rate>,
+    requests: Arc<Rate>,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { connections: Arc::new(Rate::new(0)), requests: Arc::new(Rate::new(0)) }
+    }
+}
+
+impl Rates {
+    fn of(settings: &gate::Settings) -> Self {
+        let (connections, requests) = (settings.connections.clone(), settings.requests.clone());
+        Self { connections, requests }
+    }
+}
+
+fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gate::Settings {
     gate::Settings {
         routes: gate::route::Routes::new(config.routes.clone()),
         hold: config.hold.clone(),
         limits: config.limits.clone(),
+        connections: rates.connections.allowing(config.limits.connections_per_second),
+        requests: rates.requests.allowing(config.limits.requests_per_second),
         trusted_proxies: config.trusted_proxies.clone(),
         mask: config.log.mask.clone(),
         upstream,

@@ -3,6 +3,7 @@
 use super::report::Report;
 use super::{Config, Site};
 use crate::address::Address;
+use crate::gate::files::Files;
 use crate::gate::tls::{Identity, IdentityError};
 
 /// Looks at the whole. Values that are mistakes already are left out, so that one slip is told
@@ -29,6 +30,20 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
     }
     if sound(&["listen", "internal", "upstream.servers"]) && site == Site::Configured {
         has_another_site(config, report);
+    }
+}
+
+/// Looks at what the machine allows.
+pub(super) fn machine(config: &mut Config) {
+    // The gate raises its own limit to the hard one when it starts.
+    let Ok(limit) = rlimit::Resource::NOFILE.get_hard() else { return };
+    let most = Files::within(limit).connections();
+    if config.limits.held > most {
+        config.warnings.push(format!(
+            "hold.max: {} held polls need as many open files, and the limit of {limit} leaves {most} \
+             to clients; raise the limit (LimitNOFILE= in systemd, ulimit -Hn), or lower hold.max",
+            config.limits.held
+        ));
     }
 }
 

@@ -12,8 +12,6 @@ use toml_edit::Value;
 pub(super) enum Unset {
     /// Nothing: the key is not there.
     Absent,
-    /// The number 0.
-    Zero,
     /// This text.
     Text(&'static str),
 }
@@ -23,7 +21,6 @@ impl Unset {
     pub(super) fn value(self) -> Option<Value> {
         match self {
             Self::Absent => None,
-            Self::Zero => Some(0.into()),
             Self::Text(text) => Some(text.into()),
         }
     }
@@ -32,9 +29,7 @@ impl Unset {
     pub(super) fn is(self, raw: &Raw) -> bool {
         match (&raw.kind, self) {
             (ValueKind::Array(list), Self::Absent) => list.is_empty(),
-            (ValueKind::I64(number), Self::Zero) => *number == 0,
             (ValueKind::String(text), Self::Text(default)) => text == default,
-            (ValueKind::String(text), Self::Zero) => !raw.typed && text == "0",
             _ => false,
         }
     }
@@ -42,8 +37,6 @@ impl Unset {
 
 /// Keys, in lists with `[]` for every entry.
 pub(super) const KEYS: &[(&str, Unset)] = &[
-    ("limits.connections_per_second", Unset::Zero),
-    ("limits.requests_per_second", Unset::Zero),
     ("backplane.redis", Unset::Text("")),
     ("backplane.prefix", Unset::Text("pg")),
     ("poll[].auth", Unset::Absent),

@@ -178,6 +178,8 @@ fn limits(section: &mut Section, held: usize) -> (limits::Settings, Client) {
         per_address: section.number("per_address", default.per_address, ANY),
         per_channel: section.number("per_channel", default.per_channel, ANY),
         channels_per_poll: section.number("channels_per_poll", default.channels_per_poll, ANY),
+        connections_per_second: rate(section, "connections_per_second"),
+        requests_per_second: rate(section, "requests_per_second"),
     };
     let head_bytes = section.size("head_bytes", 64 << 10, 1 << 10);
     let head_count = section.number("head_count", 100, 1..=10_000);
@@ -195,6 +197,12 @@ fn limits(section: &mut Section, held: usize) -> (limits::Settings, Client) {
         write_timeout,
     };
     (limits, client)
+}
+
+/// So much a second; 0 = no limit.
+fn rate(section: &mut Section, key: &'static str) -> u32 {
+    let rate = section.number(key, 0, 0..=1_000_000);
+    u32::try_from(rate).unwrap_or(u32::MAX)
 }
 
 fn drain(section: &mut Section) -> Drain {

@@ -1,6 +1,7 @@
 //! What the public side has done, and what is under way.
 
 use super::Gate;
+use super::files::Use;
 use super::hold::Cause;
 use crate::channel::Time;
 use crate::hub::Answer;
@@ -134,11 +135,36 @@ impl Forwarded {
 }
 
 /// Counts one connection until it is dropped.
-pub struct Connected(pub(super) Gate);
+pub struct Connected(Gate);
 
 impl Drop for Connected {
     fn drop(&mut self) {
         self.0.shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.shared.files.close();
+    }
+}
+
+impl Connected {
+    /// Counts a connection whose file is counted already.
+    pub(super) fn new(gate: &Gate) -> Self {
+        gate.shared.counters.connections.fetch_add(1, Ordering::Relaxed);
+        Self(gate.clone())
+    }
+}
+
+/// The file of one request to the site, given back when it is dropped.
+pub(super) struct SiteFile(Gate);
+
+impl SiteFile {
+    /// `None` if there is none left.
+    pub(super) fn new(gate: &Gate) -> Option<Self> {
+        gate.shared.files.open(Use::Site).then(|| Self(gate.clone()))
+    }
+}
+
+impl Drop for SiteFile {
+    fn drop(&mut self) {
+        self.0.shared.files.close();
     }
 }
 

@@ -74,7 +74,9 @@ impl Handed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::files::Files;
     use crate::gate::hold;
+    use crate::gate::rates::Rate;
     use crate::gate::route::Routes;
     use crate::gate::upstream::Upstream;
     use crate::{channel, gate, hub, limits};
@@ -86,6 +88,8 @@ mod tests {
             routes: Routes::new(Vec::new()),
             hold: hold::Settings::default(),
             limits: limits::Settings::default(),
+            connections: Arc::new(Rate::new(0)),
+            requests: Arc::new(Rate::new(0)),
             trusted_proxies: Vec::new(),
             mask: Vec::new(),
             upstream: Arc::new(Upstream::new(&[]).unwrap_or_else(|_| unreachable!("no names"))),
@@ -108,6 +112,7 @@ mod tests {
             || channel::Time(1),
             Arc::new(|_| Box::pin(async { true })),
             Arc::default(),
+            Files::within(1024),
         );
         let client = Client { peer: None, trusted: true, address: None };
         let (old, new) = (gate.settings(), Arc::new(settings()));

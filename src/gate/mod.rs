@@ -6,12 +6,14 @@
 
 pub mod access;
 mod counters;
+pub mod files;
 pub mod form;
 pub mod forward;
 pub mod front;
 mod handed;
 pub mod hold;
 pub mod proxy;
+pub mod rates;
 mod replay;
 mod replies;
 pub mod route;
@@ -33,8 +35,10 @@ use crate::metrics::{Refusal, Tally};
 use crate::query::Query;
 use crate::web::{Headers, Reply};
 use arc_swap::ArcSwap;
+use files::Files;
 use hold::Cause;
 use ipnet::IpNet;
+use rates::Rate;
 use replies::{allowed_origin, finished, preflight, refusal, unstored, wrong_method};
 use route::{Match, Routes, Rule};
 use std::future::Future;
@@ -54,6 +58,10 @@ pub struct Settings {
     pub hold: hold::Settings,
     /// How many.
     pub limits: limits::Settings,
+    /// How often one address may connect; a trusted proxy as often as it likes.
+    pub connections: Arc<Rate>,
+    /// How often one address may ask.
+    pub requests: Arc<Rate>,
     /// Networks whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Query parameters whose values are not logged.
@@ -93,6 +101,7 @@ struct Shared {
     counters: Counters,
     tally: Arc<Tally>,
     replays: replay::Replays,
+    files: Files,
 }
 
 /// A request, taken apart.
@@ -153,18 +162,29 @@ pub struct Ended {
 const RETRY_AFTER: &str = "5";
 
 impl Gate {
-    /// The public side of `hub`; what it counts together with others is in `tally`.
+    /// The public side of `hub`; what it counts together with others is in `tally`, and what it
+    /// may open in `files`.
     pub fn new(
         settings: Arc<ArcSwap<Settings>>,
         hub: Hub,
         clock: fn() -> Time,
         browser_publish: BrowserPublish,
         tally: Arc<Tally>,
+        files: Files,
     ) -> Self {
         let (limits, counters) = (Limits::default(), Counters::default());
         let replays = replay::Replays::default();
-        let shared =
-            Shared { settings, hub, limits, clock, browser_publish, counters, tally, replays };
+        let shared = Shared {
+            settings,
+            hub,
+            limits,
+            clock,
+            browser_publish,
+            counters,
+            tally,
+            replays,
+            files,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -196,10 +216,33 @@ impl Gate {
         Open(self.clone())
     }
 
-    /// Counts a connection.
+    /// Whether a connection from `peer` may come in; its file is counted from here on, and
+    /// [`Gate::connected`] has to follow.
+    pub fn admits(&self, peer: Option<IpAddr>) -> bool {
+        let settings = self.settings();
+        let trusted = |peer: &IpAddr| settings.trusted_proxies.iter().any(|net| net.contains(peer));
+        if settings.connections.take(peer.filter(|peer| !trusted(peer))).is_err() {
+            self.refused(Refusal::ConnectionRate);
+            return false;
+        }
+        let room = self.shared.files.open(files::Use::Connection);
+        if !room {
+            self.refused(Refusal::Files);
+        }
+        room
+    }
+
+    /// Counts a connection that was admitted, until it is dropped.
     pub fn connected(&self) -> Connected {
-        self.shared.counters.connections.fetch_add(1, Ordering::Relaxed);
-        Connected(self.clone())
+        Connected::new(self)
+    }
+
+    /// The answer to a request of `client` that comes too soon after others; `None` = it may be
+    /// served. Asked once for each request, wherever it comes in.
+    pub fn too_soon(&self, settings: &Settings, client: Option<IpAddr>) -> Option<Reply> {
+        let wait = settings.requests.take(client).err()?;
+        self.refused(Refusal::RequestRate);
+        Some(replies::too_soon(wait))
     }
 
     /// How many connections there are.

@@ -1,14 +1,14 @@
 //! The public side in pingora's hands: [`ProxyHttp`] holds the polls in its `request_filter` and
 //! forwards everything else to the site.
 
-use super::counters::Forwarded;
+use super::counters::{Forwarded, SiteFile};
 use super::form::{self, Encoding};
 use super::forward::{self, Client};
 use super::handed::{Finding, Handed};
 use super::hold::Cause;
 use super::replay::{End, Released};
 use super::tee::{self, Tee};
-use super::{Decision, Gate, Open, Settings, session};
+use super::{Decision, Gate, Open, RETRY_AFTER, Settings, session};
 use crate::exchange::Listener;
 use crate::metrics::Refusal;
 use crate::query::Query;
@@ -42,6 +42,7 @@ pub struct Context {
     failures: usize,
     forwarded: Forwarded,
     tee: Tee,
+    file: Option<SiteFile>,
     _open: Open,
 }
 
@@ -93,6 +94,16 @@ impl Proxy {
             }
         }
         Ok(true)
+    }
+
+    /// Answers a request for which there is no file left.
+    async fn turn_away(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+        self.gate.refused(Refusal::Files);
+        if let Some(released) = &mut context.released {
+            released.failed();
+        }
+        session.set_keepalive(None);
+        session::write(session.as_mut(), page(503).with("Retry-After", RETRY_AFTER)).await
     }
 }
 
@@ -162,6 +173,7 @@ impl ProxyHttp for Proxy {
                     failures,
                     forwarded,
                     tee: Tee::default(),
+                    file: None,
                     _open: open,
                 }
             }
@@ -179,6 +191,7 @@ impl ProxyHttp for Proxy {
                     failures,
                     forwarded,
                     tee: Tee::default(),
+                    file: None,
                     _open,
                 }
             }
@@ -193,15 +206,23 @@ impl ProxyHttp for Proxy {
         if context.client.is_none() {
             context.client = Some(session::client(session.as_downstream(), &context.settings));
         }
-        match std::mem::replace(&mut context.finding, Finding::Site) {
-            Finding::Site => Ok(false),
-            Finding::Undecided => self.poll(session, context).await,
+        let answered = match std::mem::replace(&mut context.finding, Finding::Site) {
+            Finding::Site => false,
+            Finding::Undecided => self.poll(session, context).await?,
             Finding::Released(released) => {
                 context.held = Some(released.held);
                 context.released = Some(released);
-                Ok(false)
+                false
             }
+        };
+        if answered {
+            return Ok(true);
         }
+        context.file = SiteFile::new(&self.gate);
+        if context.file.is_some() {
+            return Ok(false);
+        }
+        self.turn_away(session, context).await.map(|()| true)
     }
 
     async fn upstream_peer(
@@ -411,6 +432,7 @@ fn is_invalid_data(error: &Error) -> bool {
 fn page(status: u16) -> Reply {
     let (title, text) = match status {
         502 => ("502 Bad Gateway", "The site does not answer just now. Please try again soon."),
+        503 => ("503 Service Unavailable", "There are too many visitors. Please try again soon."),
         504 => ("504 Gateway Timeout", "The site takes too long. Please try again soon."),
         413 => ("413 Content Too Large", "The request is too long to be held."),
         400 => ("400 Bad Request", "The request could not be understood."),

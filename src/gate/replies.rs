@@ -3,6 +3,7 @@
 use super::route::Rule;
 use crate::dialect::Dialect;
 use crate::web::{Headers, Reply};
+use std::time::Duration;
 
 /// A refusal in the form of the dialect.
 pub(super) fn refusal(rule: &Rule, status: u16, error: &str, hint: &str) -> Reply {
@@ -18,6 +19,14 @@ pub(super) fn wrong_method(method: &str, rule: &Rule) -> Reply {
     let error = format!("a poll is no {method} request");
     let reply = Reply::error(405, error, "use GET; to publish, use the internal listener");
     unstored(reply.with("Allow", rule.allow()))
+}
+
+/// The answer to an address that asks too often; it may again after `wait`.
+pub(super) fn too_soon(wait: Duration) -> Reply {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let words = "too many requests from this address; try again later\n";
+    let reply = Reply::new(429, "text/plain; charset=UTF-8", words);
+    unstored(reply.with("Retry-After", seconds.max(1).to_string()))
 }
 
 /// The headers that keep everybody between here and the client from keeping an answer.

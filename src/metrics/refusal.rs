@@ -10,6 +10,12 @@ labels! {
         HoldMax = "hold_max",
         /// As many polls as `limits.per_address` are held for this address.
         PerAddress = "per_address",
+        /// More connections a second than `limits.connections_per_second` from this address.
+        ConnectionRate = "connection_rate",
+        /// More requests a second than `limits.requests_per_second` from this address.
+        RequestRate = "request_rate",
+        /// As many connections as the limit of open files leaves to the public side.
+        Files = "files",
         /// As many polls as `limits.per_channel` are held on this channel.
         PerChannel = "per_channel",
         /// A poll that the site answers waited too long for its turn there.

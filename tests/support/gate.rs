@@ -37,6 +37,8 @@ pub struct Plan {
     env: Vec<(String, String)>,
     token: Option<String>,
     tls: bool,
+    /// Its limit of open files.
+    open_files: Option<u64>,
     folder: TempDir,
     command: &'static str,
 }
@@ -67,6 +69,7 @@ impl Gate {
             env: Vec::new(),
             token: None,
             tls: false,
+            open_files: None,
             folder: TempDir::new("gate"),
             command: "run",
         }
@@ -329,6 +332,12 @@ impl Plan {
         self
     }
 
+    /// At most so many open files; without this, as many as the test has.
+    pub fn open_files(mut self, most: u64) -> Plan {
+        self.open_files = Some(most);
+        self
+    }
+
     /// TLS on its public side.
     pub fn tls(mut self, identity: &Identity) -> Plan {
         self.tls = true;
@@ -373,7 +382,14 @@ impl Plan {
     fn spawn(&self) -> Process {
         let file = config_file(&self.folder);
         std::fs::write(&file, &self.config).unwrap();
-        let mut command = Command::new(BINARY);
+        let mut command = match self.open_files {
+            None => Command::new(BINARY),
+            Some(most) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--nofile={most}:{most}")).arg(BINARY);
+                limited
+            }
+        };
         command.arg(self.command).arg("--config").arg(file);
         for addr in &self.listen {
             command.args(["--listen", addr]);

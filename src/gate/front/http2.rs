@@ -4,13 +4,16 @@ use crate::gate::handed::Handed;
 use crate::gate::hold::Cause;
 use crate::gate::proxy::Proxy;
 use crate::gate::replay::End;
-use crate::gate::{Decision, Gate, session};
+use crate::gate::{Decision, Gate, Settings, session};
+use crate::metrics::Refusal;
+use crate::web::Reply;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +22,8 @@ pub(super) struct Http2 {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
     options: HttpServerOptions,
+    /// The most that the headers of one stream may be.
+    head_bytes: u32,
 }
 
 impl Http2 {
@@ -26,8 +31,25 @@ impl Http2 {
     pub(super) fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
-        options.h2_idle_timeout = gate.settings().idle_timeout;
-        Self { gate, proxy, options }
+        let settings = gate.settings();
+        options.h2_idle_timeout = settings.idle_timeout;
+        let head_bytes = u32::try_from(settings.head.bytes).unwrap_or(u32::MAX);
+        Self { gate, proxy, options, head_bytes }
+    }
+
+    /// The answer to a stream that is not served, whatever it wants.
+    fn turned_away(
+        &self,
+        stream: &ServerSession,
+        settings: &Settings,
+        client: Option<IpAddr>,
+    ) -> Option<Reply> {
+        if stream.req_header().headers.len() > settings.head.headers {
+            self.gate.refused(Refusal::HeadTooLarge);
+            let words = "the request has too many headers\n";
+            return Some(Reply::new(431, "text/plain; charset=UTF-8", words));
+        }
+        self.gate.too_soon(settings, client)
     }
 
     /// Holds or answers the stream, or gives it back with what was found.
@@ -38,10 +60,16 @@ impl Http2 {
         let settings = self.gate.settings();
         let client = session::client(&stream, &settings);
         let handed = Handed::new(&self.gate, settings, client);
+        let settings = handed.settings.clone();
+        if let Some(reply) = self.turned_away(&stream, &settings, client.address) {
+            stream.set_write_timeout(settings.write_timeout);
+            let _ = session::write(&mut stream, reply).await;
+            session::log(&stream, &settings, client.address, handed.began, None);
+            return None;
+        }
         if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
             return Some((stream, handed));
         }
-        let settings = handed.settings.clone();
         let decision = session::decide(&self.gate, &settings, &stream, None, client.address);
         stream.set_write_timeout(settings.write_timeout);
         let held = match decision {
@@ -88,8 +116,10 @@ impl HttpServerApp for Http2 {
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        // With bounds on the streams and on the headers of one.
-        Some(default_h2_options())
+        // With bounds on the streams, and on those that a client opens only to reset them.
+        let mut options = default_h2_options();
+        options.max_header_list_size(self.head_bytes);
+        Some(options)
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {

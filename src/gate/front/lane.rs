@@ -12,7 +12,7 @@ use crate::gate::forward::Client;
 use crate::gate::handed::Handed;
 use crate::gate::hold::Cause;
 use crate::gate::replay::End;
-use crate::gate::{Decision, Held, Incoming, Open, Settings, Timer, Waiting};
+use crate::gate::{Connected, Decision, Held, Incoming, Open, Settings, Timer, Waiting};
 use crate::metrics::Refusal;
 use crate::query::Query;
 use crate::web::{Headers, Reply};
@@ -20,7 +20,6 @@ use bytes::BytesMut;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::l4::socket::SocketAddr;
 use pingora::server::ShutdownWatch;
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
@@ -77,11 +76,13 @@ enum After {
 }
 
 /// Serves a connection until either side has enough of it.
-pub(super) async fn serve(front: Arc<Front>, stream: Stream, mut shutdown: ShutdownWatch) {
-    let peer = stream.get_socket_digest().and_then(|digest| {
-        digest.peer_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip().to_canonical())
-    });
-    let _connected = front.gate.connected();
+pub(super) async fn serve(
+    front: Arc<Front>,
+    stream: Stream,
+    peer: Option<IpAddr>,
+    _connected: Connected,
+    mut shutdown: ShutdownWatch,
+) {
     // Boxed, as a greeting is over soon, and its room would stay with the connection.
     let greeted = Box::pin(entrance::greet(&front, stream, shutdown.clone())).await;
     let Some((stream, speech)) = greeted else { return };
@@ -263,12 +264,15 @@ impl Connection {
         settings: &Arc<Settings>,
         head: &Head<'_>,
     ) -> Result<(Next, Account), (Framing, Box<Handed>)> {
+        let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
+        if let Some(reply) = front.gate.too_soon(settings, client.address) {
+            return Ok(turned_away(front, settings, head, client.address, reply));
+        }
         if let Entrance::Redirect(port) = front.entrance
             && let Some(reply) = entrance::redirect(port, head.headers.get("host"), head.target)
         {
-            return Ok(self.redirected(front, settings, head, reply));
+            return Ok(turned_away(front, settings, head, client.address, reply));
         }
-        let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
         let hand_on = || Handed::new(&front.gate, settings.clone(), client);
         // Of a target in another form than a path nothing is known here.
         if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
@@ -301,27 +305,6 @@ impl Connection {
             Decision::Publish(channel) => Next::Publish(channel),
         };
         Ok((next, account))
-    }
-
-    /// Answers with the way to TLS, whatever the request is.
-    fn redirected(
-        &self,
-        front: &Front,
-        settings: &Settings,
-        head: &Head<'_>,
-        reply: Reply,
-    ) -> (Next, Account) {
-        let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies).address;
-        if access::is_logged() {
-            let (method, target, status) = (head.method, head.target, reply.status);
-            let (bytes, took, held) = (0, Duration::ZERO, None);
-            let line = access::Line { client, method, target, status, bytes, took, held };
-            access::log(&line, &settings.mask);
-        }
-        // A body that was announced is not waited for.
-        let keep = head.keep && head.framing.is_over();
-        let _open = front.gate.open();
-        (Next::Answer(reply, None), Account { _open, began: None, client, target: None, keep })
     }
 
     /// Has the engine do it, on this connection.
@@ -421,6 +404,26 @@ impl Account {
         };
         access::log(&line, &settings.mask);
     }
+}
+
+/// Answers a request with `reply`, whatever it wants.
+fn turned_away(
+    front: &Front,
+    settings: &Settings,
+    head: &Head<'_>,
+    client: Option<IpAddr>,
+    reply: Reply,
+) -> (Next, Account) {
+    if access::is_logged() {
+        let (method, target, status) = (head.method, head.target, reply.status);
+        let (bytes, took, held) = (reply.body.len(), Duration::ZERO, None);
+        let line = access::Line { client, method, target, status, bytes, took, held };
+        access::log(&line, &settings.mask);
+    }
+    // A body that was announced is not waited for.
+    let keep = head.keep && head.framing.is_over();
+    let _open = front.gate.open();
+    (Next::Answer(reply, None), Account { _open, began: None, client, target: None, keep })
 }
 
 /// Ends when the client does. What it sends meanwhile is its next request, kept in `pending` up

@@ -28,9 +28,13 @@ use super::Gate;
 use super::proxy::Proxy;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::listeners::ConnectionFilter;
 use pingora::protocols::Stream;
+use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The public listener's app.
@@ -48,6 +52,35 @@ impl Front {
     }
 }
 
+/// Closes connections that come too often, or find no room, before the next one is accepted.
+/// They are not worth an answer.
+///
+/// What it admits reaches the app: the engine only sets options of the socket in between, which
+/// Linux does not refuse.
+pub struct Door {
+    gate: Gate,
+}
+
+impl Door {
+    /// The door of `gate`.
+    pub fn new(gate: Gate) -> Self {
+        Self { gate }
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Door")
+    }
+}
+
+#[async_trait]
+impl ConnectionFilter for Door {
+    async fn should_accept(&self, peer: Option<&std::net::SocketAddr>) -> bool {
+        peer.is_none_or(|peer| self.gate.admits(Some(peer.ip().to_canonical())))
+    }
+}
+
 #[async_trait]
 impl ServerApp for Front {
     async fn process_new(
@@ -57,11 +90,23 @@ impl ServerApp for Front {
     ) -> Option<Stream> {
         // The task that calls this is several times as large as the lane's own, and would live as
         // long as the connection.
-        tokio::spawn(lane::serve(self.clone(), stream, shutdown.clone()));
+        let peer = peer(&stream);
+        // TCP has been admitted by `Door`, which is not asked about unix sockets.
+        if peer.is_none() && !self.gate.admits(None) {
+            return None;
+        }
+        let connected = self.gate.connected();
+        tokio::spawn(lane::serve(self.clone(), stream, peer, connected, shutdown.clone()));
         None
     }
 
     async fn cleanup(&self) {
         self.proxy.http_cleanup().await;
     }
+}
+
+/// The far end of a connection; `None` on a unix socket.
+fn peer(stream: &Stream) -> Option<IpAddr> {
+    let digest = stream.get_socket_digest()?;
+    Some(digest.peer_addr().and_then(SocketAddr::as_inet)?.ip().to_canonical())
 }
