@@ -20,7 +20,7 @@ use crate::config::{Config, Site, Sources};
 use crate::demo::{self, DemoSite};
 use crate::dialect::native::{self, Native};
 use crate::gate::files::{self, Files};
-use crate::gate::front::{Entrance, Front};
+use crate::gate::front::{Door, Entrance, Front};
 use crate::gate::proxy::Proxy;
 use crate::gate::tls::Tls;
 use crate::gate::upstream::{HealthChecks, Upstream, UpstreamError};
@@ -160,11 +160,12 @@ impl App {
         let stopped = public_stopped.clone();
         let gate = Listening::new("gate", front(entrance), public, Buffers::None, stopped);
         let gate = gate.accepting(accepted.clone()).tell_runtime(parts.crowd.clone());
-        server.add_service(gate);
+        server.add_service(gate.door(Door::new(parts.gate.clone())));
         if let (false, Some(port)) = (redirect.is_empty(), tls_port(&listen)) {
             let front = front(Entrance::Redirect(port));
             let stopped = public_stopped.clone();
             let redirect = Listening::new("redirect", front, redirect, Buffers::None, stopped);
+            let redirect = redirect.door(Door::new(parts.gate.clone()));
             server.add_service(redirect.accepting(accepted.clone()).threads(1));
         }
         let (internal_app, page) = parts.internal(public_stopped)?;

@@ -284,9 +284,7 @@ fn a_rule_that_could_never_match_is_a_mistake() {
 
 #[test]
 fn what_this_version_lacks_is_refused_and_its_default_is_not() {
-    for (key, value, default) in
-        [("backplane.redis", "redis://a", "\"\"")]
-    {
+    for (key, value, default) in [("backplane.redis", "redis://a", "\"\"")] {
         let mistakes = mistakes(&[(key, value)]);
         assert!(mistakes.len() == 1 && mistakes[0].ends_with(not_yet::MESSAGE), "{mistakes:?}");
         config(&[(key, default)]);
