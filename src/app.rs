@@ -1,5 +1,6 @@
 //! Builds the gate from a config, runs it, and ends it without dropping a poll.
 
+mod elsewhere;
 mod ending;
 mod figures;
 mod history;
@@ -14,6 +15,7 @@ use crate::address::Address;
 use crate::admin::page::Page;
 use crate::admin::{self, Admin};
 use crate::archive::ArchiveError;
+use crate::backplane::Backplane;
 use crate::channel::{Cursor, Take};
 use crate::client::{self, Call};
 use crate::config::{Config, Site, Sources};
@@ -38,6 +40,7 @@ use crate::snapshot::SnapshotError;
 use crate::web::Endpoint;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use elsewhere::{Elsewhere, Feeding};
 use ending::Ending;
 use figures::Sight;
 use history::Keeping;
@@ -178,6 +181,10 @@ impl App {
         server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone() })));
         server.add_service(background("page", page));
         server.add_service(background("snapshot", parts.keeping.clone()));
+        if let Some(backplane) = live.backplane.clone() {
+            let feeding = Feeding { backplane, publisher: parts.publisher.clone() };
+            server.add_service(background("backplane", Arc::new(feeding)));
+        }
         let Signals { end, hangup } = Signals::listen().map_err(AppError::Signals)?;
         let occasions = Occasions::new(parts.reload.clone(), hangup);
         server.add_service(background("reload", Arc::new(occasions)));
@@ -324,8 +331,9 @@ impl Parts {
     ) -> Self {
         let (hub, tally, crowd) = (live.hub.clone(), live.tally.clone(), Arc::default());
         let (clock, limits) = (Arc::new(system_time), live.publish.clone());
-        let publisher =
-            Publisher::new(hub.clone(), clock, limits, Arc::clone(&crowd), tally.clone());
+        let engine = live.backplane.clone().map(|backplane| Arc::new(Elsewhere(backplane)) as _);
+        let (crowd_of, tally_of) = (Arc::clone(&crowd), tally.clone());
+        let publisher = Publisher::through(engine, hub.clone(), clock, limits, crowd_of, tally_of);
         let publish = browser_publish(&publisher);
         let files = Files::within(open_files());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, tally.clone(), files);
@@ -339,7 +347,8 @@ impl Parts {
         let (in_force, reload) = (self.reload.clone(), self.reload.clone());
         let sight = self.sight();
         let (figures, metrics) = (sight.clone(), sight.clone());
-        let unready = unready(self.gate.clone(), stopping);
+        let backplane = self.reload.live().backplane.clone();
+        let unready = unready(self.gate.clone(), backplane, stopping);
         let admin = Admin::new(admin::Sources {
             unready: Box::new(unready.clone()),
             figures: Box::new(move || figures.figures()),
@@ -400,6 +409,7 @@ fn browser_publish(publisher: &Publisher) -> BrowserPublish {
 
 fn unready(
     gate: Gate,
+    backplane: Option<Backplane>,
     stopping: ShutdownWatch,
 ) -> impl Fn() -> Vec<String> + Clone + Send + Sync + 'static {
     move || {
@@ -410,6 +420,7 @@ fn unready(
         if !gate.settings().upstream.is_healthy() {
             reasons.push("no upstream server answers".to_owned());
         }
+        reasons.extend(backplane.iter().flat_map(Backplane::unready));
         reasons
     }
 }

@@ -17,19 +17,20 @@
 //! Locks are taken in the order shard, then channel, and never two of a kind.
 
 mod bell;
+mod fed;
 mod memory;
 mod report;
 mod table;
 mod upkeep;
 mod waiter;
 
+pub use fed::{Origin, Pushed};
 pub use memory::{Memory, Trace};
 pub use report::Info;
 pub use waiter::{Waiter, Wake};
 
 use crate::channel::{
-    Accepted, ChannelName, Cursor, Epoch, Found, History, Limits, Message, Pattern, Payload, Take,
-    Tick, Time,
+    ChannelName, Cursor, Feed, Found, History, Limits, Message, Pattern, Payload, Take, Tick, Time,
 };
 use bell::Bell;
 use parking_lot::{Mutex, RwLock};
@@ -111,6 +112,8 @@ pub struct Published {
     pub tick: Tick,
     /// The held polls that it releases, to be rung.
     pub wake: Wake,
+    /// How many of those are claimed already, or rung.
+    pub released: usize,
 }
 
 /// A cheap handle to the channel table.
@@ -122,6 +125,8 @@ pub struct Hub {
 struct Shared {
     table: Table,
     settings: RwLock<Settings>,
+    /// Where positions are given elsewhere: whom to tell what a channel wants.
+    origin: Option<Origin>,
     /// The latest time seen. The table's time never runs backwards, so a position that was given
     /// out is never overtaken by a message from before it.
     latest: AtomicU64,
@@ -153,6 +158,8 @@ struct State {
     history: History,
     limits: Arc<Limits>,
     waiters: Slab<Arc<Bell>>,
+    /// Where positions are given elsewhere: how far the channel is with that.
+    feed: Option<Box<Feed>>,
     /// Counts how often the waiters were taken; a registration is only good in its own round.
     round: u64,
     /// The channel left the table; whoever holds it must look it up again.
@@ -169,9 +176,20 @@ impl State {
 impl Hub {
     /// An empty table; `seed` feeds the epochs, which must differ from one start to the next.
     pub fn new(settings: Settings, seed: u64) -> Self {
+        Self::with_origin(settings, seed, None)
+    }
+
+    /// A table whose channels get their messages and positions from elsewhere; `origin` is told
+    /// what they want for that.
+    pub fn fed(settings: Settings, seed: u64, origin: Origin) -> Self {
+        Self::with_origin(settings, seed, Some(origin))
+    }
+
+    fn with_origin(settings: Settings, seed: u64, origin: Option<Origin>) -> Self {
         let shared = Shared {
             table: Table::new(),
             settings: RwLock::new(settings),
+            origin,
             latest: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             cost: AtomicU64::new(0),
@@ -200,10 +218,10 @@ impl Hub {
         let mut answer = Answer::new();
         let mut news = false;
         for subscription in subscriptions {
-            let (heard, seat) = self.look_at(subscription, take, Some(waiter.bell()), now)?;
-            news |= heard.found.news;
-            answer.push(heard);
-            waiter.sit(seat);
+            let looked = self.look_at(subscription, take, Some(waiter.bell()), now)?;
+            news |= looked.heard.found.news;
+            answer.push(looked.heard);
+            waiter.sit(looked.seat, looked.unplaced);
         }
         // Looked at after the registration: a drain that came before it has set the flag, one
         // that comes after it finds the registration.
@@ -223,7 +241,7 @@ impl Hub {
         now: Time,
     ) -> Result<Answer, Full> {
         let now = self.time(now);
-        let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.0);
+        let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.heard);
         subscriptions.iter().map(look).collect()
     }
 
@@ -234,18 +252,25 @@ impl Hub {
         take: Take,
         bell: Option<&Arc<Bell>>,
         now: Time,
-    ) -> Result<(Heard, Option<waiter::Seat>), Full> {
-        self.with_state(&subscription.channel, now, |channel, state| {
+    ) -> Result<waiter::Looked, Full> {
+        let mut want = None;
+        let looked = self.with_state(&subscription.channel, now, |channel, state| {
             let tick = state.limits.tick;
-            let found = state.history.since(subscription.cursor, take, tick, now);
+            let (found, unplaced) = match state.feed {
+                None => (state.history.since(subscription.cursor, take, tick, now), None),
+                Some(_) => state.look_at_fed(subscription.cursor, take, now, &mut want),
+            };
             let found = self.unless_moved(found, subscription.cursor);
             let seat = bell.filter(|_| !found.news).map(|bell| waiter::Seat {
                 channel: channel.clone(),
                 key: state.waiters.insert(bell.clone()),
                 round: state.round,
             });
-            (Heard { channel: channel.name.clone(), tick, found }, seat)
-        })
+            let heard = Heard { channel: channel.name.clone(), tick, found };
+            waiter::Looked { heard, seat, unplaced }
+        });
+        self.tell(&subscription.channel, want);
+        looked
     }
 
     /// Puts one message on each of the named channels: all of them, or none where the table has
@@ -267,7 +292,7 @@ impl Hub {
     fn put(&self, name: &ChannelName, payload: &Payload, now: Time) -> Result<Published, Full> {
         self.with_state(name, now, |_, state| {
             let message = state.history.push(payload.clone(), &state.limits, now);
-            Published { message, tick: state.limits.tick, wake: state.take_waiters() }
+            Published { message, tick: state.limits.tick, wake: state.take_waiters(), released: 0 }
         })
     }
 
@@ -295,7 +320,7 @@ impl Hub {
                 return None;
             }
             let message = state.history.push_from(payload, at, &state.limits, now);
-            Some(Published { message, tick, wake: state.take_waiters() })
+            Some(Published { message, tick, wake: state.take_waiters(), released: 0 })
         });
         self.reclaim(now);
         published
@@ -309,43 +334,16 @@ impl Hub {
         }
     }
 
-    /// Puts a message on a channel whose position was given elsewhere. Nothing changes unless it
-    /// is the channel's next one.
-    pub fn accept(
-        &self,
-        name: &ChannelName,
-        message: Message,
-        now: Time,
-    ) -> Result<(Accepted, Wake), Full> {
-        let now = self.time(now);
-        let accepted = self.with_state(name, now, |_, state| {
-            let accepted = state.history.accept(message, &state.limits, now);
-            let wake = match accepted {
-                Accepted::Stored(_) => state.take_waiters(),
-                Accepted::Known | Accepted::Gap => Wake::default(),
-            };
-            (accepted, wake)
-        });
-        self.reclaim(now);
-        accepted
-    }
-
-    /// Gives a channel an empty history of the given epoch, as [`Hub::accept`] needs it; its
-    /// waiters are to be rung, and find themselves reset.
-    pub fn restart(&self, name: &ChannelName, epoch: Epoch, now: Time) -> Result<Wake, Full> {
-        let now = self.time(now);
-        self.with_state(name, now, |_, state| {
-            let floor = state.history.newest_stamp().unwrap_or_default();
-            state.history = History::new(epoch, floor.max(self.floor()));
-            state.take_waiters()
-        })
-    }
-
     /// Forgets a channel and its history. `None` if there is no such channel. Its held polls are
     /// to be rung; they find themselves reset, and its next life has a new epoch.
     pub fn forget(&self, name: &ChannelName) -> Option<Wake> {
         let channel = self.shared.table.remove(name)?;
         Some(self.bury(&channel))
+    }
+
+    /// The limits of a channel, whether or not it exists.
+    pub fn limits(&self, name: &ChannelName) -> Arc<Limits> {
+        self.shared.settings.read().limits_for(name).clone()
     }
 
     /// The unit of a channel's stamps, whether or not the channel exists.

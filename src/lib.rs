@@ -17,8 +17,8 @@
 //! **Second: services.** The only floor that knows pingora, sockets and files. [`gate`] is the
 //! public side, [`publish`] the ways in, [`admin`] the gate about itself, [`internal`] the
 //! private listener that serves both; [`listen`] binds sockets, [`snapshot`] keeps the history in
-//! a file, [`handover`] gives sockets and history to a new process, [`log`] writes lines,
-//! [`client`] calls a hook, [`demo`] is a site to try it with,
+//! a file, [`handover`] gives sockets and history to a new process, [`backplane`] shares channels
+//! with other gates, [`log`] writes lines, [`client`] calls a hook, [`demo`] is a site to try it with,
 //! [`document_root`] reads the files of one.
 //!
 //! **Top: assembly.** [`config`] composes every module's settings; [`app`] builds, runs and ends
@@ -46,6 +46,7 @@ pub mod turnstile;
 pub mod web;
 
 pub mod admin;
+pub mod backplane;
 pub mod client;
 pub mod demo;
 pub mod document_root;

@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
     // Second: services.
     &[
         "admin",
+        "backplane",
         "client",
         "demo",
         "document_root",

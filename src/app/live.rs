@@ -4,6 +4,7 @@
 //! then [`Live::apply`] stores into each part and cannot fail. A part reads its settings once
 //! for each request, so what belongs together for one request belongs into one settings value.
 
+use crate::backplane::{self, Backplane};
 use crate::config::{Config, Drain, Mistakes};
 use crate::gate;
 use crate::gate::rates::Rate;
@@ -22,6 +23,8 @@ use tokio::sync::watch;
 /// One place for each part's settings.
 pub(super) struct Live {
     pub(super) hub: Hub,
+    /// Where the hub's messages come from, if they are shared with other gates.
+    pub(super) backplane: Option<Backplane>,
     pub(super) gate: Arc<ArcSwap<gate::Settings>>,
     pub(super) publish: Arc<ArcSwap<publish::Settings>>,
     pub(super) internal: Arc<ArcSwap<internal::Settings>>,
@@ -55,8 +58,10 @@ impl Live {
         let upstream = Arc::new(upstream);
         let tally = Arc::new(Tally::default());
         tally.watched.watch(&config.watched);
+        let (hub, backplane) = table(config);
         Self {
-            hub: Hub::new(config.hub.clone(), fastrand::u64(..)),
+            hub,
+            backplane,
             gate: shared(gate_settings(config, upstream.clone(), &Rates::default())),
             publish: shared(publish_settings(config)),
             internal: shared(internal_settings(config)),
@@ -104,6 +109,18 @@ impl Live {
         let upstream = Upstream::new(&config.upstream.servers).map_err(refused)?;
         Ok(if upstream.is_as(&checked) { checked } else { Arc::new(upstream) })
     }
+}
+
+/// The channel table, and what feeds it.
+fn table(config: &Config) -> (Hub, Option<Backplane>) {
+    let seed = fastrand::u64(..);
+    let Some(settings) = &config.backplane else {
+        return (Hub::new(config.hub.clone(), seed), None);
+    };
+    let (origin, wants) = backplane::wants();
+    let hub = Hub::fed(config.hub.clone(), seed, origin);
+    let backplane = Backplane::new(settings, hub.clone(), wants, system_time);
+    (hub, Some(backplane))
 }
 
 /// Tells those who watch, if there is something new.

@@ -12,10 +12,23 @@ pub struct Epoch(u64);
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 impl Epoch {
+    /// The least that shows as six characters.
+    const LEAST: u64 = 62u64.pow(5);
+
     /// Makes an epoch of `random` bits; it always shows as six characters.
     pub fn from_random(random: u64) -> Self {
-        const LEAST: u64 = 62u64.pow(5);
-        Self(LEAST + random % (62u64.pow(6) - LEAST))
+        Self(Self::LEAST + random % (62u64.pow(6) - Self::LEAST))
+    }
+
+    /// Stands for one life of a clock elsewhere, named by `id`, in a position within its time:
+    /// no channel has it.
+    pub fn of_clock(id: u32) -> Self {
+        Self(1 + u64::from(id) % (Self::LEAST - 1))
+    }
+
+    /// Whether it is from [`Epoch::of_clock`].
+    pub fn is_clock(self) -> bool {
+        (1..Self::LEAST).contains(&self.0)
     }
 
     /// The number that it is.
@@ -72,11 +85,14 @@ pub(super) fn base62(mut number: u64, room: &mut [u8; 11]) -> &str {
 pub struct Position {
     /// Which life of the history.
     pub epoch: Epoch,
-    /// How many messages that life had had.
+    /// How many messages that life had had. Of a clock's epoch: microseconds since 1970.
     pub seq: u64,
 }
 
 impl Position {
+    /// Nowhere: no history can place it.
+    pub const NOWHERE: Self = Self { epoch: Epoch(0), seq: 0 };
+
     /// Whether whoever is here has all that there is up to `other`.
     pub fn covers(self, other: Position) -> bool {
         self.epoch == other.epoch && self.seq >= other.seq
@@ -147,6 +163,15 @@ mod tests {
             assert_eq!(shown.len(), "Xk3v9Q-42".len(), "{shown}");
             assert_eq!(shown.parse(), Ok(position));
         }
+    }
+
+    #[test]
+    fn a_clock_s_epoch_is_never_a_channel_s() {
+        for id in [0, 1, 915_000_000, u32::MAX] {
+            assert!(Epoch::of_clock(id).is_clock());
+            assert!(!Epoch::from_random(u64::from(id)).is_clock());
+        }
+        assert!(!Position::NOWHERE.epoch.is_clock());
     }
 
     #[test]

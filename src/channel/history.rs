@@ -104,6 +104,8 @@ pub struct History {
     floor: Stamp,
     /// Up to this stamp messages may have been evicted; 0 = none were.
     evicted_stamp: Stamp,
+    /// Where positions are given elsewhere: the clock there, and its time at the latest look.
+    clock: Position,
     /// Kept messages; their seqs are contiguous and end with `newest`.
     ring: VecDeque<Arc<Message>>,
     bytes: u64,
@@ -113,6 +115,9 @@ pub struct History {
 }
 
 impl History {
+    /// How long what is known elsewhere of a channel outlives its messages, at the least.
+    pub const KEPT: Duration = Duration::from_secs(7 * 86_400);
+
     /// An empty history; all its stamps will be above `floor`.
     pub fn new(epoch: Epoch, floor: Stamp) -> Self {
         Self {
@@ -123,10 +128,55 @@ impl History {
             floor,
             // An earlier life may have had messages up to here.
             evicted_stamp: floor,
+            clock: Position::NOWHERE,
             ring: VecDeque::new(),
             bytes: 0,
             keeps_newest: false,
             renders: Arc::default(),
+        }
+    }
+
+    /// An empty history whose positions are given elsewhere, just after `position`. Up to the
+    /// stamp `missing` there may have been messages. `clock` is the time there, at which all
+    /// this was so.
+    pub fn after(position: Position, missing: Stamp, clock: Position) -> Self {
+        let mut history = Self::new(position.epoch, missing);
+        history.newest = position.seq;
+        history.newest_stamp = if position.seq > 0 { missing } else { Stamp(0) };
+        history.clock = clock;
+        history
+    }
+
+    /// What stands for the history of a channel that does not exist elsewhere, as it was at the
+    /// time `clock`. Its position is that time, so that a client loses nothing of what comes
+    /// after it.
+    pub fn void(clock: Position) -> Self {
+        let mut history = Self::new(clock.epoch, Stamp(0));
+        history.newest = clock.seq;
+        history.clock = clock;
+        history
+    }
+
+    /// Goes on as `new`, whose positions have nothing to do with these.
+    pub fn begin(&mut self, new: Self) {
+        *self = Self { keeps_newest: self.keeps_newest, ..new };
+    }
+
+    /// Whether it is from [`History::void`].
+    pub fn is_void(&self) -> bool {
+        self.epoch.is_clock()
+    }
+
+    /// The clock elsewhere, and its time at the latest look.
+    pub fn clock(&self) -> Position {
+        self.clock
+    }
+
+    /// Notes the time of another look, which found nothing that was not known.
+    pub fn look_at(&mut self, clock: Position) {
+        self.clock = clock;
+        if self.is_void() {
+            (self.epoch, self.newest) = (clock.epoch, clock.seq);
         }
     }
 
@@ -239,6 +289,9 @@ impl History {
     }
 
     fn since_position(&self, position: Position, take: Take, tick: Tick, now: Time) -> Found {
+        if position.epoch.is_clock() && position.epoch == self.clock.epoch {
+            return self.since_time(position.seq, take, tick, now);
+        }
         if position.epoch != self.epoch || position.seq > self.newest {
             return self.reset(take, tick, now);
         }
@@ -247,6 +300,50 @@ impl History {
         match position.seq.checked_sub(evicted) {
             Some(skip) => self.kept_from(skip as usize, take, tick, now),
             None => self.reset(take, tick, now),
+        }
+    }
+
+    /// Places the position of a channel that did not exist at `time`, by the clock elsewhere.
+    fn since_time(&self, time: u64, take: Take, tick: Tick, now: Time) -> Found {
+        if self.is_void() {
+            // Longer ago, a channel may have come and gone.
+            let kept = time.saturating_add(Self::KEPT.as_micros() as u64) >= self.clock.seq;
+            let here = self.here(tick, now);
+            return if kept { self.quiet(here) } else { self.reset(take, tick, now) };
+        }
+        let all_there = Stamp(time) >= self.evicted_stamp;
+        let skip = self.ring.partition_point(|message| message.stamp.0 <= time);
+        if !all_there || skip == self.ring.len() {
+            return self.reset(take, tick, now);
+        }
+        self.kept_from(skip, take, tick, now)
+    }
+
+    /// What came after `time` by the clock elsewhere, for a client that was nowhere before.
+    pub fn since_arrival(&self, time: Time, take: Take, tick: Tick, now: Time) -> Found {
+        let skip = self.ring.partition_point(|message| message.stamp.0 <= time.0);
+        self.kept_from(skip, take, tick, now)
+    }
+
+    /// The quiet answer to a poll that cannot be placed yet: the cursor it came with.
+    pub fn unplaced(&self, cursor: Cursor, tick: Tick, arrived: Time) -> Found {
+        let (position, stamp) = match cursor {
+            Cursor::At(position) => (position, tick.just_before(arrived)),
+            Cursor::After(stamp) | Cursor::Changed { after: Some(stamp), .. } => {
+                (Position::NOWHERE, stamp)
+            }
+            _ => (Position::NOWHERE, tick.just_before(arrived)),
+        };
+        Found { position, ..self.quiet(stamp) }
+    }
+
+    /// Whether what is known elsewhere cannot change how `cursor` is placed here, given that
+    /// nothing is missing here but perhaps the very newest messages.
+    pub fn can_place(&self, cursor: Cursor) -> bool {
+        match cursor {
+            Cursor::At(position) if position.epoch.is_clock() => position.epoch == self.clock.epoch,
+            Cursor::At(position) => position.epoch == self.epoch && position.seq <= self.newest,
+            _ => true,
         }
     }
 
@@ -280,9 +377,10 @@ impl History {
 
     /// The channel's time at its end: its newest stamp, else the last tick before all to come.
     fn here(&self, tick: Tick, now: Time) -> Stamp {
-        if self.newest > 0 {
+        if self.newest_stamp > Stamp(0) {
             return self.newest_stamp;
         }
+        let now = if self.clock.epoch.is_clock() { Time(self.clock.seq + 1) } else { now };
         tick.just_before(now).max(self.floor)
     }
 
@@ -333,7 +431,7 @@ impl History {
 
     /// The stamp of the newest message ever; `None` before the first.
     pub fn newest_stamp(&self) -> Option<Stamp> {
-        (self.newest > 0).then_some(self.newest_stamp)
+        (self.newest_stamp > Stamp(0)).then_some(self.newest_stamp)
     }
 
     /// The oldest message kept.

@@ -4,12 +4,14 @@
 //! with its locks and its waiting polls, is [`crate::hub`].
 
 mod cursor;
+mod feed;
 mod history;
 mod message;
 mod name;
 mod stamp;
 
 pub use cursor::{Cursor, Epoch, Position};
+pub use feed::{Feed, Place, Snapshot, Step, Want};
 pub use history::{Accepted, Found, History, Kept, KeptMessage, Limits, Messages, Take};
 pub use message::{Kind, Message, Payload, RenderKey, Renders};
 pub use name::{ChannelName, NameError, Pattern};

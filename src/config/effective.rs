@@ -31,6 +31,9 @@ impl Config {
         if self.token != other.token {
             changed.push("publish.token".to_owned());
         }
+        if self.backplane != other.backplane {
+            changed.push("backplane.redis".to_owned());
+        }
         // The same files may have got another certificate.
         if self.identity != other.identity && self.tls == other.tls {
             changed.push("tls.cert".to_owned());

@@ -13,6 +13,8 @@ const FIXED: &[(&str, Carry)] = &[
     ("internal", |config, running| config.internal.clone_from(&running.internal)),
     ("threads", |config, running| config.threads = running.threads),
     ("history.snapshot", |config, running| config.snapshot.file.clone_from(&running.snapshot.file)),
+    ("backplane.redis", |config, running| config.backplane.clone_from(&running.backplane)),
+    ("backplane.prefix", |config, running| config.backplane.clone_from(&running.backplane)),
     ("tls.redirect", |config, running| {
         if let (Some(tls), Some(running)) = (&mut config.tls, &running.tls) {
             tls.redirect.clone_from(&running.redirect);

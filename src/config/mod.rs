@@ -35,7 +35,7 @@ use crate::channel::ChannelName;
 use crate::gate::route::Rule;
 use crate::gate::{hold, tls, upstream};
 use crate::secret::Secret;
-use crate::{hub, limits, log, snapshot};
+use crate::{backplane, hub, limits, log, snapshot};
 use ipnet::IpNet;
 use places::Places;
 use report::Report;
@@ -84,6 +84,8 @@ pub struct Config {
     pub log: log::Settings,
     /// Channels that have series of their own in the metrics.
     pub watched: Vec<ChannelName>,
+    /// Where channels are shared with other gates; `None` = they are not.
+    pub backplane: Option<backplane::Settings>,
     /// Which requests are polls; empty = as [`crate::gate::route::Routes::new`] says.
     pub routes: Vec<Rule>,
     /// Which requests that the site handles are messages.

@@ -12,8 +12,6 @@ use toml_edit::Value;
 pub(super) enum Unset {
     /// Nothing: the key is not there.
     Absent,
-    /// This text.
-    Text(&'static str),
 }
 
 impl Unset {
@@ -21,7 +19,6 @@ impl Unset {
     pub(super) fn value(self) -> Option<Value> {
         match self {
             Self::Absent => None,
-            Self::Text(text) => Some(text.into()),
         }
     }
 
@@ -29,18 +26,13 @@ impl Unset {
     pub(super) fn is(self, raw: &Raw) -> bool {
         match (&raw.kind, self) {
             (ValueKind::Array(list), Self::Absent) => list.is_empty(),
-            (ValueKind::String(text), Self::Text(default)) => text == default,
             _ => false,
         }
     }
 }
 
 /// Keys, in lists with `[]` for every entry.
-pub(super) const KEYS: &[(&str, Unset)] = &[
-    ("backplane.redis", Unset::Text("")),
-    ("backplane.prefix", Unset::Text("pg")),
-    ("poll[].auth", Unset::Absent),
-];
+pub(super) const KEYS: &[(&str, Unset)] = &[("poll[].auth", Unset::Absent)];
 
 /// What such a mistake says.
 pub(super) const MESSAGE: &str = "is not part of this version; remove it";

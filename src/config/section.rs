@@ -91,6 +91,20 @@ impl<'r> Section<'r> {
         self.read(key, Secret::default(), |raw| parse(&raw.text()?), show)
     }
 
+    /// Text read by `parse` that may hold a secret, and shows it masked; empty is nothing.
+    pub(super) fn masked<T: ToString>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let show = |value: &Option<T>| value.as_ref().map_or(String::new(), T::to_string).into();
+        let parse = |raw: Raw| match raw.text()?.as_str() {
+            "" => Ok(None),
+            text => parse(text).map(Some),
+        };
+        self.read(key, None, parse, show)
+    }
+
     /// A duration.
     pub(super) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
         let parse = |raw: Raw| units::duration(&raw.quantity()?);

@@ -283,11 +283,18 @@ fn a_rule_that_could_never_match_is_a_mistake() {
 }
 
 #[test]
-fn what_this_version_lacks_is_refused_and_its_default_is_not() {
-    for (key, value, default) in [("backplane.redis", "redis://a", "\"\"")] {
-        let mistakes = mistakes(&[(key, value)]);
-        assert!(mistakes.len() == 1 && mistakes[0].ends_with(not_yet::MESSAGE), "{mistakes:?}");
-        config(&[(key, default)]);
+fn the_password_of_redis_is_not_shown_and_the_mask_is_none() {
+    let shown = config(&[("backplane.redis", "redis://gate:hunter2@a/1")]);
+    assert!(
+        shown.to_toml().contains("redis = \"redis://gate:***@a:6379/1\""),
+        "{}",
+        shown.to_toml()
+    );
+    let other = config(&[("backplane.redis", "redis://gate:other@a/1")]);
+    assert_eq!(shown.changes(&other), ["backplane.redis"]);
+    for (value, why) in [("redis://:***@a", "holds"), ("a:6379", "must begin with redis://")] {
+        let mistakes = mistakes(&[("backplane.redis", value)]);
+        assert!(mistakes.len() == 1 && mistakes[0].contains(why), "{mistakes:?}");
     }
 }
 

@@ -2,6 +2,7 @@
 //! it must be.
 
 use crate::address::Address;
+use crate::backplane::{Url, UrlError};
 use crate::channel::{ChannelName, Pattern};
 use crate::secret::Secret;
 use crate::snapshot;
@@ -63,6 +64,27 @@ pub(super) fn snapshot(text: &str) -> Result<String, String> {
 pub(super) fn socket(text: &str) -> Result<String, String> {
     if !text.is_empty() && !Path::new(text).is_absolute() {
         return Err(format!("\"{text}\" is no absolute path; write it from / on"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Where Redis is. Errors do not show it, as it may hold a password.
+pub(super) fn redis(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse().map_err(|error: UrlError| error.to_string())?;
+    if url.password().is(MASK) {
+        return Err(format!(
+            "holds \"{MASK}\", which `pollgate check` shows in place of a password; write the \
+             password, or set the URL in the environment as POLLGATE__BACKPLANE__REDIS"
+        ));
+    }
+    Ok(url)
+}
+
+/// What the keys in Redis begin with.
+pub(super) fn prefix(text: &str) -> Result<String, String> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(known) {
+        return Err(format!("\"{text}\" must be 1 to 64 of A-Z a-z 0-9 - _ . :"));
     }
     Ok(text.to_owned())
 }

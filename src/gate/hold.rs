@@ -77,6 +77,9 @@ pub async fn hold(
                 if let Some(answer) = waiter.look(clock()) {
                     return (Cause::of(&answer), Some(answer));
                 }
+                if waiter.is_due() {
+                    return (Cause::Timeout, Some(waiter.finish(clock())));
+                }
                 if waiter.is_draining() {
                     return (Cause::Drain, Some(waiter.finish(clock())));
                 }

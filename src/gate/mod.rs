@@ -158,6 +158,9 @@ pub struct Ended {
     pub published: Option<Time>,
 }
 
+/// How long a poll that is not to be held waits until it is known whether there are messages.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
 /// Seconds after which a refused client may come back.
 const RETRY_AFTER: &str = "5";
 
@@ -318,7 +321,9 @@ impl Gate {
             let reply = refusal(rule, 400, &error, &hint);
             return self.refuse(rule, request, Refusal::ChannelsPerPoll, reply);
         }
-        let wanted = poll.timeout != Some(Duration::ZERO) && request.method != "HEAD";
+        // Where messages come from elsewhere, it may take a moment to know whether there are some.
+        let hasty = poll.timeout == Some(Duration::ZERO);
+        let wanted = (!hasty || self.shared.hub.is_fed()) && request.method != "HEAD";
         let (permit, refused) = match wanted.then(|| self.admit(settings, request, &poll)) {
             Some(Ok(permit)) => (Some(permit), None),
             Some(Err(refused)) => (None, Some(refused)),
@@ -328,7 +333,11 @@ impl Gate {
         let found = match permit {
             None => hub.look(&poll.subscriptions, poll.take, now),
             Some(permit) => match hub.poll(&poll.subscriptions, poll.take, true, now) {
-                Ok(Polled::Waiting(waiter)) => {
+                Ok(Polled::Waiting(mut waiter)) if hasty && !waiter.is_unplaced() => {
+                    Ok(waiter.finish(now))
+                }
+                Ok(Polled::Waiting(mut waiter)) => {
+                    waiter.is_hasty(hasty);
                     return self.hold(settings, rule, request, poll, (waiter, permit));
                 }
                 Ok(Polled::Answer(answer)) => Ok(answer),
@@ -365,7 +374,9 @@ impl Gate {
         poll: Poll,
         (waiter, permit): (Waiter, Permit),
     ) -> Decision {
-        let duration = settings.hold.duration(rule.timeout, poll.timeout);
+        // One that is not to be held is here only until its channels have caught up.
+        let wait = poll.timeout.map(|wait| if wait.is_zero() { CATCH_UP } else { wait });
+        let duration = settings.hold.duration(rule.timeout, wait);
         let origin = allowed_origin(rule, request.headers);
         let (gate, rule, callback) = (self.clone(), rule.clone(), poll.callback);
         let (began, _permit) = (Instant::now(), permit);

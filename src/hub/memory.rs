@@ -91,7 +91,8 @@ impl Hub {
         while self.channels() >= most && self.evict_one() {}
         let cost = history.cost();
         let (waiters, round, forgotten) = (Slab::new(), 0, false);
-        let state = State { history, limits, waiters, round, forgotten };
+        let feed = self.shared.origin.is_some().then(Box::default);
+        let state = State { history, limits, waiters, feed, round, forgotten };
         if self.shared.table.peek(channel).is_none() {
             self.shared.cost.fetch_add(cost, Ordering::Relaxed);
             self.shared.table.insert(channel, state, used);

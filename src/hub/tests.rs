@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
+use crate::channel::{Epoch, Place, Position, Snapshot, Stamp, Want};
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -133,25 +134,100 @@ fn a_drain_rings_everybody_and_nobody_is_held_after_it() {
     assert!(matches!(ask(&hub, &["a"], true), Ok(Polled::Answer(_))));
 }
 
-#[test]
-fn a_given_position_is_taken_only_if_it_is_the_next() {
-    let hub = hub(10, 1 << 20);
-    let epoch = Epoch::from_random(7);
-    let mut waiter = hold(&hub, &["a"]);
-    drop(hub.restart(&name("a"), epoch, NOW).unwrap());
-    assert!(waiter.look(NOW).unwrap()[0].found.reset);
-    let message = |seq| Message {
-        position: crate::channel::Position { epoch, seq },
-        stamp: crate::channel::Stamp(seq),
+/// A fed table that notes what its channels want.
+fn fed() -> (Hub, Arc<Mutex<Vec<Want>>>) {
+    let wants: Arc<Mutex<Vec<Want>>> = Arc::default();
+    let told = wants.clone();
+    (Hub::fed(Settings::default(), 1, Arc::new(move |_, want| told.lock().push(want))), wants)
+}
+
+fn message(epoch: u64, seq: u64) -> Message {
+    Message {
+        position: Position { epoch: Epoch::from_random(epoch), seq },
+        stamp: Stamp(NOW.0 + seq),
         published: NOW,
         payload: Payload::text(seq.to_string()),
-    };
-    let accept = |seq| hub.accept(&name("a"), message(seq), NOW).unwrap().0;
-    assert!(matches!(accept(2), Accepted::Gap));
-    assert!(matches!(accept(1), Accepted::Stored(_)));
-    assert!(matches!(accept(1), Accepted::Known));
-    assert!(matches!(accept(2), Accepted::Stored(_)));
-    assert_eq!(hub.info(&name("a"), NOW).unwrap().kept, 2);
+    }
+}
+
+fn snapshot(messages: Vec<Message>) -> Snapshot {
+    let clock = Position { epoch: Epoch::of_clock(1), seq: NOW.0 };
+    let place = messages.last().map(|message| Place {
+        position: message.position,
+        stamp: message.stamp,
+        floor: Stamp(0),
+    });
+    Snapshot { clock, place, messages }
+}
+
+fn go_live(hub: &Hub, messages: Vec<Message>) {
+    hub.confirmed(&name("a"));
+    let (number, _) = hub.read_begins(&name("a")).unwrap();
+    drop(hub.read_ends(&name("a"), number, snapshot(messages), NOW));
+}
+
+fn held_at(hub: &Hub, cursor: Cursor) -> Waiter {
+    let subscription = Subscription { channel: name("a"), cursor };
+    match hub.poll(&[subscription], Take::All, true, NOW).unwrap() {
+        Polled::Waiting(waiter) => waiter,
+        Polled::Answer(answer) => panic!("not held: {answer:?}"),
+    }
+}
+
+#[test]
+fn a_poll_on_a_channel_that_is_not_live_is_held_and_answered_when_it_is() {
+    let (hub, wants) = fed();
+    let mut at_two = held_at(&hub, Cursor::At(message(1, 2).position));
+    let mut lost = held_at(&hub, Cursor::At(message(9, 2).position));
+    assert!(at_two.is_unplaced() && at_two.look(NOW).is_none());
+    assert_eq!(*wants.lock(), [Want::Join]);
+    go_live(&hub, vec![message(1, 2), message(1, 3)]);
+    let answer = at_two.look(NOW).unwrap();
+    assert!(!answer[0].found.reset && answer[0].found.messages.len() == 1);
+    assert!(lost.look(NOW).unwrap()[0].found.reset);
+}
+
+#[test]
+fn a_cursor_ahead_of_a_live_channel_waits_for_one_read_and_is_reset_only_after_it() {
+    let (hub, wants) = fed();
+    drop(held_at(&hub, Cursor::Oldest));
+    go_live(&hub, vec![message(1, 1)]);
+    wants.lock().clear();
+    let mut ahead = [
+        held_at(&hub, Cursor::At(message(1, 2).position)),
+        held_at(&hub, Cursor::At(message(1, 7).position)),
+    ];
+    assert_eq!(*wants.lock(), [Want::Read]);
+    let (number, position) = hub.read_begins(&name("a")).unwrap();
+    assert_eq!(position.seq, 1);
+    drop(hub.read_ends(&name("a"), number, snapshot(vec![message(1, 2)]), NOW));
+    assert!(ahead[0].look(NOW).is_none(), "it is where the channel is");
+    assert!(ahead[1].look(NOW).unwrap()[0].found.reset);
+    assert!(hub.pushed(&name("a"), message(1, 3), NOW).stored);
+    assert_eq!(ahead[0].look(NOW).unwrap()[0].found.messages[0].position.seq, 3);
+}
+
+#[test]
+fn a_quiet_answer_of_a_channel_that_is_not_live_has_the_same_cursor() {
+    let (hub, _) = fed();
+    let position = message(1, 2).position;
+    assert_eq!(held_at(&hub, Cursor::At(position)).finish(NOW)[0].found.position, position);
+    assert_eq!(held_at(&hub, Cursor::Now).finish(NOW)[0].found.position, Position::NOWHERE);
+}
+
+#[test]
+fn a_stamp_ahead_of_what_is_here_is_not_answered_with_what_its_client_has() {
+    let (hub, _) = fed();
+    drop(held_at(&hub, Cursor::Oldest));
+    go_live(&hub, vec![message(1, 1)]);
+    let mut waiter = held_at(&hub, Cursor::After(Stamp(NOW.0 - 1 + 2)));
+    drop(hub.pushed(&name("a"), message(1, 2), Time(NOW.0 + 9)));
+    let found = waiter.look(Time(NOW.0 + 9)).unwrap();
+    assert_eq!(found[0].found.messages.len(), 1);
+    let mut waiter = held_at(&hub, Cursor::After(Stamp(NOW.0 + 3)));
+    assert!(!waiter.is_unplaced());
+    drop(hub.pushed(&name("a"), message(1, 3), Time(NOW.0 + 9)));
+    assert!(waiter.look(Time(NOW.0 + 9)).is_none());
 }
 
 #[test]

@@ -91,6 +91,7 @@ impl Hub {
             history: History::new(epoch, self.floor()),
             limits: settings.limits_for(name).clone(),
             waiters: Slab::new(),
+            feed: self.shared.origin.is_some().then(Box::default),
             round: 0,
             forgotten: false,
         };

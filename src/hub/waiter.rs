@@ -17,8 +17,33 @@ pub struct Waiter {
     seats: SmallVec<[Seat; 1]>,
     /// What was found when it was registered: where to go on from, and the quiet answer.
     registered: Answer,
+    /// Those of its channels whose cursor cannot be placed yet. One word in each held poll, as it
+    /// is nearly always empty.
+    #[allow(clippy::box_collection)]
+    unplaced: Option<Box<Vec<(usize, Unplaced)>>>,
     take: Take,
     counted: bool,
+    hasty: bool,
+}
+
+/// A cursor that is placed later, where positions are given elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unplaced {
+    pub(super) cursor: Cursor,
+    /// When the poll came.
+    pub(super) arrived: Time,
+    /// The read after whose end the cursor can be placed, whatever it is; `None` = any.
+    pub(super) read: Option<u64>,
+    /// Whether it was looked at by then and there was just nothing new: a cursor in the
+    /// channel's time may be ahead of what is here.
+    pub(super) quiet: bool,
+}
+
+/// What a look into one channel found.
+pub(super) struct Looked {
+    pub(super) heard: Heard,
+    pub(super) seat: Option<Seat>,
+    pub(super) unplaced: Option<Unplaced>,
 }
 
 /// A waiter's place on one channel.
@@ -48,9 +73,13 @@ impl Seat {
         bell: &Arc<Bell>,
         registered: &Heard,
         take: Take,
+        unplaced: &mut Option<Unplaced>,
         now: Time,
     ) -> Result<Heard, Full> {
-        let cursor = Cursor::At(registered.found.position);
+        let cursor = match unplaced {
+            None => Cursor::At(registered.found.position),
+            Some(unplaced) => unplaced.cursor,
+        };
         let channel = self.channel.clone();
         let mut state = channel.state.lock();
         self.leave_locked(&mut state);
@@ -58,21 +87,38 @@ impl Seat {
             drop(state);
             let channel = registered.channel.clone();
             let subscription = Subscription { channel, cursor };
-            let (heard, seat) = hub.look_at(&subscription, take, Some(bell), now)?;
-            if let Some(seat) = seat {
+            let looked = hub.look_at(&subscription, take, Some(bell), now)?;
+            *unplaced = looked.unplaced;
+            if let Some(seat) = looked.seat {
                 *self = seat;
             }
-            return Ok(heard);
+            return Ok(looked.heard);
         }
-        let found = hub.with_trimmed(&mut state, now, |state| {
-            state.history.since(cursor, take, state.limits.tick, now)
+        let was_unplaced = unplaced.is_some();
+        let found = hub.with_trimmed(&mut state, now, |state| match *unplaced {
+            // A position from here is good for ever: what began anew since then resets it.
+            None => state.history.since(cursor, take, state.limits.tick, now),
+            Some(cursor) => {
+                let (found, still) = state.place(cursor, take, now);
+                *unplaced = still;
+                found
+            }
         });
         if !found.news {
             self.key = state.waiters.insert(bell.clone());
             self.round = state.round;
+        }
+        if !found.news && !was_unplaced {
             return Ok(registered.clone());
         }
         Ok(Heard { channel: registered.channel.clone(), tick: registered.tick, found })
+    }
+}
+
+impl Unplaced {
+    fn of(index: usize, all: &mut Vec<(usize, Self)>) -> Option<Self> {
+        let at = all.iter().position(|(of, _)| *of == index)?;
+        Some(all.swap_remove(at).1)
     }
 }
 
@@ -83,8 +129,10 @@ impl Waiter {
             bell: Arc::default(),
             seats: SmallVec::new(),
             registered: Answer::new(),
+            unplaced: None,
             take,
             counted: false,
+            hasty: false,
         }
     }
 
@@ -92,7 +140,10 @@ impl Waiter {
         &self.bell
     }
 
-    pub(super) fn sit(&mut self, seat: Option<Seat>) {
+    pub(super) fn sit(&mut self, seat: Option<Seat>, unplaced: Option<Unplaced>) {
+        if let Some(unplaced) = unplaced.filter(|_| seat.is_some()) {
+            self.unplaced.get_or_insert_default().push((self.seats.len(), unplaced));
+        }
         self.seats.extend(seat);
     }
 
@@ -114,16 +165,44 @@ impl Waiter {
     pub fn look(&mut self, now: Time) -> Option<Answer> {
         let now = self.hub.time(now);
         let mut news = false;
+        let mut placed = false;
         let mut answer = Answer::new();
-        for (registered, seat) in self.registered.iter().zip(&mut self.seats) {
+        let mut unplaced = self.unplaced.take();
+        let mut still = Vec::new();
+        for (index, (registered, seat)) in self.registered.iter().zip(&mut self.seats).enumerate() {
+            let mut own = unplaced.as_deref_mut().and_then(|all| Unplaced::of(index, all));
+            let was_unplaced = own.is_some();
             // A table without room (the channel was forgotten meanwhile) leaves the poll as it
             // is; its next one is told.
-            let heard = seat.look_again(&self.hub, &self.bell, registered, self.take, now);
+            let (hub, bell) = (&self.hub, &self.bell);
+            let heard = seat.look_again(hub, bell, registered, self.take, &mut own, now);
             let heard = heard.unwrap_or_else(|Full| registered.clone());
             news |= heard.found.news;
+            placed |= was_unplaced;
+            still.extend(own.map(|own| (index, own)));
             answer.push(heard);
         }
+        self.unplaced = (!still.is_empty()).then(|| Box::new(still));
+        if placed && !news {
+            self.registered = answer;
+            return None;
+        }
         news.then_some(answer)
+    }
+
+    /// Whether one of its channels cannot say yet whether there is news.
+    pub fn is_unplaced(&self) -> bool {
+        self.unplaced.as_ref().is_some_and(|all| all.iter().any(|(_, one)| !one.quiet))
+    }
+
+    /// Has the poll wait only until all its channels can say whether there is news.
+    pub fn is_hasty(&mut self, hasty: bool) {
+        self.hasty = hasty;
+    }
+
+    /// Whether such a poll is to be answered as it is.
+    pub fn is_due(&self) -> bool {
+        self.hasty && !self.is_unplaced()
     }
 
     /// Whether the gate is to end, so that the poll is to be answered as it is.

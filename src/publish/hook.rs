@@ -12,16 +12,17 @@
 //! Channel names stand percent-encoded in paths, their slashes too. From a request value to a
 //! reply value; who reads and writes them, and who may ask, is the internal listener's business.
 
-use super::idempotency::{Answers, Conflict, Id, LONGEST_KEY};
+use super::idempotency::{Answers, Conflict, Id, KEPT, LONGEST_KEY};
 use super::payload::payload;
 use super::posts::{self, Posts, bad_name};
-use super::{By, Publisher, answer};
+use super::{By, Once, PublishError, Publisher, answer};
 use crate::channel::ChannelName;
 use crate::query::{Query, decode_strictly};
 use crate::web::{Endpoint, Reply, Request};
 use async_trait::async_trait;
 use http::Method;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Renders the history of a channel after a cursor, or all of it without one; `None` if there is
 /// no such channel. It is the native dialect's to say what that looks like.
@@ -33,6 +34,9 @@ pub struct Hook {
     history: History,
     answers: Answers,
 }
+
+/// How long a key is known that was made here: long enough to repeat what was not answered.
+const MADE_KEPT: Duration = Duration::from_secs(30);
 
 /// What a path means.
 enum Target {
@@ -69,13 +73,28 @@ impl Hook {
         })
     }
 
-    async fn publish(&self, posts: Result<Posts, Reply>) -> Reply {
+    async fn publish(&self, request: &Request, posts: Result<Posts, Reply>) -> Reply {
         let Posts { posts, many } = match posts {
             Ok(posts) => posts,
             Err(reply) => return reply,
         };
-        match self.publisher.publish(posts, By::Hook).await {
+        if !self.publisher.is_shared() {
+            return match self.publisher.publish(posts, By::Hook).await {
+                Ok(receipts) => answer::published(&receipts, many),
+                Err(error) => error.into(),
+            };
+        }
+        // Whether it was published may never be known; with a key that is no harm.
+        let given = request.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+        let made = || format!("{:032x}", fastrand::u128(..));
+        let key = given.map_or_else(made, str::to_owned);
+        let kept = if given.is_some() { KEPT } else { MADE_KEPT };
+        let once = Once { key: &format!("{} {key}", request.path), kept };
+        match self.publisher.publish_once(posts, By::Hook, Some(once)).await {
             Ok(receipts) => answer::published(&receipts, many),
+            Err(error @ PublishError::Unknown(_)) => {
+                Reply::from(error).with("Idempotency-Key", key)
+            }
             Err(error) => error.into(),
         }
     }
@@ -88,7 +107,8 @@ impl Hook {
         }
     }
 
-    fn info(&self, channel: &ChannelName) -> Reply {
+    async fn info(&self, channel: &ChannelName) -> Reply {
+        self.publisher.refresh(channel).await;
         let info = self.publisher.hub().info(channel, self.publisher.now());
         info.map_or_else(|| no_channel(channel), |info| answer::info(&info))
     }
@@ -110,7 +130,8 @@ impl Hook {
         answer::list(&infos, more)
     }
 
-    fn messages(&self, channel: &ChannelName, query: &Query) -> Reply {
+    async fn messages(&self, channel: &ChannelName, query: &Query<'_>) -> Reply {
+        self.publisher.refresh(channel).await;
         let cursor = query.text("cursor").filter(|cursor| !cursor.is_empty());
         (self.history)(channel, cursor.as_deref()).unwrap_or_else(|| no_channel(channel))
     }
@@ -141,17 +162,18 @@ impl Endpoint for Hook {
         match (target, &request.method) {
             (Target::Publish, &Method::POST) => {
                 let read = || posts::read(content_type(request), &request.body);
-                self.write(request, async { self.publish(read()).await }).await
+                self.write(request, async { self.publish(request, read()).await }).await
             }
             (Target::Channel(channel), &Method::POST) => {
-                self.write(request, async { self.publish(one(channel, request)).await }).await
+                self.write(request, async { self.publish(request, one(channel, request)).await })
+                    .await
             }
             (Target::Channel(channel), &Method::DELETE) => {
                 self.write(request, self.forget(&channel)).await
             }
             (Target::Channels, &Method::GET) => self.list(&query()),
-            (Target::Channel(channel), &Method::GET) => self.info(&channel),
-            (Target::Messages(channel), &Method::GET) => self.messages(&channel, &query()),
+            (Target::Channel(channel), &Method::GET) => self.info(&channel).await,
+            (Target::Messages(channel), &Method::GET) => self.messages(&channel, &query()).await,
             (target, _) => Reply::wrong_method(&request.path, target.methods()),
         }
     }

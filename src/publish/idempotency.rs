@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Slot, OwnedMutexGuard};
 
 /// How long an answer is remembered.
-const KEPT: Duration = Duration::from_secs(300);
+pub(super) const KEPT: Duration = Duration::from_secs(300);
 /// Keys remembered at the most.
 const MOST_KEYS: usize = 10_000;
 /// Bytes of keys and answers remembered at the most.

@@ -29,7 +29,7 @@ use crate::turnstile::Turnstile;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 
 /// What bounds a publish, and what is published that only passes.
@@ -118,6 +118,15 @@ pub enum PublishError {
     Shut,
 }
 
+/// What makes a repetition of a publish one.
+#[derive(Debug, Clone, Copy)]
+pub struct Once<'a> {
+    /// The key.
+    pub key: &'a str,
+    /// How long it is known.
+    pub kept: Duration,
+}
+
 /// Gives messages their positions in place of the hub, and puts them into it: many gates share
 /// the channels then.
 #[async_trait]
@@ -127,11 +136,14 @@ pub trait Engine: Send + Sync {
     async fn publish(
         &self,
         posts: &[(ChannelName, Payload)],
-        key: Option<&str>,
+        once: Option<Once<'_>>,
     ) -> Result<Vec<Published>, PublishError>;
 
     /// Forgets a channel everywhere; `None` if there is none.
     async fn forget(&self, channel: &ChannelName) -> Result<Option<Wake>, PublishError>;
+
+    /// Brings the hub to where a channel is, so that it can be looked at.
+    async fn refresh(&self, channel: &ChannelName);
 }
 
 /// The one door into the hub; a cheap handle.
@@ -208,7 +220,7 @@ impl Publisher {
         &self,
         posts: Vec<(ChannelName, Payload)>,
         by: By,
-        key: Option<&str>,
+        once: Option<Once<'_>>,
     ) -> Result<Vec<Receipt>, PublishError> {
         let most = self.longest_message();
         for (channel, payload) in &posts {
@@ -231,7 +243,7 @@ impl Publisher {
         }
         let published = match &self.shared.engine {
             None => self.shared.hub.publish(&posts, self.now())?,
-            Some(engine) => engine.publish(&posts, key).await?,
+            Some(engine) => engine.publish(&posts, once).await?,
         };
         drop(door);
         self.shared.counts.add(by, posts.len() as u64);
@@ -241,7 +253,10 @@ impl Publisher {
             channel,
             id: published.message.position,
             stamp: published.tick.show(published.message.stamp),
-            released: wakes.claim(published.wake),
+            released: match published.released {
+                0 => wakes.claim(published.wake),
+                released => wakes.adopt(published.wake, released),
+            },
         });
         let receipts = receipts.collect();
         wakes.ring(self.shared.crowd.get());
@@ -285,9 +300,30 @@ impl Publisher {
         };
         drop(door);
         let mut wakes = Claimed::default();
-        let released = wake.map(|wake| wakes.claim(wake));
+        let released = wake.map(|wake| match &self.shared.engine {
+            None => wakes.claim(wake),
+            Some(_) => {
+                let polls = wake.len();
+                wakes.adopt(wake, polls)
+            }
+        });
         wakes.ring(self.shared.crowd.get());
         Ok(released)
+    }
+
+    /// Brings the hub to where a channel is, where its messages come from elsewhere.
+    pub async fn refresh(&self, channel: &ChannelName) {
+        if let Some(engine) = &self.shared.engine {
+            engine.refresh(channel).await;
+        }
+    }
+
+    /// Rings the polls that a message from elsewhere releases, claimed already; `new` messages came with it.
+    pub fn arrived(&self, wake: Wake, new: u64) {
+        self.shared.counts.add(By::Backplane, new);
+        let mut wakes = Claimed::default();
+        wakes.adopt(wake, 0);
+        wakes.ring(self.shared.crowd.get());
     }
 
     /// Whether another engine than the hub gives the positions.
@@ -339,6 +375,16 @@ impl Claimed {
         self.polls += released;
         if released > 0 {
             self.wakes.push((released, wake));
+        }
+        released
+    }
+
+    /// Takes over polls that are claimed already; some of the `released` ones may be rung.
+    fn adopt(&mut self, wake: Wake, released: usize) -> usize {
+        let polls = wake.len();
+        self.polls += polls;
+        if polls > 0 {
+            self.wakes.push((polls, wake));
         }
         released
     }

@@ -1,0 +1,212 @@
+//! The connection for commands to one server: publishes and reads.
+//!
+//! It is either there or it is known why not; nothing waits for it to come back. One that fails
+//! a command or a probe is given up and made anew.
+
+use super::Url;
+use super::keys::{Keys, LAYOUT, PARTITIONS};
+use super::scripts::Scripts;
+use arc_swap::ArcSwap;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, Value, cmd};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How long a server may take to answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+/// How often an idle connection is probed.
+pub(super) const PROBE: Duration = Duration::from_secs(2);
+/// How long to wait before connecting again, at the least and at the most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// See the [module](self).
+pub(super) struct Link {
+    url: Url,
+    keys: Keys,
+    scripts: Scripts,
+    state: ArcSwap<State>,
+    trouble: Notify,
+}
+
+/// Whether the connection is there.
+enum State {
+    Up(MultiplexedConnection),
+    Down(String),
+}
+
+/// The connection of one moment.
+pub(super) struct Line {
+    pub(super) connection: MultiplexedConnection,
+    state: Arc<State>,
+}
+
+impl Link {
+    pub(super) fn new(url: Url, keys: Keys) -> Self {
+        let state = ArcSwap::from_pointee(State::Down("not connected yet".to_owned()));
+        Self { url, keys, scripts: Scripts::default(), state, trouble: Notify::new() }
+    }
+
+    pub(super) fn scripts(&self) -> &Scripts {
+        &self.scripts
+    }
+
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The connection, or why there is none.
+    pub(super) fn line(&self) -> Result<Line, String> {
+        let state = self.state.load_full();
+        match &*state {
+            State::Up(connection) => Ok(Line { connection: connection.clone(), state }),
+            State::Down(reason) => Err(format!("Redis at {} is away: {reason}", self.url)),
+        }
+    }
+
+    /// Gives up `line`, which has failed; from now on there is none until a new one stands.
+    pub(super) fn give_up(&self, line: &Line, reason: impl Into<String>) {
+        if self.end(line, reason.into()) {
+            self.trouble.notify_one();
+        }
+    }
+
+    /// Whether `line` was the one in use.
+    fn end(&self, line: &Line, reason: String) -> bool {
+        let before = self.state.compare_and_swap(&line.state, Arc::new(State::Down(reason)));
+        Arc::ptr_eq(&before, &line.state)
+    }
+
+    /// Keeps the connection up, for ever.
+    pub(super) async fn keep(&self) {
+        let mut wait = AGAIN.0;
+        loop {
+            let closed = Arc::<Notify>::default();
+            match self.connect(&closed).await {
+                Ok(connection) => {
+                    tracing::info!(redis = %self.url, "connected to the backplane");
+                    wait = AGAIN.0;
+                    self.serve(connection, &closed).await;
+                }
+                Err(reason) => {
+                    if self.is_news(&reason) {
+                        tracing::warn!(redis = %self.url, reason, "the backplane is away");
+                    }
+                    self.state.store(Arc::new(State::Down(reason)));
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(AGAIN.1);
+        }
+    }
+
+    fn is_news(&self, reason: &str) -> bool {
+        !matches!(&**self.state.load(), State::Down(before) if before == reason)
+    }
+
+    /// Probes the connection until it fails, or is `closed`.
+    async fn serve(&self, connection: MultiplexedConnection, closed: &Notify) {
+        let state = Arc::new(State::Up(connection.clone()));
+        self.state.store(state.clone());
+        let line = Line { connection, state };
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(PROBE) => {}
+                () = closed.notified() => {
+                    self.end(&line, "the connection was closed".to_owned());
+                    break;
+                }
+                // Given up already, unless that was the one before.
+                () = self.trouble.notified() => {
+                    if !Arc::ptr_eq(&self.state.load(), &line.state) {
+                        break;
+                    }
+                }
+            }
+            if let Err(reason) = ping(&line.connection).await {
+                self.end(&line, reason);
+                break;
+            }
+        }
+        if let State::Down(reason) = &**self.state.load() {
+            tracing::warn!(redis = %self.url, reason, "the backplane is away");
+        }
+    }
+
+    async fn connect(&self, closed: &Arc<Notify>) -> Result<MultiplexedConnection, String> {
+        let closed = closed.clone();
+        let config = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                closed.notify_one();
+            }
+            Ok::<(), ()>(())
+        });
+        let mut connection = open(&self.url, config).await.map_err(|error| reason(&error))?;
+        let role = request(&mut connection, &cmd("ROLE")).await?;
+        let word = match &role {
+            Value::Array(words) => words.first().and_then(text),
+            _ => None,
+        };
+        if word != Some("master") {
+            return Err("it is a replica; name the master".to_owned());
+        }
+        self.check_layout(&mut connection).await?;
+        for script in self.scripts.all() {
+            let load = script.load_async(&mut connection).await;
+            load.map_err(|error| reason(&error))?;
+        }
+        Ok(connection)
+    }
+
+    /// Gates that divide the channels in another way would not hear each other.
+    async fn check_layout(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
+        let mut note = cmd("SET");
+        note.arg(self.keys.layout(PARTITIONS - 1)).arg(LAYOUT).arg("NX").arg("GET");
+        match request(connection, &note).await? {
+            Value::Nil => Ok(()),
+            found if text(&found) == Some(LAYOUT) => Ok(()),
+            found => Err(format!(
+                "its keys are laid out as {:?}, for another version of pollgate, not as {LAYOUT:?}; \
+                 use another backplane.prefix",
+                text(&found).unwrap_or("something else")
+            )),
+        }
+    }
+}
+
+/// A connection to `url`.
+pub(super) async fn open(
+    url: &Url,
+    config: AsyncConnectionConfig,
+) -> Result<MultiplexedConnection, RedisError> {
+    let config = config.set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+    let client = Client::open(url.connection()?)?;
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// Whether the server still answers; else why not.
+pub(super) async fn ping(connection: &MultiplexedConnection) -> Result<(), String> {
+    request(&mut connection.clone(), &cmd("PING")).await.map(drop)
+}
+
+async fn request(connection: &mut MultiplexedConnection, cmd: &Cmd) -> Result<Value, String> {
+    let value = connection.req_packed_command(cmd).await;
+    value.and_then(Value::extract_error).map_err(|error| reason(&error))
+}
+
+/// What went wrong, in words that fit behind "Redis is away".
+pub(super) fn reason(error: &RedisError) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {} s", PATIENCE.as_secs());
+    }
+    error.to_string()
+}
+
+/// The text of a reply.
+pub(super) fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}

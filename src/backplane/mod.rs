@@ -1,0 +1,349 @@
+//! Many gates, one table: channels shared over Redis.
+//!
+//! Every publish is one script in Redis, which gives the message its position, keeps it in the
+//! channel's history and pushes it to the gates. A gate joins a channel at its first poll,
+//! and leaves it [`LINGER`] after its last one; meanwhile polls are served from its own table
+//! ([`crate::hub`]), which merges pushes and reads as [`crate::channel::Feed`] says.
+//!
+//! **Nothing waits for Redis to come back.** A publish while it is away fails at once and
+//! says so; one that is not answered says that nobody knows. Polls stay held, and are answered
+//! when the channels have caught up.
+//!
+//! **Bounds.** Pushes that wait are bounded by number and bytes (`pushes.rs`), reads by their
+//! batch (`reads.rs`); subscriptions and their queues by the number of channels in the table.
+
+mod envelope;
+mod keys;
+mod link;
+mod pushes;
+mod reads;
+mod scripts;
+mod url;
+
+pub use url::{Url, UrlError};
+
+use crate::channel::{ChannelName, Epoch, Message, Payload, Position, Stamp, Time, Want};
+use crate::hub::{Hub, Published, Wake};
+use keys::Keys;
+use link::{Line, Link, PATIENCE, reason};
+use pushes::Members;
+use reads::Reads;
+use redis::Value;
+use redis::aio::ConnectionLike;
+use scripts::Placed;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// `[backplane]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where Redis is.
+    pub redis: Url,
+    /// What its keys begin with.
+    pub prefix: String,
+    /// Pushes that may wait to be worked off; beyond it they are dropped, and read later.
+    pub queue: usize,
+}
+
+impl Settings {
+    /// With room for as many pushes as a burst may bring.
+    pub fn new(redis: Url, prefix: String) -> Self {
+        Self { redis, prefix, queue: 16_384 }
+    }
+}
+
+/// How long a channel stays subscribed after its last poll.
+pub const LINGER: Duration = Duration::from_secs(60);
+/// How often channels are looked through for those to leave and those to audit.
+const SWEEP: Duration = Duration::from_secs(5);
+/// In how many sweeps each channel is audited once.
+const AUDIT: usize = 12;
+/// Messages published in one go.
+const BATCH: usize = 128;
+
+/// Rings the polls that a message from elsewhere releases, and counts how many messages were new.
+pub type Ring = Arc<dyn Fn(Wake, u64) + Send + Sync>;
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Redis cannot be reached, or has refused; nothing was done.
+    #[error("{0}")]
+    Away(String),
+    /// No answer came; it may have been done or not.
+    #[error("{0}")]
+    Unknown(String),
+    /// The idempotency key was used with another message.
+    #[error("this Idempotency-Key was used with another message")]
+    Conflict,
+}
+
+/// What the backplane has to say about itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Channels that are subscribed to, or to be.
+    pub subscriptions: u64,
+    /// Channels that wait to be read.
+    pub reads: u64,
+    /// How often pushes were lost since the start: connections that ended, and overflows.
+    pub losses: u64,
+}
+
+/// A cheap handle.
+#[derive(Clone)]
+pub struct Backplane {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hub: Hub,
+    clock: fn() -> Time,
+    keys: Keys,
+    link: Link,
+    members: Members,
+    queue: usize,
+    reads: Reads,
+    losses: AtomicU64,
+    wants: tokio::sync::Mutex<mpsc::UnboundedReceiver<(ChannelName, Want)>>,
+}
+
+/// What the channels of a table want, on its way to the backplane. It is bounded by their number,
+/// as each says it once.
+pub struct Wants(mpsc::UnboundedReceiver<(ChannelName, Want)>);
+
+/// The two ends: one for [`Hub::fed`], one for [`Backplane::new`].
+pub fn wants() -> (crate::hub::Origin, Wants) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let origin = Arc::new(move |channel: &ChannelName, want| {
+        // Nobody listens any more at the end of the process.
+        let _ = sender.send((channel.clone(), want));
+    });
+    (origin, Wants(receiver))
+}
+
+impl Backplane {
+    /// A backplane that feeds `hub`; nothing happens before [`Backplane::run`].
+    pub fn new(settings: &Settings, hub: Hub, wants: Wants, clock: fn() -> Time) -> Self {
+        let keys = Keys::new(settings.prefix.clone());
+        let shared = Shared {
+            hub,
+            clock,
+            link: Link::new(settings.redis.clone(), keys.clone()),
+            keys,
+            members: Members::default(),
+            queue: settings.queue,
+            reads: Reads::default(),
+            losses: AtomicU64::new(0),
+            wants: tokio::sync::Mutex::new(wants.0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Keeps the connections and the channels, for ever. Cancelling it ends all of that.
+    pub async fn run(&self, ring: Ring) {
+        let shared = &self.shared;
+        tokio::join!(
+            shared.link.keep(),
+            shared.keep_pushes(&ring),
+            shared.read_all(&ring),
+            shared.pass_on_wants(),
+            shared.sweep(),
+        );
+    }
+
+    /// Why not everything is as it should be; empty = it is.
+    pub fn unready(&self) -> Vec<String> {
+        let away = self.shared.link.line().err();
+        away.into_iter().chain(self.shared.members.unready()).collect()
+    }
+
+    /// Figures of this moment.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            subscriptions: self.shared.members.len() as u64,
+            reads: self.shared.reads.len() as u64,
+            losses: self.shared.losses.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Publishes `posts` and offers them to the channels here. With a key, and how long that is
+    /// known, a repetition is not published again.
+    pub async fn publish(
+        &self,
+        posts: &[(ChannelName, Payload)],
+        once: Option<(&str, Duration)>,
+    ) -> Result<Vec<Published>, Failure> {
+        let shared = &self.shared;
+        let mut published = Vec::with_capacity(posts.len());
+        for (batch, chunk) in posts.chunks(BATCH).enumerate() {
+            let command = |(index, (channel, payload)): (usize, &(ChannelName, Payload))| {
+                let limits = shared.hub.limits(channel);
+                let index = batch * BATCH + index;
+                let once = once.map(|(key, kept)| (shared.keys.once(channel, index, key), kept));
+                let scripts = shared.link.scripts();
+                scripts.publish(&shared.keys, channel, payload, &limits, once.as_ref())
+            };
+            let commands: Vec<_> = chunk.iter().enumerate().map(command).collect();
+            let values =
+                shared.send(&commands).await.map_err(|failure| failure.after(batch > 0))?;
+            for ((channel, payload), value) in chunk.iter().zip(values) {
+                let placed = read_placed(value).map_err(|f| f.after(!published.is_empty()))?;
+                published.push(shared.offer(channel, payload, placed));
+            }
+        }
+        Ok(published)
+    }
+
+    /// Forgets a channel everywhere; `None` if there is none. The wake is that of the polls held
+    /// here.
+    pub async fn forget(&self, channel: &ChannelName) -> Result<Option<Wake>, Failure> {
+        let shared = &self.shared;
+        let epoch = Epoch::from_random(fastrand::u64(..));
+        let command = shared.link.scripts().forget(&shared.keys, channel, epoch);
+        let values = shared.send(std::slice::from_ref(&command)).await?;
+        match values.into_iter().next() {
+            Some(Value::Nil) => Ok(None),
+            Some(Value::ServerError(error)) => Err(Failure::of_server(&error)),
+            Some(stamp) => {
+                let stamp = link::text(&stamp).and_then(|text| text.parse().ok());
+                let position = Position { epoch, seq: 0 };
+                let now = (shared.clock)();
+                let stamp = Stamp(stamp.unwrap_or_default());
+                Ok(Some(shared.hub.reborn(channel, position, stamp, now)))
+            }
+            None => Err(Failure::Unknown("Redis has not answered".to_owned())),
+        }
+    }
+
+    /// Brings a channel that is not joined here to where it is elsewhere, so that it can be
+    /// looked at. Where that fails, what is here is all there is to see.
+    pub async fn refresh(&self, channel: &ChannelName) {
+        let shared = &self.shared;
+        if shared.hub.is_joined(channel) {
+            return;
+        }
+        let read = shared.link.scripts().read(&shared.keys, channel, Position::NOWHERE);
+        let Ok(values) = shared.send(std::slice::from_ref(&read)).await else { return };
+        let snapshot = values.into_iter().next().and_then(scripts::snapshot);
+        if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.place.is_some()) {
+            // A table without room shows what it has.
+            let _ = shared.hub.refresh(channel, snapshot, (shared.clock)());
+        }
+    }
+}
+
+impl Shared {
+    /// Sends commands in one go; the answers in their order, which may be errors of the server.
+    async fn send(&self, commands: &[redis::Cmd]) -> Result<Vec<Value>, Failure> {
+        for _ in 0..2 {
+            let mut line = self.link.line().map_err(Failure::Away)?;
+            let mut pipe = redis::pipe();
+            for command in commands {
+                pipe.add_command(command.clone());
+            }
+            let sent = line.connection.req_packed_commands(&pipe, 0, commands.len());
+            let values = match tokio::time::timeout(PATIENCE * 2, sent).await {
+                Ok(Ok(values)) => values,
+                Ok(Err(error)) => return Err(self.lost(&line, reason(&error))),
+                Err(_) => return Err(self.lost(&line, "it does not answer".to_owned())),
+            };
+            match values.iter().find_map(kind_of_error) {
+                // Somebody has emptied the server's scripts; none of these was run.
+                Some(redis::ServerErrorKind::NoScript) => self.load_scripts(&mut line).await,
+                Some(redis::ServerErrorKind::ReadOnly | redis::ServerErrorKind::Moved) => {
+                    self.link.give_up(&line, "it is not the master any more");
+                    return Ok(values);
+                }
+                _ => return Ok(values),
+            }
+        }
+        Err(Failure::Away("Redis does not keep its scripts".to_owned()))
+    }
+
+    async fn load_scripts(&self, line: &mut Line) {
+        for script in self.link.scripts().all() {
+            // Where this fails, the next command says so.
+            let _ = script.load_async(&mut line.connection).await;
+        }
+    }
+
+    fn lost(&self, line: &Line, reason: String) -> Failure {
+        self.link.give_up(line, reason.clone());
+        Failure::Unknown(format!("Redis at {} has not answered: {reason}", self.link.url()))
+    }
+
+    /// Puts a message that has its position on its channel here, if that follows it.
+    fn offer(&self, channel: &ChannelName, payload: &Payload, placed: Placed) -> Published {
+        let now = (self.clock)();
+        let Placed { position, stamp } = placed;
+        let message = || Message { position, stamp, published: now, payload: payload.clone() };
+        let pushed = self.hub.offered(channel, message(), now);
+        let tick = self.hub.tick(channel);
+        let released = pushed.wake.len() + pushed.before;
+        Published { message: Arc::new(message()), tick, wake: pushed.wake, released }
+    }
+
+    async fn pass_on_wants(&self) {
+        let mut wants = self.wants.lock().await;
+        while let Some((channel, want)) = wants.recv().await {
+            match want {
+                Want::Join => self.members.join(channel),
+                Want::Read => {
+                    let first = self.hub.held_on(&channel) > 0;
+                    self.reads.add(channel, first);
+                }
+            }
+        }
+    }
+
+    /// Leaves the channels that nobody polls any more; audits the others in turn.
+    async fn sweep(&self) {
+        let mut ticks = tokio::time::interval(SWEEP);
+        for round in 0.. {
+            ticks.tick().await;
+            let before = (self.clock)().before(LINGER);
+            for (index, channel) in self.members.all().iter().enumerate() {
+                if self.hub.leave(channel, before) {
+                    self.members.leave(channel, |channel| self.hub.is_joined(channel));
+                } else if index % AUDIT == round % AUDIT {
+                    self.hub.audit(channel);
+                }
+            }
+        }
+    }
+}
+
+impl Failure {
+    fn of_server(error: &redis::ServerError) -> Self {
+        if error.code() == "CONFLICT" {
+            return Self::Conflict;
+        }
+        let detail = error.details().unwrap_or_default();
+        Self::Away(format!("Redis refuses: {} {detail}", error.code()))
+    }
+
+    /// Where messages before it were published, nobody can say that nothing was.
+    fn after(self, some: bool) -> Self {
+        match self {
+            Self::Away(reason) if some => Self::Unknown(reason),
+            other => other,
+        }
+    }
+}
+
+fn read_placed(value: Value) -> Result<Placed, Failure> {
+    if let Value::ServerError(error) = &value {
+        return Err(Failure::of_server(error));
+    }
+    scripts::placed(&value)
+        .ok_or_else(|| Failure::Unknown("Redis has answered something else".to_owned()))
+}
+
+fn kind_of_error(value: &Value) -> Option<redis::ServerErrorKind> {
+    match value {
+        Value::ServerError(error) => error.kind(),
+        _ => None,
+    }
+}

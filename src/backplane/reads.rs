@@ -1,0 +1,128 @@
+//! Reading what is elsewhere, for channels that have just been joined, or may have missed
+//! something. Those that polls are held on come first.
+
+use super::link::{PATIENCE, reason};
+use super::scripts::snapshot;
+use super::{Ring, Shared};
+use crate::channel::{ChannelName, Position};
+use parking_lot::Mutex;
+use redis::Value;
+use redis::aio::ConnectionLike;
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Channels read in one go: it bounds the memory of an answer.
+const BATCH: usize = 32;
+/// How long to wait after a read that failed.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Channels that want to be read; each is there once at the most.
+#[derive(Default)]
+pub(super) struct Reads {
+    queues: Mutex<[VecDeque<ChannelName>; 2]>,
+    more: Notify,
+}
+
+impl Reads {
+    pub(super) fn add(&self, channel: ChannelName, first: bool) {
+        self.queues.lock()[usize::from(!first)].push_back(channel);
+        self.more.notify_one();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queues.lock().iter().map(VecDeque::len).sum()
+    }
+
+    async fn next(&self) -> Vec<ChannelName> {
+        loop {
+            let batch: Vec<_> = {
+                let mut queues = self.queues.lock();
+                let mut next = || {
+                    let [first, then] = &mut *queues;
+                    first.pop_front().or_else(|| then.pop_front())
+                };
+                std::iter::from_fn(&mut next).take(BATCH).collect()
+            };
+            if !batch.is_empty() {
+                return batch;
+            }
+            self.more.notified().await;
+        }
+    }
+}
+
+/// One read under way.
+struct Read {
+    channel: ChannelName,
+    number: u64,
+    after: Position,
+}
+
+impl Shared {
+    /// Reads whatever wants to be read, for ever.
+    pub(super) async fn read_all(&self, ring: &Ring) {
+        loop {
+            let begin = |channel: ChannelName| {
+                let (number, after) = self.hub.read_begins(&channel)?;
+                Some(Read { channel, number, after })
+            };
+            let reads: Vec<_> = self.reads.next().await.into_iter().filter_map(begin).collect();
+            if !reads.is_empty() && !self.read(reads, ring).await {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Whether all of it went well; what did not is queued again.
+    async fn read(&self, reads: Vec<Read>, ring: &Ring) -> bool {
+        let mut values = self.ask(&reads).await.into_iter();
+        let mut well = true;
+        for read in reads {
+            match values.next().and_then(snapshot) {
+                Some(snapshot) => {
+                    let now = (self.clock)();
+                    let ended = self.hub.read_ends(&read.channel, read.number, snapshot, now);
+                    ring(ended.wake, 0);
+                }
+                None => {
+                    well = false;
+                    if self.hub.read_failed(&read.channel, read.number) {
+                        let first = self.hub.held_on(&read.channel) > 0;
+                        self.reads.add(read.channel, first);
+                    }
+                }
+            }
+        }
+        well
+    }
+
+    /// The answers in the order of the reads; none at all where the connection fails.
+    async fn ask(&self, reads: &[Read]) -> Vec<Value> {
+        let Ok(mut line) = self.link.line() else { return Vec::new() };
+        let mut pipe = redis::pipe();
+        for read in reads {
+            pipe.add_command(self.link.scripts().read(&self.keys, &read.channel, read.after));
+        }
+        let asked = line.connection.req_packed_commands(&pipe, 0, reads.len());
+        match tokio::time::timeout(PATIENCE * 2, asked).await {
+            Ok(Ok(values)) => {
+                if let Some(Value::ServerError(error)) =
+                    values.iter().find(|value| matches!(value, Value::ServerError(_)))
+                {
+                    tracing::warn!(error = ?error, "a channel's history cannot be read");
+                    self.link.give_up(&line, format!("{error:?}"));
+                }
+                values
+            }
+            Ok(Err(error)) => {
+                self.link.give_up(&line, reason(&error));
+                Vec::new()
+            }
+            Err(_) => {
+                self.link.give_up(&line, "a read was not answered");
+                Vec::new()
+            }
+        }
+    }
+}
