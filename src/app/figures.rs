@@ -73,6 +73,7 @@ impl Sight {
         self.polls(&mut text);
         self.upstream(&mut text);
         self.watched(&mut text);
+        self.backplane(&mut text);
         self.process(&mut text);
         text.finish()
     }
@@ -127,6 +128,22 @@ impl Sight {
         let values = all.iter().map(|(name, series)| (&**name, count(&series.deliveries)));
         let help = "Messages of a listed channel in answers.";
         text.numbers(Kind::Counter, "pollgate_channel_deliveries_total", help, "channel", values);
+    }
+
+    /// How sharing channels does; a gate that is alone has no such families.
+    fn backplane(&self, text: &mut Text) {
+        let Some(backplane) = &self.reload.live().backplane else { return };
+        let figures = backplane.figures();
+        let help = "Whether publishes reach Redis and every subscription is confirmed.";
+        let up = u64::from(backplane.unready().is_empty());
+        text.number(Kind::Gauge, "pollgate_backplane_up", help, up);
+        let help = "Channels subscribed to in Redis.";
+        let name = "pollgate_backplane_subscriptions";
+        text.number(Kind::Gauge, name, help, figures.subscriptions);
+        let help = "Channels that wait to be read from Redis.";
+        text.number(Kind::Gauge, "pollgate_backplane_reads_waiting", help, figures.reads);
+        let help = "How often pushes were lost: connections that ended, and overflows.";
+        text.number(Kind::Counter, "pollgate_backplane_losses_total", help, figures.losses);
     }
 
     fn process(&self, text: &mut Text) {
