@@ -13,7 +13,7 @@ mod watching;
 
 use crate::address::Address;
 use crate::admin::page::Page;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Grants};
 use crate::archive::ArchiveError;
 use crate::backplane::Backplane;
 use crate::channel::{Cursor, Take};
@@ -362,7 +362,11 @@ impl Parts {
         let token = Secret::random().map_err(AppError::Random)?;
         let glance = Box::new(move || sight.glance(unready()));
         let page = Arc::new(Page::new(&token, system_time, glance));
-        let endpoints: Vec<Arc<dyn Endpoint>> = vec![Arc::new(hook), Arc::new(admin), page.clone()];
+        let gate = self.gate.clone();
+        let grants =
+            Grants::new(Box::new(move |channel, credential| gate.revoke(channel, credential)));
+        let endpoints: Vec<Arc<dyn Endpoint>> =
+            vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone()];
         let settings = self.reload.live().internal.clone();
         Ok((Internal::new(settings, token, endpoints, self.tally.clone()), page))
     }

@@ -24,6 +24,7 @@ mod table;
 mod upkeep;
 mod waiter;
 
+pub use bell::Ringer;
 pub use fed::{Origin, Pushed};
 pub use memory::{Memory, Trace};
 pub use report::Info;

@@ -10,8 +10,8 @@
 //! **First: pure translation.** [`address`], [`secret`], [`query`], [`strict`], [`template`] and [`web`]
 //! are values that users write or clients send; [`exchange`] is what passes between a client and the
 //! site, for those who listen along; [`dialect`] turns requests into polls and
-//! answers into bytes; [`archive`] is the history as a stream of bytes; [`limits`] gives out the
-//! right to hold; [`adopt`] turns the PHP of an old site into a config; [`metrics`] counts;
+//! answers into bytes; [`archive`] is the history as a stream of bytes; [`auth`] turns
+//! credentials into leave to poll; [`limits`] gives out the right to hold; [`adopt`] turns the PHP of an old site into a config; [`metrics`] counts;
 //! [`turnstile`] stops what is to go on elsewhere.
 //!
 //! **Second: services.** The only floor that knows pingora, sockets and files. [`gate`] is the
@@ -34,6 +34,7 @@ pub mod hub;
 pub mod address;
 pub mod adopt;
 pub mod archive;
+pub mod auth;
 pub mod dialect;
 pub mod exchange;
 pub mod limits;

@@ -8,12 +8,17 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// The headers of a request, whoever has parsed them.
-pub trait Headers {
+pub trait Headers: Sync {
     /// The first header of that (lower case) name, if its value is visible ASCII or UTF-8.
     fn get(&self, name: &str) -> Option<&str>;
 
-    /// All headers of that (lower case) name in one list, as RFC 9110, section 5.3, allows.
-    fn all(&self, name: &str) -> String;
+    /// The values of all headers of that (lower case) name that are visible ASCII or UTF-8.
+    fn values(&self, name: &str) -> Vec<&str>;
+
+    /// The same in one list, as RFC 9110, section 5.3, allows.
+    fn all(&self, name: &str) -> String {
+        self.values(name).join(", ")
+    }
 }
 
 impl Headers for http::HeaderMap {
@@ -21,17 +26,22 @@ impl Headers for http::HeaderMap {
         std::str::from_utf8(http::HeaderMap::get(self, name)?.as_bytes()).ok()
     }
 
-    fn all(&self, name: &str) -> String {
+    fn values(&self, name: &str) -> Vec<&str> {
         let values = self.get_all(name).iter();
-        let values = values.filter_map(|value| std::str::from_utf8(value.as_bytes()).ok());
-        values.collect::<Vec<_>>().join(", ")
+        values.filter_map(|value| std::str::from_utf8(value.as_bytes()).ok()).collect()
     }
+}
+
+/// The cookies, names and values as they stand. HTTP/2 clients send them in several headers (RFC
+/// 9113, section 8.2.3).
+pub fn cookies(headers: &dyn Headers) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = headers.values("cookie").into_iter().flat_map(|value| value.split(';'));
+    pairs.filter_map(|pair| pair.trim().split_once('='))
 }
 
 /// The value of the cookie `name`, as it stands.
 pub fn cookie<'a>(headers: &'a dyn Headers, name: &str) -> Option<&'a str> {
-    let pairs = headers.get("cookie")?.split(';');
-    pairs.filter_map(|pair| pair.trim().split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v)
+    cookies(headers).find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
 /// A whole request, its body read.
@@ -147,6 +157,8 @@ mod tests {
     fn a_cookie_is_found_by_its_whole_name() {
         let mut headers = http::HeaderMap::new();
         headers.insert("cookie", http::HeaderValue::from_static("xa=1; a=2; b=3=4"));
+        headers.append("cookie", http::HeaderValue::from_static("d=5"));
+        assert_eq!(cookie(&headers, "d"), Some("5"));
         assert_eq!(cookie(&headers, "a"), Some("2"));
         assert_eq!(cookie(&headers, "b"), Some("3=4"));
         assert_eq!(cookie(&headers, "c"), None);

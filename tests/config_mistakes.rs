@@ -116,7 +116,7 @@ path = "/comet.php"
 dialect = "novcomet"
 slack = 2
 channel = "x"
-auth = { kind = "upstream", url = "/auth.php" }
+auth = { kind = "upstream", url = "auth.php", keys = { a = "b" } }
 "#,
     );
     let starts = [
@@ -130,7 +130,8 @@ auth = { kind = "upstream", url = "/auth.php" }
         "21 poll[2].dialect: \"novcome\" is none of native, novcomet, timestamp, replay; did",
         "26 poll[3].slack: \"2\" has no unit",
         "27 poll[3].channel: a novcomet rule has no such key; remove it",
-        "28 poll[3].auth: is not part of this version; remove it",
+        "28 poll[3].auth.keys: auth of the kind upstream has no such key; remove it",
+        "28 poll[3].auth.url: \"auth.php\" cannot be asked; write a path of the site such as",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");
     for (found, start) in found.iter().zip(starts) {

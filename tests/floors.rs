@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["hub"],
     // First: values, and what translates with them.
     &["address", "metrics", "query", "secret", "strict", "template", "turnstile", "web"],
-    &["adopt", "archive", "dialect", "exchange", "limits"],
+    &["adopt", "archive", "auth", "dialect", "exchange", "limits"],
     // Second: services.
     &[
         "admin",

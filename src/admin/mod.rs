@@ -12,10 +12,12 @@
 //!
 //! It knows none of this itself: the top hands in what to ask.
 
+mod grants;
 pub mod page;
 pub mod process;
 mod reload;
 
+pub use grants::{Grants, Revoke};
 pub use reload::{Mistake, Reload, Reloaded, Reloading};
 
 use crate::metrics::Text;

@@ -189,6 +189,7 @@ fn internal_settings(config: &Config) -> internal::Settings {
     internal::Settings {
         token: config.token.clone(),
         names: config.internal_names.clone(),
-        mask: config.log.mask.clone(),
+        // What grants are taken back by is as secret as a token.
+        mask: config.log.mask.iter().cloned().chain(["credential".to_owned()]).collect(),
     }
 }

@@ -27,7 +27,13 @@ impl Config {
         let keys = ours.keys().chain(theirs.keys());
         let mut changed: Vec<String> =
             keys.filter(|key| ours.get(*key) != theirs.get(*key)).cloned().collect();
-        // Both are shown masked.
+        let auth = |config: &Self| -> Vec<_> {
+            config.routes.iter().map(|rule| rule.auth.clone()).collect()
+        };
+        // Secrets are shown masked.
+        if auth(self) != auth(other) {
+            changed.push("poll".to_owned());
+        }
         if self.token != other.token {
             changed.push("publish.token".to_owned());
         }

@@ -3,9 +3,9 @@
 //!
 //! [`Sources`] are laid over each other (file, environment, command line), a walk over the
 //! result asks for every key (`section.rs`), and either all is well and there is a [`Config`], or
-//! there are [`Mistakes`], all of them at once. What this version cannot do is refused, never
-//! accepted and ignored (`not_yet.rs`).
+//! there are [`Mistakes`], all of them at once.
 
+mod auth;
 mod capture;
 mod checks;
 mod effective;
@@ -13,7 +13,6 @@ mod extra;
 mod file;
 mod live;
 mod mistake;
-mod not_yet;
 mod places;
 mod raw;
 mod report;

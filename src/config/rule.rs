@@ -1,7 +1,7 @@
 //! `[[poll]]`: one rule with its dialect.
 
 use super::section::Section;
-use super::{extra, values, words};
+use super::{auth, extra, values, words};
 use crate::channel::Pattern;
 use crate::dialect::Dialect;
 use crate::dialect::native::Native;
@@ -59,6 +59,7 @@ pub(super) fn rule(section: &mut Section, hold: Duration) -> Option<Rule> {
     rule.methods = methods(section, &rule);
     rule.timeout = timeout(section, hold);
     rule.origins = section.list("origins", Vec::new(), values::origin);
+    rule.auth = auth::read(section);
     (rule.when, rule.unless) = (when, unless);
     check_channel(section, &rule);
     Some(rule)

@@ -6,8 +6,7 @@
 //! all mistakes; what it made is thrown away then.
 
 use super::file::Tree;
-use super::not_yet::{self, Unset};
-use super::places::{child, entry, general};
+use super::places::{child, entry};
 use super::raw::{Raw, name};
 use super::report::Report;
 use super::values::MASK;
@@ -329,27 +328,11 @@ impl<'r> Section<'r> {
     }
 
     /// Looks at what nobody asked for, and answers what is in effect.
-    pub(super) fn finish(mut self) -> Table {
-        let here = general(&self.path);
-        for (path, unset) in not_yet::KEYS {
-            let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
-            if section == here {
-                self.not_yet(key, *unset);
-            }
-        }
+    pub(super) fn finish(self) -> Table {
         for key in self.raw.into_keys() {
             self.report.unknown(&self.path, key, &self.known);
         }
         self.effective
-    }
-
-    fn not_yet(&mut self, key: &'static str, unset: Unset) {
-        if self.take(key).is_some_and(|raw| !unset.is(&raw)) {
-            self.mistake(key, not_yet::MESSAGE);
-        }
-        if let Some(value) = unset.value() {
-            self.show(key, value);
-        }
     }
 
     fn read<T>(

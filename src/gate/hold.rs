@@ -1,6 +1,7 @@
 //! Holding a poll: until its channel has news, its time is up, its client is gone, or the gate
 //! is to end.
 
+use super::leave::Leave;
 use super::timer::Timer;
 use crate::channel::Time;
 use crate::hub::{Answer, Waiter};
@@ -31,10 +32,15 @@ impl Settings {
         let timeout = rule.unwrap_or(self.timeout);
         let held = timeout.mul_f64(1.0 - self.jitter * fastrand::f64());
         let held = (!timeout.is_zero()).then_some(held);
-        match (held, client) {
-            (Some(held), Some(client)) => Some(held.min(client)),
-            (held, client) => held.or(client),
-        }
+        shorter(held, client)
+    }
+}
+
+/// The shorter of two times, where `None` is for ever.
+pub(super) fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 
@@ -51,6 +57,8 @@ labels! {
         Gone = "gone",
         /// The gate is to end.
         Drain = "drain",
+        /// The leave to poll has ended, or was taken back.
+        Expired = "expired",
     }
 }
 
@@ -64,8 +72,9 @@ impl Cause {
 /// Holds a poll until `timer` expires, at the longest. `gone` ends when the client does.
 ///
 /// Dropping the future ends nothing; dropping the waiter ends the hold and leaves nothing behind.
-pub async fn hold(
+pub(super) async fn hold(
     waiter: &mut Waiter,
+    leave: Option<&Leave>,
     timer: &mut Timer,
     clock: fn() -> Time,
     mut gone: Pin<&mut impl Future<Output = ()>>,
@@ -74,6 +83,9 @@ pub async fn hold(
         tokio::select! {
             biased;
             () = waiter.rung() => {
+                if is_over(leave, clock()) {
+                    return (Cause::Expired, None);
+                }
                 if let Some(answer) = waiter.look(clock()) {
                     return (Cause::of(&answer), Some(answer));
                 }
@@ -86,6 +98,9 @@ pub async fn hold(
             }
             () = &mut gone => return (Cause::Gone, None),
             () = poll_fn(|context| timer.poll_expired(context)) => {
+                if is_over(leave, clock()) {
+                    return (Cause::Expired, None);
+                }
                 let answer = waiter.finish(clock());
                 let news = answer.iter().any(|heard| heard.found.news);
                 let cause = if news { Cause::of(&answer) } else { Cause::Timeout };
@@ -93,6 +108,10 @@ pub async fn hold(
             }
         }
     }
+}
+
+fn is_over(leave: Option<&Leave>, now: Time) -> bool {
+    leave.is_some_and(|leave| leave.check(now).is_err())
 }
 
 #[cfg(test)]

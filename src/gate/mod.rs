@@ -12,6 +12,7 @@ pub mod forward;
 pub mod front;
 mod handed;
 pub mod hold;
+mod leave;
 pub mod proxy;
 pub mod rates;
 mod replay;
@@ -38,6 +39,7 @@ use arc_swap::ArcSwap;
 use files::Files;
 use hold::Cause;
 use ipnet::IpNet;
+use leave::{Allowed, Asking, Leave, Leaves, Refused, Verdict};
 use rates::Rate;
 use replies::{allowed_origin, finished, preflight, refusal, unstored, wrong_method};
 use route::{Match, Routes, Rule};
@@ -98,6 +100,7 @@ struct Shared {
     limits: Limits,
     clock: fn() -> Time,
     browser_publish: BrowserPublish,
+    leaves: Leaves,
     counters: Counters,
     tally: Arc<Tally>,
     replays: replay::Replays,
@@ -108,6 +111,10 @@ struct Shared {
 pub struct Incoming<'a> {
     /// The method.
     pub method: &'a str,
+    /// Path and query as they came.
+    pub target: &'a str,
+    /// The host that it is for.
+    pub host: &'a str,
     /// The path as it came, escaped.
     pub path: &'a str,
     /// The parameters behind the `?`.
@@ -143,6 +150,7 @@ pub struct Held {
     callback: Option<Box<str>>,
     origin: Option<Box<str>>,
     began: Instant,
+    leave: Option<Leave>,
     _permit: Permit,
 }
 
@@ -176,13 +184,14 @@ impl Gate {
         files: Files,
     ) -> Self {
         let (limits, counters) = (Limits::default(), Counters::default());
-        let replays = replay::Replays::default();
+        let (leaves, replays) = (Leaves::default(), replay::Replays::default());
         let shared = Shared {
             settings,
             hub,
             limits,
             clock,
             browser_publish,
+            leaves,
             counters,
             tally,
             replays,
@@ -270,18 +279,26 @@ impl Gate {
     }
 
     /// Says what is to become of a request. A poll that is to be held is registered by now.
-    pub fn decide(&self, settings: &Settings, request: &Incoming<'_>) -> Decision {
+    ///
+    /// The error is that the site has to be asked who may poll; with its `verdict` it is to be
+    /// decided again.
+    pub(crate) fn decide(
+        &self,
+        settings: &Settings,
+        request: &Incoming<'_>,
+        mut verdict: Option<Verdict>,
+    ) -> Result<Decision, Box<Asking>> {
         let matches =
             settings.routes.matches(request.method, request.path, request.query, request.form);
         for found in matches {
             match found {
                 Match::WrongMethod { rule } => {
                     self.refused(Refusal::Method);
-                    return Decision::Reply(wrong_method(request.method, rule), None);
+                    return Ok(Decision::Reply(wrong_method(request.method, rule), None));
                 }
-                Match::Publish { channel } => return self.publish_for_browser(&channel),
+                Match::Publish { channel } => return Ok(self.publish_for_browser(&channel)),
                 Match::Poll { rule, .. } if request.method == "OPTIONS" => {
-                    return Decision::Reply(preflight(rule, request.headers), None);
+                    return Ok(Decision::Reply(preflight(rule, request.headers), None));
                 }
                 Match::Poll { rule, rest } => {
                     let form = request.form;
@@ -290,21 +307,31 @@ impl Gate {
                     match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
                         Parsed::OtherRule => continue,
                         Parsed::Refused(reply) => {
-                            return self.refuse(rule, request, Refusal::BadRequest, reply);
+                            let refusal = Refusal::BadRequest;
+                            return Ok(self.refuse(rule, request, refusal, reply));
                         }
-                        Parsed::Poll(poll) => {
-                            return match &rule.dialect {
-                                Dialect::Replay(replay) => {
-                                    self.replay(settings, rule, replay, request, poll)
+                        Parsed::Poll(mut poll) => {
+                            let allowed =
+                                self.allow(settings, rule, request, &mut poll, verdict.take());
+                            let allowed = match allowed {
+                                Ok(allowed) => allowed,
+                                Err(Refused::Ask(asking)) => return Err(asking),
+                                Err(Refused::Reply(cause, reply)) => {
+                                    return Ok(self.refuse(rule, request, cause, reply));
                                 }
-                                _ => self.poll(settings, rule, request, poll),
                             };
+                            return Ok(match &rule.dialect {
+                                Dialect::Replay(replay) => {
+                                    self.replay(settings, rule, replay, request, (poll, allowed))
+                                }
+                                _ => self.poll(settings, rule, request, poll, allowed),
+                            });
                         }
                     }
                 }
             }
         }
-        Decision::Site
+        Ok(Decision::Site)
     }
 
     fn poll(
@@ -313,6 +340,7 @@ impl Gate {
         rule: &Arc<Rule>,
         request: &Incoming<'_>,
         poll: Poll,
+        allowed: Option<Allowed>,
     ) -> Decision {
         let most = settings.limits.channels_per_poll;
         if most > 0 && poll.subscriptions.len() > most {
@@ -338,7 +366,9 @@ impl Gate {
                 }
                 Ok(Polled::Waiting(mut waiter)) => {
                     waiter.is_hasty(hasty);
-                    return self.hold(settings, rule, request, poll, (waiter, permit));
+                    let leave = allowed.map(|allowed| self.shared.leaves.take(allowed, &waiter));
+                    let guards = (waiter, leave, permit);
+                    return self.hold(settings, rule, request, poll, guards);
                 }
                 Ok(Polled::Answer(answer)) => Ok(answer),
                 Err(full) => Err(full),
@@ -372,7 +402,7 @@ impl Gate {
         rule: &Arc<Rule>,
         request: &Incoming<'_>,
         poll: Poll,
-        (waiter, permit): (Waiter, Permit),
+        (waiter, leave, permit): (Waiter, Option<Leave>, Permit),
     ) -> Decision {
         // One that is not to be held is here only until its channels have caught up.
         let wait = poll.timeout.map(|wait| if wait.is_zero() { CATCH_UP } else { wait });
@@ -380,7 +410,7 @@ impl Gate {
         let origin = allowed_origin(rule, request.headers);
         let (gate, rule, callback) = (self.clone(), rule.clone(), poll.callback);
         let (began, _permit) = (Instant::now(), permit);
-        let held = Held { gate, rule, waiter, duration, callback, origin, began, _permit };
+        let held = Held { gate, rule, waiter, duration, callback, origin, began, leave, _permit };
         Decision::Hold(Box::new(held))
     }
 
@@ -461,17 +491,21 @@ impl Held {
         gone: Pin<&mut impl Future<Output = ()>>,
     ) -> Ended {
         let clock = self.gate.shared.clock;
-        timer.set(self.duration);
-        let (cause, answer) = hold::hold(&mut self.waiter, timer, clock, gone).await;
+        let left = self.leave.as_ref().and_then(|leave| leave.left(clock()));
+        timer.set(hold::shorter(self.duration, left));
+        let leave = self.leave.as_ref();
+        let (cause, answer) = hold::hold(&mut self.waiter, leave, timer, clock, gone).await;
         let held = self.began.elapsed();
         let Shared { counters, tally, .. } = &*self.gate.shared;
         counters.release(cause, answer.as_ref(), &tally.watched);
         counters.hold.observe(held);
         let published = answer.as_ref().and_then(oldest);
-        let reply = answer.map(|answer| {
-            let reply = self.rule.dialect.render(&answer, self.callback.as_deref());
-            finished(reply, &self.rule, self.origin.as_deref())
-        });
+        let ended = self.leave.as_ref().and_then(|leave| leave.check(clock()).err());
+        let denial = ended.filter(|_| cause == Cause::Expired).map(|denied| denied.reply());
+        let rendered =
+            answer.map(|answer| self.rule.dialect.render(&answer, self.callback.as_deref()));
+        let reply = rendered.or(denial);
+        let reply = reply.map(|reply| finished(reply, &self.rule, self.origin.as_deref()));
         Ended { cause, held, reply, published }
     }
 }

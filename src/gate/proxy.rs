@@ -57,7 +57,8 @@ impl Proxy {
         let client = context.client.and_then(|client| client.address);
         let form = read_form(session, &settings).await?;
         let decision =
-            session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client);
+            session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
+                .await;
         match decision {
             Decision::Site => return Ok(false),
             Decision::Publish(channel) => {
@@ -145,12 +146,6 @@ async fn keep_body(session: &mut Session) -> Result<bool> {
         }
     }
     Ok(true)
-}
-
-/// The host a request is for: its `Host`, or the authority of its target.
-fn host(head: &RequestHeader) -> &str {
-    let host = head.headers.get("host").and_then(|host| host.to_str().ok());
-    host.or_else(|| head.uri.authority().map(|authority| authority.as_str())).unwrap_or_default()
 }
 
 #[async_trait]
@@ -270,7 +265,7 @@ impl ProxyHttp for Proxy {
         let headers = &session.req_header().headers;
         let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let proto = if is_tls { "https" } else { "http" };
-        let set = forward::forwarded(&client, headers, host(session.req_header()), proto);
+        let set = forward::forwarded(&client, headers, session::host(session.req_header()), proto);
         for name in forward::SPOOFABLE {
             if !client.trusted || name == "forwarded" || name == "x-forwarded-for" {
                 upstream.remove_header(name);
@@ -283,6 +278,12 @@ impl ProxyHttp for Proxy {
         }
         for (name, value) in set {
             upstream.insert_header(name, value)?;
+        }
+        let cookies = headers.get_all("cookie");
+        if cookies.iter().nth(1).is_some() {
+            // What HTTP/2 may take apart, HTTP/1.1 has in one piece (RFC 9113, section 8.2.3).
+            let cookies: Vec<&[u8]> = cookies.iter().map(|value| value.as_bytes()).collect();
+            upstream.insert_header("cookie", cookies.join(&b"; "[..]))?;
         }
         context.released.as_ref().map_or(Ok(()), |released| released.prepare(upstream))
     }

@@ -13,9 +13,11 @@ mod flights;
 mod turns;
 
 use super::hold::{self, Cause};
+use super::leave::{Allowed, Leave};
 use super::replies::{allowed_origin, finished, refusal};
 use super::route::Rule;
 use super::{Decision, Gate, Incoming, RETRY_AFTER, Settings, Timer};
+use crate::auth::Denied;
 use crate::channel::{Cursor, Position, Time};
 use crate::dialect::{Dialect, Poll, replay::Replay};
 use crate::hub::{Full, Polled, Waiter};
@@ -55,6 +57,8 @@ pub struct Waiting {
     rule: Arc<Rule>,
     /// Its registration; `None` = it is forwarded as soon as it has its turn.
     waiter: Option<Waiter>,
+    /// By what leave it is held.
+    leave: Option<Leave>,
     duration: Option<Duration>,
     cause: Cause,
     /// Where the channel was when it was released.
@@ -110,6 +114,8 @@ enum Turn {
     Answered(Reply),
     /// The gate ends, or there was no room to wait.
     Refused,
+    /// Its leave has ended.
+    Denied,
 }
 
 impl Gate {
@@ -120,7 +126,7 @@ impl Gate {
         rule: &Arc<Rule>,
         replay: &Replay,
         request: &Incoming<'_>,
-        poll: Poll,
+        (poll, allowed): (Poll, Option<Allowed>),
     ) -> Decision {
         let head = request.method == "HEAD";
         let id = self.shared.replays.asked.id(request, replay.share);
@@ -147,10 +153,13 @@ impl Gate {
             false if self.is_draining() => Cause::Drain,
             false => Cause::Timeout,
         };
+        let leave = allowed.zip(waiter.as_ref());
+        let leave = leave.map(|(allowed, waiter)| self.shared.leaves.take(allowed, waiter));
         Decision::Replay(Box::new(Waiting {
             gate: self.clone(),
             rule: rule.clone(),
             waiter,
+            leave,
             duration: if repeated { asked::pause(duration, replay.slack) } else { duration },
             cause,
             position,
@@ -233,9 +242,9 @@ impl Waiting {
         mut gone: Pin<&mut impl Future<Output = ()>>,
     ) -> Ended {
         if let Some(waiter) = &mut self.waiter {
-            timer.set(self.duration);
-            let clock = self.gate.shared.clock;
-            let (cause, answer) = hold::hold(waiter, timer, clock, gone.as_mut()).await;
+            let (clock, leave) = (self.gate.shared.clock, self.leave.as_ref());
+            timer.set(hold::shorter(self.duration, leave.and_then(|leave| leave.left(clock()))));
+            let (cause, answer) = hold::hold(waiter, leave, timer, clock, gone.as_mut()).await;
             self.cause = cause;
             if let Some(heard) = answer.and_then(|answer| answer.into_iter().next()) {
                 self.position = Some(heard.found.position);
@@ -244,6 +253,7 @@ impl Waiting {
         }
         let turn = match self.cause {
             Cause::Gone => None,
+            Cause::Expired => Some(Turn::Denied),
             _ => {
                 timer.set(Some(self.patience));
                 // Boxed, as it is not needed while the poll is held.
@@ -296,6 +306,12 @@ impl Waiting {
             Some(Turn::Answered(reply)) => {
                 self.gate.note(self.request, self.position);
                 End::Reply(reply)
+            }
+            Some(Turn::Denied) => {
+                let now = (self.gate.shared.clock)();
+                let leave = self.leave.as_ref().map(|leave| leave.check(now));
+                let denied = leave.and_then(Result::err).unwrap_or(Denied::Expired);
+                End::Reply(finished(denied.reply(), &self.rule, self.origin.as_deref()))
             }
             Some(Turn::Refused) => {
                 self.gate.refused(Refusal::SiteQueue);

@@ -1,5 +1,6 @@
 //! Which requests are polls: the rules of the config, tried in their order.
 
+use crate::auth::Auth;
 use crate::channel::Pattern;
 use crate::dialect::{Dialect, native::Native, novcomet::NovComet, timestamp::Timestamp};
 use crate::query::Query;
@@ -31,6 +32,8 @@ pub struct Rule {
     pub dialect: Dialect,
     /// How long a quiet poll is held; `None` = as `hold.timeout` says, zero = for ever.
     pub timeout: Option<Duration>,
+    /// Who may poll; `None` = everybody.
+    pub auth: Option<Arc<Auth>>,
     /// Origins whose pages may read the answers (CORS); `*` = any.
     pub origins: Vec<String>,
 }
@@ -45,7 +48,7 @@ impl Rule {
             }
         };
         let (when, unless, origins) = (Vec::new(), Vec::new(), Vec::new());
-        Self { path, when, unless, methods, dialect, timeout: None, origins }
+        Self { path, when, unless, methods, dialect, timeout: None, auth: None, origins }
     }
 
     /// The methods for an `Allow` header.

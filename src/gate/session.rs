@@ -7,7 +7,7 @@ use crate::query::Query;
 use crate::web::Reply;
 use bytes::Bytes;
 use pingora::Result;
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 /// Says what is to become of the session's request; `form` is that of its body.
-pub(super) fn decide(
+pub(super) async fn decide(
     gate: &Gate,
     settings: &Settings,
     session: &ServerSession,
@@ -25,13 +25,27 @@ pub(super) fn decide(
     let head = session.req_header();
     let incoming = Incoming {
         method: head.method.as_str(),
+        target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+        host: host(head),
         path: head.uri.path(),
         query: &Query::parse(head.uri.query().unwrap_or_default()),
         form,
         headers: &head.headers,
         client,
     };
-    gate.decide(settings, &incoming)
+    let mut verdict = None;
+    loop {
+        match gate.decide(settings, &incoming, verdict.take()) {
+            Ok(decision) => return decision,
+            Err(asking) => verdict = Some(Box::pin(asking.verdict()).await),
+        }
+    }
+}
+
+/// The host a request is for: its `Host`, or the authority of its target.
+pub(super) fn host(head: &RequestHeader) -> &str {
+    let host = head.headers.get("host").and_then(|host| host.to_str().ok());
+    host.or_else(|| head.uri.authority().map(|authority| authority.as_str())).unwrap_or_default()
 }
 
 /// Logs the session's request and its answer.

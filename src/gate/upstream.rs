@@ -86,14 +86,26 @@ impl Upstream {
     /// The next server in turn that answers its health checks; where none does, the next in turn
     /// all the same, as it may be back by now.
     pub fn next(&self) -> Option<HttpPeer> {
-        let healthy = self.balancer.select(b"", 64);
-        let chosen = healthy.or_else(|| self.balancer.select_with(b"", 64, |_, _| true))?;
-        match chosen.addr {
+        match self.choose()? {
             SocketAddr::Inet(addr) => Some(HttpPeer::new(addr, false, String::new())),
             SocketAddr::Unix(addr) => {
                 HttpPeer::new_uds(addr.as_pathname()?.to_str()?, false, String::new()).ok()
             }
         }
+    }
+
+    /// Where that server is, for requests that are not forwarded ones.
+    pub fn next_address(&self) -> Option<Address> {
+        Some(match self.choose()? {
+            SocketAddr::Inet(addr) => Address::tcp(addr),
+            SocketAddr::Unix(addr) => Address::Unix(addr.as_pathname()?.to_owned()),
+        })
+    }
+
+    fn choose(&self) -> Option<SocketAddr> {
+        let healthy = self.balancer.select(b"", 64);
+        let chosen = healthy.or_else(|| self.balancer.select_with(b"", 64, |_, _| true))?;
+        Some(chosen.addr)
     }
 
     /// Whether the other one has the same servers at the same addresses.

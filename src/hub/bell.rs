@@ -31,3 +31,16 @@ impl Bell {
         if self.claimed.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
+
+/// Rings one held poll from outside, so that it looks at what has changed beside its channels.
+#[derive(Clone)]
+pub struct Ringer(pub(super) std::sync::Arc<Bell>);
+
+impl Ringer {
+    /// Wakes the poll, unless somebody else is about to.
+    pub fn ring(&self) {
+        if self.0.claim() {
+            self.0.ring();
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Held polls: their registration, and how they are woken.
 
-use super::bell::Bell;
+use super::bell::{Bell, Ringer};
 use super::{Answer, Channel, Full, Heard, Hub, State, Subscription};
 use crate::channel::{ChannelName, Cursor, Position, Take, Time};
 use slab::Slab;
@@ -208,6 +208,11 @@ impl Waiter {
     /// Whether the gate is to end, so that the poll is to be answered as it is.
     pub fn is_draining(&self) -> bool {
         self.hub.is_draining()
+    }
+
+    /// Rings this poll.
+    pub fn ringer(&self) -> Ringer {
+        Ringer(self.bell.clone())
     }
 
     /// Ends the hold: what has come since it began, or the quiet answer.

@@ -28,6 +28,10 @@ labels! {
         BadRequest = "bad_request",
         /// A method that the path does not have.
         Method = "method",
+        /// A poll without leave: no token, a bad one, or a no of the site's.
+        Denied = "denied",
+        /// A poll for which the site did not say whether it is allowed.
+        Auth = "auth",
         /// A head that is no HTTP, or could be read in two ways.
         MalformedHead = "malformed_head",
         /// A head with too many bytes or lines.

@@ -92,9 +92,8 @@ impl Headers for RawHeaders<'_> {
         std::str::from_utf8(self.named(name).next()?).ok()
     }
 
-    fn all(&self, name: &str) -> String {
-        let values = self.named(name).filter_map(|value| std::str::from_utf8(value).ok());
-        values.collect::<Vec<_>>().join(", ")
+    fn values(&self, name: &str) -> Vec<&str> {
+        self.named(name).filter_map(|value| std::str::from_utf8(value).ok()).collect()
     }
 }
 

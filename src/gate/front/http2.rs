@@ -70,7 +70,7 @@ impl Http2 {
         if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
             return Some((stream, handed));
         }
-        let decision = session::decide(&self.gate, &settings, &stream, None, client.address);
+        let decision = session::decide(&self.gate, &settings, &stream, None, client.address).await;
         stream.set_write_timeout(settings.write_timeout);
         let held = match decision {
             Decision::Site => return Some((stream, handed.for_site())),

@@ -11,6 +11,7 @@ use crate::gate::access;
 use crate::gate::forward::Client;
 use crate::gate::handed::Handed;
 use crate::gate::hold::Cause;
+use crate::gate::leave::{Asking, Verdict};
 use crate::gate::replay::End;
 use crate::gate::{Connected, Decision, Held, Incoming, Open, Settings, Timer, Waiting};
 use crate::metrics::Refusal;
@@ -55,6 +56,16 @@ enum Next {
 
 /// An answer, if there is anybody to get it, and how long its poll was held.
 type Answered = (Option<Reply>, Option<(Duration, Cause)>);
+
+/// What a head turned out to want.
+enum Considered {
+    /// The lane's own work.
+    Own(Next, Account),
+    /// The engine's; the request is framed like that.
+    HandOn(Framing, Box<Handed>),
+    /// Nobody knows before the site has been asked.
+    Ask(Box<Asking>),
+}
 
 /// What is remembered of a request that the lane answers.
 struct Account {
@@ -183,13 +194,19 @@ impl Connection {
         length: usize,
         shutdown: &ShutdownWatch,
     ) -> After {
-        let parsed = head::parse(&self.pending[..length], settings.head, |head| {
-            self.consider(front, &settings, head)
-        });
-        let (next, mut account) = match parsed {
-            Ok(Ok(own)) => own,
-            Ok(Err((framing, handed))) => return After::HandOn(length, framing, handed),
-            Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
+        let mut verdict = None;
+        let (next, mut account) = loop {
+            let considered = head::parse(&self.pending[..length], settings.head, |head| {
+                self.consider(front, &settings, head, verdict.take())
+            });
+            match considered {
+                Ok(Considered::Own(next, account)) => break (next, account),
+                Ok(Considered::HandOn(framing, handed)) => {
+                    return After::HandOn(length, framing, handed);
+                }
+                Ok(Considered::Ask(asking)) => verdict = Some(Box::pin(asking.verdict()).await),
+                Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
+            }
         };
         // A poll that goes to the site later has to keep its head for it.
         let replayed = matches!(next, Next::Replay(..));
@@ -256,30 +273,35 @@ impl Connection {
         }
     }
 
-    /// Finds out what a request wants. One that is the engine's comes back as its framing, with
-    /// what was found.
+    /// Finds out what a request wants; `verdict` is what the site said when it was asked.
     fn consider(
         &self,
         front: &Front,
         settings: &Arc<Settings>,
         head: &Head<'_>,
-    ) -> Result<(Next, Account), (Framing, Box<Handed>)> {
+        verdict: Option<Verdict>,
+    ) -> Considered {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
-        if let Some(reply) = front.gate.too_soon(settings, client.address) {
-            return Ok(turned_away(front, settings, head, client.address, reply));
+        // Counted once, also where the site had to be asked in between.
+        if verdict.is_none()
+            && let Some(reply) = front.gate.too_soon(settings, client.address)
+        {
+            let (next, account) = turned_away(front, settings, head, client.address, reply);
+            return Considered::Own(next, account);
         }
         if let Entrance::Redirect(port) = front.entrance
             && let Some(reply) = entrance::redirect(port, head.headers.get("host"), head.target)
         {
-            return Ok(turned_away(front, settings, head, client.address, reply));
+            let (next, account) = turned_away(front, settings, head, client.address, reply);
+            return Considered::Own(next, account);
         }
         let hand_on = || Handed::new(&front.gate, settings.clone(), client);
         // Of a target in another form than a path nothing is known here.
         if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
-            return Err((head.framing.clone(), hand_on().for_site()));
+            return Considered::HandOn(head.framing.clone(), hand_on().for_site());
         }
         if !head.plain {
-            return Err((head.framing.clone(), hand_on()));
+            return Considered::HandOn(head.framing.clone(), hand_on());
         }
         let logged = access::is_logged();
         let account = Account {
@@ -291,20 +313,25 @@ impl Connection {
         };
         let incoming = Incoming {
             method: head.method,
+            target: head.target,
+            host: head.headers.get("host").unwrap_or_default(),
             path: head.path,
             query: &Query::parse(head.query),
             form: None,
             headers: &head.headers,
             client: client.address,
         };
-        let next = match front.gate.decide(settings, &incoming) {
-            Decision::Site => return Err((head.framing.clone(), hand_on().for_site())),
-            Decision::Reply(reply, cause) => Next::Answer(reply, cause),
-            Decision::Hold(held) => Next::Hold(held),
-            Decision::Replay(waiting) => Next::Replay(waiting, client),
-            Decision::Publish(channel) => Next::Publish(channel),
+        let next = match front.gate.decide(settings, &incoming, verdict) {
+            Err(asking) => return Considered::Ask(asking),
+            Ok(Decision::Site) => {
+                return Considered::HandOn(head.framing.clone(), hand_on().for_site());
+            }
+            Ok(Decision::Reply(reply, cause)) => Next::Answer(reply, cause),
+            Ok(Decision::Hold(held)) => Next::Hold(held),
+            Ok(Decision::Replay(waiting)) => Next::Replay(waiting, client),
+            Ok(Decision::Publish(channel)) => Next::Publish(channel),
         };
-        Ok((next, account))
+        Considered::Own(next, account)
     }
 
     /// Has the engine do it, on this connection.

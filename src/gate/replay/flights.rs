@@ -167,7 +167,7 @@ impl Flights {
 fn kept_for(cause: Cause) -> Duration {
     match cause {
         Cause::Message | Cause::Reset => KEPT,
-        Cause::Timeout | Cause::Gone | Cause::Drain => KEPT_FOR_QUIET,
+        Cause::Timeout | Cause::Gone | Cause::Drain | Cause::Expired => KEPT_FOR_QUIET,
     }
 }
 
