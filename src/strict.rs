@@ -5,15 +5,35 @@
 //! drops a `Content-Length` that stands beside a `Transfer-Encoding`; so this looks at the bytes.
 //! The rules are those of RFC 9112, sections 2.2, 3.2, 5 and 6.3.
 
+pub mod follow;
+pub mod framing;
+
+use framing::{Chunks, Framing};
+
 /// Whether the bytes of a head, up to its empty line, are beyond doubt; else what is wrong.
 pub fn check(head: &[u8]) -> Result<(), &'static str> {
+    look(head).map(|_| ())
+}
+
+/// How the body behind a head is framed, or what is wrong with the head.
+pub fn framing(head: &[u8]) -> Result<Framing, &'static str> {
+    let told = look(head)?;
+    if told.encodings > 0 {
+        return Ok(Framing::Chunked(Chunks::default()));
+    }
+    let length = std::str::from_utf8(told.length).unwrap_or_default();
+    let length = if told.lengths == 0 { Ok(0) } else { length.parse() };
+    length.map(Framing::Length).map_err(|_| "the Content-Length is beyond all numbers")
+}
+
+fn look(head: &[u8]) -> Result<Told<'_>, &'static str> {
     // An empty line before a request is to be overlooked (section 2.2).
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let Some(head) = head.strip_suffix(b"\r\n\r\n") else {
         return Err("the head does not end in an empty line");
     };
     let mut lines = head.split(|byte| *byte == b'\n').peekable();
-    let mut framing = Framing::default();
+    let mut told = Told::default();
     let mut first = true;
     while let Some(line) = lines.next() {
         let line = match line.strip_suffix(b"\r") {
@@ -27,11 +47,12 @@ pub fn check(head: &[u8]) -> Result<(), &'static str> {
         }
         match first {
             true => check_request_line(line)?,
-            false => framing.add(line)?,
+            false => told.add(line)?,
         }
         first = false;
     }
-    framing.check()
+    told.check()?;
+    Ok(told)
 }
 
 fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
@@ -39,14 +60,27 @@ fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
     let (method, target, version) = (parts.next(), parts.next(), parts.next());
     let whole = parts.next().is_none()
         && method.is_some_and(is_token)
-        && target.is_some_and(|target| !target.is_empty())
+        && target.is_some_and(|target| is_target(method, target))
         && matches!(version, Some(b"HTTP/1.1" | b"HTTP/1.0"));
     if whole { Ok(()) } else { Err("the request line is not METHOD TARGET HTTP/1.1") }
 }
 
+/// The forms of RFC 9112, section 3.2.
+fn is_target(method: Option<&[u8]>, target: &[u8]) -> bool {
+    let whole = |scheme: &[u8]| {
+        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    match target {
+        [b'/', ..] => true,
+        b"*" => method == Some(b"OPTIONS"),
+        [] => false,
+        _ => method == Some(b"CONNECT") || whole(b"http://") || whole(b"https://"),
+    }
+}
+
 /// The headers that decide where a request ends and for whom it is.
 #[derive(Default)]
-struct Framing<'a> {
+struct Told<'a> {
     lengths: usize,
     encodings: usize,
     hosts: usize,
@@ -55,7 +89,7 @@ struct Framing<'a> {
     host: &'a [u8],
 }
 
-impl<'a> Framing<'a> {
+impl<'a> Told<'a> {
     fn add(&mut self, line: &'a [u8]) -> Result<(), &'static str> {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return Err("a folded line stands in the head");
@@ -206,9 +240,16 @@ mod tests {
 
     #[test]
     fn only_a_plain_request_line_is_read() {
-        for line in
-            ["GET /", "GET  / HTTP/1.1", "GET / HTTP/2.0", "GET / x HTTP/1.1", "G(T / HTTP/1.1"]
-        {
+        for line in [
+            "GET a HTTP/1.1",
+            "GET * HTTP/1.1",
+            "GET ftp://a HTTP/1.1",
+            "GET /",
+            "GET  / HTTP/1.1",
+            "GET / HTTP/2.0",
+            "GET / x HTTP/1.1",
+            "G(T / HTTP/1.1",
+        ] {
             assert!(check(format!("{line}\r\n\r\n").as_bytes()).is_err(), "{line:?}");
         }
         assert!(check(b"GET / HTTP/1.1\n\n").is_err());

@@ -164,7 +164,7 @@ impl Client {
 fn post(target: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "POST {target} HTTP/1.1\r\nHost: gate\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
     )
 }
 
@@ -217,7 +217,7 @@ async fn a_client_that_reads_to_the_end_gets_one() {
 async fn expect_100_continue_is_answered_before_the_body_is_read() {
     let gate = Gate::start().await;
     let mut client = gate.connect().await;
-    let head = "POST /channels/live HTTP/1.1\r\nHost: gate\r\nExpect: 100-continue\r\n";
+    let head = "POST /channels/live HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n";
     client.send(format!("{head}Content-Length: 2\r\n\r\n")).await;
     assert!(client.head().await.starts_with("HTTP/1.1 100 "));
     client.send("hi").await;
@@ -230,7 +230,7 @@ async fn expect_100_continue_is_answered_before_the_body_is_read() {
 #[tokio::test]
 async fn a_body_that_is_not_wanted_is_not_asked_for() {
     let gate = Gate::start_with_token("hunter2").await;
-    let head = "POST /channels/live HTTP/1.1\r\nHost: gate\r\nExpect: 100-continue\r\n";
+    let head = "POST /channels/live HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n";
     let answer = gate.ask(format!("{head}Content-Length: 2\r\n\r\n")).await;
     assert_eq!(answer.status, 401);
     assert!(answer.head.contains("www-authenticate: bearer"), "{answer:?}");
@@ -246,7 +246,7 @@ async fn a_body_that_is_not_wanted_is_not_asked_for() {
 #[tokio::test]
 async fn a_chunked_body_is_a_body() {
     let gate = Gate::start().await;
-    let head = "POST /channels/live HTTP/1.1\r\nHost: gate\r\nTransfer-Encoding: chunked\r\n";
+    let head = "POST /channels/live HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n";
     let mut client = gate.connect().await;
     client.send(format!("{head}\r\n2\r\nhi\r\n4\r\n you\r\n0\r\n\r\n")).await;
     assert_eq!(client.answer().await.status, 200);
@@ -261,7 +261,7 @@ async fn a_chunked_body_is_a_body() {
 async fn one_who_sends_too_much_still_reads_why_it_was_refused() {
     let gate = Gate::start().await;
     let body = "x".repeat(4 << 20);
-    let head = "POST /channels/live HTTP/1.1\r\nHost: gate\r\n";
+    let head = "POST /channels/live HTTP/1.1\r\nHost: localhost\r\n";
     for request in [
         post("/channels/live", "", &body),
         format!("{head}Transfer-Encoding: chunked\r\n\r\n400000\r\n{body}\r\n0\r\n\r\n"),
@@ -409,7 +409,7 @@ async fn many_with_one_idempotency_key_publish_once() {
 #[tokio::test]
 async fn the_guard_stands_before_everything_but_the_probes() {
     let gate = Gate::start_with_token("hunter2").await;
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: gate\r\n\r\n");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(gate.ask(get("/healthz")).await.body, "ok");
     assert_eq!(gate.ask(get("/readyz")).await.status, 200);
     for path in ["/status", "/config", "/channels", "/nothing", "/publish"] {

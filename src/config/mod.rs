@@ -48,8 +48,8 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// Where the internal listener listens; at least one.
     pub internal: Vec<Address>,
-    /// Host names besides IP literals and `localhost` that the internal page may be opened
-    /// under, in lower case.
+    /// Host names besides IP literals and `localhost` that the internal side answers to without
+    /// a token, in lower case.
     pub internal_names: Vec<String>,
     /// Networks whose word about the client's address is taken.
     pub trusted_proxies: Vec<IpNet>,

@@ -26,7 +26,8 @@ pub struct Client {
     pub head_timeout: Option<Duration>,
     /// How long a kept-alive connection may be quiet between requests; `None` = for ever.
     pub idle_timeout: Option<Duration>,
-    /// How long a client may take to accept bytes that are sent; `None` = for ever.
+    /// How long a client may take to accept bytes that are sent, or pause in a body; `None` = for
+    /// ever.
     pub write_timeout: Option<Duration>,
 }
 

@@ -80,7 +80,7 @@ pub struct Settings {
     pub head_timeout: Option<Duration>,
     /// How long a kept-alive connection may be idle between requests; `None` = for ever.
     pub idle_timeout: Option<Duration>,
-    /// How long writing to a client may stall; `None` = for ever.
+    /// How long writing to a client, or the body of its request, may stall; `None` = for ever.
     pub write_timeout: Option<Duration>,
 }
 

@@ -197,13 +197,18 @@ impl ProxyHttp for Proxy {
         if self.gate.is_draining() {
             session.set_keepalive(None);
         }
-        session.as_mut().set_write_timeout(context.settings.write_timeout);
+        let stall = context.settings.write_timeout;
+        session.as_mut().set_write_timeout(stall);
+        // Whoever has changed the protocol may be silent in it.
+        let upgrade = session.as_downstream().is_upgrade_req();
+        session.as_mut().set_read_timeout(stall.filter(|_| !upgrade));
         if context.client.is_none() {
             context.client = Some(session::client(session.as_downstream(), &context.settings));
         }
         let answered = match std::mem::replace(&mut context.finding, Finding::Site) {
             Finding::Site => false,
-            Finding::Undecided => self.poll(session, context).await?,
+            // Whatever fails here is about the client.
+            Finding::Undecided => self.poll(session, context).await.map_err(|e| e.into_down())?,
             Finding::Released(released) => {
                 context.held = Some(released.held);
                 context.released = Some(released);
@@ -262,6 +267,11 @@ impl ProxyHttp for Proxy {
             context.tee.begin(&*self.listener, session.req_header());
         }
         let Some(client) = context.client else { return Ok(()) };
+        // A target with a host in it says twice for whom it is (RFC 9112, section 3.2.2). The engine
+        // has seen to it that both are the same.
+        if !upstream.raw_path().starts_with(b"/") && upstream.uri.path().starts_with('/') {
+            upstream.set_uri(upstream.uri.clone());
+        }
         let headers = &session.req_header().headers;
         let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let proto = if is_tls { "https" } else { "http" };

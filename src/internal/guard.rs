@@ -7,7 +7,9 @@
 //!
 //! The internal page is a page, too; its requests carry the page token, which a page from
 //! elsewhere cannot read, except one that has had its own name resolved to this listener (DNS
-//! rebinding). So the page token counts only under a host that no stranger can own.
+//! rebinding). So the page token counts only under a host that no stranger can own. And
+//! as browsers mark nothing on plain HTTP, where no token is asked for such a page could read what
+//! any program can: there every request has to name a host of ours, or none.
 
 use crate::secret::Secret;
 use crate::strict::host_name;
@@ -20,7 +22,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub struct Settings {
     /// The bearer token; empty = none is asked for.
     pub token: Secret,
-    /// Host names besides IP literals and `localhost` under which the internal page is trusted.
+    /// Host names besides IP literals and `localhost` under which the internal side is asked
+    /// without a token.
     pub names: Vec<String>,
     /// Query parameters whose values are not logged.
     pub mask: Vec<String>,
@@ -33,6 +36,8 @@ pub const PAGE_HEADER: &str = "pollgate-page";
 pub(super) struct Visitor<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
+    /// It came over a unix socket, which no browser reaches.
+    pub(super) local: bool,
     /// The path asks for no token.
     pub(super) open: bool,
     /// The path is a page that a link elsewhere may lead to.
@@ -52,6 +57,12 @@ pub(super) fn admit(
         let hint = "a browser page may not do this; publish from the server's side, \
                     or send the token as Authorization: Bearer";
         return Err(Reply::error(403, "refused to a page from elsewhere", hint));
+    }
+    if settings.token.is_empty() && !visitor.local && !names_us(settings, visitor.headers) {
+        let error = "this host name is not known here";
+        let hint = "ask for the gate by IP address or localhost, name the host in internal_names, \
+                    or set publish.token";
+        return Err(Reply::error(403, error, hint));
     }
     if settings.token.is_empty() || visitor.open {
         return Ok(());
@@ -90,6 +101,12 @@ fn is_our_page(settings: &Settings, page: &Secret, headers: &HeaderMap) -> bool 
     let offered = Headers::get(headers, PAGE_HEADER).unwrap_or_default();
     let host = Headers::get(headers, "host").unwrap_or_default();
     !page.is_empty() && page.is(offered) && is_ours(settings, host)
+}
+
+/// Whether a request is for a host of ours, or is a simple program's that names none.
+fn names_us(settings: &Settings, headers: &HeaderMap) -> bool {
+    !headers.contains_key("host")
+        || Headers::get(headers, "host").is_some_and(|host| is_ours(settings, host))
 }
 
 /// Whether a `Host` is one that no stranger can have resolved to this listener.

@@ -9,6 +9,7 @@
 //! publish until the last poll is answered.
 
 mod access;
+mod followed;
 mod guard;
 mod place;
 mod wire;
@@ -23,10 +24,12 @@ use crate::turnstile::Turnstile;
 use crate::web::{Endpoint, Reply, Request};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use followed::Followed;
 use guard::Visitor;
 use http::Method;
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::http::RequestHeader;
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use std::sync::Arc;
@@ -34,7 +37,10 @@ use std::time::Instant;
 use wire::Broken;
 
 /// The internal listener's app; see the [module](self).
-pub struct Internal {
+pub struct Internal(Arc<App>);
+
+/// The same, for connections whose bodies are followed.
+struct App {
     settings: Arc<ArcSwap<Settings>>,
     page: Secret,
     endpoints: Vec<Arc<dyn Endpoint>>,
@@ -51,14 +57,28 @@ impl Internal {
         endpoints: Vec<Arc<dyn Endpoint>>,
         tally: Arc<Tally>,
     ) -> Self {
-        Self { settings, page, endpoints, tally, turnstile: Turnstile::default() }
+        let turnstile = Turnstile::default();
+        Self(Arc::new(App { settings, page, endpoints, tally, turnstile }))
     }
 
     /// What every request passes through.
     pub fn turnstile(&self) -> Turnstile<Place> {
-        self.turnstile.clone()
+        self.0.turnstile.clone()
     }
+}
 
+#[async_trait]
+impl ServerApp for Internal {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        self.0.process_new(Box::new(Followed::new(stream)), shutdown).await
+    }
+}
+
+impl App {
     /// The answer to the request whose head has been read.
     async fn reply(&self, session: &mut ServerSession) -> Result<Reply, Broken> {
         let mut request = match read_head(session) {
@@ -70,6 +90,7 @@ impl Internal {
         let visitor = Visitor {
             method: &request.method,
             headers: &request.headers,
+            local: session.client_addr().is_none_or(|peer| peer.as_inet().is_none()),
             open: endpoint.is_some_and(|endpoint| endpoint.is_open(path)),
             page: endpoint.is_some_and(|endpoint| endpoint.may_be_visited(path)),
         };
@@ -126,7 +147,7 @@ impl Internal {
 }
 
 #[async_trait]
-impl HttpServerApp for Internal {
+impl HttpServerApp for App {
     async fn process_new_http(
         self: &Arc<Self>,
         mut session: ServerSession,

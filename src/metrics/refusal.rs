@@ -44,7 +44,8 @@ labels! {
         BodyLate = "body_late",
         /// No token, or a wrong one, on the internal listener.
         Token = "token",
-        /// A browser page from elsewhere, on the internal listener.
+        /// A browser page from elsewhere, or a host name that may be one's, on the internal
+        /// listener.
         Page = "page",
     }
 }

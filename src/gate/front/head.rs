@@ -1,7 +1,7 @@
 //! The head of an HTTP/1.1 request, as the lane reads it.
 
-use super::framing::{Chunks, Framing};
 use crate::strict;
+use crate::strict::framing::{Chunks, Framing};
 use crate::web::Headers;
 use httparse::{EMPTY_HEADER, Header, Status};
 
@@ -162,7 +162,7 @@ fn framing(headers: &RawHeaders<'_>, upgrade: bool) -> Framing {
         return Framing::Endless;
     }
     if headers.get("transfer-encoding").is_some() {
-        return Framing::Chunked(Chunks::new());
+        return Framing::Chunked(Chunks::default());
     }
     let length = headers.get("content-length").and_then(|length| length.trim().parse().ok());
     Framing::Length(length.unwrap_or(0))
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn the_framing_and_the_keeping_are_as_the_head_says() {
         let of = |head: &str| look(head, |head| (head.framing.clone(), head.keep)).unwrap();
-        let chunked = Framing::Chunked(Chunks::new());
+        let chunked = Framing::Chunked(Chunks::default());
         for (headers, expected) in [
             ("", (Framing::Length(0), true)),
             ("Content-Length: 12\r\n", (Framing::Length(12), true)),

@@ -1,7 +1,6 @@
 //! One connection, request by request.
 
 use super::entrance::{self, Entrance, Speech};
-use super::framing::Framing;
 use super::head::{self, Head, Sighting};
 use super::http2::Http2;
 use super::one_request::OneRequest;
@@ -16,6 +15,7 @@ use crate::gate::replay::End;
 use crate::gate::{Connected, Decision, Held, Incoming, Open, Settings, Timer, Waiting};
 use crate::metrics::Refusal;
 use crate::query::Query;
+use crate::strict::framing::Framing;
 use crate::web::{Headers, Reply};
 use bytes::BytesMut;
 use pingora::apps::{HttpServerApp, ServerApp};

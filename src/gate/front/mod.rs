@@ -13,7 +13,6 @@
 //! What a connection speaks before that, plain or TLS, is its `Entrance`'s matter.
 
 mod entrance;
-mod framing;
 mod head;
 mod http2;
 mod lane;

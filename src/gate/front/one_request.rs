@@ -5,7 +5,7 @@
 //! beyond is kept aside for the lane, and the client's end is still seen meanwhile. Writes are
 //! gathered, so that an answer's head and the beginning of its body leave together.
 
-use super::framing::Framing;
+use crate::strict::framing::{Framing, Misframed};
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -117,7 +117,7 @@ impl OneRequest {
     }
 }
 
-fn invalid(error: super::framing::Misframed) -> io::Error {
+fn invalid(error: Misframed) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 

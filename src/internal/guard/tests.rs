@@ -14,7 +14,7 @@ fn ask(token: &str, method: Method, open: bool, headers: &[(&str, &str)]) -> u16
         let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header value in a test");
         map.append(name, value);
     }
-    let visitor = Visitor { method: &method, headers: &map, open, page: false };
+    let visitor = Visitor { method: &method, headers: &map, local: false, open, page: false };
     match admit(&settings, &Secret::new(PAGE), &visitor) {
         Ok(()) => 200,
         Err(reply) => {
@@ -28,7 +28,7 @@ fn ask(token: &str, method: Method, open: bool, headers: &[(&str, &str)]) -> u16
 #[test]
 fn without_a_token_configured_programs_come_in() {
     assert_eq!(ask("", Method::GET, false, &[]), 200);
-    assert_eq!(ask("", Method::POST, false, &[("host", "evil.example")]), 200);
+    assert_eq!(ask("", Method::POST, false, &[("host", "127.0.0.1:7080")]), 200);
     assert_eq!(ask("", Method::DELETE, false, &[("authorization", "Bearer any")]), 200);
 }
 
@@ -45,6 +45,23 @@ fn with_a_token_configured_it_is_wanted_except_on_open_paths() {
     {
         assert_eq!(ask(TOKEN, Method::POST, false, &[("authorization", wrong)]), 401, "{wrong}");
     }
+}
+
+#[test]
+fn without_a_token_a_host_that_a_stranger_may_own_is_refused() {
+    for open in [false, true] {
+        for method in [Method::GET, Method::POST] {
+            for host in ["evil.example", "localhost.evil.example", "gate", "\u{e4}", ""] {
+                assert_eq!(ask("", method.clone(), open, &[("host", host)]), 403, "{host}");
+            }
+            for host in ["localhost", "127.0.0.1:7080", "[::1]:7080", "gate.example"] {
+                assert_eq!(ask("", method.clone(), open, &[("host", host)]), 200, "{host}");
+            }
+        }
+    }
+    // With a token, the probes are open under any name, and all else wants it.
+    assert_eq!(ask(TOKEN, Method::GET, true, &[("host", "gate")]), 200);
+    assert_eq!(ask(TOKEN, Method::GET, false, &[("host", "gate")]), 401);
 }
 
 #[test]
@@ -124,7 +141,13 @@ fn without_a_page_its_empty_token_opens_nothing() {
     headers.insert("host", HeaderValue::from_static("localhost"));
     headers.insert("origin", HeaderValue::from_static("http://localhost"));
     headers.insert(PAGE_HEADER, HeaderValue::from_static(""));
-    let visitor = Visitor { method: &Method::POST, headers: &headers, open: false, page: false };
+    let visitor = Visitor {
+        method: &Method::POST,
+        headers: &headers,
+        local: false,
+        open: false,
+        page: false,
+    };
     assert!(admit(&Settings::default(), &Secret::default(), &visitor).is_err());
 }
 
@@ -140,7 +163,8 @@ fn a_link_elsewhere_leads_to_the_page_and_shows_it_to_nobody_else() {
         let mut headers = HeaderMap::new();
         headers.insert("sec-fetch-site", HeaderValue::from_static("cross-site"));
         headers.insert("sec-fetch-dest", HeaderValue::from_static(dest));
-        let visitor = Visitor { method: &method, headers: &headers, open: page, page };
+        let visitor =
+            Visitor { method: &method, headers: &headers, local: false, open: page, page };
         let admitted = admit(&settings, &Secret::new("page"), &visitor).is_ok();
         assert_eq!(admitted, let_in, "{page} {dest}");
     }

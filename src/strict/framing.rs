@@ -3,7 +3,7 @@
 
 /// How much of what a connection brings belongs to the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// That many bytes more.
     Length(u64),
     /// Chunks, until the last.
@@ -15,11 +15,11 @@ pub(super) enum Framing {
 /// Bytes that are no chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the chunked body is framed wrongly")]
-pub(super) struct Misframed;
+pub struct Misframed;
 
 impl Framing {
     /// How many of `bytes`, which come next, belong to the request.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
+    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
         match self {
             Self::Endless => Ok(bytes.len()),
             Self::Chunked(chunks) => chunks.take(bytes),
@@ -33,7 +33,7 @@ impl Framing {
     }
 
     /// Whether the request has come to its end.
-    pub(super) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         match self {
             Self::Endless => false,
             Self::Length(left) => *left == 0,
@@ -42,10 +42,16 @@ impl Framing {
     }
 }
 
+impl Default for Chunks {
+    fn default() -> Self {
+        Self { at: At::Size, left: 0, length: 0 }
+    }
+}
+
 /// Follows a chunked body. Sizes are plain hex; extensions are refused, as nobody uses them but
 /// those who want two readers to disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Chunks {
+pub struct Chunks {
     at: At,
     /// Bytes of the chunk that are still to come, or its size as far as it has been read.
     left: u64,
@@ -73,10 +79,6 @@ impl Chunks {
     const MOST_DIGITS: usize = 12;
     /// Bytes of trailers.
     const MOST_TRAILERS: usize = 8 * 1024;
-
-    pub(super) fn new() -> Self {
-        Self { at: At::Size, left: 0, length: 0 }
-    }
 
     fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
         let mut taken = 0;
@@ -133,7 +135,7 @@ mod tests {
 
     /// How much of `body` is taken when it comes in pieces of `piece` bytes.
     fn taken(body: &[u8], piece: usize) -> Result<(usize, bool), Misframed> {
-        let mut framing = Framing::Chunked(Chunks::new());
+        let mut framing = Framing::Chunked(Chunks::default());
         let mut sum = 0;
         for part in body.chunks(piece) {
             sum += framing.take(part)?;
