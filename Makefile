@@ -2,7 +2,7 @@ CARGO ?= cargo
 # Further flags for every cargo command, such as --locked.
 FLAGS ?=
 
-.PHONY: help demo build deb test quick lint bench setup clean
+.PHONY: help demo build deb test quick models lint bench setup clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 14
@@ -24,8 +24,12 @@ test: setup-test ## every test, also those with real PHP and a real browser
 quick: setup-build ## the tests that need no other program
 	$(CARGO) test $(FLAGS)
 
+models: setup-build ## the hub's promises in thousands of orders of its threads' steps
+	$(CARGO) test $(FLAGS) --manifest-path models/Cargo.toml --target-dir target/models
+
 lint: setup-build ## format, clippy and documentation, warnings being errors
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path models/Cargo.toml
 	$(CARGO) clippy $(FLAGS) --all-targets --features site-tests -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FLAGS) --no-deps
 
