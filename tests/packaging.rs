@@ -22,7 +22,8 @@ fn unit(key: &str) -> Vec<&'static str> {
 async fn shipped() -> toml_edit::DocumentMut {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/pollgate.toml");
     let checked = pollgate(&["check", "--config", file]).await;
-    assert_eq!((checked.code, checked.stderr.as_str()), (0, ""));
+    // It may warn: the file limit of whoever runs this is not the unit's.
+    assert_eq!(checked.code, 0, "{}", checked.stderr);
     checked.stdout.parse().unwrap()
 }
 
