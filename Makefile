@@ -2,7 +2,7 @@ CARGO ?= cargo
 # Further flags for every cargo command, such as --locked.
 FLAGS ?=
 
-.PHONY: help demo build deb test quick models lint bench setup clean
+.PHONY: help demo build deb test quick models chaos lint bench setup clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 14
@@ -26,6 +26,11 @@ quick: setup-build ## the tests that need no other program
 
 models: setup-build ## the hub's promises in thousands of orders of its threads' steps
 	$(CARGO) test $(FLAGS) --manifest-path models/Cargo.toml --target-dir target/models
+
+# SEED repeats a round, SECONDS says how long in all: make chaos SEED=7 SECONDS=20
+chaos: SECONDS ?= 3600
+chaos: setup-build ## an hour of clients that count what they get while everything goes wrong
+	POLLGATE_CHAOS_SECONDS=$(SECONDS) $(if $(SEED),POLLGATE_CHAOS_SEED=$(SEED)) $(CARGO) test $(FLAGS) --test chaos -- --nocapture
 
 lint: setup-build ## format, clippy and documentation, warnings being errors
 	$(CARGO) fmt --check
