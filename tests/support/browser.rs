@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::wait::eventually_some;
 use super::{BOUND, Process, TempDir};
@@ -23,7 +25,14 @@ pub struct Browser {
     port: u16,
     opened: AtomicU32,
     profiles: Profiles,
+    _turn: SemaphorePermit<'static>,
 }
+
+/// Browsers at once: with more of them a machine of two cores is too slow for their pages.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
+/// How long a page may take to show something.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One window, which shows one page.
 #[derive(Debug)]
@@ -40,6 +49,8 @@ pub struct Look {
 
 impl Browser {
     pub async fn start() -> Browser {
+        // It is never closed.
+        let _turn = TURNS.acquire().await.unwrap();
         let mut command = Command::new("chromedriver");
         // What Chromium leaves in the temporary folder goes with ours.
         let profiles = Profiles(TempDir::new("browser"));
@@ -50,7 +61,7 @@ impl Browser {
             rest.split_once('.')?.0.parse().ok()
         };
         let port = driver.wait_for_output("port of the driver", BOUND * 2, find).await;
-        Browser { driver, port, opened: AtomicU32::new(0), profiles }
+        Browser { driver, port, opened: AtomicU32::new(0), profiles, _turn }
     }
 
     /// Opens a page in a new window and waits until it has loaded.
@@ -119,18 +130,18 @@ impl Window {
     pub async fn wait_for_texts(&self, selector: &str, wanted: &[&str]) {
         let mut last = Vec::new();
         let what = format!("{selector} to read {wanted:?}");
-        let search = eventually_some(&what, BOUND * 2, async || {
+        let search = eventually_some(&what, PATIENCE * 2, async || {
             last = self.texts(selector).await;
             (last == wanted).then_some(())
         });
-        let found = tokio::time::timeout(BOUND, search).await;
-        assert!(found.is_ok(), "waited {BOUND:?} for {what}, it reads {last:?}");
+        let found = tokio::time::timeout(PATIENCE, search).await;
+        assert!(found.is_ok(), "waited {PATIENCE:?} for {what}, it reads {last:?}");
     }
 
     /// Waits until this JavaScript expression is true in the page.
     pub async fn wait_until(&self, expression: &str) {
         let script = format!("return Boolean({expression})");
-        eventually_some(expression, BOUND * 2, async || {
+        eventually_some(expression, PATIENCE, async || {
             (self.execute(&script, Vec::new()).await == true).then_some(())
         })
         .await;
