@@ -81,6 +81,12 @@ impl RawHeaders<'_> {
         })
     }
 
+    /// Whether there is one of that name, whatever its value: [`Headers::get`] passes over those
+    /// that are no text.
+    fn has(&self, name: &str) -> bool {
+        self.named(name).next().is_some()
+    }
+
     fn named(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         let named = self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
         named.map(|header| header.value)
@@ -143,14 +149,14 @@ where
 fn head<'a>(method: &'a str, target: &'a str, version: u8, headers: &'a [Header<'a>]) -> Head<'a> {
     let headers = RawHeaders(headers);
     let says = |word: &str| headers.lists("connection", word);
-    let upgrade = headers.get("upgrade").is_some() && says("upgrade");
+    let upgrade = headers.has("upgrade") && says("upgrade");
     let framing = framing(&headers, upgrade);
     let plain = method == "GET"
         && version == 1
         && target.starts_with('/')
         && ["content-length", "transfer-encoding", "upgrade", "expect"]
             .iter()
-            .all(|name| headers.get(name).is_none());
+            .all(|name| !headers.has(name));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let keep = version == 1 && !says("close");
     Head { method, path, query, target, headers, keep, plain, framing }
@@ -161,7 +167,7 @@ fn framing(headers: &RawHeaders<'_>, upgrade: bool) -> Framing {
     if upgrade {
         return Framing::Endless;
     }
-    if headers.get("transfer-encoding").is_some() {
+    if headers.has("transfer-encoding") {
         return Framing::Chunked(Chunks::default());
     }
     let length = headers.get("content-length").and_then(|length| length.trim().parse().ok());
@@ -215,6 +221,14 @@ mod tests {
             "HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n",
         ] {
             assert!(!plain(odd), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_no_text_is_still_there() {
+        for name in ["Expect", "Upgrade"] {
+            let head = [&b"GET /a HTTP/1.1\r\n"[..], name.as_bytes(), b": \xdc\r\n\r\n"].concat();
+            assert!(!parse(&head, BOUNDS, |head| head.plain).unwrap(), "{name}");
         }
     }
 
