@@ -2,7 +2,7 @@ CARGO ?= cargo
 # Further flags for every cargo command, such as --locked.
 FLAGS ?=
 
-.PHONY: help demo build deb test quick models chaos lint bench setup clean
+.PHONY: help demo build deb test quick models chaos fuzz lint bench setup clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 14
@@ -31,6 +31,19 @@ models: setup-build ## the hub's promises in thousands of orders of its threads'
 chaos: SECONDS ?= 3600
 chaos: setup-build ## an hour of clients that count what they get while everything goes wrong
 	POLLGATE_CHAOS_SECONDS=$(SECONDS) $(if $(SEED),POLLGATE_CHAOS_SEED=$(SEED)) $(CARGO) test $(FLAGS) --test chaos -- --nocapture
+
+# FUZZ names targets, TIME is in seconds for each. What is found stays below target/fuzz.
+FUZZ ?= query cursor head dialects hook archive tokens template adopt
+TIME ?= 60
+fuzz: setup-build ## libFuzzer's bytes for all that is read, a minute for each reader
+	CARGO="$(CARGO)" fuzz/build
+	for target in $(FUZZ); do \
+		mkdir -p target/fuzz/found/$$target && \
+		TARGET=$$target target/fuzz/debug/pollgate-fuzz -max_total_time=$(TIME) -max_len=2048 \
+			-timeout=10 -print_final_stats=0 -verbosity=0 \
+			-artifact_prefix=target/fuzz/$$target- target/fuzz/found/$$target \
+			$$(ls -d fuzz/seeds/$$target 2>/dev/null) || exit 1; \
+	done
 
 lint: setup-build ## format, clippy and documentation, warnings being errors
 	$(CARGO) fmt --check

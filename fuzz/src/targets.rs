@@ -1,0 +1,172 @@
+//! The targets by name.
+
+use crate::adopt::{File, Site, config_for};
+use crate::archive::Reader;
+use crate::auth::{jwt, signed};
+use crate::channel::{ChannelName, Position, Tick, Time};
+use crate::dialect::native::{Native, cursor};
+use crate::dialect::novcomet::NovComet;
+use crate::dialect::timestamp::Timestamp;
+use crate::dialect::{Dialect, Parsed, Request};
+use crate::gate::front;
+use crate::hub::{Hub, Settings};
+use crate::publish;
+use crate::query::{Query, decode_strictly, masked};
+use crate::secret::Secret;
+use crate::strict;
+use crate::template::Template;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use std::sync::OnceLock;
+
+const NOW: Time = Time(1_700_000_000_000_000);
+const SECRET: &str = "a secret of 32 bytes, or of more";
+
+type Target = fn(&[u8]);
+
+const TARGETS: [(&str, Target); 9] = [
+    ("query", query),
+    ("cursor", read_cursor),
+    ("head", head),
+    ("dialects", dialects),
+    ("hook", hook),
+    ("archive", archive),
+    ("tokens", tokens),
+    ("template", template),
+    ("adopt", adopt),
+];
+
+/// The target that the environment names.
+pub fn chosen() -> Target {
+    static CHOSEN: OnceLock<Target> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let name = std::env::var("TARGET").unwrap_or_default();
+        let target = TARGETS.iter().find(|(known, _)| *known == name);
+        target.unwrap_or_else(|| panic!("TARGET is none of {:?}", TARGETS.map(|(name, _)| name))).1
+    })
+}
+
+fn query(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let query = Query::parse(&text);
+    for name in ["a", "t[]", "t"] {
+        let _ = (query.text(name), query.has_value(name), query.entries(name));
+    }
+    let _ = (decode_strictly(&text), masked(&text, &["a".to_owned()]));
+}
+
+fn read_cursor(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let _ = cursor(&ChannelName::new("a").expect("a name"), &text);
+    if let Ok(position) = text.parse::<Position>() {
+        assert_eq!(position.to_string().parse(), Ok(position));
+    }
+}
+
+/// Beside a reader that knows no more of HTTP than that lines end in CRLF.
+fn head(data: &[u8]) {
+    let Some((seen, bytes)) = data.split_first() else { return };
+    let whole = front::plain(bytes, 0);
+    let torn = usize::from(*seen).min(bytes.len());
+    if !bytes[..torn].windows(4).any(|end| end == b"\r\n\r\n") {
+        assert_eq!(front::plain(bytes, torn), whole, "read in pieces");
+    }
+    let Some((method, target, plain)) = whole else { return };
+    let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let text = text.split("\r\n\r\n").next().unwrap_or_default();
+    let mut lines = text.split("\r\n");
+    let first = lines.next().unwrap_or_default();
+    assert!(first.starts_with(&format!("{method} {target} ")), "{first:?}");
+    let special = ["content-length", "transfer-encoding", "upgrade", "expect"];
+    let names = lines.filter_map(|line| line.split(':').next());
+    let special = names.map(str::to_ascii_lowercase).any(|name| special.contains(&&*name));
+    let simple = method == "GET" && target.starts_with('/') && first.ends_with(" HTTP/1.1");
+    if plain {
+        assert!(simple && !special, "taken for a plain poll: {text:?}");
+    }
+    if strict::host_name(&target).is_some() {
+        assert!(!plain);
+    }
+}
+
+fn dialects(data: &[u8]) {
+    let Some((kind, text)) = data.split_first() else { return };
+    let text = String::from_utf8_lossy(text);
+    let (rest, text) = text.split_once('?').unwrap_or(("a", &text));
+    let template: Template = "room-{query.room}".parse().expect("a template");
+    let dialect = match kind % 4 {
+        0 => Dialect::Native(Native { channel: None }),
+        1 => Dialect::NovComet(NovComet::default()),
+        2 => Dialect::Timestamp(Timestamp::new(template)),
+        _ => Dialect::Native(Native { channel: Some(template) }),
+    };
+    let (query, headers) = (Query::parse(text), http::HeaderMap::new());
+    let request = Request { rest: Some(rest), query: &query, form: None, headers: &headers };
+    if let Parsed::Poll(poll) = dialect.parse(&request, &|_| Tick::default()) {
+        let hub = Hub::new(Settings::default(), 1);
+        let answer = hub.look(&poll.subscriptions, poll.take, NOW).expect("there is room");
+        dialect.render(&answer, poll.callback.as_deref());
+    }
+}
+
+fn hook(data: &[u8]) {
+    publish::read("application/json", data);
+    publish::read("application/x-www-form-urlencoded", data);
+}
+
+/// As it is, and cut into frames whose checksums are right: length, kind, payload.
+fn archive(data: &[u8]) {
+    let hub = || Hub::new(Settings::default(), 1);
+    let _ = Reader::begin(data).and_then(Reader::verify);
+    let mut framed = b"pollgate-history\x01\0\0\0".to_vec();
+    let mut rest = data;
+    while let [length, kind, payload @ ..] = rest {
+        let (payload, after) = payload.split_at(payload.len().min(usize::from(*length)));
+        let mut frame = vec![*kind];
+        frame.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+        frame.extend_from_slice(payload);
+        framed.extend_from_slice(&frame);
+        framed.extend_from_slice(&crc32fast::hash(&frame).to_le_bytes());
+        rest = after;
+    }
+    let _ = Reader::begin(&framed[..]).and_then(|reader| reader.restore(&hub(), false, NOW));
+}
+
+/// As they are, and with a right signature.
+fn tokens(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let keys = signed::Keys::new([("k".to_owned(), Secret::new(SECRET))]);
+    let _ = keys.grant(&text, 0);
+    let body = format!("k.{text}");
+    let hex: String = hmac::sign(&key, body.as_bytes())
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let _ = keys.grant(&format!("{body}.{hex}"), 0);
+
+    let key_of_jwt = jwt::Key::new(SECRET).expect("a key");
+    let verifier = jwt::Verifier::new(vec![key_of_jwt], jwt::Expected::default());
+    let _ = verifier.grant(&text, 0);
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let body = format!("{}.{}", encode(br#"{"alg":"HS256"}"#), encode(data));
+    let signature = encode(hmac::sign(&key, body.as_bytes()).as_ref());
+    let _ = verifier.grant(&format!("{body}.{signature}"), 0);
+}
+
+fn template(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(template) = text.parse::<Template>() {
+        let _ = template.only_field();
+        assert!(template.fill(|_| Some("x".into())).is_some());
+    }
+}
+
+fn adopt(data: &[u8]) {
+    let text = String::from_utf8_lossy(data).into_owned();
+    let files = vec![File { path: "a.php".to_owned(), text }];
+    config_for(&Site { root: "/srv/www".to_owned(), files, left_out: Vec::new() });
+}
