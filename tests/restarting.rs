@@ -248,7 +248,7 @@ async fn what_was_confirmed_at_the_very_end_is_in_the_file() {
     // As many as get through, one after another on one connection.
     for number in 0.. {
         let body = number.to_string();
-        let head = "POST /channels/c HTTP/1.1\r\nHost: x\r\n";
+        let head = "POST /channels/c HTTP/1.1\r\nHost: localhost\r\n";
         let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
         if site.try_send_raw(request).await.is_err() {
             break;

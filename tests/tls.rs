@@ -192,8 +192,12 @@ async fn who_speaks_no_tls_is_told_so_and_fills_no_log() {
     let _ = closed.await.expect("the connection is closed");
     let loud = |line: &&str| line.contains("WARN") || line.contains("ERROR");
     let log = gate.log();
-    let lines: Vec<_> =
-        log.lines().filter(loud).filter(|line| !line.contains("upstream")).collect();
+    // The site that is not there, and a file limit that is low here, are no news.
+    let lines: Vec<_> = log
+        .lines()
+        .filter(loud)
+        .filter(|line| !line.contains("upstream") && !line.contains("hold.max"))
+        .collect();
     assert!(lines.is_empty(), "{lines:?}");
 }
 
