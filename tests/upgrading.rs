@@ -269,7 +269,9 @@ async fn if_the_new_process_dies_on_the_way_the_old_one_takes_everything_back() 
         site.send("POST", "/channels/d", &[], b"meanwhile").await;
         let mut visitor = old.connect().await;
         visitor.send_get("/comet/d?cursor=oldest").await;
-        assert!(site.is_quiet().await && visitor.is_quiet().await);
+        // The visitor may still have come in before the door was shut; he is answered from the
+        // history then.
+        assert!(site.is_quiet().await);
         if let Some(word) = word {
             // To the last word but its own.
             dying.say(word).await;
