@@ -30,9 +30,13 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
 
 /// Bytes read at once; most heads are shorter.
 const READ: usize = 4096;
+
+/// How long a new connection may take to its request when the gate is to end.
+const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// A connection between two requests.
 struct Connection {
@@ -152,9 +156,12 @@ impl Connection {
             let first = pin!(async {
                 tokio::select! {
                     biased;
-                    length = read_some(&mut self.stream, &mut self.pending) => length > 0,
-                    _ = shutdown.wait_for(|ending| *ending) => false,
+                    length = read_some(&mut self.stream, &mut self.pending) => return length > 0,
+                    _ = shutdown.wait_for(|ending| *ending) => {}
                 }
+                // Who came in at the very end has his request on the way, and gets his answer.
+                let last = read_some(&mut self.stream, &mut self.pending);
+                fresh && Box::pin(timeout(LAST_CALL, last)).await.is_ok_and(|length| length > 0)
             });
             if !self.timer.within(idle, first).await.unwrap_or(false) {
                 return None;
