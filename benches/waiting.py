@@ -25,7 +25,18 @@ processes = []
 
 
 def start(*command):
-    processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    quiet = subprocess.DEVNULL
+    processes.append(subprocess.Popen(command, stdout=quiet, stderr=quiet))
+    return processes[-1]
+
+
+def end(process):
+    """Asks first: the masters of nginx and PHP-FPM end their workers then."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def wait_for(port):
@@ -56,12 +67,12 @@ def start_site():
         "fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;\n"
         f"fastcgi_pass unix:{FOLDER}/fpm.sock; }} }} }}\n"
     )
-    fpm = sorted(glob.glob("/usr/sbin/php-fpm*"))
-    if not fpm or not shutil.which("nginx"):
+    if not glob.glob("/usr/sbin/php-fpm*") or not shutil.which("nginx"):
         sys.exit("php-fpm and nginx are needed (Debian: php-fpm nginx)")
-    start(fpm[-1], "-n", "-F", "-y", f"{FOLDER}/fpm.conf")
+    fpm = start_fpm()
     start("nginx", "-c", f"{FOLDER}/nginx.conf")
     wait_for(NGINX)
+    return fpm
 
 
 def start_gate():
@@ -89,12 +100,14 @@ def page(port):
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         client.request("GET", "/page.php")
-        client.getresponse().read()
-        return time.time() - began
+        answer = client.getresponse().read()
     except OSError:
         return 2.0
     finally:
         client.close()
+    if b"an ordinary page" not in answer:
+        sys.exit(f"no page: {answer!r}")
+    return time.time() - began
 
 
 def waiting(port):
@@ -126,7 +139,8 @@ def latencies(port):
         began = time.time()
         (SITE / "data.txt").write_text(f"message {number}")
         stream.settimeout(10)
-        stream.recv(4096)
+        if f"message {number}".encode() not in stream.recv(4096):
+            sys.exit(f"port {port}: not the message that was written")
         found.append((time.time() - began) * 1e3)
         stream.close()
         if port == NGINX and number >= 15:
@@ -134,18 +148,19 @@ def latencies(port):
     return sorted(found)
 
 
-def restart_site():
-    subprocess.run(["pkill", "-9", "-f", str(FOLDER) + "/fpm.conf"], check=False)
-    (FOLDER / "fpm.sock").unlink(missing_ok=True)
-    start(sorted(glob.glob("/usr/sbin/php-fpm*"))[-1], "-n", "-F", "-y", f"{FOLDER}/fpm.conf")
-    end = time.time() + 20
-    while not (FOLDER / "fpm.sock").exists() and time.time() < end:
+def start_fpm():
+    socket_file = FOLDER / "fpm.sock"
+    socket_file.unlink(missing_ok=True)
+    fpm = start(sorted(glob.glob("/usr/sbin/php-fpm*"))[-1], "-n", "-F", "-y", f"{FOLDER}/fpm.conf")
+    until = time.time() + 20
+    while not socket_file.exists() and time.time() < until:
         time.sleep(0.05)
+    return fpm
 
 
 def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, 20_000))
-    start_site()
+    fpm = start_site()
     start_gate()
     print(f"| PHP-FPM with {WORKERS} workers | alone | with the gate |\n|---|--:|--:|")
     counts, times = [], []
@@ -153,7 +168,9 @@ def main():
         times.append(latencies(port))
         count, slowest = waiting(port)
         counts.append(f"{count} (page before that: {slowest * 1e3:.0f} ms at most)")
-        restart_site()
+        # Its workers wait on for visitors that have gone.
+        end(fpm)
+        fpm = start_fpm()
     print(f"| waiting visitors when a page takes over 1 s | {counts[0]} | {counts[1]} |")
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         cells = [f"{found[int((len(found) - 1) * share)]:.1f}" for found in times]
@@ -164,6 +181,5 @@ try:
     main()
 finally:
     for process in processes:
-        process.kill()
-    subprocess.run(["pkill", "-9", "-f", str(FOLDER)], check=False)
+        end(process)
     shutil.rmtree(FOLDER, ignore_errors=True)
