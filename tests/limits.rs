@@ -143,7 +143,7 @@ async fn a_reload_changes_how_often() {
 #[tokio::test]
 async fn clients_that_take_all_files_take_neither_the_hook_nor_the_site() {
     let site = PlainSite::start().await;
-    let plan = Gate::with("[history]\nsnapshot = \"\"").upstream(site.addr()).open_files(300);
+    let plan = Gate::with("[hold]\nmax = 5000").upstream(site.addr()).open_files(300);
     let gate = plan.start().await;
     gate.wait_for_log("hold.max").await;
     let mut first = gate.connect().await;

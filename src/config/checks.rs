@@ -5,6 +5,7 @@ use super::{Config, Site};
 use crate::address::Address;
 use crate::gate::files::Files;
 use crate::gate::tls::{Identity, IdentityError};
+use crate::limits;
 
 /// Looks at the whole. Values that are mistakes already are left out, so that one slip is told
 /// once.
@@ -38,7 +39,9 @@ pub(super) fn machine(config: &mut Config) {
     // The gate raises its own limit to the hard one when it starts.
     let Ok(limit) = rlimit::Resource::NOFILE.get_hard() else { return };
     let most = Files::within(limit).connections();
-    if config.limits.held > most {
+    // Who has not asked for a number is not told about it: connections end at the files anyway.
+    let asked = config.limits.held != limits::Settings::default().held;
+    if asked && config.limits.held > most {
         config.warnings.push(format!(
             "hold.max: {} held polls need as many open files, and the limit of {limit} leaves {most} \
              to clients; raise the limit (LimitNOFILE= in systemd, ulimit -Hn), or lower hold.max",
