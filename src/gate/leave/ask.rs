@@ -11,7 +11,7 @@ use crate::auth::{self, Channels, Denied, Upstream, Url};
 use crate::channel::ChannelName;
 use crate::web::Reply;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming as Body;
 use hyper::client::conn::http1;
@@ -30,14 +30,8 @@ use tokio::sync::{OnceCell, Semaphore};
 const AT_ONCE: usize = 16;
 /// The longest body of a refusal that is passed on, in bytes.
 const MOST_BODY: usize = 64 << 10;
-/// What the site is told of the client beside what the gate itself says.
-const PASSED_ON: [header::HeaderName; 5] = [
-    header::COOKIE,
-    header::AUTHORIZATION,
-    header::USER_AGENT,
-    header::ACCEPT_LANGUAGE,
-    header::ORIGIN,
-];
+/// What the site is told of the client beside its cookies and what the gate itself says.
+const PASSED_ON: [&str; 4] = ["authorization", "user-agent", "accept-language", "origin"];
 /// The header with the channels, in the question and in the answer.
 const CHANNELS: &str = "pollgate-channels";
 /// What stands as it is in a list of channels.
@@ -138,9 +132,8 @@ fn question(visitor: &Visitor<'_>, host: &str, channels: &[ChannelName]) -> Head
         channels.iter().map(|name| utf8_percent_encode(name, PLAIN).to_string()).collect();
     let client = visitor.client.map(|client| client.to_string());
     let cookies = visitor.headers.values("cookie").join("; ");
-    let passed = PASSED_ON.iter().filter(|name| **name != header::COOKIE);
-    let passed =
-        passed.filter_map(|name| Some((name.as_str(), visitor.headers.get(name.as_str())?)));
+    let passed = PASSED_ON.into_iter();
+    let passed = passed.filter_map(|name| Some((name, visitor.headers.get(name)?)));
     let own = [
         ("host", host),
         ("connection", "close"),
@@ -154,10 +147,7 @@ fn question(visitor: &Visitor<'_>, host: &str, channels: &[ChannelName]) -> Head
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
             && !value.is_empty()
         {
-            headers.insert(
-                http::HeaderName::from_bytes(name.as_bytes()).unwrap_or(header::WARNING),
-                value,
-            );
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
     headers
