@@ -19,7 +19,8 @@
 //! private listener that serves both; [`listen`] binds sockets, [`snapshot`] keeps the history in
 //! a file, [`handover`] gives sockets and history to a new process, [`backplane`] shares channels
 //! with other gates, [`log`] writes lines, [`client`] calls a hook, [`demo`] is a site to try it with,
-//! [`document_root`] reads the files of one.
+//! [`document_root`] reads the files of one. [`stream`] is what they share that put a stream
+//! around another.
 //!
 //! **Top: assembly.** [`config`] composes every module's settings; [`app`] builds, runs and ends
 //! the whole; [`cli`] is the command line.
@@ -45,6 +46,8 @@ pub mod strict;
 pub mod template;
 pub mod turnstile;
 pub mod web;
+
+pub mod stream;
 
 pub mod admin;
 pub mod backplane;

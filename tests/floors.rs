@@ -15,7 +15,8 @@ const FLOORS: &[&[&str]] = &[
     // First: values, and what translates with them.
     &["address", "metrics", "query", "secret", "strict", "template", "turnstile", "web"],
     &["adopt", "archive", "auth", "dialect", "exchange", "limits"],
-    // Second: services.
+    // Second: services, and what they share.
+    &["stream"],
     &[
         "admin",
         "backplane",

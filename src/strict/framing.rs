@@ -17,6 +17,12 @@ pub enum Framing {
 #[error("the chunked body is framed wrongly")]
 pub struct Misframed;
 
+impl From<Misframed> for std::io::Error {
+    fn from(error: Misframed) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, error)
+    }
+}
+
 impl Framing {
     /// How many of `bytes`, which come next, belong to the request.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {

@@ -5,18 +5,13 @@
 //! beyond is kept aside for the lane, and the client's end is still seen meanwhile. Writes are
 //! gathered, so that an answer's head and the beginning of its body leave together.
 
-use crate::strict::framing::{Framing, Misframed};
+use crate::stream::{pass_on_identity, pass_on_tls};
+use crate::strict::framing::Framing;
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::{SslDigest, TlsRef};
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    Stream, TimingDigest, UniqueID, UniqueIDType,
-};
+use pingora::protocols::{Shutdown, Stream};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -58,7 +53,7 @@ impl OneRequest {
     /// Hands out what the lane has read, as far as it belongs to the request.
     fn read_ahead(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
         if self.cleared == 0 {
-            self.cleared = self.framing.take(&self.ahead).map_err(invalid)?;
+            self.cleared = self.framing.take(&self.ahead)?;
         }
         let length = self.cleared.min(buf.remaining());
         buf.put_slice(&self.ahead[..length]);
@@ -98,7 +93,7 @@ impl OneRequest {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(context, buf))?;
-        let taken = self.framing.take(&buf.filled()[before..]).map_err(invalid)?;
+        let taken = self.framing.take(&buf.filled()[before..])?;
         self.aside.extend_from_slice(&buf.filled()[before + taken..]);
         buf.set_filled(before + taken);
         Poll::Ready(Ok(()))
@@ -115,10 +110,6 @@ impl OneRequest {
         self.gathered = BytesMut::new();
         Poll::Ready(Ok(()))
     }
-}
-
-fn invalid(error: Misframed) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 impl AsyncRead for OneRequest {
@@ -184,43 +175,5 @@ impl Shutdown for OneRequest {
     }
 }
 
-impl UniqueID for OneRequest {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl Ssl for OneRequest {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ssl()
-    }
-
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for OneRequest {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-}
-
-impl GetProxyDigest for OneRequest {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
-    }
-}
-
-impl GetSocketDigest for OneRequest {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
-    }
-}
-
-// Without peeking, an HTTP/2 preface that the lane has seen is taken as given.
-impl Peek for OneRequest {}
+pass_on_identity!(OneRequest);
+pass_on_tls!(OneRequest);
