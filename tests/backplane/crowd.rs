@@ -112,21 +112,28 @@ impl Crowd {
     }
 }
 
-/// One client, until it has got the last message.
-async fn poll_on(gates: Vec<Addr>, channel: usize, counts: Arc<Counts>) {
-    let mut cursor = "oldest".to_owned();
-    let mut newest = 0;
-    while counts.last.load(Ordering::Acquire) == 0 || newest < counts.last.load(Ordering::Acquire) {
+/// A poll at a random gate, and at another one as long as none answers.
+async fn ask_any(gates: &[Addr], channel: usize, cursor: &str) -> Value {
+    loop {
         let gate = &gates[fastrand::usize(..gates.len())];
         let request = format!(
             "GET /comet/c{channel}?timeout=2&cursor={cursor} HTTP/1.1\r\nHost: {}\r\n\
              Connection: close\r\n\r\n",
             gate.host()
         );
-        let Some(answer) = ask(gate, &request).await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
+        if let Some(answer) = ask(gate, &request).await {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// One client, until it has got the last message.
+async fn poll_on(gates: Vec<Addr>, channel: usize, counts: Arc<Counts>) {
+    let mut cursor = "oldest".to_owned();
+    let mut newest = 0;
+    while counts.last.load(Ordering::Acquire) == 0 || newest < counts.last.load(Ordering::Acquire) {
+        let answer = ask_any(&gates, channel, &cursor).await;
         let Some(next) = answer["cursor"].as_str() else { panic!("{answer}") };
         counts.answers.fetch_add(1, Ordering::Relaxed);
         let is_reset = answer["reset"] == true;
@@ -163,16 +170,7 @@ async fn after_reset(
 ) -> u64 {
     from.clone_into(cursor);
     loop {
-        let gate = &gates[fastrand::usize(..gates.len())];
-        let request = format!(
-            "GET /comet/c{channel}?timeout=2&cursor={cursor} HTTP/1.1\r\nHost: {}\r\n\
-             Connection: close\r\n\r\n",
-            gate.host()
-        );
-        let Some(answer) = ask(gate, &request).await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
+        let answer = ask_any(gates, channel, cursor).await;
         counts.answers.fetch_add(1, Ordering::Relaxed);
         counts.resets.fetch_add(u64::from(answer["reset"] == true), Ordering::Relaxed);
         answer["cursor"].as_str().unwrap().clone_into(cursor);
