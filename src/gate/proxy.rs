@@ -153,43 +153,29 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        let (released, held, failures, forwarded) = (None, None, 0, Forwarded::default());
-        match Handed::take() {
+        let (settings, client, began, finding, _open) = match Handed::take() {
             Some(handed) => {
                 let Handed { settings, client, began, finding, open } = *handed;
-                let client = Some(client);
-                Context {
-                    settings,
-                    began,
-                    client,
-                    finding,
-                    released,
-                    held,
-                    failures,
-                    forwarded,
-                    tee: Tee::default(),
-                    file: None,
-                    _open: open,
-                }
+                (settings, Some(client), began, finding, open)
             }
             // A request of the engine's own.
             None => {
-                let (settings, began) = (self.gate.settings(), Instant::now());
-                let (finding, _open) = (Finding::Undecided, self.gate.open());
-                Context {
-                    settings,
-                    began,
-                    client: None,
-                    finding,
-                    released,
-                    held,
-                    failures,
-                    forwarded,
-                    tee: Tee::default(),
-                    file: None,
-                    _open,
-                }
+                let (settings, open) = (self.gate.settings(), self.gate.open());
+                (settings, None, Instant::now(), Finding::Undecided, open)
             }
+        };
+        Context {
+            settings,
+            began,
+            client,
+            finding,
+            released: None,
+            held: None,
+            failures: 0,
+            forwarded: Forwarded::default(),
+            tee: Tee::default(),
+            file: None,
+            _open,
         }
     }
 
