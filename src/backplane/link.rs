@@ -3,12 +3,15 @@
 //! It is either there or it is known why not; nothing waits for it to come back. One that fails
 //! a command or a probe is given up and made anew.
 
-use super::Url;
 use super::keys::{Keys, LAYOUT, PARTITIONS};
 use super::scripts::Scripts;
+use super::{Server, Url};
 use arc_swap::ArcSwap;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError, Value, cmd};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, PushInfo, PushKind,
+    RedisError, Value, cmd,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -141,7 +144,9 @@ impl Link {
             }
             Ok::<(), ()>(())
         });
-        let mut connection = open(&self.url, config).await.map_err(|error| reason(&error))?;
+        let mut connection = open(&self.url, &self.url.servers()[0], config)
+            .await
+            .map_err(|error| reason(&error))?;
         let role = request(&mut connection, &cmd("ROLE")).await?;
         let word = match &role {
             Value::Array(words) => words.first().and_then(text),
@@ -174,13 +179,15 @@ impl Link {
     }
 }
 
-/// A connection to `url`.
+/// A connection to `server`, as `url` says how.
 pub(super) async fn open(
     url: &Url,
+    server: &Server,
     config: AsyncConnectionConfig,
 ) -> Result<MultiplexedConnection, RedisError> {
     let config = config.set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-    let client = Client::open(url.connection()?)?;
+    let address = ConnectionAddr::Tcp(server.host.clone(), server.port);
+    let client = Client::open(address.into_connection_info()?.set_redis_settings(url.login()))?;
     client.get_multiplexed_async_connection_with_config(&config).await
 }
 

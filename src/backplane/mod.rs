@@ -20,7 +20,7 @@ mod reads;
 mod scripts;
 mod url;
 
-pub use url::{Url, UrlError};
+pub use url::{Kind, Server, Url, UrlError};
 
 use crate::channel::{ChannelName, Epoch, Message, Payload, Position, Stamp, Time, Want};
 use crate::hub::{Hub, Published, Wake};

@@ -191,10 +191,11 @@ impl Shared {
         let (bytes, overflowed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let queue = Queue { sender, bytes: bytes.clone(), overflowed: overflowed.clone() };
         let config = AsyncConnectionConfig::new().set_push_sender(move |push| queue.put(push));
-        let connection = match link::open(self.link.url(), config).await {
-            Ok(connection) => connection,
-            Err(error) => return reason(&error),
-        };
+        let connection =
+            match link::open(self.link.url(), &self.link.url().servers()[0], config).await {
+                Ok(connection) => connection,
+                Err(error) => return reason(&error),
+            };
         self.members.begin(|channel| self.hub.held_on(channel) > 0);
         tokio::select! {
             reason = self.receive(pushes, &bytes, &overflowed, ring) => reason,

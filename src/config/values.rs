@@ -2,7 +2,7 @@
 //! it must be.
 
 use crate::address::Address;
-use crate::backplane::{Url, UrlError};
+use crate::backplane::{Kind, Url, UrlError};
 use crate::channel::{ChannelName, Pattern};
 use crate::secret::Secret;
 use crate::snapshot;
@@ -77,7 +77,16 @@ pub(super) fn redis(text: &str) -> Result<Url, String> {
              password, or set the URL in the environment as POLLGATE__BACKPLANE__REDIS"
         ));
     }
-    Ok(url)
+    match url.kind() {
+        Kind::Cluster => Err("names a cluster, which this version cannot use yet".to_owned()),
+        Kind::Sentinel { .. } => {
+            Err("names sentinels, which this version cannot ask yet; write redis://".to_owned())
+        }
+        Kind::Single if url.is_tls() => {
+            Err("asks for TLS, which this version does not have yet; write redis://".to_owned())
+        }
+        Kind::Single => Ok(url),
+    }
 }
 
 /// What the keys in Redis begin with.
