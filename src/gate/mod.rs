@@ -19,6 +19,7 @@ mod replay;
 mod replies;
 pub mod route;
 mod session;
+mod switching;
 mod tee;
 mod timer;
 pub mod tls;

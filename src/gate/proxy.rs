@@ -8,7 +8,7 @@ use super::handed::{Finding, Handed};
 use super::hold::Cause;
 use super::replay::{End, Released};
 use super::tee::{self, Tee};
-use super::{Decision, Gate, Open, RETRY_AFTER, Settings, session};
+use super::{Decision, Gate, Open, RETRY_AFTER, Settings, session, switching};
 use crate::exchange::Listener;
 use crate::metrics::Refusal;
 use crate::query::Query;
@@ -188,6 +188,10 @@ impl ProxyHttp for Proxy {
         // Whoever has changed the protocol may be silent in it.
         let upgrade = session.as_downstream().is_upgrade_req();
         session.as_mut().set_read_timeout(stall.filter(|_| !upgrade));
+        if upgrade {
+            // Nobody knows what follows on the connection, whatever the site says to it.
+            session.set_keepalive(None);
+        }
         if context.client.is_none() {
             context.client = Some(session::client(session.as_downstream(), &context.settings));
         }
@@ -213,7 +217,7 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         context.forwarded.begin();
@@ -226,6 +230,9 @@ impl ProxyHttp for Proxy {
         peer.options.read_timeout = Some(context.settings.read_timeout);
         peer.options.write_timeout = Some(context.settings.read_timeout);
         peer.options.idle_timeout = Some(UPSTREAM_IDLE);
+        if switching::is_for(session.req_header()) {
+            switching::prepare(&mut peer);
+        }
         Ok(Box::new(peer))
     }
 

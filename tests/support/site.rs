@@ -192,16 +192,6 @@ impl Visit {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// As [`Visit::read_until`]; `None` if the gate closes before `mark` has come.
-    pub async fn try_read_until(&mut self, mark: &str) -> Option<String> {
-        let mut seen = Vec::new();
-        while !seen.ends_with(mark.as_bytes()) {
-            let byte = tokio::time::timeout(BOUND, self.stream.read_u8()).await;
-            seen.push(byte.unwrap_or_else(|_| panic!("no {mark:?} within {BOUND:?}")).ok()?);
-        }
-        Some(String::from_utf8_lossy(&seen).into_owned())
-    }
-
     /// Reads from the gate until `mark` has come; answers all that came with it.
     pub async fn read_until(&mut self, mark: &str) -> String {
         let mut seen = Vec::new();
