@@ -27,7 +27,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub(super) struct Link {
     url: Url,
     keys: Keys,
-    scripts: Scripts,
+    scripts: Arc<Scripts>,
     state: ArcSwap<State>,
     trouble: Notify,
 }
@@ -45,13 +45,9 @@ pub(super) struct Line {
 }
 
 impl Link {
-    pub(super) fn new(url: Url, keys: Keys) -> Self {
+    pub(super) fn new(url: Url, keys: Keys, scripts: Arc<Scripts>) -> Self {
         let state = ArcSwap::from_pointee(State::Down("not connected yet".to_owned()));
-        Self { url, keys, scripts: Scripts::default(), state, trouble: Notify::new() }
-    }
-
-    pub(super) fn scripts(&self) -> &Scripts {
-        &self.scripts
+        Self { url, keys, scripts, state, trouble: Notify::new() }
     }
 
     pub(super) fn url(&self) -> &Url {

@@ -12,9 +12,12 @@
 //! **Bounds.** Pushes that wait are bounded by number and bytes (`pushes.rs`), reads by their
 //! batch (`reads.rs`); subscriptions and their queues by the number of channels in the table.
 
+mod calls;
 mod envelope;
 mod keys;
 mod link;
+mod members;
+mod nodes;
 mod pushes;
 mod reads;
 mod scripts;
@@ -24,13 +27,12 @@ pub use url::{Kind, Server, Url, UrlError};
 
 use crate::channel::{ChannelName, Epoch, Message, Payload, Position, Stamp, Time, Want};
 use crate::hub::{Hub, Published, Wake};
+use calls::Call;
 use keys::Keys;
-use link::{Line, Link, PATIENCE, reason};
-use pushes::Members;
-use reads::Reads;
+use link::Link;
+use nodes::{Node, Nodes};
 use redis::Value;
-use redis::aio::ConnectionLike;
-use scripts::Placed;
+use scripts::{Placed, Scripts};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -101,10 +103,9 @@ struct Shared {
     hub: Hub,
     clock: fn() -> Time,
     keys: Keys,
-    link: Link,
-    members: Members,
+    scripts: Arc<Scripts>,
+    nodes: Nodes,
     queue: usize,
-    reads: Reads,
     losses: AtomicU64,
     wants: tokio::sync::Mutex<mpsc::UnboundedReceiver<(ChannelName, Want)>>,
 }
@@ -127,14 +128,15 @@ impl Backplane {
     /// A backplane that feeds `hub`; nothing happens before [`Backplane::run`].
     pub fn new(settings: &Settings, hub: Hub, wants: Wants, clock: fn() -> Time) -> Self {
         let keys = Keys::new(settings.prefix.clone());
+        let scripts = Arc::<Scripts>::default();
+        let link = Link::new(settings.redis.clone(), keys.clone(), scripts.clone());
         let shared = Shared {
             hub,
             clock,
-            link: Link::new(settings.redis.clone(), keys.clone()),
             keys,
-            members: Members::default(),
+            scripts,
+            nodes: Nodes::one(Node::new(link)),
             queue: settings.queue,
-            reads: Reads::default(),
             losses: AtomicU64::new(0),
             wants: tokio::sync::Mutex::new(wants.0),
         };
@@ -144,26 +146,20 @@ impl Backplane {
     /// Keeps the connections and the channels, for ever. Cancelling it ends all of that.
     pub async fn run(&self, ring: Ring) {
         let shared = &self.shared;
-        tokio::join!(
-            shared.link.keep(),
-            shared.keep_pushes(&ring),
-            shared.read_all(&ring),
-            shared.pass_on_wants(),
-            shared.sweep(),
-        );
+        tokio::join!(shared.keep_all(&ring), shared.pass_on_wants(), shared.sweep());
     }
 
     /// Why not everything is as it should be; empty = it is.
     pub fn unready(&self) -> Vec<String> {
-        let away = self.shared.link.line().err();
-        away.into_iter().chain(self.shared.members.unready()).collect()
+        self.shared.nodes.now().unready()
     }
 
     /// Figures of this moment.
     pub fn figures(&self) -> Figures {
+        let nodes = self.shared.nodes.now().all();
         Figures {
-            subscriptions: self.shared.members.len() as u64,
-            reads: self.shared.reads.len() as u64,
+            subscriptions: nodes.iter().map(|node| node.members.len() as u64).sum(),
+            reads: nodes.iter().map(|node| node.reads.len() as u64).sum(),
             losses: self.shared.losses.load(Ordering::Relaxed),
         }
     }
@@ -178,19 +174,25 @@ impl Backplane {
         let shared = &self.shared;
         let mut published = Vec::with_capacity(posts.len());
         for (batch, chunk) in posts.chunks(BATCH).enumerate() {
-            let command = |(index, (channel, payload)): (usize, &(ChannelName, Payload))| {
+            let call = |(index, (channel, payload)): (usize, &(ChannelName, Payload))| -> Call {
                 let limits = shared.hub.limits(channel);
                 let index = batch * BATCH + index;
                 let once = once.map(|(key, kept)| (shared.keys.once(channel, index, key), kept));
-                let scripts = shared.link.scripts();
-                scripts.publish(&shared.keys, channel, payload, &limits, once.as_ref())
+                let scripts = &shared.scripts;
+                let publish =
+                    scripts.publish(&shared.keys, channel, payload, &limits, once.as_ref());
+                (channel.clone(), publish)
             };
-            let commands: Vec<_> = chunk.iter().enumerate().map(command).collect();
-            let values =
-                shared.send(&commands).await.map_err(|failure| failure.after(batch > 0))?;
-            for ((channel, payload), value) in chunk.iter().zip(values) {
-                let placed = read_placed(value).map_err(|f| f.after(!published.is_empty()))?;
-                published.push(shared.offer(channel, payload, placed));
+            let calls: Vec<_> = chunk.iter().enumerate().map(call).collect();
+            let mut failed = Vec::new();
+            for ((channel, payload), answer) in chunk.iter().zip(shared.call(&calls).await) {
+                match answer.and_then(|value| read_placed(&value)) {
+                    Ok(placed) => published.push(shared.offer(channel, payload, placed)),
+                    Err(failure) => failed.push(failure),
+                }
+            }
+            if let Some(failure) = failed.into_iter().min_by_key(Failure::rank) {
+                return Err(failure.after(!published.is_empty()));
             }
         }
         Ok(published)
@@ -201,20 +203,14 @@ impl Backplane {
     pub async fn forget(&self, channel: &ChannelName) -> Result<Option<Wake>, Failure> {
         let shared = &self.shared;
         let epoch = Epoch::from_random(fastrand::u64(..));
-        let command = shared.link.scripts().forget(&shared.keys, channel, epoch);
-        let values = shared.send(std::slice::from_ref(&command)).await?;
-        match values.into_iter().next() {
-            Some(Value::Nil) => Ok(None),
-            Some(Value::ServerError(error)) => Err(Failure::of_server(&error)),
-            Some(stamp) => {
-                let stamp = link::text(&stamp).and_then(|text| text.parse().ok());
-                let position = Position { epoch, seq: 0 };
-                let now = (shared.clock)();
-                let stamp = Stamp(stamp.unwrap_or_default());
-                Ok(Some(shared.hub.reborn(channel, position, stamp, now)))
-            }
-            None => Err(Failure::Unknown("Redis has not answered".to_owned())),
+        let forget = shared.scripts.forget(&shared.keys, channel, epoch);
+        let stamp = shared.call_one(channel, forget).await?;
+        if stamp == Value::Nil {
+            return Ok(None);
         }
+        let stamp = link::text(&stamp).and_then(|text| text.parse().ok());
+        let (stamp, position) = (Stamp(stamp.unwrap_or_default()), Position { epoch, seq: 0 });
+        Ok(Some(shared.hub.reborn(channel, position, stamp, (shared.clock)())))
     }
 
     /// Brings a channel that is not joined here to where it is elsewhere, so that it can be
@@ -224,9 +220,9 @@ impl Backplane {
         if shared.hub.is_joined(channel) {
             return;
         }
-        let read = shared.link.scripts().read(&shared.keys, channel, Position::NOWHERE);
-        let Ok(values) = shared.send(std::slice::from_ref(&read)).await else { return };
-        let snapshot = values.into_iter().next().and_then(scripts::snapshot);
+        let read = shared.scripts.read(&shared.keys, channel, Position::NOWHERE);
+        let Ok(found) = shared.call_one(channel, read).await else { return };
+        let snapshot = scripts::snapshot(found);
         if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.place.is_some()) {
             // A table without room shows what it has.
             let _ = shared.hub.refresh(channel, snapshot, (shared.clock)());
@@ -235,43 +231,10 @@ impl Backplane {
 }
 
 impl Shared {
-    /// Sends commands in one go; the answers in their order, which may be errors of the server.
-    async fn send(&self, commands: &[redis::Cmd]) -> Result<Vec<Value>, Failure> {
-        for _ in 0..2 {
-            let mut line = self.link.line().map_err(Failure::Away)?;
-            let mut pipe = redis::pipe();
-            for command in commands {
-                pipe.add_command(command.clone());
-            }
-            let sent = line.connection.req_packed_commands(&pipe, 0, commands.len());
-            let values = match tokio::time::timeout(PATIENCE * 2, sent).await {
-                Ok(Ok(values)) => values,
-                Ok(Err(error)) => return Err(self.lost(&line, reason(&error))),
-                Err(_) => return Err(self.lost(&line, "it does not answer".to_owned())),
-            };
-            match values.iter().find_map(kind_of_error) {
-                // Somebody has emptied the server's scripts; none of these was run.
-                Some(redis::ServerErrorKind::NoScript) => self.load_scripts(&mut line).await,
-                Some(redis::ServerErrorKind::ReadOnly | redis::ServerErrorKind::Moved) => {
-                    self.link.give_up(&line, "it is not the master any more");
-                    return Ok(values);
-                }
-                _ => return Ok(values),
-            }
-        }
-        Err(Failure::Away("Redis does not keep its scripts".to_owned()))
-    }
-
-    async fn load_scripts(&self, line: &mut Line) {
-        for script in self.link.scripts().all() {
-            // Where this fails, the next command says so.
-            let _ = script.load_async(&mut line.connection).await;
-        }
-    }
-
-    fn lost(&self, line: &Line, reason: String) -> Failure {
-        self.link.give_up(line, reason.clone());
-        Failure::Unknown(format!("Redis at {} has not answered: {reason}", self.link.url()))
+    /// Keeps the nodes at work, for ever.
+    async fn keep_all(&self, ring: &Ring) {
+        let Some(node) = self.nodes.now().all().into_iter().next() else { return };
+        tokio::join!(node.link.keep(), self.keep_pushes(&node, ring), self.read_all(&node, ring));
     }
 
     /// Puts a message that has its position on its channel here, if that follows it.
@@ -288,13 +251,8 @@ impl Shared {
     async fn pass_on_wants(&self) {
         let mut wants = self.wants.lock().await;
         while let Some((channel, want)) = wants.recv().await {
-            match want {
-                Want::Join => self.members.join(channel),
-                Want::Read => {
-                    let first = self.hub.held_on(&channel) > 0;
-                    self.reads.add(channel, first);
-                }
-            }
+            let first = want == Want::Read && self.hub.held_on(&channel) > 0;
+            self.nodes.wants(channel, want, first);
         }
     }
 
@@ -304,11 +262,13 @@ impl Shared {
         for round in 0.. {
             ticks.tick().await;
             let before = (self.clock)().before(LINGER);
-            for (index, channel) in self.members.all().iter().enumerate() {
-                if self.hub.leave(channel, before) {
-                    self.members.leave(channel, |channel| self.hub.is_joined(channel));
-                } else if index % AUDIT == round % AUDIT {
-                    self.hub.audit(channel);
+            for node in self.nodes.now().all() {
+                for (index, channel) in node.members.all().iter().enumerate() {
+                    if self.hub.leave(channel, before) {
+                        node.members.leave(channel, |channel| self.hub.is_joined(channel));
+                    } else if index % AUDIT == round % AUDIT {
+                        self.hub.audit(channel);
+                    }
                 }
             }
         }
@@ -324,6 +284,15 @@ impl Failure {
         Self::Away(format!("Redis refuses: {} {detail}", error.code()))
     }
 
+    /// What is to be told first: a wrong key, then that nobody knows.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Conflict => 0,
+            Self::Unknown(_) => 1,
+            Self::Away(_) => 2,
+        }
+    }
+
     /// Where messages before it were published, nobody can say that nothing was.
     fn after(self, some: bool) -> Self {
         match self {
@@ -333,17 +302,7 @@ impl Failure {
     }
 }
 
-fn read_placed(value: Value) -> Result<Placed, Failure> {
-    if let Value::ServerError(error) = &value {
-        return Err(Failure::of_server(error));
-    }
-    scripts::placed(&value)
-        .ok_or_else(|| Failure::Unknown("Redis has answered something else".to_owned()))
-}
-
-fn kind_of_error(value: &Value) -> Option<redis::ServerErrorKind> {
-    match value {
-        Value::ServerError(error) => error.kind(),
-        _ => None,
-    }
+fn read_placed(value: &Value) -> Result<Placed, Failure> {
+    let strange = || Failure::Unknown("Redis has answered something else".to_owned());
+    scripts::placed(value).ok_or_else(strange)
 }

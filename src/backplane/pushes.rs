@@ -5,139 +5,22 @@
 //! Beyond that, as when the connection is lost or a probe fails, all channels are stale: they are
 //! subscribed to anew on a new connection, in batches, and then read.
 
-use super::link::{self, PROBE, reason};
+use super::link::{self, PATIENCE, PROBE, reason};
+use super::members::{Change, Ended};
+use super::nodes::Node;
 use super::{Ring, Shared, envelope};
 use crate::channel::ChannelName;
-use parking_lot::Mutex;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value, cmd};
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-/// Subscriptions in one go.
-const BATCH: usize = 512;
 /// The bytes of pushes that wait, at the most.
 const QUEUE_BYTES: usize = 64 << 20;
 /// How long to wait before connecting again, at the least and at the most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// What is to be done about a channel's subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
-    Join,
-    Leave,
-}
-
-/// The channels that are, or are to be, subscribed to.
-pub(super) struct Members {
-    state: Mutex<State>,
-    more: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    members: HashSet<ChannelName>,
-    changes: VecDeque<(ChannelName, Change)>,
-    /// Why not everything that was subscribed to before is so again; `None` = it is.
-    unready: Option<String>,
-    /// Subscriptions to be confirmed until it is.
-    missing: usize,
-}
-
-impl Default for Members {
-    fn default() -> Self {
-        let unready = Some("not connected yet".to_owned());
-        let state = Mutex::new(State { unready, ..State::default() });
-        Self { state, more: Notify::new() }
-    }
-}
-
-impl Members {
-    /// A channel is to be subscribed to.
-    pub(super) fn join(&self, channel: ChannelName) {
-        let mut state = self.state.lock();
-        state.members.insert(channel.clone());
-        state.changes.push_back((channel, Change::Join));
-        drop(state);
-        self.more.notify_one();
-    }
-
-    /// A subscription may be given up, unless `is_wanted` says that somebody came meanwhile.
-    ///
-    /// It is asked under the lock: whoever wants the channel after it is queued behind.
-    pub(super) fn leave(&self, channel: &ChannelName, is_wanted: impl Fn(&ChannelName) -> bool) {
-        let mut state = self.state.lock();
-        if !is_wanted(channel) && state.members.remove(channel) {
-            state.changes.push_back((channel.clone(), Change::Leave));
-        }
-        drop(state);
-        self.more.notify_one();
-    }
-
-    /// All of them.
-    pub(super) fn all(&self) -> Vec<ChannelName> {
-        self.state.lock().members.iter().cloned().collect()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.state.lock().members.len()
-    }
-
-    /// Why not every subscription is there; `None` = all are.
-    pub(super) fn unready(&self) -> Option<String> {
-        self.state.lock().unready.clone()
-    }
-
-    /// Begins anew on a new connection, with the channels that `first` says first.
-    fn begin(&self, first: impl Fn(&ChannelName) -> bool) {
-        let mut channels = self.all();
-        channels.sort_by_cached_key(|channel| !first(channel));
-        let mut state = self.state.lock();
-        state.changes = channels.into_iter().map(|channel| (channel, Change::Join)).collect();
-        // Some may have come or gone meanwhile.
-        let State { members, changes, .. } = &mut *state;
-        changes.retain(|(channel, _)| members.contains(channel));
-        let queued: HashSet<_> = state.changes.iter().map(|(channel, _)| channel.clone()).collect();
-        let late: Vec<_> = state.members.difference(&queued).cloned().collect();
-        state.changes.extend(late.into_iter().map(|channel| (channel, Change::Join)));
-        state.missing = state.changes.len();
-        state.unready = (state.missing > 0)
-            .then(|| format!("{} subscriptions are not confirmed yet", state.missing));
-    }
-
-    fn end(&self, reason: &str) -> Vec<ChannelName> {
-        let mut state = self.state.lock();
-        state.unready = Some(format!("pushes do not come: {reason}"));
-        state.changes.clear();
-        state.members.iter().cloned().collect()
-    }
-
-    fn done(&self, count: usize) {
-        let mut state = self.state.lock();
-        state.missing = state.missing.saturating_sub(count);
-        state.unready = (state.missing > 0)
-            .then(|| format!("{} subscriptions are not confirmed yet", state.missing));
-    }
-
-    /// The next changes of one kind.
-    async fn next(&self) -> (Change, Vec<ChannelName>) {
-        loop {
-            {
-                let mut state = self.state.lock();
-                if let Some(&(_, change)) = state.changes.front() {
-                    let same = state.changes.iter().take_while(|(_, next)| *next == change);
-                    let count = same.take(BATCH).count();
-                    let batch = state.changes.drain(..count).map(|(channel, _)| channel);
-                    return (change, batch.collect());
-                }
-            }
-            self.more.notified().await;
-        }
-    }
-}
 
 /// Pushes on their way from the connection to the channels.
 struct Queue {
@@ -166,15 +49,31 @@ fn length(push: &PushInfo) -> usize {
     }
 }
 
+/// The pushes of one connection.
+struct Stream {
+    pushes: mpsc::Receiver<PushInfo>,
+    bytes: Arc<AtomicUsize>,
+    overflowed: Arc<AtomicBool>,
+}
+
+/// A queue of so many pushes, and its other end.
+fn queue(most: usize) -> (Queue, Stream) {
+    let (sender, pushes) = mpsc::channel(most);
+    let (bytes, overflowed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let stream = Stream { pushes, bytes: bytes.clone(), overflowed: overflowed.clone() };
+    (Queue { sender, bytes, overflowed }, stream)
+}
+
 impl Shared {
-    /// Keeps the subscriptions, for ever.
-    pub(super) async fn keep_pushes(&self, ring: &Ring) {
+    /// Keeps the subscriptions at `node`, for ever.
+    pub(super) async fn keep_pushes(&self, node: &Node, ring: &Ring) {
         let mut wait = AGAIN.0;
         loop {
             let began = tokio::time::Instant::now();
-            let reason = self.serve_pushes(ring).await;
-            let stale = self.members.end(&reason);
-            tracing::warn!(reason, channels = stale.len(), "pushes from the backplane are lost");
+            let reason = self.serve_pushes(node, ring).await;
+            let stale = node.members.end(&reason);
+            let (redis, channels) = (node.link.url(), stale.len());
+            tracing::warn!(%redis, reason, channels, "pushes from the backplane are lost");
             self.losses.fetch_add(1, Ordering::Relaxed);
             stale.iter().for_each(|channel| self.hub.lost(channel));
             if began.elapsed() > AGAIN.1 * 2 {
@@ -186,38 +85,42 @@ impl Shared {
     }
 
     /// Until the connection fails; why it did.
-    async fn serve_pushes(&self, ring: &Ring) -> String {
-        let (sender, pushes) = mpsc::channel(self.queue);
-        let (bytes, overflowed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-        let queue = Queue { sender, bytes: bytes.clone(), overflowed: overflowed.clone() };
+    async fn serve_pushes(&self, node: &Node, ring: &Ring) -> String {
+        let (queue, stream) = queue(self.queue);
         let config = AsyncConnectionConfig::new().set_push_sender(move |push| queue.put(push));
         let connection =
-            match link::open(self.link.url(), &self.link.url().servers()[0], config).await {
+            match link::open(node.link.url(), &node.link.url().servers()[0], config).await {
                 Ok(connection) => connection,
                 Err(error) => return reason(&error),
             };
-        self.members.begin(|channel| self.hub.held_on(channel) > 0);
+        node.members.begin(|channel| self.hub.held_on(channel) > 0);
         tokio::select! {
-            reason = self.receive(pushes, &bytes, &overflowed, ring) => reason,
-            reason = self.subscribe(connection.clone()) => reason,
+            reason = self.receive(node, stream, ring) => reason,
+            reason = self.subscribe(node, connection.clone()) => reason,
             reason = probe(&connection) => reason,
         }
     }
 
-    async fn receive(
-        &self,
-        mut pushes: mpsc::Receiver<PushInfo>,
-        bytes: &AtomicUsize,
-        overflowed: &AtomicBool,
-        ring: &Ring,
-    ) -> String {
-        while let Some(push) = pushes.recv().await {
-            bytes.fetch_sub(length(&push), Ordering::Relaxed);
-            if overflowed.load(Ordering::Relaxed) {
+    async fn receive(&self, node: &Node, mut stream: Stream, ring: &Ring) -> String {
+        while let Some(push) = stream.pushes.recv().await {
+            stream.bytes.fetch_sub(length(&push), Ordering::Relaxed);
+            if stream.overflowed.load(Ordering::Relaxed) {
                 return "more pushes came than could be worked off".to_owned();
             }
             match push.kind {
-                PushKind::Message | PushKind::SMessage => self.pushed(push.data, ring),
+                PushKind::Message | PushKind::SMessage => self.pushed(node, push.data, ring),
+                PushKind::Subscribe | PushKind::SSubscribe => {
+                    if let Some(channel) = self.named(&push.data) {
+                        node.members.confirmed(&channel, |channel| self.hub.confirmed(channel));
+                    }
+                }
+                PushKind::Unsubscribe | PushKind::SUnsubscribe => {
+                    if let Some(channel) = self.named(&push.data)
+                        && node.members.ended(&channel) == Ended::Unasked
+                    {
+                        return format!("Redis has ended the subscription to {channel}");
+                    }
+                }
                 PushKind::Disconnection => break,
                 _ => {}
             }
@@ -225,14 +128,17 @@ impl Shared {
         "the connection was closed".to_owned()
     }
 
-    fn pushed(&self, data: Vec<Value>, ring: &Ring) {
-        let mut data = data.into_iter();
-        let (Some(Value::BulkString(name)), Some(Value::BulkString(body))) =
-            (data.next(), data.next())
-        else {
-            return;
-        };
-        let Some(channel) = self.keys.channel(&name) else { return };
+    /// The channel that a push names first.
+    fn named(&self, data: &[Value]) -> Option<ChannelName> {
+        match data.first()? {
+            Value::BulkString(name) => self.keys.channel(name),
+            _ => None,
+        }
+    }
+
+    fn pushed(&self, node: &Node, data: Vec<Value>, ring: &Ring) {
+        let Some(channel) = self.named(&data) else { return };
+        let Some(Value::BulkString(body)) = data.into_iter().nth(1) else { return };
         let Some(message) = envelope::read(body) else {
             tracing::warn!(%channel, "somebody published what is no message; it is ignored");
             return;
@@ -240,13 +146,13 @@ impl Shared {
         let pushed = self.hub.pushed(&channel, message, (self.clock)());
         ring(pushed.wake, u64::from(pushed.stored));
         if pushed.unwanted {
-            self.members.leave(&channel, |channel| self.hub.is_joined(channel));
+            node.members.leave(&channel, |channel| self.hub.is_joined(channel));
         }
     }
 
-    async fn subscribe(&self, mut connection: MultiplexedConnection) -> String {
+    async fn subscribe(&self, node: &Node, mut connection: MultiplexedConnection) -> String {
         loop {
-            let (change, batch) = self.members.next().await;
+            let (change, batch) = node.members.next().await;
             let command = match change {
                 Change::Join => "SUBSCRIBE",
                 Change::Leave => "UNSUBSCRIBE",
@@ -267,9 +173,10 @@ impl Shared {
             if let Some(error) = values.iter().find(|value| refused(value)) {
                 return format!("Redis refuses: {error:?}");
             }
-            if change == Change::Join {
-                batch.iter().for_each(|channel| self.hub.confirmed(channel));
-                self.members.done(batch.len());
+            // Behind the answers the confirmations wait for their turn.
+            let answered = node.members.all_answered();
+            if tokio::time::timeout(PATIENCE * 2, answered).await.is_err() {
+                return "subscriptions are not confirmed".to_owned();
             }
         }
     }

@@ -2,9 +2,10 @@
 //! something. Those that polls are held on come first.
 
 use super::link::{PATIENCE, reason};
+use super::nodes::Node;
 use super::scripts::snapshot;
 use super::{Ring, Shared};
-use crate::channel::{ChannelName, Position};
+use crate::channel::{ChannelName, Position, Want};
 use parking_lot::Mutex;
 use redis::Value;
 use redis::aio::ConnectionLike;
@@ -60,23 +61,23 @@ struct Read {
 }
 
 impl Shared {
-    /// Reads whatever wants to be read, for ever.
-    pub(super) async fn read_all(&self, ring: &Ring) {
+    /// Reads whatever wants to be read at `node`, for ever.
+    pub(super) async fn read_all(&self, node: &Node, ring: &Ring) {
         loop {
             let begin = |channel: ChannelName| {
                 let (number, after) = self.hub.read_begins(&channel)?;
                 Some(Read { channel, number, after })
             };
-            let reads: Vec<_> = self.reads.next().await.into_iter().filter_map(begin).collect();
-            if !reads.is_empty() && !self.read(reads, ring).await {
+            let reads: Vec<_> = node.reads.next().await.into_iter().filter_map(begin).collect();
+            if !reads.is_empty() && !self.read(node, reads, ring).await {
                 tokio::time::sleep(AGAIN).await;
             }
         }
     }
 
     /// Whether all of it went well; what did not is queued again.
-    async fn read(&self, reads: Vec<Read>, ring: &Ring) -> bool {
-        let mut values = self.ask(&reads).await.into_iter();
+    async fn read(&self, node: &Node, reads: Vec<Read>, ring: &Ring) -> bool {
+        let mut values = self.ask(node, &reads).await.into_iter();
         let mut well = true;
         for read in reads {
             match values.next().and_then(snapshot) {
@@ -89,7 +90,7 @@ impl Shared {
                     well = false;
                     if self.hub.read_failed(&read.channel, read.number) {
                         let first = self.hub.held_on(&read.channel) > 0;
-                        self.reads.add(read.channel, first);
+                        self.nodes.wants(read.channel, Want::Read, first);
                     }
                 }
             }
@@ -98,11 +99,11 @@ impl Shared {
     }
 
     /// The answers in the order of the reads; none at all where the connection fails.
-    async fn ask(&self, reads: &[Read]) -> Vec<Value> {
-        let Ok(mut line) = self.link.line() else { return Vec::new() };
+    async fn ask(&self, node: &Node, reads: &[Read]) -> Vec<Value> {
+        let Ok(mut line) = node.link.line() else { return Vec::new() };
         let mut pipe = redis::pipe();
         for read in reads {
-            pipe.add_command(self.link.scripts().read(&self.keys, &read.channel, read.after));
+            pipe.add_command(self.scripts.read(&self.keys, &read.channel, read.after));
         }
         let asked = line.connection.req_packed_commands(&pipe, 0, reads.len());
         match tokio::time::timeout(PATIENCE * 2, asked).await {
@@ -111,16 +112,16 @@ impl Shared {
                     values.iter().find(|value| matches!(value, Value::ServerError(_)))
                 {
                     tracing::warn!(error = ?error, "a channel's history cannot be read");
-                    self.link.give_up(&line, format!("{error:?}"));
+                    node.link.give_up(&line, format!("{error:?}"));
                 }
                 values
             }
             Ok(Err(error)) => {
-                self.link.give_up(&line, reason(&error));
+                node.link.give_up(&line, reason(&error));
                 Vec::new()
             }
             Err(_) => {
-                self.link.give_up(&line, "a read was not answered");
+                node.link.give_up(&line, "a read was not answered");
                 Vec::new()
             }
         }
