@@ -17,6 +17,8 @@ pub struct Opening<'a> {
     pub query: &'a str,
     /// The headers.
     pub headers: &'a HeaderMap,
+    /// It is a poll that was held until now: what it says is no message, its answer may be one.
+    pub poll: bool,
 }
 
 /// Says which requests are worth listening to.

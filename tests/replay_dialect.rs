@@ -493,3 +493,55 @@ async fn a_shutdown_tells_those_that_get_no_turn_in_time() {
     assert_eq!(answers.join_next().await.unwrap().unwrap().text(), "late");
     assert_eq!(gate.wait_for_exit().await, 0);
 }
+
+/// What the channel has had, oldest first.
+async fn said(gate: &Gate, channel: &str) -> Vec<serde_json::Value> {
+    let answer = gate.hook("GET", &format!("/channels/{channel}/messages"), &[], "").await;
+    let answer = if answer.status == 404 { return Vec::new() } else { answer.json() };
+    answer["messages"].as_array().unwrap().iter().map(|it| it["data"].clone()).collect()
+}
+
+#[tokio::test]
+async fn the_site_publishes_with_the_answer_to_a_poll_as_with_any_other() {
+    for way in Way::ALL {
+        let mut site = PlainSite::start_by_hand().await;
+        let captured = "[[capture]]\npath = \"/live/poll\"\nmethods = [\"GET\"]\n\
+                        channel = \"captured\"\ndata = \"{query.room}\"\n";
+        let config = format!("[upstream]\nmay_publish = true\n{RULE}{captured}");
+        let gate = Gate::start_before(site.addr(), &config).await;
+        let mut poller = gate.hold(way, "/live/poll?room=1").await;
+        gate.publish("room-1", "").await;
+        let mut visit = site.visit().await;
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n";
+        let publish = "Pollgate-Publish: seen; data=room%201, whole\r\n";
+        visit.send(format!("{head}{publish}Content-Length: 3\r\n\r\nhey")).await;
+        let response = poller.answer().await;
+        assert_eq!((response.text().as_str(), response.header("pollgate-publish")), ("hey", None));
+        assert_eq!(
+            (said(&gate, "seen").await, said(&gate, "whole").await),
+            (vec!["room 1".into()], vec!["hey".into()])
+        );
+        assert!(said(&gate, "captured").await.is_empty(), "a poll is a poll");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_shared_publishes_once() {
+    let mut site = PlainSite::start_by_hand().await;
+    let config = format!("[upstream]\nmay_publish = true\n{}", rule("share = true"));
+    let gate = Gate::start_before(site.addr(), &config).await;
+    let mut pollers = Vec::new();
+    for _ in 0..3 {
+        pollers.push(gate.hold(Way::Plain, "/live/poll?room=1").await);
+        gate.wait_for_held(pollers.len() as u64).await;
+    }
+    gate.publish("room-1", "").await;
+    let mut visit = site.visit().await;
+    let head = "HTTP/1.1 200 OK\r\nPollgate-Publish: seen; data=x\r\nConnection: close\r\n";
+    visit.send(format!("{head}Content-Length: 3\r\n\r\nhey")).await;
+    for poller in &mut pollers {
+        let response = poller.answer().await;
+        assert_eq!((response.text().as_str(), response.header("pollgate-publish")), ("hey", None));
+    }
+    assert_eq!(said(&gate, "seen").await, ["x"]);
+}

@@ -255,10 +255,7 @@ impl ProxyHttp for Proxy {
         upstream: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        // A poll is a poll, whatever its path is captured for.
-        if context.released.is_none() {
-            context.tee.begin(&*self.listener, session.req_header());
-        }
+        context.tee.begin(&*self.listener, session.req_header(), context.released.is_some());
         let Some(client) = context.client else { return Ok(()) };
         // A target with a host in it says twice for whom it is (RFC 9112, section 3.2.2). The engine
         // has seen to it that both are the same.

@@ -19,7 +19,8 @@ pub(super) const PUBLISH: &str = "pollgate-publish";
 pub(super) struct Tee(Option<Box<dyn Attendant>>);
 
 impl Tee {
-    pub(super) fn begin(&mut self, listener: &dyn Listener, head: &RequestHeader) {
+    /// The request is about to go to the site; `poll` = it was held until now.
+    pub(super) fn begin(&mut self, listener: &dyn Listener, head: &RequestHeader, poll: bool) {
         // Another server is tried: what was sent to the one before does not count.
         if let Some(attendant) = &mut self.0 {
             return attendant.begin();
@@ -29,6 +30,7 @@ impl Tee {
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),
             headers: &head.headers,
+            poll,
         });
     }
 

@@ -114,8 +114,10 @@ impl Listener for Captures {
     fn attend(&self, request: Opening<'_>) -> Option<Box<dyn Attendant>> {
         let settings = self.0.settings();
         let path = percent_decode_str(request.path).decode_utf8_lossy();
-        // A HEAD request is not handled as what it asks for would be.
-        let fits = |rule: &&Arc<Rule>| request.method != "HEAD" && rule.fits(request.method, &path);
+        // A poll is a poll, whatever its path is captured for; and a HEAD request is not handled as
+        // what it asks for would be.
+        let captured = !request.poll && request.method != "HEAD";
+        let fits = |rule: &&Arc<Rule>| captured && rule.fits(request.method, &path);
         let rules: Vec<Arc<Rule>> = settings.capture.iter().filter(fits).cloned().collect();
         if rules.is_empty() && !settings.may_publish {
             return None;
