@@ -35,8 +35,8 @@ pub trait Attendant: Send + Sync {
     /// The request is sent from its beginning (again).
     fn begin(&mut self);
 
-    /// A piece of the request's body.
-    fn request_body(&mut self, piece: &[u8]);
+    /// A piece of the request's body; the `last` one may come without bytes.
+    fn request_body(&mut self, piece: &[u8], last: bool);
 
     /// The head of the answer; not that of an interim one.
     fn response_head(&mut self, status: u16, headers: &HeaderMap);

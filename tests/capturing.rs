@@ -7,6 +7,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use support::http2::Http2;
 use support::{Gate, PhpSite, PlainSite};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -172,6 +173,91 @@ async fn a_malformed_header_publishes_nothing_and_leaves_the_answer_as_it_is() {
     assert_eq!((answer.text().as_str(), answer.header("pollgate-publish")), ("ok", None));
     gate.wait_for_log("no escape").await;
     assert!(said(&gate, "a").await.is_empty());
+}
+
+#[tokio::test]
+async fn requests_over_http2_are_captured_like_any() {
+    let site = PlainSite::start().await;
+    let gate = Gate::start_before(site.addr(), SEND).await;
+    let mut client = Http2::connect(gate.addr()).await;
+    let kind = ("content-type", FORM);
+    client.send("POST", "/send", &[kind], b"msg=one").await;
+    assert_eq!(client.answer().await.status, 200);
+    client.send("POST", "/send", &[kind, ("content-length", "7")], b"msg=two").await;
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(said(&gate, "live").await, [json!("one"), json!("two")]);
+}
+
+#[tokio::test]
+async fn a_body_that_waits_for_the_sites_leave_is_captured_when_it_comes() {
+    let mut site = PlainSite::start_by_hand().await;
+    let gate = Gate::start_before(site.addr(), SEND).await;
+    let head = [("Expect", "100-continue"), ("Content-Length", "7"), ("Content-Type", FORM)];
+    for (early, count) in [
+        ("HTTP/1.1 100 Continue\r\n\r\n", 1),
+        // The client sends a part all the same, and the site does not mind what is missing.
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 1),
+    ] {
+        let mut client = gate.connect().await;
+        client.send("POST", "/send", &head, b"").await;
+        let mut visit = site.visit().await;
+        if early.contains(" 100 ") {
+            visit.send(early).await;
+            assert_eq!(client.read_head().await.status, 100);
+            client.send_raw("msg=one").await;
+            visit.read_until("msg=one").await;
+            visit.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        } else {
+            client.send_raw("msg=t").await;
+            visit.read_until("msg=t").await;
+            visit.send(early).await;
+        }
+        let answer = client.read_response().await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+        assert_eq!(said(&gate, "live").await, vec![json!("one"); count]);
+    }
+    gate.wait_for_log("before it had the whole request").await;
+}
+
+#[tokio::test]
+async fn compressed_answers_are_read_and_passed_as_they_are() {
+    let mut site = PlainSite::start_by_hand().await;
+    let rules = r#"
+        [[capture]]
+        path    = "/send"
+        channel = "answers"
+        data    = "{response.body}"
+    "#;
+    let gate = Gate::start_before(site.addr(), rules).await;
+    let wrapped = b"\x78\x01\x01\x05\x00\xfa\xffhello\x06\x2c\x02\x15";
+    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x01\x05\x00\xfa\xffhello\x86\xa6\x10\x36\x05\0\0\0";
+    let codings: [(&str, &[u8], usize); 6] = [
+        ("br", b"\x0b\x02\x80hello\x03", 1),
+        ("deflate", wrapped, 2),
+        ("deflate", &wrapped[2..12], 3),
+        ("gzip", gzip, 4),
+        ("x-own", b"hello", 4),
+        ("br", b"no brotli", 4),
+    ];
+    for (coding, body, count) in codings {
+        let mut client = Http2::connect(gate.addr()).await;
+        let accept = [("content-type", FORM), ("accept-encoding", "br, deflate, gzip")];
+        client.send("POST", "/send", &accept, b"msg=x").await;
+        let mut visit = site.visit().await;
+        visit.read_until("0\r\n\r\n").await;
+        assert_eq!(visit.request.header("accept-encoding"), Some("br, deflate, gzip"));
+        let head = format!("Content-Type: text/plain\r\nContent-Encoding: {coding}\r\n");
+        let length = body.len();
+        visit.send(format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {length}\r\n\r\n")).await;
+        visit.send(body).await;
+        let answer = client.answer().await;
+        assert_eq!(
+            (answer.body.as_slice(), answer.header("content-encoding")),
+            (body, Some(coding))
+        );
+        assert_eq!(said(&gate, "answers").await, vec![json!("hello"); count], "{coding}");
+    }
+    gate.wait_for_log("is in the coding \"x-own\"").await;
 }
 
 #[tokio::test]

@@ -347,10 +347,10 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         piece: &mut Option<Bytes>,
-        _last: bool,
+        last: bool,
         context: &mut Context,
     ) -> Result<()> {
-        context.tee.request_body(piece.as_deref());
+        context.tee.request_body(piece.as_deref(), last);
         Ok(())
     }
 

@@ -34,9 +34,9 @@ impl Tee {
         });
     }
 
-    pub(super) fn request_body(&mut self, piece: Option<&[u8]>) {
-        if let (Some(attendant), Some(piece)) = (&mut self.0, piece) {
-            attendant.request_body(piece);
+    pub(super) fn request_body(&mut self, piece: Option<&[u8]>, last: bool) {
+        if let Some(attendant) = &mut self.0 {
+            attendant.request_body(piece.unwrap_or_default(), last);
         }
     }
 

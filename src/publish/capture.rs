@@ -136,6 +136,8 @@ impl Listener for Captures {
                 request.headers.clone()
             },
             request: body(rules.iter().any(|rule| rule.wants_request())),
+            sent: 0,
+            sent_all: false,
             response: body(false),
             response_headers: HeaderMap::new(),
             announced: Vec::new(),
@@ -182,6 +184,10 @@ struct Overheard {
     query: String,
     request_headers: HeaderMap,
     request: Body,
+    /// Bytes of the request's body that have passed.
+    sent: u64,
+    /// They are all of it.
+    sent_all: bool,
     response_headers: HeaderMap,
     response: Body,
     /// What the answer's head publishes.
@@ -193,10 +199,13 @@ impl Attendant for Overheard {
     fn begin(&mut self) {
         self.request.over = false;
         self.request.bytes.iter_mut().for_each(Vec::clear);
+        (self.sent, self.sent_all) = (0, false);
     }
 
-    fn request_body(&mut self, piece: &[u8]) {
+    fn request_body(&mut self, piece: &[u8], last: bool) {
         self.request.add(piece);
+        self.sent += piece.len() as u64;
+        self.sent_all |= last;
     }
 
     fn response_head(&mut self, status: u16, headers: &HeaderMap) {
@@ -238,9 +247,10 @@ impl Attendant for Overheard {
 impl Overheard {
     /// The answer's body, decoded. Whoever does not need it may ignore the error.
     fn answer(&self) -> Result<Bytes, String> {
-        let coding = self.response_headers.get("content-encoding");
-        let coding = coding.map_or(Ok(""), |coding| coding.to_str().map_err(|e| e.to_string()))?;
-        decode(self.response.whole()?, coding, self.response.most)
+        let codings = self.response_headers.get_all("content-encoding").iter();
+        let codings: Result<Vec<_>, _> = codings.map(|coding| coding.to_str()).collect();
+        let codings = codings.map_err(|error| error.to_string())?.join(",");
+        decode(self.response.whole()?, &codings, self.response.most)
     }
 
     fn answer_type(&self) -> Option<&str> {
@@ -316,10 +326,21 @@ impl Overheard {
         Some((channel, data))
     }
 
+    /// Whether the site has the whole request. A body of a known length is there with its last
+    /// byte, even if the client is still to say so.
+    fn is_sent(&self) -> bool {
+        let length = self.request_headers.get("content-length");
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        self.sent_all || length == Some(self.sent)
+    }
+
     /// What the request's body says.
     async fn content(&self) -> Result<Content, String> {
         if self.request.bytes.is_none() {
             return Ok(Content::Nothing);
+        }
+        if !self.is_sent() {
+            return Err("the site answered before it had the whole request".to_owned());
         }
         let body = self.request.whole()?;
         let kind = self.request_headers.get("content-type").and_then(|kind| kind.to_str().ok());

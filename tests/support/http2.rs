@@ -55,6 +55,17 @@ impl Http2 {
 
     /// Sends a request without a body.
     pub async fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) {
+        self.send(method, target, headers, b"").await;
+    }
+
+    /// Sends a request with this body, if it is not empty.
+    pub async fn send(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &'static [u8],
+    ) {
         let mut request = http::Request::builder()
             .method(method)
             .uri(format!("{}://{}{target}", self.scheme, self.host))
@@ -64,7 +75,10 @@ impl Http2 {
         }
         let request = request.body(()).unwrap_or_else(|e| panic!("{method} {target}: {e}"));
         let mut sender = within("room for a stream", self.sender.clone().ready()).await;
-        let (answer, _) = sender.send_request(request, true).unwrap();
+        let (answer, mut stream) = sender.send_request(request, body.is_empty()).unwrap();
+        if !body.is_empty() {
+            stream.send_data(Bytes::from_static(body), true).unwrap();
+        }
         self.asked.push_back(Asked::Waiting(answer));
     }
 
