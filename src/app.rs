@@ -6,6 +6,7 @@ mod figures;
 mod history;
 mod live;
 mod reload;
+mod renewal;
 mod signals;
 mod supervisor;
 mod upgrade;
@@ -50,6 +51,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
 use reload::{Occasions, Reload};
+use renewal::Renewal;
 use signals::Signals;
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -185,9 +187,10 @@ impl App {
             let feeding = Feeding { backplane, publisher: parts.publisher.clone() };
             server.add_service(background("backplane", Arc::new(feeding)));
         }
-        let Signals { end, hangup } = Signals::listen().map_err(AppError::Signals)?;
+        let Signals { end, hangup, renew } = Signals::listen().map_err(AppError::Signals)?;
         let occasions = Occasions::new(parts.reload.clone(), hangup);
         server.add_service(background("reload", Arc::new(occasions)));
+        server.add_service(background("renewal", Arc::new(Renewal::new(renew))));
 
         let Parts { gate, publisher, keeping, reload, .. } = parts;
         let (hub, settings) = (live.hub.clone(), live.drain.clone());

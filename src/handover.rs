@@ -113,6 +113,11 @@ impl Giver {
         }
     }
 
+    /// The process at the other end.
+    pub fn process(&self) -> Option<u32> {
+        place::process(&self.stream)
+    }
+
     /// Says why nothing comes of it.
     pub fn refuse(&self, why: &str) {
         // It may be gone already.

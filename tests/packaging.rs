@@ -7,7 +7,7 @@ mod support;
 
 use std::os::unix::net::UnixDatagram;
 
-use support::{Gate, TempDir, eventually_some, pollgate};
+use support::{Gate, TempDir, eventually, eventually_some, pollgate};
 
 const UNIT: &str = include_str!("../packaging/pollgate.service");
 const DOCKERFILE: &str = include_str!("../Dockerfile");
@@ -60,26 +60,125 @@ async fn there_is_time_for_a_drain_and_room_for_every_poll() {
 #[tokio::test]
 async fn the_service_manager_is_told_when_the_gate_is_ready_and_when_it_ends() {
     assert_eq!(unit("Type"), ["notify"]);
-    let folder = TempDir::new("notify");
-    let path = folder.path().join("socket");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let told = async |what: &str| {
-        let look = async || {
-            let mut room = [0; 256];
-            let length = socket.recv(&mut room).ok()?;
-            Some(String::from_utf8_lossy(&room[..length]).into_owned())
-        };
-        assert_eq!(eventually_some(what, support::BOUND, look).await.trim(), what);
-    };
-    let plan = Gate::with("").alone().env("NOTIFY_SOCKET", path.to_str().unwrap());
-    let gate = plan.start().await;
-    told("READY=1").await;
+    let manager = Manager::new();
+    let gate = Gate::with("").alone().env("NOTIFY_SOCKET", &manager.path()).start().await;
+    manager.hears("READY=1").await;
     // It is true: who connects now is served.
     assert_eq!(gate.get("/comet/news?timeout=0").await.status, 200);
     gate.signal("TERM");
-    told("STOPPING=1").await;
+    manager.hears("STOPPING=1").await;
     assert_eq!(gate.wait_for_exit().await, 0);
+}
+
+/// What the gate says to its service manager.
+struct Manager {
+    folder: TempDir,
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    fn new() -> Manager {
+        let folder = TempDir::new("notify");
+        let socket = UnixDatagram::bind(folder.path().join("socket")).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Manager { folder, socket }
+    }
+
+    fn path(&self) -> String {
+        self.folder.path().join("socket").display().to_string()
+    }
+
+    /// The next word, whole.
+    async fn next(&self, what: &str) -> String {
+        let look = async || {
+            let mut room = [0; 256];
+            let length = self.socket.recv(&mut room).ok()?;
+            Some(String::from_utf8_lossy(&room[..length]).trim().to_owned())
+        };
+        eventually_some(what, support::BOUND, look).await
+    }
+
+    async fn hears(&self, what: &str) {
+        assert_eq!(self.next(what).await, what);
+    }
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told_of_reloads_good_and_bad() {
+    let manager = Manager::new();
+    let gate = Gate::with("").alone().env("NOTIFY_SOCKET", &manager.path()).start().await;
+    manager.hears("READY=1").await;
+    for (config, status) in [("[hold]\ntimeout = \"3s\"", 200), ("[hold]\ntimeout = 3", 422)] {
+        gate.write_config(config);
+        assert_eq!(gate.reload().await.status, status);
+        let told = manager.next("RELOADING=1").await;
+        let (word, time) = told.split_once('\n').unwrap();
+        assert_eq!(word, "RELOADING=1");
+        let time = time.strip_prefix("MONOTONIC_USEC=").unwrap();
+        assert!(time.parse::<u64>().unwrap() > 0);
+        manager.hears("READY=1").await;
+    }
+    gate.signal("TERM");
+    manager.hears("STOPPING=1").await;
+    assert_eq!(gate.wait_for_exit().await, 0);
+}
+
+#[tokio::test]
+async fn a_signal_has_the_gate_upgraded_and_its_service_goes_on() {
+    assert_eq!(unit("NotifyAccess"), ["main"]);
+    let manager = Manager::new();
+    let socket = manager.folder.path().join("upgrade");
+    let config = format!("[upgrade]\nsocket = \"{}\"\n", socket.display());
+    let plan = Gate::with(&config).alone().env("NOTIFY_SOCKET", &manager.path());
+    let gate = plan.start().await;
+    manager.hears("READY=1").await;
+    let published = gate.publish("live", "hello").await;
+
+    gate.signal("USR2");
+    // The two processes speak for themselves, in any order.
+    let mut told = [manager.next("MAINPID=").await, manager.next("READY=1").await];
+    told.sort();
+    let [main, ready] = told;
+    assert_eq!(ready, "READY=1");
+    let pid: u32 = main.strip_prefix("MAINPID=").unwrap().parse().unwrap();
+    assert_ne!(pid, gate.pid());
+    eventually("the end of the old process", async || gate.exit_code().is_some()).await;
+    assert_eq!(gate.exit_code(), Some(0));
+    // It said nothing of stopping, as the service goes on, at the same place.
+    assert_eq!(gate.status().await["pid"], pid);
+    let kept = gate.channel("live").await;
+    assert_eq!(kept["newest"]["id"], published["id"]);
+
+    // And so on, from one to the next.
+    kill("USR2", pid);
+    let mut told = [manager.next("MAINPID=").await, manager.next("READY=1").await];
+    told.sort();
+    let next: u32 = told[0].strip_prefix("MAINPID=").unwrap().parse().unwrap();
+    eventually("the third process", async || gate.status().await["pid"] == next).await;
+    kill("TERM", next);
+    manager.hears("STOPPING=1").await;
+    eventually("the end of it", async || !std::path::Path::new(&format!("/proc/{next}")).exists())
+        .await;
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_take_over_leaves_the_gate_as_it_is() {
+    let manager = Manager::new();
+    let gate = Gate::with("").alone().env("NOTIFY_SOCKET", &manager.path()).start().await;
+    manager.hears("READY=1").await;
+    gate.write_config("[hold]\ntimeout = 3");
+    gate.signal("USR2");
+    gate.wait_for_log("the process that was started has ended").await;
+    assert_eq!(gate.status().await["pid"], gate.pid());
+    gate.signal("TERM");
+    manager.hears("STOPPING=1").await;
+    assert_eq!(gate.wait_for_exit().await, 0);
+}
+
+/// Sends a signal to a process.
+fn kill(signal: &str, pid: u32) {
+    let mut kill = std::process::Command::new("kill");
+    assert!(kill.args([&format!("-{signal}"), &pid.to_string()]).status().unwrap().success());
 }
 
 #[test]

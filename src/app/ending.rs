@@ -60,7 +60,6 @@ impl ShutdownSignalWatch for Ending {
 impl Ending {
     async fn drain(&self) {
         tracing::info!(held = self.hub.held(), "draining");
-        supervisor::stopping();
         /// How long connections may take to pass on answers that are written already.
         const LAST_BYTES: Duration = Duration::from_secs(2);
         /// How long before the end waiting for the site is given up.
@@ -68,6 +67,9 @@ impl Ending {
         let drain = self.settings.load_full();
         let deadline = Instant::now() + drain.timeout;
         let moved = *self.upgrading.moved.borrow();
+        if !moved {
+            supervisor::stopping();
+        }
         // A send fails only where nobody listens any more, which is what it is for.
         if !moved {
             self.upgrading.close();

@@ -7,6 +7,7 @@
 mod file;
 
 use super::live::Live;
+use super::supervisor;
 use crate::admin::{self, Reloaded};
 use crate::config::{Config, Mistakes, Site, Sources};
 use async_trait::async_trait;
@@ -108,7 +109,10 @@ fn bytes(sources: &Sources) -> Option<Vec<u8>> {
 impl Shared {
     /// To be called with `file` locked.
     fn reload(&self, why: &str) -> admin::Reloading {
-        match self.replace() {
+        supervisor::reloading();
+        let replaced = self.replace();
+        supervisor::ready();
+        match replaced {
             Ok(reloaded) => {
                 let Reloaded { generation, changed, restart } = &reloaded;
                 tracing::info!(why, generation, ?changed, ?restart, "config reloaded");

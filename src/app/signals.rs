@@ -9,6 +9,8 @@ pub(super) struct Signals {
     pub(super) end: End,
     /// SIGHUP: reload.
     pub(super) hangup: Signal,
+    /// SIGUSR2: start the binary anew, to take over.
+    pub(super) renew: Signal,
 }
 
 /// SIGTERM and SIGINT.
@@ -22,7 +24,8 @@ impl Signals {
         // Listening takes a runtime, but only to begin with.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let _inside = runtime.enter();
-        Ok(Self { end: End::listen()?, hangup: signal(SignalKind::hangup())? })
+        let (end, hangup) = (End::listen()?, signal(SignalKind::hangup())?);
+        Ok(Self { end, hangup, renew: signal(SignalKind::user_defined2())? })
     }
 }
 

@@ -7,6 +7,7 @@ mod onward;
 
 use super::AppError;
 use super::history::Keeping;
+use super::supervisor;
 use crate::address::Address;
 use crate::archive::{Reader, Writer};
 use crate::config::Config;
@@ -193,7 +194,9 @@ impl Upgrading {
             writer.end().map(drop)
         })?;
         self.hub.move_on(true);
+        let successor = giver.process();
         giver.go()?;
+        successor.into_iter().for_each(supervisor::moved_to);
         frozen.move_on(Successor::new(address, ready.token, self.passing.clone()));
         if !ready.upgrade {
             self.leave();

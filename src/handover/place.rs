@@ -85,6 +85,12 @@ pub fn join(path: &Path) -> Result<UnixStream, PlaceError> {
     Ok(stream)
 }
 
+/// The process at the other end.
+pub(super) fn process(stream: impl AsFd) -> Option<u32> {
+    let pid = socket_peercred(stream).ok()?.pid;
+    u32::try_from(pid.as_raw_nonzero().get()).ok()
+}
+
 /// Makes sure that the process at the other end is the same user's or root's.
 pub(super) fn look_at(stream: impl AsFd) -> Result<(), PlaceError> {
     let peer = socket_peercred(stream).map_err(|_| PlaceError::Stranger(u32::MAX))?.uid;

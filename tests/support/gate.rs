@@ -275,6 +275,12 @@ impl Gate {
         self.process.signal(signal);
     }
 
+    /// The exit code, once it has ended; unlike [`Gate::wait_for_exit`] with no regard to
+    /// processes that it has started.
+    pub fn exit_code(&self) -> Option<i32> {
+        self.process.exit_status().map(|status| status.code().unwrap_or(-1))
+    }
+
     /// Waits for its end and answers its exit code, -1 if a signal ended it.
     pub async fn wait_for_exit(&self) -> i32 {
         self.process.wait_for_exit().await.code().unwrap_or(-1)

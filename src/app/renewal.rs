@@ -1,0 +1,111 @@
+//! SIGUSR2: the gate starts its binary anew, which takes over from it as `pollgate upgrade` does.
+//!
+//! It is for those who supervise the process: the new one begins where the old one is, as the
+//! same user, in the same service, with the same environment and the same flags. If it comes to
+//! nothing, the gate goes on.
+
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tokio::signal::unix::Signal;
+use tokio::sync::Mutex;
+
+/// Starts the binary anew whenever the signal comes: a background service.
+pub(super) struct Renewal {
+    /// How this process was started; `None` = it cannot be said, or not be done again.
+    command: Option<(PathBuf, Vec<OsString>)>,
+    signal: Mutex<Signal>,
+}
+
+impl Renewal {
+    /// To be made before the binary can have been replaced.
+    pub(super) fn new(signal: Signal) -> Self {
+        let mut args = std::env::args_os();
+        let binary = binary(&args.next().unwrap_or_default());
+        let command = binary.zip(successor(args.collect()));
+        Self { command, signal: Mutex::new(signal) }
+    }
+
+    fn start(&self) {
+        let Some((binary, args)) = &self.command else {
+            return tracing::error!("this gate cannot be upgraded, only restarted");
+        };
+        if std::process::id() == 1 {
+            let error = "this gate is process 1: the container would end with it";
+            return tracing::error!(error, "no new process was started; going on");
+        }
+        match Command::new(binary).args(args).stdin(Stdio::null()).spawn() {
+            Ok(child) => {
+                tracing::info!(pid = child.id(), ?binary, "started a process to take over");
+                // It only ends there if it cannot take over, or long after this process.
+                std::thread::spawn(|| watch(child));
+            }
+            Err(error) => tracing::error!(%error, ?binary, "cannot start a process; going on"),
+        }
+    }
+}
+
+fn watch(mut child: Child) {
+    let pid = child.id();
+    match child.wait() {
+        Ok(status) => tracing::error!(pid, %status, "the process that was started has ended"),
+        Err(error) => tracing::error!(pid, %error, "the process that was started is out of sight"),
+    }
+}
+
+/// The path that the program was called by: what stands there when it is called again. A name
+/// without a folder was looked for, and is what was found.
+fn binary(called: &OsString) -> Option<PathBuf> {
+    let called = Path::new(called);
+    let here = called.parent().is_some_and(|folder| !folder.as_os_str().is_empty());
+    if here { Some(called.to_owned()) } else { std::env::current_exe().ok() }
+}
+
+/// The arguments for the process that takes over from one with `args`; `None` = there is none.
+fn successor(mut args: Vec<OsString>) -> Option<Vec<OsString>> {
+    let command = args.first().and_then(|arg| arg.to_str()).unwrap_or("--").to_owned();
+    match command.as_str() {
+        "run" | "upgrade" => args[0] = "upgrade".into(),
+        flag if flag.starts_with('-') => args.insert(0, "upgrade".into()),
+        _ => return None,
+    }
+    Some(args)
+}
+
+#[async_trait]
+impl BackgroundService for Renewal {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut signal = self.signal.lock().await;
+        loop {
+            tokio::select! {
+                _ = signal.recv() => self.start(),
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_successor_is_called_as_its_predecessor_was() {
+        let called = |args: &str| {
+            let args = args.split_whitespace().map(OsString::from).collect();
+            successor(args).map(|args| args.join(" ".as_ref()).into_string().unwrap_or_default())
+        };
+        for (args, expected) in [
+            ("run --config /a", Some("upgrade --config /a")),
+            ("upgrade --config /a", Some("upgrade --config /a")),
+            ("--listen 1:2 --set a=b", Some("upgrade --listen 1:2 --set a=b")),
+            ("", Some("upgrade")),
+            ("demo --listen 1:2", None),
+        ] {
+            assert_eq!(called(args).as_deref(), expected, "{args}");
+        }
+    }
+}
