@@ -1,0 +1,251 @@
+//! One waiting loop: what it waits for, how long, and what belongs to it.
+
+use super::answer::json_in;
+use super::conditions::contradict;
+use super::{News, Note, Poll, parameter};
+use crate::adopt::project::Project;
+use crate::adopt::value::{Origin, Place, Source, Value};
+use crate::adopt::walk::{Event, Guard, Walked, What};
+use std::collections::BTreeSet;
+
+/// One waiting loop and what belongs to it.
+pub(super) struct Seen<'a> {
+    project: &'a Project,
+    entry: usize,
+    pub(super) walked: &'a Walked,
+    around: usize,
+    /// The guards at the loop.
+    pub(super) guards: &'a [Guard],
+    pub(super) news: News,
+    pub(super) news_line: (usize, u32),
+    notes: Vec<Note>,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn new(
+        project: &'a Project,
+        entry: usize,
+        walked: &'a Walked,
+        around: usize,
+    ) -> Option<Self> {
+        let inside = || walked.events.iter().filter(|event| event.loops.contains(&around));
+        let of = |event: &'a Event| match &event.what {
+            What::Look(place) => Some((0, News::File(place.clone()), event)),
+            What::Query { table, writes: false, .. } => {
+                Some((1, News::Table(table.clone()), event))
+            }
+            What::Cache => Some((2, News::Cache, event)),
+            What::Read(place) => Some((3, News::File(place.clone()), event)),
+            _ => None,
+        };
+        let (_, news, event) = inside().filter_map(of).min_by_key(|(rank, _, _)| *rank)?;
+        let guards = &inside().find(|event| matches!(event.what, What::Sleep(_)))?.guards;
+        let news_line = (event.script, event.line);
+        let notes = Vec::new();
+        Some(Self { project, entry, walked, around, guards, news, news_line, notes })
+    }
+
+    fn inside(&self) -> impl Iterator<Item = &'a Event> {
+        let around = self.around;
+        self.walked.events.iter().filter(move |event| event.loops.contains(&around))
+    }
+
+    /// What can happen in the same request as the loop.
+    pub(super) fn beside(&self) -> impl Iterator<Item = &'a Event> {
+        let guards = self.guards;
+        let fits = move |event: &&Event| {
+            !event.guards.iter().any(|one| guards.iter().any(|other| contradict(one, other)))
+        };
+        self.walked.events.iter().filter(fits)
+    }
+
+    pub(super) fn note(&mut self, (script, line): (usize, u32), text: impl Into<String>) {
+        self.notes.push(Note { script, line, text: text.into() });
+    }
+
+    pub(super) fn poll(mut self, method: Option<&str>) -> Option<Poll> {
+        let echoed = Value::join(self.beside().filter_map(|event| match &event.what {
+            What::Echo(value) => Some(value.clone()),
+            _ => None,
+        }));
+        let cursor = self.cursor();
+        let json = json_in(&echoed);
+        // A loop that waits for something else, as for a lock: it answers no question.
+        let looks = cursor.is_some() && self.tells_of_the_file(&echoed);
+        if !looks && (json.is_none() || self.parameters().is_empty()) {
+            return None;
+        }
+        let around = &self.walked.loops[self.around];
+        let (script, line) = (around.script, around.line);
+        self.describe(script, line, cursor.as_ref());
+        let (wait, wait_parameter) = self.wait();
+        let mut questions = Vec::new();
+        if method.is_some() {
+            questions.push("at which address does the framework call this method?".to_owned());
+        }
+        let (when, unless, methods) = self.conditions(cursor.as_ref(), &mut questions);
+        let answer = self.answer(cursor.as_ref(), json.as_ref(), &echoed);
+        let names = self.names(&mut questions);
+        let database = self.walked.events.iter().find_map(|event| match &event.what {
+            What::Database(place) => Some(((event.script, event.line), place.clone())),
+            _ => None,
+        });
+        let database = database.filter(|_| matches!(self.news, News::Table(_)));
+        if let Some((at, place)) = &database {
+            let text = format!("the database is {}", self.shown(place));
+            self.note(*at, text);
+        }
+        let database = database.map(|(_, place)| place);
+        self.notes.sort();
+        self.notes.dedup();
+        Some(Poll {
+            entry: self.entry,
+            script,
+            line,
+            method: method.map(str::to_owned),
+            news: self.news,
+            answer,
+            when,
+            unless,
+            methods,
+            wait,
+            wait_parameter,
+            database,
+            names,
+            notes: self.notes,
+            questions,
+        })
+    }
+
+    /// The parameters of the request that the loop has to do with.
+    fn parameters(&self) -> BTreeSet<(Source, String)> {
+        let values = self.inside().flat_map(|event| match &event.what {
+            What::Query { from, .. } => vec![from],
+            What::Compare(_, left, right) => vec![left, right],
+            What::Echo(value) => vec![value],
+            _ => Vec::new(),
+        });
+        let parameters = |value: &Value| -> Vec<(Source, String)> {
+            let all = value.all_origins();
+            let of = |origin: Origin| match origin {
+                Origin::Parameter(source, name) => Some((source, name)),
+                _ => None,
+            };
+            all.into_iter().filter_map(of).collect()
+        };
+        values.flat_map(parameters).collect()
+    }
+
+    /// Whether what is printed has to do with the file that the loop looks at.
+    fn tells_of_the_file(&self, echoed: &Value) -> bool {
+        let News::File(place) = &self.news else { return false };
+        echoed.all_origins().iter().any(|origin| match origin {
+            Origin::ChangeTime(other) | Origin::State(other) | Origin::Content(other) => {
+                other == place
+            }
+            _ => false,
+        })
+    }
+
+    /// What the client sends to be compared with the file's time, and the comparison's values.
+    fn cursor(&self) -> Option<(Source, String, Value)> {
+        let timed = |value: &Value| {
+            value.has(|origin| matches!(origin, Origin::ChangeTime(_) | Origin::State(_)))
+        };
+        let content = |value: &Value| value.has(|origin| matches!(origin, Origin::Content(_)));
+        self.inside().find_map(|event| {
+            let What::Compare(_, left, right) = &event.what else { return None };
+            let other = match (timed(left) || content(left), timed(right) || content(right)) {
+                (true, false) => right,
+                (false, true) => left,
+                _ => return None,
+            };
+            let (source, name) = other.parameters().next()?;
+            Some((source, name.to_owned(), other.clone()))
+        })
+    }
+
+    fn describe(&mut self, script: usize, line: u32, cursor: Option<&(Source, String, Value)>) {
+        let pause = self.inside().find_map(|event| match event.what {
+            What::Sleep(Some(pause)) => Some(pause),
+            _ => None,
+        });
+        let pause = match pause {
+            Some(pause) if pause < 1.0 => format!(" and looks every {} ms", pause * 1000.0),
+            Some(pause) => format!(" and looks every {pause} s"),
+            None => String::new(),
+        };
+        let what = match &self.news {
+            News::File(place) => format!("{} to change", self.shown(place)),
+            News::Table(table) if table.is_empty() => "rows of a database".to_owned(),
+            News::Table(table) => format!("rows of the table {table}"),
+            News::Cache => "something in a cache or queue".to_owned(),
+        };
+        self.note((script, line), format!("waits for {what}{pause}"));
+        if let Some((source, name, _)) = cursor {
+            let text = format!("compares it with {}", parameter(*source, name));
+            let at = self.news_line;
+            self.note(at, text);
+        }
+    }
+
+    /// A path as seen from the document root.
+    fn shown(&self, place: &Place) -> String {
+        let root = format!("{}/", self.project.root);
+        place.path.strip_prefix(&root).unwrap_or(&place.path).to_owned()
+    }
+
+    /// How long the loop goes on: so many tries, or until a time.
+    fn wait(&self) -> (Option<f64>, Option<String>) {
+        let direct = || self.inside().filter(|event| event.loops.last() == Some(&self.around));
+        let pause: f64 = direct()
+            .filter_map(|event| match event.what {
+                What::Sleep(pause) => pause,
+                _ => None,
+            })
+            .sum();
+        let mut wait_parameter = None;
+        let wait = direct().find_map(|event| {
+            let What::Compare(sign, left, right) = &event.what else { return None };
+            let (small, large) = match *sign {
+                "<" | "<=" => (left, right),
+                ">" | ">=" => (right, left),
+                _ => return None,
+            };
+            let clock = |value: &Value| value.has(|origin| *origin == Origin::Clock);
+            if clock(small) || clock(large) {
+                let limit = if clock(small) { large } else { small };
+                let later = large.origins.iter().find_map(|origin| match origin {
+                    Origin::Later(seconds) => Some(f64::from(*seconds)),
+                    _ => None,
+                });
+                if later.is_some() {
+                    return later;
+                }
+                wait_parameter = wait_parameter
+                    .take()
+                    .or_else(|| limit.parameters().next().map(|(_, name)| name.to_owned()));
+                return limit.number().filter(|seconds| *seconds < 100_000.0);
+            }
+            Some((large.number()? - small.number()?) * pause)
+        });
+        (wait.filter(|wait| *wait >= 1.0), wait_parameter)
+    }
+
+    /// The parameter that is part of the file's name.
+    fn names(&self, questions: &mut Vec<String>) -> Option<(Source, String)> {
+        let News::File(place) = &self.news else { return None };
+        if !place.has_star() {
+            return None;
+        }
+        let parameters = place.open.iter().filter_map(|origin| match origin {
+            Origin::Parameter(source, name) => Some((*source, name.clone())),
+            _ => None,
+        });
+        let found = parameters.clone().next();
+        if found.is_none() && place.is_known() {
+            questions.push("what is the file's name made of?".to_owned());
+        }
+        found
+    }
+}
