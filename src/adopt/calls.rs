@@ -1,9 +1,21 @@
-//! What PHP's own functions, its databases and some frameworks do, as far as it matters here.
+//! Calls: of the site's own functions and methods, which are gone into, and of PHP's own.
+//!
+//! What is known of PHP's stands in `functions` and `texts`, of databases in `tables`, of the
+//! classes of others in `foreign`.
 
-use super::eval::{formatted, parent};
-use super::syntax::{Expr, Kind};
-use super::value::{Origin, Piece, Source, Value};
-use super::walk::{Walker, What};
+mod foreign;
+mod functions;
+mod tables;
+mod texts;
+
+use super::syntax::{Expr, Function, Kind};
+use super::value::{Origin, Source, Value};
+use super::walk::{Scope, Walker};
+use std::collections::HashMap;
+use texts::text_function;
+
+/// Calls in calls.
+const CALLS: usize = 16;
 
 impl<'a> Walker<'a> {
     pub(super) fn call_expression(
@@ -61,203 +73,6 @@ impl<'a> Walker<'a> {
             .unwrap_or_else(|| self.other_function(&name, values))
     }
 
-    /// Waiting, and what is done with files.
-    fn file_function(&mut self, name: &str, values: &[Value]) -> Option<Value> {
-        let folder = self.project.folder(self.entry);
-        let first = values.first().cloned().unwrap_or_default();
-        let place = first.place(&folder);
-        let (what, value) = match name {
-            "sleep" => (What::Sleep(first.number()), Value::default()),
-            "usleep" => (What::Sleep(first.number().map(|n| n / 1e6)), Value::default()),
-            "time_nanosleep" => (What::Sleep(first.number()), Value::default()),
-            "clearstatcache" => (What::Clear, Value::default()),
-            "filemtime" => {
-                (What::Look(place.clone()), Value::from_origin(Origin::ChangeTime(place)))
-            }
-            "filesize" | "filectime" | "fileatime" | "stat" | "md5_file" | "sha1_file" => {
-                (What::Look(place.clone()), Value::from_origin(Origin::State(place)))
-            }
-            "file_get_contents" | "file" if first.constant().is_some_and(|p| p.contains("://")) => {
-                return Some(Value::default());
-            }
-            "file_get_contents" => {
-                (What::Read(place.clone()), Value::from_origin(Origin::Content(place)))
-            }
-            "file" => {
-                let content = Value::from_origin(Origin::Content(place.clone()));
-                (What::Read(place), content.with(Origin::Changed))
-            }
-            "readfile" => {
-                let content = Value::from_origin(Origin::Content(place.clone()));
-                self.note(What::Read(place));
-                (What::Echo(content), Value::default())
-            }
-            "file_put_contents" => {
-                (What::Write(place, values.get(1).cloned().unwrap_or_default()), Value::default())
-            }
-            "touch" => (What::Touch(place), Value::default()),
-            "rename" | "copy" | "move_uploaded_file" => {
-                let to = values.get(1)?.place(&folder);
-                (What::Write(to, Value::default()), Value::default())
-            }
-            // A handle is known by the path it was opened with.
-            "fopen" => {
-                let mode = values.get(1).and_then(Value::constant).unwrap_or_default();
-                let handle = first.clone();
-                if mode.starts_with('r') {
-                    return Some(handle.with(Origin::Content(place)));
-                }
-                // Emptied now, written to later.
-                return Some(handle);
-            }
-            "fread" | "fgets" | "stream_get_contents" if first.pieces.is_some() => {
-                let content = Value::from_origin(Origin::Content(place.clone()));
-                (What::Read(place), content)
-            }
-            "fwrite" | "fputs" if first.pieces.is_some() => {
-                (What::Write(place, values.get(1).cloned().unwrap_or_default()), Value::default())
-            }
-            "realpath" | "tmpfile" => return Some(first),
-            "getcwd" => return Some(Value::text(folder)),
-            "sys_get_temp_dir" => return Some(Value::text("/tmp")),
-            "fclose" | "flock" | "fflush" | "fseek" | "is_file" | "file_exists" | "is_readable"
-            | "is_dir" | "mkdir" | "unlink" => return Some(Value::default()),
-            _ => return None,
-        };
-        self.note(what);
-        Some(value)
-    }
-
-    /// The request and the answer's head.
-    fn request_function(
-        &mut self,
-        name: &str,
-        arguments: &'a [Expr],
-        values: &[Value],
-    ) -> Option<Value> {
-        let first = values.first().cloned().unwrap_or_default();
-        Some(match name {
-            "filter_input" => {
-                let source = match arguments.first().map(|one| &one.kind) {
-                    Some(Kind::Name(name)) if name == "INPUT_POST" => Source::Post,
-                    Some(Kind::Name(name)) if name == "INPUT_COOKIE" => Source::Cookie,
-                    _ => Source::Get,
-                };
-                let name = values.get(1).and_then(Value::constant)?;
-                Value::from_origin(Origin::Parameter(source, name))
-            }
-            // ThinkPHP's and others' readers: `I('get.msg')`, `input('msg')`.
-            "i" | "input" if values.len() <= 3 => {
-                let text = first.constant()?;
-                let (source, name) = match text.split_once('.') {
-                    Some(("get", name)) => (Source::Get, name),
-                    Some(("post", name)) => (Source::Post, name),
-                    _ => (Source::Either, text.trim_start_matches("param.")),
-                };
-                Value::from_origin(Origin::Parameter(source, name.to_owned()))
-            }
-            "header" => {
-                self.note(What::Header(first));
-                Value::default()
-            }
-            "session_start" => {
-                self.note(What::Session);
-                Value::default()
-            }
-            "getenv" => match first.constant() {
-                Some(name) => Value::from_origin(Origin::Environment(name)),
-                None => Value::default(),
-            },
-            "time" | "microtime" | "hrtime" => Value::from_origin(Origin::Clock),
-            "define" => {
-                let value = values.get(1).cloned().unwrap_or_default();
-                self.constants.insert(first.constant()?, value);
-                Value::default()
-            }
-            "constant" => self.constants.get(&first.constant()?).cloned().unwrap_or_default(),
-            "compact" => {
-                let mut array = Value::default();
-                for name in values.iter().filter_map(Value::constant) {
-                    let value = self.scope.variables.get(&name).cloned().unwrap_or_default();
-                    array.set_field(&name, value);
-                }
-                array
-            }
-            "call_user_func" => {
-                let callee = first;
-                self.closure_call(&callee, values.iter().skip(1).cloned().collect())
-            }
-            "print" | "printf" | "vprintf" | "print_r" => {
-                let text = if name == "printf" {
-                    formatted(&first.constant().unwrap_or_default(), values.get(1..).unwrap_or(&[]))
-                } else {
-                    first
-                };
-                self.note(What::Echo(text));
-                Value::default()
-            }
-            "wp_send_json" => self.answer_json(first),
-            _ => return None,
-        })
-    }
-
-    fn query_function(&mut self, name: &str, values: &[Value]) -> Option<Value> {
-        let caches =
-            ["apc_fetch", "apcu_fetch", "wincache_ucache_get", "xcache_get", "shm_get_var"];
-        if caches.contains(&name) {
-            self.note(What::Cache);
-            return Some(Value::from_origin(Origin::Cache));
-        }
-        let queries = name.ends_with("_query")
-            || ["odbc_exec", "oci_parse", "mysqli_prepare", "pg_query_params"].contains(&name);
-        if queries {
-            return self.query(values);
-        }
-        // ThinkPHP's models and Laravel's tables.
-        if ["m", "d"].contains(&name) {
-            let table = values.first().and_then(Value::constant)?;
-            return Some(Value::from_origin(Origin::Rows(table.to_ascii_lowercase())));
-        }
-        let fetches = ["mysql_fetch", "mysqli_fetch", "pg_fetch", "sqlite_fetch", "mysqli_num"];
-        if fetches.iter().any(|begin| name.starts_with(begin)) {
-            return Some(Value::made_of(values));
-        }
-        None
-    }
-
-    /// A query, if one of the arguments is SQL.
-    fn query(&mut self, values: &[Value]) -> Option<Value> {
-        let sql = values.iter().find_map(|value| {
-            let first = value.pieces.as_ref()?.first()?;
-            match first {
-                Piece::Text(text) => Sql::read(text),
-                _ => None,
-            }
-        })?;
-        let from = Value::made_of(values);
-        self.note(What::Query { table: sql.table.clone(), writes: sql.writes, from: from.clone() });
-        let origin = if sql.writes { Origin::Written(sql.table) } else { Origin::Rows(sql.table) };
-        Some(from.with(origin))
-    }
-
-    fn other_function(&mut self, name: &str, values: Vec<Value>) -> Value {
-        match name {
-            "isset" | "empty" | "is_null" | "count" | "strlen" | "is_numeric" | "is_array"
-            | "in_array" | "array_key_exists" | "ini_set" | "set_time_limit" | "flush" => {
-                Value::default()
-            }
-            "json_encode" => {
-                let inside = values.into_iter().next().unwrap_or_default();
-                let origins = inside.all_origins();
-                let pieces = Some(vec![Piece::Json(Box::new(inside))]);
-                Value { pieces, origins, ..Value::default() }.bounded()
-            }
-            "json_decode" => Value::made_of(&values).with(Origin::Decoded),
-            "array_merge" => values.into_iter().reduce(Value::or).unwrap_or_default(),
-            _ => changed(&values),
-        }
-    }
-
     pub(super) fn method_call(&mut self, base: Value, name: &str, values: Vec<Value>) -> Value {
         let own = base.object.and_then(|at| {
             let class = self.objects.get(at)?.class.clone();
@@ -280,85 +95,6 @@ impl<'a> Walker<'a> {
         Value::made_of(values.iter().chain([&base]))
     }
 
-    /// Methods of databases, requests and frameworks.
-    fn foreign_method(&mut self, base: &Value, name: &str, values: &[Value]) -> Option<Value> {
-        let lower = name.to_ascii_lowercase();
-        let first = values.first().cloned().unwrap_or_default();
-        match lower.as_str() {
-            "ajaxreturn" => {
-                let answer = match values {
-                    [data, info, status, ..] => {
-                        let mut all = Value::default();
-                        all.set_field("data", data.clone());
-                        all.set_field("info", info.clone());
-                        all.set_field("status", status.clone());
-                        all
-                    }
-                    _ => first,
-                };
-                Some(self.answer_json(answer))
-            }
-            "json" | "setjsoncontent" | "renderjson" if values.len() <= 3 => {
-                Some(self.answer_json(first))
-            }
-            "getparam" | "getquery" | "getpost" | "input" | "param" => {
-                let source = match lower.as_str() {
-                    "getquery" => Source::Get,
-                    "getpost" => Source::Post,
-                    _ => Source::Either,
-                };
-                Some(Value::from_origin(Origin::Parameter(source, first.constant()?)))
-            }
-            "getmtime" => {
-                let place = base.place(&self.project.folder(self.entry));
-                self.note(What::Look(place.clone()));
-                Some(Value::from_origin(Origin::ChangeTime(place)))
-            }
-            "get" | "lrange" | "lpop" | "blpop" | "fetch"
-                if base.has(|origin| *origin == Origin::Cache) =>
-            {
-                self.note(What::Cache);
-                Some(Value::from_origin(Origin::Cache))
-            }
-            _ => self.query(values).or_else(|| self.model_method(base, &lower, values)),
-        }
-    }
-
-    /// Methods of what stands for a table: `M('chat')->where(...)->select()`.
-    fn model_method(&mut self, base: &Value, name: &str, values: &[Value]) -> Option<Value> {
-        let (table, written) = base.origins.iter().find_map(|origin| match origin {
-            Origin::Rows(table) => Some((table.clone(), false)),
-            Origin::Written(table) => Some((table.clone(), true)),
-            _ => None,
-        })?;
-        let reads = [
-            "select",
-            "find",
-            "findall",
-            "get",
-            "first",
-            "count",
-            "all",
-            "getfield",
-            "execute",
-            "fetch",
-            "fetchall",
-            "fetcharray",
-            "fetchcolumn",
-            "fetch_assoc",
-            "fetch_all",
-        ];
-        let writes = ["add", "insert", "save", "create", "update", "delete", "insertgetid"];
-        let from = Value::made_of(values.iter().chain([base]));
-        let write = writes.contains(&name) || written && name == "execute";
-        if write || !written && reads.contains(&name) {
-            // What is written is what is handed over, not what it is handed to.
-            let from = if written { Value::made_of(values) } else { from.clone() };
-            self.note(What::Query { table, writes: write, from });
-        }
-        Some(from)
-    }
-
     fn static_call(&mut self, class: &str, name: &str, values: Vec<Value>) -> Value {
         if let Some((script, class, function)) = self.find_method(class, name) {
             let this = self.scope.this;
@@ -379,106 +115,48 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// `new` for a class that is not the site's own.
-    pub(super) fn foreign_object(&mut self, class: &str, values: &[Value]) -> Value {
-        let first = values.first().cloned().unwrap_or_default();
-        match class.rsplit('\\').next().unwrap_or(class).to_ascii_lowercase().as_str() {
-            "pdo" | "sqlite3" => {
-                if let Some(Piece::Text(text)) = first.pieces.as_ref().and_then(|all| all.first()) {
-                    let file = text.strip_prefix("sqlite:");
-                    let file = file.or(Some(&**text).filter(|path| path.starts_with('/')));
-                    if let Some(file) = file {
-                        let begin = Piece::Text(file.to_owned());
-                        let rest = first.pieces.iter().flatten().skip(1).cloned();
-                        let pieces = Some([begin].into_iter().chain(rest).collect());
-                        let path = Value { pieces, ..Value::default() };
-                        let place = path.place(&self.project.folder(self.entry));
-                        self.note(What::Database(place));
-                    }
-                }
-                Value::default()
-            }
-            "mysqli" => Value::default(),
-            "memcache" | "memcached" | "redis" => Value::from_origin(Origin::Cache),
-            "splfileinfo" | "splfileobject" => first,
-            "jsonresponse" => self.answer_json(first),
-            _ => Value::made_of(values),
-        }
+    /// Calls a function of the site; what it answers is any of what it returns.
+    pub(super) fn call(
+        &mut self,
+        script: usize,
+        function: &'a Function,
+        arguments: Vec<Value>,
+        this: Option<usize>,
+        class: Option<String>,
+    ) -> Value {
+        self.call_within(script, function, arguments, this, class, HashMap::new())
     }
 
-    fn answer_json(&mut self, value: Value) -> Value {
-        let json = Value { pieces: Some(vec![Piece::Json(Box::new(value))]), ..Value::default() };
-        self.note(What::Echo(json.bounded()));
-        Value::default()
-    }
-}
-
-/// Functions from text to text.
-fn text_function(name: &str, values: &[Value]) -> Option<Value> {
-    let first = values.first().cloned().unwrap_or_default();
-    Some(match name {
-        "sprintf" => match first.constant() {
-            Some(format) => formatted(&format, values.get(1..).unwrap_or(&[])),
-            None => Value::made_of(values),
-        },
-        "dirname" => {
-            let levels = values.get(1).and_then(Value::number).unwrap_or(1.0) as u32;
-            match first.constant() {
-                Some(path) => Value::text(parent(&path, levels)),
-                None => Value::made_of(values),
-            }
+    pub(super) fn call_within(
+        &mut self,
+        script: usize,
+        function: &'a Function,
+        arguments: Vec<Value>,
+        this: Option<usize>,
+        class: Option<String>,
+        mut variables: HashMap<String, Value>,
+    ) -> Value {
+        let place = (script, function.line);
+        if self.active.len() >= CALLS || self.active.contains(&place) {
+            return Value::made_of(&arguments);
         }
-        "basename" => match first.constant() {
-            Some(path) => Value::text(path.rsplit('/').next().unwrap_or_default().to_owned()),
-            None => Value { pieces: None, ..first },
-        },
-        "trim" | "rtrim" | "ltrim" | "chop" => {
-            let content = first.has(|origin| matches!(origin, Origin::Content(_)));
-            if content { first.with(Origin::Trimmed) } else { first }
+        self.walked.functions.insert(place);
+        let (here, line) = (std::mem::replace(&mut self.script, script), self.line);
+        let mut arguments = arguments.into_iter();
+        for (name, default) in &function.parameters {
+            let value = match (arguments.next(), default) {
+                (Some(value), _) => value,
+                (None, Some(default)) => self.quietly(default),
+                (None, None) => Value::default(),
+            };
+            variables.insert(name.clone(), value);
         }
-        "intval" | "floatval" | "floor" | "round" | "ceil" | "strval" | "number_format"
-        | "filter_var" | "filter_var_array" | "stripslashes" | "addslashes" => first,
-        "max" | "min" => values.iter().cloned().reduce(Value::or)?,
-        "strtolower" | "strtoupper" | "ucfirst" if first.constant().is_some() => {
-            let text = first.constant()?;
-            let lower = name == "strtolower";
-            Value::text(if lower { text.to_lowercase() } else { text.to_uppercase() })
-        }
-        _ => return None,
-    })
-}
-
-/// What a function that nobody here knows makes of its arguments.
-fn changed(values: &[Value]) -> Value {
-    let value = Value::made_of(values);
-    let content = value.has(|origin| matches!(origin, Origin::Content(_)));
-    if content { value.with(Origin::Changed) } else { value }
-}
-
-/// What a query is about.
-struct Sql {
-    table: String,
-    writes: bool,
-}
-
-impl Sql {
-    /// Reads the beginning of a query; `None` if the text is none.
-    fn read(text: &str) -> Option<Self> {
-        let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '$' | '{' | '}');
-        let mut words =
-            text.split(|c| !is_name(c)).filter(|word| !word.is_empty()).map(str::to_lowercase);
-        let verb = words.next()?;
-        let (before, writes) = match verb.as_str() {
-            "select" => ("from", false),
-            "insert" | "replace" => ("into", true),
-            "delete" => ("from", true),
-            "update" => ("update", true),
-            _ => return None,
-        };
-        if before != "update" {
-            words.find(|word| word == before)?;
-        }
-        let table = words.next().unwrap_or_default();
-        Some(Self { table: table.rsplit('.').next().unwrap_or_default().to_owned(), writes })
+        let scope = Scope { variables, this, class, returned: Value::default() };
+        let outer = std::mem::replace(&mut self.scope, scope);
+        self.active.push(place);
+        self.run(&function.body);
+        self.active.pop();
+        (self.script, self.line) = (here, line);
+        std::mem::replace(&mut self.scope, outer).returned
     }
 }

@@ -1,15 +1,10 @@
 //! What an expression comes to, as far as that can be said.
 
-use super::project::Project;
-use super::syntax::{Expr, Function, Kind};
-use super::value::{Origin, Piece, Source, Value, folded};
-use super::walk::{Object, Scope, Walker, What};
-use std::collections::{BTreeSet, HashMap};
+use super::events::What;
+use super::syntax::{Expr, Kind};
+use super::value::{Origin, Source, Value};
+use super::walk::Walker;
 
-/// Calls in calls.
-const CALLS: usize = 16;
-/// Objects made in one script.
-const OBJECTS: usize = 1_000;
 /// Scripts included by one script.
 const INCLUDES: usize = 300;
 
@@ -167,44 +162,6 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn static_member(&mut self, class: &'a Expr, name: &str) -> Value {
-        let Some(class) = self.class_named(class) else { return Value::default() };
-        if name.starts_with('$') {
-            let known = self.statics.get(&format!("{}::{name}", class.to_ascii_lowercase()));
-            return known.cloned().unwrap_or_default();
-        }
-        let mut next = Some(class);
-        for _ in 0..8 {
-            let Some((script, class)) = next.and_then(|name| self.find_class(&name)) else { break };
-            if let Some((_, value)) = class.constants.iter().find(|(known, _)| known == name) {
-                let here = std::mem::replace(&mut self.script, script);
-                let value = self.quietly(value);
-                self.script = here;
-                return value;
-            }
-            next = class.parent.clone();
-        }
-        Value::default()
-    }
-
-    /// The class that stands before a `::`.
-    pub(super) fn class_named(&mut self, expr: &'a Expr) -> Option<String> {
-        let Kind::Name(name) = &expr.kind else { return None };
-        match name.to_ascii_lowercase().as_str() {
-            "self" | "static" => self.scope.class.clone(),
-            "parent" => {
-                let class = self.scope.class.clone()?;
-                self.find_class(&class)?.1.parent.clone()
-            }
-            _ => Some(name.clone()),
-        }
-    }
-
-    pub(super) fn find_class(&self, name: &str) -> Option<(usize, &'a super::syntax::Class)> {
-        let project: &'a Project = self.project;
-        project.class(name, |script| self.walked.included.contains(&script))
-    }
-
     fn array(&mut self, elements: &'a [(Option<Expr>, Expr)]) -> Value {
         let mut array = Value::default();
         for (key, value) in elements {
@@ -298,110 +255,6 @@ impl<'a> Walker<'a> {
         self.script = here;
         std::mem::replace(&mut self.scope.returned, before)
     }
-
-    /// Makes an object of a class of the site and runs its constructor.
-    pub(super) fn instance(&mut self, name: &str, arguments: Vec<Value>) -> usize {
-        let at = self.objects.len();
-        self.objects.push(Object { class: name.to_owned(), properties: HashMap::new() });
-        let mut classes = Vec::new();
-        let mut next = Some(name.to_owned());
-        while let Some((script, class)) = next.and_then(|name| self.find_class(&name)) {
-            classes.push((script, class));
-            next = if classes.len() < 8 { class.parent.clone() } else { None };
-        }
-        for (script, class) in classes.iter().rev() {
-            let here = std::mem::replace(&mut self.script, *script);
-            let outer = self.scope.class.replace(class.name.clone());
-            for (property, value) in &class.properties {
-                let value = self.quietly(value);
-                self.statics
-                    .entry(format!("{}::${property}", class.name.to_ascii_lowercase()))
-                    .or_insert_with(|| value.clone());
-                self.objects[at].properties.insert(property.clone(), value);
-            }
-            self.scope.class = outer;
-            self.script = here;
-        }
-        if let Some((script, class, constructor)) = self.find_method(name, "__construct") {
-            self.call(script, constructor, arguments, Some(at), Some(class));
-        }
-        at
-    }
-
-    fn new_object(&mut self, class: &str, arguments: Vec<Value>) -> Value {
-        let class = match class.to_ascii_lowercase().as_str() {
-            "self" | "static" => self.scope.class.clone().unwrap_or_default(),
-            _ => class.to_owned(),
-        };
-        if self.find_class(&class).is_some() && self.objects.len() < OBJECTS {
-            let at = self.instance(&class, arguments);
-            return Value { object: Some(at), ..Value::default() };
-        }
-        self.foreign_object(&class, &arguments)
-    }
-
-    /// The method of a class or of those it extends.
-    pub(super) fn find_method(
-        &self,
-        class: &str,
-        method: &str,
-    ) -> Option<(usize, String, &'a Function)> {
-        let mut next = Some(class.to_owned());
-        for _ in 0..8 {
-            let (script, class) = self.find_class(&next?)?;
-            let mut methods = class.methods.iter();
-            if let Some(found) = methods.find(|one| one.name.eq_ignore_ascii_case(method)) {
-                return Some((script, class.name.clone(), found));
-            }
-            next = class.parent.clone();
-        }
-        None
-    }
-
-    /// Calls a function of the site; what it answers is any of what it returns.
-    pub(super) fn call(
-        &mut self,
-        script: usize,
-        function: &'a Function,
-        arguments: Vec<Value>,
-        this: Option<usize>,
-        class: Option<String>,
-    ) -> Value {
-        self.call_within(script, function, arguments, this, class, HashMap::new())
-    }
-
-    pub(super) fn call_within(
-        &mut self,
-        script: usize,
-        function: &'a Function,
-        arguments: Vec<Value>,
-        this: Option<usize>,
-        class: Option<String>,
-        mut variables: HashMap<String, Value>,
-    ) -> Value {
-        let place = (script, function.line);
-        if self.active.len() >= CALLS || self.active.contains(&place) {
-            return Value::made_of(&arguments);
-        }
-        self.walked.functions.insert(place);
-        let (here, line) = (std::mem::replace(&mut self.script, script), self.line);
-        let mut arguments = arguments.into_iter();
-        for (name, default) in &function.parameters {
-            let value = match (arguments.next(), default) {
-                (Some(value), _) => value,
-                (None, Some(default)) => self.quietly(default),
-                (None, None) => Value::default(),
-            };
-            variables.insert(name.clone(), value);
-        }
-        let scope = Scope { variables, this, class, returned: Value::default() };
-        let outer = std::mem::replace(&mut self.scope, scope);
-        self.active.push(place);
-        self.run(&function.body);
-        self.active.pop();
-        (self.script, self.line) = (here, line);
-        std::mem::replace(&mut self.scope, outer).returned
-    }
 }
 
 /// Adds an entry whose key is not known.
@@ -421,43 +274,4 @@ fn arithmetic(sign: &str, left: f64, right: f64) -> Value {
         _ => return Value::default(),
     };
     Value::bare(result.to_string())
-}
-
-/// Parent folders, as `dirname` has them.
-pub(super) fn parent(path: &str, levels: u32) -> String {
-    let mut path = folded(path);
-    for _ in 0..levels.min(20) {
-        path.truncate(path.rfind('/').unwrap_or(0));
-    }
-    if path.is_empty() { "/".to_owned() } else { path }
-}
-
-/// `sprintf` with what is known of its arguments.
-pub(super) fn formatted(format: &str, arguments: &[Value]) -> Value {
-    let mut parts = Vec::new();
-    let (mut rest, mut next) = (format, arguments.iter());
-    while let Some((before, after)) = rest.split_once('%') {
-        parts.push(Value::text(before));
-        if let Some(after) = after.strip_prefix('%') {
-            parts.push(Value::text("%"));
-            rest = after;
-            continue;
-        }
-        let end = after.find(|c: char| c.is_ascii_alphabetic()).map_or(after.len(), |at| at + 1);
-        let (directive, behind) = after.split_at(end);
-        // `%2$s` names its argument.
-        let numbered = directive.split_once('$').and_then(|(number, _)| number.parse().ok());
-        let argument = match numbered {
-            Some(number) => arguments.get(usize::saturating_sub(number, 1)),
-            None => next.next(),
-        };
-        parts.push(argument.cloned().unwrap_or_else(unknown));
-        rest = behind;
-    }
-    parts.push(Value::text(rest));
-    Value::join(parts)
-}
-
-fn unknown() -> Value {
-    Value { pieces: Some(vec![Piece::Open(BTreeSet::new())]), ..Value::default() }
 }

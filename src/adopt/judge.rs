@@ -8,9 +8,9 @@ mod answer;
 mod conditions;
 mod waiting;
 
+use super::events::{Event, Guard, Walked, What};
 use super::project::Project;
 use super::value::{Place, Source, Value};
-use super::walk::{Event, Guard, Walked, What};
 use waiting::Seen;
 
 /// Something seen at a place.

@@ -10,7 +10,9 @@
 //! steps for one script and the size of values are bounded.
 
 mod calls;
+mod classes;
 mod eval;
+mod events;
 mod judge;
 mod page;
 mod parse;
@@ -146,7 +148,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn note(&mut self, entry: usize, method: Option<String>, walked: walk::Walked) {
+    fn note(&mut self, entry: usize, method: Option<String>, walked: events::Walked) {
         self.polls.extend(judge::polls(self.project, entry, method.as_deref(), &walked));
         self.writers.extend(judge::writers(entry, method.is_none(), &walked));
         self.steps = self.steps.saturating_sub(walked.steps);

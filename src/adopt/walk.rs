@@ -4,86 +4,18 @@
 //! Both ways of a branch are gone, and the body of a loop once. Everything is bounded: the steps
 //! of one script, the calls in calls, the size of values.
 
+mod guards;
+
+use super::events::{Around, Event, Guard, Walked, What};
 use super::project::Project;
 use super::syntax::{Expr, Function, Kind, Stmt};
-use super::value::{Origin, Place, Source, Value};
-use std::collections::{HashMap, HashSet};
+use super::value::Value;
+use std::collections::HashMap;
 
 /// Statements and expressions looked at for one script.
 const STEPS: u32 = 60_000;
 /// Things noted of one script.
 const EVENTS: usize = 4_000;
-
-/// What a script does, at one place.
-#[derive(Debug, Clone)]
-pub(super) enum What {
-    /// Sleeps for so many seconds.
-    Sleep(Option<f64>),
-    /// Forgets what it knows of files.
-    Clear,
-    /// Looks at a file's change time, or something else about it.
-    Look(Place),
-    Read(Place),
-    Write(Place, Value),
-    Touch(Place),
-    /// Asks a database; the table, and whether it changes something.
-    Query {
-        table: String,
-        writes: bool,
-        from: Value,
-    },
-    /// Asks a cache or a queue.
-    Cache,
-    Echo(Value),
-    Html,
-    Header(Value),
-    Compare(&'static str, Value, Value),
-    Session,
-    /// Opens a database that is this file.
-    Database(Place),
-}
-
-/// What is known of a request at a place, since a branch asked for it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Guard {
-    Present(Source, String),
-    Absent(Source, String),
-    Is(String, String),
-    IsNot(String, String),
-    Method(String),
-    NotMethod(String),
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Event {
-    pub(super) script: usize,
-    pub(super) line: u32,
-    pub(super) what: What,
-    /// The loops around it, outermost first.
-    pub(super) loops: Vec<usize>,
-    pub(super) guards: Vec<Guard>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Around {
-    pub(super) script: usize,
-    pub(super) line: u32,
-}
-
-/// What one script does.
-#[derive(Debug, Default)]
-pub(super) struct Walked {
-    pub(super) events: Vec<Event>,
-    pub(super) loops: Vec<Around>,
-    /// The scripts it includes.
-    pub(super) included: HashSet<usize>,
-    /// The functions it goes through, by their place.
-    pub(super) functions: HashSet<(usize, u32)>,
-    /// Whether it is too large to be looked at to its end.
-    pub(super) cut: bool,
-    /// The steps it took.
-    pub(super) steps: u32,
-}
 
 pub(super) struct Scope {
     pub(super) variables: HashMap<String, Value>,
@@ -298,104 +230,6 @@ impl<'a> Walker<'a> {
         false
     }
 
-    /// What a test says about the request where it `holds` or fails.
-    fn guards_of(&mut self, test: &'a Expr, holds: bool) -> Vec<Guard> {
-        match &test.kind {
-            Kind::Not(inner) => self.guards_of(inner, !holds),
-            Kind::Binary("&&", one, two) if holds => {
-                let mut all = self.guards_of(one, true);
-                all.extend(self.guards_of(two, true));
-                all
-            }
-            Kind::Binary("||", one, two) if !holds => {
-                let mut all = self.guards_of(one, false);
-                all.extend(self.guards_of(two, false));
-                all
-            }
-            Kind::Binary("==" | "===", one, two) => self.equality(one, two, holds),
-            Kind::Binary("!=" | "!==" | "<>", one, two) => self.equality(one, two, !holds),
-            Kind::Binary(">", one, two) if is_zero(two) => self.presence(one, holds),
-            Kind::Binary(_, _, _) | Kind::Assign(_, _, _) => Vec::new(),
-            Kind::Call(function, arguments) => {
-                let name = match &function.kind {
-                    Kind::Name(name) => name.to_ascii_lowercase(),
-                    _ => String::new(),
-                };
-                let (Some(first), holds) = (
-                    arguments.first(),
-                    match name.as_str() {
-                        "empty" | "is_null" => !holds,
-                        _ => holds,
-                    },
-                ) else {
-                    return Vec::new();
-                };
-                match name.as_str() {
-                    "isset" if holds => {
-                        arguments.iter().flat_map(|one| self.presence(one, true)).collect()
-                    }
-                    "array_key_exists" => {
-                        let (Some(name), Some(of)) =
-                            (self.quietly(first).constant(), arguments.get(1))
-                        else {
-                            return Vec::new();
-                        };
-                        match of.variable().and_then(super::eval::source_of) {
-                            Some(source) if holds => vec![Guard::Present(source, name)],
-                            Some(source) => vec![Guard::Absent(source, name)],
-                            None => Vec::new(),
-                        }
-                    }
-                    "isset" | "empty" | "is_null" | "strlen" | "trim" | "count" | "intval"
-                    | "is_numeric" | "is_string" | "is_array" => self.presence(first, holds),
-                    _ => Vec::new(),
-                }
-            }
-            _ => self.presence(test, holds),
-        }
-    }
-
-    fn equality(&mut self, one: &'a Expr, two: &'a Expr, holds: bool) -> Vec<Guard> {
-        let (left, right) = (self.quietly(one), self.quietly(two));
-        let (subject, expr, constant) = match (left.constant(), right.constant()) {
-            (None, Some(constant)) => (left, one, constant),
-            (Some(constant), None) => (right, two, constant),
-            // A parameter with a default is open, and comes from the request.
-            _ if left.parameters().next().is_some() => match right.constant() {
-                Some(constant) => (left, one, constant),
-                None => return Vec::new(),
-            },
-            _ => return Vec::new(),
-        };
-        if subject.has(|origin| *origin == Origin::Method) {
-            let method = constant.to_ascii_uppercase();
-            return vec![if holds { Guard::Method(method) } else { Guard::NotMethod(method) }];
-        }
-        if matches!(constant.as_str(), "" | "null" | "false") {
-            return self.presence(expr, !holds);
-        }
-        let mut parameters = subject.parameters();
-        match (parameters.next(), parameters.next()) {
-            (Some((_, name)), None) if holds => vec![Guard::Is(name.to_owned(), constant)],
-            (Some((_, name)), None) => vec![Guard::IsNot(name.to_owned(), constant)],
-            _ => Vec::new(),
-        }
-    }
-
-    /// Whether a parameter is there and not empty.
-    fn presence(&mut self, expr: &'a Expr, holds: bool) -> Vec<Guard> {
-        let value = self.quietly(expr);
-        let foreign = value.has(|origin| !matches!(origin, Origin::Parameter(..)));
-        let mut parameters = value.parameters();
-        match (parameters.next(), parameters.next()) {
-            (Some((source, name)), None) if !foreign => {
-                let name = name.to_owned();
-                vec![if holds { Guard::Present(source, name) } else { Guard::Absent(source, name) }]
-            }
-            _ => Vec::new(),
-        }
-    }
-
     /// Evaluates without noting anything.
     pub(super) fn quietly(&mut self, expr: &'a Expr) -> Value {
         self.silent += 1;
@@ -403,10 +237,6 @@ impl<'a> Walker<'a> {
         self.silent -= 1;
         value
     }
-}
-
-fn is_zero(expr: &Expr) -> bool {
-    matches!(&expr.kind, Kind::Number(text) if text == "0")
 }
 
 /// The keys and values that a `foreach` goes through.

@@ -2,8 +2,8 @@
 
 use super::waiting::Seen;
 use super::{Answer, News, Shape};
+use crate::adopt::events::{Event, What};
 use crate::adopt::value::{Origin, Piece, Source, Value};
-use crate::adopt::walk::{Event, What};
 
 impl Seen<'_> {
     pub(super) fn answer(

@@ -2,8 +2,8 @@
 
 use super::parameter;
 use super::waiting::Seen;
+use crate::adopt::events::{Guard, What};
 use crate::adopt::value::{Source, Value};
-use crate::adopt::walk::{Guard, What};
 use std::collections::BTreeSet;
 
 impl Seen<'_> {

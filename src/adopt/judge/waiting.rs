@@ -3,9 +3,9 @@
 use super::answer::json_in;
 use super::conditions::contradict;
 use super::{News, Note, Poll, parameter};
+use crate::adopt::events::{Event, Guard, Walked, What};
 use crate::adopt::project::Project;
 use crate::adopt::value::{Origin, Place, Source, Value};
-use crate::adopt::walk::{Event, Guard, Walked, What};
 use std::collections::BTreeSet;
 
 /// One waiting loop and what belongs to it.

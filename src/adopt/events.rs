@@ -1,0 +1,75 @@
+//! What a script does, as far as it has to do with waiting, files and answers.
+
+use crate::adopt::value::{Place, Source, Value};
+use std::collections::HashSet;
+
+/// What a script does, at one place.
+#[derive(Debug, Clone)]
+pub(super) enum What {
+    /// Sleeps for so many seconds.
+    Sleep(Option<f64>),
+    /// Forgets what it knows of files.
+    Clear,
+    /// Looks at a file's change time, or something else about it.
+    Look(Place),
+    Read(Place),
+    Write(Place, Value),
+    Touch(Place),
+    /// Asks a database; the table, and whether it changes something.
+    Query {
+        table: String,
+        writes: bool,
+        from: Value,
+    },
+    /// Asks a cache or a queue.
+    Cache,
+    Echo(Value),
+    Html,
+    Header(Value),
+    Compare(&'static str, Value, Value),
+    Session,
+    /// Opens a database that is this file.
+    Database(Place),
+}
+
+/// What is known of a request at a place, since a branch asked for it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Guard {
+    Present(Source, String),
+    Absent(Source, String),
+    Is(String, String),
+    IsNot(String, String),
+    Method(String),
+    NotMethod(String),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Event {
+    pub(super) script: usize,
+    pub(super) line: u32,
+    pub(super) what: What,
+    /// The loops around it, outermost first.
+    pub(super) loops: Vec<usize>,
+    pub(super) guards: Vec<Guard>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Around {
+    pub(super) script: usize,
+    pub(super) line: u32,
+}
+
+/// What one script does.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    pub(super) events: Vec<Event>,
+    pub(super) loops: Vec<Around>,
+    /// The scripts it includes.
+    pub(super) included: HashSet<usize>,
+    /// The functions it goes through, by their place.
+    pub(super) functions: HashSet<(usize, u32)>,
+    /// Whether it is too large to be looked at to its end.
+    pub(super) cut: bool,
+    /// The steps it took.
+    pub(super) steps: u32,
+}
