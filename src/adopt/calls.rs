@@ -17,6 +17,24 @@ use texts::text_function;
 /// Calls in calls.
 const CALLS: usize = 16;
 
+/// A function, method or closure of the site, and what it finds around it when it is called.
+#[derive(Clone)]
+pub(super) struct Callee<'a> {
+    pub(super) script: usize,
+    pub(super) function: &'a Function,
+    /// The object whose method it is.
+    pub(super) this: Option<usize>,
+    pub(super) class: Option<String>,
+    /// The variables that a closure takes along.
+    pub(super) variables: HashMap<String, Value>,
+}
+
+impl<'a> Callee<'a> {
+    pub(super) fn new(script: usize, function: &'a Function) -> Self {
+        Self { script, function, this: None, class: None, variables: HashMap::new() }
+    }
+}
+
 impl<'a> Walker<'a> {
     pub(super) fn call_expression(
         &mut self,
@@ -51,19 +69,17 @@ impl<'a> Walker<'a> {
     }
 
     fn closure_call(&mut self, callee: &Value, values: Vec<Value>) -> Value {
-        let Some((script, function, around)) =
-            callee.closure.and_then(|at| self.closures.get(at)).cloned()
-        else {
+        let Some(closure) = callee.closure.and_then(|at| self.closures.get(at)).cloned() else {
             return Value::made_of(&values);
         };
         let (this, class) = (self.scope.this, self.scope.class.clone());
-        self.call_within(script, function, values, this, class, around)
+        self.call(Callee { this, class, ..closure }, values)
     }
 
     fn named(&mut self, name: &str, arguments: &'a [Expr], values: Vec<Value>) -> Value {
         let included = |script| self.walked.included.contains(&script);
         if let Some((script, function)) = self.project.function(name, included) {
-            return self.call(script, function, values, None, None);
+            return self.call(Callee::new(script, function), values);
         }
         let name = name.rsplit('\\').next().unwrap_or(name).to_ascii_lowercase();
         self.file_function(&name, &values)
@@ -76,10 +92,10 @@ impl<'a> Walker<'a> {
     pub(super) fn method_call(&mut self, base: Value, name: &str, values: Vec<Value>) -> Value {
         let own = base.object.and_then(|at| {
             let class = self.objects.get(at)?.class.clone();
-            Some((at, self.find_method(&class, name)?))
+            Some(Callee { this: Some(at), ..self.find_method(&class, name)? })
         });
-        if let Some((at, (script, class, function))) = own {
-            return self.call(script, function, values, Some(at), Some(class));
+        if let Some(method) = own {
+            return self.call(method, values);
         }
         if let Some(value) = self.foreign_method(&base, name, &values) {
             return value;
@@ -88,17 +104,16 @@ impl<'a> Walker<'a> {
         let only = self.project.only_class_with(name).map(str::to_owned);
         if base.object.is_none()
             && let Some(class) = only
-            && let Some((script, class, function)) = self.find_method(&class, name)
+            && let Some(method) = self.find_method(&class, name)
         {
-            return self.call(script, function, values, None, Some(class));
+            return self.call(method, values);
         }
         Value::made_of(values.iter().chain([&base]))
     }
 
     fn static_call(&mut self, class: &str, name: &str, values: Vec<Value>) -> Value {
-        if let Some((script, class, function)) = self.find_method(class, name) {
-            let this = self.scope.this;
-            return self.call(script, function, values, this, Some(class));
+        if let Some(method) = self.find_method(class, name) {
+            return self.call(Callee { this: self.scope.this, ..method }, values);
         }
         let first = values.first().and_then(Value::constant);
         match (class.to_ascii_lowercase().as_str(), name.to_ascii_lowercase().as_str(), first) {
@@ -116,26 +131,8 @@ impl<'a> Walker<'a> {
     }
 
     /// Calls a function of the site; what it answers is any of what it returns.
-    pub(super) fn call(
-        &mut self,
-        script: usize,
-        function: &'a Function,
-        arguments: Vec<Value>,
-        this: Option<usize>,
-        class: Option<String>,
-    ) -> Value {
-        self.call_within(script, function, arguments, this, class, HashMap::new())
-    }
-
-    pub(super) fn call_within(
-        &mut self,
-        script: usize,
-        function: &'a Function,
-        arguments: Vec<Value>,
-        this: Option<usize>,
-        class: Option<String>,
-        mut variables: HashMap<String, Value>,
-    ) -> Value {
+    pub(super) fn call(&mut self, callee: Callee<'a>, arguments: Vec<Value>) -> Value {
+        let Callee { script, function, this, class, mut variables } = callee;
         let place = (script, function.line);
         if self.active.len() >= CALLS || self.active.contains(&place) {
             return Value::made_of(&arguments);

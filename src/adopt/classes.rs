@@ -1,7 +1,8 @@
 //! The site's classes, what they hold and the objects made of them.
 
+use super::calls::Callee;
 use super::project::Project;
-use super::syntax::{Class, Expr, Function, Kind};
+use super::syntax::{Class, Expr, Kind};
 use super::value::Value;
 use super::walk::{Object, Walker};
 use std::collections::HashMap;
@@ -83,24 +84,21 @@ impl<'a> Walker<'a> {
             self.scope.class = outer;
             self.script = here;
         }
-        if let Some((script, class, constructor)) = self.find_method(name, "__construct") {
-            self.call(script, constructor, arguments, Some(at), Some(class));
+        if let Some(constructor) = self.find_method(name, "__construct") {
+            self.call(Callee { this: Some(at), ..constructor }, arguments);
         }
         at
     }
 
     /// The method of a class or of those it extends.
-    pub(super) fn find_method(
-        &self,
-        class: &str,
-        method: &str,
-    ) -> Option<(usize, String, &'a Function)> {
+    pub(super) fn find_method(&self, class: &str, method: &str) -> Option<Callee<'a>> {
         let mut next = Some(class.to_owned());
         for _ in 0..8 {
             let (script, class) = self.find_class(&next?)?;
             let mut methods = class.methods.iter();
             if let Some(found) = methods.find(|one| one.name.eq_ignore_ascii_case(method)) {
-                return Some((script, class.name.clone(), found));
+                let class = Some(class.name.clone());
+                return Some(Callee { class, ..Callee::new(script, found) });
             }
             next = class.parent.clone();
         }

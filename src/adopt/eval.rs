@@ -1,5 +1,6 @@
 //! What an expression comes to, as far as that can be said.
 
+use super::calls::Callee;
 use super::events::What;
 use super::syntax::{Expr, Kind};
 use super::value::{Origin, Source, Value};
@@ -91,8 +92,8 @@ impl<'a> Walker<'a> {
                 Value::default()
             }
             Kind::Closure(function) => {
-                let around = self.scope.variables.clone();
-                self.closures.push((self.script, function, around));
+                let variables = self.scope.variables.clone();
+                self.closures.push(Callee { variables, ..Callee::new(self.script, function) });
                 Value { closure: Some(self.closures.len() - 1), ..Value::default() }
             }
             Kind::Joined(parts) => {

@@ -6,6 +6,7 @@
 
 mod guards;
 
+use super::calls::Callee;
 use super::events::{Around, Event, Guard, Walked, What};
 use super::project::Project;
 use super::syntax::{Expr, Function, Kind, Stmt};
@@ -39,8 +40,7 @@ pub(super) struct Walker<'a> {
     pub(super) statics: HashMap<String, Value>,
     pub(super) constants: HashMap<String, Value>,
     pub(super) objects: Vec<Object>,
-    /// With their script, and the variables around them.
-    pub(super) closures: Vec<(usize, &'a Function, HashMap<String, Value>)>,
+    pub(super) closures: Vec<Callee<'a>>,
     /// The functions that are under way.
     pub(super) active: Vec<(usize, u32)>,
     pub(super) silent: u32,
@@ -94,7 +94,9 @@ impl<'a> Walker<'a> {
     /// What a method does when a framework calls it.
     pub(super) fn method(mut self, class: &str, function: &'a Function) -> Walked {
         let object = self.instance(class, Vec::new());
-        self.call(self.entry, function, Vec::new(), Some(object), Some(class.to_owned()));
+        let method = Callee::new(self.entry, function);
+        let (this, class) = (Some(object), Some(class.to_owned()));
+        self.call(Callee { this, class, ..method }, Vec::new());
         self.finish()
     }
 
