@@ -1,6 +1,6 @@
 //! What a script does, as far as it has to do with waiting, files and answers.
 
-use crate::adopt::value::{Place, Source, Value};
+use super::value::{Place, Source, Value};
 use std::collections::HashSet;
 
 /// What a script does, at one place.
@@ -43,6 +43,23 @@ pub(super) enum Guard {
     NotMethod(String),
 }
 
+impl Guard {
+    /// Whether no request can be known by both.
+    pub(super) fn contradicts(&self, other: &Self) -> bool {
+        use Guard::{Absent, Is, IsNot, Method, NotMethod, Present};
+        match (self, other) {
+            (Present(_, a), Absent(_, b)) | (Absent(_, a), Present(_, b)) => a == b,
+            (Is(a, x), Is(b, y)) => a == b && x != y,
+            (Is(a, x), IsNot(b, y)) | (IsNot(a, x), Is(b, y)) => a == b && x == y,
+            (Is(a, _), Absent(_, b)) | (Absent(_, a), Is(b, _)) => a == b,
+            (Method(a), Method(b)) => a != b,
+            (Method(a), NotMethod(b)) | (NotMethod(a), Method(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// Something that a script does, where and when it does it.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) script: usize,
@@ -53,6 +70,14 @@ pub(super) struct Event {
     pub(super) guards: Vec<Guard>,
 }
 
+impl Event {
+    /// The script and the line.
+    pub(super) fn at(&self) -> (usize, u32) {
+        (self.script, self.line)
+    }
+}
+
+/// Where a loop begins.
 #[derive(Debug, Clone)]
 pub(super) struct Around {
     pub(super) script: usize,

@@ -11,7 +11,7 @@ mod waiting;
 use super::events::{Event, Guard, Walked, What};
 use super::project::Project;
 use super::value::{Place, Source, Value};
-use waiting::Seen;
+use waiting::WaitingLoop;
 
 /// Something seen at a place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +110,7 @@ pub(super) fn polls(
             waiting.push(*around);
         }
     }
-    let poll = |around: &usize| Seen::new(project, entry, walked, *around)?.poll(method);
+    let poll = |around: &usize| WaitingLoop::new(project, entry, walked, *around)?.poll(method);
     waiting.iter().filter_map(poll).collect()
 }
 
@@ -134,7 +134,7 @@ pub(super) fn writers(entry: usize, routed: bool, walked: &Walked) -> Vec<Writer
             && first.is_some()
             && content.origins.len() == 1;
         let parameter = if verbatim { first } else { guarded.or(first) };
-        let (script, line) = (event.script, event.line);
+        let (script, line) = event.at();
         Some(Writer { entry, routed, script, line, news, parameter, verbatim })
     };
     walked.events.iter().filter_map(writer).collect()

@@ -1,14 +1,14 @@
 //! How a script answers, and so whether the gate can answer in its place or the site has to.
 
-use super::waiting::Seen;
+use super::waiting::{Cursor, WaitingLoop};
 use super::{Answer, News, Shape};
 use crate::adopt::events::{Event, What};
-use crate::adopt::value::{Origin, Piece, Source, Value};
+use crate::adopt::value::{Origin, Piece, Value};
 
-impl Seen<'_> {
+impl WaitingLoop<'_> {
     pub(super) fn answer(
         &mut self,
-        cursor: Option<&(Source, String, Value)>,
+        cursor: Option<&Cursor>,
         json: Option<&Value>,
         echoed: &Value,
     ) -> Answer {
@@ -19,12 +19,12 @@ impl Seen<'_> {
             self.note(at, format!("answers with the fields {}", names.join(", ")));
         }
         let session = self.beside().find(|event| matches!(event.what, What::Session));
-        let session = session.map(|event| (event.script, event.line));
+        let session = session.map(|event| event.at());
         if let Some(at) = session {
             self.note(at, "opens the visitor's session");
             return Answer::Replay("the session may decide who may read it".to_owned());
         }
-        let subscribed = cursor.is_some_and(|(_, name, _)| name == "subscribed");
+        let subscribed = cursor.is_some_and(|cursor| cursor.name == "subscribed");
         let listed = matches!(&self.news, News::File(place) if place.has_star());
         if subscribed && listed && names.contains(&"s") && names.contains(&"k") {
             return Answer::NovComet;
@@ -42,20 +42,20 @@ impl Seen<'_> {
             _ => false,
         };
         let event = self.beside().find(json);
-        event.map_or(self.news_line, |event| (event.script, event.line))
+        event.map_or(self.news_line, |event| event.at())
     }
 
     /// The answer as the timestamp dialect gives it, or why it cannot.
     fn shape(
         &mut self,
-        cursor: Option<&(Source, String, Value)>,
+        cursor: Option<&Cursor>,
         json: &Value,
         echoed: &Value,
     ) -> Result<Shape, String> {
         let News::File(place) = &self.news else {
             return Err("what is new stands in a database".to_owned());
         };
-        let Some((_, cursor, compared)) = cursor else {
+        let Some(Cursor { name: cursor, compared, .. }) = cursor else {
             return Err("no parameter was found that is compared with the file's time".to_owned());
         };
         let mut shape = Shape { cursor: cursor.clone(), ..Shape::default() };
@@ -103,7 +103,7 @@ impl Seen<'_> {
             let text = text.constant()?;
             let (name, value) = text.split_once(':')?;
             let content_type = name.trim().eq_ignore_ascii_case("content-type");
-            content_type.then(|| ((event.script, event.line), value.trim().to_owned()))
+            content_type.then(|| (event.at(), value.trim().to_owned()))
         })?;
         self.note(at, format!("answers as {found}"));
         let usual = if jsonp { "javascript" } else { "text/html" };

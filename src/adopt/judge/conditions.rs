@@ -1,19 +1,19 @@
 //! Which requests come to the loop: what its branches asked for, and what is written instead.
 
 use super::parameter;
-use super::waiting::Seen;
+use super::waiting::{Cursor, WaitingLoop};
 use crate::adopt::events::{Guard, What};
-use crate::adopt::value::{Source, Value};
+use crate::adopt::value::Source;
 use std::collections::BTreeSet;
 
-impl Seen<'_> {
+impl WaitingLoop<'_> {
     pub(super) fn conditions(
         &mut self,
-        cursor: Option<&(Source, String, Value)>,
+        cursor: Option<&Cursor>,
         questions: &mut Vec<String>,
     ) -> (Vec<String>, Vec<String>, Option<Source>) {
         let (mut when, mut unless) = (Vec::new(), Vec::new());
-        let mut methods = cursor.map(|(source, _, _)| *source);
+        let mut methods = cursor.map(|cursor| cursor.source);
         for guard in self.guards {
             match guard {
                 Guard::Present(_, name) => when.push(name.clone()),
@@ -41,12 +41,12 @@ impl Seen<'_> {
             };
             for guard in event.guards.iter().filter(|_| writes) {
                 if let Guard::Present(source, name) = guard {
-                    stored.push(((event.script, event.line), *source, name.clone()));
+                    stored.push((event.at(), *source, name.clone()));
                 }
             }
         }
         for (at, source, name) in stored {
-            if cursor.is_none_or(|(_, cursor, _)| *cursor != name) && !when.contains(&name) {
+            if cursor.is_none_or(|cursor| cursor.name != name) && !when.contains(&name) {
                 self.note(at, format!("with {} it writes instead", parameter(source, &name)));
                 unless.push(name);
             }
@@ -57,18 +57,5 @@ impl Seen<'_> {
         }
         let methods = methods.filter(|source| matches!(source, Source::Get | Source::Post));
         (when, unless, methods)
-    }
-}
-
-pub(super) fn contradict(one: &Guard, other: &Guard) -> bool {
-    use Guard::{Absent, Is, IsNot, Method, NotMethod, Present};
-    match (one, other) {
-        (Present(_, a), Absent(_, b)) | (Absent(_, a), Present(_, b)) => a == b,
-        (Is(a, x), Is(b, y)) => a == b && x != y,
-        (Is(a, x), IsNot(b, y)) | (IsNot(a, x), Is(b, y)) => a == b && x == y,
-        (Is(a, _), Absent(_, b)) | (Absent(_, a), Is(b, _)) => a == b,
-        (Method(a), Method(b)) => a != b,
-        (Method(a), NotMethod(b)) | (NotMethod(a), Method(b)) => a == b,
-        _ => false,
     }
 }

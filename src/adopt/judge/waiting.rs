@@ -1,7 +1,6 @@
 //! One waiting loop: what it waits for, how long, and what belongs to it.
 
 use super::answer::json_in;
-use super::conditions::contradict;
 use super::{News, Note, Poll, parameter};
 use crate::adopt::events::{Event, Guard, Walked, What};
 use crate::adopt::project::Project;
@@ -9,7 +8,7 @@ use crate::adopt::value::{Origin, Place, Source, Value};
 use std::collections::BTreeSet;
 
 /// One waiting loop and what belongs to it.
-pub(super) struct Seen<'a> {
+pub(super) struct WaitingLoop<'a> {
     project: &'a Project,
     entry: usize,
     pub(super) walked: &'a Walked,
@@ -21,7 +20,16 @@ pub(super) struct Seen<'a> {
     notes: Vec<Note>,
 }
 
-impl<'a> Seen<'a> {
+/// What the client sends to be compared with the file's time.
+pub(super) struct Cursor {
+    pub(super) source: Source,
+    /// The parameter's name.
+    pub(super) name: String,
+    /// What the script makes of it before it compares.
+    pub(super) compared: Value,
+}
+
+impl<'a> WaitingLoop<'a> {
     pub(super) fn new(
         project: &'a Project,
         entry: usize,
@@ -40,7 +48,7 @@ impl<'a> Seen<'a> {
         };
         let (_, news, event) = inside().filter_map(of).min_by_key(|(rank, _, _)| *rank)?;
         let guards = &inside().find(|event| matches!(event.what, What::Sleep(_)))?.guards;
-        let news_line = (event.script, event.line);
+        let news_line = event.at();
         let notes = Vec::new();
         Some(Self { project, entry, walked, around, guards, news, news_line, notes })
     }
@@ -54,7 +62,7 @@ impl<'a> Seen<'a> {
     pub(super) fn beside(&self) -> impl Iterator<Item = &'a Event> {
         let guards = self.guards;
         let fits = move |event: &&Event| {
-            !event.guards.iter().any(|one| guards.iter().any(|other| contradict(one, other)))
+            !event.guards.iter().any(|one| guards.iter().any(|other| one.contradicts(other)))
         };
         self.walked.events.iter().filter(fits)
     }
@@ -87,7 +95,7 @@ impl<'a> Seen<'a> {
         let answer = self.answer(cursor.as_ref(), json.as_ref(), &echoed);
         let names = self.names(&mut questions);
         let database = self.walked.events.iter().find_map(|event| match &event.what {
-            What::Database(place) => Some(((event.script, event.line), place.clone())),
+            What::Database(place) => Some((event.at(), place.clone())),
             _ => None,
         });
         let database = database.filter(|_| matches!(self.news, News::Table(_)));
@@ -147,8 +155,7 @@ impl<'a> Seen<'a> {
         })
     }
 
-    /// What the client sends to be compared with the file's time, and the comparison's values.
-    fn cursor(&self) -> Option<(Source, String, Value)> {
+    fn cursor(&self) -> Option<Cursor> {
         let timed = |value: &Value| {
             value.has(|origin| matches!(origin, Origin::ChangeTime(_) | Origin::State(_)))
         };
@@ -161,11 +168,11 @@ impl<'a> Seen<'a> {
                 _ => return None,
             };
             let (source, name) = other.parameters().next()?;
-            Some((source, name.to_owned(), other.clone()))
+            Some(Cursor { source, name: name.to_owned(), compared: other.clone() })
         })
     }
 
-    fn describe(&mut self, script: usize, line: u32, cursor: Option<&(Source, String, Value)>) {
+    fn describe(&mut self, script: usize, line: u32, cursor: Option<&Cursor>) {
         let pause = self.inside().find_map(|event| match event.what {
             What::Sleep(Some(pause)) => Some(pause),
             _ => None,
@@ -182,8 +189,8 @@ impl<'a> Seen<'a> {
             News::Cache => "something in a cache or queue".to_owned(),
         };
         self.note((script, line), format!("waits for {what}{pause}"));
-        if let Some((source, name, _)) = cursor {
-            let text = format!("compares it with {}", parameter(*source, name));
+        if let Some(cursor) = cursor {
+            let text = format!("compares it with {}", parameter(cursor.source, &cursor.name));
             let at = self.news_line;
             self.note(at, text);
         }
