@@ -13,7 +13,10 @@ const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A site that runs, and the gate with the config that was adopted from it.
 async fn adopted(name: &str) -> (PhpSite, Gate) {
-    let mut site = PhpSite::of(name);
+    adopted_from(PhpSite::of(name)).await
+}
+
+async fn adopted_from(mut site: PhpSite) -> (PhpSite, Gate) {
     site.workers(4).start().await;
     let done = pollgate(&["adopt", &site.root().display().to_string()]).await;
     assert_eq!(done.code, 0, "{}", done.stderr);
@@ -223,7 +226,28 @@ async fn a_page_that_counts_milliseconds_shows_the_same_with_and_without_the_gat
 
 #[tokio::test]
 async fn a_page_that_polls_a_database_shows_the_same_with_and_without_the_gate() {
-    let (site, gate) = adopted("talk").await;
+    shows_the_same_talk(PhpSite::of("talk"), "[[watch]]").await;
+}
+
+#[tokio::test]
+async fn a_page_that_polls_a_database_server_shows_the_same_with_and_without_the_gate() {
+    let mut site = PhpSite::of("talk");
+    // As with a server, no file of the site says where the database is.
+    let db = site.root().join("db.php");
+    let source = std::fs::read_to_string(&db).unwrap();
+    let named = source.replace("'sqlite:' . __DIR__ . '/talk.sqlite'", "getenv('TALK')");
+    assert_ne!(named, source);
+    std::fs::write(&db, named).unwrap();
+    let place = format!("sqlite:{}", site.root().join("elsewhere").display());
+    site.env("TALK", place);
+    shows_the_same_talk(site, "[[capture]]").await;
+}
+
+/// Sees that the page is told of all that is said, by what the config has in this section.
+async fn shows_the_same_talk(site: PhpSite, section: &str) {
+    let (site, gate) = adopted_from(site).await;
+    let config = std::fs::read_to_string(gate.config_file()).unwrap();
+    assert!(config.contains(section), "{config}");
     let browser = Browser::start().await;
     let (alone, gated) = both(&browser, &site, &gate, "/index.html").await;
     gate.wait_for_held(1).await;

@@ -63,6 +63,8 @@ pub(super) struct Poll {
     /// `None`: a framework decides at which address this method is.
     pub(super) method: Option<String>,
     pub(super) news: News,
+    /// Further tables that the loop asks.
+    pub(super) other_tables: Vec<String>,
     pub(super) answer: Answer,
     pub(super) when: Vec<String>,
     pub(super) unless: Vec<String>,
@@ -93,6 +95,8 @@ pub(super) struct Writer {
     pub(super) parameter: Option<(Source, String)>,
     /// Whether just that parameter is written.
     pub(super) verbatim: bool,
+    /// Which requests come to it.
+    pub(super) guards: Vec<Guard>,
 }
 
 /// The polls of one script.
@@ -135,7 +139,8 @@ pub(super) fn writers(entry: usize, routed: bool, walked: &Walked) -> Vec<Writer
             && content.origins.len() == 1;
         let parameter = if verbatim { first } else { guarded.or(first) };
         let (script, line) = event.at();
-        Some(Writer { entry, routed, script, line, news, parameter, verbatim })
+        let guards = event.guards.clone();
+        Some(Writer { entry, routed, script, line, news, parameter, verbatim, guards })
     };
     walked.events.iter().filter_map(writer).collect()
 }

@@ -240,25 +240,63 @@ fn a_method_that_a_framework_calls_is_commented_out_with_a_question() {
     assert!(config.contains("# ? at which address"), "{config}");
 }
 
-#[test]
-fn a_poll_of_a_database_server_is_a_question() {
-    let poll = "<?php mysql_connect('h'); $last = (int) $_GET['last'];
+/// Waits for rows of a database server's table, whose file nobody can watch.
+const ROWS: &str = "<?php mysql_connect('h'); $last = (int) $_GET['last'];
         while (true) {
             $r = mysql_query(\"SELECT * FROM chat WHERE id > $last\");
             if (mysql_num_rows($r) > 0) { echo json_encode(mysql_fetch_assoc($r)); exit; }
             sleep(1);
         }";
-    let say = "<?php if (!empty($_POST['text'])) {
+
+const SAY: &str = "<?php if (!empty($_POST['text'])) {
         mysql_query(\"INSERT INTO chat (text) VALUES ('\" . mysql_real_escape_string($_POST['text']) . \"')\");
     }";
-    let config = adopted(&[("poll.php", poll), ("say.php", say)]);
-    assert_eq!(effective(&config), "", "{config}");
-    for line in ["#dialect = \"replay\"", "#channel = \"chat\"", "#data = \"{form.text}\""] {
-        assert!(config.lines().any(|one| one == line), "no {line} in\n{config}");
+
+const EDIT: &str = "<?php mysql_query('UPDATE chat SET seen = 1 WHERE id = ' . (int) $_GET['id']);";
+
+#[test]
+fn a_poll_of_a_database_server_is_told_by_the_requests_that_write() {
+    let config = adopted(&[("poll.php", ROWS), ("say.php", SAY), ("edit.php", EDIT)]);
+    assert_has(
+        &config,
+        &[
+            "path = \"/poll.php\"",
+            "dialect = \"replay\"",
+            "channel = \"chat\"",
+            "[[capture]]",
+            "path = \"/say.php\"",
+            "methods = [\"POST\"]",
+            "data = \"{form.text}\"",
+            "on = \"2xx,3xx\"",
+            "path = \"/edit.php\"",
+            "methods = [\"GET\"]",
+            "data = \"{query.id}\"",
+        ],
+    );
+    assert!(!config.contains("# ?"), "{config}");
+}
+
+#[test]
+fn a_database_server_of_which_not_all_is_told_is_a_question() {
+    let users = ROWS.replace("sleep(1);", "mysql_query('SELECT name FROM users'); sleep(1);");
+    let either = SAY.replace("_POST", "_REQUEST");
+    let nightly = "<?php mysql_query('UPDATE chat SET old = 1 WHERE id < 100');";
+    for (poll, writers, question) in [
+        (ROWS, &[][..], "which script changes the table chat?"),
+        (
+            ROWS,
+            &[("say.php", SAY), ("nightly.php", nightly)],
+            "with which request does nightly.php:1",
+        ),
+        (ROWS, &[("say.php", &*either)], "does say.php:2 have text from a form, or"),
+        (ROWS, &[("say*.php", SAY)], "which script changes the table chat?"),
+        (&*users, &[("say.php", SAY)], "it asks the table users as well"),
+    ] {
+        let config = adopted(&[&[("poll.php", poll)], writers].concat());
+        assert_eq!(effective(&config), "", "{config}");
+        assert!(config.contains(&format!("# ? {question}")), "{question}:\n{config}");
+        assert!(config.lines().any(|line| line == "#dialect = \"replay\""), "{config}");
     }
-    assert!(config.contains("# ? this version has no [[capture]]"), "{config}");
-    let config = adopted(&[("poll.php", poll)]);
-    assert!(config.contains("# ? which script changes the table chat?"), "{config}");
 }
 
 #[test]

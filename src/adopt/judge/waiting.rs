@@ -94,6 +94,7 @@ impl<'a> WaitingLoop<'a> {
         let (when, unless, methods) = self.conditions(cursor.as_ref(), &mut questions);
         let answer = self.answer(cursor.as_ref(), json.as_ref(), &echoed);
         let names = self.names(&mut questions);
+        let other_tables = self.other_tables();
         let database = self.walked.events.iter().find_map(|event| match &event.what {
             What::Database(place) => Some((event.at(), place.clone())),
             _ => None,
@@ -112,6 +113,7 @@ impl<'a> WaitingLoop<'a> {
             line,
             method: method.map(str::to_owned),
             news: self.news,
+            other_tables,
             answer,
             when,
             unless,
@@ -237,6 +239,19 @@ impl<'a> WaitingLoop<'a> {
             Some((large.number()? - small.number()?) * pause)
         });
         (wait.filter(|wait| *wait >= 1.0), wait_parameter)
+    }
+
+    /// The tables that the loop asks beside the one whose rows it waits for.
+    fn other_tables(&self) -> Vec<String> {
+        let News::Table(awaited) = &self.news else { return Vec::new() };
+        let tables: BTreeSet<String> = self
+            .inside()
+            .filter_map(|event| match &event.what {
+                What::Query { table, writes: false, .. } if table != awaited => Some(table.clone()),
+                _ => None,
+            })
+            .collect();
+        tables.into_iter().collect()
     }
 
     /// The parameter that is part of the file's name.

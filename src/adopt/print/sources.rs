@@ -2,7 +2,7 @@
 
 use super::text::quoted;
 use super::{Printer, is_address};
-use crate::adopt::judge::{Answer, News, Poll};
+use crate::adopt::judge::{Answer, News, Poll, Writer};
 use crate::adopt::value::{Origin, Place, Source};
 
 impl Printer<'_> {
@@ -19,27 +19,63 @@ impl Printer<'_> {
             feed.watch = Some(place.clone());
             return feed;
         }
-        feed.captures = self.captures(&poll.news, content);
-        questions.push(if feed.captures.is_empty() {
-            unfed(&poll.news)
+        for writer in self.writers.iter().filter(|writer| same(&writer.news, &poll.news)) {
+            let capture = self.capture_of(writer, content);
+            feed.captures.extend(capture.filter(|capture| !feed.captures.contains(capture)));
+        }
+        if feed.captures.is_empty() {
+            questions.push(unfed(&poll.news));
         } else {
-            "this version has no [[capture]]: let the site publish with the hook instead".to_owned()
-        });
+            questions.extend(self.doubts(poll));
+        }
         feed
     }
 
-    fn captures(&self, news: &News, content: bool) -> Vec<Capture> {
-        let mut all: Vec<Capture> = Vec::new();
-        for writer in self.writers.iter().filter(|writer| same(&writer.news, news)) {
-            let (Some((source, name)), true) = (&writer.parameter, writer.routed) else { continue };
-            let path = self.project.scripts[writer.entry].path.clone();
-            let fits = !content || writer.verbatim;
-            if fits && is_address(&path) && all.iter().all(|one| one.path != path) {
-                let (post, name) = (*source != Source::Get, name.clone());
-                all.push(Capture { path, post, name });
+    /// The request with which a script changes it, if that can be told.
+    fn capture_of(&self, writer: &Writer, content: bool) -> Option<Capture> {
+        let (source, name) = writer.parameter.as_ref().filter(|_| writer.routed)?;
+        if *source == Source::Cookie {
+            return None;
+        }
+        let path = self.project.scripts[writer.entry].path.clone();
+        let told = !content || writer.verbatim;
+        let capture = Capture { path, post: *source != Source::Get, name: name.clone() };
+        (told && is_address(&capture.path)).then_some(capture)
+    }
+
+    /// Why captured requests may not tell of all that is new. Rows of a table are sure: the site
+    /// answers, so that all a message has to do is to come.
+    fn doubts(&self, poll: &Poll) -> Vec<String> {
+        let rows = matches!(&poll.news, News::Table(table) if !table.is_empty());
+        if !rows || !matches!(poll.answer, Answer::Replay(_)) {
+            return vec![
+                "do the requests captured below make all that this poll waits for?".into(),
+            ];
+        }
+        let mut doubts = Vec::new();
+        for table in &poll.other_tables {
+            doubts.push(format!("it asks the table {table} as well: does it wait for that, too?"));
+        }
+        let writers = || self.writers.iter().filter(|writer| same(&writer.news, &poll.news));
+        let captured: Vec<&Writer> =
+            writers().filter(|writer| self.capture_of(writer, false).is_some()).collect();
+        for writer in writers() {
+            let place = self.place_of(writer.script, writer.line);
+            // What happens in the same requests as a change that is captured, such as preparing it.
+            let together =
+                |other: &&Writer| (other.entry, &other.guards) == (writer.entry, &writer.guards);
+            match &writer.parameter {
+                _ if !captured.iter().any(together) => {
+                    doubts.push(format!("with which request does {place} change it?"));
+                }
+                Some((Source::Either, name)) => doubts.push(format!(
+                    "does {place} have {name} from a form, or from the query ({{query.{name}}})?"
+                )),
+                _ => {}
             }
         }
-        all
+        doubts.dedup();
+        doubts
     }
 
     fn channel(&mut self, poll: &Poll) -> String {
@@ -76,7 +112,8 @@ impl Printer<'_> {
             }
         }
         for capture in &feed.captures {
-            let key = format!("{} {}", capture.path, feed.channel);
+            let Capture { path, name, .. } = capture;
+            let key = format!("{path} {name} {}", feed.channel);
             if !self.fed.contains(&key) {
                 self.capture(capture, feed);
                 self.fed.push(key);
@@ -108,6 +145,10 @@ impl Printer<'_> {
         self.out.key("methods", &format!("[\"{method}\"]"));
         self.out.key("channel", &quoted(&feed.channel));
         self.out.key("data", &quoted(&format!("{{{form}.{}}}", capture.name)));
+        if !feed.content {
+            self.out.comment("Also where a form is answered with a redirect.");
+            self.out.key("on", "\"2xx,3xx\"");
+        }
     }
 }
 /// Where a channel's messages come from.
@@ -119,12 +160,14 @@ pub(super) struct Feed {
     content: bool,
 }
 
+#[derive(PartialEq)]
 struct Capture {
     path: String,
     post: bool,
     name: String,
 }
 
+/// Whether both are the same news, whatever is known of how their file is named.
 pub(super) fn same(one: &News, other: &News) -> bool {
     match (one, other) {
         (News::File(one), News::File(other)) => one.path == other.path,
