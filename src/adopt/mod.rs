@@ -5,9 +5,10 @@
 //! and what could not be told is commented out, with a question. What comes out is a config that
 //! is accepted as it stands.
 //!
-//! The way is: source, [`token`]s, statements ([`parse`]), what a script does ([`walk`]), what it
-//! therefore is ([`judge`]), config ([`print`]). Any input goes through: the depth of code, the
-//! steps for one script and the size of values are bounded.
+//! The way is: source, [`token`]s, statements ([`parse`]), a walk through them as PHP would go
+//! ([`walk`], with [`eval`], [`calls`] and [`classes`] for what they come to), what the script does
+//! on it ([`events`]), what it therefore is ([`judge`]), config ([`print`]). Any input goes through:
+//! the depth of code, the steps for one script and the size of values are bounded.
 
 mod calls;
 mod classes;

@@ -392,3 +392,6 @@ fn unindented(text: &[u8], indent: usize) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;
