@@ -1,7 +1,9 @@
 //! Builds the gate from a config, runs it, and ends it without dropping a poll.
 
+mod demo_site;
 mod elsewhere;
 mod ending;
+mod error;
 mod figures;
 mod history;
 mod live;
@@ -9,40 +11,35 @@ mod reload;
 mod renewal;
 mod signals;
 mod supervisor;
+mod sweeper;
 mod upgrade;
 mod watching;
 
 use crate::address::Address;
 use crate::admin::page::Page;
 use crate::admin::{self, Admin, Grants};
-use crate::archive::ArchiveError;
 use crate::backplane::Backplane;
 use crate::channel::{Cursor, Take};
-use crate::client::{self, Call};
 use crate::config::{Config, Site, Sources};
-use crate::demo::{self, DemoSite};
 use crate::dialect::native::{self, Native};
 use crate::gate::files::{self, Files};
 use crate::gate::front::{Door, Entrance, Front};
 use crate::gate::proxy::Proxy;
 use crate::gate::tls::Tls;
-use crate::gate::upstream::{HealthChecks, Upstream, UpstreamError};
+use crate::gate::upstream::{HealthChecks, Upstream};
 use crate::gate::{BrowserPublish, Gate};
-use crate::handover::{HandoverError, PlaceError};
-use crate::hub::{Hub, Subscription};
-use crate::internal::{self, Internal};
+use crate::hub::Subscription;
+use crate::internal::Internal;
 use crate::listen::{Accepting, Bound, Buffers, Listening};
 use crate::log::Log;
 use crate::metrics::Tally;
 use crate::publish::capture::Captures;
 use crate::publish::{self, By, Hook, Publisher, system_time};
 use crate::secret::Secret;
-use crate::snapshot::SnapshotError;
 use crate::web::Endpoint;
-use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use elsewhere::{Elsewhere, Feeding};
 use ending::Ending;
+pub use error::AppError;
 use figures::Sight;
 use history::Keeping;
 use live::Live;
@@ -53,49 +50,13 @@ use pingora::services::background::{BackgroundService, GenBackgroundService};
 use reload::{Occasions, Reload};
 use renewal::Renewal;
 use signals::Signals;
-use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use sweeper::Sweeper;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 pub use upgrade::Heritage;
 use upgrade::{Upgrades, Upgrading};
 use watching::Watching;
-
-/// Why the gate cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(Address, io::Error),
-    /// A server of the site cannot be used.
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    /// Signals cannot be listened for.
-    #[error("cannot listen for signals: {0}")]
-    Signals(io::Error),
-    /// TLS cannot be spoken.
-    #[error("cannot speak TLS: {0}")]
-    Tls(#[from] rustls::Error),
-    /// The system gives no random bytes.
-    #[error("the system gives no random bytes: {0}")]
-    Random(io::Error),
-    /// The history cannot be kept where it should.
-    #[error("{0}; change history.snapshot, or who may write there")]
-    Snapshot(#[from] SnapshotError),
-    /// A running gate cannot be found by its config.
-    #[error("no running gate can be found by this config; name its upgrade.socket")]
-    NoMeeting,
-    /// The running gate is not there.
-    #[error("{0}; is it there, run by the same user, with the same upgrade.socket?")]
-    Meeting(#[from] PlaceError),
-    /// The running gate did not hand over; it goes on.
-    #[error("{0}; the running gate goes on")]
-    Handover(#[from] HandoverError),
-    /// The history of the running gate cannot be read; it goes on.
-    #[error("the history of the running gate: {0}; it goes on")]
-    Inherited(#[from] ArchiveError),
-}
 
 /// A unix socket of the public side is for everybody, one of the internal side for the group.
 const PUBLIC_MODE: u32 = 0o666;
@@ -139,7 +100,7 @@ impl App {
         let (stop_internal, internal_stopped) = watch::channel(false);
         let mut server = Server::new_with_opt_and_conf(None, engine_settings(&config));
         server.bootstrap();
-        let demo = (site == Site::Supplied).then(bind_demo_site).transpose()?;
+        let demo = (site == Site::Supplied).then(demo_site::bind).transpose()?;
         let servers = match &demo {
             None => config.upstream.servers.clone(),
             Some(bound) => vec![bound.address.clone()],
@@ -148,8 +109,8 @@ impl App {
         let live = Live::new(&config, Upstream::new(&servers)?, demo.is_some(), tls, log);
         let live = Arc::new(live);
         if let Some(bound) = demo {
-            let publish = demo_publish(internal.first(), live.internal.clone());
-            server.add_service(demo_site(bound, publish, &public_stopped));
+            let publish = demo_site::publish(internal.first(), live.internal.clone());
+            server.add_service(demo_site::service(bound, publish, &public_stopped));
         }
         let keeping = if heritage.is_there() { Keeping::inherit } else { Keeping::read };
         let every = live.snapshot_every.subscribe();
@@ -275,44 +236,6 @@ fn open_files() -> u64 {
     rlimit::Resource::NOFILE.get_soft().unwrap_or(1024)
 }
 
-/// A port of its own for the demo site.
-fn bind_demo_site() -> Result<Bound, AppError> {
-    let any = Address::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
-    Bound::new(&any, PUBLIC_MODE).map_err(|error| AppError::Listen(any, error))
-}
-
-fn demo_site(
-    bound: Bound,
-    publish: demo::Publish,
-    stopped: &ShutdownWatch,
-) -> impl pingora::services::Service + use<> {
-    let app = pingora::apps::http_app::HttpServer::new_app(DemoSite::new(publish));
-    Listening::new("demo site", app, vec![bound], Buffers::Write, stopped.clone()).threads(1)
-}
-
-/// How the demo site publishes: through the hook, as any site does.
-fn demo_publish(
-    hook: Option<&Address>,
-    internal: Arc<ArcSwap<internal::Settings>>,
-) -> demo::Publish {
-    // A config without an internal address does not get here.
-    let hook = hook.cloned();
-    Box::new(move |json| {
-        let (hook, token) = (hook.clone(), internal.load().token.clone());
-        Box::pin(async move {
-            let hook = hook.ok_or("there is no internal address")?;
-            let content_type = Some("application/json");
-            let target = "/publish";
-            let call = Call { method: "POST", target, content_type, body: json.into() };
-            match client::call(&hook, &token, call).await {
-                Ok((200, _)) => Ok(()),
-                Ok((status, body)) => Err(format!("{status} {}", String::from_utf8_lossy(&body))),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-    })
-}
-
 /// What the listeners have in common.
 struct Parts {
     publisher: Publisher,
@@ -429,24 +352,5 @@ fn unready(
         }
         reasons.extend(backplane.iter().flat_map(Backplane::unready));
         reasons
-    }
-}
-
-/// Drops what has grown too old, also from channels that nobody uses.
-struct Sweeper {
-    hub: Hub,
-}
-
-#[async_trait]
-impl BackgroundService for Sweeper {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        const EVERY: Duration = Duration::from_secs(5);
-        let mut ticks = tokio::time::interval(EVERY);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => self.hub.sweep(system_time()),
-                _ = shutdown.changed() => return,
-            }
-        }
     }
 }

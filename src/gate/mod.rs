@@ -6,11 +6,13 @@
 
 pub mod access;
 mod counters;
+mod failure;
 pub mod files;
 pub mod form;
 pub mod forward;
 pub mod front;
 mod handed;
+mod held;
 pub mod hold;
 mod leave;
 pub mod proxy;
@@ -19,6 +21,7 @@ mod replay;
 mod replies;
 pub mod route;
 mod session;
+mod settings;
 mod switching;
 mod tee;
 mod timer;
@@ -26,7 +29,9 @@ pub mod tls;
 pub mod upstream;
 
 pub use counters::{Connected, Counters, Open, SiteAnswer};
+pub use held::{Ended, Held};
 pub use replay::Waiting;
+pub use settings::Settings;
 pub use timer::Timer;
 
 use crate::channel::{ChannelName, Time};
@@ -39,51 +44,15 @@ use crate::web::{Headers, Reply};
 use arc_swap::ArcSwap;
 use files::Files;
 use hold::Cause;
-use ipnet::IpNet;
 use leave::{Allowed, Asking, Leave, Leaves, Refused, Verdict};
-use rates::Rate;
 use replies::{allowed_origin, finished, preflight, refusal, unstored, wrong_method};
-use route::{Match, Routes, Rule};
+use route::{Match, Rule};
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use upstream::Upstream;
-
-/// What the public side is told by the config; one snapshot serves a request from end to end.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Which requests are polls.
-    pub routes: Routes,
-    /// How long polls are held.
-    pub hold: hold::Settings,
-    /// How many.
-    pub limits: limits::Settings,
-    /// How often one address may connect; a trusted proxy as often as it likes.
-    pub connections: Arc<Rate>,
-    /// How often one address may ask.
-    pub requests: Arc<Rate>,
-    /// Networks whose forwarded headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Query parameters whose values are not logged.
-    pub mask: Vec<String>,
-    /// The site's servers.
-    pub upstream: Arc<Upstream>,
-    /// How long connecting to the site may take.
-    pub connect_timeout: Duration,
-    /// How long the site may be silent.
-    pub read_timeout: Duration,
-    /// How large the head of a request may be.
-    pub head: front::Bounds,
-    /// How long the head of a request may take; `None` = for ever.
-    pub head_timeout: Option<Duration>,
-    /// How long a kept-alive connection may be idle between requests; `None` = for ever.
-    pub idle_timeout: Option<Duration>,
-    /// How long writing to a client, or the body of its request, may stall; `None` = for ever.
-    pub write_timeout: Option<Duration>,
-}
 
 /// Publishes an empty message on a channel for a browser; says whether that went well.
 pub type BrowserPublish =
@@ -140,31 +109,6 @@ pub enum Decision {
     Replay(Box<Waiting>),
     /// It publishes on that channel: [`Gate::publish`] has the answer.
     Publish(ChannelName),
-}
-
-/// A poll to be held.
-pub struct Held {
-    gate: Gate,
-    rule: Arc<Rule>,
-    waiter: Waiter,
-    duration: Option<Duration>,
-    callback: Option<Box<str>>,
-    origin: Option<Box<str>>,
-    began: Instant,
-    leave: Option<Leave>,
-    _permit: Permit,
-}
-
-/// How a held poll ended.
-pub struct Ended {
-    /// Why.
-    pub cause: Cause,
-    /// How long it was held.
-    pub held: Duration,
-    /// The answer; `None` if the client is gone.
-    pub reply: Option<Reply>,
-    /// When the oldest message in it was published, if there is one.
-    pub published: Option<Time>,
 }
 
 /// How long a poll that is not to be held waits until it is known whether there are messages.
@@ -479,40 +423,4 @@ impl Gate {
             }
         }
     }
-}
-
-impl Held {
-    /// Holds the poll until it is to be answered or `gone` ends. Dropping it ends the hold.
-    ///
-    /// Everything stays in the box meanwhile: the future of a held poll is what a held poll
-    /// costs.
-    pub async fn wait(
-        mut self: Box<Self>,
-        timer: &mut Timer,
-        gone: Pin<&mut impl Future<Output = ()>>,
-    ) -> Ended {
-        let clock = self.gate.shared.clock;
-        let left = self.leave.as_ref().and_then(|leave| leave.left(clock()));
-        timer.set(hold::shorter(self.duration, left));
-        let leave = self.leave.as_ref();
-        let (cause, answer) = hold::hold(&mut self.waiter, leave, timer, clock, gone).await;
-        let held = self.began.elapsed();
-        let Shared { counters, tally, .. } = &*self.gate.shared;
-        counters.release(cause, answer.as_ref(), &tally.watched);
-        counters.hold.observe(held);
-        let published = answer.as_ref().and_then(oldest);
-        let ended = self.leave.as_ref().and_then(|leave| leave.check(clock()).err());
-        let denial = ended.filter(|_| cause == Cause::Expired).map(|denied| denied.reply());
-        let rendered =
-            answer.map(|answer| self.rule.dialect.render(&answer, self.callback.as_deref()));
-        let reply = rendered.or(denial);
-        let reply = reply.map(|reply| finished(reply, &self.rule, self.origin.as_deref()));
-        Ended { cause, held, reply, published }
-    }
-}
-
-/// When the oldest message of an answer was published.
-fn oldest(answer: &Answer) -> Option<Time> {
-    let messages = answer.iter().filter_map(|heard| heard.found.messages.first());
-    messages.map(|message| message.published).min()
 }

@@ -2,6 +2,7 @@
 //! forwards everything else to the site.
 
 use super::counters::{Forwarded, SiteFile};
+use super::failure::{page, status_of};
 use super::form::{self, Encoding};
 use super::forward::{self, Client};
 use super::handed::{Finding, Handed};
@@ -12,7 +13,6 @@ use super::{Decision, Gate, Open, RETRY_AFTER, Settings, session, switching};
 use crate::exchange::Listener;
 use crate::metrics::Refusal;
 use crate::query::Query;
-use crate::web::Reply;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -405,44 +405,3 @@ impl ProxyHttp for Proxy {
 
 /// How long a connection to the site is kept for the next request.
 const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
-
-/// The status to answer a failed request with; 0 = nobody is there to read it.
-fn status_of(error: &Error) -> u16 {
-    use ErrorType as E;
-    match (error.esource(), error.etype()) {
-        (_, E::HTTPStatus(status)) => *status,
-        // The body is framed wrongly.
-        (ErrorSource::Downstream, _) if is_invalid_data(error) => 400,
-        (_, E::ConnectTimedout) => 504,
-        (_, E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError) => 502,
-        (ErrorSource::Downstream, E::WriteError | E::ReadError | E::ConnectionClosed) => 0,
-        (ErrorSource::Downstream, E::ReadTimedout) => 408,
-        (ErrorSource::Downstream, _) => 400,
-        (ErrorSource::Upstream, E::ReadTimedout) => 504,
-        (ErrorSource::Upstream, _) => 502,
-        (ErrorSource::Internal | ErrorSource::Unset, _) => 500,
-    }
-}
-
-fn is_invalid_data(error: &Error) -> bool {
-    let io = error.root_cause().downcast_ref::<std::io::Error>();
-    io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData)
-}
-
-/// A plain page for a status that the site did not send.
-fn page(status: u16) -> Reply {
-    let (title, text) = match status {
-        502 => ("502 Bad Gateway", "The site does not answer just now. Please try again soon."),
-        503 => ("503 Service Unavailable", "There are too many visitors. Please try again soon."),
-        504 => ("504 Gateway Timeout", "The site takes too long. Please try again soon."),
-        413 => ("413 Content Too Large", "The request is too long to be held."),
-        400 => ("400 Bad Request", "The request could not be understood."),
-        408 => ("408 Request Timeout", "The request did not arrive in time."),
-        _ => ("500 Internal Server Error", "Something went wrong at the gate."),
-    };
-    let body = format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
-         <h1>{title}</h1><p>{text}</p></html>\n"
-    );
-    Reply::new(status, "text/html; charset=utf-8", body).with("Cache-Control", "no-store")
-}

@@ -1,0 +1,43 @@
+//! What can be wrong when the gate is built.
+
+use crate::address::Address;
+use crate::archive::ArchiveError;
+use crate::gate::upstream::UpstreamError;
+use crate::handover::{HandoverError, PlaceError};
+use crate::snapshot::SnapshotError;
+use std::io;
+
+/// Why the gate cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(Address, io::Error),
+    /// A server of the site cannot be used.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// Signals cannot be listened for.
+    #[error("cannot listen for signals: {0}")]
+    Signals(io::Error),
+    /// TLS cannot be spoken.
+    #[error("cannot speak TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(io::Error),
+    /// The history cannot be kept where it should.
+    #[error("{0}; change history.snapshot, or who may write there")]
+    Snapshot(#[from] SnapshotError),
+    /// A running gate cannot be found by its config.
+    #[error("no running gate can be found by this config; name its upgrade.socket")]
+    NoMeeting,
+    /// The running gate is not there.
+    #[error("{0}; is it there, run by the same user, with the same upgrade.socket?")]
+    Meeting(#[from] PlaceError),
+    /// The running gate did not hand over; it goes on.
+    #[error("{0}; the running gate goes on")]
+    Handover(#[from] HandoverError),
+    /// The history of the running gate cannot be read; it goes on.
+    #[error("the history of the running gate: {0}; it goes on")]
+    Inherited(#[from] ArchiveError),
+}
