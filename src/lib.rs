@@ -20,7 +20,7 @@
 //! a file, [`handover`] gives sockets and history to a new process, [`backplane`] shares channels
 //! with other gates, [`log`] writes lines, [`client`] calls a hook, [`demo`] is a site to try it with,
 //! [`document_root`] reads the files of one. [`stream`] is what they share that put a stream
-//! around another.
+//! around another, [`identity`] a certificate with its key.
 //!
 //! **Top: assembly.** [`config`] composes every module's settings; [`app`] builds, runs and ends
 //! the whole; [`cli`] is the command line.
@@ -47,6 +47,7 @@ pub mod template;
 pub mod turnstile;
 pub mod web;
 
+pub mod identity;
 pub mod stream;
 
 pub mod admin;

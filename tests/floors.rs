@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["address", "metrics", "query", "secret", "strict", "template", "turnstile", "web"],
     &["adopt", "archive", "auth", "dialect", "exchange", "limits"],
     // Second: services, and what they share.
-    &["stream"],
+    &["identity", "stream"],
     &[
         "admin",
         "backplane",

@@ -3,15 +3,14 @@
 //! It is either there or it is known why not; nothing waits for it to come back. One that fails
 //! a command or a probe is given up and made anew.
 
+use super::access::{Access, Place};
 use super::keys::{Keys, LAYOUT, PARTITIONS};
 use super::scripts::Scripts;
+use super::tls::{cause, told};
 use super::{Server, Url};
 use arc_swap::ArcSwap;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, PushInfo, PushKind,
-    RedisError, Value, cmd,
-};
+use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, Value, cmd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -25,7 +24,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// See the [module](self).
 pub(super) struct Link {
-    url: Url,
+    access: Arc<Access>,
+    place: Place,
     keys: Keys,
     scripts: Arc<Scripts>,
     state: ArcSwap<State>,
@@ -45,13 +45,18 @@ pub(super) struct Line {
 }
 
 impl Link {
-    pub(super) fn new(url: Url, keys: Keys, scripts: Arc<Scripts>) -> Self {
+    pub(super) fn new(
+        access: Arc<Access>,
+        place: Place,
+        keys: Keys,
+        scripts: Arc<Scripts>,
+    ) -> Self {
         let state = ArcSwap::from_pointee(State::Down("not connected yet".to_owned()));
-        Self { url, keys, scripts, state, trouble: Notify::new() }
+        Self { access, place, keys, scripts, state, trouble: Notify::new() }
     }
 
     pub(super) fn url(&self) -> &Url {
-        &self.url
+        self.access.url()
     }
 
     /// The connection, or why there is none.
@@ -59,7 +64,7 @@ impl Link {
         let state = self.state.load_full();
         match &*state {
             State::Up(connection) => Ok(Line { connection: connection.clone(), state }),
-            State::Down(reason) => Err(format!("Redis at {} is away: {reason}", self.url)),
+            State::Down(reason) => Err(format!("Redis at {} is away: {reason}", self.url())),
         }
     }
 
@@ -78,18 +83,23 @@ impl Link {
 
     /// Keeps the connection up, for ever.
     pub(super) async fn keep(&self) {
+        tokio::join!(self.place.keep(), self.keep_connected());
+    }
+
+    async fn keep_connected(&self) {
         let mut wait = AGAIN.0;
         loop {
             let closed = Arc::<Notify>::default();
             match self.connect(&closed).await {
-                Ok(connection) => {
-                    tracing::info!(redis = %self.url, "connected to the backplane");
+                Ok((server, connection)) => {
+                    tracing::info!(redis = %server, "connected to the backplane");
                     wait = AGAIN.0;
-                    self.serve(connection, &closed).await;
+                    self.serve(&server, connection, &closed).await;
                 }
                 Err(reason) => {
+                    self.place.doubt();
                     if self.is_news(&reason) {
-                        tracing::warn!(redis = %self.url, reason, "the backplane is away");
+                        tracing::warn!(redis = %self.url(), reason, "the backplane is away");
                     }
                     self.state.store(Arc::new(State::Down(reason)));
                 }
@@ -104,7 +114,7 @@ impl Link {
     }
 
     /// Probes the connection until it fails, or is `closed`.
-    async fn serve(&self, connection: MultiplexedConnection, closed: &Notify) {
+    async fn serve(&self, server: &Server, connection: MultiplexedConnection, closed: &Notify) {
         let state = Arc::new(State::Up(connection.clone()));
         self.state.store(state.clone());
         let line = Line { connection, state };
@@ -115,6 +125,10 @@ impl Link {
                     self.end(&line, "the connection was closed".to_owned());
                     break;
                 }
+                () = self.moved(server) => {
+                    self.end(&line, "another server is the master now".to_owned());
+                    break;
+                }
                 // Given up already, unless that was the one before.
                 () = self.trouble.notified() => {
                     if !Arc::ptr_eq(&self.state.load(), &line.state) {
@@ -122,17 +136,38 @@ impl Link {
                     }
                 }
             }
-            if let Err(reason) = ping(&line.connection).await {
+            if let Err(reason) = is_master(&mut line.connection.clone()).await {
                 self.end(&line, reason);
                 break;
             }
         }
         if let State::Down(reason) = &**self.state.load() {
-            tracing::warn!(redis = %self.url, reason, "the backplane is away");
+            tracing::warn!(redis = %server, reason, "the backplane is away");
         }
     }
 
-    async fn connect(&self, closed: &Arc<Notify>) -> Result<MultiplexedConnection, String> {
+    /// A connection to where the server is now.
+    pub(super) async fn open(
+        &self,
+        config: AsyncConnectionConfig,
+    ) -> Result<(Server, MultiplexedConnection), String> {
+        let server = self.place.find().await?;
+        match self.access.open(&server, config).await {
+            Ok(connection) => Ok((server, connection)),
+            Err(reason) if *self.url().servers() == [server.clone()] => Err(reason),
+            Err(reason) => Err(format!("{server}: {reason}")),
+        }
+    }
+
+    /// Until the server is known to be elsewhere than at `server`.
+    pub(super) async fn moved(&self, server: &Server) {
+        self.place.moved(server).await;
+    }
+
+    async fn connect(
+        &self,
+        closed: &Arc<Notify>,
+    ) -> Result<(Server, MultiplexedConnection), String> {
         let closed = closed.clone();
         let config = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
@@ -140,23 +175,14 @@ impl Link {
             }
             Ok::<(), ()>(())
         });
-        let mut connection = open(&self.url, &self.url.servers()[0], config)
-            .await
-            .map_err(|error| reason(&error))?;
-        let role = request(&mut connection, &cmd("ROLE")).await?;
-        let word = match &role {
-            Value::Array(words) => words.first().and_then(text),
-            _ => None,
-        };
-        if word != Some("master") {
-            return Err("it is a replica; name the master".to_owned());
-        }
+        let (server, mut connection) = self.open(config).await?;
+        is_master(&mut connection).await?;
         self.check_layout(&mut connection).await?;
         for script in self.scripts.all() {
             let load = script.load_async(&mut connection).await;
             load.map_err(|error| reason(&error))?;
         }
-        Ok(connection)
+        Ok((server, connection))
     }
 
     /// Gates that divide the channels in another way would not hear each other.
@@ -175,16 +201,20 @@ impl Link {
     }
 }
 
-/// A connection to `server`, as `url` says how.
-pub(super) async fn open(
-    url: &Url,
-    server: &Server,
-    config: AsyncConnectionConfig,
-) -> Result<MultiplexedConnection, RedisError> {
-    let config = config.set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-    let address = ConnectionAddr::Tcp(server.host.clone(), server.port);
-    let client = Client::open(address.into_connection_info()?.set_redis_settings(url.login()))?;
-    client.get_multiplexed_async_connection_with_config(&config).await
+/// Whether it is the server at the other end that gives positions; else why not.
+async fn is_master(connection: &mut MultiplexedConnection) -> Result<(), String> {
+    let role = request(connection, &cmd("ROLE")).await?;
+    let word = match &role {
+        Value::Array(words) => words.first().and_then(text),
+        _ => None,
+    };
+    match word {
+        Some("master") => Ok(()),
+        Some("sentinel") => {
+            Err("it is a sentinel; write redis-sentinel:// and the master's name".to_owned())
+        }
+        _ => Err("it is a replica; name the master".to_owned()),
+    }
 }
 
 /// Whether the server still answers; else why not.
@@ -192,7 +222,11 @@ pub(super) async fn ping(connection: &MultiplexedConnection) -> Result<(), Strin
     request(&mut connection.clone(), &cmd("PING")).await.map(drop)
 }
 
-async fn request(connection: &mut MultiplexedConnection, cmd: &Cmd) -> Result<Value, String> {
+/// The answer to a command; an error of the server's is one.
+pub(super) async fn request(
+    connection: &mut MultiplexedConnection,
+    cmd: &Cmd,
+) -> Result<Value, String> {
     let value = connection.req_packed_command(cmd).await;
     value.and_then(Value::extract_error).map_err(|error| reason(&error))
 }
@@ -202,7 +236,7 @@ pub(super) fn reason(error: &RedisError) -> String {
     if error.is_timeout() {
         return format!("no answer within {} s", PATIENCE.as_secs());
     }
-    error.to_string()
+    cause(error).map_or_else(|| error.to_string(), told)
 }
 
 /// The text of a reply.

@@ -12,6 +12,7 @@
 //! **Bounds.** Pushes that wait are bounded by number and bytes (`pushes.rs`), reads by their
 //! batch (`reads.rs`); subscriptions and their queues by the number of channels in the table.
 
+mod access;
 mod calls;
 mod envelope;
 mod keys;
@@ -21,18 +22,24 @@ mod nodes;
 mod pushes;
 mod reads;
 mod scripts;
+mod sentinel;
+mod tls;
 mod url;
 
+pub use tls::Tls;
 pub use url::{Kind, Server, Url, UrlError};
 
 use crate::channel::{ChannelName, Epoch, Message, Payload, Position, Stamp, Time, Want};
 use crate::hub::{Hub, Published, Wake};
+use crate::secret::Secret;
+use access::{Access, Place};
 use calls::Call;
 use keys::Keys;
 use link::Link;
 use nodes::{Node, Nodes};
 use redis::Value;
 use scripts::{Placed, Scripts};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,6 +52,12 @@ pub struct Settings {
     pub redis: Url,
     /// What its keys begin with.
     pub prefix: String,
+    /// The password of the sentinels; empty = they have none.
+    pub sentinel_password: Secret,
+    /// The files for TLS.
+    pub files: Files,
+    /// What is in them, and whom this machine trusts; there if the URL asks for TLS.
+    pub tls: Option<Tls>,
     /// Pushes that may wait to be worked off; beyond it they are dropped, and read later.
     pub queue: usize,
 }
@@ -52,8 +65,18 @@ pub struct Settings {
 impl Settings {
     /// With room for as many pushes as a burst may bring.
     pub fn new(redis: Url, prefix: String) -> Self {
-        Self { redis, prefix, queue: 16_384 }
+        let (sentinel_password, files, tls) = Default::default();
+        Self { redis, prefix, sentinel_password, files, tls, queue: 16_384 }
     }
+}
+
+/// The files that TLS to Redis needs, as PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Who is trusted; `None` = whom this machine trusts.
+    pub ca: Option<PathBuf>,
+    /// The certificate that is shown to Redis, and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// How long a channel stays subscribed after its last poll.
@@ -129,7 +152,9 @@ impl Backplane {
     pub fn new(settings: &Settings, hub: Hub, wants: Wants, clock: fn() -> Time) -> Self {
         let keys = Keys::new(settings.prefix.clone());
         let scripts = Arc::<Scripts>::default();
-        let link = Link::new(settings.redis.clone(), keys.clone(), scripts.clone());
+        let access = Arc::new(Access::new(settings));
+        let place = Place::of(&access);
+        let link = Link::new(access, place, keys.clone(), scripts.clone());
         let shared = Shared {
             hub,
             clock,

@@ -88,16 +88,16 @@ impl Shared {
     async fn serve_pushes(&self, node: &Node, ring: &Ring) -> String {
         let (queue, stream) = queue(self.queue);
         let config = AsyncConnectionConfig::new().set_push_sender(move |push| queue.put(push));
-        let connection =
-            match link::open(node.link.url(), &node.link.url().servers()[0], config).await {
-                Ok(connection) => connection,
-                Err(error) => return reason(&error),
-            };
+        let (server, connection) = match node.link.open(config).await {
+            Ok(opened) => opened,
+            Err(reason) => return reason,
+        };
         node.members.begin(|channel| self.hub.held_on(channel) > 0);
         tokio::select! {
             reason = self.receive(node, stream, ring) => reason,
             reason = self.subscribe(node, connection.clone()) => reason,
             reason = probe(&connection) => reason,
+            () = node.link.moved(&server) => "another server is the master now".to_owned(),
         }
     }
 

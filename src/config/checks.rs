@@ -4,8 +4,9 @@ use super::report::Report;
 use super::{Config, Site};
 use crate::address::Address;
 use crate::gate::files::Files;
-use crate::gate::tls::{Identity, IdentityError};
-use crate::limits;
+use crate::identity::{Identity, IdentityError};
+use crate::{backplane, limits};
+use std::path::Path;
 
 /// Looks at the whole. Values that are mistakes already are left out, so that one slip is told
 /// once.
@@ -52,25 +53,47 @@ pub(super) fn machine(config: &mut Config) {
 
 /// Reads the files that the config names; what is wrong with them is wrong with the config.
 pub(super) fn files(config: &mut Config, report: &Report) {
-    let Some(tls) = &config.tls else { return };
-    match Identity::read(&tls.cert, &tls.key) {
+    if let Some(tls) = &config.tls {
+        let files = [("tls.cert", tls.cert.as_path()), ("tls.key", tls.key.as_path())];
+        config.identity = identity(files, &mut config.warnings, report);
+    }
+    if let Some(backplane) = config.backplane.as_mut().filter(|plane| plane.redis.is_tls()) {
+        let shown = backplane.files.identity.as_ref().and_then(|(cert, key)| {
+            let files = [("backplane.cert", cert.as_path()), ("backplane.key", key.as_path())];
+            identity(files, &mut config.warnings, report)
+        });
+        match backplane::Tls::new(backplane.files.ca.as_deref(), shown.as_ref()) {
+            Ok(tls) => backplane.tls = Some(tls),
+            Err(message) => report.mistake("backplane.ca", message),
+        }
+    }
+}
+
+/// What the files of a certificate and its key hold, which the config names with these keys.
+fn identity(
+    [(cert_key, cert), (key_key, key)]: [(&str, &Path); 2],
+    warnings: &mut Vec<String>,
+    report: &Report,
+) -> Option<Identity> {
+    match Identity::read(cert, key) {
         Ok(identity) => {
             if identity.key_is_open {
-                config.warnings.push(format!(
-                    "tls.key: every user of this machine can read {0}; chmod o-r {0}",
-                    tls.key.display()
+                warnings.push(format!(
+                    "{key_key}: every user of this machine can read {0}; chmod o-r {0}",
+                    key.display()
                 ));
             }
-            config.identity = Some(identity);
+            Some(identity)
         }
         Err(wrong) => {
             for error in wrong {
-                let key = match error {
-                    IdentityError::Cert(_) => "tls.cert",
-                    IdentityError::Key(_) => "tls.key",
+                let of = match error {
+                    IdentityError::Cert(_) => cert_key,
+                    IdentityError::Key(_) => key_key,
                 };
-                report.mistake(key, error.to_string());
+                report.mistake(of, error.to_string());
             }
+            None
         }
     }
 }

@@ -15,6 +15,12 @@ const FIXED: &[(&str, Carry)] = &[
     ("history.snapshot", |config, running| config.snapshot.file.clone_from(&running.snapshot.file)),
     ("backplane.redis", |config, running| config.backplane.clone_from(&running.backplane)),
     ("backplane.prefix", |config, running| config.backplane.clone_from(&running.backplane)),
+    ("backplane.sentinel_password", |config, running| {
+        config.backplane.clone_from(&running.backplane);
+    }),
+    ("backplane.ca", |config, running| config.backplane.clone_from(&running.backplane)),
+    ("backplane.cert", |config, running| config.backplane.clone_from(&running.backplane)),
+    ("backplane.key", |config, running| config.backplane.clone_from(&running.backplane)),
     ("tls.redirect", |config, running| {
         if let (Some(tls), Some(running)) = (&mut config.tls, &running.tls) {
             tls.redirect.clone_from(&running.redirect);

@@ -19,6 +19,7 @@ mod report;
 mod rule;
 mod section;
 mod sections;
+mod sharing;
 mod sources;
 mod units;
 mod values;
@@ -33,6 +34,7 @@ use crate::address::Address;
 use crate::channel::ChannelName;
 use crate::gate::route::Rule;
 use crate::gate::{hold, tls, upstream};
+use crate::identity::Identity;
 use crate::secret::Secret;
 use crate::{backplane, hub, limits, log, snapshot};
 use ipnet::IpNet;
@@ -58,7 +60,7 @@ pub struct Config {
     /// TLS on the public listener; `None` = plain.
     pub tls: Option<tls::Settings>,
     /// What the files that `tls` names hold; there if `tls` is.
-    pub identity: Option<tls::Identity>,
+    pub identity: Option<Identity>,
     /// The site.
     pub upstream: upstream::Settings,
     /// What the internal listener asks for; empty = nothing.

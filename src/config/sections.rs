@@ -2,12 +2,12 @@
 
 use super::places::Places;
 use super::section::Section;
-use super::{Config, capture, rule, values, watch};
+use super::{Config, capture, rule, sharing, values, watch};
 use crate::address::Address;
 use crate::channel::{Limits, Tick};
 use crate::gate::{hold, tls, upstream};
 use crate::secret::Secret;
-use crate::{backplane, hub, limits, log, publish, snapshot};
+use crate::{hub, limits, log, publish, snapshot};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let log = root.table("log", log);
     let watched =
         root.table("metrics", |metrics| metrics.list("channels", Vec::new(), values::name));
-    let backplane = root.table("backplane", backplane);
+    let backplane = root.table("backplane", sharing::backplane);
     let above = hub.limits.clone();
     hub.overrides =
         root.tables("channel", |section| channel(section, &above)).into_iter().flatten().collect();
@@ -217,13 +217,6 @@ fn drain(section: &mut Section) -> Drain {
 fn upgrade(section: &mut Section) -> Option<PathBuf> {
     let socket = section.parsed("socket", String::new(), values::socket);
     (!socket.is_empty()).then(|| socket.into())
-}
-
-/// `None` = channels are not shared.
-fn backplane(section: &mut Section) -> Option<backplane::Settings> {
-    let redis = section.masked("redis", values::redis);
-    let prefix = section.parsed("prefix", "pg".to_owned(), values::prefix);
-    redis.map(|redis| backplane::Settings::new(redis, prefix))
 }
 
 fn log(section: &mut Section) -> log::Settings {

@@ -77,16 +77,21 @@ pub(super) fn redis(text: &str) -> Result<Url, String> {
              password, or set the URL in the environment as POLLGATE__BACKPLANE__REDIS"
         ));
     }
-    match url.kind() {
-        Kind::Cluster => Err("names a cluster, which this version cannot use yet".to_owned()),
-        Kind::Sentinel { .. } => {
-            Err("names sentinels, which this version cannot ask yet; write redis://".to_owned())
-        }
-        Kind::Single if url.is_tls() => {
-            Err("asks for TLS, which this version does not have yet; write redis://".to_owned())
-        }
-        Kind::Single => Ok(url),
+    if *url.kind() == Kind::Cluster {
+        return Err("names a cluster, which this version cannot use yet".to_owned());
     }
+    Ok(url)
+}
+
+/// The password of the sentinels. Errors do not show it.
+pub(super) fn sentinel_password(text: &str) -> Result<Secret, String> {
+    if text == MASK {
+        return Err(format!(
+            "\"{MASK}\" is what `pollgate check` shows in place of a password; write the \
+             password, or set it in the environment as POLLGATE__BACKPLANE__SENTINEL_PASSWORD"
+        ));
+    }
+    Ok(Secret::new(text))
 }
 
 /// What the keys in Redis begin with.

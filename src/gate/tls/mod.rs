@@ -5,13 +5,12 @@
 //! no buffer ([`stream`]). The certificate can be replaced while connections last: they keep what
 //! they have, new ones get the new one.
 
-mod identity;
 mod stream;
 
-pub use identity::{Identity, IdentityError};
 pub(super) use stream::{Refused, TlsStream};
 
 use crate::address::Address;
+use crate::identity::Identity;
 use arc_swap::ArcSwap;
 use pingora::protocols::Stream;
 use rustls::ServerConfig;

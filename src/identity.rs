@@ -65,7 +65,8 @@ impl Identity {
         Ok(Self { certified: Arc::new(certified), key_is_open })
     }
 
-    pub(super) fn certified(&self) -> Arc<CertifiedKey> {
+    /// What rustls shows to the other side.
+    pub fn certified(&self) -> Arc<CertifiedKey> {
         self.certified.clone()
     }
 }
@@ -83,13 +84,15 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates in a file, at least one; the error says what is wrong with it.
+pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let (pem, _) = read(path)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let chain = chain.map_err(|error| format!("is damaged: {error}"))?;
     if chain.is_empty() {
         return Err(if holds(&pem, "PRIVATE KEY-----") {
-            "holds a key and no certificate; are tls.cert and tls.key swapped?".to_owned()
+            "holds a key and no certificate; are the files of certificate and key swapped?"
+                .to_owned()
         } else {
             "holds no certificate; it must be PEM, with -----BEGIN CERTIFICATE-----".to_owned()
         });
@@ -109,7 +112,8 @@ fn read_key(path: &Path) -> Result<(Arc<dyn rustls::sign::SigningKey>, bool), St
     }
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
         PemError::NoItemsFound if holds(&pem, "BEGIN CERTIFICATE") => {
-            "holds a certificate and no key; are tls.cert and tls.key swapped?".to_owned()
+            "holds a certificate and no key; are the files of certificate and key swapped?"
+                .to_owned()
         }
         PemError::NoItemsFound => {
             "holds no private key; it must be PEM, with -----BEGIN PRIVATE KEY-----".to_owned()
