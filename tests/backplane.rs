@@ -8,12 +8,14 @@
 mod backplane {
     pub(crate) mod crowd;
     pub(crate) mod cut;
+    pub(crate) mod gates;
     pub(crate) mod redis;
 }
 mod support;
 
 use backplane::crowd::Crowd;
 use backplane::cut::Cut;
+use backplane::gates::{MESSAGES, config, gate, gates, through, unready, wait_for_backplane};
 use backplane::redis::Redis;
 use pollgate::backplane::{Backplane, Settings};
 use pollgate::channel::{ChannelName, Cursor, Payload, Take};
@@ -22,34 +24,6 @@ use pollgate::publish::system_time;
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Gate, TempDir, eventually};
-
-const MESSAGES: usize = 40;
-
-fn config(redis: &str) -> String {
-    format!("[backplane]\nredis = \"{redis}\"\n[hold]\njitter = \"0%\"\n")
-}
-
-async fn gate(redis: &str) -> Gate {
-    let gate = Gate::start_alone(&config(redis)).await;
-    wait_for_backplane(&gate).await;
-    gate
-}
-
-async fn gates(redis: &str) -> Vec<Gate> {
-    vec![gate(redis).await, gate(redis).await, gate(redis).await]
-}
-
-/// Why the gate is not ready, but for the site that none of these gates has.
-async fn unready(gate: &Gate) -> Vec<String> {
-    let answer = gate.hook("GET", "/readyz", &[], "").await.json();
-    let reasons = answer["reasons"].as_array().cloned().unwrap_or_default();
-    let reasons = reasons.iter().map(|reason| reason.as_str().unwrap().to_owned());
-    reasons.filter(|reason| !reason.contains("upstream")).collect()
-}
-
-async fn wait_for_backplane(gate: &Gate) {
-    eventually("a gate that is ready", async || unready(gate).await.is_empty()).await;
-}
 
 #[tokio::test]
 async fn a_poll_at_one_gate_is_released_by_a_publish_at_another() {
@@ -288,17 +262,6 @@ async fn read_all(hub: Hub, channel: ChannelName, last: u64) -> u64 {
         cursor = Cursor::At(found.position);
     }
     resets
-}
-
-/// What the clients got while `fault` happened between the publishes.
-async fn through(gates: &[Gate], clients: usize, fault: impl AsyncFnOnce()) -> u64 {
-    let mut crowd = Crowd::new(gates, clients, 3);
-    crowd.publish(MESSAGES / 2).await;
-    crowd.publish_during(MESSAGES, fault).await;
-    crowd.publish(MESSAGES / 2).await;
-    let told = crowd.finish().await;
-    println!("{told:?}");
-    told.resets
 }
 
 #[tokio::test]

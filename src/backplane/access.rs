@@ -39,7 +39,8 @@ impl Access {
         server: &Server,
         config: AsyncConnectionConfig,
     ) -> Result<MultiplexedConnection, String> {
-        self.open_as(&self.url.login(), server, config).await
+        let opened = self.open_as(&self.url.login(), server, config).await;
+        opened.map_err(|reason| needs_password(reason, "write :password@ before the host"))
     }
 
     /// A connection to a sentinel.
@@ -52,7 +53,8 @@ impl Access {
         if !self.sentinel_password.is_empty() {
             login = login.set_password(self.sentinel_password.reveal());
         }
-        self.open_as(&login, server, config).await
+        let opened = self.open_as(&login, server, config).await;
+        opened.map_err(|reason| needs_password(reason, "set backplane.sentinel_password"))
     }
 
     async fn open_as(
@@ -96,6 +98,14 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     // It ends when the connection is dropped and what was sent is answered, or the other side ends.
     tokio::spawn(driver);
     Ok(connection)
+}
+
+/// `reason`, unless it is that there was no password; then what to do.
+fn needs_password(reason: String, advice: &str) -> String {
+    match reason.contains("NOAUTH") {
+        true => format!("it asks for a password; {advice}"),
+        false => reason,
+    }
 }
 
 /// Where the server of a link is.

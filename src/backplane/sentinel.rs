@@ -64,9 +64,6 @@ impl Sentinels {
             Ok(Value::Array(words)) => read(&words),
             Ok(Value::Nil) => return Err(format!("it knows no master \"{}\"", self.master)),
             Ok(_) => None,
-            Err(reason) if reason.contains("NOAUTH") => {
-                return Err("it asks for a password; set backplane.sentinel_password".to_owned());
-            }
             Err(reason) => return Err(reason),
         };
         let server = server.ok_or("it answers something else; is it a sentinel?")?;

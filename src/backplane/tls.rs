@@ -134,6 +134,18 @@ pub(super) fn told(error: &Error) -> String {
     }
 }
 
+/// The names of a certificate, which are shown as `DnsName("host")`.
+fn names(presented: &[String]) -> String {
+    let bare = |name: &String| {
+        let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
+        inner.trim_end_matches(')').trim_matches('"').to_owned()
+    };
+    match presented {
+        [] => "nothing".to_owned(),
+        some => some.iter().map(bare).collect::<Vec<_>>().join(", "),
+    }
+}
+
 fn distrust(error: &CertificateError) -> String {
     use CertificateError as Wrong;
     match error {
@@ -144,11 +156,14 @@ fn distrust(error: &CertificateError) -> String {
             "its certificate is not for {}, only for {}; name it so in the URL, or give it a \
              certificate with this subject alternative name",
             expected.to_str(),
-            if presented.is_empty() { "nothing".to_owned() } else { presented.join(", ") }
+            names(presented)
         ),
-        Wrong::UnknownIssuer => "its certificate was signed by nobody we trust; name the file of \
+        // An authority that was made anew under its old name has another key.
+        Wrong::UnknownIssuer | Wrong::BadSignature => {
+            "its certificate was signed by nobody we trust; name the file of \
                                  the authority that signed it as backplane.ca"
-            .to_owned(),
+                .to_owned()
+        }
         Wrong::Expired | Wrong::ExpiredContext { .. } => "its certificate has expired".to_owned(),
         Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
             "its certificate is not valid yet; are the clocks right?".to_owned()

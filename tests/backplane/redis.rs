@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
-const MISSING: &str = "Redis is missing: apt-get install redis-server (or: make test)";
+pub(crate) const MISSING: &str = "Redis is missing: apt-get install redis-server (or: make test)";
 
 /// A running server. Dropping it kills it.
 pub(crate) struct Redis {
@@ -88,9 +88,14 @@ impl Redis {
 
     /// What `redis-cli` prints for a command.
     pub(crate) fn ask(&self, command: &[&str]) -> String {
-        let port = self.port.to_string();
-        let output = Command::new("redis-cli").args(["-p", &port]).args(command).output();
-        let output = output.expect(MISSING);
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        ask(self.port, command)
     }
+}
+
+/// What `redis-cli` prints for a command to the server on `port`.
+pub(crate) fn ask(port: u16, command: &[&str]) -> String {
+    let port = port.to_string();
+    let output = Command::new("redis-cli").args(["-p", &port]).args(command).output();
+    let output = output.expect(MISSING);
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
