@@ -7,7 +7,7 @@ use super::url::nobody;
 use super::{Kind, Server, Settings, Url};
 use crate::secret::Secret;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
 use std::future::pending;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -82,8 +82,14 @@ impl Access {
         // What is to be sent is whole already.
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         match &self.tls {
-            Some(tls) => log_in(tls.greet(server, stream).await?, login, config).await,
-            None => log_in(stream, login, config).await,
+            Some(tls) => {
+                let stream = tls.greet(server, stream).await?;
+                log_in(stream, login, config).await.map_err(|error| reason(&error))
+            }
+            None => log_in(stream, login, config).await.map_err(|error| {
+                let hint = "; is it a port for TLS? Then write rediss in place of redis";
+                format!("{}{}", reason(&error), if error.is_io_error() { hint } else { "" })
+            }),
         }
     }
 }
@@ -92,9 +98,9 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     login: &RedisConnectionInfo,
     config: AsyncConnectionConfig,
-) -> Result<MultiplexedConnection, String> {
-    let made = MultiplexedConnection::new_with_config(login, stream, config).await;
-    let (connection, driver) = made.map_err(|error| reason(&error))?;
+) -> Result<MultiplexedConnection, RedisError> {
+    let (connection, driver) =
+        MultiplexedConnection::new_with_config(login, stream, config).await?;
     // It ends when the connection is dropped and what was sent is answered, or the other side ends.
     tokio::spawn(driver);
     Ok(connection)

@@ -6,6 +6,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
+use std::error::Error as StdError;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -97,16 +98,18 @@ impl std::fmt::Debug for Tls {
 }
 
 /// The TLS error behind another one.
-pub(super) fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<Error>() {
-            return Some(found);
-        }
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        next = inner.map(|inner| inner as &(dyn std::error::Error + 'static)).or(error.source());
+pub(super) fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    if let Some(error) = error.downcast_ref::<Error>() {
+        return Some(error);
     }
-    None
+    // The redis crate shares what it wraps; the one in an I/O error is not its source.
+    let shared = error.downcast_ref::<Arc<dyn StdError + Send + Sync>>();
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    match (shared, inner) {
+        (Some(shared), _) => cause(&**shared),
+        (_, Some(inner)) => cause(inner),
+        _ => error.source().and_then(cause),
+    }
 }
 
 /// What went wrong, and what to do about it.
