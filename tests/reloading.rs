@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Client, Gate, PlainSite, Poller, Response, TempDir, Way, eventually, pollgate};
+use tokio::task::JoinSet;
 
 /// A rule whose polls are quiet at once, and say which config they met.
 fn quiet(name: &str) -> String {
@@ -417,6 +418,47 @@ async fn a_request_under_way_ends_at_the_site_where_it_began() {
         visit.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").await;
         assert_eq!(visitor.answer().await.text(), "slow");
         assert_eq!(visitor.poll("/next").await.text(), "new: GET /next");
+    }
+}
+
+/// A rule and the channel that it names, changed together.
+fn rule_and_channel(name: &str, tick: &str) -> String {
+    format!(
+        "[log]\nlevel = \"error\"\n[[channel]]\nmatch = \"news\"\nstamp = \"{tick}\"\n\
+         [[poll]]\npath = \"/news\"\ndialect = \"timestamp\"\nchannel = \"news\"\n\
+         extra = {{ rule = \"{name}\" }}\n"
+    )
+}
+
+/// Polls until a rule of that name has answered some times; its stamps must be in whole seconds.
+async fn until_whole_seconds(mut poller: Poller, name: &str) {
+    let mut met = 0;
+    while met < 3 {
+        let answer = poller.poll("/news?timestamp=0").await.json();
+        if answer["rule"] == name {
+            assert!(answer["timestamp"].is_u64(), "a new rule with an old channel: {answer}");
+            met += 1;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_poll_meets_a_new_rule_with_its_channel_as_it_was() {
+    let gate = Gate::start_alone(&rule_and_channel("old", "micros")).await;
+    gate.publish("news", "hello").await;
+    // So many channels that changing them all takes a while.
+    for number in 0..500 {
+        gate.publish(&format!("other-{number}"), "").await;
+    }
+    for _ in 0..20 {
+        let mut pollers = JoinSet::new();
+        for way in Way::ALL {
+            let poller = way.connect(&gate).await;
+            pollers.spawn(until_whole_seconds(poller, "new"));
+        }
+        gate.reconfigure(&rule_and_channel("new", "seconds")).await;
+        pollers.join_all().await;
+        gate.reconfigure(&rule_and_channel("old", "micros")).await;
     }
 }
 

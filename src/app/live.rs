@@ -81,6 +81,11 @@ impl Live {
     }
 
     /// Puts `config` in force: one line for each part.
+    ///
+    /// The channels come before the rules that name them. So no request meets a new rule with a
+    /// channel as it was. An old rule with a channel as it is now is what every request under way
+    /// meets, and every poll that is held: a client cannot tell such a one from one that came a
+    /// moment earlier.
     pub(super) fn apply(&self, running: &Config, config: &Config, prepared: Prepared) {
         self.log.change(&config.log);
         if let (Some(tls), Some(identity)) = (&self.tls, &config.identity) {
@@ -89,10 +94,10 @@ impl Live {
         self.drain.store(Arc::new(config.drain.clone()));
         self.internal.store(Arc::new(internal_settings(config)));
         self.tally.watched.watch(&config.watched);
-        self.publish.store(Arc::new(publish_settings(config)));
         if config.hub != running.hub {
             self.hub.reconfigure(config.hub.clone(), system_time());
         }
+        self.publish.store(Arc::new(publish_settings(config)));
         let rates = Rates::of(&self.gate.load());
         self.gate.store(Arc::new(gate_settings(config, prepared.upstream.clone(), &rates)));
         tell(&self.upstream, prepared.upstream, Arc::ptr_eq);
