@@ -34,7 +34,7 @@ use crate::listen::{Accepting, Bound, Buffers, Listening};
 use crate::log::Log;
 use crate::metrics::Tally;
 use crate::publish::capture::Captures;
-use crate::publish::{self, By, Hook, Publisher, system_time};
+use crate::publish::{self, Answers, By, Hook, Publisher, system_time};
 use crate::secret::Secret;
 use crate::web::Endpoint;
 use elsewhere::{Elsewhere, Feeding};
@@ -114,7 +114,9 @@ impl App {
         }
         let keeping = if heritage.is_there() { Keeping::inherit } else { Keeping::read };
         let every = live.snapshot_every.subscribe();
-        let keeping = Arc::new(keeping(&config.snapshot, live.hub.clone(), every)?);
+        let answers = Answers::default();
+        let kept = (live.hub.clone(), answers.clone());
+        let keeping = Arc::new(keeping(&config.snapshot, kept, every)?);
         let parts = Parts::new(config.clone(), sources, site, live.clone(), keeping);
 
         let captures = Arc::new(Captures::new(parts.publisher.clone()));
@@ -134,7 +136,7 @@ impl App {
             let redirect = redirect.door(Door::new(parts.gate.clone()));
             server.add_service(redirect.accepting(accepted.clone()).threads(1));
         }
-        let (internal_app, page) = parts.internal(public_stopped)?;
+        let (internal_app, page) = parts.internal(public_stopped, answers.clone())?;
         let turnstile = internal_app.turnstile();
         let private =
             Listening::new("internal", internal_app, private, Buffers::Write, internal_stopped);
@@ -157,6 +159,7 @@ impl App {
         let (hub, settings) = (live.hub.clone(), live.drain.clone());
         let upgrading = upgrade::Parts {
             hub: hub.clone(),
+            answers: answers.clone(),
             publisher: publisher.clone(),
             turnstile: turnstile.clone(),
             keeping: keeping.clone(),
@@ -167,7 +170,7 @@ impl App {
         let ready = upgrading.ready(&config, &internal);
         let upgrading = Arc::new(upgrading);
         server.add_service(background("upgrades", Arc::new(Upgrades(upgrading.clone()))));
-        heritage.take_over(&hub, ready)?;
+        heritage.take_over(&hub, &answers, ready)?;
         // What a file says is compared with the history that was taken over.
         let watching = Watching::new(publisher.clone(), &reload);
         server.add_service(background("watcher", Arc::new(watching)));
@@ -268,8 +271,12 @@ impl Parts {
     }
 
     /// The app of the internal listener: the hook, and the gate about itself; and its page.
-    fn internal(&self, stopping: ShutdownWatch) -> Result<(Internal, Arc<Page>), AppError> {
-        let hook = Hook::new(self.publisher.clone(), self.history());
+    fn internal(
+        &self,
+        stopping: ShutdownWatch,
+        answers: Answers,
+    ) -> Result<(Internal, Arc<Page>), AppError> {
+        let hook = Hook::new(self.publisher.clone(), self.history(), answers);
         let (in_force, reload) = (self.reload.clone(), self.reload.clone());
         let sight = self.sight();
         let (figures, metrics) = (sight.clone(), sight.clone());

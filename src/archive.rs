@@ -1,14 +1,20 @@
 //! The history of all channels as a stream of bytes, for a file or for another process.
 //!
 //! ```text
-//! stream  = "pollgate-history" version:u32 memory { channel message* } end
+//! stream  = "pollgate-history" version:u32 memory remembered* { channel message* } end
 //! frame   = kind:u8 length:u64 payload crc32:u32          (numbers are little-endian)
 //! memory  = clean:u8 latest:u64 floor:u64
 //! channel = used:u64 epoch:u64 seq:u64 newest_stamp:u64 floor:u64 evicted_stamp:u64
 //!           messages:u64 name
+//! remembered = since:u64 print:u64 print:u64 method path key status:u64 content_type
+//!              headers:u64 { name value } body            (each text has length:u16 before it)
 //! message = stamp:u64 published:u64 kind:u8 length:u16 content_type body
-//! end     = channels:u64 messages:u64
+//! end     = channels:u64 messages:u64 remembered:u64
 //! ```
+//!
+//! Version 1 has nothing remembered and does not count it. What is remembered stands before the
+//! channels, and is to be looked up before them: so nobody is told again of a message that is not
+//! there.
 //!
 //! Each frame bears a checksum of its kind, length and payload, and the end counts what was
 //! before it: a changed byte, a missing piece and a cut-off end are all noticed. Reading trusts
@@ -17,9 +23,11 @@
 
 mod frame;
 mod read;
+mod remembered;
 mod write;
 
 pub use read::Reader;
+pub use remembered::Remembered;
 pub use write::Writer;
 
 use std::io;
@@ -27,7 +35,7 @@ use std::io;
 /// What the stream begins with.
 const MAGIC: &[u8; 16] = b"pollgate-history";
 /// The version of everything behind the magic.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What frames are there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +45,7 @@ enum Kind {
     Channel = 2,
     Message = 3,
     End = 4,
+    Remembered = 5,
 }
 
 /// Why a stream cannot be read.
@@ -46,7 +55,7 @@ pub enum ArchiveError {
     #[error("it is no history of pollgate")]
     Foreign,
     /// Another version wrote it.
-    #[error("it has version {0} of the format, this pollgate reads version 1")]
+    #[error("it has version {0} of the format, this pollgate reads versions 1 and 2")]
     Version(u32),
     /// It ends before its end.
     #[error("it is cut off")]

@@ -8,7 +8,7 @@
 //! A file that cannot be understood is moved out of the way and the gate starts empty. A file
 //! that cannot be written is told in the log and in [`Snapshot::report`]; the gate goes on.
 
-use crate::archive::{ArchiveError, Reader, Writer};
+use crate::archive::{ArchiveError, Reader, Remembered, Writer};
 use crate::channel::Time;
 use crate::hub::Hub;
 use parking_lot::Mutex;
@@ -81,12 +81,19 @@ impl Snapshot {
         Self { file: file.to_owned(), place, report }
     }
 
-    /// Reads `file`, where it is there, into `hub`, which is not in use yet.
-    pub fn open(file: &Path, hub: &Hub, now: Time) -> Result<Self, SnapshotError> {
+    /// Reads `file`, where it is there, into `hub`, which is not in use yet; and the answers that
+    /// are remembered in it.
+    pub fn open(
+        file: &Path,
+        hub: &Hub,
+        now: Time,
+    ) -> Result<(Self, Vec<Remembered>), SnapshotError> {
         let snapshot = Self::new(file);
+        let mut remembered = Vec::new();
         remove_leftover(file);
         match read(file, hub, now) {
-            Ok(Some(clean)) => {
+            Ok(Some((clean, answers))) => {
+                remembered = answers;
                 let (channels, bytes) = (hub.channels(), hub.cost());
                 tracing::info!(file = %file.display(), clean, channels, bytes, "history read");
                 if !clean {
@@ -102,13 +109,13 @@ impl Snapshot {
             }
             Err(error) => snapshot.set_aside(&error),
         }
-        snapshot.void(hub)?;
-        Ok(snapshot)
+        snapshot.void(hub, &remembered)?;
+        Ok((snapshot, remembered))
     }
 
     /// Makes sure that nobody takes what is in the file for the end of the story.
-    fn void(&self, hub: &Hub) -> Result<(), SnapshotError> {
-        let Err(error) = self.write(hub) else { return Ok(()) };
+    fn void(&self, hub: &Hub, remembered: &[Remembered]) -> Result<(), SnapshotError> {
+        let Err(error) = self.write(hub, remembered) else { return Ok(()) };
         // A full disk is no reason not to start, if the old file can go.
         match fs::remove_file(&self.file) {
             Ok(()) => Ok(()),
@@ -141,15 +148,16 @@ impl Snapshot {
         self.report.lock().damaged = moved.is_ok().then(|| aside.into());
     }
 
-    /// Writes the file while the gate runs. To be called off the runtime's threads.
-    pub fn write(&self, hub: &Hub) -> io::Result<()> {
-        self.write_as(hub, false, &mut self.place.lock())
+    /// Writes the file while the gate runs. To be called off the runtime's threads, with what was
+    /// remembered before: so its messages are in the hub by now.
+    pub fn write(&self, hub: &Hub, remembered: &[Remembered]) -> io::Result<()> {
+        self.write_as(hub, remembered, false, &mut self.place.lock())
     }
 
     /// Writes the file for good: no position may be given out any more.
-    pub fn finish(&self, hub: &Hub) -> io::Result<()> {
+    pub fn finish(&self, hub: &Hub, remembered: &[Remembered]) -> io::Result<()> {
         let mut place = self.place.lock();
-        self.write_as(hub, true, &mut place)?;
+        self.write_as(hub, remembered, true, &mut place)?;
         *place = Place::Left;
         Ok(())
     }
@@ -164,11 +172,17 @@ impl Snapshot {
         self.report.lock().clone()
     }
 
-    fn write_as(&self, hub: &Hub, clean: bool, place: &mut Place) -> io::Result<()> {
+    fn write_as(
+        &self,
+        hub: &Hub,
+        remembered: &[Remembered],
+        clean: bool,
+        place: &mut Place,
+    ) -> io::Result<()> {
         if *place == Place::Left {
             return Ok(());
         }
-        let written = write(&self.file, hub, clean);
+        let written = write(&self.file, hub, remembered, clean);
         let mut report = self.report.lock();
         match &written {
             Ok(()) => {
@@ -186,9 +200,12 @@ impl Snapshot {
     }
 }
 
-/// Reads the file into `hub`; whether it was clean, `None` where there is none. It is read twice,
-/// so that nothing of a damaged one gets into the hub.
-fn read(file: &Path, hub: &Hub, now: Time) -> Result<Option<bool>, ArchiveError> {
+/// Whether a file was clean, and what is remembered in it.
+type Found = (bool, Vec<Remembered>);
+
+/// Reads the file into `hub`; `None` where there is none. It is read twice, so that nothing of a
+/// damaged one gets into the hub.
+fn read(file: &Path, hub: &Hub, now: Time) -> Result<Option<Found>, ArchiveError> {
     let mut opened = match File::open(file) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -198,16 +215,17 @@ fn read(file: &Path, hub: &Hub, now: Time) -> Result<Option<bool>, ArchiveError>
     opened.rewind().map_err(ArchiveError::Io)?;
     let reader = Reader::begin(BufReader::new(&opened))?;
     let clean = reader.is_clean();
-    reader.restore(hub, !clean, now)?;
-    Ok(Some(clean))
+    let remembered = reader.restore(hub, !clean, now)?;
+    Ok(Some((clean, remembered)))
 }
 
-fn write(file: &Path, hub: &Hub, clean: bool) -> io::Result<()> {
+fn write(file: &Path, hub: &Hub, remembered: &[Remembered], clean: bool) -> io::Result<()> {
     let new = beside(file);
     remove_leftover(file);
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     let written = (|| {
         let mut writer = Writer::begin(BufWriter::new(opened), clean, hub.memory())?;
+        remembered.iter().try_for_each(|one| writer.remembered(one))?;
         hub.traces().try_for_each(|trace| writer.channel(&trace))?;
         let opened = writer.end()?.into_inner().map_err(io::IntoInnerError::into_error)?;
         opened.sync_all()?;

@@ -93,7 +93,7 @@ fn app(hub: &Hub, token: &str) -> Internal {
     });
     let settings = internal::Settings { token: Secret::new(token), ..Default::default() };
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let hook = Hook::new(publisher, Arc::new(history));
+    let hook = Hook::new(publisher, Arc::new(history), Default::default());
     Internal::new(
         settings,
         Secret::new("page"),

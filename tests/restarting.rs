@@ -114,6 +114,30 @@ async fn a_client_that_polls_across_a_restart_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_publish_that_is_repeated_after_a_restart_is_published_once() {
+    for crashes in [false, true] {
+        let kept = Kept::new();
+        let gate = kept.gate(if crashes { "50ms" } else { "0s" }).await;
+        let key = [("Idempotency-Key", "order-4711"), ("Content-Type", "text/plain")];
+        let first = gate.hook("POST", "/channels/c", &key, "hello").await;
+        assert_eq!(first.status, 200);
+        if crashes {
+            let written = || std::fs::read(kept.file()).unwrap_or_default();
+            let has = || written().windows(10).any(|bytes| bytes == b"order-4711");
+            eventually("the key in the file", async || has()).await;
+            crash(gate).await;
+        } else {
+            stop(gate).await;
+        }
+        let gate = kept.gate("0s").await;
+        let again = gate.hook("POST", "/channels/c", &key, "hello").await;
+        assert_eq!((again.status, again.text()), (200, first.text()), "{crashes}");
+        assert_eq!(gate.channel("c").await["kept"], 1);
+        assert_eq!(gate.hook("POST", "/channels/c", &key, "another").await.status, 422);
+    }
+}
+
+#[tokio::test]
 async fn stamps_go_on_above_those_that_ran_ahead_of_the_clock() {
     let kept = Kept::new();
     let gate = kept.gate("0s").await;

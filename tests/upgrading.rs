@@ -55,6 +55,24 @@ async fn ends_well(gate: &Gate) {
     assert_eq!(gate.wait_for_exit().await, 0, "{}", gate.log());
 }
 
+#[tokio::test]
+async fn a_publish_that_is_repeated_across_upgrades_is_published_once() {
+    let line = Line::new();
+    let old = line.first().await;
+    let key = [("Idempotency-Key", "order-4711"), ("Content-Type", "text/plain")];
+    let first = old.hook("POST", "/channels/c", &key, "hello").await;
+    assert_eq!(first.status, 200);
+    // From one process to the next, and on to the one after it.
+    let new = line.next().await;
+    ends_well(&old).await;
+    let newest = line.next().await;
+    ends_well(&new).await;
+    let again = newest.hook("POST", "/channels/c", &key, "hello").await;
+    assert_eq!((again.status, again.text()), (200, first.text()));
+    assert_eq!(newest.channel("c").await["kept"], 1);
+    assert_eq!(newest.hook("POST", "/channels/c", &key, "another").await.status, 422);
+}
+
 fn data(answer: &Value) -> Vec<&str> {
     answer["messages"].as_array().unwrap().iter().map(|m| m["data"].as_str().unwrap()).collect()
 }

@@ -120,7 +120,7 @@ fn hook(data: &[u8]) {
 fn archive(data: &[u8]) {
     let hub = || Hub::new(Settings::default(), 1);
     let _ = Reader::begin(data).and_then(Reader::verify);
-    let mut framed = b"pollgate-history\x01\0\0\0".to_vec();
+    let mut framed = b"pollgate-history\x02\0\0\0".to_vec();
     let mut rest = data;
     while let [length, kind, payload @ ..] = rest {
         let (payload, after) = payload.split_at(payload.len().min(usize::from(*length)));

@@ -1,8 +1,9 @@
 //! The history across restarts: read at the start, written while the gate runs and at its end.
 
 use crate::admin;
+use crate::archive::Remembered;
 use crate::hub::Hub;
-use crate::publish::system_time;
+use crate::publish::{Answers, system_time};
 use crate::snapshot::{self, Snapshot, SnapshotError};
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
@@ -11,36 +12,42 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Keeps the hub's history in the snapshot, if there is one.
+/// Keeps the hub's history in the snapshot, if there is one, and the answers that are remembered.
 pub(super) struct Keeping {
     hub: Hub,
+    answers: Answers,
     snapshot: Option<Arc<Snapshot>>,
     /// How often it is written; zero = only at the end.
     every: watch::Receiver<Duration>,
 }
 
 impl Keeping {
-    /// Reads what an earlier gate has left into `hub`, which is not in use yet.
+    /// Reads what an earlier gate has left into `hub` and `answers`, which are not in use yet.
     pub(super) fn read(
         settings: &snapshot::Settings,
-        hub: Hub,
+        (hub, answers): (Hub, Answers),
         every: watch::Receiver<Duration>,
     ) -> Result<Self, SnapshotError> {
-        let open = |file: &std::path::PathBuf| Snapshot::open(file, &hub, system_time());
-        let snapshot = settings.file.as_ref().map(open).transpose()?.map(Arc::new);
-        Ok(Self { hub, snapshot, every })
+        let now = system_time();
+        let open = |file: &std::path::PathBuf| Snapshot::open(file, &hub, now);
+        let opened = settings.file.as_ref().map(open).transpose()?;
+        let snapshot = opened.map(|(snapshot, remembered)| {
+            answers.recall(remembered, now);
+            Arc::new(snapshot)
+        });
+        Ok(Self { hub, answers, snapshot, every })
     }
 
-    /// Goes on with `hub`, whose history comes from a running gate.
+    /// Goes on with what will come from a running gate.
     pub(super) fn inherit(
         settings: &snapshot::Settings,
-        hub: Hub,
+        (hub, answers): (Hub, Answers),
         every: watch::Receiver<Duration>,
     ) -> Result<Self, SnapshotError> {
         let snapshot = settings.file.as_ref().map(|file| Arc::new(Snapshot::new(file)));
         // The running gate may have had its own elsewhere.
         snapshot.as_ref().map_or(Ok(()), |snapshot| snapshot.forget_clean())?;
-        Ok(Self { hub, snapshot, every })
+        Ok(Self { hub, answers, snapshot, every })
     }
 
     /// Leaves the file to another process, or takes it `back`. May take as long as a write.
@@ -62,10 +69,12 @@ impl Keeping {
 
     /// Writes on a thread of its own, as a disk may take its time. What goes wrong is told by
     /// the snapshot.
-    async fn write(&self, write: fn(&Snapshot, &Hub) -> std::io::Result<()>) {
+    async fn write(&self, write: fn(&Snapshot, &Hub, &[Remembered]) -> std::io::Result<()>) {
         let Some(snapshot) = self.snapshot.clone() else { return };
-        let hub = self.hub.clone();
-        let written = tokio::task::spawn_blocking(move || write(&snapshot, &hub)).await;
+        let (hub, answers) = (self.hub.clone(), self.answers.clone());
+        let written =
+            tokio::task::spawn_blocking(move || write(&snapshot, &hub, &answers.remembered()))
+                .await;
         if let Err(error) = written {
             tracing::error!(%error, "writing the snapshot ended early");
         }

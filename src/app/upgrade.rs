@@ -15,7 +15,7 @@ use crate::handover::{self, Giver, HandoverError, PlaceError, Ready, Taker};
 use crate::hub::Hub;
 use crate::internal::Place;
 use crate::listen::{Accepting, Bound, Shared};
-use crate::publish::{Door, Publisher, system_time};
+use crate::publish::{Answers, Door, Publisher, system_time};
 use crate::turnstile::{Stopped, Turnstile};
 use async_trait::async_trait;
 use onward::Successor;
@@ -92,13 +92,21 @@ impl Heritage {
         Ok(Meeting { path, listener, inherited })
     }
 
-    /// Takes over what the hub of the running gate has. From then on this process is the gate.
-    pub(super) fn take_over(self, hub: &Hub, ready: Ready) -> Result<(), AppError> {
+    /// Takes over what the running gate has in its hub, and remembers. From then on this process is
+    /// the gate.
+    pub(super) fn take_over(
+        self,
+        hub: &Hub,
+        answers: &Answers,
+        ready: Ready,
+    ) -> Result<(), AppError> {
         let Some(taker) = self.taker else { return Ok(()) };
         // What was not taken is closed here; the running gate closes it, too.
         drop(self.sockets);
         let history = taker.ready(ready)?;
-        Reader::begin(history)?.restore(hub, false, system_time())?;
+        let now = system_time();
+        let remembered = Reader::begin(history)?.restore(hub, false, now)?;
+        answers.recall(remembered, now);
         taker.loaded()?;
         let (channels, bytes) = (hub.channels(), hub.cost());
         tracing::info!(channels, bytes, "took over from the running gate");
@@ -109,6 +117,7 @@ impl Heritage {
 /// Gives this gate to a new process that asks for it.
 pub(super) struct Upgrading {
     pub(super) hub: Hub,
+    answers: Answers,
     pub(super) publisher: Publisher,
     pub(super) turnstile: Turnstile<Place>,
     pub(super) keeping: Arc<Keeping>,
@@ -132,6 +141,7 @@ struct Meeting {
 /// What an upgrading gate is made of.
 pub(super) struct Parts {
     pub(super) hub: Hub,
+    pub(super) answers: Answers,
     pub(super) publisher: Publisher,
     pub(super) turnstile: Turnstile<Place>,
     pub(super) keeping: Arc<Keeping>,
@@ -146,10 +156,21 @@ impl Upgrading {
             tracing::warn!(%error, "this gate cannot be upgraded, only restarted");
         };
         let meet = |(path, default)| heritage.meet(path, default).map_err(cannot).ok();
-        let Parts { hub, publisher, turnstile, keeping, accepting, sockets } = parts;
+        let Parts { hub, answers, publisher, turnstile, keeping, accepting, sockets } = parts;
         let (moved, passing) = (watch::channel(false).0, Arc::default());
         let (meeting, sockets) = (meeting(config).and_then(meet), Mutex::new(sockets));
-        Self { hub, publisher, turnstile, keeping, accepting, moved, passing, meeting, sockets }
+        Self {
+            hub,
+            answers,
+            publisher,
+            turnstile,
+            keeping,
+            accepting,
+            moved,
+            passing,
+            meeting,
+            sockets,
+        }
     }
 
     /// What this process says of itself to the one before it.
@@ -190,6 +211,7 @@ impl Upgrading {
         };
         giver.history(|to| {
             let mut writer = Writer::begin(to, true, self.hub.memory())?;
+            self.answers.remembered().iter().try_for_each(|one| writer.remembered(one))?;
             self.hub.traces().try_for_each(|trace| writer.channel(&trace))?;
             writer.end().map(drop)
         })?;

@@ -1,7 +1,7 @@
 //! Reading an archive.
 
 use super::frame::{self, Parts};
-use super::{ArchiveError, Kind, MAGIC, VERSION};
+use super::{ArchiveError, Kind, MAGIC, Remembered, VERSION};
 use crate::channel::{self, ChannelName, Epoch, Kept, KeptMessage, Payload, Position, Stamp, Time};
 use crate::hub::{Hub, Memory};
 use bytes::Bytes;
@@ -14,10 +14,12 @@ const LAST: u64 = 253_402_300_800_000_000;
 /// An archive whose beginning has been read.
 pub struct Reader<R> {
     from: R,
+    version: u32,
     clean: bool,
     memory: Memory,
     channels: u64,
     messages: u64,
+    remembered: u64,
     /// Most messages have the content type of the one before.
     content_type: Arc<str>,
 }
@@ -44,9 +46,9 @@ impl<R: Read> Reader<R> {
         }
         let mut version = [0; 4];
         from.read_exact(&mut version)?;
-        match u32::from_le_bytes(version) {
-            VERSION => {}
-            other => return Err(ArchiveError::Version(other)),
+        let version = u32::from_le_bytes(version);
+        if !(1..=VERSION).contains(&version) {
+            return Err(ArchiveError::Version(version));
         }
         let (Kind::Memory, payload) = frame::read(&mut from)? else {
             return Err(ArchiveError::Damaged("the first frame is another"));
@@ -56,7 +58,8 @@ impl<R: Read> Reader<R> {
         let (latest, floor) = (time(parts.number()?)?, stamp(parts.number()?)?);
         let memory = Memory { latest, floor };
         let content_type = "text/plain".into();
-        Ok(Self { from, clean, memory, channels: 0, messages: 0, content_type })
+        let (channels, messages, remembered) = (0, 0, 0);
+        Ok(Self { from, version, clean, memory, channels, messages, remembered, content_type })
     }
 
     /// Whether no position was given out after it was written.
@@ -66,38 +69,55 @@ impl<R: Read> Reader<R> {
 
     /// Puts everything that follows into `hub`, which is not in use yet. In `doubt` whether
     /// positions were given out since, every channel begins a new epoch. After an error a part
-    /// of it is in the hub. Gives back what the archive was read from, at its end.
-    pub fn restore(mut self, hub: &Hub, doubt: bool, now: Time) -> Result<R, ArchiveError> {
+    /// of it is in the hub. Gives back the answers that are remembered, the oldest first.
+    pub fn restore(
+        mut self,
+        hub: &Hub,
+        doubt: bool,
+        now: Time,
+    ) -> Result<Vec<Remembered>, ArchiveError> {
         hub.remember(self.memory);
-        while let Some(head) = self.next_channel()? {
+        let mut remembered = Vec::new();
+        while let Some(head) = self.next_channel(&mut |answer| remembered.push(answer))? {
             let messages = self.messages(&head);
             let channel = (&head.channel, head.used, &head.kept);
             hub.restore(channel, (head.messages, messages), doubt, now)?;
         }
-        Ok(self.from)
+        Ok(remembered)
     }
 
     /// Reads to the end and keeps nothing; whether all of it is sound.
     pub fn verify(mut self) -> Result<(), ArchiveError> {
-        while let Some(head) = self.next_channel()? {
+        while let Some(head) = self.next_channel(&mut drop)? {
             self.messages(&head).try_for_each(|message| message.map(drop))?;
         }
         Ok(())
     }
 
-    /// The next channel, or `None` at a sound end.
-    fn next_channel(&mut self) -> Result<Option<Head>, ArchiveError> {
-        let (kind, payload) = frame::read(&mut self.from)?;
+    /// The next channel, or `None` at a sound end. What is remembered before goes to `recall`.
+    fn next_channel(
+        &mut self,
+        recall: &mut impl FnMut(Remembered),
+    ) -> Result<Option<Head>, ArchiveError> {
+        let (mut kind, mut payload) = frame::read(&mut self.from)?;
+        while kind == Kind::Remembered && self.version > 1 && self.channels == 0 {
+            recall(Remembered::read(&mut Parts(&payload))?);
+            self.remembered += 1;
+            (kind, payload) = frame::read(&mut self.from)?;
+        }
         let mut parts = Parts(&payload);
         match kind {
             Kind::Channel => {
                 self.channels += 1;
                 channel(&mut parts).map(Some)
             }
-            Kind::End if (parts.number()?, parts.number()?) == (self.channels, self.messages) => {
-                Ok(None)
+            Kind::End => {
+                let counted = (parts.number()?, parts.number()?);
+                let remembered = if self.version > 1 { parts.number()? } else { 0 };
+                let whole = counted == (self.channels, self.messages);
+                let whole = whole && remembered == self.remembered;
+                whole.then_some(None).ok_or(ArchiveError::Damaged("something is missing"))
             }
-            Kind::End => Err(ArchiveError::Damaged("something is missing")),
             _ => Err(ArchiveError::Damaged("a frame stands where another should")),
         }
     }
@@ -168,7 +188,7 @@ fn channel(parts: &mut Parts<'_>) -> Result<Head, ArchiveError> {
     Ok(Head { channel, used, kept, messages })
 }
 
-fn time(micros: u64) -> Result<Time, ArchiveError> {
+pub(super) fn time(micros: u64) -> Result<Time, ArchiveError> {
     if micros > LAST {
         return Err(ArchiveError::Damaged("a time is impossible"));
     }

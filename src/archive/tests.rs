@@ -34,6 +34,31 @@ fn archived(hub: &Hub, clean: bool) -> Vec<u8> {
     writer.end().unwrap()
 }
 
+fn remembered(key: &str) -> Remembered {
+    let text = str::to_owned;
+    Remembered {
+        method: text("POST"),
+        path: text("/publish"),
+        key: text(key),
+        since: NOW,
+        print: [1, u64::MAX],
+        status: 200,
+        content_type: text("application/json"),
+        headers: vec![(text("X-A"), text("b"))],
+        body: "{}".into(),
+    }
+}
+
+/// `bytes` of an archive in which nothing is remembered, as version 1 wrote them.
+fn of_version_1(mut bytes: Vec<u8>, channels: u64, messages: u64) -> Vec<u8> {
+    bytes[MAGIC.len()] = 1;
+    let end = 9 + 3 * 8 + 4;
+    bytes.truncate(bytes.len() - end);
+    let end = frame::Payload::default().number(channels).number(messages);
+    end.write(Kind::End, &[], &mut bytes).unwrap();
+    bytes
+}
+
 fn restored(bytes: &[u8]) -> Result<Hub, ArchiveError> {
     Reader::begin(bytes)?.verify()?;
     let hub = Hub::new(Settings::default(), 2);
@@ -50,6 +75,29 @@ fn what_is_written_is_read_back() {
     assert_eq!(again.cost(), hub.cost());
     assert!(archived(&again, true) == bytes);
     assert!(!Reader::begin(&archived(&hub, false)[..]).unwrap().is_clean());
+}
+
+#[test]
+fn what_the_version_before_wrote_is_read() {
+    let hub = hub();
+    let bytes = archived(&hub, true);
+    let again = restored(&of_version_1(bytes.clone(), 3, 4)).unwrap();
+    assert!(archived(&again, true) == bytes);
+    assert!(restored(&of_version_1(bytes, 3, 3)).is_err());
+}
+
+#[test]
+fn answers_are_remembered_in_their_order() {
+    let hub = hub();
+    let both = [remembered("a"), Remembered { headers: Vec::new(), ..remembered("b") }];
+    let mut writer = Writer::begin(Vec::new(), true, hub.memory()).unwrap();
+    both.iter().for_each(|one| writer.remembered(one).unwrap());
+    hub.traces().for_each(|trace| writer.channel(&trace).unwrap());
+    let bytes = writer.end().unwrap();
+    Reader::begin(&bytes[..]).unwrap().verify().unwrap();
+    let again = Hub::new(Settings::default(), 2);
+    assert_eq!(Reader::begin(&bytes[..]).unwrap().restore(&again, false, NOW).unwrap(), both);
+    assert_eq!(again.channels(), hub.channels());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Writing an archive.
 
 use super::frame::Payload;
-use super::{Kind, MAGIC, VERSION};
+use super::{Kind, MAGIC, Remembered, VERSION};
 use crate::channel::{self, Message};
 use crate::hub::{Memory, Trace};
 use std::io::{self, Write};
@@ -11,6 +11,7 @@ pub struct Writer<W> {
     pub(super) to: W,
     pub(super) channels: u64,
     messages: u64,
+    remembered: u64,
 }
 
 impl<W: Write> Writer<W> {
@@ -21,7 +22,13 @@ impl<W: Write> Writer<W> {
         let payload = Payload::default().byte(clean.into());
         let payload = payload.number(memory.latest.0).number(memory.floor.0);
         payload.write(Kind::Memory, &[], &mut to)?;
-        Ok(Self { to, channels: 0, messages: 0 })
+        Ok(Self { to, channels: 0, messages: 0, remembered: 0 })
+    }
+
+    /// Adds an answer; before the first channel.
+    pub fn remembered(&mut self, remembered: &Remembered) -> io::Result<()> {
+        self.remembered += 1;
+        remembered.write(&mut self.to)
     }
 
     /// Adds a channel with its messages.
@@ -58,6 +65,7 @@ impl<W: Write> Writer<W> {
     /// Ends the archive and gives back what it was written to.
     pub fn end(mut self) -> io::Result<W> {
         let end = Payload::default().number(self.channels).number(self.messages);
+        let end = end.number(self.remembered);
         end.write(Kind::End, &[], &mut self.to)?;
         self.to.flush()?;
         Ok(self.to)

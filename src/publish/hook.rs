@@ -12,7 +12,7 @@
 //! Channel names stand percent-encoded in paths, their slashes too. From a request value to a
 //! reply value; who reads and writes them, and who may ask, is the internal listener's business.
 
-use super::idempotency::{Answers, Conflict, Id, KEPT, LONGEST_KEY};
+use super::idempotency::{Answers, Conflict, Id, KEPT, LONGEST_KEY, print};
 use super::payload::payload;
 use super::posts::{self, Posts, bad_name};
 use super::{By, Once, PublishError, Publisher, answer};
@@ -51,9 +51,9 @@ impl Hook {
     const PAGE: usize = 100;
     const LONGEST_PAGE: usize = 1_000;
 
-    /// A hook that publishes through `publisher`.
-    pub fn new(publisher: Publisher, history: History) -> Self {
-        Self { publisher, history, answers: Answers::default() }
+    /// A hook that publishes through `publisher`, and knows the `answers` to repetitions.
+    pub fn new(publisher: Publisher, history: History, answers: Answers) -> Self {
+        Self { publisher, history, answers }
     }
 
     async fn write(&self, request: &Request, work: impl Future<Output = Reply>) -> Reply {
@@ -65,8 +65,8 @@ impl Hook {
         }
         let id =
             Id { method: request.method.clone(), path: request.path.clone(), key: key.to_owned() };
-        let content = (content_type(request), &request.body);
-        let done = self.answers.once(id, content, self.publisher.now(), work).await;
+        let print = print(content_type(request), &request.body);
+        let done = self.answers.once(id, print, self.publisher.now(), work).await;
         done.unwrap_or_else(|Conflict| {
             let error = "this Idempotency-Key was used with another body";
             Reply::error(422, error, "send a new key with a new message")

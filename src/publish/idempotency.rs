@@ -7,12 +7,14 @@
 //!
 //! Overflow: beyond [`MOST_KEYS`] or [`MOST_BYTES`] the oldest are dropped, and a repetition of
 //! those is done anew. Cancelling a write before it is done leaves its key as if never used.
+//! What is done can be taken along into another process, with the history: [`Answers::remembered`].
 
+use crate::archive::Remembered;
 use crate::channel::Time;
 use crate::web::Reply;
 use lru::LruCache;
 use parking_lot::Mutex;
-use std::hash::{BuildHasher, Hash, RandomState};
+use ring::digest::{Context, SHA256};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex as Slot, OwnedMutexGuard};
@@ -34,11 +36,10 @@ pub(super) struct Id {
     pub(super) key: String,
 }
 
-/// The answers remembered.
-#[derive(Default)]
-pub(super) struct Answers {
-    table: Mutex<Table>,
-    hashers: [RandomState; 2],
+/// The answers remembered; a cheap handle.
+#[derive(Clone, Default)]
+pub struct Answers {
+    table: Arc<Mutex<Table>>,
 }
 
 struct Table {
@@ -61,8 +62,21 @@ struct Entry {
     slot: Arc<Slot<Option<Reply>>>,
 }
 
-/// Tells one body from another without keeping it.
+/// Tells one body from another without keeping it, in any process.
 type Print = [u64; 2];
+
+/// The print of a body of that type.
+pub(super) fn print(content_type: Option<&str>, body: &[u8]) -> Print {
+    let mut digest = Context::new(&SHA256);
+    // With its length before it, as no other type and body are to run together into the same.
+    let kind = content_type.map_or(u64::MAX, |kind| kind.len() as u64);
+    for piece in [&kind.to_le_bytes()[..], content_type.unwrap_or_default().as_bytes(), body] {
+        digest.update(piece);
+    }
+    let digest = digest.finish();
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    [number(&digest.as_ref()[..8]), number(&digest.as_ref()[8..16])]
+}
 
 /// The key was used for something else.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,16 +90,15 @@ enum Turn {
 }
 
 impl Answers {
-    /// The remembered answer for `id`, or else what `work` answers. `content` is what must be
+    /// The remembered answer for `id`, or else what `work` answers. `print` is of what must be
     /// the same for a repetition to be one.
     pub(super) async fn once(
         &self,
         id: Id,
-        content: impl Hash,
+        print: Print,
         now: Time,
         work: impl Future<Output = Reply>,
     ) -> Result<Reply, Conflict> {
-        let print = self.hashers.each_ref().map(|hasher| hasher.hash_one(&content));
         let mut answer = match self.turn(&id, print, now)? {
             Turn::First(slot) => slot,
             Turn::After(slot) => slot.lock_owned().await,
@@ -99,6 +112,31 @@ impl Answers {
             self.table.lock().grow(&id, reply.body.len());
         }
         Ok(reply)
+    }
+
+    /// All that is done, the oldest first, for [`Answers::recall`] in another process.
+    pub fn remembered(&self) -> Vec<Remembered> {
+        let table = self.table.lock();
+        let done = |(id, entry): (&Id, &Entry)| {
+            // One that is at work is not done.
+            let reply = entry.slot.try_lock().ok()?.clone()?;
+            Some(id.remembered(entry, reply))
+        };
+        table.entries.iter().rev().filter_map(done).collect()
+    }
+
+    /// Goes on with what another process remembered.
+    pub fn recall(&self, remembered: Vec<Remembered>, now: Time) {
+        let mut table = self.table.lock();
+        for one in remembered {
+            // A clock that was set back makes nothing last longer.
+            let since = one.since.min(now);
+            let Some((id, print, reply)) = Id::recalled(one) else { continue };
+            let bytes = id.cost() + reply.body.len();
+            let slot = Arc::new(Slot::new(Some(reply)));
+            table.insert(&id, Entry { print, since, bytes, slot });
+        }
+        table.expire(now);
     }
 
     fn turn(&self, id: &Id, print: Print, now: Time) -> Result<Turn, Conflict> {
@@ -134,6 +172,33 @@ impl Id {
     /// The memory an entry takes without its answer, roughly, in bytes.
     fn cost(&self) -> usize {
         self.path.len() + self.key.len() + 300
+    }
+
+    fn remembered(&self, entry: &Entry, reply: Reply) -> Remembered {
+        let Reply { status, content_type, headers, body } = reply;
+        let headers = headers.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Remembered {
+            method: self.method.to_string(),
+            path: self.path.clone(),
+            key: self.key.clone(),
+            since: entry.since,
+            print: entry.print,
+            status,
+            content_type: content_type.into_owned(),
+            headers: headers.collect(),
+            body,
+        }
+    }
+
+    /// `None` if there is no such method.
+    fn recalled(remembered: Remembered) -> Option<(Self, Print, Reply)> {
+        let Remembered { method, path, key, print, status, content_type, headers, body, .. } =
+            remembered;
+        let method = method.parse().ok()?;
+        let headers = headers.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let headers = headers.collect();
+        let reply = Reply { status, content_type: content_type.into(), headers, body };
+        Some((Self { method, path, key }, print, reply))
     }
 }
 
@@ -193,7 +258,8 @@ mod tests {
 
     async fn once(answers: &Answers, key: &str, content: &str, at: u64, body: &str) -> String {
         let work = ready(reply(body));
-        match answers.once(id(key), content, Time(at * 1_000_000), work).await {
+        let print = print(None, content.as_bytes());
+        match answers.once(id(key), print, Time(at * 1_000_000), work).await {
             Ok(reply) => String::from_utf8(reply.body.to_vec()).unwrap(),
             Err(Conflict) => "conflict".into(),
         }
@@ -213,7 +279,10 @@ mod tests {
     async fn an_error_is_not_remembered_and_may_be_mended() {
         let answers = Answers::default();
         let failed = ready(Reply::error(422, "no", "mend it"));
-        assert_eq!(answers.once(id("k"), "a", Time(1), failed).await.unwrap().status, 422);
+        assert_eq!(
+            answers.once(id("k"), print(None, b"a"), Time(1), failed).await.unwrap().status,
+            422
+        );
         assert_eq!(once(&answers, "k", "b", 0, "mended").await, "mended");
         assert_eq!(once(&answers, "k", "a", 0, "x").await, "conflict");
     }
@@ -229,15 +298,20 @@ mod tests {
         let (first, second) = {
             let (a, b) = (answers.clone(), answers.clone());
             (
-                tokio::spawn(async move { a.once(id("k"), "a", Time(1), slow).await }),
                 tokio::spawn(
-                    async move { b.once(id("k"), "a", Time(1), ready(reply("second"))).await },
+                    async move { a.once(id("k"), print(None, b"a"), Time(1), slow).await },
                 ),
+                tokio::spawn(async move {
+                    b.once(id("k"), print(None, b"a"), Time(1), ready(reply("second"))).await
+                }),
             )
         };
         tokio::task::yield_now().await;
         assert!(!second.is_finished());
-        assert_eq!(answers.once(id("k"), "b", Time(1), ready(reply("x"))).await, Err(Conflict));
+        assert_eq!(
+            answers.once(id("k"), print(None, b"b"), Time(1), ready(reply("x"))).await,
+            Err(Conflict)
+        );
         finish.send(()).unwrap();
         assert_eq!(first.await.unwrap(), Ok(reply("first")));
         assert_eq!(second.await.unwrap(), Ok(reply("first")));
@@ -246,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn a_cancelled_first_leaves_the_key_to_the_second() {
         let answers = Answers::default();
-        let never = answers.once(id("k"), "a", Time(1), std::future::pending());
+        let never = answers.once(id("k"), print(None, b"a"), Time(1), std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(5), never).await.is_err());
         assert_eq!(once(&answers, "k", "a", 0, "second").await, "second");
     }
@@ -263,5 +337,34 @@ mod tests {
         once(&answers, "huge", "a", 1, &"x".repeat(MOST_BYTES)).await;
         assert_eq!(answers.len(), 0);
         assert_eq!(answers.table.lock().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn another_process_goes_on_with_what_is_done() {
+        let old = Answers::default();
+        once(&old, "early", "a", 1000, "first").await;
+        once(&old, "late", "a", 1200, "second").await;
+        let undone = old.once(id("undone"), print(None, b"a"), Time(1), std::future::pending());
+        tokio::select! {
+            _ = undone => {}
+            () = async {
+                let new = Answers::default();
+                let now = Time(1301 * 1_000_000);
+                new.recall(old.remembered(), now);
+                assert_eq!(new.len(), 1, "the first is too old");
+                assert_eq!(once(&new, "late", "a", 1301, "x").await, "second");
+                assert_eq!(once(&new, "late", "b", 1301, "x").await, "conflict");
+                assert_eq!(once(&new, "late", "a", 1501, "anew").await, "anew");
+            } => {}
+        }
+    }
+
+    #[test]
+    fn a_print_is_of_the_type_and_the_body() {
+        let prints = [(None, "a"), (Some(""), "a"), (Some("a"), ""), (Some("a"), "a")];
+        let prints = prints.map(|(kind, body)| print(kind, body.as_bytes()));
+        for (at, one) in prints.iter().enumerate() {
+            assert_eq!(prints.iter().filter(|other| *other == one).count(), 1, "{at}");
+        }
     }
 }

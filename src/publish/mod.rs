@@ -19,6 +19,7 @@ pub mod watch;
 
 pub use door::{Answered, Door, Onward};
 pub use hook::{History, Hook};
+pub use idempotency::Answers;
 use payload::from_json;
 pub use payload::{PayloadError, payload};
 

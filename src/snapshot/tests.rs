@@ -62,17 +62,17 @@ fn kept(hub: &Hub) -> Vec<String> {
 fn a_finished_snapshot_goes_on_and_one_that_was_not_begins_anew() {
     let folder = Folder::new("goes-on");
     let first = hub();
-    let snapshot = Snapshot::open(&folder.file(), &first, NOW).unwrap();
+    let (snapshot, _) = Snapshot::open(&folder.file(), &first, NOW).unwrap();
     publish(&first, "one");
-    snapshot.finish(&first).unwrap();
+    snapshot.finish(&first, &[]).unwrap();
     publish(&first, "too late");
-    snapshot.write(&first).unwrap();
+    snapshot.write(&first, &[]).unwrap();
 
     let second = hub();
-    let snapshot = Snapshot::open(&folder.file(), &second, NOW).unwrap();
+    let (snapshot, _) = Snapshot::open(&folder.file(), &second, NOW).unwrap();
     assert_eq!((epoch(&second), kept(&second)), (epoch(&first), vec!["one".to_owned()]));
     publish(&second, "two");
-    snapshot.write(&second).unwrap();
+    snapshot.write(&second, &[]).unwrap();
     assert_eq!(snapshot.report().error, None);
 
     // The second was never finished.
@@ -87,13 +87,13 @@ fn a_clean_file_is_void_as_soon_as_it_is_read() {
     let folder = Folder::new("void");
     let first = hub();
     publish(&first, "one");
-    Snapshot::new(&folder.file()).finish(&first).unwrap();
+    Snapshot::new(&folder.file()).finish(&first, &[]).unwrap();
     Snapshot::open(&folder.file(), &hub(), NOW).unwrap();
     let again = hub();
     Snapshot::open(&folder.file(), &again, NOW).unwrap();
     assert_ne!(epoch(&again), epoch(&first));
 
-    Snapshot::new(&folder.file()).finish(&first).unwrap();
+    Snapshot::new(&folder.file()).finish(&first, &[]).unwrap();
     Snapshot::new(&folder.file()).forget_clean().unwrap();
     assert_eq!(folder.names(), Vec::<String>::new());
 }
@@ -102,8 +102,8 @@ fn a_clean_file_is_void_as_soon_as_it_is_read() {
 fn the_file_is_private_and_alone() {
     let folder = Folder::new("private");
     fs::write(beside(&folder.file()), "left behind").unwrap();
-    let snapshot = Snapshot::open(&folder.file(), &hub(), NOW).unwrap();
-    snapshot.finish(&hub()).unwrap();
+    let (snapshot, _) = Snapshot::open(&folder.file(), &hub(), NOW).unwrap();
+    snapshot.finish(&hub(), &[]).unwrap();
     assert_eq!(folder.names(), ["history"]);
     let mode = fs::metadata(folder.file()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -114,13 +114,13 @@ fn a_file_that_is_not_understood_is_set_aside_whole() {
     let folder = Folder::new("damaged");
     let whole = hub();
     publish(&whole, "one");
-    Snapshot::new(&folder.file()).finish(&whole).unwrap();
+    Snapshot::new(&folder.file()).finish(&whole, &[]).unwrap();
     let mut bytes = fs::read(folder.file()).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(folder.file(), &bytes).unwrap();
 
     let hub = hub();
-    let report = Snapshot::open(&folder.file(), &hub, NOW).unwrap().report();
+    let report = Snapshot::open(&folder.file(), &hub, NOW).unwrap().0.report();
     assert_eq!(hub.channels(), 0);
     let damaged = report.damaged.unwrap();
     assert!(damaged.display().to_string().contains("history.damaged-1"), "{damaged:?}");
@@ -137,6 +137,6 @@ fn a_place_that_cannot_be_written_is_told() {
     assert_eq!(objection(&folder.file()), None);
     assert!(matches!(Snapshot::open(&nowhere, &hub(), NOW), Err(SnapshotError::Write(..))));
     let snapshot = Snapshot::new(&nowhere);
-    assert!(snapshot.write(&hub()).is_err());
+    assert!(snapshot.write(&hub(), &[]).is_err());
     assert!(snapshot.report().error.is_some());
 }
