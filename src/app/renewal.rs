@@ -10,6 +10,7 @@ use pingora::services::background::BackgroundService;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use tokio::signal::unix::Signal;
 use tokio::sync::Mutex;
 
@@ -40,8 +41,9 @@ impl Renewal {
         match Command::new(binary).args(args).stdin(Stdio::null()).spawn() {
             Ok(child) => {
                 tracing::info!(pid = child.id(), ?binary, "started a process to take over");
-                // It only ends there if it cannot take over, or long after this process.
-                std::thread::spawn(|| watch(child));
+                // It only ends before this process if it cannot take over. Without a thread nobody
+                // is told of that, which is no reason to fail.
+                let _ = thread::Builder::new().spawn(|| watch(child));
             }
             Err(error) => tracing::error!(%error, ?binary, "cannot start a process; going on"),
         }
