@@ -2,7 +2,7 @@ CARGO ?= cargo
 # Further flags for every cargo command, such as --locked.
 FLAGS ?=
 
-.PHONY: help demo build deb test quick models chaos fuzz lint bench setup clean
+.PHONY: help demo build deb test quick models chaos fuzz lint deny bench setup clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 14
@@ -50,6 +50,12 @@ lint: setup-build ## format, clippy and documentation, warnings being errors
 	$(CARGO) fmt --check --manifest-path models/Cargo.toml
 	$(CARGO) clippy $(FLAGS) --all-targets --features site-tests -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FLAGS) --no-deps
+
+# WHAT="" looks for advisories too, which are fetched from the internet.
+deny: WHAT ?= licenses bans sources
+deny: ## the licences and the places that dependencies come from
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny --log-level error check --hide-inclusion-graph $(WHAT)
 
 # ARGS for the load bench, such as ARGS="--quick --only pollgate,floor": benches/README.md.
 bench: setup-bench ## the benchmarks; the load bench beside other servers comes last
