@@ -92,9 +92,9 @@ impl<'a> Query<'a> {
         self.bytes(name).map(String::from_utf8_lossy)
     }
 
-    /// Feeds `hasher` with all parameters but `name`, in their order.
-    pub fn hash_without(&self, name: &str, hasher: &mut impl Hasher) {
-        self.pairs().filter(|pair| pair.name != name).for_each(|pair| pair.hash(hasher));
+    /// Feeds `hasher` with all parameters but those that `left_out` names, in their order.
+    pub fn hash_without(&self, left_out: impl Fn(&str) -> bool, hasher: &mut impl Hasher) {
+        self.pairs().filter(|pair| !left_out(&pair.name)).for_each(|pair| pair.hash(hasher));
     }
 
     /// Whether there is a parameter of that name, scalar or array.

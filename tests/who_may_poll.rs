@@ -141,7 +141,7 @@ async fn the_site_is_asked_once_with_the_clients_cookies_and_its_word_is_kept() 
         gate.publish("a", "1").await;
         let answer = poller.answer().await.json();
         // No second visit: the word is kept.
-        let target = format!("/comet/a,b%2Cc?cursor={}", answer["cursor"].as_str().unwrap());
+        let target = format!("/comet/a,b%2Cc?z=1&cursor={}", answer["cursor"].as_str().unwrap());
         poller.ask_with("GET", &target, &headers).await;
         gate.wait_for_held(1).await;
         gate.publish("a", "2").await;
@@ -149,7 +149,7 @@ async fn the_site_is_asked_once_with_the_clients_cookies_and_its_word_is_kept() 
         // Until it is taken back, by the value of the cookie.
         let revoked = gate.hook("DELETE", "/grants?credential=abc", &[], b"").await.json();
         assert_eq!(revoked, json!({"revoked": 1}));
-        poller.ask_with("GET", "/comet/a,b%2Cc", &headers).await;
+        poller.ask_with("GET", "/comet/a,b%2Cc?z=1", &headers).await;
         site.visit()
             .await
             .send("HTTP/1.1 403 Forbidden\r\nContent-Type: text/x\r\nContent-Length: 3\r\n\r\nno!")
@@ -211,5 +211,90 @@ async fn a_site_that_does_not_say_makes_for_503_and_holds_nobody() {
         assert_eq!(poller.answer().await.status, 503);
         drop(silent);
         assert_eq!(gate.held().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_the_site_said_to_one_client_is_not_said_to_another() {
+    const YES: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+    const NO: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    let mut site = PlainSite::start_by_hand().await;
+    let config = format!("trusted_proxies = [\"127.0.0.1\"]\n{ASKED}");
+    let gate = Gate::start_before(site.addr(), &config).await;
+    let mut proxy = gate.connect().await;
+    // Whatever the site is told, it may decide by.
+    let mine = [
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("User-Agent", "mine"),
+        ("Accept-Language", "de"),
+        ("Origin", "https://site.example"),
+        ("Cookie", "a=b"),
+    ];
+    let target = "/comet/a?key=secret&timeout=0";
+    proxy.send("GET", target, &mine, b"").await;
+    site.visit().await.send(YES).await;
+    assert_eq!(proxy.read_response().await.status, 200);
+    // The same client, further on, is not asked about again.
+    let onward = "/comet/a?key=secret&timeout=0.0&cursor=oldest&_=123";
+    proxy.send("GET", onward, &mine, b"").await;
+    assert_eq!(proxy.read_response().await.status, 200);
+    for (name, value) in [
+        ("X-Forwarded-For", "192.0.2.2"),
+        ("User-Agent", "yours"),
+        ("Accept-Language", "en"),
+        ("Origin", "https://evil.example"),
+        ("Cookie", "a=c"),
+        ("Authorization", "Basic YTpi"),
+    ] {
+        let mut yours = mine.to_vec();
+        yours.retain(|(known, _)| *known != name);
+        yours.push((name, value));
+        proxy.send("GET", target, &yours, b"").await;
+        site.visit().await.send(NO).await;
+        assert_eq!(proxy.read_response().await.status, 403, "{name}");
+    }
+    for target in ["/comet/a?key=guess&timeout=0", "/comet/a?timeout=0", "/comet/b?key=secret"] {
+        proxy.send("GET", target, &mine, b"").await;
+        site.visit().await.send(NO).await;
+        assert_eq!(proxy.read_response().await.status, 403, "{target}");
+    }
+    proxy.send("GET", target, &mine, b"").await;
+    assert_eq!(proxy.read_response().await.status, 200);
+}
+
+#[tokio::test]
+async fn leave_does_not_hide_behind_many_cookies() {
+    let mut site = PlainSite::start_by_hand().await;
+    let gate = Gate::start_before(site.addr(), ASKED).await;
+    let junk: String = (0..40).map(|n| format!("c{n}={n}; ")).collect();
+    let cookie = format!("{junk}PHPSESSID=stolen");
+    let mut poller = Way::Plain.connect(&gate).await;
+    poller.ask_with("GET", "/comet/a", &[("Cookie", &cookie)]).await;
+    site.visit().await.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    gate.wait_for_held(1).await;
+    let revoked = gate.hook("DELETE", "/grants?credential=stolen", &[], b"").await.json();
+    assert_eq!(revoked, json!({"revoked": 1}));
+    assert_eq!(poller.answer().await.status, 401);
+}
+
+#[tokio::test]
+async fn a_browser_publishes_only_where_it_may_poll() {
+    let config = r#"
+[[poll]]
+path = "/comet.php"
+dialect = "novcomet"
+browser_publish = true
+auth = { kind = "signed", keys = { k = "secret" } }
+"#;
+    for way in Way::ALL {
+        let gate = Gate::start_alone(config).await;
+        let token = sign("k", "secret", now() + 60, "mine");
+        let mut poller = way.connect(&gate).await;
+        assert_eq!(poller.poll("/comet.php?publish=mine").await.status, 401, "{way:?}");
+        let target = format!("/comet.php?publish=yours&token={token}");
+        assert_eq!(poller.poll(&target).await.status, 403, "{way:?}");
+        assert_eq!(gate.status().await["channels"], 0, "{way:?}");
+        let target = format!("/comet.php?publish=mine&token={token}");
+        assert_eq!(poller.poll(&target).await.text(), "true", "{way:?}");
     }
 }

@@ -42,7 +42,7 @@ pub struct Upstream {
 }
 
 /// Where the site is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Url {
     /// A path (with a query, maybe) on one of the site's own servers.
     Path(String),

@@ -11,13 +11,13 @@ mod position;
 pub mod replay;
 pub mod timestamp;
 
-use crate::channel::{ChannelName, NameError, RenderKey, Take, Tick};
+use crate::channel::{ChannelName, Cursor, NameError, RenderKey, Take, Tick};
 use crate::hub::{Answer, Heard, Subscription};
 use crate::query::Query;
 use crate::template::Field;
 use crate::web::{self, Headers, Reply};
 use bytes::Bytes;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -70,6 +70,14 @@ pub struct Poll {
     pub callback: Option<Box<str>>,
 }
 
+impl Poll {
+    /// A poll on `channel` from now on.
+    pub fn on(channel: ChannelName) -> Self {
+        let subscriptions = smallvec![Subscription { channel, cursor: Cursor::Now }];
+        Self { subscriptions, take: Take::Newest, timeout: None, callback: None }
+    }
+}
+
 /// The outcome of parsing a request that a rule has matched.
 #[derive(Debug)]
 pub enum Parsed {
@@ -114,6 +122,27 @@ impl Dialect {
             // The site has the answer; this one is empty.
             Self::Replay(_) => Reply::new(204, "", ""),
         }
+    }
+
+    /// Whether a parameter of the query is another one with each poll of one client: its position,
+    /// how long it waits, the name it wants to be called by.
+    pub fn moves(&self, parameter: &str) -> bool {
+        // What jQuery adds against caches is in all of them.
+        parameter == "_"
+            || match self {
+                Self::Native(_) => matches!(parameter, "cursor" | "timeout"),
+                Self::NovComet(_) => parameter == "subscribed",
+                Self::Timestamp(timestamp) => {
+                    parameter == timestamp.cursor_field
+                        || timestamp.callback.as_deref() == Some(parameter)
+                }
+                Self::Replay(_) => false,
+            }
+    }
+
+    /// Whether the rest of the path behind the rule's stem is nothing but the poll's channels.
+    pub fn has_channels_in_path(&self) -> bool {
+        matches!(self, Self::Native(native) if native.channel.is_none())
     }
 
     /// Its name in the config.

@@ -34,8 +34,17 @@ use std::time::Duration;
 /// What a client shows of itself, as hashes; of it a grant can be found again.
 pub(super) type Credentials = SmallVec<[u64; 2]>;
 
-/// Cookies of a request beyond these are nobody's credentials.
+/// Cookies of a request that are kept as credentials.
 const MOST_COOKIES: usize = 32;
+
+/// Stands for all cookies beyond [`MOST_COOKIES`]: whoever shows so many is taken for anybody, so
+/// that no leave hides behind them when it is to be taken back.
+const ANYBODY: u64 = 0;
+
+/// Whether `credential` may be among those shown.
+fn shows(credentials: &[u64], credential: u64) -> bool {
+    credentials.iter().any(|shown| *shown == credential || *shown == ANYBODY)
+}
 
 /// Some of a poll's channels.
 pub(super) type Names = SmallVec<[ChannelName; 1]>;
@@ -85,7 +94,7 @@ const MOST_RECENT: usize = 256;
 impl Revocation {
     fn means(&self, channels: &[ChannelName], credentials: &[u64]) -> bool {
         self.channel.as_ref().is_none_or(|channel| channels.contains(channel))
-            && self.credential.is_none_or(|credential| credentials.contains(&credential))
+            && self.credential.is_none_or(|credential| shows(credentials, credential))
     }
 }
 
@@ -159,7 +168,9 @@ impl Gate {
     ) -> Result<Option<Allowed>, Refused> {
         let Some(auth) = &rule.auth else { return Ok(None) };
         let visitor = || Visitor {
+            rule,
             target: request.target,
+            path: request.path,
             query: request.query,
             headers: request.headers,
             host: request.host,
@@ -195,8 +206,12 @@ impl Gate {
 
 /// A request, as far as it matters who makes it.
 pub(super) struct Visitor<'a> {
+    /// The rule of its poll.
+    pub(super) rule: &'a Rule,
     /// Path and query as they came.
     pub(super) target: &'a str,
+    /// The path as it came.
+    pub(super) path: &'a str,
     pub(super) query: &'a Query<'a>,
     pub(super) headers: &'a dyn Headers,
     /// The host that it is for.
@@ -281,6 +296,25 @@ impl Leaves {
         grants.len()
     }
 
+    /// Tells the polls of one grant from those of others, also where it is found again and again:
+    /// by the token without its signature, which may be written in several ways, or by what the
+    /// site is asked with. `None` = the client has shown nothing.
+    pub(super) fn holder(&self, auth: &Auth, request: &Incoming<'_>) -> Option<u64> {
+        let token = auth::token(request.query, request.headers);
+        match auth {
+            Auth::Signed(_) | Auth::Jwt(_) => {
+                let signed = token.as_ref()?.rsplit_once('.')?.0;
+                Some(self.shared.hasher.hash_one(signed))
+            }
+            Auth::Upstream(_) => {
+                let cookies = request.headers.values("cookie");
+                let authorization = request.headers.get("authorization");
+                let shown = token.is_some() || authorization.is_some() || !cookies.is_empty();
+                shown.then(|| self.shared.hasher.hash_one((token, authorization, cookies)))
+            }
+        }
+    }
+
     /// How many revocations there were so far.
     fn seen(&self) -> u64 {
         self.shared.used.lock().revocations
@@ -294,13 +328,16 @@ impl Leaves {
         let hash = |text: &str| self.shared.hasher.hash_one(text);
         let token = auth::token(visitor.query, visitor.headers);
         let authorization = visitor.headers.get("authorization");
-        let cookies = cookies(visitor.headers).take(MOST_COOKIES).map(|(_, value)| hash(value));
+        let mut more = cookies(visitor.headers).map(|(_, value)| value);
+        let cookies: Credentials = more.by_ref().take(MOST_COOKIES).map(hash).collect();
+        let anybody = more.next().map(|_| ANYBODY);
         token
             .as_deref()
             .map(hash)
             .into_iter()
             .chain(authorization.map(hash))
             .chain(cookies)
+            .chain(anybody)
             .collect()
     }
 }

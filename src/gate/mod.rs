@@ -241,7 +241,9 @@ impl Gate {
                     self.refused(Refusal::Method);
                     return Ok(Decision::Reply(wrong_method(request.method, rule), None));
                 }
-                Match::Publish { channel } => return Ok(self.publish_for_browser(&channel)),
+                Match::Publish { rule, channel } => {
+                    return self.publish_for_browser(settings, rule, request, &channel, verdict);
+                }
                 Match::Poll { rule, .. } if request.method == "OPTIONS" => {
                     return Ok(Decision::Reply(preflight(rule, request.headers), None));
                 }
@@ -413,14 +415,27 @@ impl Gate {
         unstored(reply.with("X-Content-Type-Options", "nosniff"))
     }
 
-    fn publish_for_browser(&self, channel: &str) -> Decision {
-        match ChannelName::new(channel) {
-            Ok(name) => Decision::Publish(name),
+    /// Lets a browser publish that may poll the channel. The error is as that of
+    /// [`Gate::decide`].
+    fn publish_for_browser(
+        &self,
+        settings: &Settings,
+        rule: &Rule,
+        request: &Incoming<'_>,
+        channel: &str,
+        verdict: Option<Verdict>,
+    ) -> Result<Decision, Box<Asking>> {
+        let channel = match ChannelName::new(channel) {
+            Ok(name) => name,
             Err(error) => {
-                self.refused(Refusal::BadRequest);
                 let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
-                Decision::Reply(unstored(reply), None)
+                return Ok(self.refuse(rule, request, Refusal::BadRequest, reply));
             }
+        };
+        match self.allow(settings, rule, request, &mut Poll::on(channel.clone()), verdict) {
+            Ok(_) => Ok(Decision::Publish(channel)),
+            Err(Refused::Ask(asking)) => Err(asking),
+            Err(Refused::Reply(cause, reply)) => Ok(self.refuse(rule, request, cause, reply)),
         }
     }
 }

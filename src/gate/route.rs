@@ -105,6 +105,8 @@ pub enum Match<'a> {
     },
     /// A browser publishes an empty message on this channel.
     Publish {
+        /// The rule.
+        rule: &'a Arc<Rule>,
         /// The channel's name, unchecked.
         channel: std::borrow::Cow<'a, str>,
     },
@@ -156,7 +158,7 @@ impl Routes {
                 return native.then_some(Match::WrongMethod { rule });
             }
             if let Some(channel) = rule.browser_publish(query) {
-                return Some(Match::Publish { channel });
+                return Some(Match::Publish { rule, channel });
             }
             let a_form_or_none_needed = method != "POST" || form.is_some();
             (a_form_or_none_needed && rule.wants(query, form))
@@ -215,7 +217,7 @@ mod tests {
             Some(Match::Poll { rule, rest }) => {
                 format!("{} {}", rule.dialect.name(), rest.unwrap_or("-"))
             }
-            Some(Match::Publish { channel }) => format!("publish {channel}"),
+            Some(Match::Publish { channel, .. }) => format!("publish {channel}"),
             Some(Match::WrongMethod { rule }) => rule.allow().to_owned(),
         }
     }

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use ring::digest::{Context, SHA256};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -153,22 +154,41 @@ fn question(visitor: &Visitor<'_>, host: &str, channels: &[ChannelName]) -> Head
     headers
 }
 
-/// Tells one question from all others: whom, on whose behalf, what.
+/// Tells one question from all others: whom, on whose behalf, what. Whatever the site is told may
+/// be what it decides by, so all of it counts: of the query and the path everything but what is new
+/// with each poll, or names the channels, which count by themselves.
 fn key(settings: &Upstream, visitor: &Visitor<'_>, channels: &[ChannelName]) -> Key {
-    let mut digest = Context::new(&SHA256);
-    let mut add = |part: &str| {
-        // With its length before it, no part can be taken for two.
-        digest.update(&(part.len() as u64).to_be_bytes());
-        digest.update(part.as_bytes());
+    let dialect = &visitor.rule.dialect;
+    let path = match dialect.has_channels_in_path() {
+        true => visitor.rule.path.stem(),
+        false => visitor.path,
     };
-    add(&format!("{:?}", settings.url));
-    add(&visitor.headers.values("cookie").join("; "));
-    add(visitor.headers.get("authorization").unwrap_or_default());
-    add(&auth::token(visitor.query, visitor.headers).unwrap_or_default());
-    channels.iter().for_each(|name| add(name));
+    let mut digest = Digest(Context::new(&SHA256));
+    settings.url.hash(&mut digest);
+    visitor.headers.values("cookie").hash(&mut digest);
+    PASSED_ON.map(|name| visitor.headers.get(name)).hash(&mut digest);
+    (visitor.client, visitor.host, path).hash(&mut digest);
+    visitor.query.hash_without(|name| dialect.moves(name), &mut digest);
+    auth::token(visitor.query, visitor.headers).hash(&mut digest);
+    channels.hash(&mut digest);
     let mut key = Key::default();
-    key.copy_from_slice(digest.finish().as_ref());
+    key.copy_from_slice(digest.0.finish().as_ref());
     key
+}
+
+/// Takes what is hashed into a digest that nobody can make collide. Each part brings its length or
+/// its end, so none can be taken for two.
+struct Digest(Context);
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        // Nobody asks.
+        0
+    }
 }
 
 fn unknown(error: &str) -> Reply {

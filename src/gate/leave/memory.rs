@@ -1,6 +1,6 @@
 //! What the site has said lately of a client and a channel.
 
-use super::Credentials;
+use super::{Credentials, shows};
 use crate::channel::ChannelName;
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -64,7 +64,7 @@ impl Memory {
         let mut words = self.0.lock();
         let meant = |word: &Word| {
             channel.is_none_or(|channel| word.channel == *channel)
-                && credential.is_none_or(|credential| word.credentials.contains(&credential))
+                && credential.is_none_or(|credential| shows(&word.credentials, credential))
         };
         let keys: Vec<Key> =
             words.iter().filter(|(_, word)| meant(word)).map(|(key, _)| *key).collect();

@@ -1,7 +1,8 @@
 use super::*;
 use crate::auth::{Upstream, Url};
 use crate::channel::Cursor;
-use crate::channel::Take;
+use crate::channel::{Pattern, Take};
+use crate::dialect::{Dialect, native::Native};
 use crate::hub::{self, Hub, Polled, Subscription};
 use std::sync::atomic::AtomicUsize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,11 +75,15 @@ async fn equal_questions_at_the_same_time_are_one() {
     let leaves = Leaves::default();
     let (cache, timeout) = (Duration::ZERO, Duration::from_secs(10));
     let auth = Auth::Upstream(Upstream { url: Url::Path("/auth".to_owned()), cache, timeout });
+    let path = Pattern::new("/comet/*").unwrap();
+    let rule = Rule::new(path, Dialect::Native(Native::default()));
     let ask = async |cookie: &str| {
         let mut headers = http::HeaderMap::new();
         headers.insert("cookie", cookie.parse().unwrap());
         let visitor = Visitor {
+            rule: &rule,
             target: "/comet/a",
+            path: "/comet/a",
             query: &Query::default(),
             headers: &headers,
             host: "gate.example",

@@ -51,9 +51,9 @@ impl Asked {
         (request.method, request.path, request.client).hash(&mut hasher);
         (header("cookie"), header("authorization"), header("user-agent")).hash(&mut hasher);
         if !shared {
-            request.query.hash_without("_", &mut hasher);
+            request.query.hash_without(|name| name == "_", &mut hasher);
             if let Some(form) = request.form {
-                form.hash_without("_", &mut hasher);
+                form.hash_without(|name| name == "_", &mut hasher);
             }
         }
         Id(hasher.finish())
