@@ -2,7 +2,8 @@
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,6 +14,8 @@ pub struct Settings {
     pub held: usize,
     /// Held polls of one client address.
     pub per_address: usize,
+    /// Held polls of one grant.
+    pub per_grant: usize,
     /// Held polls on one channel.
     pub per_channel: usize,
     /// Channels of one poll.
@@ -28,6 +31,7 @@ impl Default for Settings {
         Self {
             held: 100_000,
             per_address: 0,
+            per_grant: 0,
             per_channel: 0,
             channels_per_poll: 100,
             connections_per_second: 0,
@@ -45,6 +49,9 @@ pub enum Refusal {
     /// As many polls as allowed are held for this client's address.
     #[error("too many polls are held for this address")]
     Address,
+    /// As many polls as allowed are held by this grant.
+    #[error("too many polls are held for this user")]
+    Grant,
 }
 
 /// Counts the held polls.
@@ -56,7 +63,8 @@ pub struct Limits {
 #[derive(Debug, Default)]
 struct Counts {
     held: AtomicUsize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
+    by_address: Shares<IpAddr>,
+    by_grant: Shares<u64>,
 }
 
 /// The right to hold one poll; dropping it gives it back.
@@ -64,27 +72,28 @@ struct Counts {
 pub struct Permit {
     counts: Arc<Counts>,
     address: Option<IpAddr>,
+    grant: Option<u64>,
 }
 
 impl Limits {
-    /// Admits a poll from `address`, if `settings` leave room for it.
-    pub fn admit(&self, address: Option<IpAddr>, settings: &Settings) -> Result<Permit, Refusal> {
+    /// Admits a poll from `address`, by `grant`, if `settings` leave room for it.
+    pub fn admit(
+        &self,
+        address: Option<IpAddr>,
+        grant: Option<u64>,
+        settings: &Settings,
+    ) -> Result<Permit, Refusal> {
         let counts = &self.counts;
         if counts.held.fetch_add(1, Ordering::Relaxed) >= settings.held {
             counts.held.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Held);
         }
         // From here on the drop guard counts it out again.
-        let mut permit = Permit { counts: counts.clone(), address: None };
-        if let Some(address) = address.filter(|_| settings.per_address > 0) {
-            let mut by_address = counts.by_address.lock();
-            let held = by_address.entry(address).or_default();
-            if *held >= settings.per_address {
-                return Err(Refusal::Address);
-            }
-            *held += 1;
-            permit.address = Some(address);
-        }
+        let mut permit = Permit { counts: counts.clone(), address: None, grant: None };
+        let address = address.map(household);
+        permit.address =
+            counts.by_address.take(address, settings.per_address).ok_or(Refusal::Address)?;
+        permit.grant = counts.by_grant.take(grant, settings.per_grant).ok_or(Refusal::Grant)?;
         Ok(permit)
     }
 }
@@ -92,14 +101,52 @@ impl Limits {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.counts.held.fetch_sub(1, Ordering::Relaxed);
-        let Some(address) = self.address else { return };
-        let mut by_address = self.counts.by_address.lock();
-        if let Some(held) = by_address.get_mut(&address) {
+        self.counts.by_address.give_back(self.address);
+        self.counts.by_grant.give_back(self.grant);
+    }
+}
+
+/// How many polls are held for each of those who have some.
+#[derive(Debug)]
+struct Shares<K>(Mutex<HashMap<K, usize>>);
+
+impl<K> Default for Shares<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Shares<K> {
+    /// Counts one more for `who`; `None` = it has as many as `most` already. What it answers is to
+    /// be given back: nobody, where nothing was counted.
+    fn take(&self, who: Option<K>, most: usize) -> Option<Option<K>> {
+        let Some(who) = who.filter(|_| most > 0) else { return Some(None) };
+        let mut shares = self.0.lock();
+        let held = shares.entry(who).or_default();
+        (*held < most).then(|| {
+            *held += 1;
+            Some(who)
+        })
+    }
+
+    fn give_back(&self, who: Option<K>) {
+        let Some(who) = who else { return };
+        let mut shares = self.0.lock();
+        if let Some(held) = shares.get_mut(&who) {
             *held -= 1;
             if *held == 0 {
-                by_address.remove(&address);
+                shares.remove(&who);
             }
         }
+    }
+}
+
+/// What one household or server has: an IPv4 address, or the 64 bits of a network, below which
+/// IPv6 addresses are to be had for nothing.
+pub fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 => v4,
     }
 }
 
@@ -114,13 +161,41 @@ mod tests {
         let settings = Settings { held: 3, per_address: 2, ..Settings::default() };
         let here = Some(IpAddr::from([127, 0, 0, 1]));
         let there = Some(IpAddr::from([127, 0, 0, 2]));
-        let first = limits.admit(here, &settings).unwrap();
-        let _second = limits.admit(here, &settings).unwrap();
-        assert_eq!(limits.admit(here, &settings).unwrap_err(), Refusal::Address);
-        let _third = limits.admit(there, &settings).unwrap();
-        assert_eq!(limits.admit(there, &settings).unwrap_err(), Refusal::Held);
+        let first = limits.admit(here, None, &settings).unwrap();
+        let _second = limits.admit(here, None, &settings).unwrap();
+        assert_eq!(limits.admit(here, None, &settings).unwrap_err(), Refusal::Address);
+        let _third = limits.admit(there, None, &settings).unwrap();
+        assert_eq!(limits.admit(there, None, &settings).unwrap_err(), Refusal::Held);
         drop(first);
-        assert!(limits.admit(here, &settings).is_ok());
-        assert_eq!(limits.counts.by_address.lock().len(), 2);
+        assert!(limits.admit(here, None, &settings).is_ok());
+        assert_eq!(limits.counts.by_address.0.lock().len(), 2);
+    }
+
+    #[test]
+    fn a_network_of_64_bits_is_one_address() {
+        let limits = Limits::default();
+        let settings = Settings { per_address: 1, ..Settings::default() };
+        let admit = |address: &str| limits.admit(address.parse().ok(), None, &settings);
+        let _first = admit("2001:db8::1").unwrap();
+        assert_eq!(admit("2001:db8::2:1").unwrap_err(), Refusal::Address);
+        let _other = admit("2001:db8:0:1::1").unwrap();
+        let _mapped = admit("::ffff:192.0.2.1").unwrap();
+        assert_eq!(admit("192.0.2.1").unwrap_err(), Refusal::Address);
+    }
+
+    #[test]
+    fn a_refusal_for_one_reason_takes_nothing_from_the_others() {
+        let limits = Limits::default();
+        let settings = Settings { per_address: 2, per_grant: 1, ..Settings::default() };
+        let here = Some(IpAddr::from([127, 0, 0, 1]));
+        let first = limits.admit(here, Some(7), &settings).unwrap();
+        for _ in 0..3 {
+            assert_eq!(limits.admit(here, Some(7), &settings).unwrap_err(), Refusal::Grant);
+        }
+        let second = limits.admit(here, Some(8), &settings).unwrap();
+        drop((first, second));
+        assert_eq!(limits.counts.held.load(Ordering::Relaxed), 0);
+        assert!(limits.counts.by_address.0.lock().is_empty());
+        assert!(limits.counts.by_grant.0.lock().is_empty());
     }
 }

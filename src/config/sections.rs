@@ -184,6 +184,7 @@ fn limits(section: &mut Section, held: usize) -> (limits::Settings, Client) {
         requests_per_second: rate(section, "requests_per_second"),
     };
     let head_bytes = section.size("head_bytes", 64 << 10, 1 << 10);
+        per_grant: section.number("per_grant", default.per_grant, ANY),
     let head_count = section.number("head_count", 100, 1..=10_000);
     let mut timeout = |key, seconds| {
         let timeout = section.duration(key, Duration::from_secs(seconds));

@@ -299,7 +299,7 @@ impl Gate {
         // Where messages come from elsewhere, it may take a moment to know whether there are some.
         let hasty = poll.timeout == Some(Duration::ZERO);
         let wanted = (!hasty || self.shared.hub.is_fed()) && request.method != "HEAD";
-        let (permit, refused) = match wanted.then(|| self.admit(settings, request, &poll)) {
+        let (permit, refused) = match wanted.then(|| self.admit(settings, rule, request, &poll)) {
             Some(Ok(permit)) => (Some(permit), None),
             Some(Err(refused)) => (None, Some(refused)),
             None => (None, None),
@@ -375,6 +375,7 @@ impl Gate {
     fn admit(
         &self,
         settings: &Settings,
+        rule: &Rule,
         request: &Incoming<'_>,
         poll: &Poll,
     ) -> Result<Permit, (Refusal, u16, String)> {
@@ -384,10 +385,13 @@ impl Gate {
             let error = "too many polls are held on this channel".to_owned();
             return Err((Refusal::PerChannel, 503, error));
         }
-        let permit = self.shared.limits.admit(request.client, limits);
+        let auth = rule.auth.as_ref().filter(|_| limits.per_grant > 0);
+        let grant = auth.and_then(|auth| self.shared.leaves.holder(auth, request));
+        let permit = self.shared.limits.admit(request.client, grant, limits);
         permit.map_err(|refusal| match refusal {
             limits::Refusal::Held => (Refusal::HoldMax, 503, refusal.to_string()),
             limits::Refusal::Address => (Refusal::PerAddress, 429, refusal.to_string()),
+            limits::Refusal::Grant => (Refusal::PerGrant, 429, refusal.to_string()),
         })
     }
 

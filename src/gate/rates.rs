@@ -4,6 +4,7 @@
 //! addresses seen last have one, at most [`MOST`]; whoever is forgotten begins with a full one. So
 //! memory is bounded, and an attacker with more addresses than that is not what this stops.
 
+use crate::limits::household;
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -11,7 +12,7 @@ use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
 use lru::LruCache;
 use parking_lot::Mutex;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,15 +53,6 @@ impl<C: Clock> Rate<C> {
         let (Some(buckets), Some(address)) = (&self.buckets, address) else { return Ok(()) };
         let taken = buckets.check_key(&household(address));
         taken.map_err(|not_until| not_until.wait_time_from(buckets.clock().now()))
-    }
-}
-
-/// What one household or server has: an IPv4 address, or the 64 bits of a network, below which
-/// IPv6 addresses are to be had for nothing.
-fn household(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-        v4 => v4,
     }
 }
 

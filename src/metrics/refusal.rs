@@ -10,6 +10,8 @@ labels! {
         HoldMax = "hold_max",
         /// As many polls as `limits.per_address` are held for this address.
         PerAddress = "per_address",
+        /// As many polls as `limits.per_grant` are held by this grant.
+        PerGrant = "per_grant",
         /// More connections a second than `limits.connections_per_second` from this address.
         ConnectionRate = "connection_rate",
         /// More requests a second than `limits.requests_per_second` from this address.
