@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Method;
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 /// The headers of a request, whoever has parsed them.
 pub trait Headers: Sync {
@@ -42,6 +43,12 @@ pub fn cookies(headers: &dyn Headers) -> impl Iterator<Item = (&str, &str)> {
 /// The value of the cookie `name`, as it stands.
 pub fn cookie<'a>(headers: &'a dyn Headers, name: &str) -> Option<&'a str> {
     cookies(headers).find(|(known, _)| *known == name).map(|(_, value)| value)
+}
+
+/// The value of `Retry-After` for whoever may come again after `wait`: whole seconds, not 0.
+pub fn retry_after(wait: Duration) -> String {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    seconds.max(1).to_string()
 }
 
 /// A whole request, its body read.

@@ -63,7 +63,7 @@ impl Live {
             hub,
             backplane,
             gate: shared(gate_settings(config, upstream.clone(), &Rates::default())),
-            publish: shared(publish_settings(config)),
+            publish: shared(publish_settings(config, &Arc::new(publish::rate::Rate::new(0)))),
             internal: shared(internal_settings(config)),
             drain: shared(config.drain.clone()),
             tally,
@@ -97,7 +97,8 @@ impl Live {
         if config.hub != running.hub {
             self.hub.reconfigure(config.hub.clone(), system_time());
         }
-        self.publish.store(Arc::new(publish_settings(config)));
+        let rate = self.publish.load().rate.clone();
+        self.publish.store(Arc::new(publish_settings(config, &rate)));
         let rates = Rates::of(&self.gate.load());
         self.gate.store(Arc::new(gate_settings(config, prepared.upstream.clone(), &rates)));
         tell(&self.upstream, prepared.upstream, Arc::ptr_eq);
@@ -182,9 +183,10 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
     }
 }
 
-fn publish_settings(config: &Config) -> publish::Settings {
+fn publish_settings(config: &Config, rate: &Arc<publish::rate::Rate>) -> publish::Settings {
     publish::Settings {
         max_message: config.max_message,
+        rate: rate.allowing(config.messages_per_second),
         capture: config.capture.clone(),
         may_publish: config.may_publish,
     }

@@ -65,6 +65,8 @@ pub struct Config {
     pub upstream: upstream::Settings,
     /// What the internal listener asks for; empty = nothing.
     pub token: Secret,
+    /// How many messages a second the hook takes; 0 = no limit.
+    pub messages_per_second: u32,
     /// The longest message, in bytes.
     pub max_message: u64,
     /// How long polls are held.

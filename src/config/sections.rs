@@ -56,7 +56,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let threads = root.number("threads", 0, 0..=1024);
     let tls = root.optional_table("tls", tls).flatten();
     let (upstream, may_publish) = root.table("upstream", upstream);
-    let token = root.table("publish", token);
+    let (token, messages_per_second) = root.table("publish", publish_keys);
     let (hold, held) = root.table("hold", hold);
     let (mut hub, max_message, snapshot) = root.table("history", history);
     let (limits, client) = root.table("limits", |section| limits(section, held));
@@ -85,6 +85,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         identity: None,
         upstream,
         token,
+        messages_per_second,
         max_message,
         hold,
         hub,
@@ -109,6 +110,11 @@ pub(super) fn config(root: &mut Section) -> Config {
 
 pub(super) fn internal(root: &mut Section) -> Vec<Address> {
     root.list("internal", vec![local(7080)], values::address)
+}
+
+/// The token, and how many messages a second it is good for.
+fn publish_keys(section: &mut Section) -> (Secret, u32) {
+    (token(section), rate(section, "messages_per_second"))
 }
 
 pub(super) fn token(publish: &mut Section) -> Secret {
@@ -178,13 +184,13 @@ fn limits(section: &mut Section, held: usize) -> (limits::Settings, Client) {
     let limits = limits::Settings {
         held,
         per_address: section.number("per_address", default.per_address, ANY),
+        per_grant: section.number("per_grant", default.per_grant, ANY),
         per_channel: section.number("per_channel", default.per_channel, ANY),
         channels_per_poll: section.number("channels_per_poll", default.channels_per_poll, ANY),
         connections_per_second: rate(section, "connections_per_second"),
         requests_per_second: rate(section, "requests_per_second"),
     };
     let head_bytes = section.size("head_bytes", 64 << 10, 1 << 10);
-        per_grant: section.number("per_grant", default.per_grant, ANY),
     let head_count = section.number("head_count", 100, 1..=10_000);
     let mut timeout = |key, seconds| {
         let timeout = section.duration(key, Duration::from_secs(seconds));

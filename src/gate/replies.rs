@@ -2,7 +2,7 @@
 
 use super::route::Rule;
 use crate::dialect::Dialect;
-use crate::web::{Headers, Reply};
+use crate::web::{Headers, Reply, retry_after};
 use std::time::Duration;
 
 /// A refusal in the form of the dialect.
@@ -23,10 +23,9 @@ pub(super) fn wrong_method(method: &str, rule: &Rule) -> Reply {
 
 /// The answer to an address that asks too often; it may again after `wait`.
 pub(super) fn too_soon(wait: Duration) -> Reply {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     let words = "too many requests from this address; try again later\n";
     let reply = Reply::new(429, "text/plain; charset=UTF-8", words);
-    unstored(reply.with("Retry-After", seconds.max(1).to_string()))
+    unstored(reply.with("Retry-After", retry_after(wait)))
 }
 
 /// The headers that keep everybody between here and the client from keeping an answer.

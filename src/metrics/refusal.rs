@@ -16,6 +16,8 @@ labels! {
         ConnectionRate = "connection_rate",
         /// More requests a second than `limits.requests_per_second` from this address.
         RequestRate = "request_rate",
+        /// More messages a second than `publish.messages_per_second` for the hook.
+        PublishRate = "publish_rate",
         /// As many connections as the limit of open files leaves to the public side.
         Files = "files",
         /// As many polls as `limits.per_channel` are held on this channel.

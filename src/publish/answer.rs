@@ -3,7 +3,7 @@
 use super::{PayloadError, PublishError, Receipt};
 use crate::channel::{Position, ShownStamp, Stamp};
 use crate::hub::Info;
-use crate::web::Reply;
+use crate::web::{Reply, retry_after};
 use serde::{Serialize, Serializer};
 use std::fmt::Display;
 
@@ -91,6 +91,15 @@ impl From<PublishError> for Reply {
         match &error {
             PublishError::TooLong { .. } => {
                 Reply::error(413, &error, "send less, or raise history.max_message")
+            }
+            PublishError::TooSoon { wait } => {
+                let hint = "nothing was published; send it again, or raise \
+                            publish.messages_per_second";
+                Reply::error(429, &error, hint).with("Retry-After", retry_after(*wait))
+            }
+            PublishError::TooMany { .. } => {
+                let hint = "send fewer at once, or raise publish.messages_per_second";
+                Reply::error(413, &error, hint)
             }
             PublishError::Full(_) => {
                 let hint = "try again later, or raise history.channels";

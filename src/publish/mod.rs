@@ -15,6 +15,7 @@ mod hook;
 mod idempotency;
 mod payload;
 mod posts;
+pub mod rate;
 pub mod watch;
 
 pub use door::{Answered, Door, Onward};
@@ -22,10 +23,11 @@ pub use hook::{History, Hook};
 pub use idempotency::Answers;
 use payload::from_json;
 pub use payload::{PayloadError, payload};
+use rate::{Rate, Refused};
 
 use crate::channel::{ChannelName, Payload, Position, ShownStamp, Time};
 use crate::hub::{Full, Hub, Published, Wake};
-use crate::metrics::{Counts, Tally, labels};
+use crate::metrics::{Counts, Refusal, Tally, labels};
 use crate::turnstile::Turnstile;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -38,6 +40,8 @@ use tokio::runtime::Handle;
 pub struct Settings {
     /// The longest message, in bytes.
     pub max_message: u64,
+    /// How often the hook takes one.
+    pub rate: Arc<Rate>,
     /// Which requests that the site handles are messages.
     pub capture: Vec<Arc<capture::Rule>>,
     /// Whether the site may publish with a header of its answers.
@@ -46,7 +50,8 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_message: 1 << 20, capture: Vec::new(), may_publish: false }
+        let (rate, capture) = (Arc::new(Rate::new(0)), Vec::new());
+        Self { max_message: 1 << 20, rate, capture, may_publish: false }
     }
 }
 
@@ -101,6 +106,20 @@ pub enum PublishError {
         length: u64,
         /// The longest that is taken, in bytes.
         most: u64,
+    },
+    /// The hook was given more than it takes in a second; the publisher's fault.
+    #[error("too many messages a second")]
+    TooSoon {
+        /// When it will take these.
+        wait: Duration,
+    },
+    /// More messages at once than the hook takes in a second; the publisher's fault.
+    #[error("the request has {messages} messages, and {most} a second are taken")]
+    TooMany {
+        /// How many they are.
+        messages: usize,
+        /// How many are taken.
+        most: u32,
     },
     /// The channel table has no room; the gate's fault.
     #[error(transparent)]
@@ -242,6 +261,9 @@ impl Publisher {
                 return onward(posts, by).await;
             }
         }
+        if by == By::Hook {
+            self.take(posts.len())?;
+        }
         let published = match &self.shared.engine {
             None => self.shared.hub.publish(&posts, self.now())?,
             Some(engine) => engine.publish(&posts, once).await?,
@@ -262,6 +284,17 @@ impl Publisher {
         let receipts = receipts.collect();
         wakes.ring(self.shared.crowd.get());
         Ok(receipts)
+    }
+
+    /// Counts messages of the hook against what it may take in a second.
+    fn take(&self, messages: usize) -> Result<(), PublishError> {
+        let refused = match self.shared.settings.load().rate.take(messages) {
+            Ok(()) => return Ok(()),
+            Err(Refused::For(wait)) => PublishError::TooSoon { wait },
+            Err(Refused::Beyond(most)) => PublishError::TooMany { messages, most },
+        };
+        self.shared.tally.refusals.count(Refusal::PublishRate);
+        Err(refused)
     }
 
     /// Puts on a channel what has been true since `at`, unless the channel has had a message
