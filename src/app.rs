@@ -301,7 +301,8 @@ impl Parts {
         let endpoints: Vec<Arc<dyn Endpoint>> =
             vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone()];
         let settings = self.reload.live().internal.clone();
-        Ok((Internal::new(settings, token, endpoints, self.tally.clone()), page))
+        let most = files::internal(open_files());
+        Ok((Internal::new(settings, token, endpoints, self.tally.clone(), most), page))
     }
 
     /// A channel's history, as the native dialect answers.

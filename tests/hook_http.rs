@@ -99,6 +99,7 @@ fn app(hub: &Hub, token: &str) -> Internal {
         Secret::new("page"),
         vec![Arc::new(hook), Arc::new(admin)],
         Arc::default(),
+        1000,
     )
 }
 

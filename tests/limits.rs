@@ -6,6 +6,9 @@
 
 mod support;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
 use support::{
     BOUND, Client, Gate, Metrics, PlainSite, Response, Way, eventually, eventually_some,
 };
@@ -199,4 +202,162 @@ async fn requests_to_the_site_take_only_their_share_of_the_files() {
     assert!(open < 290, "{open} files are open, of 300");
     let mut visit = site.visit().await;
     visit.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+}
+
+#[tokio::test]
+async fn the_hook_takes_only_so_many_messages_a_second() {
+    let config = "trusted_proxies = [\"127.0.0.1\"]\n[publish]\nmessages_per_second = 20\n\
+                  [[capture]]\npath = \"/say\"\nmethods = [\"POST\"]\nchannel = \"captured\"\n\
+                  data = \"{form.msg}\"\non = \"2xx\"";
+    let site = PlainSite::start().await;
+    let gate = Gate::with(config).upstream(site.addr()).token("t0ken").start().await;
+    let publish = async |body: &str| {
+        let json = [("Content-Type", "application/json")];
+        gate.hook("POST", "/publish", &json, body).await
+    };
+    let batch = |size: usize| {
+        let posts: Vec<_> = (0..size).map(|_| r#"{"channel":"a","data":"x"}"#).collect();
+        format!("[{}]", posts.join(","))
+    };
+    let kept = async || gate.channel("a").await["kept"].as_u64().unwrap();
+    assert_eq!(publish(&batch(20)).await.status, 200);
+    let refused = ask_until(429, async || publish(&batch(15)).await).await;
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!(refused.text().contains("messages_per_second"), "{}", refused.text());
+    // All of a request, or none.
+    assert_eq!(kept().await % 5, 0);
+    let never = publish(&batch(21)).await;
+    assert_eq!(never.status, 413, "{}", never.text());
+    assert!(never.text().contains("20 a second"), "{}", never.text());
+    assert!(refusals(&gate, "publish_rate").await >= 2.0);
+    // What passes is nobody's with a token.
+    let mut browser = gate.connect().await;
+    for n in 0..40 {
+        let form = "application/x-www-form-urlencoded";
+        assert_eq!(browser.post("/say", form, format!("msg={n}")).await.status, 200);
+    }
+    gate.wait_for_kept("captured", 40).await;
+    // A moment later there is room again; and a reload may do away with it.
+    ask_until(200, async || publish(&batch(15)).await).await;
+    assert_eq!(kept().await % 5, 0);
+    let changed = gate.reconfigure("[publish]\ntoken = \"t0ken\"").await;
+    assert!(changed["changed"].to_string().contains("messages_per_second"), "{changed}");
+    for _ in 0..5 {
+        assert_eq!(publish(&batch(50)).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_publish_is_answered_without_being_counted_again() {
+    let gate = Gate::start_alone("[publish]\nmessages_per_second = 1").await;
+    let key = [("Idempotency-Key", "k")];
+    let publish = async || gate.hook("POST", "/channels/a", &key, "x").await;
+    let first = ask_until(200, publish).await;
+    for _ in 0..20 {
+        let again = publish().await;
+        assert_eq!((again.status, again.text()), (200, first.text()));
+    }
+    assert_eq!(refusals(&gate, "publish_rate").await, 0.0);
+}
+
+fn signed(channels: &str) -> String {
+    let signed = format!("k.9999999999.{}", URL_SAFE_NO_PAD.encode(channels));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"secret"), signed.as_bytes());
+    let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{signed}.{hex}")
+}
+
+#[tokio::test]
+async fn one_user_holds_only_so_many_polls_wherever_he_is() {
+    let config = "trusted_proxies = [\"127.0.0.1\"]\n[limits]\nper_grant = 2\n[[poll]]\n\
+                  path = \"/comet/*\"\ndialect = \"native\"\n\
+                  auth = { kind = \"signed\", keys = { k = \"secret\" } }";
+    for way in Way::ALL {
+        let gate = Gate::start_alone(config).await;
+        let (mine, yours) = (signed("news,a"), signed("news,b"));
+        let mut held = Vec::new();
+        for host in 1..=2 {
+            let mut poller = way.connect(&gate).await;
+            let from = [("X-Forwarded-For", format!("192.0.2.{host}"))];
+            let from = from.each_ref().map(|(name, value)| (*name, value.as_str()));
+            poller.ask_with("GET", &format!("/comet/news?token={mine}"), &from).await;
+            gate.wait_for_held(host).await;
+            held.push(poller);
+        }
+        let mut poller = way.connect(&gate).await;
+        // The same token in other letters is the same grant.
+        let (signed, signature) = mine.rsplit_once('.').unwrap();
+        let shouted = format!("{signed}.{}", signature.to_uppercase());
+        for token in [&mine, &shouted] {
+            let refused = poller.poll(&format!("/comet/news?token={token}")).await;
+            assert_eq!(refused.status, 429, "{way:?}: {}", refused.text());
+            assert!(refused.header("retry-after").is_some(), "{way:?}");
+            assert!(refused.text().contains("this user"), "{}", refused.text());
+        }
+        assert_eq!(refusals(&gate, "per_grant").await, 2.0, "{way:?}");
+        let mut other = way.connect(&gate).await;
+        other.ask(&format!("/comet/news?token={yours}")).await;
+        gate.wait_for_held(3).await;
+        gate.publish("news", "x").await;
+        for mut poller in held {
+            assert_eq!(poller.answer().await.status, 200, "{way:?}");
+        }
+        assert_eq!(other.answer().await.status, 200, "{way:?}");
+        poller.ask(&format!("/comet/news?token={mine}")).await;
+        gate.wait_for_held(1).await;
+    }
+}
+
+#[tokio::test]
+async fn the_least_used_channels_make_room_for_messages() {
+    let config = "[history]\ntotal = \"64KiB\"\nage = \"1h\"";
+    let gate = Gate::start_alone(config).await;
+    let cursor = |answer: &serde_json::Value| answer["id"].as_str().unwrap().to_owned();
+    let first = cursor(&gate.publish("old", vec![b'x'; 8 << 10]).await);
+    let mut client = gate.connect().await;
+    for n in 0..50 {
+        gate.publish(&format!("c{n}"), vec![b'x'; 8 << 10]).await;
+        // What is asked for stays.
+        assert_eq!(client.get("/comet/c0?cursor=oldest&timeout=0").await.status, 200);
+    }
+    let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
+    let bytes = metrics.value("pollgate_history_bytes");
+    assert!(bytes <= 65_536.0, "{bytes}");
+    assert!(metrics.value("pollgate_channels") < 10.0);
+    assert_eq!(gate.hook("GET", "/channels/old", &[], "").await.status, 404);
+    assert_eq!(gate.channel("c0").await["kept"], 1);
+    assert_eq!(gate.channel("c49").await["kept"], 1);
+    // Who comes back to what went is told so.
+    let gone = client.get(&format!("/comet/old?cursor={first}")).await.json();
+    assert_eq!(gone["reset"], true, "{gone}");
+}
+
+#[tokio::test]
+async fn connections_to_the_internal_side_leave_the_public_one_its_files() {
+    let site = PlainSite::start().await;
+    let plan = Gate::with("").upstream(site.addr()).open_files(300);
+    let gate = plan.start().await;
+    let mut hook = Client::connect(gate.internal()).await;
+    assert_eq!(hook.post("/channels/news", "text/plain", "x").await.status, 200);
+    let mut crowd = Vec::new();
+    for _ in 0..200 {
+        crowd.push(Client::connect(gate.internal()).await);
+    }
+    // New visitors are served, and so is whoever was there before the crowd.
+    for n in 0..100 {
+        let mut visitor = gate.connect().await;
+        assert_eq!(visitor.get("/page").await.status, 200, "{n}");
+        crowd.push(visitor);
+    }
+    assert_eq!(hook.post("/channels/news", "text/plain", "x").await.status, 200);
+    let text = hook.get("/metrics").await.text();
+    let files = Metrics::parse(&text).value("pollgate_refusals_total{cause=\"files\"}");
+    assert!(files >= 100.0, "{files}");
+    drop(crowd);
+    eventually("a new publisher's turn", async || {
+        let mut client = Client::connect(gate.internal()).await;
+        let _ = client.try_send_raw("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        client.read_unless_closed().await.is_some_and(|response| response.status == 200)
+    })
+    .await;
 }

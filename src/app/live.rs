@@ -197,6 +197,11 @@ fn internal_settings(config: &Config) -> internal::Settings {
         token: config.token.clone(),
         names: config.internal_names.clone(),
         // What grants are taken back by is as secret as a token.
+        patience: internal::Patience {
+            head: config.client.head_timeout,
+            idle: config.client.idle_timeout,
+            stall: config.client.write_timeout,
+        },
         mask: config.log.mask.iter().cloned().chain(["credential".to_owned()]).collect(),
     }
 }

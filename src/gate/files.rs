@@ -29,8 +29,7 @@ impl Files {
     /// What the public side may have of `limit`, the process's limit of open files. An eighth of
     /// it, within bounds, is kept for everything else.
     pub fn within(limit: u64) -> Self {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let kept = 64 + (limit / 8).min(4096);
+        let (limit, kept) = (usize::try_from(limit).unwrap_or(usize::MAX), kept(limit));
         let all = limit.saturating_sub(kept);
         let connections = all.saturating_sub((limit / 16).min(1024));
         // Under a limit that low the gate tries what it can.
@@ -57,6 +56,16 @@ impl Files {
     pub(super) fn close(&self) {
         self.used.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// What is kept of that limit of open files for everything but the public side.
+fn kept(limit: u64) -> usize {
+    64 + usize::try_from(limit / 8).unwrap_or(usize::MAX).min(4096)
+}
+
+/// Connections that the internal side may have of that limit of open files: half of what is kept.
+pub fn internal(limit: u64) -> usize {
+    kept(limit) / 2
 }
 
 /// Idle connections to the site that are kept under that limit of open files.

@@ -11,6 +11,7 @@
 //! as browsers mark nothing on plain HTTP, where no token is asked for such a page could read what
 //! any program can: there every request has to name a host of ours, or none.
 
+use super::Patience;
 use crate::secret::Secret;
 use crate::strict::host_name;
 use crate::web::{Headers, Reply};
@@ -27,6 +28,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// Query parameters whose values are not logged.
     pub mask: Vec<String>,
+    /// How long clients may take.
+    pub patience: Patience,
 }
 
 /// The header in which the internal page carries its token.

@@ -4,6 +4,9 @@
 //! endpoint is found (404), the body is read within that endpoint's bound (413), the endpoint
 //! answers. `Expect: 100-continue` is answered only once it is clear that the body is wanted.
 //!
+//! How long a client may take is [`Patience`]'s; how many connections there may be is told by the one
+//! who makes the app.
+//!
 //! A connection is kept unless the client says otherwise or is HTTP/1.0, or something of the
 //! request was left unread. It ends with the process: a drain leaves it be, so that the site can
 //! publish until the last poll is answered.
@@ -14,6 +17,7 @@ mod guard;
 mod place;
 mod wire;
 
+pub use followed::Patience;
 pub use guard::{PAGE_HEADER, Settings};
 pub use place::{Elsewhere, Place};
 
@@ -33,6 +37,7 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use wire::Broken;
 
@@ -46,19 +51,46 @@ struct App {
     endpoints: Vec<Arc<dyn Endpoint>>,
     tally: Arc<Tally>,
     turnstile: Turnstile<Place>,
+    places: Places,
+}
+
+/// The connections that there may be, each a file that others cannot open.
+struct Places {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+/// One of them; dropping it gives it back.
+struct Taken<'a>(&'a AtomicUsize);
+
+impl Places {
+    fn take(&self) -> Option<Taken<'_>> {
+        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        let taken = Taken(&self.taken);
+        (before < self.most).then_some(taken)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Internal {
     /// An app that asks `endpoints` in their order. `page` is the token of the internal page,
-    /// made anew at each start; empty = there is no page. Refusals are counted in `tally`.
+    /// made anew at each start; empty = there is no page. Refusals are counted in `tally`. Beyond
+    /// `most` connections new ones are closed at once.
     pub fn new(
         settings: Arc<ArcSwap<Settings>>,
         page: Secret,
         endpoints: Vec<Arc<dyn Endpoint>>,
         tally: Arc<Tally>,
+        most: usize,
     ) -> Self {
-        let turnstile = Turnstile::default();
-        Self(Arc::new(App { settings, page, endpoints, tally, turnstile }))
+        let (turnstile, taken) = (Turnstile::default(), AtomicUsize::new(0));
+        let places = Places { most, taken };
+        Self(Arc::new(App { settings, page, endpoints, tally, turnstile, places }))
     }
 
     /// What every request passes through.
@@ -74,7 +106,12 @@ impl ServerApp for Internal {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        self.0.process_new(Box::new(Followed::new(stream)), shutdown).await
+        let Some(_place) = self.0.places.take() else {
+            self.0.tally.refusals.count(Refusal::Files);
+            return None;
+        };
+        let patience = self.0.settings.load().patience;
+        self.0.process_new(Box::new(Followed::new(stream, patience)), shutdown).await
     }
 }
 
@@ -83,7 +120,10 @@ impl App {
     async fn reply(&self, session: &mut ServerSession) -> Result<Reply, Broken> {
         let mut request = match read_head(session) {
             Ok(request) => request,
-            Err(reply) => return Ok(reply),
+            Err(reply) => {
+                self.refused(&reply, Refusal::HeadLate, Refusal::MalformedHead);
+                return Ok(reply);
+            }
         };
         let path = request.path.as_str();
         let endpoint = self.endpoints.iter().find(|endpoint| endpoint.owns(path));
@@ -105,7 +145,10 @@ impl App {
         };
         match wire::read_body(session, endpoint.longest_body(path)).await? {
             Ok(body) => request.body = body,
-            Err(refusal) => return Ok(refusal),
+            Err(refusal) => {
+                self.refused(&refusal, Refusal::BodyLate, Refusal::MalformedBody);
+                return Ok(refusal);
+            }
         }
         if request.method == Method::HEAD {
             request.method = Method::GET;
@@ -126,6 +169,15 @@ impl App {
         match elsewhere {
             Some(ask) => Ok(ask(request).await),
             None => Ok(place::ended()),
+        }
+    }
+
+    /// Counts a request that was not read.
+    fn refused(&self, reply: &Reply, late: Refusal, malformed: Refusal) {
+        match reply.status {
+            408 => self.tally.refusals.count(late),
+            400 => self.tally.refusals.count(malformed),
+            _ => {}
         }
     }
 
@@ -161,10 +213,13 @@ impl HttpServerApp for App {
                 bodiless = session.req_header().method == Method::HEAD;
                 let keep = wants_to_stay(session.req_header());
                 // On every request: pingora turns it to "for ever" when it parses one.
-                session.set_keepalive(keep.then_some(wire::IDLE.as_secs()));
+                session.set_keepalive(keep.then_some(wire::NO_LIMIT));
                 self.reply(&mut session).await
             }
-            Ok(Err(refusal)) => Ok(refusal),
+            Ok(Err(refusal)) => {
+                self.refused(&refusal, Refusal::HeadLate, Refusal::MalformedHead);
+                Ok(refusal)
+            }
             Err(broken) => Err(broken),
         };
         let whole = match reply {

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// How long a connection may take to its next whole head.
-pub(super) const IDLE: Duration = Duration::from_secs(75);
-/// How long a body may take to arrive, and how long an answer may take to leave.
+/// How long the engine itself keeps a connection: that is timed beneath it.
+pub(super) const NO_LIMIT: u64 = 0;
+/// How long a whole body may take to arrive, and a whole answer to leave.
 const TRANSFER: Duration = Duration::from_secs(60);
 /// How long a closed connection is listened to, so that the answer is not overtaken by a reset.
 const LINGER: Duration = Duration::from_secs(2);
@@ -28,10 +28,16 @@ pub(super) struct Broken;
 pub(super) async fn read_request(session: &mut ServerSession) -> Result<Result<(), Reply>, Broken> {
     // A client that sends its next request early is served in order.
     session.set_pipelining_enabled(true);
-    session.set_read_timeout(Some(TRANSFER));
-    match timeout(IDLE, session.read_request()).await {
-        Ok(Ok(true)) => Ok(Ok(())),
-        Ok(Err(error)) if *error.etype() == ErrorType::InvalidHTTPHeader => {
+    // Silences are timed beneath the session.
+    session.set_read_timeout(None);
+    match session.read_request().await {
+        Ok(true) => Ok(Ok(())),
+        Err(error) if is_late(&error) => {
+            session.set_keepalive(None);
+            let error = "the head of the request did not arrive in time";
+            Ok(Err(Reply::error(408, error, "send it faster")))
+        }
+        Err(error) if *error.etype() == ErrorType::InvalidHTTPHeader => {
             session.set_keepalive(None);
             // The parser's words hold the bytes themselves; they help in the log alone.
             tracing::debug!(%error, "internal listener");
@@ -39,6 +45,12 @@ pub(super) async fn read_request(session: &mut ServerSession) -> Result<Result<(
         }
         Ok(_) | Err(_) => Err(Broken),
     }
+}
+
+/// Whether that is a client's silence in the middle of a request.
+fn is_late(error: &pingora::Error) -> bool {
+    let io = error.root_cause().downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut)
 }
 
 /// Reads the body, if it is no longer than `most` bytes; the refusal says that it is not.
@@ -63,10 +75,7 @@ pub(super) async fn read_body(
     }
     match timeout(TRANSFER, collect(session, most)).await {
         Ok(read) => read,
-        Err(_) => {
-            session.set_keepalive(None);
-            Ok(Err(Reply::error(408, "the body did not arrive in time", "send it faster")))
-        }
+        Err(_) => Ok(Err(late(session))),
     }
 }
 
@@ -79,6 +88,7 @@ async fn collect(session: &mut ServerSession, most: u64) -> Result<Result<Bytes,
             }
             Ok(Some(part)) => body.extend_from_slice(&part),
             Ok(None) => return Ok(Ok(body.freeze())),
+            Err(error) if is_late(&error) => return Ok(Err(late(session))),
             Err(error) => {
                 session.set_keepalive(None);
                 tracing::debug!(%error, "internal listener");
@@ -86,6 +96,11 @@ async fn collect(session: &mut ServerSession, most: u64) -> Result<Result<Bytes,
             }
         }
     }
+}
+
+fn late(session: &mut ServerSession) -> Reply {
+    session.set_keepalive(None);
+    Reply::error(408, "the body did not arrive in time", "send it faster")
 }
 
 fn too_long(session: &mut ServerSession, most: u64) -> Reply {

@@ -20,6 +20,17 @@ enum At {
     Misframed,
 }
 
+/// Where a connection is, for one who waits for more of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Before a request.
+    Between,
+    /// In a head.
+    Head,
+    /// In a body, or behind a head that is refused.
+    Body,
+}
+
 impl Default for Follower {
     fn default() -> Self {
         Self(At::Head(Vec::new()))
@@ -30,6 +41,15 @@ impl Follower {
     /// Whether all has been well so far.
     pub fn check(&self) -> Result<(), Misframed> {
         if matches!(self.0, At::Misframed) { Err(Misframed) } else { Ok(()) }
+    }
+
+    /// Where the connection is.
+    pub fn place(&self) -> Place {
+        match &self.0 {
+            At::Head(head) if head.is_empty() => Place::Between,
+            At::Head(_) => Place::Head,
+            At::Body(_) | At::Over | At::Misframed => Place::Body,
+        }
     }
 
     /// How many of `bytes`, which come next, may be read; an error if none. If not all, nothing

@@ -7,7 +7,7 @@ const PAGE: &str = "0123456789abcdef";
 /// The status with which a request is refused; 200 where it is admitted.
 fn ask(token: &str, method: Method, open: bool, headers: &[(&str, &str)]) -> u16 {
     let (token, names) = (Secret::new(token), vec!["gate.example".into()]);
-    let settings = Settings { token, names, mask: Vec::new() };
+    let settings = Settings { token, names, ..Settings::default() };
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name in a test");
