@@ -8,8 +8,9 @@ mod support;
 
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::Duration;
-use support::{Addr, BOUND, Client, Gate, PlainSite, Way, eventually};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use support::{Addr, BOUND, Client, Gate, Metrics, PlainSite, Way, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -229,7 +230,8 @@ async fn without_a_token_the_internal_side_answers_only_to_its_own_names() {
 async fn impatient() -> (PlainSite, Gate) {
     let site = PlainSite::start().await;
     let config = "[limits]\nhead_timeout = \"500ms\"\nidle_timeout = \"500ms\"\n\
-                  write_timeout = \"500ms\"\n[hold]\ntimeout = \"5s\"";
+                  write_timeout = \"500ms\"\n[hold]\ntimeout = \"5s\"\n\
+                  [upstream]\nread_timeout = \"2s\"";
     let gate = Gate::start_before(site.addr(), config).await;
     (site, gate)
 }
@@ -352,8 +354,114 @@ async fn resets_in_the_middle_and_thousands_of_connections_leave_nothing() {
     is_well(&gate, before, "three thousand connections").await;
 }
 
+#[tokio::test]
+async fn slow_clients_of_the_internal_side_are_cut_off_and_hinder_no_publish() {
+    let (_site, gate) = impatient().await;
+    let before = gate.own_memory();
+    gate.publish_as("large", "text/plain", vec![b'x'; 900_000]).await;
+    let open = gate.open_files();
+    let head = "POST /channels/a HTTP/1.1\r\nHost: localhost\r\n";
+    let half = format!("{head}Content-Length: 100\r\n\r\nhalf");
+    let chunks = format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nha");
+    let waits = format!("{head}Content-Length: 100\r\nExpect: 100-continue\r\n\r\n");
+    let answered = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let then_half = format!("{answered}GET /he");
+    let beginnings =
+        ["", "GET", head, &half, &chunks, &waits, answered, &then_half].map(str::to_owned);
+    let mut crowd = Vec::new();
+    for beginning in &beginnings {
+        for _ in 0..8 {
+            let mut client = Client::connect(gate.internal()).await;
+            client.send_raw(beginning).await;
+            crowd.push((beginning, client));
+        }
+    }
+    // One that drips: its head takes too long as a whole, however little it pauses.
+    let Addr::Tcp(internal) = *gate.internal() else { return };
+    let mut drip = TcpStream::connect(internal).await.unwrap();
+    let dripping = tokio::spawn(async move {
+        for byte in b"GET /healthz HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'x')) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if drip.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+        }
+    });
+    // And some that never read what they asked for, again and again.
+    let greedy = "GET /channels/large/messages HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(50);
+    for _ in 0..4 {
+        let mut client = Client::connect(gate.internal()).await;
+        client.send_raw(&greedy).await;
+        crowd.push((&beginnings[0], client));
+    }
+    for n in 0..20 {
+        gate.publish("news", format!("{n}")).await;
+    }
+    let mut greedy = crowd.split_off(crowd.len() - 4);
+    for (beginning, mut client) in crowd {
+        let all = String::from_utf8_lossy(&client.read_to_end().await).into_owned();
+        let late =
+            beginning.len() > answered.len() || (1..answered.len()).contains(&beginning.len());
+        assert_eq!(all.contains("HTTP/1.1 408"), late, "{beginning:?}: {all}");
+    }
+    assert!(tokio::time::timeout(BOUND, dripping).await.is_ok(), "it drips on");
+    eventually("the end of who never reads", async || gate.open_files() <= open + 1).await;
+    greedy.clear();
+    let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
+    let late =
+        |cause: &str| metrics.value(&format!("pollgate_refusals_total{{cause=\"{cause}\"}}"));
+    assert!(late("head_late") >= 24.0 && late("body_late") >= 24.0);
+    assert_eq!(gate.status().await["channels"], 2);
+    is_well(&gate, before, "slow publishers").await;
+}
+
+#[tokio::test]
+async fn who_keeps_a_connection_to_the_internal_side_may_pause_between_requests() {
+    let gate = Gate::start_alone("[limits]\nhead_timeout = \"300ms\"\nidle_timeout = \"0s\"").await;
+    let mut client = Client::connect(gate.internal()).await;
+    for _ in 0..3 {
+        assert_eq!(client.get("/healthz").await.text(), "ok");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Somebody who looks at the site all the time, while others attack it.
+struct Visitor {
+    stop: Arc<AtomicBool>,
+    visits: tokio::task::JoinHandle<(usize, Duration)>,
+}
+
+impl Visitor {
+    fn start(gate: &Gate) -> Self {
+        let (stop, addr) = (Arc::<AtomicBool>::default(), gate.addr().clone());
+        let stopped = stop.clone();
+        let visits = tokio::spawn(async move {
+            let (mut count, mut slowest) = (0, Duration::ZERO);
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                let mut client = Client::connect(&addr).await;
+                assert_eq!(client.get("/page").await.status, 200);
+                slowest = slowest.max(began.elapsed());
+                count += 1;
+            }
+            (count, slowest)
+        });
+        Self { stop, visits }
+    }
+
+    /// Ends the visits; all of them went well, and none took long.
+    async fn was_served(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (count, slowest) = self.visits.await.unwrap();
+        assert!(count > 10 && slowest < Duration::from_secs(5), "{count} visits, {slowest:?}");
+    }
+}
+
 /// Frames of HTTP/2 as they are on the wire (RFC 9113, section 4).
 mod frame {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpStream;
+
     pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let mut bytes = length[1..].to_vec();
@@ -391,11 +499,31 @@ mod frame {
         fixed.iter().chain(more).flat_map(|(name, value)| header(name, value)).collect()
     }
 
+    /// Reads the next frame: its kind, its flags, its stream, its payload. `None` = there is none
+    /// any more.
+    pub(super) async fn next(stream: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let [a, b, c, kind, flags, id @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).await.ok()?;
+        Some((kind, flags, u32::from_be_bytes(id), payload))
+    }
+
+    /// Settings of the client, with a window of that size for each stream.
+    pub(super) fn window(size: u32) -> Vec<u8> {
+        let setting = [&[0, 4][..], &size.to_be_bytes()].concat();
+        [&PREFACE[..24], &frame(SETTINGS, 0, 0, &setting)].concat()
+    }
+
     pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    pub(super) const DATA: u8 = 0;
     pub(super) const HEADERS: u8 = 1;
+    pub(super) const PRIORITY: u8 = 2;
     pub(super) const RESET: u8 = 3;
     pub(super) const SETTINGS: u8 = 4;
     pub(super) const PING: u8 = 6;
+    pub(super) const WINDOW: u8 = 8;
     pub(super) const CONTINUATION: u8 = 9;
     pub(super) const END_STREAM: u8 = 1;
     pub(super) const END_HEADERS: u8 = 4;
@@ -424,9 +552,11 @@ async fn flood(gate: &Gate, count: usize, mut frames: impl FnMut(u32) -> Vec<u8>
 
 #[tokio::test]
 async fn floods_of_http2_frames_end_their_connection_alone() {
-    use frame::{CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PING, RESET, SETTINGS, frame};
+    use frame::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RESET};
+    use frame::{SETTINGS, WINDOW, frame};
     let (site, gate) = impatient().await;
     let before = gate.own_memory();
+    let visitor = Visitor::start(&gate);
     let get = |path: &str| frame::request(path, &[]);
     flood(&gate, 0, |_| Vec::new()).await;
     flood(&gate, 20_000, |_| frame(PING, 0, 0, b"12345678")).await;
@@ -451,8 +581,109 @@ async fn floods_of_http2_frames_end_their_connection_alone() {
         _ => frame(CONTINUATION, 0, 1, b""),
     })
     .await;
+    flood(&gate, 20_000, |_| frame(WINDOW, 0, 0, &[0, 0, 0, 1])).await;
+    flood(&gate, 20_000, |stream| frame(PRIORITY, 0, stream, &[0, 0, 0, 0, 1])).await;
+    flood(&gate, 20_000, |stream| match stream {
+        1 => frame(HEADERS, END_HEADERS, 1, &frame::request("/page", &[("content-length", "9")])),
+        _ => frame(DATA, 0, 1, b""),
+    })
+    .await;
+    visitor.was_served().await;
     assert!(site.requests().iter().all(|request| !request.head.contains("x-bomb")));
     is_well(&gate, before, "floods").await;
+}
+
+/// What the gate does with stream 1: whether it answers, and whether it ends it.
+async fn fate_of_stream_1(stream: &mut TcpStream) -> (bool, bool) {
+    let mut answered = false;
+    let read = async {
+        while let Some((kind, flags, id, _)) = frame::next(stream).await {
+            answered |= (kind, id) == (frame::HEADERS, 1);
+            let last = matches!(kind, frame::HEADERS | frame::DATA);
+            let last = last && flags & frame::END_STREAM > 0;
+            if id == 1 && (last || kind == frame::RESET) {
+                return true;
+            }
+        }
+        true
+    };
+    let ended = tokio::time::timeout(BOUND, read).await.unwrap_or(false);
+    (answered, ended)
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_is_ended_and_the_others_go_on() {
+    use frame::{DATA, END_HEADERS, END_STREAM, HEADERS, frame};
+    let (site, gate) = impatient().await;
+    let before = gate.own_memory();
+    let visitor = Visitor::start(&gate);
+    let Addr::Tcp(addr) = *gate.addr() else { return };
+    let form = [("content-length", "100"), ("content-type", "application/x-www-form-urlencoded")];
+    // Bodies that stop in the middle: for the site, and of a poll.
+    for (path, headers) in [("/page", &form[..1]), ("/comet", &form[..])] {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(frame::PREFACE).await.unwrap();
+        let head = frame(HEADERS, END_HEADERS, 1, &frame::request(path, headers));
+        let some = frame(DATA, 0, 1, b"channel=a&");
+        stream.write_all(&[head, some].concat()).await.unwrap();
+        let (_, ended) = fate_of_stream_1(&mut stream).await;
+        assert!(ended, "{path}: the body is waited for");
+    }
+    let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
+    // What is on its way to the site already ends with the site's patience.
+    assert_eq!(metrics.value("pollgate_refusals_total{cause=\"body_late\"}"), 1.0);
+    // Bodies that pause and go on are no hindrance.
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(frame::PREFACE).await.unwrap();
+    let body = [("content-length", "12")];
+    let head = frame(HEADERS, END_HEADERS, 1, &frame::request("/page", &body));
+    stream.write_all(&head).await.unwrap();
+    for n in 0..12 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let flags = if n == 11 { END_STREAM } else { 0 };
+        stream.write_all(&frame(DATA, flags, 1, b"x")).await.unwrap();
+    }
+    assert_eq!(fate_of_stream_1(&mut stream).await, (true, true));
+    assert!(site.requests().iter().any(|request| request.body == b"xxxxxxxxxxxx"));
+    // Answers that nobody lets through.
+    gate.publish("large", vec![b'x'; 500_000]).await;
+    for path in ["/comet/large?cursor=oldest", "/page"] {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(&frame::window(0)).await.unwrap();
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, &frame::request(path, &[]));
+        stream.write_all(&head).await.unwrap();
+        let (answered, ended) = fate_of_stream_1(&mut stream).await;
+        assert!(answered && ended, "{path}: {answered} {ended}");
+    }
+    visitor.was_served().await;
+    is_well(&gate, before, "stalled streams").await;
+}
+
+#[tokio::test]
+async fn a_connection_has_only_so_many_streams() {
+    use frame::{END_HEADERS, END_STREAM, HEADERS, RESET, frame};
+    let gate = Gate::start_alone("").await;
+    let Addr::Tcp(addr) = *gate.addr() else { return };
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(frame::PREFACE).await.unwrap();
+    let poll = frame::request("/comet/news", &[]);
+    let open = |n: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &poll);
+    stream.write_all(&(0..100).flat_map(open).collect::<Vec<u8>>()).await.unwrap();
+    gate.wait_for_held(100).await;
+    stream.write_all(&(100..110).flat_map(open).collect::<Vec<u8>>()).await.unwrap();
+    let mut refused = 0;
+    while refused < 10 {
+        let next = tokio::time::timeout(BOUND, frame::next(&mut stream)).await;
+        let Ok(Some((kind, _, id, payload))) = next else { panic!("{refused} were refused") };
+        if kind == RESET {
+            // REFUSED_STREAM (RFC 9113, section 7).
+            assert!(id > 200 && payload == [0, 0, 0, 7], "{id}: {payload:?}");
+            refused += 1;
+        }
+    }
+    assert_eq!(gate.held().await, 100);
+    gate.publish("news", "x").await;
+    gate.wait_for_held(0).await;
 }
 
 #[tokio::test]

@@ -62,17 +62,17 @@ impl Proxy {
         match decision {
             Decision::Site => return Ok(false),
             Decision::Publish(channel) => {
-                session::discard_body(session.as_mut()).await?;
+                session::discard_body(session.as_mut(), settings.write_timeout).await?;
                 let reply = self.gate.publish(channel).await;
                 session::write(session.as_mut(), reply).await?;
             }
             Decision::Reply(reply, cause) => {
                 context.held = cause.map(|cause| (Duration::ZERO, cause));
-                session::discard_body(session.as_mut()).await?;
+                session::discard_body(session.as_mut(), settings.write_timeout).await?;
                 session::write(session.as_mut(), reply).await?;
             }
             Decision::Replay(waiting) => {
-                if !keep_body(session).await? {
+                if !keep_body(session, &settings).await? {
                     self.gate.refused(Refusal::BadRequest);
                     session::write(session.as_mut(), page(413)).await?;
                     session.set_keepalive(None);
@@ -90,7 +90,7 @@ impl Proxy {
                 }
             }
             Decision::Hold(held) => {
-                let ended = session::hold(session.as_mut(), held).await?;
+                let ended = session::hold(session.as_mut(), held, settings.write_timeout).await?;
                 context.held = Some((ended.held, ended.cause));
             }
         }
@@ -124,7 +124,7 @@ async fn read_form(session: &mut Session, settings: &Settings) -> Result<Option<
     session.enable_retry_buffering();
     session::answer_expect(session.as_mut()).await?;
     let mut body = BytesMut::new();
-    while let Some(chunk) = session.as_mut().read_request_body().await? {
+    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
         body.extend_from_slice(&chunk);
     }
     Ok(encoding.parse(&body).await)
@@ -132,14 +132,14 @@ async fn read_form(session: &mut Session, settings: &Settings) -> Result<Option<
 
 /// Reads the body of a request that is held before the site gets it, and keeps it. False = it is
 /// too long for that.
-async fn keep_body(session: &mut Session) -> Result<bool> {
+async fn keep_body(session: &mut Session, settings: &Settings) -> Result<bool> {
     if session.as_mut().is_body_done() {
         return Ok(true);
     }
     session.enable_retry_buffering();
     session::answer_expect(session.as_mut()).await?;
     let mut length = 0;
-    while let Some(chunk) = session.as_mut().read_request_body().await? {
+    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
         length += chunk.len();
         if length > form::MAX_BYTES {
             return Ok(false);

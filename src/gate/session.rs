@@ -6,13 +6,14 @@ use super::{Decision, Ended, Gate, Held, Incoming, Settings, Timer, Waiting, acc
 use crate::query::Query;
 use crate::web::Reply;
 use bytes::Bytes;
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{Error, ErrorType, Result};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// Says what is to become of the session's request; `form` is that of its body.
 pub(super) async fn decide(
@@ -72,10 +73,14 @@ pub(super) fn log(
     access::log(&line, &settings.mask);
 }
 
-/// Holds a poll and answers it; how it ended.
-pub(super) async fn hold(session: &mut ServerSession, held: Box<Held>) -> Result<Ended> {
+/// Holds a poll and answers it; how it ended. `stall` is how long its body may pause.
+pub(super) async fn hold(
+    session: &mut ServerSession,
+    held: Box<Held>,
+    stall: Option<Duration>,
+) -> Result<Ended> {
     // An unread body would be taken for the client's end.
-    discard_body(session).await?;
+    discard_body(session, stall).await?;
     let gate = held.gate.clone();
     let mut ended = {
         let gone = pin!(async {
@@ -108,12 +113,27 @@ pub(super) async fn replay(session: &mut ServerSession, waiting: Box<Waiting>) -
 }
 
 /// Reads what is left of the body, and forgets it.
-pub(super) async fn discard_body(session: &mut ServerSession) -> Result<()> {
+pub(super) async fn discard_body(
+    session: &mut ServerSession,
+    stall: Option<Duration>,
+) -> Result<()> {
     if !session.is_body_done() {
         answer_expect(session).await?;
-        while session.read_request_body().await?.is_some() {}
+        while read_piece(session, stall).await?.is_some() {}
     }
     Ok(())
+}
+
+/// Reads the next piece of the body; a client that takes longer than `stall` is an error. The
+/// engine itself does not time what it reads of HTTP/2.
+pub(super) async fn read_piece(
+    session: &mut ServerSession,
+    stall: Option<Duration>,
+) -> Result<Option<Bytes>> {
+    let piece = session.read_request_body();
+    let Some(stall) = stall else { return piece.await };
+    let late = |_| Error::explain(ErrorType::ReadTimedout, "the client pauses in a body");
+    timeout(stall, piece).await.map_err(late)?
 }
 
 /// A client that waits for leave to send its body gets it.

@@ -94,7 +94,7 @@ impl Http2 {
                 }
                 Some((ended.held, ended.cause))
             }
-            Decision::Hold(held) => match session::hold(&mut stream, held).await {
+            Decision::Hold(held) => match session::hold(&mut stream, held, None).await {
                 Ok(ended) => Some((ended.held, ended.cause)),
                 Err(_) => Some((handed.began.elapsed(), Cause::Gone)),
             },
