@@ -15,7 +15,7 @@ build: setup-build ## the release binary: target/release/pollgate
 	$(CARGO) build $(FLAGS) --release
 
 deb: build ## a Debian package below target/debian, with cargo-deb
-	$(CARGO) deb --no-build $(ARGS)
+	$(CARGO) deb --no-build --strip $(ARGS)
 
 test: setup-test ## every test, also those with real PHP and a real browser
 	$(CARGO) test $(FLAGS) --features site-tests

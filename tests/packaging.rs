@@ -175,6 +175,39 @@ async fn a_process_that_cannot_take_over_leaves_the_gate_as_it_is() {
     assert_eq!(gate.wait_for_exit().await, 0);
 }
 
+/// All files below a folder, from the root of the tree.
+fn files_below(folder: &str, into: &mut Vec<String>) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{folder}/{}", entry.file_name().into_string().unwrap());
+        match entry.file_type().unwrap().is_dir() {
+            true => files_below(&path, into),
+            false => into.push(path),
+        }
+    }
+}
+
+#[test]
+fn the_package_has_every_page_where_the_others_link_to_it() {
+    let manifest = include_str!("../Cargo.toml").parse::<toml_edit::DocumentMut>().unwrap();
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
+    let texts = |asset: &toml_edit::Value| {
+        let text = |at| asset.as_array().unwrap().get(at).unwrap().as_str().unwrap().to_owned();
+        (text(0), text(1))
+    };
+    let assets: Vec<_> = assets.iter().map(texts).collect();
+    let mut pages = Vec::new();
+    files_below("docs", &mut pages);
+    assert!(pages.len() > 20, "{pages:?}");
+    for page in pages {
+        let (folder, name) = page.rsplit_once('/').unwrap();
+        let kind = name.rsplit_once('.').unwrap().1;
+        let asset = (format!("{folder}/*.{kind}"), format!("usr/share/doc/pollgate/{folder}/"));
+        assert!(assets.contains(&asset), "{page} is not in the package");
+    }
+}
+
 /// Sends a signal to a process.
 fn kill(signal: &str, pid: u32) {
     let mut kill = std::process::Command::new("kill");
@@ -188,7 +221,7 @@ fn what_the_package_and_the_image_take_is_there() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     for asset in deb["assets"].as_array().unwrap() {
         let from = asset.as_array().unwrap().get(0).unwrap().as_str().unwrap();
-        let folder = from.strip_suffix("*.md").unwrap_or(from);
+        let folder = from.split('*').next().unwrap_or(from);
         let built = from.starts_with("target/");
         assert!(built || root.join(folder).exists(), "{from}");
     }
