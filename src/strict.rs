@@ -9,6 +9,7 @@ pub mod follow;
 pub mod framing;
 
 use framing::{Chunks, Framing};
+use memchr::memchr3;
 
 /// Whether the bytes of a head, up to its empty line, are beyond doubt; else what is wrong.
 pub fn check(head: &[u8]) -> Result<(), &'static str> {
@@ -32,27 +33,27 @@ fn look(head: &[u8]) -> Result<Told<'_>, &'static str> {
     let Some(head) = head.strip_suffix(b"\r\n\r\n") else {
         return Err("the head does not end in an empty line");
     };
-    let mut lines = head.split(|byte| *byte == b'\n').peekable();
     let mut told = Told::default();
-    let mut first = true;
-    while let Some(line) = lines.next() {
-        let line = match line.strip_suffix(b"\r") {
-            Some(line) => line,
-            // The end of the last line was taken off with that of the head.
-            None if lines.peek().is_none() => line,
-            None => return Err("a bare LF stands in the head"),
-        };
-        if line.iter().any(|byte| matches!(byte, b'\r' | 0)) {
-            return Err("a bare CR or a NUL stands in the head");
-        }
-        match first {
-            true => check_request_line(line)?,
-            false => told.add(line)?,
-        }
-        first = false;
+    let (request_line, mut rest) = first_line(head)?;
+    check_request_line(request_line)?;
+    while let Some(lines) = rest {
+        let (line, more) = first_line(lines)?;
+        told.add(line)?;
+        rest = more;
     }
     told.check()?;
     Ok(told)
+}
+
+/// The first of some lines and those behind it. The last has no end.
+fn first_line(lines: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str> {
+    let Some(end) = memchr3(b'\r', b'\n', 0, lines) else { return Ok((lines, None)) };
+    let (line, rest) = lines.split_at(end);
+    match rest {
+        [b'\r', b'\n', rest @ ..] => Ok((line, Some(rest))),
+        [b'\n', ..] => Err("a bare LF stands in the head"),
+        _ => Err("a bare CR or a NUL stands in the head"),
+    }
 }
 
 fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
@@ -94,11 +95,14 @@ impl<'a> Told<'a> {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return Err("a folded line stands in the head");
         }
-        let colon = line.iter().position(|byte| *byte == b':').ok_or("a header has no colon")?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if !is_token(name) {
-            return Err("a header has a space before its colon, or no proper name");
-        }
+        let end = line.iter().position(|byte| !is_token_byte(*byte)).unwrap_or(line.len());
+        let (name, value) = match line.split_at(end) {
+            (name @ [_, ..], [b':', value @ ..]) => (name, value.trim_ascii()),
+            (_, rest) if rest.contains(&b':') => {
+                return Err("a header has a space before its colon, or no proper name");
+            }
+            _ => return Err("a header has no colon"),
+        };
         if name.eq_ignore_ascii_case(b"content-length") {
             self.lengths += 1;
             self.length = value;
@@ -162,7 +166,11 @@ pub fn host_name(value: &str) -> Option<&str> {
 
 /// RFC 9110, section 5.6.2.
 fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| TOKEN[usize::from(*byte)])
+    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    TOKEN[usize::from(byte)]
 }
 
 /// Whether a byte may stand in a token.
@@ -218,6 +226,7 @@ mod tests {
             "Content-Length : 1\r\n",
             "Content-Length: 1\r\n Transfer-Encoding: chunked\r\n",
             "X: a\rb\r\n",
+            "X: a\r\r\n",
             "X: a\0b\r\n",
             "X: a\nY: b\r\n",
             "X: a\n",
