@@ -39,8 +39,9 @@ pub(super) fn sight(bytes: &[u8], seen: usize, bounds: Bounds) -> Sighting {
     // Empty lines before a request are to be overlooked (RFC 9112, section 2.2).
     let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
     let from = seen.saturating_sub(3).max(start).min(bytes.len());
-    match memchr::memmem::find(&bytes[from..], b"\r\n\r\n") {
-        Some(at) if from + at + 4 <= bounds.bytes => Sighting::Head(from + at + 4),
+    let mut line_ends = memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at + 1);
+    match line_ends.find(|end| bytes[start..*end].ends_with(b"\r\n\r\n")) {
+        Some(end) if end <= bounds.bytes => Sighting::Head(end),
         Some(_) => Sighting::Refused(431, "the head of the request is too long"),
         None if bytes.len() >= bounds.bytes => {
             Sighting::Refused(431, "the head of the request is too long")
