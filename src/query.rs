@@ -42,8 +42,8 @@ impl<'a> Query<'a> {
     /// Adds a parameter whose name and value are decoded already, as a multipart form has them.
     pub fn push(&mut self, name: Cow<'a, [u8]>, value: Cow<'a, [u8]>) {
         let name = match name {
-            Cow::Borrowed(name) => String::from_utf8_lossy(name),
-            Cow::Owned(name) => Cow::Owned(String::from_utf8_lossy(&name).into_owned()),
+            Cow::Borrowed(name) => text(name),
+            Cow::Owned(name) => Cow::Owned(text(&name).into_owned()),
         };
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
         if !name.is_empty() && name.bytes().all(plain) {
@@ -89,7 +89,7 @@ impl<'a> Query<'a> {
 
     /// The value of the scalar parameter `name`, as text; bytes that are not UTF-8 are replaced.
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.bytes(name).map(String::from_utf8_lossy)
+        self.bytes(name).map(text)
     }
 
     /// Feeds `hasher` with all parameters but those that `left_out` names, in their order.
@@ -162,8 +162,16 @@ fn split_name(name: &str) -> (Cow<'_, str>, Option<String>, bool) {
     (name[..open].into(), Some(key), name[close + 1..].starts_with('['))
 }
 
+/// Bytes as text, what is not UTF-8 replaced. Most are ASCII, which is quickly seen.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
 /// Undoes `+` and `%xx`; an escape that is none stands for itself.
 fn decode(text: &str) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'+', b'%', text.as_bytes()).is_none() {
+        return Cow::Borrowed(text.as_bytes());
+    }
     if text.contains('+') {
         let spaced = text.replace('+', " ");
         return Cow::Owned(percent_decode_str(&spaced).collect());
@@ -175,10 +183,12 @@ fn decode(text: &str) -> Cow<'_, [u8]> {
 pub fn decode_strictly(text: &str) -> Option<Cow<'_, [u8]>> {
     let bytes = text.as_bytes();
     let escaped = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
-    for (at, _) in text.match_indices('%') {
-        if !escaped(at + 1) || !escaped(at + 2) {
-            return None;
-        }
+    let mut escapes = memchr::memchr_iter(b'%', bytes).peekable();
+    if escapes.peek().is_none() {
+        return Some(Cow::Borrowed(bytes));
+    }
+    if !escapes.all(|at| escaped(at + 1) && escaped(at + 2)) {
+        return None;
     }
     Some(percent_decode_str(text).into())
 }

@@ -169,7 +169,10 @@ impl Routes {
 
 /// `path` percent-decoded; escapes that are none stand for themselves.
 fn decode(path: &str) -> std::borrow::Cow<'_, str> {
-    percent_decode_str(path).decode_utf8_lossy()
+    match path.contains('%') {
+        true => percent_decode_str(path).decode_utf8_lossy(),
+        false => path.into(),
+    }
 }
 
 /// The part of the escaped `path` behind the pattern's stem, which matches it decoded.
