@@ -56,11 +56,22 @@ impl FromStr for Epoch {
         }
         let mut number = 0u64;
         for byte in text.bytes() {
-            let digit = DIGITS.iter().position(|d| *d == byte).ok_or(())?;
-            number = number.checked_mul(62).and_then(|n| n.checked_add(digit as u64)).ok_or(())?;
+            let digit = digit(byte).ok_or(())?;
+            number = number.checked_mul(62).and_then(|n| n.checked_add(digit)).ok_or(())?;
         }
         Ok(Self(number))
     }
+}
+
+/// What `byte` stands for in base 62: its place in [`DIGITS`].
+fn digit(byte: u8) -> Option<u64> {
+    let place = match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'A'..=b'Z' => byte - b'A' + 10,
+        b'a'..=b'z' => byte - b'a' + 36,
+        _ => return None,
+    };
+    Some(place.into())
 }
 
 /// Writes `number` in base 62 at the end of `room` and returns what it wrote.

@@ -62,7 +62,8 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 pub fn system_time() -> Time {
     // A clock set before 1970 shows the beginning of time; the hub keeps it from running back.
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    Time(u64::try_from(since.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX))
+    let micros = since.as_secs().saturating_mul(1_000_000);
+    Time(micros.saturating_add(since.subsec_nanos().div_ceil(1_000).into()))
 }
 
 labels! {
