@@ -3,7 +3,6 @@
 use crate::web::Reply;
 use bytes::BytesMut;
 use std::cell::Cell;
-use std::fmt::Write;
 use std::time::SystemTime;
 
 /// A body up to this many bytes is copied behind its head, so that both leave in one write; a
@@ -16,8 +15,7 @@ pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
     out.reserve(320 + if short { reply.body.len() } else { 0 });
     let reason = http::StatusCode::from_u16(reply.status).ok();
     let reason = reason.and_then(|status| status.canonical_reason()).unwrap_or_default();
-    // Writing to a buffer that grows cannot fail.
-    let _ = write!(out, "HTTP/1.1 {} {reason}\r\n", reply.status);
+    put(out, ["HTTP/1.1 ", itoa::Buffer::new().format(reply.status), " ", reason, "\r\n"]);
     if !reply.content_type.is_empty() {
         header(out, "Content-Type", &reply.content_type);
     }
@@ -46,10 +44,12 @@ pub(super) fn rest(reply: &Reply) -> &[u8] {
 /// can begin a line of its own.
 fn header(out: &mut BytesMut, name: &str, value: &str) {
     if value.bytes().all(|byte| byte >= b' ' && byte != 0x7f || byte == b'\t') {
-        for part in [name, ": ", value, "\r\n"] {
-            out.extend_from_slice(part.as_bytes());
-        }
+        put(out, [name, ": ", value, "\r\n"]);
     }
+}
+
+fn put<const PARTS: usize>(out: &mut BytesMut, parts: [&str; PARTS]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
 /// The `Date` of an answer (RFC 9110, section 5.6.7), made once a second and thread.
