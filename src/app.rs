@@ -37,7 +37,7 @@ use crate::publish::capture::Captures;
 use crate::publish::{self, Answers, By, Hook, Publisher, system_time};
 use crate::secret::Secret;
 use crate::web::Endpoint;
-use elsewhere::{Elsewhere, Feeding};
+use elsewhere::{Feeding, OtherGates};
 use ending::Ending;
 pub use error::AppError;
 use figures::Sight;
@@ -260,9 +260,9 @@ impl Parts {
     ) -> Self {
         let (hub, tally, crowd) = (live.hub.clone(), live.tally.clone(), Arc::default());
         let (clock, limits) = (Arc::new(system_time), live.publish.clone());
-        let engine = live.backplane.clone().map(|backplane| Arc::new(Elsewhere(backplane)) as _);
+        let elsewhere = live.backplane.clone().map(|gates| Arc::new(OtherGates(gates)) as _);
         let (crowd_of, tally_of) = (Arc::clone(&crowd), tally.clone());
-        let publisher = Publisher::through(engine, hub.clone(), clock, limits, crowd_of, tally_of);
+        let publisher = Publisher::new(hub.clone(), elsewhere, clock, limits, crowd_of, tally_of);
         let publish = browser_publish(&publisher);
         let files = Files::within(open_files());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, tally.clone(), files);

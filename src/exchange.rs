@@ -21,8 +21,8 @@ pub struct Opening<'a> {
     pub poll: bool,
 }
 
-/// Says which requests are worth listening to.
-pub trait Listener: Send + Sync {
+/// Says which requests are worth attention.
+pub trait Attention: Send + Sync {
     /// Who listens to this one; `None` = nobody.
     fn attend(&self, request: Opening<'_>) -> Option<Box<dyn Attendant>>;
 }

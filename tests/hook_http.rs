@@ -73,6 +73,7 @@ fn app(hub: &Hub, token: &str) -> Internal {
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let publisher = Publisher::new(
         hub.clone(),
+        None,
         Arc::new(system_time),
         settings,
         Arc::default(),

@@ -3,17 +3,17 @@
 use crate::backplane::{Backplane, Failure};
 use crate::channel::{ChannelName, Payload};
 use crate::hub::{Published, Wake};
-use crate::publish::{Engine, Once, PublishError, Publisher};
+use crate::publish::{Elsewhere, Once, PublishError, Publisher};
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 
 /// The backplane as what gives messages their positions.
-pub(super) struct Elsewhere(pub(super) Backplane);
+pub(super) struct OtherGates(pub(super) Backplane);
 
 #[async_trait]
-impl Engine for Elsewhere {
+impl Elsewhere for OtherGates {
     async fn publish(
         &self,
         posts: &[(ChannelName, Payload)],

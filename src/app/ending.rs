@@ -9,7 +9,7 @@ use crate::gate::Gate;
 use crate::gate::hold::Cause;
 use crate::hub::{Hub, Wake};
 use crate::internal::Place;
-use crate::publish::{Door, Publisher};
+use crate::publish::{self, Publisher};
 use crate::turnstile::Turnstile;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -118,7 +118,7 @@ impl Ending {
         const LAST_ANSWERS: Duration = Duration::from_secs(5);
         let stop = async {
             self.turnstile.stop().await.go_on(Place::Nowhere);
-            self.publisher.door().stop().await.go_on(Door::Shut);
+            self.publisher.turnstile().stop().await.go_on(publish::Place::Nowhere);
         };
         let stopped = tokio::time::timeout(LAST_ANSWERS, stop).await.is_ok();
         if !stopped {

@@ -15,7 +15,7 @@ use crate::handover::{self, Giver, HandoverError, PlaceError, Ready, Taker};
 use crate::hub::Hub;
 use crate::internal::Place;
 use crate::listen::{Accepting, Bound, Shared};
-use crate::publish::{Answers, Door, Publisher, system_time};
+use crate::publish::{self, Answers, Publisher, system_time};
 use crate::turnstile::{Stopped, Turnstile};
 use async_trait::async_trait;
 use onward::Successor;
@@ -251,7 +251,7 @@ impl Upgrading {
         self.accepting.send_replace(Accepting::Paused);
         let stop = async {
             let turnstile = self.turnstile.stop().await;
-            (turnstile, self.publisher.door().stop().await)
+            (turnstile, self.publisher.turnstile().stop().await)
         };
         let stopped = runtime.block_on(async { tokio::time::timeout(PATIENCE, stop).await });
         frozen.stopped = Some(stopped.ok()?);
@@ -262,20 +262,20 @@ impl Upgrading {
 /// A gate that is stopped; dropping it lets everything go on as before.
 struct Frozen<'a> {
     gate: &'a Upgrading,
-    stopped: Option<(Stopped<Place>, Stopped<Door>)>,
+    stopped: Option<(Stopped<Place>, Stopped<publish::Place>)>,
     moved_on: bool,
 }
 
 impl Frozen<'_> {
     /// Lets everything go on at `successor`.
     fn move_on(mut self, successor: Successor) {
-        if let Some((turnstile, door)) = self.stopped.take() {
+        if let Some((internal, publishing)) = self.stopped.take() {
             let tick = {
                 let hub = self.gate.hub.clone();
                 move |name: &_| hub.tick(name)
             };
-            door.go_on(Door::Onward(successor.clone().publish(tick)));
-            turnstile.go_on(Place::Elsewhere(successor.ask()));
+            publishing.go_on(publish::Place::Onward(successor.clone().publish(tick)));
+            internal.go_on(Place::Onward(successor.ask()));
             self.gate.accepting.send_replace(Accepting::Never);
             self.gate.close();
         }

@@ -312,7 +312,7 @@ impl Gate {
                     Ok(waiter.finish(now))
                 }
                 Ok(Polled::Waiting(mut waiter)) => {
-                    waiter.is_hasty(hasty);
+                    waiter.set_hasty(hasty);
                     let leave = allowed.map(|allowed| self.shared.leaves.take(allowed, &waiter));
                     let guards = (waiter, leave, permit);
                     return self.hold(settings, rule, request, poll, guards);

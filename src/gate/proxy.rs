@@ -10,7 +10,7 @@ use super::hold::Cause;
 use super::replay::{End, Released};
 use super::tee::{self, Tee};
 use super::{Decision, Gate, Open, RETRY_AFTER, Settings, session, switching};
-use crate::exchange::Listener;
+use crate::exchange::Attention;
 use crate::metrics::Refusal;
 use crate::query::Query;
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 /// The proxy: the gate, and the site behind it.
 pub struct Proxy {
     gate: Gate,
-    listener: Arc<dyn Listener>,
+    attention: Arc<dyn Attention>,
 }
 
 /// What is remembered of one request.
@@ -47,9 +47,9 @@ pub struct Context {
 }
 
 impl Proxy {
-    /// Puts `gate` before the site that its settings name; `listener` listens to what passes.
-    pub fn new(gate: Gate, listener: Arc<dyn Listener>) -> Self {
-        Self { gate, listener }
+    /// Puts `gate` before the site that its settings name; `attention` is paid to what passes.
+    pub fn new(gate: Gate, attention: Arc<dyn Attention>) -> Self {
+        Self { gate, attention }
     }
 
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
@@ -255,7 +255,7 @@ impl ProxyHttp for Proxy {
         upstream: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        context.tee.begin(&*self.listener, session.req_header(), context.released.is_some());
+        context.tee.begin(&*self.attention, session.req_header(), context.released.is_some());
         let Some(client) = context.client else { return Ok(()) };
         // A target with a host in it says twice for whom it is (RFC 9112, section 3.2.2). The engine
         // has seen to it that both are the same.

@@ -5,7 +5,7 @@
 //! if it takes no waiting; else it goes on beside it. So one who has its answer finds its message
 //! published.
 
-use crate::exchange::{Attendant, Listener, Opening};
+use crate::exchange::{Attendant, Attention, Opening};
 use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use std::pin::Pin;
@@ -20,12 +20,12 @@ pub(super) struct Tee(Option<Box<dyn Attendant>>);
 
 impl Tee {
     /// The request is about to go to the site; `poll` = it was held until now.
-    pub(super) fn begin(&mut self, listener: &dyn Listener, head: &RequestHeader, poll: bool) {
+    pub(super) fn begin(&mut self, attention: &dyn Attention, head: &RequestHeader, poll: bool) {
         // Another server is tried: what was sent to the one before does not count.
         if let Some(attendant) = &mut self.0 {
             return attendant.begin();
         }
-        self.0 = listener.attend(Opening {
+        self.0 = attention.attend(Opening {
             method: head.method.as_str(),
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),

@@ -196,7 +196,7 @@ impl Waiter {
     }
 
     /// Has the poll wait only until all its channels can say whether there is news.
-    pub fn is_hasty(&mut self, hasty: bool) {
+    pub fn set_hasty(&mut self, hasty: bool) {
         self.hasty = hasty;
     }
 

@@ -19,7 +19,7 @@ mod wire;
 
 pub use followed::Patience;
 pub use guard::{PAGE_HEADER, Settings};
-pub use place::{Elsewhere, Place};
+pub use place::{Onward, Place};
 
 use crate::metrics::{Refusal, Tally};
 use crate::secret::Secret;
@@ -160,7 +160,7 @@ impl App {
                 return Ok(endpoint.answer(&request).await);
             }
             Place::Here => return Ok(endpoint.answer(&request).await),
-            Place::Elsewhere(elsewhere) => Some(elsewhere.clone()),
+            Place::Onward(onward) => Some(onward.clone()),
             Place::Nowhere => None,
         };
         drop(place);

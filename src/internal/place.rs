@@ -7,8 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// Passes a request on to another process and answers what that answered.
-pub type Elsewhere =
-    Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
+pub type Onward = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
 
 /// Where requests are answered.
 #[derive(Clone, Default)]
@@ -17,7 +16,7 @@ pub enum Place {
     #[default]
     Here,
     /// In another process.
-    Elsewhere(Elsewhere),
+    Onward(Onward),
     /// Nowhere any more: the gate has ended.
     Nowhere,
 }

@@ -116,7 +116,7 @@ impl From<PublishError> for Reply {
             PublishError::Conflict => {
                 Reply::error(422, &error, "send a new key with a new message")
             }
-            PublishError::Shut => Reply::error(503, &error, "try again on a new connection"),
+            PublishError::Ended => Reply::error(503, &error, "try again on a new connection"),
         }
     }
 }

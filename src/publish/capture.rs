@@ -10,7 +10,7 @@ use super::decode::decode;
 use super::header::{self, Announced};
 use super::{By, Publisher, from_json, payload};
 use crate::channel::{ChannelName, Pattern, Payload};
-use crate::exchange::{Attendant, Deed, Listener, Opening};
+use crate::exchange::{Attendant, Attention, Deed, Opening};
 use crate::query::Query;
 use crate::template::{Field, Template};
 use crate::web::cookie;
@@ -110,7 +110,7 @@ impl Captures {
     }
 }
 
-impl Listener for Captures {
+impl Attention for Captures {
     fn attend(&self, request: Opening<'_>) -> Option<Box<dyn Attendant>> {
         let settings = self.0.settings();
         let path = percent_decode_str(request.path).decode_utf8_lossy();

@@ -9,20 +9,20 @@
 mod answer;
 pub mod capture;
 mod decode;
-mod door;
 mod header;
 mod hook;
 mod idempotency;
 mod payload;
+mod place;
 mod posts;
 pub mod rate;
 pub mod watch;
 
-pub use door::{Answered, Door, Onward};
 pub use hook::{History, Hook};
 pub use idempotency::Answers;
 use payload::from_json;
 pub use payload::{PayloadError, payload};
+pub use place::{Answered, Onward, Place};
 use rate::{Rate, Refused};
 
 use crate::channel::{ChannelName, Payload, Position, ShownStamp, Time};
@@ -136,7 +136,7 @@ pub enum PublishError {
     Conflict,
     /// The gate has ended; nothing was published.
     #[error("the gate takes no messages any more")]
-    Shut,
+    Ended,
 }
 
 /// What makes a repetition of a publish one.
@@ -151,7 +151,7 @@ pub struct Once<'a> {
 /// Gives messages their positions in place of the hub, and puts them into it: many gates share
 /// the channels then.
 #[async_trait]
-pub trait Engine: Send + Sync {
+pub trait Elsewhere: Send + Sync {
     /// Publishes `posts`, in their order; a repetition under the same key is not published
     /// again. The wakes of the polls that are held here are to be rung.
     async fn publish(
@@ -179,11 +179,11 @@ struct Shared {
     settings: Arc<ArcSwap<Settings>>,
     crowd: Arc<OnceLock<Handle>>,
     /// Who gives the positions; `None` = the hub itself.
-    engine: Option<Arc<dyn Engine>>,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
     counts: Counts<By>,
     tally: Arc<Tally>,
     /// What every change of the hub goes through.
-    door: Turnstile<Door>,
+    turnstile: Turnstile<Place>,
 }
 
 impl Publisher {
@@ -195,31 +195,21 @@ impl Publisher {
     /// itself is served no slower.
     const BATCH: usize = 8;
 
-    /// A publisher into `hub`. `crowd` is the runtime that the held polls are on, as soon as
-    /// there is one: a large wake is rung there, between the deliveries of its batches. `tally`
-    /// knows the channels that are counted by themselves.
+    /// A publisher into `hub`, through `elsewhere` if that gives the positions. `crowd` is the
+    /// runtime that the held polls are on, as soon as there is one: a large wake is rung there,
+    /// between the deliveries of its batches. `tally` knows the channels that are counted by
+    /// themselves.
     pub fn new(
         hub: Hub,
-        clock: Clock,
-        settings: Arc<ArcSwap<Settings>>,
-        crowd: Arc<OnceLock<Handle>>,
-        tally: Arc<Tally>,
-    ) -> Self {
-        Self::through(None, hub, clock, settings, crowd, tally)
-    }
-
-    /// Like [`Publisher::new`], with `engine` to give the positions if there is one.
-    pub fn through(
-        engine: Option<Arc<dyn Engine>>,
-        hub: Hub,
+        elsewhere: Option<Arc<dyn Elsewhere>>,
         clock: Clock,
         settings: Arc<ArcSwap<Settings>>,
         crowd: Arc<OnceLock<Handle>>,
         tally: Arc<Tally>,
     ) -> Self {
         let counts = Counts::default();
-        let door = Turnstile::default();
-        let shared = Shared { hub, clock, settings, crowd, engine, counts, tally, door };
+        let turnstile = Turnstile::default();
+        let shared = Shared { hub, clock, settings, crowd, elsewhere, counts, tally, turnstile };
         Self { shared: Arc::new(shared) }
     }
 
@@ -235,7 +225,7 @@ impl Publisher {
         self.publish_once(posts, by, None).await
     }
 
-    /// Like [`Publisher::publish`]; where another engine gives the positions, a repetition under
+    /// Like [`Publisher::publish`]; where the positions are given elsewhere, a repetition under
     /// the same key is answered as the first was, whichever gate it comes to.
     pub async fn publish_once(
         &self,
@@ -250,26 +240,26 @@ impl Publisher {
                 return Err(PublishError::TooLong { channel: channel.clone(), length, most });
             }
         }
-        let door = self.shared.door.pass().await;
-        match &*door {
-            Door::Open => {}
-            Door::Shut => return Err(PublishError::Shut),
+        let place = self.shared.turnstile.pass().await;
+        match &*place {
+            Place::Here => {}
+            Place::Nowhere => return Err(PublishError::Ended),
             // The other process watches the same files.
-            Door::Onward(_) if by == By::Watch => return Err(PublishError::Shut),
-            Door::Onward(onward) => {
+            Place::Onward(_) if by == By::Watch => return Err(PublishError::Ended),
+            Place::Onward(onward) => {
                 let onward = onward.clone();
-                drop(door);
+                drop(place);
                 return onward(posts, by).await;
             }
         }
         if by == By::Hook {
             self.take(posts.len())?;
         }
-        let published = match &self.shared.engine {
+        let published = match &self.shared.elsewhere {
             None => self.shared.hub.publish(&posts, self.now())?,
-            Some(engine) => engine.publish(&posts, once).await?,
+            Some(elsewhere) => elsewhere.publish(&posts, once).await?,
         };
-        drop(door);
+        drop(place);
         self.shared.counts.add(by, posts.len() as u64);
         posts.iter().for_each(|(channel, _)| self.shared.tally.watched.published(channel));
         let mut wakes = Claimed::default();
@@ -299,8 +289,8 @@ impl Publisher {
     }
 
     /// Puts on a channel what has been true since `at`, unless the channel has had a message
-    /// since; whether it did. With `keep` its newest message never ages out. Where another
-    /// engine gives the positions, the channel has a life elsewhere, and nothing is done.
+    /// since; whether it did. With `keep` its newest message never ages out. Where the
+    /// positions are given elsewhere, the channel has a life there, and nothing is done.
     pub fn seed(
         &self,
         channel: &ChannelName,
@@ -325,17 +315,17 @@ impl Publisher {
     /// Forgets a channel and releases the polls held on it, which find themselves reset. How
     /// many those are; `None` if there is no such channel.
     pub async fn forget(&self, channel: &ChannelName) -> Result<Option<usize>, PublishError> {
-        let door = self.shared.door.pass().await;
-        if !matches!(*door, Door::Open) {
-            return Err(PublishError::Shut);
+        let place = self.shared.turnstile.pass().await;
+        if !matches!(*place, Place::Here) {
+            return Err(PublishError::Ended);
         }
-        let wake = match &self.shared.engine {
+        let wake = match &self.shared.elsewhere {
             None => self.shared.hub.forget(channel),
-            Some(engine) => engine.forget(channel).await?,
+            Some(elsewhere) => elsewhere.forget(channel).await?,
         };
-        drop(door);
+        drop(place);
         let mut wakes = Claimed::default();
-        let released = wake.map(|wake| match &self.shared.engine {
+        let released = wake.map(|wake| match &self.shared.elsewhere {
             None => wakes.claim(wake),
             Some(_) => {
                 let polls = wake.len();
@@ -348,8 +338,8 @@ impl Publisher {
 
     /// Brings the hub to where a channel is, where its messages come from elsewhere.
     pub async fn refresh(&self, channel: &ChannelName) {
-        if let Some(engine) = &self.shared.engine {
-            engine.refresh(channel).await;
+        if let Some(elsewhere) = &self.shared.elsewhere {
+            elsewhere.refresh(channel).await;
         }
     }
 
@@ -361,14 +351,14 @@ impl Publisher {
         wakes.ring(self.shared.crowd.get());
     }
 
-    /// Whether another engine than the hub gives the positions.
+    /// Whether the positions are given elsewhere, and so the channels shared.
     pub fn is_shared(&self) -> bool {
-        self.shared.engine.is_some()
+        self.shared.elsewhere.is_some()
     }
 
     /// What every publish goes through.
-    pub fn door(&self) -> &Turnstile<Door> {
-        &self.shared.door
+    pub fn turnstile(&self) -> &Turnstile<Place> {
+        &self.shared.turnstile
     }
 
     /// The settings of this moment.
@@ -386,7 +376,7 @@ impl Publisher {
         &self.shared.counts
     }
 
-    /// The hub behind the door, for those who only look.
+    /// The hub itself, for those who only look.
     pub fn hub(&self) -> &Hub {
         &self.shared.hub
     }

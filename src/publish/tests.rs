@@ -12,6 +12,7 @@ fn publisher(settings: hub::Settings) -> Publisher {
         Arc::new(ArcSwap::from_pointee(Settings { max_message: 8, ..Settings::default() }));
     Publisher::new(
         hub,
+        None,
         Arc::new(|| Time(1_700_000_000_000_000)),
         max_message,
         Arc::default(),

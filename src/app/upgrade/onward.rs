@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::channel::{ChannelName, Payload, Position, Tick};
 use crate::client::{self, Call, ClientError};
-use crate::internal::Elsewhere;
+use crate::internal;
 use crate::publish::{By, Onward, PublishError, Receipt};
 use crate::secret::Secret;
 use crate::web::{Reply, Request};
@@ -57,7 +57,7 @@ impl Successor {
     }
 
     /// Asks it whole requests.
-    pub(super) fn ask(self) -> Elsewhere {
+    pub(super) fn ask(self) -> internal::Onward {
         Arc::new(move |request| {
             let (successor, passing) = (self.clone(), Passing::new(&self.passing));
             Box::pin(async move {
@@ -83,7 +83,7 @@ impl Successor {
                 let _passing = passing;
                 if by == By::Watch {
                     // The new process watches the same files.
-                    return Err(PublishError::Shut);
+                    return Err(PublishError::Ended);
                 }
                 let mut receipts = Vec::new();
                 for (channel, payload) in posts {

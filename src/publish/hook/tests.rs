@@ -13,7 +13,8 @@ fn hook_with(settings: hub::Settings) -> Hook {
     let settings =
         Arc::new(ArcSwap::from_pointee(Settings { max_message: 1_000, ..Settings::default() }));
     let clock = Arc::new(|| Time(1_700_000_000_123_456));
-    let publisher = Publisher::new(hub.clone(), clock, settings, Arc::default(), Arc::default());
+    let publisher =
+        Publisher::new(hub.clone(), None, clock, settings, Arc::default(), Arc::default());
     let history: History = Arc::new(move |channel, cursor| {
         let subscription = Subscription { channel: channel.clone(), cursor: Cursor::Oldest };
         let heard = hub.read(&subscription, Take::All, Time(0))?;

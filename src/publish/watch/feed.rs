@@ -261,7 +261,7 @@ impl Feed {
                 }
                 None
             }
-            Err(PublishError::Shut) => None,
+            Err(PublishError::Ended) => None,
             Err(error) => {
                 self.refuse(name, &error.to_string());
                 // It is still the last state of the file, so it is tried again.

@@ -16,14 +16,14 @@ pub type Onward = Arc<
 /// What came of that.
 pub type Answered = Result<Vec<Receipt>, PublishError>;
 
-/// Where messages go.
+/// Where messages are taken.
 #[derive(Clone, Default)]
-pub enum Door {
-    /// Into the hub, or to the engine.
+pub enum Place {
+    /// Into the hub, or to where positions are given.
     #[default]
-    Open,
+    Here,
     /// Into another process.
     Onward(Onward),
     /// Nowhere any more: the gate has ended.
-    Shut,
+    Nowhere,
 }
