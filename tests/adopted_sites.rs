@@ -7,9 +7,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Browser, Client, Gate, PhpSite, Window, eventually, pollgate};
-
-const FORM: &str = "application/x-www-form-urlencoded";
+use support::{Browser, Client, FORM, Gate, PhpSite, Window, eventually, pollgate};
 
 /// A site that runs, and the gate with the config that was adopted from it.
 async fn adopted(name: &str) -> (PhpSite, Gate) {

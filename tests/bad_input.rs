@@ -7,7 +7,7 @@
 mod support;
 
 use std::time::Duration;
-use support::{BOUND, Client, Gate, PlainSite, Response, Way};
+use support::{BOUND, Client, FORM, Gate, PlainSite, Response, Way};
 
 /// All three dialects.
 const RULES: &str = r#"
@@ -28,8 +28,6 @@ const RULES: &str = r#"
     timeout = "50ms"
     callback = "callback"
 "#;
-
-const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A gate that finishes its quiet polls soon, before a site.
 async fn start() -> (PlainSite, Gate) {

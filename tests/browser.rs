@@ -6,17 +6,8 @@
 
 mod support;
 
+use support::rules::SENDMSG;
 use support::{Browser, Gate, PhpSite};
-
-/// The seed's polls for the `sendmsg` site.
-const SENDMSG: &str = r#"
-    [[poll]]
-    path    = "/backend.php"
-    unless  = ["msg"]
-    dialect = "timestamp"
-    channel = "live"
-    first   = "latest"
-"#;
 
 /// Sends by the page's own form and waits for the page's own word that the
 /// site stored and published it.

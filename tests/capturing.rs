@@ -8,9 +8,8 @@ mod support;
 
 use serde_json::{Value, json};
 use support::http2::Http2;
-use support::{Gate, PhpSite, PlainSite};
-
-const FORM: &str = "application/x-www-form-urlencoded";
+use support::rules::BACKEND;
+use support::{FORM, Gate, PhpSite, PlainSite};
 
 const SEND: &str = r#"
     [[capture]]
@@ -263,19 +262,14 @@ async fn compressed_answers_are_read_and_passed_as_they_are() {
 #[tokio::test]
 async fn a_php_site_that_knows_nothing_of_the_gate_is_captured() {
     let site = PhpSite::start_of("backend").await;
-    let rules = r#"
-        [[poll]]
-        path    = "/backend.php"
-        unless  = ["msg"]
-        dialect = "timestamp"
-        channel = "data.txt"
+    let capture = r#"
         [[capture]]
         path    = "/backend.php"
         methods = ["GET"]
         channel = "data.txt"
         data    = "{query.msg}"
     "#;
-    let gate = Gate::start_before(site.addr(), rules).await;
+    let gate = Gate::start_before(site.addr(), &format!("{BACKEND}{capture}")).await;
     let mut client = gate.connect().await;
     client.send_get("/backend.php?timestamp=0").await;
     gate.wait_for_held(1).await;

@@ -7,7 +7,7 @@ mod support;
 
 use serde_json::json;
 use std::process::Command;
-use support::{Addr, BOUND, Client, Process, eventually};
+use support::{Addr, BOUND, Client, FORM, Process, eventually};
 
 /// A running demo with its public and internal address.
 async fn start() -> (Process, Addr, Addr) {
@@ -48,16 +48,15 @@ async fn what_one_says_reaches_everybody_who_waits() {
         Client::connect(&internal).await.get("/status").await.json()["held"] == 3
     })
     .await;
-    let form = "application/x-www-form-urlencoded";
     let mut client = Client::connect(&gate).await;
-    let said = client.post("/say", form, "name=Ann&text=Hello+%3Cb%3E%C3%BC").await;
+    let said = client.post("/say", FORM, "name=Ann&text=Hello+%3Cb%3E%C3%BC").await;
     assert_eq!((said.status, said.json()), (200, json!({"ok": true})));
     for client in &mut waiting {
         let answer = client.read_response().await.json();
         let expected = json!({"name": "Ann", "text": "Hello <b>ü"});
         assert_eq!(answer["messages"][0]["data"], expected);
     }
-    assert_eq!(client.post("/say", form, "name=Ann&text=+").await.status, 400);
+    assert_eq!(client.post("/say", FORM, "name=Ann&text=+").await.status, 400);
 }
 
 #[tokio::test]
@@ -73,7 +72,7 @@ async fn a_reload_leaves_it_its_site() {
     .await;
     let mut client = Client::connect(&gate).await;
     assert_eq!(client.get("/").await.status, 200);
-    let said = client.post("/say", "application/x-www-form-urlencoded", "text=hi").await;
+    let said = client.post("/say", FORM, "text=hi").await;
     assert_eq!(said.status, 200, "{}", said.text());
 }
 

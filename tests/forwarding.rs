@@ -1,4 +1,6 @@
 //! What is no poll reaches the site as it came, and the site's answer the client.
+//!
+//! There are polls beside it, so that requests are looked into before they are forwarded.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -6,19 +8,9 @@
 mod support;
 
 use std::collections::HashSet;
+use support::rules::BACKEND;
 use support::site::Recorded;
-use support::{Gate, PlainSite, TempDir, Way, eventually};
-
-/// Polls, so that requests are looked into before they are forwarded.
-const RULES: &str = r#"
-    [[poll]]
-    path    = "/backend.php"
-    unless  = ["msg"]
-    dialect = "timestamp"
-    channel = "data.txt"
-"#;
-
-const FORM: &str = "application/x-www-form-urlencoded";
+use support::{FORM, Gate, PlainSite, TempDir, Way, eventually};
 
 /// What the site sees of a GET with these headers.
 async fn seen_with(config: &str, way: Way, headers: &[(&str, &str)]) -> Recorded {
@@ -34,7 +26,7 @@ async fn seen_with(config: &str, way: Way, headers: &[(&str, &str)]) -> Recorded
 async fn a_request_reaches_the_site_as_it_came() {
     for way in Way::ALL {
         let site = PlainSite::start().await;
-        let gate = Gate::start_before(site.addr(), RULES).await;
+        let gate = Gate::start_before(site.addr(), BACKEND).await;
         for target in [
             "/",
             "/a%2Fb//c/../d?x=%zz&y=a+b&x[]=1",
@@ -59,7 +51,7 @@ async fn a_request_reaches_the_site_as_it_came() {
 async fn an_answer_reaches_the_client_as_it_was_given() {
     for way in Way::ALL {
         let mut site = PlainSite::start_by_hand().await;
-        let gate = Gate::start_before(site.addr(), RULES).await;
+        let gate = Gate::start_before(site.addr(), BACKEND).await;
         for (head, status) in [
             ("HTTP/1.1 404 Not Found\r\nX-Own: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n", 404),
             ("HTTP/1.0 500 Oh\r\nX-Own: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n", 500),
@@ -186,7 +178,7 @@ async fn headers_that_would_mislead_php_or_speak_for_the_site_are_dropped() {
 #[tokio::test]
 async fn a_chunked_upload_is_streamed_without_delay() {
     let mut site = PlainSite::start_by_hand().await;
-    let gate = Gate::start_before(site.addr(), RULES).await;
+    let gate = Gate::start_before(site.addr(), BACKEND).await;
     let mut client = gate.connect().await;
     client.send("POST", "/upload", &[("Transfer-Encoding", "chunked")], b"").await;
     let mut visit = site.visit().await;
@@ -205,7 +197,7 @@ async fn a_chunked_upload_is_streamed_without_delay() {
 #[tokio::test]
 async fn a_download_is_streamed_without_delay() {
     let mut site = PlainSite::start_by_hand().await;
-    let gate = Gate::start_before(site.addr(), RULES).await;
+    let gate = Gate::start_before(site.addr(), BACKEND).await;
     let chunks = "Transfer-Encoding: chunked\r\n";
     for framing in [chunks, "Content-Length: 11\r\n", ""] {
         let chunked = framing == chunks;
@@ -229,7 +221,7 @@ async fn a_download_is_streamed_without_delay() {
 #[tokio::test]
 async fn leave_to_send_a_body_comes_from_the_site() {
     let mut site = PlainSite::start_by_hand().await;
-    let gate = Gate::start_before(site.addr(), RULES).await;
+    let gate = Gate::start_before(site.addr(), BACKEND).await;
     let mut client = gate.connect().await;
     let headers = [("Expect", "100-continue"), ("Content-Length", "5")];
     client.send("POST", "/upload", &headers, b"").await;
@@ -290,7 +282,7 @@ async fn a_server_that_comes_up_is_used() {
 #[tokio::test]
 async fn a_site_that_is_down_is_a_502_and_disturbs_no_poll() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULES).await;
+        let gate = Gate::start_alone(BACKEND).await;
         let mut held = gate.hold(way, "/backend.php?timestamp=0").await;
         let mut poller = way.connect(&gate).await;
         let response = poller.poll("/page").await;
@@ -306,7 +298,7 @@ async fn a_site_that_is_down_is_a_502_and_disturbs_no_poll() {
 #[tokio::test]
 async fn a_site_that_hangs_up_without_an_answer_is_a_502() {
     let mut site = PlainSite::start_by_hand().await;
-    let gate = Gate::start_before(site.addr(), RULES).await;
+    let gate = Gate::start_before(site.addr(), BACKEND).await;
     for nonsense in ["", "nonsense\r\n\r\n"] {
         let mut client = gate.connect().await;
         client.send("POST", "/page", &[], b"x=1").await;
@@ -322,7 +314,7 @@ async fn a_site_that_hangs_up_without_an_answer_is_a_502() {
 async fn a_site_that_takes_too_long_is_a_504_and_disturbs_no_poll() {
     for way in Way::ALL {
         let mut site = PlainSite::start_by_hand().await;
-        let config = format!("[upstream]\nread_timeout = \"200ms\"\n{RULES}");
+        let config = format!("[upstream]\nread_timeout = \"200ms\"\n{BACKEND}");
         let gate = Gate::start_before(site.addr(), &config).await;
         let mut held = gate.hold(way, "/backend.php?timestamp=0").await;
         let mut poller = way.connect(&gate).await;
@@ -340,7 +332,7 @@ async fn a_site_that_takes_too_long_is_a_504_and_disturbs_no_poll() {
 #[tokio::test]
 async fn a_form_that_was_looked_into_reaches_the_site_byte_for_byte() {
     let site = PlainSite::start().await;
-    let gate = Gate::start_before(site.addr(), RULES).await;
+    let gate = Gate::start_before(site.addr(), BACKEND).await;
     let multipart = "--e\r\nContent-Disposition: form-data; name=\"msg\"\r\n\r\n\u{1}ü\r\n\
                      --e\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\r\n\r\n\0\
                      \r\n--e--\r\ntail";
@@ -369,7 +361,7 @@ async fn a_form_that_was_looked_into_reaches_the_site_byte_for_byte() {
 #[tokio::test]
 async fn a_body_that_is_no_small_form_is_no_poll() {
     let site = PlainSite::start().await;
-    let gate = Gate::start_before(site.addr(), RULES).await;
+    let gate = Gate::start_before(site.addr(), BACKEND).await;
     let long = format!("timestamp=0&x={}", "y".repeat(64 * 1024));
     for (kind, body) in [
         ("application/json", r#"{"timestamp":0}"#),
@@ -400,7 +392,7 @@ async fn a_body_that_is_no_small_form_is_no_poll() {
 async fn connections_to_the_site_are_kept_and_used_again() {
     for way in Way::ALL {
         let site = PlainSite::start().await;
-        let gate = Gate::start_before(site.addr(), RULES).await;
+        let gate = Gate::start_before(site.addr(), BACKEND).await;
         // Each from a client of its own, one after the other.
         for _ in 0..20 {
             assert_eq!(way.connect(&gate).await.poll("/page").await.status, 200);
@@ -424,7 +416,7 @@ async fn connections_to_the_site_are_kept_and_used_again() {
 #[tokio::test]
 async fn a_client_that_leaves_ends_its_request_to_the_site() {
     let mut site = PlainSite::start_by_hand().await;
-    let gate = Gate::start_before(site.addr(), RULES).await;
+    let gate = Gate::start_before(site.addr(), BACKEND).await;
     let mut client = gate.connect().await;
     client.send_get("/slow").await;
     let mut visit = site.visit().await;

@@ -6,7 +6,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Gate, PlainSite, Poller, Response, Way};
+use support::{FORM, Gate, PlainSite, Poller, Response, Way};
 
 /// The answer's cursor.
 fn cursor(answer: &Value) -> &str {
@@ -415,8 +415,7 @@ async fn other_methods_are_told_which_ones_there_are() {
         explains(&response, 405, method);
         assert_eq!(response.header("allow"), Some("GET, HEAD, OPTIONS"));
     }
-    let form = "application/x-www-form-urlencoded";
-    let response = gate.connect().await.post("/comet/news", form, "cursor=").await;
+    let response = gate.connect().await.post("/comet/news", FORM, "cursor=").await;
     explains(&response, 405, "a form");
     assert_eq!(site.requests().len(), 0);
 }

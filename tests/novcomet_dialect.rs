@@ -7,21 +7,12 @@ mod support;
 
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
-use support::{Gate, PlainSite, Poller, Way, eventually};
-
-const RULE: &str = r#"
-    [[poll]]
-    path    = "/comet.php"
-    when    = ["subscribed"]
-    unless  = ["publish"]
-    dialect = "novcomet"
-"#;
-
-const FORM: &str = "application/x-www-form-urlencoded";
+use support::rules::NOVCOMET;
+use support::{FORM, Gate, PlainSite, Poller, Way, eventually};
 
 /// The rule with further keys.
 fn rule(more: &str) -> String {
-    format!("{RULE}{more}\n")
+    format!("{NOVCOMET}{more}\n")
 }
 
 fn now_in_seconds() -> u64 {
@@ -44,7 +35,7 @@ async fn wait_out_the_slack(gate: &Gate, id: &str) {
 #[tokio::test]
 async fn a_held_poll_is_told_what_has_changed() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(NOVCOMET).await;
         let mut poller = gate.hold(way, "/comet.php?subscribed[news]=0&subscribed[b]=0").await;
         assert!(poller.is_quiet().await);
         let published = gate.publish("news", "").await;
@@ -63,7 +54,7 @@ async fn a_held_poll_is_told_what_has_changed() {
 #[tokio::test]
 async fn every_id_that_changed_is_in_the_answer_and_no_other() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(NOVCOMET).await;
         let mut poller = way.connect(&gate).await;
         let a = gate.publish("a", "").await;
         let c = gate.publish("c", "").await;
@@ -83,7 +74,7 @@ async fn every_id_that_changed_is_in_the_answer_and_no_other() {
 #[tokio::test]
 async fn the_last_stamp_gives_every_change_between_two_polls() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(NOVCOMET).await;
         let mut poller = gate.hold(way, "/comet.php?subscribed[a]=0").await;
         let first = gate.publish("a", "").await;
         assert_eq!(poller.answer().await.json()["k"]["a"], first["stamp"]);
@@ -121,7 +112,7 @@ async fn what_changes_between_two_quiet_polls_is_not_missed() {
 #[tokio::test]
 async fn brackets_may_be_encoded_and_other_parameters_are_ignored() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(NOVCOMET).await;
         for query in [
             "subscribed[a]=0",
             "subscribed%5Ba%5D=0",
@@ -142,7 +133,7 @@ async fn brackets_may_be_encoded_and_other_parameters_are_ignored() {
 #[tokio::test]
 async fn a_change_is_told_even_when_its_message_is_gone() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(&format!("[history]\nage = \"50ms\"\n{RULE}")).await;
+        let gate = Gate::start_alone(&format!("[history]\nage = \"50ms\"\n{NOVCOMET}")).await;
         let first = gate.publish("a", "x").await;
         let newest = gate.publish("a", "y").await;
         gate.wait_for_kept("a", 0).await;
@@ -199,7 +190,7 @@ async fn a_cursor_ahead_of_the_clock_counts_as_now() {
 #[tokio::test]
 async fn the_clients_first_cursor_is_its_own_clock() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(NOVCOMET).await;
         let target = format!("/comet.php?subscribed[a]={}", now_in_seconds());
         let mut poller = gate.hold(way, &target).await;
         let published = gate.publish("a", "").await;
@@ -210,7 +201,7 @@ async fn the_clients_first_cursor_is_its_own_clock() {
 #[tokio::test]
 async fn a_publish_of_a_browser_goes_to_the_site() {
     let site = PlainSite::start().await;
-    let gate = Gate::start_before(site.addr(), RULE).await;
+    let gate = Gate::start_before(site.addr(), NOVCOMET).await;
     let held = gate.hold(Way::Plain, "/comet.php?subscribed[a]=0").await;
     for target in ["/comet.php?publish=a", "/comet.php?publish=a&subscribed[a]=0"] {
         assert_eq!(gate.get(target).await.text(), format!("site: GET {target}"));
@@ -235,7 +226,7 @@ async fn a_rule_can_let_browsers_publish_an_empty_message() {
 
 #[tokio::test]
 async fn ids_cannot_be_made_to_run_in_a_browser() {
-    let gate = Gate::start_alone(RULE).await;
+    let gate = Gate::start_alone(NOVCOMET).await;
     let id = "</script>&\"\u{2028}";
     gate.publish(id, "").await;
     let escaped = "%3C/script%3E%26%22%E2%80%A8";
@@ -250,7 +241,7 @@ async fn ids_cannot_be_made_to_run_in_a_browser() {
 
 #[tokio::test]
 async fn a_form_polls_as_a_query_does() {
-    let gate = Gate::start_alone(RULE).await;
+    let gate = Gate::start_alone(NOVCOMET).await;
     let multipart = "--edge\r\nContent-Disposition: form-data; name=\"subscribed[a]\"\r\n\r\n\
                      0\r\n--edge--\r\n";
     for (kind, body) in [
@@ -279,7 +270,7 @@ async fn stamps_are_written_in_the_channels_tick() {
         stamp = "seconds"
     "#;
     for way in Way::ALL {
-        let gate = Gate::start_alone(&format!("{RULE}{ticks}")).await;
+        let gate = Gate::start_alone(&format!("{NOVCOMET}{ticks}")).await;
         let mut poller = way.connect(&gate).await;
         for (id, digits) in [("ms", 13), ("s", 10)] {
             // A burst within one tick: every change has a stamp of its own.
@@ -303,7 +294,7 @@ async fn stamps_are_written_in_the_channels_tick() {
 #[tokio::test]
 async fn ids_that_no_channel_has_are_refused() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(NOVCOMET).await;
         let long = "a".repeat(256);
         for id in ["%0A", "a%01", "%7F", &long] {
             let mut poller = way.connect(&gate).await;

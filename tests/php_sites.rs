@@ -8,28 +8,8 @@ mod support;
 
 use serde_json::{Value, json};
 use support::bytes::{by_rule, first_difference};
-use support::{Client, Gate, PhpSite, Response, allow_open_files, eventually};
-
-const FORM: &str = "application/x-www-form-urlencoded";
-
-/// The polls of the `sendmsg` site.
-const SENDMSG: &str = r#"
-    [[poll]]
-    path    = "/backend.php"
-    unless  = ["msg"]
-    dialect = "timestamp"
-    channel = "live"
-    first   = "latest"
-"#;
-
-/// The polls of the `novcomet` site.
-const NOVCOMET: &str = r#"
-    [[poll]]
-    path    = "/comet.php"
-    when    = ["subscribed"]
-    unless  = ["publish"]
-    dialect = "novcomet"
-"#;
+use support::rules::{BACKEND, NOVCOMET, SENDMSG};
+use support::{Client, FORM, Gate, PhpSite, Response, allow_open_files, eventually};
 
 /// The `sendmsg` site with ONE worker behind a gate: a poll that went through
 /// to PHP would stop the site.
@@ -182,14 +162,7 @@ async fn a_novcomet_poll_is_released_by_php_that_knows_nothing_of_the_gate() {
 #[tokio::test]
 async fn one_script_for_both_ways_is_told_apart_by_its_parameters() {
     let site = PhpSite::start_of("backend").await;
-    let rules = r#"
-        [[poll]]
-        path    = "/backend.php"
-        unless  = ["msg"]
-        dialect = "timestamp"
-        channel = "data.txt"
-    "#;
-    let gate = Gate::start_before(site.addr(), rules).await;
+    let gate = Gate::start_before(site.addr(), BACKEND).await;
     let mut client = gate.connect().await;
     client.send_get("/backend.php?timestamp=0").await;
     gate.wait_for_held(1).await;

@@ -8,7 +8,7 @@ mod support;
 
 use serde_json::Value;
 use std::time::Duration;
-use support::{Gate, PhpSite, Way};
+use support::{FORM, Gate, PhpSite, Way};
 use tokio::task::JoinSet;
 
 /// The polls of the chat. Their time is up long after the test has given up: what is not fetched
@@ -23,7 +23,6 @@ const RULE: &str = r#"
     timeout     = "1h"
 "#;
 
-const FORM: &str = "application/x-www-form-urlencoded";
 const PAGES: usize = 12;
 const SENDERS: usize = 3;
 const MESSAGES: usize = 12;

@@ -7,7 +7,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 use support::site::Visit;
-use support::{Gate, PlainSite, Poller, Response, Way, eventually};
+use support::{FORM, Gate, PlainSite, Poller, Response, Way, eventually};
 use tokio::task::JoinSet;
 
 const RULE: &str = r#"
@@ -18,8 +18,6 @@ const RULE: &str = r#"
     add_query = "wait=0"
     slack     = "0s"
 "#;
-
-const FORM: &str = "application/x-www-form-urlencoded";
 
 /// The rule with further keys.
 fn rule(more: &str) -> String {

@@ -7,21 +7,12 @@ mod support;
 
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
-use support::{Gate, PlainSite, Poller, Way};
-
-const RULE: &str = r#"
-    [[poll]]
-    path    = "/backend.php"
-    unless  = ["msg"]
-    dialect = "timestamp"
-    channel = "data.txt"
-"#;
-
-const FORM: &str = "application/x-www-form-urlencoded";
+use support::rules::BACKEND;
+use support::{FORM, Gate, PlainSite, Poller, Way};
 
 /// The rule with further keys.
 fn rule(more: &str) -> String {
-    format!("{RULE}{more}\n")
+    format!("{BACKEND}{more}\n")
 }
 
 fn now() -> f64 {
@@ -45,7 +36,7 @@ async fn publish(gate: &Gate, text: &str) -> Value {
 #[tokio::test]
 async fn a_held_poll_gets_the_message_and_its_stamp() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(BACKEND).await;
         let mut poller = gate.hold(way, "/backend.php?timestamp=0").await;
         assert!(poller.is_quiet().await);
         let stamp = publish(&gate, "hello \"you\"").await;
@@ -63,7 +54,7 @@ async fn a_held_poll_gets_the_message_and_its_stamp() {
 #[tokio::test]
 async fn a_first_poll_gets_the_newest_message_at_once() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(BACKEND).await;
         publish(&gate, "old").await;
         let stamp = publish(&gate, "newest").await;
         let mut poller = way.connect(&gate).await;
@@ -98,7 +89,7 @@ async fn a_first_poll_may_begin_with_the_oldest_message_or_wait() {
 #[tokio::test]
 async fn messages_come_one_a_poll_and_none_is_skipped() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(BACKEND).await;
         publish(&gate, "start").await;
         let mut poller = way.connect(&gate).await;
         let mut answer = poll(&mut poller, 0).await;
@@ -180,7 +171,7 @@ async fn a_stamp_ahead_of_everything_counts_as_now() {
 #[tokio::test]
 async fn a_stamp_ahead_of_everything_is_released_by_the_next_message() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(BACKEND).await;
         let target = format!("/backend.php?timestamp={:.0}", now() + 3600.0);
         let mut poller = gate.hold(way, &target).await;
         publish(&gate, "next").await;
@@ -191,7 +182,7 @@ async fn a_stamp_ahead_of_everything_is_released_by_the_next_message() {
 #[tokio::test]
 async fn an_old_stamp_on_an_empty_channel_is_held() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(&format!("[history]\nage = \"600ms\"\n{RULE}")).await;
+        let gate = Gate::start_alone(&format!("[history]\nage = \"600ms\"\n{BACKEND}")).await;
         let mut poller = gate.hold(way, "/backend.php?timestamp=1000000000.5").await;
         publish(&gate, "first ever").await;
         assert_eq!(poller.answer().await.json()["msg"], "first ever");
@@ -206,7 +197,7 @@ async fn an_old_stamp_on_an_empty_channel_is_held() {
 #[tokio::test]
 async fn a_stamp_older_than_the_history_gets_the_oldest_message_kept() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(&format!("[history]\nmessages = 2\n{RULE}")).await;
+        let gate = Gate::start_alone(&format!("[history]\nmessages = 2\n{BACKEND}")).await;
         let start = publish(&gate, "start").await;
         for text in ["lost", "kept", "newest"] {
             publish(&gate, text).await;
@@ -223,7 +214,7 @@ async fn stamps_are_written_in_the_channels_tick() {
     for way in Way::ALL {
         for (tick, digits, decimals) in [("micros", 10, 6), ("millis", 13, 0), ("seconds", 10, 0)] {
             let channel = format!("[[channel]]\nmatch = \"data.txt\"\nstamp = \"{tick}\"\n");
-            let gate = Gate::start_alone(&format!("{channel}{RULE}timeout = \"50ms\"\n")).await;
+            let gate = Gate::start_alone(&format!("{channel}{BACKEND}timeout = \"50ms\"\n")).await;
             let mut poller = way.connect(&gate).await;
             let shown = |answer: &Value, text: &str| {
                 let stamp = text.split("\"timestamp\":").nth(1).unwrap().trim_end_matches('}');
@@ -270,7 +261,7 @@ async fn a_rule_may_name_the_fields_and_add_constant_ones() {
 async fn a_json_message_is_a_string_unless_it_is_to_be_embedded() {
     let message = json!({"a": [1, "<b>"]});
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(BACKEND).await;
         gate.publish_json("data.txt", &message).await;
         let answer = poll(&mut way.connect(&gate).await, 0).await;
         assert_eq!(answer["msg"], message.to_string());
@@ -289,7 +280,7 @@ async fn a_json_message_is_a_string_unless_it_is_to_be_embedded() {
 #[tokio::test]
 async fn messages_cannot_be_made_to_run_in_a_browser() {
     for way in Way::ALL {
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(BACKEND).await;
         let text = "<script>alert('&')</script>\u{2028}\u{2029}é";
         publish(&gate, text).await;
         let mut poller = way.connect(&gate).await;
@@ -345,7 +336,7 @@ async fn a_callback_that_is_no_name_is_refused() {
             assert!(!response.text().contains("alert"), "nothing is echoed");
         }
         // A rule without a callback knows no such parameter.
-        let gate = Gate::start_alone(RULE).await;
+        let gate = Gate::start_alone(BACKEND).await;
         publish(&gate, "x").await;
         let answer = gate.get("/backend.php?callback=a(b").await.json();
         assert_eq!(answer["msg"], "x");
@@ -360,7 +351,7 @@ fn multipart(name: &str, value: &str) -> String {
 
 #[tokio::test]
 async fn a_form_polls_as_a_query_does() {
-    let gate = Gate::start_alone(RULE).await;
+    let gate = Gate::start_alone(BACKEND).await;
     let stamp = publish(&gate, "old").await;
     for (kind, body) in [
         (FORM, format!("timestamp={stamp}")),
@@ -443,7 +434,7 @@ async fn a_channel_may_be_named_by_the_request() {
 #[tokio::test]
 async fn a_message_that_is_sent_to_the_site_is_no_poll() {
     let site = PlainSite::start().await;
-    let gate = Gate::start_before(site.addr(), RULE).await;
+    let gate = Gate::start_before(site.addr(), BACKEND).await;
     for way in Way::ALL {
         let mut poller = way.connect(&gate).await;
         let response = poller.poll("/backend.php?msg=hello").await;

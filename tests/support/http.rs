@@ -9,6 +9,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::{Addr, BOUND, tls};
 
+/// The content type of what a form sends.
+pub const FORM: &str = "application/x-www-form-urlencoded";
+
 /// Both kinds of stream.
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}

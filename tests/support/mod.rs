@@ -32,6 +32,7 @@ pub mod metrics;
 #[cfg(feature = "site-tests")]
 pub mod php;
 pub mod process;
+pub mod rules;
 pub mod site;
 pub mod temp;
 pub mod tls;
@@ -42,7 +43,7 @@ pub use addr::Addr;
 #[cfg(feature = "site-tests")]
 pub use browser::{Browser, Look, Window};
 pub use gate::{Finished, Gate, pollgate};
-pub use http::{Client, Response};
+pub use http::{Client, FORM, Response};
 pub use metrics::Metrics;
 #[cfg(feature = "site-tests")]
 pub use php::PhpSite;
