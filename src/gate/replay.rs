@@ -10,6 +10,7 @@
 
 mod asked;
 mod flights;
+mod released;
 mod turns;
 
 use super::hold::{self, Cause};
@@ -25,10 +26,8 @@ use crate::limits::Permit;
 use crate::metrics::Refusal;
 use crate::web::Reply;
 use asked::Asked;
-use bytes::Bytes;
 use flights::{Flights, Join, Lead, Outcome};
-use pingora::Result;
-use pingora::http::{RequestHeader, ResponseHeader};
+pub(super) use released::Released;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -89,23 +88,6 @@ pub(super) enum End {
     Reply(Reply),
     /// Its client is gone.
     Gone,
-}
-
-/// A poll on its way to the site. Dropping it gives its turn to the next.
-pub(super) struct Released {
-    gate: Gate,
-    rule: Arc<Rule>,
-    origin: Option<Box<str>>,
-    request: asked::Id,
-    position: Option<Position>,
-    lead: Option<Lead>,
-    turn: Option<OwnedSemaphorePermit>,
-    /// The site has answered, and not with a failure of its own.
-    is_good: bool,
-    /// When its head was there.
-    pub(super) began: Instant,
-    /// How long it was held, and why no longer.
-    pub(super) held: (Duration, Cause),
 }
 
 /// How a turn came out.
@@ -340,76 +322,5 @@ impl Waiting {
             }
         };
         Ended { cause, held, end }
-    }
-}
-
-impl Released {
-    /// Makes the request as the site is to get it.
-    pub(super) fn prepare(&self, upstream: &mut RequestHeader) -> Result<()> {
-        if let Dialect::Replay(replay) = &self.rule.dialect
-            && replay.add_query.is_some()
-        {
-            let target = replay.target(upstream.raw_path());
-            upstream.set_raw_path(&target)?;
-        }
-        if self.lead.is_some() {
-            // What one of them has already is no answer for the others.
-            for name in ["if-none-match", "if-modified-since", "if-range", "range"] {
-                upstream.remove_header(name);
-            }
-        }
-        Ok(())
-    }
-
-    /// The head of the site's answer, on its way to the client.
-    pub(super) fn head(&mut self, head: &mut ResponseHeader) -> Result<()> {
-        if head.status.is_informational() {
-            return Ok(());
-        }
-        let reply = finished(Reply::new(200, "", ""), &self.rule, self.origin.as_deref());
-        for (name, value) in &reply.headers {
-            // What the site says itself counts.
-            if head.headers.get(&**name).is_none() {
-                head.insert_header(name.clone().into_owned(), &**value)?;
-            }
-        }
-        self.is_good = !head.status.is_server_error();
-        if let Some(lead) = &mut self.lead {
-            lead.head(head);
-        }
-        Ok(())
-    }
-
-    /// A piece of its body; with the last one the site has done its work.
-    pub(super) fn body(&mut self, piece: Option<&Bytes>, last: bool) {
-        if let (Some(lead), Some(piece)) = (&mut self.lead, piece) {
-            lead.body(piece);
-        }
-        if last {
-            self.answered();
-        }
-    }
-
-    /// The site has said all that it has to say, whether with a body or without.
-    pub(super) fn answered(&mut self) {
-        self.turn = None;
-        self.land();
-        // Before the client has it, as its next poll may be here at once.
-        if self.is_good {
-            self.gate.note(self.request, self.position);
-        }
-    }
-
-    /// The site did not answer: nobody else is to count on this poll.
-    pub(super) fn failed(&mut self) {
-        if let Some(lead) = self.lead.take() {
-            lead.fail();
-        }
-    }
-
-    fn land(&mut self) {
-        if let Some(lead) = self.lead.take() {
-            lead.land();
-        }
     }
 }

@@ -6,99 +6,24 @@
 //! message is published once the answer is complete; a request whose answer breaks off
 //! publishes nothing.
 
+mod body;
+mod rule;
+mod source;
+
+pub use rule::{Rule, Statuses};
+
 use super::decode::decode;
 use super::header::{self, Announced};
-use super::{By, Publisher, from_json, payload};
-use crate::channel::{ChannelName, Pattern, Payload};
+use super::{By, Publisher, payload};
+use crate::channel::{ChannelName, Payload};
 use crate::exchange::{Attendant, Attention, Deed, Opening};
 use crate::query::Query;
-use crate::template::{Field, Template};
-use crate::web::cookie;
+use body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
-use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
+use source::{Content, Source, multipart};
 use std::sync::Arc;
-
-/// One `[[capture]]` rule.
-#[derive(Debug, Clone)]
-pub struct Rule {
-    /// The path, percent-decoded: exact, or a prefix.
-    pub path: Pattern,
-    /// The methods.
-    pub methods: Vec<String>,
-    /// The channel.
-    pub channel: Template,
-    /// The message.
-    pub data: Template,
-    /// Which answers mean that the site has taken the request.
-    pub on: Statuses,
-}
-
-impl Rule {
-    fn fits(&self, method: &str, path: &str) -> bool {
-        self.methods.iter().any(|known| known == method) && self.path.matches(path)
-    }
-
-    fn fields(&self) -> impl Iterator<Item = &Field> {
-        self.channel.fields().chain(self.data.fields())
-    }
-
-    fn wants_request(&self) -> bool {
-        self.fields().any(|field| matches!(field, Field::Form(_) | Field::Json(_)))
-    }
-
-    fn wants_response(&self) -> bool {
-        self.fields().any(|field| matches!(field, Field::ResponseBody))
-    }
-}
-
-/// Statuses of answers: `2xx`, `200`, or several with commas between.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statuses(Vec<(u16, u16)>);
-
-impl Statuses {
-    fn has(&self, status: u16) -> bool {
-        self.0.iter().any(|(first, last)| (*first..=*last).contains(&status))
-    }
-}
-
-impl FromStr for Statuses {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let range = |word: &str| {
-            let word = word.trim();
-            if let Some(class) = word.strip_suffix("xx") {
-                let class: u16 = class.parse().ok().filter(|class| (2..=5).contains(class))?;
-                return Some((class * 100, class * 100 + 99));
-            }
-            let status: u16 = word.parse().ok().filter(|status| (200..=599).contains(status))?;
-            Some((status, status))
-        };
-        let all: Option<Vec<_>> = text.split(',').map(range).collect();
-        all.map(Self).ok_or_else(|| {
-            format!("\"{text}\" is no status; write \"2xx\", \"200\" or \"2xx,302\"")
-        })
-    }
-}
-
-impl fmt::Display for Statuses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (first, last)) in self.0.iter().enumerate() {
-            let comma = if place > 0 { "," } else { "" };
-            match first == last {
-                true => write!(f, "{comma}{first}")?,
-                false => write!(f, "{comma}{}xx", first / 100)?,
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Listens to the requests that the rules are about.
 pub struct Captures(Publisher);
@@ -147,35 +72,7 @@ impl Attention for Captures {
     }
 }
 
-/// A body as far as it is kept.
-struct Body {
-    /// `None` = nobody wants it.
-    bytes: Option<Vec<u8>>,
-    most: usize,
-    /// It was longer than that.
-    over: bool,
-}
-
-impl Body {
-    fn add(&mut self, piece: &[u8]) {
-        let Some(bytes) = self.bytes.as_mut().filter(|_| !self.over) else { return };
-        if bytes.len() + piece.len() > self.most {
-            self.over = true;
-            *bytes = Vec::new();
-        } else {
-            bytes.extend_from_slice(piece);
-        }
-    }
-
-    /// All of it, if it was wanted and is not too long.
-    fn whole(&self) -> Result<&[u8], String> {
-        match &self.bytes {
-            Some(bytes) if !self.over => Ok(bytes),
-            _ => Err(format!("the body is longer than {} bytes (history.max_message)", self.most)),
-        }
-    }
-}
-
+/// A request that is listened to.
 struct Overheard {
     publisher: Publisher,
     rules: Vec<Arc<Rule>>,
@@ -360,79 +257,3 @@ impl Overheard {
         })
     }
 }
-
-/// The fields of a multipart form, without its files; `None` if it is torn.
-async fn multipart(body: &[u8], kind: &str) -> Option<Query<'static>> {
-    let boundary = multer::parse_boundary(kind).ok()?;
-    let mut form = multer::Multipart::with_reader(body, boundary);
-    let mut query = Query::default();
-    while let Some(field) = form.next_field().await.ok()? {
-        let name = field.name().filter(|_| field.file_name().is_none()).map(str::to_owned);
-        let value = field.bytes().await.ok()?.to_vec();
-        if let Some(name) = name {
-            query.push(Cow::Owned(name.into_bytes()), Cow::Owned(value));
-        }
-    }
-    Some(query)
-}
-
-enum Content {
-    Nothing,
-    Form(Query<'static>),
-    Json(Box<RawValue>),
-}
-
-/// Where the fields of a rule find their values.
-struct Source<'a> {
-    overheard: &'a Overheard,
-    rule: &'a Rule,
-    content: Option<&'a Content>,
-    answer: Option<&'a Bytes>,
-}
-
-impl Source<'_> {
-    /// A field as a part of a text.
-    fn text(&self, field: &Field) -> Option<Cow<'_, str>> {
-        let payload = self.payload(field)?;
-        Some(Cow::Owned(String::from_utf8_lossy(&payload.body).into_owned()))
-    }
-
-    /// A field as a whole message.
-    fn payload(&self, field: &Field) -> Option<Payload> {
-        let bytes = match field {
-            Field::Query(name) => Query::parse(&self.overheard.query).bytes(name)?.to_vec(),
-            Field::Form(name) => match self.content? {
-                Content::Form(form) => form.bytes(name)?.to_vec(),
-                Content::Nothing | Content::Json(_) => return None,
-            },
-            Field::Json(path) => match self.content? {
-                Content::Json(json) => return from_json(member(json, path)?).ok(),
-                Content::Nothing | Content::Form(_) => return None,
-            },
-            Field::Header(name) => self.overheard.request_headers.get(name)?.as_bytes().to_vec(),
-            Field::Cookie(name) => {
-                let cookie = cookie(&self.overheard.request_headers, name)?;
-                percent_decode_str(cookie).collect()
-            }
-            Field::Path(1) => self.rule.path.rest(&self.overheard.path)?.as_bytes().to_vec(),
-            Field::Path(_) => return None,
-            Field::ResponseBody => {
-                return payload(self.overheard.answer_type(), self.answer?.clone()).ok();
-            }
-        };
-        payload(None, bytes.into()).ok()
-    }
-}
-
-/// The member of a JSON value at this path.
-fn member<'a>(json: &'a RawValue, path: &[String]) -> Option<&'a RawValue> {
-    path.iter().try_fold(json, |json, name| {
-        let mut members: HashMap<Cow<'_, str>, &RawValue> =
-            serde_json::from_str(json.get()).ok()?;
-        members.remove(name.as_str())
-    })
-}
-
-#[cfg(test)]
-#[path = "capture/tests.rs"]
-mod tests;

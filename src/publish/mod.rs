@@ -8,6 +8,7 @@
 
 mod answer;
 pub mod capture;
+mod claimed;
 mod decode;
 mod header;
 mod hook;
@@ -18,6 +19,7 @@ mod posts;
 pub mod rate;
 pub mod watch;
 
+use claimed::Claimed;
 pub use hook::{History, Hook};
 pub use idempotency::Answers;
 use payload::from_json;
@@ -187,14 +189,6 @@ struct Shared {
 }
 
 impl Publisher {
-    /// Polls rung in one go. A worker comes back to the ringing task after 61 others at the
-    /// latest (tokio's event interval), and each poll that is answered soon asks again. So a
-    /// batch has to be much smaller: otherwise tasks pile up, and whatever comes from elsewhere
-    /// waits behind the whole crowd. Measured at 15,000 polls, a publish to another channel
-    /// reaches its poll within 5 ms at p99 with 8, 100 ms with 32, 260 ms with 128; the crowd
-    /// itself is served no slower.
-    const BATCH: usize = 8;
-
     /// A publisher into `hub`, through `elsewhere` if that gives the positions. `crowd` is the
     /// runtime that the held polls are on, as soon as there is one: a large wake is rung there,
     /// between the deliveries of its batches. `tally` knows the channels that are counted by
@@ -384,60 +378,6 @@ impl Publisher {
     /// The time by this publisher's clock.
     pub fn now(&self) -> Time {
         (self.shared.clock)()
-    }
-}
-
-/// Polls that are claimed and still to be rung. Dropping it rings them all at once.
-#[derive(Default)]
-struct Claimed {
-    wakes: Vec<(usize, Wake)>,
-    polls: usize,
-}
-
-impl Claimed {
-    fn claim(&mut self, mut wake: Wake) -> usize {
-        let released = wake.claim();
-        self.polls += released;
-        if released > 0 {
-            self.wakes.push((released, wake));
-        }
-        released
-    }
-
-    /// Takes over polls that are claimed already; some of the `released` ones may be rung.
-    fn adopt(&mut self, wake: Wake, released: usize) -> usize {
-        let polls = wake.len();
-        self.polls += polls;
-        if polls > 0 {
-            self.wakes.push((polls, wake));
-        }
-        released
-    }
-
-    /// Rings a few at once, many in a task of their own. Without a runtime there is nobody to
-    /// starve, and dropping rings.
-    fn ring(self, crowd: Option<&Handle>) {
-        if self.polls > Publisher::BATCH
-            && let Some(runtime) = crowd.cloned().or_else(|| Handle::try_current().ok())
-        {
-            runtime.spawn(self.ring_in_batches());
-        }
-    }
-
-    async fn ring_in_batches(self) {
-        let mut room = Publisher::BATCH;
-        for (mut polls, mut wake) in self.wakes {
-            while polls > 0 {
-                let batch = polls.min(room);
-                wake.ring(batch);
-                polls -= batch;
-                room -= batch;
-                if room == 0 {
-                    tokio::task::yield_now().await;
-                    room = Publisher::BATCH;
-                }
-            }
-        }
     }
 }
 
