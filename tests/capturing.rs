@@ -102,7 +102,8 @@ async fn every_part_of_a_request_and_its_answer_can_be_the_message() {
         let mut visit = site.visit().await;
         visit.read_until("}}").await;
         let length = answer.len();
-        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\n");
+        let head =
+            format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n");
         visit.send(format!("{head}Content-Length: {length}\r\n\r\n{answer}")).await;
         assert_eq!(client.read_response().await.text(), answer);
         assert_eq!(
@@ -195,7 +196,7 @@ async fn a_body_that_waits_for_the_sites_leave_is_captured_when_it_comes() {
     for (early, count) in [
         ("HTTP/1.1 100 Continue\r\n\r\n", 1),
         // The client sends a part all the same, and the site does not mind what is missing.
-        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 1),
+        ("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", 1),
     ] {
         let mut client = gate.connect().await;
         client.send("POST", "/send", &head, b"").await;
@@ -205,7 +206,7 @@ async fn a_body_that_waits_for_the_sites_leave_is_captured_when_it_comes() {
             assert_eq!(client.read_head().await.status, 100);
             client.send_raw("msg=one").await;
             visit.read_until("msg=one").await;
-            visit.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            visit.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await;
         } else {
             client.send_raw("msg=t").await;
             visit.read_until("msg=t").await;
@@ -247,7 +248,8 @@ async fn compressed_answers_are_read_and_passed_as_they_are() {
         assert_eq!(visit.request.header("accept-encoding"), Some("br, deflate, gzip"));
         let head = format!("Content-Type: text/plain\r\nContent-Encoding: {coding}\r\n");
         let length = body.len();
-        visit.send(format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {length}\r\n\r\n")).await;
+        let head = format!("{head}Connection: close\r\nContent-Length: {length}");
+        visit.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n")).await;
         visit.send(body).await;
         let answer = client.answer().await;
         assert_eq!(
