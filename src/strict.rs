@@ -66,8 +66,16 @@ fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
     if whole { Ok(()) } else { Err("the request line is not METHOD TARGET HTTP/1.1") }
 }
 
-/// The forms of RFC 9112, section 3.2.
+/// The forms of RFC 9112, section 3.2. What the engine and the readers of HTTP/2 refuse in them is
+/// refused here too, so that a request is the same by all ways. A fragment is never a part of
+/// them: the engine would cut it off, and with it whatever stands behind.
 fn is_target(method: Option<&[u8]>, target: &[u8]) -> bool {
+    let mut parts = target.splitn(2, |byte| *byte == b'?');
+    let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let has = |part: &[u8], odd: &[u8]| part.iter().any(|byte| odd.contains(byte));
+    if has(path, b"#<>`") || has(query, b"#<>\"") {
+        return false;
+    }
     let whole = |scheme: &[u8]| {
         target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
     };
@@ -258,6 +266,11 @@ mod tests {
             "GET / HTTP/2.0",
             "GET / x HTTP/1.1",
             "G(T / HTTP/1.1",
+            "GET /a#b HTTP/1.1",
+            "GET /?a=b#&c=d HTTP/1.1",
+            "GET http://a/#b HTTP/1.1",
+            "GET /a<b HTTP/1.1",
+            "GET /?a=\"b\" HTTP/1.1",
         ] {
             assert!(check(format!("{line}\r\n\r\n").as_bytes()).is_err(), "{line:?}");
         }

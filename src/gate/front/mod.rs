@@ -12,6 +12,8 @@
 //!
 //! What a connection speaks before that, plain or TLS, is its `Entrance`'s matter.
 
+#[cfg(test)]
+mod agreement;
 mod entrance;
 mod head;
 mod http2;
