@@ -175,6 +175,9 @@ async fn after_a_crash_old_cursors_are_told_so_and_get_the_history() {
     // Who only asks for changes is told that there was one.
     let changed = gate.get(&format!("/novcomet?subscribed[c]={stamp}")).await.json();
     assert_eq!(changed["s"], 1, "{changed}");
+    // It is told once: with the stamp that it got, it is held.
+    let stamp = format!("{:.6}", changed["k"]["c"].as_f64().unwrap());
+    gate.hold(Way::Plain, &format!("/novcomet?subscribed[c]={stamp}")).await;
     gate.publish("c", "new").await;
     assert_eq!(data(&go_on(&gate, &answer).await), ["new"]);
 }

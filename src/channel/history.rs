@@ -366,6 +366,9 @@ impl History {
         }
         let mut found = self.kept_from(self.ring.len().saturating_sub(1), Take::Newest, tick, now);
         found.news = true;
+        // After a crash everything has changed since, later than the newest message; whoever was
+        // told of the message's own stamp would be told again and again.
+        found.stamp = self.newest_stamp;
         found
     }
 

@@ -154,7 +154,9 @@ mod tests {
         assert!(!find(Cursor::At(found.position)).news, "the answer's cursor is good");
         let after = Some(Stamp(5_000_000));
         let slack = std::time::Duration::ZERO;
-        assert!(find(Cursor::Changed { after, slack }).news);
+        let changed = find(Cursor::Changed { after, slack });
+        let again = Cursor::Changed { after: Some(changed.stamp), slack };
+        assert_eq!((changed.news, find(again).news), (true, false));
         assert!(new.push(Payload::empty(), &limits, Time(1)).stamp > Stamp(5_500_000));
     }
 }
