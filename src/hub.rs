@@ -314,7 +314,10 @@ impl Hub {
                 state.history.keep_newest();
             }
             let tick = state.limits.tick;
-            let since = state.history.newest_stamp() >= Some(tick.at_or_after(at.min(now)));
+            // After a crash the channel's newest stamp is that of the start, whatever it has.
+            let newest = state.history.newest().map(|message| message.stamp);
+            let newest = newest.or(state.history.newest_stamp());
+            let since = newest >= Some(tick.at_or_after(at.min(now)));
             // What is to be kept may have aged out while nobody kept it.
             let is_there = !keep || !state.history.is_empty();
             if since && is_there {

@@ -499,3 +499,33 @@ async fn a_reload_watches_other_files_and_disturbs_none_that_stay() {
     gate.wait_for_kept("two", 4).await;
     assert_eq!(said(&gate, "one").await, [json!("1")]);
 }
+
+#[tokio::test]
+async fn after_a_crash_a_file_is_still_the_newest_message() {
+    let folder = TempDir::new("watch");
+    let folder = folder.path();
+    let snapshot = format!(
+        "[drain]\nspread = \"0s\"\n[history]\nsnapshot = \"{}\"\nsnapshot_every = \"1h\"\n",
+        folder.join("history").display()
+    );
+    let config = format!("{}{snapshot}", rules(folder));
+    let gate = Gate::start_alone(&config).await;
+    fs::write(folder.join("a.txt"), "one").unwrap();
+    gate.wait_for_newest("a", "one").await;
+    gate.signal("TERM");
+    assert_eq!(gate.wait_for_exit().await, 0, "{}", gate.log());
+
+    let gate = Gate::start_alone(&config).await;
+    fs::write(folder.join("a.txt"), "two").unwrap();
+    gate.wait_for_newest("a", "two").await;
+    // The snapshot does not have it, and it is not fresh any more.
+    gate.kill();
+    gate.wait_for_exit().await;
+    let written = fs::metadata(folder.join("a.txt")).unwrap().modified().unwrap();
+    eventually("a settled file", async || written.elapsed().unwrap() > Duration::from_secs(1))
+        .await;
+
+    let gate = Gate::start_alone(&config).await;
+    gate.wait_for_newest("a", "two").await;
+    assert_eq!(said(&gate, "a").await, [json!("one"), json!("two")]);
+}

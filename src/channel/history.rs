@@ -437,6 +437,11 @@ impl History {
         (self.newest_stamp > Stamp(0)).then_some(self.newest_stamp)
     }
 
+    /// The newest message kept.
+    pub fn newest(&self) -> Option<&Arc<Message>> {
+        self.ring.back()
+    }
+
     /// The oldest message kept.
     pub fn oldest(&self) -> Option<&Arc<Message>> {
         self.ring.front()

@@ -289,6 +289,21 @@ fn a_seed_is_stamped_with_its_own_time_and_never_hides_a_newer_message() {
     assert_eq!(seed("late", Time(before.0 + 2)), None);
     // A time to come is as of now.
     assert_eq!(seed("from the future", Time(NOW.0 + 9_000_000)), None);
+    // After a crash it counts from the newest message that is left.
+    let after = Hub::new(Settings::default(), 1);
+    let trace = hub.traces().next().unwrap();
+    let of = |message: &Arc<crate::channel::Message>| crate::channel::KeptMessage {
+        stamp: message.stamp,
+        published: message.published,
+        payload: message.payload.clone(),
+    };
+    let messages = trace.messages.iter().map(|message| Ok::<_, Full>(of(message)));
+    let (place, count) = ((&trace.channel, trace.used, &trace.kept), trace.messages.len() as u64);
+    let (at, later) = (Time(NOW.0 + 1_000_000), Time(NOW.0 + 2_000_000));
+    after.restore(place, (count, messages), true, later).unwrap();
+    let seed = |at| after.seed(&name("a"), Payload::text("file"), at, true, later).unwrap();
+    assert!(seed(NOW).is_none());
+    assert!(seed(at).is_some());
     // It never ages out, as it still stands in the file.
     hub.sweep(Time(NOW.0 + 86_400_000_000));
     let subscription = Subscription { channel: name("a"), cursor: Cursor::Oldest };
