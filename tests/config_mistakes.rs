@@ -202,6 +202,13 @@ fn a_mistake_names_the_place_that_it_was_made_in() {
 }
 
 #[test]
+fn a_mistake_is_one_line_whatever_the_value() {
+    let text = "[upstream]\nservers = [\"127.0.0.1:8000\"]\n[hold]\ntimeout = \"5\\n\\u001b[1m\"\n";
+    let found = mistakes_of("one_line", text);
+    assert!(found[0].contains(r#"cannot read "5\n\u{1b}[1m""#), "{found:?}");
+}
+
+#[test]
 fn mistakes_travel_as_json_with_key_line_and_message() {
     let path =
         file("json", "[upstream]\nservers = [\"127.0.0.1:8000\"]\n[hold]\ntimeot = \"1s\"\n");

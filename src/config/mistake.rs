@@ -44,6 +44,7 @@ impl Mistakes {
         let place = |m: &Mistake| (m.source.clone(), m.line.unwrap_or(usize::MAX));
         all.sort_by_key(place);
         all.dedup();
+        all.iter_mut().for_each(Mistake::tidy);
         (!all.is_empty()).then_some(Self(all))
     }
 
@@ -53,8 +54,22 @@ impl Mistakes {
     }
 }
 
+impl Mistake {
+    /// Shows control characters, such as a line feed within a value, as escapes.
+    fn tidy(&mut self) {
+        if self.message.contains(char::is_control) {
+            let shown = |char: char| match char.is_control() {
+                true => char.escape_default().to_string(),
+                false => char.to_string(),
+            };
+            self.message = self.message.chars().map(shown).collect();
+        }
+    }
+}
+
 impl From<Mistake> for Mistakes {
-    fn from(mistake: Mistake) -> Self {
+    fn from(mut mistake: Mistake) -> Self {
+        mistake.tidy();
         Self(vec![mistake])
     }
 }
