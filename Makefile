@@ -2,7 +2,7 @@ CARGO ?= cargo
 # Further flags for every cargo command, such as --locked.
 FLAGS ?=
 
-.PHONY: help demo build deb test quick models chaos fuzz lint deny bench setup clean
+.PHONY: help demo build deb test quick models miri chaos fuzz lint deny bench setup clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 14
@@ -27,20 +27,27 @@ quick: setup-build ## the tests that need no other program
 models: setup-build ## the hub's promises in thousands of orders of its threads' steps
 	$(CARGO) test $(FLAGS) --manifest-path models/Cargo.toml --target-dir target/models
 
+# Needs a nightly toolchain: rustup component add --toolchain nightly miri rust-src. Few cases of
+# each property, as it takes ten minutes all the same.
+miri: ## the ground floor's unit tests under Miri
+	PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test $(FLAGS) \
+		--manifest-path models/ground/Cargo.toml --target-dir target/miri
+
 # SEED repeats a round, SECONDS says how long in all: make chaos SEED=7 SECONDS=20
 chaos: SECONDS ?= 3600
 chaos: setup-build ## an hour of clients that count what they get while everything goes wrong
 	POLLGATE_CHAOS_SECONDS=$(SECONDS) $(if $(SEED),POLLGATE_CHAOS_SEED=$(SEED)) $(CARGO) test $(FLAGS) --test chaos -- --nocapture
 
 # FUZZ names targets, TIME is in seconds for each. What is found stays below target/fuzz.
-FUZZ ?= query cursor head dialects hook archive tokens template adopt
+FUZZ ?= query cursor head agreement dialects form hook announced envelope archive snapshot handover \
+	config tokens template adopt
 TIME ?= 60
 fuzz: setup-build ## libFuzzer's bytes for all that is read, a minute for each reader
 	CARGO="$(CARGO)" fuzz/build
 	for target in $(FUZZ); do \
 		mkdir -p target/fuzz/found/$$target && \
 		TARGET=$$target target/fuzz/debug/pollgate-fuzz -max_total_time=$(TIME) -max_len=2048 \
-			-timeout=10 -print_final_stats=0 -verbosity=0 \
+			-timeout=10 -rss_limit_mb=512 -print_final_stats=0 -verbosity=0 \
 			-artifact_prefix=target/fuzz/$$target- target/fuzz/found/$$target \
 			$$(ls -d fuzz/seeds/$$target 2>/dev/null) || exit 1; \
 	done
