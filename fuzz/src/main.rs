@@ -1,32 +1,26 @@
 //! Whatever the bytes, nothing panics, and what is understood is understood as it was meant.
 //!
-//! One program for all targets; `TARGET` in the environment chooses one. The sources are compiled
-//! in here, so that they alone are watched by libFuzzer.
+//! One program for all targets; `TARGET` in the environment chooses one.
 
 #![no_main]
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+mod keeping;
+mod settings;
 mod targets;
 
+/// Readers that only their own modules can reach, compiled once more. They find the rest of the
+/// crate below, where they look for it.
 #[path = "../../src"]
-mod pollgate {
-    pub mod address;
-    pub mod adopt;
-    pub mod archive;
-    pub mod auth;
-    pub mod channel;
-    pub mod dialect;
-    pub mod hub;
-    pub mod query;
-    pub mod secret;
-    pub mod strict;
-    pub mod template;
-    pub mod web;
+mod own {
+    pub mod stream;
 
-    /// The lane's reader of heads.
+    /// The lane's reader of heads, and the engine's beside it.
     pub mod gate {
         pub mod front {
+            pub mod agreement;
             pub mod head;
+            pub mod one_request;
 
             /// The method, the target, and whether the lane answers it itself.
             pub fn plain(bytes: &[u8], seen: usize) -> Option<(String, String, bool)> {
@@ -42,18 +36,35 @@ mod pollgate {
         }
     }
 
-    /// The bodies that the hook reads.
+    /// The bodies that the hook reads, and what the site's answers announce.
     pub mod publish {
+        mod header;
         mod payload;
         mod posts;
 
         pub fn read(content_type: &str, body: &[u8]) -> bool {
             posts::read(Some(content_type), &bytes::Bytes::copy_from_slice(body)).is_ok()
         }
+
+        pub fn announced(headers: &http::HeaderMap) -> bool {
+            header::read(headers).is_ok()
+        }
+    }
+
+    /// Messages on their way between gates.
+    pub mod backplane {
+        mod envelope;
+
+        pub fn read(bytes: &[u8]) -> Option<crate::channel::Message> {
+            envelope::read(bytes.to_vec())
+        }
     }
 }
 
-// They name each other as the modules of one crate.
-use pollgate::*;
+pub use own::stream;
+pub use pollgate::{
+    address, adopt, archive, auth, channel, config, dialect, gate, handover, hub, query, secret,
+    snapshot, strict, template, web,
+};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::chosen()(data));

@@ -1,20 +1,21 @@
 //! The targets by name.
 
 use crate::adopt::{File, Site, config_for};
-use crate::archive::Reader;
 use crate::auth::{jwt, signed};
-use crate::channel::{ChannelName, Position, Tick, Time};
+use crate::channel::{ChannelName, Kind, Position, Tick, Time};
 use crate::dialect::native::{Native, cursor};
 use crate::dialect::novcomet::NovComet;
 use crate::dialect::timestamp::Timestamp;
 use crate::dialect::{Dialect, Parsed, Request};
-use crate::gate::front;
+use crate::gate::form::Encoding;
 use crate::hub::{Hub, Settings};
-use crate::publish;
+use crate::own::gate::front;
+use crate::own::{backplane, publish};
 use crate::query::{Query, decode_strictly, masked};
 use crate::secret::Secret;
 use crate::strict;
 use crate::template::Template;
+use crate::{keeping, settings};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
@@ -25,13 +26,20 @@ const SECRET: &str = "a secret of 32 bytes, or of more";
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 9] = [
+const TARGETS: [(&str, Target); 16] = [
     ("query", query),
     ("cursor", read_cursor),
     ("head", head),
+    ("agreement", agreement),
     ("dialects", dialects),
     ("hook", hook),
-    ("archive", archive),
+    ("form", form),
+    ("announced", announced),
+    ("envelope", envelope),
+    ("archive", keeping::archive),
+    ("snapshot", keeping::snapshot),
+    ("handover", keeping::handover),
+    ("config", settings::config),
     ("tokens", tokens),
     ("template", template),
     ("adopt", adopt),
@@ -91,6 +99,12 @@ fn head(data: &[u8]) {
     }
 }
 
+/// The lane and the engine see the same request.
+fn agreement(data: &[u8]) {
+    let Some((came, bytes)) = data.split_first() else { return };
+    front::agreement::check(bytes, usize::from(*came) * 8);
+}
+
 fn dialects(data: &[u8]) {
     let Some((kind, text)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(text);
@@ -116,22 +130,46 @@ fn hook(data: &[u8]) {
     publish::read("application/x-www-form-urlencoded", data);
 }
 
-/// As it is, and cut into frames whose checksums are right: length, kind, payload.
-fn archive(data: &[u8]) {
-    let hub = || Hub::new(Settings::default(), 1);
-    let _ = Reader::begin(data).and_then(Reader::verify);
-    let mut framed = b"pollgate-history\x02\0\0\0".to_vec();
-    let mut rest = data;
-    while let [length, kind, payload @ ..] = rest {
-        let (payload, after) = payload.split_at(payload.len().min(usize::from(*length)));
-        let mut frame = vec![*kind];
-        frame.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-        frame.extend_from_slice(payload);
-        framed.extend_from_slice(&frame);
-        framed.extend_from_slice(&crc32fast::hash(&frame).to_le_bytes());
-        rest = after;
+/// A POST poll's body; its content type stands before it on a line of its own.
+fn form(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (kind, body) = text.split_once('\n').unwrap_or(("", &text));
+    let Some(encoding) = Encoding::of(kind) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    if let Some(form) = runtime.block_on(encoding.parse(body.as_bytes())) {
+        let _ = (form.text("a"), form.entries("a"));
     }
-    let _ = Reader::begin(&framed[..]).and_then(|reader| reader.restore(&hub(), false, NOW));
+}
+
+fn announced(data: &[u8]) {
+    let mut headers = http::HeaderMap::new();
+    for value in data.split(|byte| *byte == b'\n') {
+        if let Ok(value) = http::HeaderValue::from_bytes(value) {
+            headers.append("pollgate-publish", value);
+        }
+    }
+    publish::announced(&headers);
+}
+
+/// A message that is written as it was read is read as the same.
+fn envelope(data: &[u8]) {
+    let Some(message) = backplane::read(data) else { return };
+    let (position, payload) = (message.position, &message.payload);
+    let letter = match payload.kind {
+        Kind::Json => "j",
+        Kind::Text => "t",
+        Kind::Binary => "b",
+    };
+    assert!(data.ends_with(&payload.body));
+    assert!(payload.kind == Kind::Binary || std::str::from_utf8(&payload.body).is_ok());
+    let (epoch, seq) = (position.epoch.number(), position.seq);
+    let (stamp, published, kind) = (message.stamp.0, message.published.0, &payload.content_type);
+    let mut again = format!("{epoch} {seq} {stamp} {published} {letter} {kind}\n").into_bytes();
+    again.extend_from_slice(&payload.body);
+    let again = backplane::read(&again).expect("written as it was read");
+    assert_eq!(again.position, position);
+    assert_eq!((again.stamp, again.published), (message.stamp, message.published));
+    assert!(again.payload == *payload);
 }
 
 /// As they are, and with a right signature.
