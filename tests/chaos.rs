@@ -1,21 +1,26 @@
 //! Everything goes wrong at once, at random, and the clients count what they got: nothing is lost
 //! silently, nothing comes twice, the order is kept.
 //!
-//! Clients poll over all ways in, and leave, dawdle and come back with their cursor. Numbered
-//! messages are published one after another to each channel, and again under the same
-//! `Idempotency-Key` until an answer comes. Meanwhile the site dies, freezes and comes back, the
-//! gate is reloaded, drained and started again, and killed in the middle of anything.
+//! Clients poll over all ways in, over TLS in every other round, and leave, dawdle and come back
+//! with their cursor. Numbered messages are published one after another to each channel: through
+//! the hook, again under the same `Idempotency-Key` until an answer comes; with requests that the
+//! site handles; with a file. Meanwhile the site dies, freezes and comes back, the gate is
+//! reloaded, upgraded, stopped for a while, drained and started again, and killed in the middle
+//! of anything.
 //!
 //! What the clients are owed:
 //!
+//! - What was confirmed before a poll was sent is in its answer. Only a kill can take that away.
 //! - Without `reset`, the positions of a channel follow each other without a gap in one epoch.
 //! - `reset` comes only where something is missing: the history did not reach back to the cursor,
 //!   or a killed gate has begun a new epoch.
 //! - In an epoch the numbers follow each other too. A number is left out only if it was confirmed
-//!   before a kill and the snapshot did not have it yet. It comes again only if it was published
-//!   again in another life of the gate, since what a key stands for ends with the process: because
-//!   the publisher left before the answer, or because a kill took the answer away. A drain takes
-//!   away no answer, so what it cuts off was not published.
+//!   before a kill and the snapshot did not have it yet. It comes again only if a kill took away
+//!   what its key stood for: a drain and an upgrade take that along, and what a drain cuts off was
+//!   not published. What is captured has no key, so there each attempt without an answer counts.
+//! - A file's channel has its last states: fewer numbers, never an older one.
+//! - The same is true for timestamp clients, as far as they can be told of it; novcomet clients
+//!   are told of each change.
 //! - At the end every client has the last number of each of its channels.
 //!
 //! `POLLGATE_CHAOS_SEED` repeats a round's choices, though not the timing of the machine.
@@ -27,14 +32,19 @@
 
 #[path = "chaos/ledger.rs"]
 mod ledger;
+#[path = "chaos/native.rs"]
+mod native;
+#[path = "chaos/publishing.rs"]
+mod publishing;
+#[path = "chaos/stamps.rs"]
+mod stamps;
 mod support;
 #[path = "chaos/trouble.rs"]
 mod trouble;
 
 use fastrand::Rng;
-use ledger::{Ledger, Published};
+use ledger::Ledger;
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -46,10 +56,13 @@ use trouble::Trouble;
 /// How long a round lasts: a client that is reset is given the whole history, so it should not
 /// grow for ever.
 const ROUND: Duration = Duration::from_secs(20);
-/// The last one keeps few messages, the others all.
-const CHANNELS: [&str; 4] = ["a", "b", "c", "brief"];
+/// The first come through the hook. The last of these keeps few messages, the others all.
+const CHANNELS: [&str; 6] = ["a", "b", "c", "brief", "captured", "file"];
 const BRIEF: usize = 3;
-const CLIENTS: usize = 24;
+const CAPTURED: usize = 4;
+const FILE: usize = 5;
+/// So many clients of the native dialect, and of each of the other two.
+const CLIENTS: (usize, usize) = (24, 6);
 
 #[tokio::test]
 async fn whatever_goes_wrong_nothing_is_lost_silently() {
@@ -75,15 +88,20 @@ fn from_env(name: &str) -> Option<u64> {
 
 async fn round(seed: u64, length: Duration) {
     let mut rng = Rng::with_seed(seed);
-    let mut trouble = Trouble::begin(rng.fork()).await;
+    let mut trouble = Trouble::begin(rng.fork(), seed % 2 == 1).await;
     let world = trouble.world.clone();
     let publishers: Vec<_> = (0..CHANNELS.len())
-        .map(|channel| tokio::spawn(Publisher::new(&world, channel, rng.fork()).publish()))
+        .map(|channel| tokio::spawn(publishing::publish(world.clone(), channel, rng.fork())))
         .collect();
     let visitor = tokio::spawn(visit(world.clone(), rng.fork()));
-    let pollers: Vec<_> = (0..CLIENTS)
-        .map(|number| tokio::spawn(Polling::new(&world, number, rng.fork()).poll_for_all()))
-        .collect();
+    let mut pollers = Vec::new();
+    for number in 0..CLIENTS.0 {
+        pollers.push(tokio::spawn(native::poll_for_all(Caller::new(&world, number, &mut rng))));
+    }
+    for number in 0..CLIENTS.1 {
+        pollers.push(tokio::spawn(stamps::read_on(Caller::new(&world, number, &mut rng))));
+        pollers.push(tokio::spawn(stamps::hear_of_all(Caller::new(&world, number, &mut rng))));
+    }
 
     let end = Instant::now() + length;
     while Instant::now() < end {
@@ -91,33 +109,45 @@ async fn round(seed: u64, length: Duration) {
         assert!(!pollers.iter().any(|poller| poller.is_finished()), "a client ended early");
         assert!(!publishers.iter().any(|publisher| publisher.is_finished()), "so did a publisher");
     }
+    trouble.site_is_back().await;
     world.over.store(true, Ordering::SeqCst);
     let mut ends = Vec::new();
     for publisher in publishers {
         ends.push(publisher.await.unwrap());
     }
     world.ends.set((Instant::now(), ends.clone())).unwrap();
-    let mut resets = 0;
+    let mut sum = Tally::default();
     for poller in pollers {
-        resets += poller.await.unwrap();
+        let tally = poller.await.unwrap();
+        sum = Tally { answers: sum.answers + tally.answers, resets: sum.resets + tally.resets };
     }
     visitor.await.unwrap();
-    trouble.site_is_back().await;
 
     let ledger = world.ledger.lock();
     let doubled = ledger.check();
-    let (lives, kills) = (world.life() + 1, ledger.killed.len());
     println!(
-        "published {ends:?}, {doubled} doubled; {lives} lives, {kills} killed, {resets} resets"
+        "published {ends:?}, {doubled} doubled; {} answers, {} resets; {}",
+        sum.answers,
+        sum.resets,
+        trouble.story(),
     );
+}
+
+/// What a client has had.
+#[derive(Default)]
+struct Tally {
+    answers: usize,
+    resets: usize,
 }
 
 /// What all know of each other.
 struct World {
     listen: Addr,
     internal: Addr,
+    /// Written anew for each message.
+    file: std::path::PathBuf,
     /// Which process the gate is, from 0: counted up after the end of one and before the start
-    /// of the next.
+    /// of the next. While one takes over from the other, there is a life that both have.
     life: AtomicU64,
     /// Nothing more is to be published.
     over: AtomicBool,
@@ -127,11 +157,6 @@ struct World {
 }
 
 impl World {
-    fn new(listen: Addr, internal: Addr) -> World {
-        let (life, over) = (AtomicU64::new(0), AtomicBool::new(false));
-        World { listen, internal, life, over, ends: OnceLock::new(), ledger: Mutex::default() }
-    }
-
     fn life(&self) -> u64 {
         self.life.load(Ordering::SeqCst)
     }
@@ -144,104 +169,24 @@ impl World {
     fn killed(&self, lives: Range<u64>) -> bool {
         self.ledger.lock().killed.range(lives).next().is_some()
     }
-}
 
-/// Publishes the numbers of one channel.
-struct Publisher {
-    world: Arc<World>,
-    channel: usize,
-    rng: Rng,
-    connection: Option<Client>,
-}
-
-impl Publisher {
-    fn new(world: &Arc<World>, channel: usize, rng: Rng) -> Publisher {
-        Publisher { world: world.clone(), channel, rng, connection: None }
-    }
-
-    /// How many there were in the end.
-    async fn publish(mut self) -> u64 {
-        for number in 0.. {
-            // The last one comes after the last kill: nothing can take it away.
-            let is_last = self.world.is_over();
-            self.publish_one(number).await;
-            if is_last {
-                return number + 1;
-            }
-            pause(&mut self.rng, 20..200).await;
-        }
-        unreachable!("numbers do not end")
-    }
-
-    async fn publish_one(&mut self, number: u64) {
-        let mut published = Published::default();
-        let id = loop {
-            let first = self.world.life();
-            let answer = self.attempt(number).await;
-            let lives = (first, self.world.life());
-            match answer {
-                None => published.cut_off.push(lives),
-                Some(None) => published.left.push(lives),
-                Some(Some(answer)) if answer.status == 503 => {}
-                Some(Some(answer)) => {
-                    assert_eq!(answer.status, 200, "publish: {}", answer.text());
-                    published.confirmed = lives;
-                    break answer.json()["id"].as_str().unwrap().to_owned();
-                }
-            }
-            pause(&mut self.rng, 10..100).await;
-        };
-        let mut ledger = self.world.ledger.lock();
-        ledger.published[self.channel].push(published);
-        ledger.note(self.channel, &id, number);
-    }
-
-    /// The answer; `Some(None)` if this side did not wait for it, `None` if it did not come.
-    async fn attempt(&mut self, number: u64) -> Option<Option<Response>> {
-        let (internal, connection) = (self.world.internal.clone(), self.connection.take());
-        let name = CHANNELS[self.channel];
-        let leaves = self.rng.u8(..100) < 8;
-        let (client, answer) = unless_broken(async move {
-            let mut client = match connection {
-                Some(client) => client,
-                None => Client::connect(&internal).await,
-            };
-            let (path, key) = (format!("/channels/{name}"), format!("{name}-{number}"));
-            let headers = [("Content-Type", "text/plain"), ("Idempotency-Key", &key)];
-            client.send("POST", &path, &headers, number.to_string().as_bytes()).await;
-            let answer = if leaves { None } else { Some(client.read_response().await) };
-            (client, answer)
-        })
-        .await?;
-        let stays = |answer: &Response| answer.header("connection") != Some("close");
-        if answer.as_ref().is_some_and(stays) && self.rng.bool() {
-            self.connection = Some(client);
-        }
-        Some(answer)
+    /// Whether `is_at_end`, told how many messages each channel has had, is true. That may not
+    /// take for ever.
+    fn ends_for(&self, is_at_end: impl Fn(&[u64]) -> bool, story: impl Fn() -> String) -> bool {
+        let Some((since, ends)) = self.ends.get() else { return false };
+        let all = is_at_end(ends);
+        assert!(all || since.elapsed() < 3 * BOUND, "{} waits in vain for {ends:?}", story());
+        all
     }
 }
 
-/// A client that polls for some of the channels.
-struct Polling {
+/// A client that polls in one of the ways, and the moods it is in.
+struct Caller {
     world: Arc<World>,
     number: usize,
     way: Way,
     rng: Rng,
     poller: Option<Poller>,
-    cursor: String,
-    /// The life in which the cursor was given, or one before.
-    cursor_of: u64,
-    seen: Vec<Seen>,
-    resets: usize,
-}
-
-/// Where a client is in a channel.
-#[derive(Debug)]
-struct Seen {
-    channel: usize,
-    /// Epoch and position of the last message; `None` if anything may come next.
-    at: Option<(String, u64)>,
-    last: Option<u64>,
 }
 
 /// What a client does with a poll that it has sent.
@@ -251,56 +196,49 @@ enum Whim {
     Leave(Duration),
 }
 
-impl Polling {
-    fn new(world: &Arc<World>, number: usize, mut rng: Rng) -> Polling {
-        let mut channels: Vec<usize> = (0..CHANNELS.len()).collect();
-        rng.shuffle(&mut channels);
-        channels.truncate(rng.usize(1..=3));
-        let seen = |channel| Seen { channel, at: None, last: None };
-        Polling {
-            world: world.clone(),
-            number,
-            way: Way::ALL[number % Way::ALL.len()],
-            rng,
-            poller: None,
-            cursor: "oldest".into(),
-            cursor_of: 0,
-            seen: channels.into_iter().map(seen).collect(),
-            resets: 0,
+/// An answer, and what was true when its poll was sent.
+struct Answered {
+    answer: Response,
+    life: u64,
+    /// The lives of the gate that may have answered; `None` if there is no telling, as one was
+    /// taking over from another.
+    sure: Option<Range<u64>>,
+    /// How many messages had been confirmed by channel.
+    owed: Vec<usize>,
+}
+
+impl Caller {
+    fn new(world: &Arc<World>, number: usize, rng: &mut Rng) -> Caller {
+        let way = Way::ALL[number % Way::ALL.len()];
+        Caller { world: world.clone(), number, way, rng: rng.fork(), poller: None }
+    }
+
+    /// Up to three of the channels.
+    fn choose(&mut self, among: usize) -> Vec<usize> {
+        let mut channels: Vec<usize> = (0..among).collect();
+        self.rng.shuffle(&mut channels);
+        channels.truncate(self.rng.usize(1..=3));
+        channels
+    }
+
+    /// The answer to a poll, if there is one.
+    async fn poll(&mut self, target: String) -> Option<Answered> {
+        if self.rng.u8(..100) < 6 {
+            pause(&mut self.rng, 100..2000).await;
         }
+        let life = self.world.life();
+        let owed = self.world.ledger.lock().published.iter().map(Vec::len).collect();
+        let answer = self.ask(target).await;
+        let Some(answer) = answer else {
+            pause(&mut self.rng, 10..200).await;
+            return None;
+        };
+        let lives = life..self.world.life() + 1;
+        let shared = self.world.ledger.lock().shared.range(lives.clone()).next().is_some();
+        Some(Answered { answer, life, sure: (!shared).then_some(lives), owed })
     }
 
-    /// Polls until all channels are at their end; how often it was reset.
-    async fn poll_for_all(mut self) -> usize {
-        while !self.has_all() {
-            if self.rng.u8(..100) < 6 {
-                pause(&mut self.rng, 100..2000).await;
-            }
-            let life = self.world.life();
-            match self.poll().await {
-                Some(answer) => self.take(&answer, life),
-                None => pause(&mut self.rng, 10..200).await,
-            }
-        }
-        self.resets
-    }
-
-    fn has_all(&self) -> bool {
-        let Some((since, ends)) = self.world.ends.get() else { return false };
-        let is_at_end = |seen: &Seen| seen.last.map_or(0, |last| last + 1) == ends[seen.channel];
-        let all = self.seen.iter().all(is_at_end);
-        assert!(all || since.elapsed() < 2 * BOUND, "{} waits in vain for {ends:?}", self.story());
-        all
-    }
-
-    fn story(&self) -> String {
-        format!("client {} ({:?}) at {:?} {:?}", self.number, self.way, self.cursor, self.seen)
-    }
-
-    /// The answer, if there is one.
-    async fn poll(&mut self) -> Option<Response> {
-        let names: Vec<&str> = self.seen.iter().map(|seen| CHANNELS[seen.channel]).collect();
-        let target = format!("/comet/{}?cursor={}", names.join(","), self.cursor);
+    async fn ask(&mut self, target: String) -> Option<Response> {
         let a_while = Duration::from_millis(self.rng.u64(..1000));
         let whim = match self.rng.u8(..100) {
             0..8 => Whim::Leave(a_while),
@@ -331,48 +269,17 @@ impl Polling {
         }
         Some(answer)
     }
-
-    /// Takes an answer in that was asked for in this life or the next.
-    fn take(&mut self, answer: &Response, life: u64) {
-        assert_eq!(answer.status, 200, "{}: {}", self.story(), answer.text());
-        let json = answer.json();
-        let reset = json.get("reset").is_some();
-        let killed = self.world.killed(self.cursor_of..self.world.life());
-        let mut missing = self.cursor == "oldest";
-        let story = format!("{} was answered {json}", self.story());
-        for seen in &mut self.seen {
-            let messages = json["messages"].as_array().unwrap().iter();
-            let of_channel =
-                messages.filter(|message| message["channel"] == CHANNELS[seen.channel]);
-            let mut is_first = true;
-            for message in of_channel {
-                let (position, number) = read(&self.world, seen.channel, message);
-                if let Some((epoch, seq)) = &seen.at {
-                    let follows = *epoch == position.0 && seq + 1 == position.1;
-                    assert!(follows || (reset && is_first), "skipped without telling: {story}");
-                    missing |= *epoch == position.0 && seq + 1 < position.1;
-                    let anew = *epoch != position.0 && killed;
-                    assert!(follows || missing || anew, "begun anew without reason: {story}");
-                }
-                is_first = false;
-                (seen.at, seen.last) = (Some(position), Some(number));
-            }
-            if reset && killed && is_first {
-                seen.at = None;
-            }
-        }
-        assert!(!reset || missing || killed, "reset without reason: {story}");
-        self.resets += usize::from(reset);
-        self.cursor = json["cursor"].as_str().unwrap().to_owned();
-        self.cursor_of = life;
-    }
 }
 
-/// Epoch, position and number of a message.
-fn read(world: &World, channel: usize, message: &Value) -> ((String, u64), u64) {
-    let number = message["data"].as_str().unwrap().parse().unwrap();
-    let id = message["id"].as_str().unwrap();
-    (world.ledger.lock().note(channel, id, number), number)
+impl Answered {
+    /// Whether the first `owed` messages of a channel cannot have been taken away by a kill.
+    fn is_owed(&self, world: &World, channel: usize) -> bool {
+        let Some(lives) = &self.sure else { return false };
+        let ledger = world.ledger.lock();
+        let confirmed = |number: usize| ledger.published[channel][number].confirmed.0;
+        let since = self.owed[channel].checked_sub(1).map_or(lives.start, confirmed);
+        ledger.killed.range(since..lives.end).next().is_none()
+    }
 }
 
 /// Asks for a page of the site again and again: it comes, or an error says that the site is down.
@@ -407,7 +314,8 @@ async fn unless_broken<T: Send + 'static>(
         Err(ended) => ended.into_panic(),
     };
     let why = panic.downcast::<String>().map_or_else(|_| "a panic".to_owned(), |why| *why);
-    let breaks = ["refused", "reset", "roken", "ended", "closed", "No such file", "connection"];
+    let breaks =
+        ["refused", "reset", "roken", "ended", "closed", "No such file", "connection", "eof"];
     let is_broken = breaks.iter().any(|word| why.contains(word));
     assert!(is_broken && !why.contains("nothing within"), "instead of breaking: {why}");
     None

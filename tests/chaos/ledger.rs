@@ -1,6 +1,6 @@
 //! All that was published and all that anybody was told of it, and what may be missing or doubled.
 
-use super::{BRIEF, CHANNELS};
+use super::{BRIEF, CAPTURED, CHANNELS, FILE};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All that was published and all that anybody was told of it.
@@ -12,6 +12,10 @@ pub(crate) struct Ledger {
     pub(crate) published: [Vec<Published>; CHANNELS.len()],
     /// The lives that were ended by a kill.
     pub(crate) killed: BTreeSet<u64>,
+    /// The lives that one process and its successor had together.
+    pub(crate) shared: BTreeSet<u64>,
+    /// By channel: from where to where clients went that see no positions, and their story.
+    steps: [BTreeMap<(u64, u64), String>; CHANNELS.len()],
 }
 
 /// How one number was published. Each attempt came to one of the lives from its first to its
@@ -19,6 +23,8 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     pub(crate) confirmed: (u64, u64),
+    /// In microseconds, where an answer tells it.
+    pub(crate) stamp: u64,
     /// The publisher left before the answer.
     pub(crate) left: Vec<(u64, u64)>,
     /// The gate closed the connection before the answer.
@@ -36,8 +42,26 @@ impl Ledger {
         (epoch.into(), seq)
     }
 
+    /// Somebody who sees no positions got `number` after `last`.
+    pub(crate) fn stepped(&mut self, channel: usize, last: Option<u64>, number: u64, story: &str) {
+        let next = last.map_or(0, |last| last + 1);
+        // A first poll begins with the oldest message.
+        if number != next {
+            self.steps[channel].entry((next, number)).or_insert_with(|| story.to_owned());
+        }
+    }
+
     /// Goes through every epoch; how many numbers came twice in one.
     pub(crate) fn check(&self) -> usize {
+        for (channel, steps) in self.steps.iter().enumerate() {
+            for ((next, number), story) in steps {
+                // The one before may come again, if it was published again.
+                let again = number + 1 == *next && self.times(channel, *number) > 1;
+                let mut missing = *next..*number;
+                let lost = missing.all(|missing| self.may_be_lost(channel, missing, *number));
+                assert!(again || (number > next && lost), "{next} was next: {story}");
+            }
+        }
         let mut doubled = 0;
         for (channel, epochs) in self.epochs.iter().enumerate() {
             for (epoch, numbers) in epochs {
@@ -55,6 +79,11 @@ impl Ledger {
             *copies.entry(number).or_default() += 1;
             let next = before.map_or(0, |(_, number)| number + 1);
             assert!(number + 1 >= next, "{story}: {number} at {seq} after {before:?}");
+            if channel == FILE {
+                assert!(number >= next, "{story}: {number} is told of again at {seq}");
+                before = Some((seq, number));
+                continue;
+            }
             let follows = before.map_or(channel != BRIEF, |(before, _)| seq == before + 1);
             for missing in (next..number).filter(|_| follows) {
                 let is_lost = self.may_be_lost(channel, missing, number);
@@ -62,12 +91,15 @@ impl Ledger {
             }
             before = Some((seq, number));
         }
+        if channel == FILE {
+            return 0;
+        }
         let doubled = copies.iter().filter(|(_, copies)| **copies > 1);
         doubled
             .inspect(|&(&number, &copies)| {
-                let (lives, how) =
-                    (self.lives(channel, number), &self.published[channel][number as usize]);
-                assert!(copies <= lives, "{story}: {number} came {copies} times: {how:?}");
+                let (times, how) =
+                    (self.times(channel, number), &self.published[channel][number as usize]);
+                assert!(copies <= times, "{story}: {number} came {copies} times: {how:?}");
             })
             .count()
     }
@@ -79,13 +111,19 @@ impl Ledger {
         self.killed.range(lives).next().is_some()
     }
 
-    /// In how many lives a number may have been published.
-    fn lives(&self, channel: usize, number: u64) -> usize {
+    /// How often a number may have been published: what a key stands for goes along from life to
+    /// life, unless a kill ends one. What is captured has no key, so each attempt that got no
+    /// answer may have been a message.
+    fn times(&self, channel: usize, number: u64) -> usize {
         let published = &self.published[channel][number as usize];
+        if channel == CAPTURED {
+            return 1 + published.left.len() + published.cut_off.len();
+        }
         let sure = published.left.iter().chain([&published.confirmed]);
         let mut lives: BTreeSet<u64> = sure.flat_map(|&(first, last)| first..=last).collect();
         let cut_off = published.cut_off.iter().flat_map(|&(first, last)| first..=last);
         lives.extend(cut_off.filter(|life| self.killed.contains(life)));
-        lives.len()
+        let kills = lives.iter().map(|life| self.killed.range(..life).count());
+        kills.collect::<BTreeSet<_>>().len()
     }
 }

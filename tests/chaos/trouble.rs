@@ -1,8 +1,11 @@
 //! What happens to the gate and the site.
 
+use super::support::gate::Plan;
+use super::support::tls::Identity;
 use super::support::{Addr, Gate, PlainSite, TempDir, eventually};
 use super::{World, pause};
 use fastrand::Rng;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -14,8 +17,11 @@ pub(crate) struct Trouble {
     pub(crate) world: Arc<World>,
     rng: Rng,
     gate: Gate,
+    tls: bool,
     site: Site,
     folder: TempDir,
+    /// What was done, and in which life of the gate.
+    made: Vec<(&'static str, u64)>,
 }
 
 enum Site {
@@ -26,32 +32,68 @@ enum Site {
 }
 
 impl Trouble {
-    pub(crate) async fn begin(rng: Rng) -> Trouble {
+    pub(crate) async fn begin(rng: Rng, tls: bool) -> Trouble {
         let folder = TempDir::new("chaos");
-        let file = |name: &str| Addr::Unix(folder.path().join(name));
-        let (listen, internal) = (own_address(), file("internal"));
-        let gate = start(&folder, &listen, &internal).await;
-        let world = World::new(gate.addr().clone(), internal);
-        Trouble { world: Arc::new(world), rng, gate, site: Site::Down, folder }
+        let (listen, internal) = (own_address(), Addr::Unix(folder.path().join("internal")));
+        let gate = plan(&folder, &listen, &internal, tls).start().await;
+        let world = World {
+            listen: gate.addr().clone(),
+            internal,
+            file: folder.path().join("file.txt"),
+            life: Default::default(),
+            over: Default::default(),
+            ends: Default::default(),
+            ledger: Default::default(),
+        };
+        let site = Site::Up(PlainSite::start_on(&folder.path().join("site")));
+        let (world, made) = (Arc::new(world), Vec::new());
+        Trouble { world, rng, gate, tls, site, folder, made }
     }
 
     /// Makes some trouble.
     pub(crate) async fn make(&mut self) {
         pause(&mut self.rng, 50..700).await;
-        match self.rng.u8(..12) {
-            0..4 => self.change_site(),
-            4..7 => {
+        let what = match self.rng.u8(..16) {
+            0..4 => "changes of the site",
+            4..7 => "reloads",
+            7..10 => "drains",
+            10..12 => "upgrades",
+            12 => "stops",
+            13 => "drains cut short",
+            _ => "kills",
+        };
+        self.made.push((what, self.world.life()));
+        match what {
+            "changes of the site" => self.change_site(),
+            "reloads" => {
                 let config = config(&self.folder, &mut self.rng);
                 self.gate.reconfigure(&config).await;
             }
-            7..10 => self.drain().await,
-            10 => {
+            "drains" => self.drain().await,
+            "upgrades" => self.upgrade().await,
+            "stops" => {
+                self.gate.signal("STOP");
+                pause(&mut self.rng, 0..1500).await;
+                self.gate.signal("CONT");
+            }
+            "drains cut short" => {
                 self.gate.signal("TERM");
                 pause(&mut self.rng, 0..400).await;
                 self.kill().await;
             }
             _ => self.kill().await,
         }
+    }
+
+    /// What was made of it.
+    pub(crate) fn story(&self) -> String {
+        let over = if self.tls { "over TLS" } else { "in plain" };
+        let mut counts = BTreeMap::<&str, usize>::new();
+        for (what, _) in &self.made {
+            *counts.entry(what).or_default() += 1;
+        }
+        let counts = counts.iter().map(|(what, count)| format!(", {count} {what}"));
+        format!("{over}{}", counts.collect::<String>())
     }
 
     fn site_path(&self) -> PathBuf {
@@ -85,7 +127,20 @@ impl Trouble {
 
     async fn live_again(&mut self) {
         self.world.life.fetch_add(1, Ordering::SeqCst);
-        self.gate = start(&self.folder, &self.world.listen, &self.world.internal).await;
+        self.gate = self.plan().start().await;
+    }
+
+    async fn upgrade(&mut self) {
+        self.world.ledger.lock().shared.insert(self.world.life() + 1);
+        self.world.life.fetch_add(1, Ordering::SeqCst);
+        let new = self.plan().upgrade().start().await;
+        let old = std::mem::replace(&mut self.gate, new);
+        assert_eq!(old.wait_for_exit().await, 0, "{}", old.log());
+        self.world.life.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&self.folder, &self.world.listen, &self.world.internal, self.tls)
     }
 
     /// In the end the site's pages come again.
@@ -96,11 +151,20 @@ impl Trouble {
     }
 }
 
-async fn start(folder: &TempDir, listen: &Addr, internal: &Addr) -> Gate {
+impl Drop for Trouble {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}: {:?}", self.story(), self.made);
+        }
+    }
+}
+
+fn plan(folder: &TempDir, listen: &Addr, internal: &Addr, tls: bool) -> Plan {
     let (listen, internal) = (listen.to_string(), internal.to_string());
     let config = config(folder, &mut Rng::with_seed(0));
-    let gate = Gate::with(&config).upstream(&Addr::Unix(folder.path().join("site")));
-    gate.listen([&listen]).internal([&internal]).start().await
+    let plan = Gate::with(&config).upstream(&Addr::Unix(folder.path().join("site")));
+    let plan = plan.listen([&listen]).internal([&internal]);
+    if tls { plan.tls(Identity::any()) } else { plan }
 }
 
 /// A configuration in which some values are drawn by lot.
@@ -121,11 +185,34 @@ fn config(folder: &TempDir, rng: &mut Rng) -> String {
         age = "1h"
         snapshot = "{}"
         snapshot_every = "{every}ms"
+        [upgrade]
+        socket = "{}"
         [[channel]]
         match = "brief"
         messages = {kept}
+        [[poll]]
+        path = "/comet/*"
+        dialect = "native"
+        [[poll]]
+        path = "/changes"
+        dialect = "novcomet"
+        [[poll]]
+        path = "/stamp/*"
+        dialect = "timestamp"
+        channel = "{{path.1}}"
+        first = "oldest"
+        [[capture]]
+        path = "/send"
+        channel = "captured"
+        data = "{{form.msg}}"
+        [[watch]]
+        path = "{}"
+        channel = "file"
+        content = true
         "#,
-        folder.path().join("history").display()
+        folder.path().join("history").display(),
+        folder.path().join("upgrade").display(),
+        folder.path().join("file.txt").display(),
     )
 }
 
