@@ -1,7 +1,7 @@
 //! Commands to the servers: each goes to the node of its channel, all for one node in one go, and
 //! the answers come in the order asked.
 
-use super::link::{Line, PATIENCE, reason};
+use super::link::{Line, PATIENCE, is_redirection, reason};
 use super::nodes::Node;
 use super::scripts::Scripts;
 use super::{Failure, Shared};
@@ -9,7 +9,9 @@ use crate::channel::ChannelName;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, ServerErrorKind, Value};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// A command, and the channel that it is about.
 pub(super) type Call = (ChannelName, Cmd);
@@ -19,35 +21,44 @@ pub(super) type Answer = Result<Value, Failure>;
 /// The calls to one node, by their numbers.
 type Share = (Arc<Node>, Vec<usize>);
 
-/// How often a call may find that its script is not there.
-const TRIES: usize = 2;
+/// How long to wait before a call is sent again that a cluster did not take.
+const AGAIN: Duration = Duration::from_millis(50);
 
 impl Shared {
-    /// Sends `calls`; an answer for each, in their order.
+    /// Sends `calls`; an answer for each, in their order. What was surely not done, as a script is
+    /// not there or a slot is on its way to another node, is sent again for a while.
     pub(super) async fn call(&self, calls: &[Call]) -> Vec<Answer> {
-        let never = || Err(Failure::Away("Redis does not keep its scripts".to_owned()));
-        let mut answers: Vec<_> = calls.iter().map(|_| never()).collect();
+        let end = Instant::now() + PATIENCE;
+        let mut answers = Vec::new();
+        answers.resize_with(calls.len(), || Ok(Value::Nil));
         let mut open: Vec<_> = (0..calls.len()).collect();
-        for _ in 0..TRIES {
-            let mut again = Vec::new();
-            for (number, answer) in self.send(calls, open).await {
-                match answer {
-                    Ok(value) if kind_of_error(&value) == Some(ServerErrorKind::NoScript) => {
-                        again.push(number);
-                    }
+        let mut tries = 0;
+        loop {
+            let mut moved = false;
+            for (number, answer) in self.send(calls, open.split_off(0)).await {
+                let answer = match answer {
                     Ok(Value::ServerError(error)) => {
-                        answers[number] = Err(Failure::of_server(&error));
+                        let redirected = self.cluster.is_some() && is_redirection(&error);
+                        if redirected || error.kind() == Some(ServerErrorKind::NoScript) {
+                            open.push(number);
+                            moved |= redirected;
+                        }
+                        Err(Failure::of_server(&error))
                     }
-                    other => answers[number] = other,
-                }
+                    other => other,
+                };
+                answers[number] = answer;
             }
-            if again.is_empty() {
-                break;
+            tries += 1;
+            if open.is_empty() || !moved && tries > 1 || Instant::now() > end {
+                return answers;
             }
-            again.sort_unstable();
-            open = again;
+            if moved {
+                self.look_again();
+                tokio::time::sleep(AGAIN).await;
+            }
+            open.sort_unstable();
         }
-        answers
     }
 
     /// Sends one call.
@@ -119,7 +130,7 @@ impl Node {
             Err(_) => "it does not answer".to_owned(),
         };
         self.link.give_up(&line, reason.clone());
-        let unknown = format!("Redis at {} has not answered: {reason}", self.link.url());
+        let unknown = format!("Redis at {} has not answered: {reason}", self.link.name());
         commands.iter().map(|_| Err(Failure::Unknown(unknown.clone()))).collect()
     }
 
@@ -133,6 +144,7 @@ impl Node {
                     let _ = script.load_async(&mut line.connection).await;
                 }
             }
+            Some(ServerErrorKind::Moved) if !scripts.is_for_one() => {}
             Some(ServerErrorKind::ReadOnly | ServerErrorKind::Moved) => {
                 self.link.give_up(line, "it is not the master any more");
             }
@@ -142,7 +154,7 @@ impl Node {
 }
 
 /// What kind of error a value is, if it is one.
-pub(super) fn kind_of_error(value: &Value) -> Option<ServerErrorKind> {
+fn kind_of_error(value: &Value) -> Option<ServerErrorKind> {
     match value {
         Value::ServerError(error) => error.kind(),
         _ => None,

@@ -51,6 +51,11 @@ impl Keys {
         format!("{}:{{{partition}}}:layout", self.prefix)
     }
 
+    /// Where it is noted which servers a partition came from.
+    pub(super) fn kin(&self, partition: u32) -> String {
+        format!("{}:{{{partition}}}:kin", self.prefix)
+    }
+
     fn of(&self, kind: &str, channel: &ChannelName) -> String {
         format!("{}:{{{}}}:{kind}:{channel}", self.prefix, Self::partition(channel))
     }

@@ -7,11 +7,16 @@ use super::access::{Access, Place};
 use super::keys::{Keys, LAYOUT, PARTITIONS};
 use super::scripts::Scripts;
 use super::tls::{cause, told};
-use super::{Server, Url};
+use super::topology::Partitions;
+use super::{Kind, Server};
 use arc_swap::ArcSwap;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, Value, cmd};
+use redis::{
+    AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, ServerError, ServerErrorKind,
+    Value, cmd,
+};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -26,7 +31,11 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub(super) struct Link {
     access: Arc<Access>,
     place: Place,
+    /// What it is called in messages.
+    name: String,
     keys: Keys,
+    /// The partitions in which the layout is noted and checked.
+    noted: AtomicU64,
     scripts: Arc<Scripts>,
     state: ArcSwap<State>,
     trouble: Notify,
@@ -52,11 +61,36 @@ impl Link {
         scripts: Arc<Scripts>,
     ) -> Self {
         let state = ArcSwap::from_pointee(State::Down("not connected yet".to_owned()));
-        Self { access, place, keys, scripts, state, trouble: Notify::new() }
+        let name = access.url().to_string();
+        let noted = AtomicU64::new(1 << (PARTITIONS - 1));
+        Self { access, place, name, keys, noted, scripts, state, trouble: Notify::new() }
     }
 
-    pub(super) fn url(&self) -> &Url {
-        self.access.url()
+    /// The link to a node of a cluster, which is at `server`.
+    pub(super) fn to_node(
+        access: Arc<Access>,
+        server: Server,
+        keys: Keys,
+        scripts: Arc<Scripts>,
+    ) -> Self {
+        let name = server.to_string();
+        let link = Self::new(access, Place::Fixed(server), keys, scripts);
+        Self { name, noted: AtomicU64::new(0), ..link }
+    }
+
+    /// What it is called in messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A node of a cluster has these partitions.
+    pub(super) fn has(&self, partitions: Partitions) {
+        self.noted.store(partitions, Ordering::Relaxed);
+    }
+
+    /// There is no connection and there will be none.
+    pub(super) fn is_down(&self, reason: String) {
+        self.state.store(Arc::new(State::Down(reason)));
     }
 
     /// The connection, or why there is none.
@@ -64,7 +98,7 @@ impl Link {
         let state = self.state.load_full();
         match &*state {
             State::Up(connection) => Ok(Line { connection: connection.clone(), state }),
-            State::Down(reason) => Err(format!("Redis at {} is away: {reason}", self.url())),
+            State::Down(reason) => Err(format!("Redis at {} is away: {reason}", self.name)),
         }
     }
 
@@ -99,7 +133,7 @@ impl Link {
                 Err(reason) => {
                     self.place.doubt();
                     if self.is_news(&reason) {
-                        tracing::warn!(redis = %self.url(), reason, "the backplane is away");
+                        tracing::warn!(redis = self.name, reason, "the backplane is away");
                     }
                     self.state.store(Arc::new(State::Down(reason)));
                 }
@@ -154,7 +188,7 @@ impl Link {
         let server = self.place.find().await?;
         match self.access.open(&server, config).await {
             Ok(connection) => Ok((server, connection)),
-            Err(reason) if *self.url().servers() == [server.clone()] => Err(reason),
+            Err(reason) if self.name.ends_with(&server.to_string()) => Err(reason),
             Err(reason) => Err(format!("{server}: {reason}")),
         }
     }
@@ -187,17 +221,41 @@ impl Link {
 
     /// Gates that divide the channels in another way would not hear each other.
     async fn check_layout(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
-        let mut note = cmd("SET");
-        note.arg(self.keys.layout(PARTITIONS - 1)).arg(LAYOUT).arg("NX").arg("GET");
-        match request(connection, &note).await? {
-            Value::Nil => Ok(()),
-            found if text(&found) == Some(LAYOUT) => Ok(()),
-            found => Err(format!(
-                "its keys are laid out as {:?}, for another version of pollgate, not as {LAYOUT:?}; \
-                 use another backplane.prefix",
-                text(&found).unwrap_or("something else")
-            )),
+        let noted = self.noted.load(Ordering::Relaxed);
+        let mut pipe = redis::pipe();
+        for partition in (0..PARTITIONS).filter(|partition| noted >> partition & 1 == 1) {
+            pipe.cmd("SET").arg(self.keys.layout(partition)).arg(LAYOUT).arg("NX").arg("GET");
         }
+        let count = pipe.len();
+        let found = if count == 0 {
+            Ok(Vec::new())
+        } else {
+            connection.req_packed_commands(&pipe, 0, count).await
+        };
+        for found in found.map_err(|error| reason(&error))? {
+            match found {
+                Value::Nil => {}
+                // A slot that is about to move; who gets it finds the note there.
+                Value::ServerError(error) if self.is_node() && is_redirection(&error) => {}
+                Value::ServerError(error) if is_redirection(&error) => {
+                    return Err("it is a node of a cluster; write redis-cluster://".to_owned());
+                }
+                found if text(&found) == Some(LAYOUT) => {}
+                found => {
+                    let found = found.extract_error().map_err(|error| reason(&error))?;
+                    return Err(format!(
+                        "its keys are laid out as {:?}, for another version of pollgate, not as \
+                         {LAYOUT:?}; use another backplane.prefix",
+                        text(&found).unwrap_or("something else")
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_node(&self) -> bool {
+        *self.access.url().kind() == Kind::Cluster
     }
 }
 
@@ -229,6 +287,15 @@ pub(super) async fn request(
 ) -> Result<Value, String> {
     let value = connection.req_packed_command(cmd).await;
     value.and_then(Value::extract_error).map_err(|error| reason(&error))
+}
+
+/// Whether a node of a cluster refuses a command as the slot is not there, or not all of it. It
+/// has done nothing then.
+pub(super) fn is_redirection(error: &ServerError) -> bool {
+    let kinds = [ServerErrorKind::Moved, ServerErrorKind::Ask, ServerErrorKind::TryAgain];
+    // What a script finds out.
+    let within = || error.details().is_some_and(|told| told.contains("non local key"));
+    error.kind().is_some_and(|kind| kinds.contains(&kind)) || within()
 }
 
 /// What went wrong, in words that fit behind "Redis is away".

@@ -49,6 +49,14 @@ struct State {
     missing: HashSet<ChannelName>,
 }
 
+impl Members {
+    /// Those of a server that is none: nothing is to be expected of it.
+    pub(super) fn nowhere() -> Self {
+        let state = Mutex::new(State::default());
+        Self { state, more: Notify::new(), answered: Notify::new() }
+    }
+}
+
 impl Default for Members {
     fn default() -> Self {
         let away = Some("not connected yet".to_owned());
@@ -62,6 +70,28 @@ impl Members {
     pub(super) fn join(&self, channel: ChannelName) {
         self.state.lock().join(channel);
         self.more.notify_one();
+    }
+
+    /// A channel was subscribed to, here or at another server, and is to be again.
+    pub(super) fn join_again(&self, channel: ChannelName) {
+        let mut state = self.state.lock();
+        state.missing.insert(channel.clone());
+        state.join(channel);
+        drop(state);
+        self.more.notify_one();
+    }
+
+    /// Gives away the channels that `which` names: others are to subscribe to them.
+    pub(super) fn take(&self, which: impl Fn(&ChannelName) -> bool) -> Vec<ChannelName> {
+        let mut state = self.state.lock();
+        let taken: Vec<_> =
+            state.members.keys().filter(|channel| which(channel)).cloned().collect();
+        for channel in &taken {
+            state.members.remove(channel);
+            state.missing.remove(channel);
+        }
+        state.changes.retain(|(channel, _)| !which(channel));
+        taken
     }
 
     /// A subscription may be given up, unless `is_wanted` says that somebody came meanwhile.
@@ -173,6 +203,18 @@ impl Members {
             self.answered.notified().await;
         }
     }
+
+    /// What was sent and not answered will not be: subscriptions are to be tried again.
+    pub(super) fn send_again(&self) {
+        let mut state = self.state.lock();
+        for (channel, (change, wish)) in std::mem::take(&mut state.sent) {
+            if change == Change::Join && state.members.get(&channel) == Some(&wish) {
+                state.changes.push_back((channel, change));
+            }
+        }
+        drop(state);
+        self.more.notify_one();
+    }
 }
 
 impl State {
@@ -192,5 +234,63 @@ impl State {
             self.sent.insert(channel.clone(), (change, wish));
         }
         Some((change, batch))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn name() -> ChannelName {
+        ChannelName::new("news").unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_confirmation_of_an_earlier_subscription_is_none_of_a_later_one() {
+        let members = Members::default();
+        members.join(name());
+        assert_eq!(members.next().await, (Change::Join, vec![name()]));
+        // It moves away and comes back before the first answer.
+        assert_eq!(members.take(|_| true), [name()]);
+        members.join_again(name());
+        let told = Cell::new(0);
+        let tell = |_: &ChannelName| told.set(told.get() + 1);
+        members.confirmed(&name(), tell);
+        assert_eq!(told.get(), 0);
+        assert_eq!(members.next().await, (Change::Join, vec![name()]));
+        members.confirmed(&name(), tell);
+        members.confirmed(&name(), tell);
+        assert_eq!(told.get(), 1);
+        members.all_answered().await;
+    }
+
+    #[tokio::test]
+    async fn a_subscription_that_the_server_ends_is_told_from_one_that_was_given_up() {
+        let members = Members::default();
+        members.join(name());
+        members.next().await;
+        members.confirmed(&name(), |_| {});
+        assert_eq!(members.ended(&name()), Ended::Unasked);
+        members.leave(&name(), |_| false);
+        assert_eq!(members.next().await, (Change::Leave, vec![name()]));
+        // Somebody wants it again before the answer.
+        members.join(name());
+        assert_eq!(members.ended(&name()), Ended::Asked);
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_and_refused_is_sent_again_if_it_is_wanted_still() {
+        let members = Members::default();
+        members.begin(|_| false);
+        members.join(name());
+        members.next().await;
+        members.send_again();
+        assert_eq!(members.next().await, (Change::Join, vec![name()]));
+        members.take(|_| true);
+        members.send_again();
+        members.all_answered().await;
+        assert_eq!((members.len(), members.unready()), (0, None));
     }
 }

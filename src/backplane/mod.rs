@@ -14,6 +14,7 @@
 
 mod access;
 mod calls;
+mod cluster;
 mod envelope;
 mod keys;
 mod link;
@@ -23,8 +24,11 @@ mod pushes;
 mod reads;
 mod scripts;
 mod sentinel;
+mod sight;
 mod tls;
+mod topology;
 mod url;
+mod view;
 
 pub use tls::Tls;
 pub use url::{Kind, Server, Url, UrlError};
@@ -34,6 +38,7 @@ use crate::hub::{Hub, Published, Wake};
 use crate::secret::Secret;
 use access::{Access, Place};
 use calls::Call;
+use cluster::Cluster;
 use keys::Keys;
 use link::Link;
 use nodes::{Node, Nodes};
@@ -128,6 +133,7 @@ struct Shared {
     keys: Keys,
     scripts: Arc<Scripts>,
     nodes: Nodes,
+    cluster: Option<Cluster>,
     queue: usize,
     losses: AtomicU64,
     wants: tokio::sync::Mutex<mpsc::UnboundedReceiver<(ChannelName, Want)>>,
@@ -151,16 +157,20 @@ impl Backplane {
     /// A backplane that feeds `hub`; nothing happens before [`Backplane::run`].
     pub fn new(settings: &Settings, hub: Hub, wants: Wants, clock: fn() -> Time) -> Self {
         let keys = Keys::new(settings.prefix.clone());
-        let scripts = Arc::<Scripts>::default();
+        let is_cluster = *settings.redis.kind() == Kind::Cluster;
+        let scripts = Arc::new(Scripts::new(is_cluster));
         let access = Arc::new(Access::new(settings));
         let place = Place::of(&access);
-        let link = Link::new(access, place, keys.clone(), scripts.clone());
+        let link = Link::new(access.clone(), place, keys.clone(), scripts.clone());
+        let node = Arc::new(if is_cluster { Node::nowhere(link) } else { Node::new(link) });
+        let cluster = is_cluster.then(|| Cluster::new(access, node.clone()));
         let shared = Shared {
             hub,
             clock,
             keys,
             scripts,
-            nodes: Nodes::one(Node::new(link)),
+            nodes: Nodes::one(node),
+            cluster,
             queue: settings.queue,
             losses: AtomicU64::new(0),
             wants: tokio::sync::Mutex::new(wants.0),
@@ -176,7 +186,8 @@ impl Backplane {
 
     /// Why not everything is as it should be; empty = it is.
     pub fn unready(&self) -> Vec<String> {
-        self.shared.nodes.now().unready()
+        let cluster = self.shared.cluster.as_ref().and_then(Cluster::unready);
+        self.shared.nodes.now().unready().into_iter().chain(cluster).collect()
     }
 
     /// Figures of this moment.
@@ -257,9 +268,15 @@ impl Backplane {
 
 impl Shared {
     /// Keeps the nodes at work, for ever.
-    async fn keep_all(&self, ring: &Ring) {
-        let Some(node) = self.nodes.now().all().into_iter().next() else { return };
-        tokio::join!(node.link.keep(), self.keep_pushes(&node, ring), self.read_all(&node, ring));
+    async fn keep_all(self: &Arc<Self>, ring: &Ring) {
+        match &self.cluster {
+            Some(cluster) => self.keep_cluster(cluster, ring).await,
+            None => self.keep_node(self.nodes.now().at(0), ring).await,
+        }
+    }
+
+    async fn keep_node(&self, node: &Node, ring: &Ring) {
+        tokio::join!(node.link.keep(), self.keep_pushes(node, ring), self.read_all(node, ring));
     }
 
     /// Puts a message that has its position on its channel here, if that follows it.
@@ -304,6 +321,10 @@ impl Failure {
     fn of_server(error: &redis::ServerError) -> Self {
         if error.code() == "CONFLICT" {
             return Self::Conflict;
+        }
+        if link::is_redirection(error) {
+            let reason = "Redis Cluster is moving the channel to another node";
+            return Self::Away(reason.to_owned());
         }
         let detail = error.details().unwrap_or_default();
         Self::Away(format!("Redis refuses: {} {detail}", error.code()))

@@ -22,6 +22,13 @@ end
 -- A server that was restarted or promoted may have lost messages that gates have seen: its
 -- replication id is another one then, and a new life begins.
 local server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+local above = 0
+if ARGV[2] == 'SPUBLISH' then
+  -- What has moved here whole from another server of the cluster goes on (kin.lua).
+  local kin = redis.pcall('HMGET', string.match(state, '^.-{%d+}:') .. 'kin', 'heir', 'line', 'time')
+  if kin.err then return redis.error_reply('TRYAGAIN the slot is on its way to another server') end
+  if kin[1] == server then server, above = kin[2], tonumber(kin[3]) end
+end
 local old = redis.call('HMGET', state, 'epoch', 'seq', 'stamp', 'server', 'floor')
 local epoch, seq = old[1], tonumber(old[2] or 0)
 local last, floor = tonumber(old[3] or 0), old[5] or '0'
@@ -29,6 +36,8 @@ if not epoch or old[4] ~= server then
   epoch, seq, floor = ARGV[3], 0, string.format('%.0f', last)
   redis.call('DEL', history)
 end
+-- The clock of the server where it comes from may have been ahead.
+last = math.max(last, above)
 
 -- Strictly increasing, in whole ticks, rounded up.
 local time, tick = redis.call('TIME'), tonumber(ARGV[10])

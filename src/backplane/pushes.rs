@@ -11,12 +11,14 @@ use super::nodes::Node;
 use super::{Ring, Shared, envelope};
 use crate::channel::ChannelName;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value, cmd};
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, ServerError, ServerErrorKind, Value, cmd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// How long to wait for a cluster to say where a slot is.
+const SETTLING: Duration = Duration::from_millis(200);
 /// The bytes of pushes that wait, at the most.
 const QUEUE_BYTES: usize = 64 << 20;
 /// How long to wait before connecting again, at the least and at the most.
@@ -72,10 +74,14 @@ impl Shared {
             let began = tokio::time::Instant::now();
             let reason = self.serve_pushes(node, ring).await;
             let stale = node.members.end(&reason);
-            let (redis, channels) = (node.link.url(), stale.len());
-            tracing::warn!(%redis, reason, channels, "pushes from the backplane are lost");
+            let (redis, channels) = (node.link.name(), stale.len());
+            tracing::warn!(redis, reason, channels, "pushes from the backplane are lost");
             self.losses.fetch_add(1, Ordering::Relaxed);
-            stale.iter().for_each(|channel| self.hub.lost(channel));
+            for channel in &stale {
+                // One that has moved meanwhile was lost before, and may be subscribed to again.
+                self.nodes.while_at(channel, node, || self.hub.lost(channel));
+            }
+            self.look_again();
             if began.elapsed() > AGAIN.1 * 2 {
                 wait = AGAIN.0;
             }
@@ -118,7 +124,12 @@ impl Shared {
                     if let Some(channel) = self.named(&push.data)
                         && node.members.ended(&channel) == Ended::Unasked
                     {
-                        return format!("Redis has ended the subscription to {channel}");
+                        // The slot has moved, and so will the subscription.
+                        self.nodes.while_at(&channel, node, || {
+                            self.hub.lost(&channel);
+                            node.members.join_again(channel.clone());
+                        });
+                        self.look_again();
                     }
                 }
                 PushKind::Disconnection => break,
@@ -154,8 +165,8 @@ impl Shared {
         loop {
             let (change, batch) = node.members.next().await;
             let command = match change {
-                Change::Join => "SUBSCRIBE",
-                Change::Leave => "UNSUBSCRIBE",
+                Change::Join => self.scripts.subscribe(),
+                Change::Leave => self.scripts.unsubscribe(),
             };
             // One command for each, so that each has one answer.
             let mut pipe = redis::pipe();
@@ -169,17 +180,35 @@ impl Shared {
                 Ok(values) => values,
                 Err(error) => return reason(&error),
             };
-            let refused = |value: &Value| matches!(value, Value::ServerError(_));
-            if let Some(error) = values.iter().find(|value| refused(value)) {
-                return format!("Redis refuses: {error:?}");
+            let errors = values.iter().filter_map(|value| match value {
+                Value::ServerError(error) => Some(error),
+                _ => None,
+            });
+            let mut moved = false;
+            for error in errors {
+                if self.cluster.is_none() || !is_passing(error) {
+                    return format!("Redis refuses: {error:?}");
+                }
+                moved = true;
             }
             // Behind the answers the confirmations wait for their turn.
-            let answered = node.members.all_answered();
-            if tokio::time::timeout(PATIENCE * 2, answered).await.is_err() {
+            let wait = if moved { SETTLING } else { PATIENCE * 2 };
+            if tokio::time::timeout(wait, node.members.all_answered()).await.is_ok() {
+                continue;
+            }
+            if !moved {
                 return "subscriptions are not confirmed".to_owned();
             }
+            // Where they belong by now is found out meanwhile.
+            self.look_again();
+            node.members.send_again();
         }
     }
+}
+
+/// Whether a node of a cluster will be of another opinion soon.
+fn is_passing(error: &ServerError) -> bool {
+    link::is_redirection(error) || error.kind() == Some(ServerErrorKind::ClusterDown)
 }
 
 async fn probe(connection: &MultiplexedConnection) -> String {

@@ -1,7 +1,7 @@
 //! Reading what is elsewhere, for channels that have just been joined, or may have missed
 //! something. Those that polls are held on come first.
 
-use super::link::{PATIENCE, reason};
+use super::link::{self, Line, PATIENCE, reason};
 use super::nodes::Node;
 use super::scripts::snapshot;
 use super::{Ring, Shared};
@@ -65,6 +65,12 @@ impl Shared {
     pub(super) async fn read_all(&self, node: &Node, ring: &Ring) {
         loop {
             let begin = |channel: ChannelName| {
+                if !self.nodes.is_at(&channel, node) {
+                    // It has moved, and with it the wish.
+                    let first = self.hub.held_on(&channel) > 0;
+                    self.nodes.wants(channel, Want::Read, first);
+                    return None;
+                }
                 let (number, after) = self.hub.read_begins(&channel)?;
                 Some(Read { channel, number, after })
             };
@@ -98,6 +104,20 @@ impl Shared {
         well
     }
 
+    /// Gives up a connection over which reads are refused, unless it is for a while.
+    fn mind(&self, node: &Node, line: &Line, values: &[Value]) {
+        for value in values {
+            let Value::ServerError(error) = value else { continue };
+            if self.cluster.is_some() && link::is_redirection(error) {
+                self.look_again();
+                continue;
+            }
+            tracing::warn!(error = ?error, "a channel's history cannot be read");
+            node.link.give_up(line, format!("{error:?}"));
+            return;
+        }
+    }
+
     /// The answers in the order of the reads; none at all where the connection fails.
     async fn ask(&self, node: &Node, reads: &[Read]) -> Vec<Value> {
         let Ok(mut line) = node.link.line() else { return Vec::new() };
@@ -108,12 +128,7 @@ impl Shared {
         let asked = line.connection.req_packed_commands(&pipe, 0, reads.len());
         match tokio::time::timeout(PATIENCE * 2, asked).await {
             Ok(Ok(values)) => {
-                if let Some(Value::ServerError(error)) =
-                    values.iter().find(|value| matches!(value, Value::ServerError(_)))
-                {
-                    tracing::warn!(error = ?error, "a channel's history cannot be read");
-                    node.link.give_up(&line, format!("{error:?}"));
-                }
+                self.mind(node, &line, &values);
                 values
             }
             Ok(Err(error)) => {

@@ -7,19 +7,19 @@ use crate::channel::{ChannelName, Epoch, Limits, Payload, Place, Position, Snaps
 use redis::{Cmd, Script, Value, cmd};
 use std::time::Duration;
 
-/// How pushes go out: to all, or within the shard of a cluster.
-pub(super) const PUBLISH: &str = "PUBLISH";
-
-/// The scripts.
+/// The scripts, and the words that differ in a cluster, where pushes stay within a shard.
 pub(super) struct Scripts {
     publish: Script,
     read: Script,
     forget: Script,
+    is_cluster: bool,
 }
 
-impl Default for Scripts {
-    fn default() -> Self {
+impl Scripts {
+    /// Those for one server, or for the nodes of a cluster.
+    pub(super) fn new(is_cluster: bool) -> Self {
         Self {
+            is_cluster,
             publish: Script::new(include_str!("publish.lua")),
             read: Script::new(include_str!("read.lua")),
             forget: Script::new(include_str!("forget.lua")),
@@ -39,6 +39,35 @@ impl Scripts {
         [&self.publish, &self.read, &self.forget]
     }
 
+    /// Whether they are for one server, which has all.
+    pub(super) fn is_for_one(&self) -> bool {
+        !self.is_cluster
+    }
+
+    /// How pushes go out.
+    fn push(&self) -> &'static str {
+        if self.is_cluster { "SPUBLISH" } else { "PUBLISH" }
+    }
+
+    /// How channels are subscribed to.
+    pub(super) fn subscribe(&self) -> &'static str {
+        if self.is_cluster { "SSUBSCRIBE" } else { "SUBSCRIBE" }
+    }
+
+    /// And how that is given up.
+    pub(super) fn unsubscribe(&self) -> &'static str {
+        if self.is_cluster { "SUNSUBSCRIBE" } else { "UNSUBSCRIBE" }
+    }
+
+    /// Notes where a partition comes from: from the server `from`, at its time, if it came whole.
+    pub(super) fn kin(&self, note: String, from: Option<(&str, u64)>, to: &str, term: u64) -> Cmd {
+        let (from, time) = from.unwrap_or_default();
+        // So rare that it does not matter whether the server has it.
+        let mut call = cmd("EVAL");
+        call.arg(include_str!("kin.lua")).arg(1).arg(note).arg(from).arg(to).arg(time).arg(term);
+        call
+    }
+
     pub(super) fn publish(
         &self,
         keys: &Keys,
@@ -54,7 +83,7 @@ impl Scripts {
         }
         let forever = limits.age.is_zero() || limits.keep_newest == Some(true);
         let age = if forever { 0 } else { limits.age.as_millis().max(1) as u64 };
-        call.arg(keys.pushes(channel)).arg(PUBLISH).arg(new_epoch());
+        call.arg(keys.pushes(channel)).arg(self.push()).arg(new_epoch());
         call.arg(envelope::letter(payload.kind)).arg(&*payload.content_type);
         call.arg(&payload.body[..]).arg(limits.messages).arg(limits.bytes);
         call.arg(age).arg(limits.tick.micros());
@@ -72,7 +101,7 @@ impl Scripts {
 
     pub(super) fn forget(&self, keys: &Keys, channel: &ChannelName, epoch: Epoch) -> Cmd {
         let mut call = self.call("EVALSHA", &self.forget, keys, channel, 2);
-        call.arg(keys.pushes(channel)).arg(PUBLISH).arg(epoch.number());
+        call.arg(keys.pushes(channel)).arg(self.push()).arg(epoch.number());
         call
     }
 
@@ -127,7 +156,7 @@ pub(super) fn snapshot(value: Value) -> Option<Snapshot> {
     Some(Snapshot { clock, place, messages })
 }
 
-fn number(value: &Value) -> Option<u64> {
+pub(super) fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => u64::try_from(*number).ok(),
         other => text(other)?.parse().ok(),

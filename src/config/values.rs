@@ -2,7 +2,7 @@
 //! it must be.
 
 use crate::address::Address;
-use crate::backplane::{Kind, Url, UrlError};
+use crate::backplane::{Url, UrlError};
 use crate::channel::{ChannelName, Pattern};
 use crate::secret::Secret;
 use crate::snapshot;
@@ -76,9 +76,6 @@ pub(super) fn redis(text: &str) -> Result<Url, String> {
             "holds \"{MASK}\", which `pollgate check` shows in place of a password; write the \
              password, or set the URL in the environment as POLLGATE__BACKPLANE__REDIS"
         ));
-    }
-    if *url.kind() == Kind::Cluster {
-        return Err("names a cluster, which this version cannot use yet".to_owned());
     }
     Ok(url)
 }
