@@ -59,6 +59,9 @@ pub enum KeyError {
     /// There is nothing.
     #[error("the key is empty")]
     Empty,
+    /// A JSON Web Key, which as a secret would be one that everybody knows.
+    #[error("this is a JSON Web Key; write it as a set into a file, and name that as jwks")]
+    Jwk,
     /// A PEM of something else.
     #[error("this PEM is no public key for RS256, ES256 or EdDSA")]
     Pem,
@@ -75,6 +78,9 @@ impl Key {
     pub fn new(text: &str) -> Result<Self, KeyError> {
         if text.is_empty() {
             return Err(KeyError::Empty);
+        }
+        if text.trim_start().starts_with('{') {
+            return Err(KeyError::Jwk);
         }
         if !text.contains("-----BEGIN") {
             let key = DecodingKey::from_secret(text.as_bytes());
@@ -178,6 +184,10 @@ impl Verifier {
     /// The claims, once the signature, `aud` and `iss` are found to be right.
     fn claims(&self, token: &str) -> Result<Map<String, Value>, Denied> {
         let header = decode_header(token).map_err(|_| Denied::Bad("it is no JSON Web Token"))?;
+        // What has to be understood, and is not, makes it invalid (RFC 7515, section 4.1.11).
+        if header.crit.is_some() {
+            return Err(Denied::Bad("it wants more to be understood than is known here"));
+        }
         let fits = |key: &&Key| {
             key.algorithm == header.alg
                 && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)

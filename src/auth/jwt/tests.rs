@@ -186,3 +186,20 @@ proptest::proptest! {
         let _ = verifier.grant(&parts, 0);
     }
 }
+
+#[test]
+fn a_token_that_wants_more_to_be_understood_is_bad() {
+    let claims = json!({"channels": ["news"]});
+    for crit in [json!(["b64"]), json!(["exp"]), json!([])] {
+        let header = json!({"alg": "HS256", "crit": crit, "b64": false});
+        let token = hs256(&header, &claims, SECRET.as_bytes());
+        let verifier = verifier(Expected::default());
+        assert!(matches!(verifier.grant(&token, 0), Err(Denied::Bad(_))), "{header}");
+    }
+}
+
+#[test]
+fn a_public_key_is_never_taken_for_a_secret() {
+    let jwk = r#" {"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    assert_eq!(Key::new(jwk).unwrap_err(), KeyError::Jwk);
+}
