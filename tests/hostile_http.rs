@@ -14,8 +14,8 @@ use support::{Addr, BOUND, Client, Gate, Metrics, PlainSite, Way, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A site that keeps every byte it is sent, and answers whatever ends in an empty line. It reads
-/// one request a connection, so what else comes on it was smuggled.
+/// A site that keeps every byte it is sent, and answers what looks whole. It reads one request a
+/// connection, so what else comes on it was smuggled.
 struct RawSite {
     addr: Addr,
     heard: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -52,7 +52,7 @@ impl RawSite {
                 });
                 heard[place].clone_from(&all);
             }
-            if all.ends_with(b"\r\n\r\n") || all.ends_with(b"END") {
+            if is_whole(&String::from_utf8_lossy(&all).to_lowercase()) {
                 let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
                 let _ = stream.write_all(answer.as_bytes()).await;
             }
@@ -64,6 +64,16 @@ impl RawSite {
         let heard = self.heard.lock();
         heard.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
     }
+}
+
+/// Whether nothing more of a request is to come.
+fn is_whole(request: &str) -> bool {
+    let end = match request {
+        _ if request.contains("transfer-encoding") => "0\r\n\r\n",
+        _ if request.contains("content-length") => "end",
+        _ => "\r\n\r\n",
+    };
+    request.ends_with(end)
 }
 
 const GOOD: &[(&str, &str, &str)] = &[

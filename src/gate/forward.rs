@@ -143,6 +143,51 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_address_ends_the_way_and_never_makes_a_stranger_trusted() {
+        let address =
+            |way: &str| client("10.0.0.1", way, "10.0.0.0/8").address.unwrap().to_string();
+        for nonsense in [
+            "",
+            " ",
+            ",",
+            "unknown",
+            "_hidden",
+            "203.0.113.9:80:80",
+            "203.0.113.999",
+            "1.2.3",
+            "[",
+            "[]",
+            "[::1",
+            "fe80::1%eth0",
+            "203.0.113.9 10.0.0.9",
+            "\"203.0.113.9\"",
+            "0x7f.1",
+            "%",
+            "for=203.0.113.9",
+            "localhost",
+            "::ffff:10.0.0.256",
+        ] {
+            // Whoever wrote what stands to the left of it is not believed.
+            assert_eq!(address(&format!("10.0.0.66, {nonsense}")), "10.0.0.1", "{nonsense:?}");
+            assert_eq!(
+                address(&format!("6.6.6.6, {nonsense}, 10.0.0.7")),
+                "10.0.0.7",
+                "{nonsense:?}"
+            );
+        }
+        assert_eq!(address("6.6.6.6, ::ffff:203.0.113.9"), "203.0.113.9");
+        assert_eq!(address("6.6.6.6, [::ffff:10.0.0.7]:80"), "6.6.6.6");
+        assert_eq!(address("6.6.6.6,\t2001:db8::1 ,10.0.0.7:1"), "2001:db8::1");
+        let long = "10.0.0.7, ".repeat(5_000);
+        assert_eq!(address(&format!("203.0.113.9, {long}10.0.0.8")), "203.0.113.9");
+        // One who is trusted himself, and says so of everybody.
+        let stranger = client("203.0.113.9", "10.0.0.1, 10.0.0.2", "10.0.0.0/8");
+        assert_eq!((stranger.trusted, stranger.address), (false, "203.0.113.9".parse().ok()));
+        let mapped = client("::ffff:10.0.0.1", "203.0.113.9", "10.0.0.0/8");
+        assert!(mapped.trusted && mapped.address == "203.0.113.9".parse().ok());
+    }
+
+    #[test]
     fn what_a_trusted_proxy_says_is_kept_and_extended() {
         let map = headers(&[
             ("x-forwarded-for", "203.0.113.9"),
