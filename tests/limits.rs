@@ -361,3 +361,47 @@ async fn connections_to_the_internal_side_leave_the_public_one_its_files() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn refusals_for_size_and_room_have_their_answers_and_their_causes() {
+    let config = "[history]\nchannels = 2\nmax_message = \"1KiB\"";
+    let gate = Gate::start_alone(config).await;
+    let long = vec![b'x'; 2000];
+    assert_eq!(gate.hook("POST", "/channels/a", &[], &long).await.status, 413);
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let body = format!("channel=a&data={}", "x".repeat(2000));
+    assert_eq!(gate.hook("POST", "/publish", &form, body).await.status, 413);
+    assert_eq!(refusals(&gate, "message_size").await, 2.0);
+    // Channels that polls are held on do not make room for others.
+    let _held = [gate.hold(Way::Plain, "/comet/a").await, gate.hold(Way::Plain, "/comet/b").await];
+    gate.wait_for_held(2).await;
+    let full = gate.get("/comet/c").await;
+    assert_eq!((full.status, full.header("retry-after")), (503, Some("5")), "{}", full.text());
+    assert_eq!(refusals(&gate, "table_full").await, 1.0);
+    let full = gate.hook("POST", "/channels/c", &[], "x").await;
+    assert_eq!(full.status, 503, "{}", full.text());
+    assert!(full.text().contains("history.channels"), "{}", full.text());
+}
+
+#[tokio::test]
+async fn the_system_looks_after_clients_that_vanish() {
+    use tokio::io::AsyncWriteExt;
+    let gate = Gate::start_alone("").await;
+    for addr in [gate.addr(), gate.internal()] {
+        let support::Addr::Tcp(addr) = *addr else { return };
+        let mut client = tokio::net::TcpStream::connect(addr).await.unwrap();
+        client.write_all(b"GET /comet/news").await.unwrap();
+        let (here, there) = (client.local_addr().unwrap().port(), addr.port());
+        // The kernel's table: its own end, the other one, the state, queues, and the timer at work,
+        // of which 02 is the one for keep-alive.
+        let ends = format!("0100007F:{there:04X} 0100007F:{here:04X} ");
+        eventually("the gate's end, with a keep-alive timer", async || {
+            let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+            let line = table.lines().find_map(|line| line.split_once(&ends));
+            let timer =
+                line.and_then(|(_, rest)| rest.split_whitespace().nth(2).map(str::to_owned));
+            timer.is_some_and(|timer| timer.starts_with("02:"))
+        })
+        .await;
+    }
+}

@@ -177,6 +177,7 @@ impl App {
         match reply.status {
             408 => self.tally.refusals.count(late),
             400 => self.tally.refusals.count(malformed),
+            413 => self.tally.refusals.count(Refusal::MessageSize),
             _ => {}
         }
     }

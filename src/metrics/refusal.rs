@@ -18,6 +18,8 @@ labels! {
         RequestRate = "request_rate",
         /// More messages a second than `publish.messages_per_second` for the hook.
         PublishRate = "publish_rate",
+        /// A message longer than `history.max_message`, or a body that is none of one.
+        MessageSize = "message_size",
         /// As many connections as the limit of open files leaves to the public side.
         Files = "files",
         /// As many polls as `limits.per_channel` are held on this channel.

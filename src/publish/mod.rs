@@ -231,6 +231,7 @@ impl Publisher {
         for (channel, payload) in &posts {
             let length = payload.body.len() as u64;
             if length > most {
+                self.shared.tally.refusals.count(Refusal::MessageSize);
                 return Err(PublishError::TooLong { channel: channel.clone(), length, most });
             }
         }
