@@ -6,7 +6,7 @@
 
 use crate::web::Headers;
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The headers that describe the client's connection; from strangers they are dropped.
 pub const SPOOFABLE: [&str; 11] = [
@@ -57,11 +57,13 @@ impl Client {
     }
 }
 
+/// An address, an IPv6 one in brackets too, with or without its port.
 fn parse_hop(text: &str) -> Option<IpAddr> {
     let text = text.trim();
-    let address = text.strip_prefix('[').and_then(|t| t.split(']').next()).unwrap_or(text);
-    let parsed: Option<IpAddr> = address.parse().ok();
-    parsed.or_else(|| text.rsplit_once(':')?.0.parse().ok()).map(|ip| ip.to_canonical())
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().map(IpAddr::V6).ok();
+    let with_port = || text.parse().map(|place: SocketAddr| place.ip()).ok();
+    let found = text.parse().ok().or_else(bracketed).or_else(with_port);
+    found.map(|address: IpAddr| address.to_canonical())
 }
 
 /// The headers to set on the request to the site. `host` and `proto` are those of the request
