@@ -2,7 +2,7 @@ CARGO ?= cargo
 # Further flags for every cargo command, such as --locked.
 FLAGS ?=
 
-.PHONY: help demo build deb test quick models miri chaos fuzz lint deny bench setup clean
+.PHONY: help demo build deb test quick models miri chaos backplane fuzz lint deny bench setup clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 14
@@ -37,6 +37,11 @@ miri: ## the ground floor's unit tests under Miri
 chaos: SECONDS ?= 3600
 chaos: setup-build ## an hour of clients that count what they get while everything goes wrong
 	POLLGATE_CHAOS_SECONDS=$(SECONDS) $(if $(SEED),POLLGATE_CHAOS_SEED=$(SEED)) $(CARGO) test $(FLAGS) --test chaos -- --nocapture
+
+# SECONDS says how long: make backplane SECONDS=60
+backplane: SECONDS ?= 600
+backplane: setup-test ## ten minutes of messages over Redis, to see that nothing grows
+	POLLGATE_BACKPLANE_SECONDS=$(SECONDS) $(CARGO) test $(FLAGS) --features site-tests --test backplane_whole -- --nocapture many_messages
 
 # FUZZ names targets, TIME is in seconds for each. What is found stays below target/fuzz.
 FUZZ ?= query cursor head agreement dialects form hook announced envelope archive snapshot handover \

@@ -7,9 +7,11 @@ use super::content::{self, Content};
 use super::file::{self, File, Look, Sign, Step, Wait};
 use super::queue::{Queue, Wd};
 use crate::channel::{ChannelName, Payload, Time};
-use crate::publish::{By, PublishError, Publisher, payload};
+use crate::publish::idempotency::KEPT;
+use crate::publish::{By, Once, PublishError, Publisher, payload};
 use folder::Place;
 use lru::LruCache;
+use ring::digest::{Context, SHA256};
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -176,9 +178,21 @@ impl Feed {
                 }
             }
         };
-        match self.publisher.publish(vec![(channel.clone(), payload)], By::Watch).await {
+        let shared = self.publisher.is_shared();
+        if shared && self.file(name).is_old() && self.is_known(&channel, &look).await {
+            self.file(name).saw(look, told);
+            return None;
+        }
+        // Other gates may see the same file.
+        let state = shared.then(|| self.state(name, &look, &payload));
+        let key = state.as_ref().map(|state| format!("{state}.{}", self.file(name).times(state)));
+        let once = key.as_ref().map(|key| Once { key, kept: KEPT });
+        let posts = vec![(channel.clone(), payload)];
+        match self.publisher.publish_once(posts, By::Watch, once).await {
             Ok(_) => {
-                self.file(name).saw(look, told);
+                let file = self.file(name);
+                state.into_iter().for_each(|state| file.published(state));
+                file.saw(look, told);
                 self.told.pop(name);
                 if self.rule.content {
                     self.publisher.hub().keep_newest(&channel);
@@ -192,6 +206,26 @@ impl Feed {
                 wait_of(self.file(name).is_changing(look))
             }
         }
+    }
+
+    /// Whether the channel, which other gates share, has had a message since the file was
+    /// modified.
+    async fn is_known(&self, channel: &ChannelName, look: &Look) -> bool {
+        self.publisher.refresh(channel).await;
+        let info = self.publisher.hub().info(channel, self.publisher.now());
+        let newest = info.and_then(|info| Some((info.newest?.1, info.tick)));
+        newest.is_some_and(|(newest, tick)| newest >= tick.at_or_after(time_of(look)))
+    }
+
+    /// What all gates that see a file in the same state call it, so that it is published once.
+    fn state(&self, name: &OsStr, look: &Look, payload: &Payload) -> String {
+        let mut all = Context::new(&SHA256);
+        all.update(self.path(name).as_os_str().as_encoded_bytes());
+        all.update(format!("\0{}\0", look.mark()).as_bytes());
+        all.update(&payload.body);
+        let digest = all.finish();
+        let half = digest.as_ref().iter().take(16);
+        half.map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn refuse_content(&mut self, name: &OsStr, content: Content, told: u64) {
@@ -254,7 +288,7 @@ impl Feed {
             Err(why) => return self.refuse(name, &why),
         };
         let now = SystemTime::now();
-        if matches!(reason, Reason::Start) && self.begin(name, &star, look, now) {
+        if matches!(reason, Reason::Start) && self.begin(name, &star, look, now, later) {
             return;
         }
         let lost = if let Reason::Lost(since) = reason { Some(since) } else { None };
@@ -264,8 +298,21 @@ impl Feed {
     }
 
     /// Takes a file as what has been true since it was written; whether that could be done.
-    fn begin(&mut self, name: &OsStr, star: &OsStr, look: Look, now: SystemTime) -> bool {
+    fn begin(
+        &mut self,
+        name: &OsStr,
+        star: &OsStr,
+        look: Look,
+        now: SystemTime,
+        later: &mut Vec<Later>,
+    ) -> bool {
         let Some(channel) = self.channel(name, star) else { return true };
+        if self.publisher.is_shared() && self.rule.content {
+            // Other gates may see the file, too, and the one who knows is not reached yet.
+            let wait = wait_of(self.file(name).was_there(look));
+            later.extend(wait.map(|wait| (name.to_owned(), wait)));
+            return true;
+        }
         let (payload, look) = if self.rule.content {
             if !file::is_settled(&look, now) {
                 return false;

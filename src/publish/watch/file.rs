@@ -76,6 +76,11 @@ impl Look {
         self.modified >= nanos_of(time) - TICK.as_nanos().cast_signed()
     }
 
+    /// The same for all who see the same state of a file, also on another machine.
+    pub(super) fn mark(&self) -> String {
+        format!("{} {}", self.modified, self.size)
+    }
+
     /// How long ago it was modified.
     pub(super) fn age(&self, now: SystemTime) -> Duration {
         let age = nanos_of(now).saturating_sub(self.modified).max(0);
@@ -162,11 +167,16 @@ pub(super) struct File {
     /// How many signs had been given by then: what they tell of was published.
     told: u64,
     turn: u32,
+    /// It was there when watching began, and others may have published it long ago.
+    is_old: bool,
+    /// The state that was published last, and how often before.
+    state: Option<(String, u32)>,
 }
 
 impl File {
     pub(super) fn new(content: bool) -> Self {
-        Self { content, phase: Phase::Quiet, seen: None, told: 0, turn: 0 }
+        let (phase, is_old) = (Phase::Quiet, false);
+        Self { content, phase, seen: None, told: 0, turn: 0, is_old, state: None }
     }
 
     /// Takes note of a sign, before which `number` others were given. `look` looks at the file;
@@ -252,6 +262,28 @@ impl File {
         self.later(Phase::Found(look), SETTLED.saturating_sub(look.age(now)))
     }
 
+    /// It was there when watching began, and is to be published unless others have done so.
+    pub(super) fn was_there(&mut self, look: Look) -> Step {
+        self.is_old = true;
+        self.later(Phase::Found(look), SETTLED)
+    }
+
+    /// Whether it was, and was not published since.
+    pub(super) fn is_old(&self) -> bool {
+        self.is_old
+    }
+
+    /// How often this very state was published: two touches within one tick look the same.
+    pub(super) fn times(&self, state: &str) -> u32 {
+        self.state.as_ref().map_or(0, |(last, times)| if last == state { *times } else { 0 })
+    }
+
+    /// This state was published.
+    pub(super) fn published(&mut self, state: String) {
+        let times = self.times(&state) + 1;
+        self.state = Some((state, times));
+    }
+
     /// It changed while it was read.
     pub(super) fn is_changing(&mut self, look: Look) -> Step {
         self.later(Phase::Found(look), SETTLED)
@@ -266,6 +298,7 @@ impl File {
     pub(super) fn saw(&mut self, look: Look, told: u64) {
         self.seen = Some(look);
         self.told = told;
+        self.is_old = false;
     }
 
     /// A file of which only the being written counts may be published while it is open.
