@@ -7,12 +7,13 @@
 //! [`channel`] is a channel's name, messages and history; [`hub`] is the table of channels with
 //! their waiting polls. The promise that no message is lost silently is kept here.
 //!
-//! **First: pure translation.** [`address`], [`secret`], [`query`], [`strict`], [`template`] and [`web`]
-//! are values that users write or clients send; [`exchange`] is what passes between a client and the
-//! site, for those who listen along; [`dialect`] turns requests into polls and
-//! answers into bytes; [`archive`] is the history as a stream of bytes; [`auth`] turns
-//! credentials into leave to poll; [`limits`] gives out the right to hold; [`adopt`] turns the PHP of an old site into a config; [`metrics`] counts;
-//! [`turnstile`] stops what is to go on elsewhere.
+//! **First: pure translation.** [`address`], [`secret`], [`query`], [`strict`], [`template`] and
+//! [`web`] are values that users write or clients send; [`form`] reads what browsers put into
+//! bodies; [`exchange`] is what passes between a client and the site, for those who listen along;
+//! [`dialect`] turns requests into polls and answers into bytes; [`archive`] is the history as a
+//! stream of bytes; [`auth`] turns credentials into leave to poll; [`limits`] gives out the right
+//! to hold; [`adopt`] turns the PHP of an old site into a config; [`metrics`] counts; [`turnstile`]
+//! stops what is to go on elsewhere.
 //!
 //! **Second: services.** The only floor that knows pingora, sockets and files. [`gate`] is the
 //! public side, [`publish`] the ways in, [`admin`] the gate about itself, [`internal`] the
@@ -38,6 +39,7 @@ pub mod archive;
 pub mod auth;
 pub mod dialect;
 pub mod exchange;
+pub mod form;
 pub mod limits;
 pub mod metrics;
 pub mod query;

@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["hub"],
     // First: values, and what translates with them.
     &["address", "metrics", "query", "secret", "strict", "template", "turnstile", "web"],
-    &["adopt", "archive", "auth", "dialect", "exchange", "limits"],
+    &["adopt", "archive", "auth", "dialect", "exchange", "form", "limits"],
     // Second: services, and what they share.
     &["identity", "stream"],
     &[

@@ -1,64 +1,54 @@
-//! Forms in the bodies of POST polls.
+//! Bodies of POST polls, which are read before the site gets them.
 
+use super::{Settings, session};
+use crate::form::{Encoding, Files};
 use crate::query::Query;
-use std::borrow::Cow;
+use bytes::BytesMut;
+use pingora::Result;
+use pingora::proxy::Session;
 
-/// The longest form that is looked into, in bytes.
-pub const MAX_BYTES: usize = 64 * 1024;
+/// The longest body that is looked into or kept, in bytes.
+const MAX_BYTES: usize = 64 * 1024;
 
-/// How a form is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Encoding {
-    /// `application/x-www-form-urlencoded`
-    Urlencoded,
-    /// `multipart/form-data` with this boundary.
-    Multipart(String),
+/// The form of a POST that may be a poll. The body stays there for the site: pingora repeats
+/// what was read from its retry buffer, which is just large enough.
+pub(super) async fn read(
+    session: &mut Session,
+    settings: &Settings,
+) -> Result<Option<Query<'static>>> {
+    let head = session.req_header();
+    if head.method != http::Method::POST || !settings.routes.may_take_form(head.uri.path()) {
+        return Ok(None);
+    }
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let encoding = header("content-type").and_then(Encoding::of);
+    let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
+    let (Some(encoding), Some(0..=MAX_BYTES)) = (encoding, length) else {
+        return Ok(None);
+    };
+    session.enable_retry_buffering();
+    session::answer_expect(session.as_mut()).await?;
+    let mut body = BytesMut::new();
+    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
+        body.extend_from_slice(&chunk);
+    }
+    Ok(encoding.parse(&body, Files::Count).await)
 }
 
-impl Encoding {
-    /// What a content type says; `None` if it is no form's.
-    pub fn of(content_type: &str) -> Option<Self> {
-        let kind = content_type.split(';').next().unwrap_or_default().trim();
-        if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            return Some(Self::Urlencoded);
+/// Reads the body of a request that is held before the site gets it, and keeps it. False = it is
+/// too long for that.
+pub(super) async fn keep_body(session: &mut Session, settings: &Settings) -> Result<bool> {
+    if session.as_mut().is_body_done() {
+        return Ok(true);
+    }
+    session.enable_retry_buffering();
+    session::answer_expect(session.as_mut()).await?;
+    let mut length = 0;
+    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
+        length += chunk.len();
+        if length > MAX_BYTES {
+            return Ok(false);
         }
-        multer::parse_boundary(content_type).ok().map(Self::Multipart)
     }
-
-    /// Reads a whole form; `None` if it is torn. Files in it count as parameters too.
-    pub async fn parse(&self, body: &[u8]) -> Option<Query<'static>> {
-        match self {
-            Self::Urlencoded => Some(Query::parse(&String::from_utf8_lossy(body)).into_owned()),
-            Self::Multipart(boundary) => multipart(body, boundary).await,
-        }
-    }
-}
-
-async fn multipart(body: &[u8], boundary: &str) -> Option<Query<'static>> {
-    let mut form = multer::Multipart::with_reader(body, boundary);
-    let mut query = Query::default();
-    while let Some(field) = form.next_field().await.ok()? {
-        let Some(name) = field.name().map(str::to_owned) else { continue };
-        let value = field.bytes().await.ok()?.to_vec();
-        query.push(Cow::Owned(name.into_bytes()), Cow::Owned(value));
-    }
-    Some(query)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn both_kinds_of_forms_are_read() {
-        let urlencoded = Encoding::of("application/x-www-form-urlencoded; charset=UTF-8").unwrap();
-        let query = urlencoded.parse(b"timestamp=1.5&a[]=2").await.unwrap();
-        assert_eq!(query.text("timestamp").unwrap(), "1.5");
-        let multipart = Encoding::of("multipart/form-data; boundary=x").unwrap();
-        let body = b"--x\r\nContent-Disposition: form-data; name=\"msg\"\r\n\r\nhi\r\n--x--\r\n";
-        assert_eq!(multipart.parse(body).await.unwrap().text("msg").unwrap(), "hi");
-        assert_eq!(multipart.parse(b"--x\r\nContent-Dis").await, None);
-        assert_eq!(Encoding::of("application/json"), None);
-    }
+    Ok(true)
 }

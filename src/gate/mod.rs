@@ -9,7 +9,7 @@ mod counters;
 mod decide;
 mod failure;
 pub mod files;
-pub mod form;
+mod form;
 pub mod forward;
 pub mod front;
 mod handed;

@@ -3,7 +3,7 @@
 
 use super::counters::{Forwarded, SiteFile};
 use super::failure::{page, status_of};
-use super::form::{self, Encoding};
+use super::form;
 use super::forward::{self, Client};
 use super::handed::{Finding, Handed};
 use super::hold::Cause;
@@ -12,9 +12,8 @@ use super::tee::{self, Tee};
 use super::{Decision, Gate, Open, RETRY_AFTER, Settings, session, switching};
 use crate::exchange::Attention;
 use crate::metrics::Refusal;
-use crate::query::Query;
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -55,7 +54,7 @@ impl Proxy {
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let settings = context.settings.clone();
         let client = context.client.and_then(|client| client.address);
-        let form = read_form(session, &settings).await?;
+        let form = form::read(session, &settings).await?;
         let decision =
             session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
                 .await;
@@ -72,7 +71,7 @@ impl Proxy {
                 session::write(session.as_mut(), reply).await?;
             }
             Decision::Replay(waiting) => {
-                if !keep_body(session, &settings).await? {
+                if !form::keep_body(session, &settings).await? {
                     self.gate.refused(Refusal::BadRequest);
                     session::write(session.as_mut(), page(413)).await?;
                     session.set_keepalive(None);
@@ -106,46 +105,6 @@ impl Proxy {
         session.set_keepalive(None);
         session::write(session.as_mut(), page(503).with("Retry-After", RETRY_AFTER)).await
     }
-}
-
-/// The form of a POST that may be a poll. The body stays there for the site: pingora repeats
-/// what was read from its retry buffer, which is just large enough.
-async fn read_form(session: &mut Session, settings: &Settings) -> Result<Option<Query<'static>>> {
-    let head = session.req_header();
-    if head.method != http::Method::POST || !settings.routes.may_take_form(head.uri.path()) {
-        return Ok(None);
-    }
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let encoding = header("content-type").and_then(Encoding::of);
-    let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
-    let (Some(encoding), Some(0..=form::MAX_BYTES)) = (encoding, length) else {
-        return Ok(None);
-    };
-    session.enable_retry_buffering();
-    session::answer_expect(session.as_mut()).await?;
-    let mut body = BytesMut::new();
-    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
-        body.extend_from_slice(&chunk);
-    }
-    Ok(encoding.parse(&body).await)
-}
-
-/// Reads the body of a request that is held before the site gets it, and keeps it. False = it is
-/// too long for that.
-async fn keep_body(session: &mut Session, settings: &Settings) -> Result<bool> {
-    if session.as_mut().is_body_done() {
-        return Ok(true);
-    }
-    session.enable_retry_buffering();
-    session::answer_expect(session.as_mut()).await?;
-    let mut length = 0;
-    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
-        length += chunk.len();
-        if length > form::MAX_BYTES {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 #[async_trait]

@@ -17,12 +17,12 @@ use super::header::{self, Announced};
 use super::{By, Publisher, payload};
 use crate::channel::{ChannelName, Payload};
 use crate::exchange::{Attendant, Attention, Deed, Opening};
-use crate::query::Query;
+use crate::form::{Encoding, Files};
 use body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
-use source::{Content, Source, multipart};
+use source::{Content, Source};
 use std::sync::Arc;
 
 /// Listens to the requests that the rules are about.
@@ -242,18 +242,14 @@ impl Overheard {
         let body = self.request.whole()?;
         let kind = self.request_headers.get("content-type").and_then(|kind| kind.to_str().ok());
         let kind = kind.unwrap_or_default();
+        if let Some(encoding) = Encoding::of(kind) {
+            let form = encoding.parse(body, Files::PassedOver).await;
+            return Ok(form.map_or(Content::Nothing, Content::Form));
+        }
         let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        Ok(match essence.as_str() {
-            "application/x-www-form-urlencoded" => {
-                Content::Form(Query::parse(&String::from_utf8_lossy(body)).into_owned())
-            }
-            "multipart/form-data" => {
-                multipart(body, kind).await.map_or(Content::Nothing, Content::Form)
-            }
-            _ if essence == "application/json" || essence.ends_with("+json") => {
-                serde_json::from_slice(body).map_or(Content::Nothing, Content::Json)
-            }
-            _ => Content::Nothing,
-        })
+        if essence == "application/json" || essence.ends_with("+json") {
+            return Ok(serde_json::from_slice(body).map_or(Content::Nothing, Content::Json));
+        }
+        Ok(Content::Nothing)
     }
 }

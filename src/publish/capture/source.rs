@@ -70,21 +70,6 @@ fn member<'a>(json: &'a RawValue, path: &[String]) -> Option<&'a RawValue> {
     })
 }
 
-/// The fields of a multipart form, without its files; `None` if it is torn.
-pub(super) async fn multipart(body: &[u8], kind: &str) -> Option<Query<'static>> {
-    let boundary = multer::parse_boundary(kind).ok()?;
-    let mut form = multer::Multipart::with_reader(body, boundary);
-    let mut query = Query::default();
-    while let Some(field) = form.next_field().await.ok()? {
-        let name = field.name().filter(|_| field.file_name().is_none()).map(str::to_owned);
-        let value = field.bytes().await.ok()?.to_vec();
-        if let Some(name) = name {
-            query.push(Cow::Owned(name.into_bytes()), Cow::Owned(value));
-        }
-    }
-    Some(query)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
