@@ -233,6 +233,35 @@ async fn a_slot_that_stays_between_two_nodes_is_told_and_nothing_is_published_tw
 }
 
 #[tokio::test]
+async fn a_slot_that_nobody_has_is_named_and_who_has_it_afterwards_begins_anew() {
+    let cluster = RedisCluster::start(0).await;
+    let gate = gate(&cluster.url()).await;
+    let before = gate.publish("c1", "before").await["id"].clone();
+    let slot = cluster.slot_of("c1");
+    for node in &cluster.nodes {
+        assert_eq!(node.ask(&["CLUSTER", "DELSLOTS", &slot]), "OK");
+    }
+    let named = format!("slot {slot}");
+    let told = async || unready(&gate).await.iter().any(|reason| reason.contains(&named));
+    eventually("a word about the slot", told).await;
+    let refused = gate.hook("POST", "/channels/c1", &[], "x").await;
+    assert!(refused.status == 503 && refused.text().contains(&named), "{}", refused.text());
+    let node = &cluster.nodes[cluster.node_of("c1")];
+    assert_eq!(node.ask(&["CLUSTER", "ADDSLOTS", &slot]), "OK");
+    wait_for_backplane(&gate).await;
+    // Nobody knows what another one may have done with it meanwhile.
+    gate.publish("c1", "after").await;
+    let path = format!("/comet/c1?timeout=0&cursor={}", before.as_str().unwrap());
+    let answer = gate.get(&path).await.json();
+    let answer = match answer["reset"].is_null() {
+        // It had not been read yet.
+        true => gate.get(&path.replace("timeout=0", "timeout=10")).await.json(),
+        false => answer,
+    };
+    assert_eq!((&answer["reset"], &answer["messages"][0]["data"]), (&true.into(), &"after".into()));
+}
+
+#[tokio::test]
 async fn a_server_that_is_no_cluster_is_told_and_so_is_a_node_that_is_taken_for_one_server() {
     let lone = backplane::redis::Redis::start().await;
     let cluster = RedisCluster::start(0).await;

@@ -15,7 +15,7 @@ use super::access::Access;
 use super::link::{Line, Link};
 use super::nodes::Node;
 use super::sight::{Judged, Sight, judge};
-use super::topology::Master;
+use super::topology::{Master, slot};
 use super::view::{View, ask};
 use super::{Ring, Server, Shared};
 use crate::backplane::keys::PARTITIONS;
@@ -89,6 +89,8 @@ struct Move {
     partition: u32,
     to: String,
     note: Option<redis::Cmd>,
+    /// Nothing was lost on the way.
+    whole: bool,
 }
 
 impl Shared {
@@ -165,6 +167,10 @@ impl Shared {
         for partition in 0..PARTITIONS {
             let to = owner(found, partition);
             let there = to.as_ref().and_then(|to| known.masters.get(&to.id));
+            if there.is_none() {
+                let slot = slot(partition);
+                cluster.nowhere.link.is_down(format!("no node says that it has slot {slot}"));
+            }
             let node = there.map_or(&cluster.nowhere, |there| &there.node);
             let id = to.map_or_else(String::new, |to| to.id.clone());
             if Arc::ptr_eq(node, now.at(partition)) {
@@ -184,14 +190,15 @@ impl Shared {
                 None if is_patient => Judged::Wait,
                 None => Judged::New,
             };
-            let note = match judged {
+            let (note, whole) = match judged {
                 Judged::Wait => continue,
-                Judged::New => None,
+                Judged::New => (None, false),
                 Judged::Note { from, to, term } => {
-                    Some(self.scripts.kin(self.keys.kin(partition), from, to, term))
+                    let note = self.scripts.kin(self.keys.kin(partition), from, to, term);
+                    (Some(note), from.is_some())
                 }
             };
-            moves.push(Move { partition, to: id, note });
+            moves.push(Move { partition, to: id, note, whole });
         }
         moves
     }
@@ -225,19 +232,16 @@ impl Shared {
         }
         let mut places = Vec::new();
         let mut told: BTreeMap<(String, bool), u32> = BTreeMap::new();
-        for Move { partition, to, note } in moves {
+        for Move { partition, to, whole, .. } in moves {
             known.waiting.remove(&partition);
             let node = match known.masters.get_mut(&to) {
                 Some(there) => {
                     there.sight.gets(partition);
                     there.node.clone()
                 }
-                None => {
-                    cluster.nowhere.link.is_down("no node has all of its slots".to_owned());
-                    cluster.nowhere.clone()
-                }
+                None => cluster.nowhere.clone(),
             };
-            *told.entry((node.link.name().to_owned(), note.is_some())).or_default() += 1;
+            *told.entry((node.link.name().to_owned(), whole)).or_default() += 1;
             places.push((partition, node));
         }
         for ((redis, whole), partitions) in told {

@@ -33,7 +33,9 @@ impl Node {
 
     /// Why not everything is as it should be.
     fn unready(&self) -> impl Iterator<Item = String> + use<> {
-        self.link.line().err().into_iter().chain(self.members.unready())
+        let pushes = self.members.unready();
+        let pushes = pushes.map(|reason| format!("Redis at {}: {reason}", self.link.name()));
+        self.link.line().err().into_iter().chain(pushes)
     }
 }
 

@@ -74,19 +74,26 @@ impl RedisCluster {
         format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port())
     }
 
+    /// The slot that a channel is in.
+    pub(crate) fn slot_of(&self, channel: &str) -> String {
+        let partition = crc32fast::hash(channel.as_bytes()) % 64;
+        let key = format!("pg:{{{partition}}}:s:{channel}");
+        self.nodes[0].ask(&["CLUSTER", "KEYSLOT", &key])
+    }
+
     pub(crate) fn id(&self, node: usize) -> String {
         self.nodes[node].ask(&["CLUSTER", "MYID"])
     }
 
     /// The number of the master that had a channel at first.
     pub(crate) fn node_of(&self, channel: &str) -> usize {
-        let slot: usize = slot_of(&self.nodes[0], channel).parse().unwrap();
+        let slot: usize = self.slot_of(channel).parse().unwrap();
         (0..MASTERS).find(|node| slot < SLOTS[node + 1]).unwrap()
     }
 
     /// Opens the slot of a channel for its way from one node to another.
     pub(crate) fn begin_migration(&self, channel: &str, from: usize, to: usize) {
-        let slot = slot_of(&self.nodes[0], channel);
+        let slot = self.slot_of(channel);
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
         ok(&target.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.id(from)]));
         ok(&source.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.id(to)]));
@@ -95,7 +102,7 @@ impl RedisCluster {
     /// Moves the slot of a channel, with all that is in it, as `redis-cli --cluster reshard` does.
     pub(crate) fn migrate(&self, channel: &str, from: usize, to: usize) {
         self.begin_migration(channel, from, to);
-        let slot = slot_of(&self.nodes[0], channel);
+        let slot = self.slot_of(channel);
         let (source, target, to_id) = (&self.nodes[from], &self.nodes[to], self.id(to));
         loop {
             let keys = source.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
@@ -115,12 +122,6 @@ impl RedisCluster {
             assert!(said == "OK" || said.contains("with masters"), "{said}");
         }
     }
-}
-
-/// The slot that a channel is in.
-fn slot_of(node: &Redis, channel: &str) -> String {
-    let partition = crc32fast::hash(channel.as_bytes()) % 64;
-    node.ask(&["CLUSTER", "KEYSLOT", &format!("pg:{{{partition}}}:s:{channel}")])
 }
 
 fn ok(answer: &str) {
