@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """What sharing channels over Redis costs: benches/backplane.py BINARY
 
-Starts redis-server, two gates that share it and one that is alone, and prints publishes a second,
-delivery latency, CPU per delivery, and how long gates take to catch up after Redis was restarted.
+Starts redis-server, two gates that share it, one over a cluster of three, and one that is alone, and
+prints publishes a second, delivery latency, CPU per delivery, and how long gates take to catch up
+after Redis was restarted.
 """
 import asyncio
 import json
@@ -14,7 +15,8 @@ import time
 BINARY = sys.argv[1]
 FOLDER = tempfile.mkdtemp()
 REDIS, LISTEN, INTERNAL = 17998, 18300, 18400
-ALONE, FIRST, SECOND = 3, 1, 2
+ALONE, FIRST, SECOND, CLUSTERED = 3, 1, 2, 4
+NODES = [17995, 17996, 17997]
 processes = []
 
 
@@ -28,10 +30,21 @@ def redis():
     return start("redis-server", "--port", str(REDIS), "--save", "", "--dir", FOLDER)
 
 
+def cluster():
+    for port in NODES:
+        start("redis-server", "--port", str(port), "--save", "", "--dir", FOLDER, "--cluster-enabled",
+              "yes", "--cluster-config-file", f"nodes-{port}.conf")
+    time.sleep(1)
+    subprocess.run(["redis-cli", "--cluster", "create", *(f"127.0.0.1:{port}" for port in NODES),
+                    "--cluster-yes"], stdout=subprocess.DEVNULL, check=True)
+
+
 def gate(number):
     settings = ["log.level=off", "history.channels=200000", "hold.timeout=120s",
                 "limits.channels_per_poll=0", "limits.head_bytes=1MiB"]
-    if number != ALONE:
+    if number == CLUSTERED:
+        settings.append(f"backplane.redis=redis-cluster://127.0.0.1:{NODES[0]}")
+    elif number != ALONE:
         settings.append(f"backplane.redis=redis://127.0.0.1:{REDIS}")
     flags = [flag for setting in settings for flag in ("--set", setting)]
     return start(BINARY, "--listen", f"127.0.0.1:{LISTEN + number}", "--internal",
@@ -43,7 +56,7 @@ async def connect(port):
 
 
 def send(wire, method, path, body=b"", kind="text/plain"):
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     if method == "POST":
         head += f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
     wire[1].write(head.encode() + b"\r\n" + body)
@@ -132,9 +145,11 @@ async def catch_up(server, channels=10_000):
 
 async def main():
     server = redis()
-    gates = {number: gate(number) for number in (FIRST, SECOND, ALONE)}
-    await asyncio.sleep(2)
-    print("publishes/s: alone", await publishes(ALONE), "shared", await publishes(FIRST))
+    cluster()
+    gates = {number: gate(number) for number in (FIRST, SECOND, ALONE, CLUSTERED)}
+    await asyncio.sleep(3)
+    print("publishes/s: alone", await publishes(ALONE), "shared", await publishes(FIRST),
+          "over a cluster of three", await publishes(CLUSTERED))
     print("publish to answer, alone:", await latency(ALONE, ALONE))
     print("publish to answer, across gates:", await latency(FIRST, SECOND))
     print("CPU per delivery and re-poll (µs): alone", await fan_out(ALONE, gates[ALONE]),
