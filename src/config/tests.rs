@@ -299,6 +299,24 @@ fn the_password_of_redis_is_not_shown_and_the_mask_is_none() {
 }
 
 #[test]
+fn what_the_url_of_redis_has_no_use_for_is_a_mistake() {
+    for (url, key, value, why) in [
+        ("redis://a", "ca", "/ca.pem", "write rediss in place of redis"),
+        ("redis-sentinel://a/m", "ca", "/ca.pem", "write rediss in place of redis"),
+        ("rediss://a", "ca", "/there/is/no/such", "there is no file"),
+        ("rediss://a", "cert", "/cert.pem", "name both files or none"),
+        ("rediss://a", "key", "/key.pem", "name both files or none"),
+        ("redis://a", "sentinel_password", "x", "the URL names none"),
+        ("redis-sentinel://a/m", "sentinel_password", "***", "in place of a password"),
+        ("redis-sentinel://a", "prefix", "pg", "as in redis-sentinel://host:26379/mymaster"),
+    ] {
+        let mistakes = mistakes(&[("backplane.redis", url), (&format!("backplane.{key}"), value)]);
+        let told = mistakes.iter().any(|mistake| mistake.contains(why));
+        assert!(told, "{url} {key}: {mistakes:?}");
+    }
+}
+
+#[test]
 fn a_snapshot_is_a_file_that_can_be() {
     let snapshot = config(&[]).snapshot;
     assert_eq!((snapshot.file, snapshot.every), (None, Duration::from_secs(30)));
