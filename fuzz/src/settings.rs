@@ -20,7 +20,6 @@ const IN_FILE: &[&str] = &[
     "[backplane]\nredis = \"redis://:S@127.0.0.1:1/0\"\n",
     "[backplane]\nredis = \"redis://:S@127.0.0.1:x\"\n",
     "[backplane]\nredis = \"http://:S@127.0.0.1\"\n",
-    "[backplane]\nredis = \"redis://S\"\n",
     "[backplane]\nredis = [\"redis://:S@127.0.0.1\"]\n",
     "[[poll]]\npath = \"/x/*\"\ndialect = \"native\"\nauth = { kind = \"signed\", keys = { k = \"S\" } }\n",
     "[[poll]]\npath = \"/x/*\"\nauth = { kind = \"signed\", keys = [\"S\"] }\n",
