@@ -63,8 +63,8 @@ mod own {
 
 pub use own::stream;
 pub use pollgate::{
-    address, adopt, archive, auth, channel, config, dialect, gate, handover, hub, query, secret,
-    snapshot, strict, template, web,
+    address, adopt, archive, auth, channel, config, dialect, form, gate, handover, hub, query,
+    secret, snapshot, strict, template, web,
 };
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::chosen()(data));

@@ -7,7 +7,7 @@ use crate::dialect::native::{Native, cursor};
 use crate::dialect::novcomet::NovComet;
 use crate::dialect::timestamp::Timestamp;
 use crate::dialect::{Dialect, Parsed, Request};
-use crate::gate::form::Encoding;
+use crate::form::{Encoding, Files};
 use crate::hub::{Hub, Settings};
 use crate::own::gate::front;
 use crate::own::{backplane, publish};
@@ -136,8 +136,10 @@ fn form(data: &[u8]) {
     let (kind, body) = text.split_once('\n').unwrap_or(("", &text));
     let Some(encoding) = Encoding::of(kind) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    if let Some(form) = runtime.block_on(encoding.parse(body.as_bytes())) {
-        let _ = (form.text("a"), form.entries("a"));
+    for files in [Files::Count, Files::PassedOver] {
+        if let Some(form) = runtime.block_on(encoding.parse(body.as_bytes(), files)) {
+            let _ = (form.text("a"), form.entries("a"));
+        }
     }
 }
 
