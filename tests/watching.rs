@@ -55,12 +55,26 @@ async fn said(gate: &Gate, channel: &str) -> Vec<Value> {
     messages.iter().map(|message| message["data"].clone()).collect()
 }
 
+/// The newest message alone, where all of them are long.
+async fn newest(gate: &Gate, channel: &str) -> Value {
+    let info = gate.hook("GET", &format!("/channels/{channel}"), &[], "").await.json();
+    let Some(id) = info["newest"]["id"].as_str() else { return Value::Null };
+    let (epoch, seq) = id.split_once('-').unwrap();
+    let before = seq.parse::<u64>().unwrap() - 1;
+    let path = format!("/channels/{channel}/messages?cursor={epoch}-{before}");
+    let answer = gate.hook("GET", &path, &[], "").await.json();
+    answer["messages"].as_array().unwrap().last().map_or(Value::Null, |last| last["data"].clone())
+}
+
 /// Waits until all that was done in the folder before has been told of.
 async fn fence(gate: &Gate, folder: &Path) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("fence-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    // Two halves of one touch are waited for longest, and this is the first of them.
-    File::create(folder.join(format!("{name}.comet"))).unwrap();
+    // What is linked into place is waited for longest: somebody might be writing it.
+    let beside = folder.join(format!("{name}.tmp"));
+    fs::write(&beside, "fence").unwrap();
+    fs::hard_link(&beside, folder.join(format!("{name}.comet"))).unwrap();
+    fs::remove_file(&beside).unwrap();
     gate.wait_for_kept(&name, 1).await;
 }
 
@@ -330,8 +344,7 @@ async fn no_message_is_torn_and_the_last_state_always_arrives() {
     });
     writer.await.unwrap();
     let last = String::from_utf8(version(VERSIONS)).unwrap();
-    let newest = async || said(&gate, "large").await.last().is_some_and(|said| *said == last);
-    eventually("the last version", newest).await;
+    eventually("the last version", async || newest(&gate, "large").await == last).await;
     let mut before = 0;
     for message in said(&gate, "large").await {
         let text = message.as_str().unwrap();

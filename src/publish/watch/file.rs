@@ -115,6 +115,9 @@ const SOON: Duration = Duration::from_millis(20);
 /// How long a file that was found changed, nobody knows by whom, has to stay as it is.
 const SETTLED: Duration = Duration::from_millis(500);
 
+/// How long a new file that somebody may be writing has to stay as it is.
+const FRESH: Duration = Duration::from_millis(200);
+
 /// How long a file must have stayed empty, before its being empty is what was written: a
 /// truncation is told of when it is done, which takes its time with a large file.
 const EMPTY: Duration = Duration::from_millis(100);
@@ -199,8 +202,12 @@ impl File {
             }
             (Sign::Closed, Phase::Created) => self.later(Phase::Blank, SOON),
             (Sign::Closed, Phase::Writing(_) | Phase::Found(_))
-            | (Sign::Attributes, Phase::Blank)
-            | (Sign::MovedIn, _) => self.publish(Step::Publish),
+            | (Sign::Attributes, Phase::Blank) => self.publish(Step::Publish),
+            (Sign::MovedIn, _) => match look() {
+                // Published already, between its being moved and that being told.
+                Some(look) if self.seen == Some(look) => self.publish(Step::Nothing),
+                _ => self.publish(Step::Publish),
+            },
             (Sign::Attributes, Phase::Writing(_) | Phase::Found(_))
             | (Sign::Closed, Phase::Blank)
             | (Sign::Gone, _) => Step::Nothing,
@@ -238,9 +245,11 @@ impl File {
                 (Some(look), _) => self.later(Phase::Writing(Some(look)), SETTLED),
             },
             Phase::Blank => self.publish(Step::PublishSettled),
-            // With bytes in it and nobody having written them here, it was linked into place.
+            // With bytes in it and nobody having written them here, it was linked into place; or
+            // somebody is at it: a write is told of when it is done, which takes its time.
             Phase::Created => match look() {
-                Some(look) if look.size > 0 || look.links > 1 => self.publish(Step::PublishSettled),
+                Some(look) if look.links > 1 => self.publish(Step::PublishSettled),
+                Some(look) if look.size > 0 => self.later(Phase::Found(look), FRESH),
                 _ => Step::Nothing,
             },
             Phase::Found(before) => match look() {

@@ -87,7 +87,7 @@ fn one_write_is_one_message_however_it_is_made() {
 
 #[test]
 fn what_is_no_write_is_no_message() {
-    use Sign::{Attributes, Closed, Created, Gone, Modified};
+    use Sign::{Attributes, Closed, Created, Gone, Modified, MovedIn};
     let seen = look(3, 1_000);
     let chmod = Look { mode: 0o100_600, changed: 5_000_000_000, ..seen };
     for (what, signs) in [
@@ -96,6 +96,7 @@ fn what_is_no_write_is_no_message() {
         ("deleted", vec![(Gone, seen)]),
         ("still being written", vec![(Modified, look(1, 2_000)), (Modified, look(2, 2_001))]),
         ("created and still open", vec![(Created, look(0, 2_000))]),
+        ("seen in its new place before that is told", vec![(MovedIn, seen)]),
     ] {
         assert_eq!(published(Some(seen), &signs), 0, "{what}");
     }
@@ -105,6 +106,20 @@ fn what_is_no_write_is_no_message() {
 fn wait(step: Step) -> Wait {
     let Step::Later(wait) = step else { unreachable!("{step:?}") };
     wait
+}
+
+#[test]
+fn a_new_file_is_not_published_while_its_first_write_takes_its_time() {
+    let mut file = File::new(true);
+    let part = |size| look(size, 2_000);
+    let created = wait(file.on(Sign::Created, 0, || Some(part(0)), at(2_000)));
+    let mut turn = created.turn;
+    for size in [4096, 8192] {
+        turn = wait(file.is_due(turn, || Some(part(size)))).turn;
+    }
+    assert_eq!(file.on(Sign::Modified, 1, || Some(part(12_288)), at(2_600)), Step::Nothing);
+    assert_eq!(file.is_due(turn, || Some(part(12_288))), Step::Nothing);
+    assert_eq!(file.on(Sign::Closed, 2, || Some(part(12_288)), at(2_700)), Step::Publish);
 }
 
 #[test]
