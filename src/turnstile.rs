@@ -8,6 +8,18 @@
 use std::sync::Arc;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
 
+/// Where something is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Place<O> {
+    /// In this process.
+    #[default]
+    Here,
+    /// In another process, which is told by this.
+    Onward(O),
+    /// Nowhere any more: the gate has ended.
+    Nowhere,
+}
+
 /// See the [module](self); a cheap handle.
 #[derive(Debug, Default)]
 pub struct Turnstile<P> {

@@ -1,6 +1,7 @@
 //! Whether the gate answers on the internal side itself, leaves that to another process, or is
 //! past answering.
 
+use crate::turnstile;
 use crate::web::{Reply, Request};
 use std::future::Future;
 use std::pin::Pin;
@@ -10,16 +11,7 @@ use std::sync::Arc;
 pub type Onward = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
 
 /// Where requests are answered.
-#[derive(Clone, Default)]
-pub enum Place {
-    /// Here.
-    #[default]
-    Here,
-    /// In another process.
-    Onward(Onward),
-    /// Nowhere any more: the gate has ended.
-    Nowhere,
-}
+pub type Place = turnstile::Place<Onward>;
 
 /// What is said when there is nobody left to answer.
 pub(super) fn ended() -> Reply {

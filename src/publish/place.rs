@@ -2,6 +2,7 @@
 
 use super::{By, PublishError, Receipt};
 use crate::channel::{ChannelName, Payload};
+use crate::turnstile;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,14 +17,5 @@ pub type Onward = Arc<
 /// What came of that.
 pub type Answered = Result<Vec<Receipt>, PublishError>;
 
-/// Where messages are taken.
-#[derive(Clone, Default)]
-pub enum Place {
-    /// Into the hub, or to where positions are given.
-    #[default]
-    Here,
-    /// Into another process.
-    Onward(Onward),
-    /// Nowhere any more: the gate has ended.
-    Nowhere,
-}
+/// Where messages are taken: into the hub (or to where positions are given), or elsewhere.
+pub type Place = turnstile::Place<Onward>;
