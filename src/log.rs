@@ -74,14 +74,15 @@ fn lines(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
         .with_default(engine)
         // Says the same as `gate::upstream` does, with all of a connection's options.
         .with_target("pingora_load_balancing", usual.min(LevelFilter::ERROR))
-        .with_target("pollgate", settings.level)
-        .and_then(recent::Keep);
+        .with_target("pollgate", settings.level);
     let lines = fmt::layer().with_writer(std::io::stderr);
+    // The filter comes last: only the level of the last one is known to those who ask for it before
+    // they say something, as the engine does many times a request.
     match settings.format {
-        Format::Json => Box::new(filter.and_then(lines.json())),
+        Format::Json => Box::new(lines.json().and_then(recent::Keep).and_then(filter)),
         Format::Text => {
             let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            Box::new(filter.and_then(lines.with_ansi(color)))
+            Box::new(lines.with_ansi(color).and_then(recent::Keep).and_then(filter))
         }
     }
 }
@@ -95,5 +96,20 @@ fn most_verbose() -> ::log::LevelFilter {
         LevelFilter::INFO => ::log::LevelFilter::Info,
         LevelFilter::DEBUG => ::log::LevelFilter::Debug,
         _ => ::log::LevelFilter::Trace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_logged_costs_nobody_more_than_asking_for_the_level() {
+        for format in [Format::Text, Format::Json] {
+            for level in [LevelFilter::ERROR, LevelFilter::INFO, LevelFilter::DEBUG] {
+                let settings = Settings { format, level, ..Settings::default() };
+                assert_eq!(lines(&settings).max_level_hint(), Some(level), "{format:?}");
+            }
+        }
     }
 }
