@@ -8,20 +8,23 @@ use crate::web::Headers;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
-/// The headers that describe the client's connection; from strangers they are dropped.
-pub const SPOOFABLE: [&str; 11] = [
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-forwarded-server",
-    "x-forwarded-prefix",
-    "x-real-ip",
-    "x-client-ip",
-    "client-ip",
-    "true-client-ip",
-];
+/// Whether a header of that (lower case) name does not go on to the site as the client sent it;
+/// `trusted` = the client is believed about the connection behind it.
+pub fn is_dropped(name: &str, trusted: bool) -> bool {
+    match name {
+        // The gate sets them, with what was there if that is believed.
+        "forwarded" | "x-forwarded-for" => true,
+        "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-port" | "x-forwarded-server"
+        | "x-forwarded-prefix" | "x-real-ip" | "x-client-ip" | "client-ip" | "true-client-ip" => {
+            !trusted
+        }
+        // PHP hands it to scripts as HTTP_PROXY, which HTTP clients obey.
+        "proxy" => true,
+        // The gate's own are for the site to send, not for its visitors.
+        "pollgate-publish" | "pollgate-channels" | "pollgate-page" => true,
+        _ => false,
+    }
+}
 
 /// Who sent a request, as far as the gate can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -225,15 +225,10 @@ impl ProxyHttp for Proxy {
         let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let proto = if is_tls { "https" } else { "http" };
         let set = forward::forwarded(&client, headers, session::host(session.req_header()), proto);
-        for name in forward::SPOOFABLE {
-            if !client.trusted || name == "forwarded" || name == "x-forwarded-for" {
-                upstream.remove_header(name);
-            }
-        }
-        // PHP hands a request header `Proxy` to scripts as HTTP_PROXY, which HTTP clients obey;
-        // the gate's own headers are for the site to send, not for its visitors.
-        for name in ["proxy", "pollgate-publish", "pollgate-channels", "pollgate-page"] {
-            upstream.remove_header(name);
+        let names = upstream.headers.keys();
+        let dropped = names.filter(|name| forward::is_dropped(name.as_str(), client.trusted));
+        for name in dropped.cloned().collect::<Vec<_>>() {
+            upstream.remove_header(&name);
         }
         for (name, value) in set {
             upstream.insert_header(name, value)?;
