@@ -29,9 +29,9 @@ models: setup-build ## the hub's promises in thousands of orders of its threads'
 
 # Needs a nightly toolchain: rustup component add --toolchain nightly miri rust-src. Few cases of
 # each property, as it takes ten minutes all the same.
-miri: ## the ground floor's unit tests under Miri
+miri: ## the hub's unit tests under Miri
 	PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test $(FLAGS) \
-		--manifest-path models/ground/Cargo.toml --target-dir target/miri
+		--manifest-path models/hub/Cargo.toml --target-dir target/miri
 
 # SEED repeats a round, SECONDS says how long in all: make chaos SEED=7 SECONDS=20
 chaos: SECONDS ?= 3600

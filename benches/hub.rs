@@ -2,7 +2,7 @@
 //! that finds news at once.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use pollgate::channel::{ChannelName, Cursor, Payload, Take, Time};
+use pollgate::hub::channel::{ChannelName, Cursor, Payload, Take, Time};
 use pollgate::hub::{Hub, Polled, Settings, Subscription, Waiter};
 use std::hint::black_box;
 

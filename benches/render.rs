@@ -2,13 +2,13 @@
 //! answer left.
 
 use criterion::{BatchSize, Criterion};
-use pollgate::channel::{ChannelName, Cursor, Kind, Payload, Take, Time};
-use pollgate::dialect::native::Native;
-use pollgate::dialect::novcomet::NovComet;
-use pollgate::dialect::timestamp::Timestamp;
-use pollgate::dialect::{Dialect, Parsed, Request};
+use pollgate::hub::channel::{ChannelName, Cursor, Kind, Payload, Take, Time};
 use pollgate::hub::{Answer, Hub, Polled, Settings, Subscription};
-use pollgate::query::Query;
+use pollgate::protocol::dialect::native::Native;
+use pollgate::protocol::dialect::novcomet::NovComet;
+use pollgate::protocol::dialect::timestamp::Timestamp;
+use pollgate::protocol::dialect::{Dialect, Parsed, Request};
+use pollgate::protocol::http::query::Query;
 use std::hint::black_box;
 use std::time::Duration;
 

@@ -1,24 +1,19 @@
-//! Copies the ground floor, with the model checker's locks and atomics in place of the real ones.
+//! Copies the hub, with the model checker's locks and atomics in place of the real ones.
 //!
-//! Done to the text, so that the product's code needs no switch for it.
+//! The text is changed, so the product's code needs no switch for it.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    let source = Path::new("../src");
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let source = Path::new("../src/hub");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("hub");
     let mut replaced = 0;
-    for module in ["channel", "hub"] {
-        println!("cargo::rerun-if-changed=../src/{module}");
-        copy(&source.join(module), &out.join(module), &mut replaced)?;
-    }
-    println!("cargo::rerun-if-changed=../src/hub.rs");
-    copy(&source.join("hub.rs"), &out.join("hub/mod.rs"), &mut replaced)?;
+    println!("cargo::rerun-if-changed=../src/hub");
+    copy(source, &out, &mut replaced)?;
     assert!(replaced > 4, "the hub's locks and atomics were not found; see models/build.rs");
-    let module =
-        |name: &str| format!("#[path = {:?}]\npub mod {name};\n", out.join(name).join("mod.rs"));
-    fs::write(out.join("ground.rs"), module("channel") + &module("hub"))
+    let module = format!("#[path = {:?}]\npub mod hub;\n", out.join("mod.rs"));
+    fs::write(out.with_file_name("hub.rs"), module)
 }
 
 fn copy(from: &Path, to: &Path, replaced: &mut usize) -> io::Result<()> {

@@ -1,13 +1,13 @@
 //! The command line: flags and subcommands into what the app does.
 
-use crate::address::Address;
 use crate::adopt;
+use crate::adopt::document_root;
 use crate::app::{App, Heritage};
-use crate::client::{self, Call};
 use crate::config::{Config, Contact, Mistakes, Site, Sources, assignment};
-use crate::document_root;
-use crate::log;
-use crate::secret::Secret;
+use crate::protocol::address::Address;
+use crate::protocol::auth::secret::Secret;
+use crate::server::net::client::{self, Call};
+use crate::server::telemetry::log;
 use clap::{Args, Parser, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::io::{Read, Write};

@@ -1,70 +1,42 @@
-//! pollgate holds a PHP site's long polls in front of it and releases them when it publishes.
+//! pollgate holds a PHP site's long polls in front of it and releases them when the site publishes.
 //!
-//! The modules stand on floors; each uses only what is on its own module's path or below it
-//! (`tests/floors.rs` sees to that).
+//! The modules stand on floors, and `ls src` shows them. A module imports only from lower floors
+//! and from its own room; rooms beside each other do not know each other. `tests/floors.rs` reads
+//! the floor from each file's path and fails on any other import.
 //!
-//! **Ground: values in, values out.** Time is an argument; there is no I/O and no clock.
-//! [`channel`] is a channel's name, messages and history; [`hub`] is the table of channels with
-//! their waiting polls. The promise that no message is lost silently is kept here.
+//! **1. Channels.** [`hub`] is the table of channels and the polls that wait on them;
+//! [`hub::channel`] is one channel as plain data: name, messages, history, cursor. Time is an
+//! argument; there is no clock and no I/O. The promise that no message is lost silently is kept
+//! here.
 //!
-//! **First: pure translation.** [`address`], [`secret`], [`query`], [`strict`], [`template`] and
-//! [`web`] are values that users write or clients send; [`form`] reads what browsers put into
-//! bodies; [`exchange`] is what passes between a client and the site, for those who listen along;
-//! [`dialect`] turns requests into polls and answers into bytes; [`archive`] is the history as a
-//! stream of bytes; [`auth`] turns credentials into leave to poll; [`limits`] gives out the right
-//! to hold; [`adopt`] turns the PHP of an old site into a config; [`metrics`] counts; [`turnstile`]
-//! stops what is to go on elsewhere.
+//! **2. Formats.** `protocol` turns bytes into values and back; nothing there waits or opens
+//! anything. [`protocol::http`] is a request and its answer as values, with queries and forms read
+//! by PHP's rules; [`protocol::address`] and [`protocol::template`] are values that operators
+//! write; [`protocol::dialect`] is one wire format of a poll per file; [`protocol::auth`] turns
+//! tokens into grants; [`protocol::archive`] is the history as a stream of bytes.
 //!
-//! **Second: services.** The only floor that knows pingora, sockets and files. [`gate`] is the
-//! public side, [`publish`] the ways in, [`admin`] the gate about itself, [`internal`] the
-//! private listener that serves both; [`listen`] binds sockets, [`snapshot`] keeps the history in
-//! a file, [`handover`] gives sockets and history to a new process, [`backplane`] shares channels
-//! with other gates, [`log`] writes lines, [`client`] calls a hook, [`demo`] is a site to try it with,
-//! [`document_root`] reads the files of one. [`stream`] is what they share that put a stream
-//! around another, [`identity`] a certificate with its key.
+//! **3. Services.** `server` is the only room that knows pingora, sockets and files. Its rooms
+//! share [`server::net`] (listeners, streams, certificates), [`server::telemetry`] (logs and
+//! metrics) and [`server::limits`]. [`server::gate`] is the public listener, [`server::publish`]
+//! the ways in, [`server::internal`] the private listener, [`server::admin`] the gate about
+//! itself, [`server::backplane`] channels shared with other gates, [`server::persist`] the history
+//! beyond one process.
 //!
-//! **Top: assembly.** [`config`] composes every module's settings; [`app`] builds, runs and ends
-//! the whole; [`cli`] is the command line.
+//! **4. Config.** [`config`] turns text into checked settings and composes those of every room.
 //!
-//! What holds everywhere: a poll is registered under the same lock as its look into the history;
-//! unlock, then wake; what a client holds (a waiter, a permit) is given back by dropping it; one
-//! config snapshot serves a request from end to end; nothing panics on input.
+//! **5. Assembly.** [`app`] builds, runs, reloads, upgrades and ends the whole; [`cli`] is the
+//! command line.
+//!
+//! [`adopt`] stands apart: an offline tool that reads the PHP of an old site and prints a config.
+//!
+//! Five rules hold everywhere. A poll is registered under the same lock as its look into the
+//! history. Locks are released before waiters wake. What a client holds (a waiter, a permit) is
+//! released by dropping it. One config snapshot serves a request from end to end. No input panics.
 
-pub mod channel;
-pub mod hub;
-
-pub mod address;
 pub mod adopt;
-pub mod archive;
-pub mod auth;
-pub mod dialect;
-pub mod exchange;
-pub mod form;
-pub mod limits;
-pub mod metrics;
-pub mod query;
-pub mod secret;
-pub mod strict;
-pub mod template;
-pub mod turnstile;
-pub mod web;
-
-pub mod identity;
-pub mod stream;
-
-pub mod admin;
-pub mod backplane;
-pub mod client;
-pub mod demo;
-pub mod document_root;
-pub mod gate;
-pub mod handover;
-pub mod internal;
-pub mod listen;
-pub mod log;
-pub mod publish;
-pub mod snapshot;
-
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod hub;
+pub mod protocol;
+pub mod server;

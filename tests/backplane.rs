@@ -17,10 +17,10 @@ use backplane::crowd::Crowd;
 use backplane::cut::Cut;
 use backplane::gates::{MESSAGES, config, gate, gates, through, unready, wait_for_backplane};
 use backplane::redis::Redis;
-use pollgate::backplane::{Backplane, Settings};
-use pollgate::channel::{ChannelName, Cursor, Payload, Take};
+use pollgate::hub::channel::{ChannelName, Cursor, Payload, Take};
 use pollgate::hub::{Hub, Polled, Subscription};
-use pollgate::publish::system_time;
+use pollgate::server::backplane::{Backplane, Settings};
+use pollgate::server::publish::system_time;
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Gate, TempDir, eventually};
@@ -224,7 +224,7 @@ async fn a_queue_of_pushes_that_overflows_is_caught_up_with_or_reset() {
 /// A table and the backplane that feeds it, with room for so many pushes.
 fn feed(redis: &Redis, queue: usize) -> (Hub, Backplane) {
     let settings = backplane_settings(redis, queue);
-    let (origin, wants) = pollgate::backplane::wants();
+    let (origin, wants) = pollgate::server::backplane::wants();
     let hub = Hub::fed(pollgate::hub::Settings::default(), 1, origin);
     let plane = Backplane::new(&settings, hub.clone(), wants, system_time);
     let running = plane.clone();

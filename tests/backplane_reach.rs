@@ -20,11 +20,11 @@ use backplane::authority::Authority;
 use backplane::gates::{gate, gates, through, unready, wait_for_backplane};
 use backplane::redis::{Redis, free_port};
 use backplane::sentinels::{MASTER, Sentinel, Set};
-use pollgate::backplane::{Backplane, Settings, Tls};
 use pollgate::hub::Hub;
-use pollgate::identity::Identity;
-use pollgate::publish::system_time;
-use pollgate::secret::Secret;
+use pollgate::protocol::auth::secret::Secret;
+use pollgate::server::backplane::{Backplane, Settings, Tls};
+use pollgate::server::net::certificate::Identity;
+use pollgate::server::publish::system_time;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::{Gate, eventually, eventually_some};
@@ -34,7 +34,7 @@ const TOLD: Duration = Duration::from_secs(20);
 
 /// A backplane with these settings, at work.
 fn plane(settings: &Settings) -> Backplane {
-    let (origin, wants) = pollgate::backplane::wants();
+    let (origin, wants) = pollgate::server::backplane::wants();
     let hub = Hub::fed(pollgate::hub::Settings::default(), 1, origin);
     let plane = Backplane::new(settings, hub, wants, system_time);
     let running = plane.clone();

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use pollgate::channel::{
+use pollgate::hub::channel::{
     ChannelName, Cursor, Epoch, Limits, Payload, Position, Stamp, Take, Tick, Time,
 };
 use pollgate::hub::{Heard, Hub, Polled, Settings, Subscription, Waiter};

@@ -1,11 +1,11 @@
 //! What outlives a process, or goes from one to the next: the archive, the snapshot's file, the
 //! words of a handover.
 
-use crate::archive::{ArchiveError, Reader, Remembered, Writer};
-use crate::channel::Time;
-use crate::handover::{Giver, Ready, Taker};
+use crate::hub::channel::Time;
 use crate::hub::{Hub, Settings, Trace};
-use crate::snapshot::Snapshot;
+use crate::protocol::archive::{ArchiveError, Reader, Remembered, Writer};
+use pollgate::server::persist::handover::{Giver, Ready, Taker};
+use pollgate::server::persist::snapshot::Snapshot;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;

@@ -11,9 +11,11 @@ mod targets;
 
 /// Readers that only their own modules can reach, compiled once more. They find the rest of the
 /// crate below, where they look for it.
-#[path = "../../src"]
-mod own {
-    pub mod stream;
+#[path = "../../src/server"]
+pub mod server {
+    pub mod net {
+        pub mod stream;
+    }
 
     /// The lane's reader of heads, and the engine's beside it.
     pub mod gate {
@@ -36,35 +38,37 @@ mod own {
         }
     }
 
-    /// The bodies that the hook reads, and what the site's answers announce.
+    /// The bodies that the hook reads, and what the upstream's responses announce.
     pub mod publish {
-        mod header;
+        pub mod capture {
+            mod header;
+
+            pub fn announced(headers: &http::HeaderMap) -> bool {
+                header::read(headers).is_ok()
+            }
+        }
+
+        pub mod hook {
+            mod posts;
+
+            pub fn read(content_type: &str, body: &[u8]) -> bool {
+                posts::read(Some(content_type), &bytes::Bytes::copy_from_slice(body)).is_ok()
+            }
+        }
+
         mod payload;
-        mod posts;
-
-        pub fn read(content_type: &str, body: &[u8]) -> bool {
-            posts::read(Some(content_type), &bytes::Bytes::copy_from_slice(body)).is_ok()
-        }
-
-        pub fn announced(headers: &http::HeaderMap) -> bool {
-            header::read(headers).is_ok()
-        }
     }
 
     /// Messages on their way between gates.
     pub mod backplane {
         mod envelope;
 
-        pub fn read(bytes: &[u8]) -> Option<crate::channel::Message> {
+        pub fn read(bytes: &[u8]) -> Option<crate::hub::channel::Message> {
             envelope::read(bytes.to_vec())
         }
     }
 }
 
-pub use own::stream;
-pub use pollgate::{
-    address, adopt, archive, auth, channel, config, dialect, form, gate, handover, hub, query,
-    secret, snapshot, strict, template, web,
-};
+pub use pollgate::{adopt, config, hub, protocol};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::chosen()(data));

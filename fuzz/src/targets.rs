@@ -1,20 +1,20 @@
 //! The targets by name.
 
 use crate::adopt::{File, Site, config_for};
-use crate::auth::{jwt, signed};
-use crate::channel::{ChannelName, Kind, Position, Tick, Time};
-use crate::dialect::native::{Native, cursor};
-use crate::dialect::novcomet::NovComet;
-use crate::dialect::timestamp::Timestamp;
-use crate::dialect::{Dialect, Parsed, Request};
-use crate::form::{Encoding, Files};
+use crate::hub::channel::{ChannelName, Kind, Position, Tick, Time};
 use crate::hub::{Hub, Settings};
-use crate::own::gate::front;
-use crate::own::{backplane, publish};
-use crate::query::{Query, decode_strictly, masked};
-use crate::secret::Secret;
-use crate::strict;
-use crate::template::Template;
+use crate::protocol::auth::secret::Secret;
+use crate::protocol::auth::{jwt, signed};
+use crate::protocol::dialect::native::{Native, cursor};
+use crate::protocol::dialect::novcomet::NovComet;
+use crate::protocol::dialect::timestamp::Timestamp;
+use crate::protocol::dialect::{Dialect, Parsed, Request};
+use crate::protocol::http::form::{Encoding, Files};
+use crate::protocol::http::query::{Query, decode_strictly, masked};
+use crate::protocol::http::validate as strict;
+use crate::protocol::template::Template;
+use crate::server::gate::front;
+use crate::server::{backplane, publish};
 use crate::{keeping, settings};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -126,8 +126,8 @@ fn dialects(data: &[u8]) {
 }
 
 fn hook(data: &[u8]) {
-    publish::read("application/json", data);
-    publish::read("application/x-www-form-urlencoded", data);
+    publish::hook::read("application/json", data);
+    publish::hook::read("application/x-www-form-urlencoded", data);
 }
 
 /// A POST poll's body; its content type stands before it on a line of its own.
@@ -150,7 +150,7 @@ fn announced(data: &[u8]) {
             headers.append("pollgate-publish", value);
         }
     }
-    publish::announced(&headers);
+    publish::capture::announced(&headers);
 }
 
 /// A message that is written as it was read is read as the same.

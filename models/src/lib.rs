@@ -1,8 +1,8 @@
-//! pollgate's ground floor on locks and atomics at each of which the model checker may let
+//! The hub on locks and atomics at each of which the model checker may let
 //! another thread go on.
 
 #![allow(dead_code)]
 
 pub mod locks;
 
-include!(concat!(env!("OUT_DIR"), "/ground.rs"));
+include!(concat!(env!("OUT_DIR"), "/hub.rs"));

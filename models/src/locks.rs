@@ -1,4 +1,4 @@
-//! parking_lot's locks, as far as the ground floor uses them, on the model checker's.
+//! parking_lot's locks, as far as the hub uses them, on the model checker's.
 
 pub use shuttle::sync::MutexGuard;
 use shuttle::sync::{RwLockReadGuard, RwLockWriteGuard};

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use pollgate_models::channel::{ChannelName, Cursor, Payload, Position, Take, Time};
+use pollgate_models::hub::channel::{ChannelName, Cursor, Payload, Position, Take, Time};
 use pollgate_models::hub::{Answer, Full, Hub, Polled, Settings, Subscription, Waiter};
 use shuttle::future::block_on;
 use shuttle::thread;

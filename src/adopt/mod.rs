@@ -12,6 +12,7 @@
 
 mod calls;
 mod classes;
+pub mod document_root;
 mod eval;
 mod events;
 mod judge;

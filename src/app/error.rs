@@ -1,10 +1,10 @@
 //! What can be wrong when the gate is built.
 
-use crate::address::Address;
-use crate::archive::ArchiveError;
-use crate::gate::upstream::UpstreamError;
-use crate::handover::{HandoverError, PlaceError};
-use crate::snapshot::SnapshotError;
+use crate::protocol::address::Address;
+use crate::protocol::archive::ArchiveError;
+use crate::server::gate::upstream::UpstreamError;
+use crate::server::persist::handover::{HandoverError, PlaceError};
+use crate::server::persist::snapshot::SnapshotError;
 use std::io;
 
 /// Why the gate cannot start.

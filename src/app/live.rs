@@ -4,17 +4,17 @@
 //! then [`Live::apply`] stores into each part and cannot fail. A part reads its settings once
 //! for each request, so what belongs together for one request belongs into one settings value.
 
-use crate::backplane::{self, Backplane};
 use crate::config::{Config, Drain, Mistakes};
-use crate::gate;
-use crate::gate::rates::Rate;
-use crate::gate::tls::Tls;
-use crate::gate::upstream::{Upstream, UpstreamError};
 use crate::hub::Hub;
-use crate::log::Log;
-use crate::metrics::Tally;
-use crate::publish::system_time;
-use crate::{internal, publish};
+use crate::server::backplane::{self, Backplane};
+use crate::server::gate;
+use crate::server::gate::tls::Tls;
+use crate::server::gate::upstream::{Upstream, UpstreamError};
+use crate::server::limits::rate::Rate;
+use crate::server::publish::system_time;
+use crate::server::telemetry::log::Log;
+use crate::server::telemetry::metrics::Tally;
+use crate::server::{internal, publish};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,10 @@ impl Live {
             hub,
             backplane,
             gate: shared(gate_settings(config, upstream.clone(), &Rates::default())),
-            publish: shared(publish_settings(config, &Arc::new(publish::rate::Rate::new(0)))),
+            publish: shared(publish_settings(
+                config,
+                &Arc::new(crate::server::limits::publish_rate::Rate::new(0)),
+            )),
             internal: shared(internal_settings(config)),
             drain: shared(config.drain.clone()),
             tally,
@@ -183,7 +186,10 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
     }
 }
 
-fn publish_settings(config: &Config, rate: &Arc<publish::rate::Rate>) -> publish::Settings {
+fn publish_settings(
+    config: &Config,
+    rate: &Arc<crate::server::limits::publish_rate::Rate>,
+) -> publish::Settings {
     publish::Settings {
         max_message: config.max_message,
         rate: rate.allowing(config.messages_per_second),

@@ -1,7 +1,7 @@
 //! Getting rid of old messages while nobody asks for them.
 
 use crate::hub::Hub;
-use crate::publish::system_time;
+use crate::server::publish::system_time;
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;

@@ -1,11 +1,12 @@
 //! What single keys cannot tell: combinations that must not start.
 
-use super::report::Report;
+use super::read::report::Report;
 use super::{Config, Site};
-use crate::address::Address;
-use crate::gate::files::Files;
-use crate::identity::{Identity, IdentityError};
-use crate::{backplane, limits};
+use crate::protocol::address::Address;
+use crate::server::backplane;
+use crate::server::limits::descriptors::Files;
+use crate::server::limits::permit;
+use crate::server::net::certificate::{Identity, IdentityError};
 use std::path::Path;
 
 /// Looks at the whole. Values that are mistakes already are left out, so that one slip is told
@@ -41,7 +42,7 @@ pub(super) fn machine(config: &mut Config) {
     let Ok(limit) = rlimit::Resource::NOFILE.get_hard() else { return };
     let most = Files::within(limit).connections();
     // Who has not asked for a number is not told about it: connections end at the files anyway.
-    let asked = config.limits.held != limits::Settings::default().held;
+    let asked = config.limits.held != permit::Settings::default().held;
     if asked && config.limits.held > most {
         config.warnings.push(format!(
             "hold.max: {} held polls need as many open files, and the limit of {limit} leaves {most} \

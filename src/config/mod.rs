@@ -5,42 +5,35 @@
 //! result asks for every key (`section.rs`), and either all is well and there is a [`Config`], or
 //! there are [`Mistakes`], all of them at once.
 
-mod auth;
-mod capture;
 mod checks;
 mod effective;
-mod extra;
-mod file;
-mod live;
-mod mistake;
-mod places;
-mod raw;
-mod report;
-mod rule;
-mod section;
-mod sections;
-mod sharing;
-mod sources;
-mod units;
-mod values;
-mod watch;
-mod words;
+mod read;
+mod reloadable;
+mod tables;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;
 
-pub use mistake::{Mistake, Mistakes, Source};
-pub use sections::{Client, Drain};
-pub use sources::{ENV_PREFIX, Sources, assignment};
+pub use read::mistake::{Mistake, Mistakes, Source};
+pub use read::sources::{ENV_PREFIX, Sources, assignment};
+pub use tables::{Client, Drain};
 
-use crate::address::Address;
-use crate::channel::ChannelName;
-use crate::gate::route::Rule;
-use crate::gate::{hold, tls, upstream};
-use crate::identity::Identity;
-use crate::secret::Secret;
-use crate::{backplane, hub, limits, log, snapshot};
+use crate::hub;
+use crate::hub::channel::ChannelName;
+use crate::protocol::address::Address;
+use crate::protocol::auth::secret::Secret;
+use crate::server::backplane;
+use crate::server::gate::poll::hold;
+use crate::server::gate::route::Rule;
+use crate::server::gate::{tls, upstream};
+use crate::server::limits::permit;
+use crate::server::net::certificate::Identity;
+use crate::server::persist::snapshot;
+use crate::server::telemetry::log;
 use ipnet::IpNet;
-use places::Places;
-use report::Report;
-use section::Section;
+use read::locations::Places;
+use read::report::Report;
+use read::section::Section;
 use std::path::PathBuf;
 
 /// A config without mistakes.
@@ -78,7 +71,7 @@ pub struct Config {
     /// Where a new process finds this one to take it over; `None` = by its internal address.
     pub upgrade: Option<PathBuf>,
     /// How many polls are held.
-    pub limits: limits::Settings,
+    pub limits: permit::Settings,
     /// What is expected of a client's connection.
     pub client: Client,
     /// How the gate ends.
@@ -89,14 +82,14 @@ pub struct Config {
     pub watched: Vec<ChannelName>,
     /// Where channels are shared with other gates; `None` = they are not.
     pub backplane: Option<backplane::Settings>,
-    /// Which requests are polls; empty = as [`crate::gate::route::Routes::new`] says.
+    /// Which requests are polls; empty = as [`crate::server::gate::route::Routes::new`] says.
     pub routes: Vec<Rule>,
     /// Which requests that the site handles are messages.
-    pub capture: Vec<std::sync::Arc<crate::publish::capture::Rule>>,
+    pub capture: Vec<std::sync::Arc<crate::server::publish::capture::Rule>>,
     /// Whether the site may publish with a header of its answers.
     pub may_publish: bool,
     /// Which files the site publishes with.
-    pub watch: Vec<crate::publish::watch::Rule>,
+    pub watch: Vec<crate::server::publish::watch::Rule>,
     /// Whether the file is read again when it changes.
     pub watch_file: bool,
     /// What is no mistake and ought to be looked at, each with its key.
@@ -119,10 +112,10 @@ pub enum Site {
 impl Config {
     /// Reads and checks; the error has every mistake that was found.
     pub fn read(sources: &Sources, site: Site) -> Result<Self, Mistakes> {
-        let merged = sources::merge(sources);
+        let merged = read::sources::merge(sources);
         let report = Report::new(merged.places.clone(), merged.mistakes);
         let mut root = Section::new(&report, "", merged.tree);
-        let mut config = sections::config(&mut root);
+        let mut config = tables::config(&mut root);
         config.effective = root.finish();
         config.places = merged.places;
         checks::across(&config, site, &report);
@@ -153,20 +146,16 @@ impl Contact {
     /// Reads these two keys alone: mistakes anywhere else are for the gate to tell. A file that
     /// is no TOML at all is still an error.
     pub fn read(sources: &Sources) -> Result<Self, Mistakes> {
-        let merged = sources::merge(sources);
+        let merged = read::sources::merge(sources);
         let report = Report::new(merged.places, merged.mistakes);
         let mut root = Section::new(&report, "", merged.tree);
         // The sections are not finished, so what else is in them is nobody's mistake.
-        let internal = sections::internal(&mut root);
+        let internal = tables::internal(&mut root);
         let token = root.table("publish", |publish| {
-            let token = sections::token(publish);
+            let token = tables::token(publish);
             publish.all();
             token
         });
         report.finish().map_or(Ok(Self { internal, token }), Err)
     }
 }
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic)]
-mod tests;

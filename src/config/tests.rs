@@ -1,8 +1,9 @@
 //! Whole configs: the shipped ones, printing, comparing, and what must not start.
 
+use super::read::{file, locations};
 use super::*;
-use crate::channel::Tick;
-use crate::dialect::Dialect;
+use crate::hub::channel::Tick;
+use crate::protocol::dialect::Dialect;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -34,14 +35,14 @@ fn mistakes(pairs: &[(&str, &str)]) -> Vec<String> {
 
 /// Walks over a text and answers the report, and the table in effect.
 fn walk(text: &str) -> (Report, toml_edit::Table) {
-    let mut places = places::Places::default();
+    let mut places = Places::default();
     let parsed = file::parse(text).unwrap_or_else(|error| panic!("{error:?}"));
     for (path, line) in parsed.lines {
         places.note(&path, Source::File("test.toml".into()), Some(line));
     }
     let report = Report::new(places, Vec::new());
     let mut root = Section::new(&report, "", parsed.tree);
-    sections::config(&mut root);
+    tables::config(&mut root);
     let effective = root.finish();
     (report, effective)
 }
@@ -67,7 +68,7 @@ fn the_reference_config_names_every_key() {
         .unwrap_or_else(|error| panic!("{error:?}"))
         .lines
         .iter()
-        .map(|(path, _)| places::general(path))
+        .map(|(path, _)| locations::general(path))
         .collect();
     let missing: Vec<String> =
         walk(&text).0.known().into_iter().filter(|key| !written.contains(key)).collect();

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::channel::{Epoch, Place, Position, Snapshot, Stamp, Want};
+use crate::hub::channel::{Epoch, Place, Position, Snapshot, Stamp, Want};
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -292,7 +292,7 @@ fn a_seed_is_stamped_with_its_own_time_and_never_hides_a_newer_message() {
     // After a crash it counts from the newest message that is left.
     let after = Hub::new(Settings::default(), 1);
     let trace = hub.traces().next().unwrap();
-    let of = |message: &Arc<crate::channel::Message>| crate::channel::KeptMessage {
+    let of = |message: &Arc<crate::hub::channel::Message>| crate::hub::channel::KeptMessage {
         stamp: message.stamp,
         published: message.published,
         payload: message.payload.clone(),

@@ -1,8 +1,8 @@
 //! Held polls: their registration, and how they are woken.
 
-use super::bell::{Bell, Ringer};
+use super::notifier::{Bell, Ringer};
 use super::{Answer, Channel, Full, Heard, Hub, State, Subscription};
-use crate::channel::{ChannelName, Cursor, Position, Take, Time};
+use crate::hub::channel::{ChannelName, Cursor, Position, Take, Time};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::fmt;

@@ -1,0 +1,4 @@
+//! The hub with its unit tests.
+
+#[path = "../../../src/hub/mod.rs"]
+pub mod hub;

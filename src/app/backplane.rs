@@ -1,0 +1,61 @@
+//! Channels shared with other gates: what joins the backplane and the publisher.
+
+use crate::hub::channel::{ChannelName, Payload};
+use crate::hub::{Published, Wake};
+use crate::server::backplane::{Backplane, Failure};
+use crate::server::publish::{Elsewhere, Once, PublishError, Publisher};
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use std::sync::Arc;
+
+/// The backplane as what gives messages their positions.
+pub(super) struct OtherGates(pub(super) Backplane);
+
+#[async_trait]
+impl Elsewhere for OtherGates {
+    async fn publish(
+        &self,
+        posts: &[(ChannelName, Payload)],
+        once: Option<Once<'_>>,
+    ) -> Result<Vec<Published>, PublishError> {
+        let once = once.map(|Once { key, kept }| (key, kept));
+        Ok(self.0.publish(posts, once).await?)
+    }
+
+    async fn forget(&self, channel: &ChannelName) -> Result<Option<Wake>, PublishError> {
+        Ok(self.0.forget(channel).await?)
+    }
+
+    async fn refresh(&self, channel: &ChannelName) {
+        self.0.refresh(channel).await;
+    }
+}
+
+impl From<Failure> for PublishError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Away(reason) => Self::Away(reason),
+            Failure::Unknown(reason) => Self::Unknown(reason),
+            Failure::Conflict => Self::Conflict,
+        }
+    }
+}
+
+/// Feeds the table from elsewhere while the gate runs.
+pub(super) struct Feeding {
+    pub(super) backplane: Backplane,
+    pub(super) publisher: Publisher,
+}
+
+#[async_trait]
+impl BackgroundService for Feeding {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let publisher = self.publisher.clone();
+        let ring = Arc::new(move |wake, new| publisher.arrived(wake, new));
+        tokio::select! {
+            () = self.backplane.run(ring) => {}
+            _ = shutdown.wait_for(|ending| *ending) => {}
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The demo: a small site to stand behind the gate, with a chat page. It is a site like any
+//! other: it knows the gate only by its hook.
+
+pub(super) mod upstream;
+
+use crate::protocol::http::query::Query;
+use async_trait::async_trait;
+use http::{Method, Response};
+use pingora::apps::http_app::ServeHttp;
+use pingora::protocols::http::ServerSession;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// The channel of the chat.
+pub const CHANNEL: &str = "demo";
+
+/// Sends the JSON of a publish to the hook; what went wrong, if something did.
+pub type Publish =
+    Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// The demo site.
+pub struct DemoSite {
+    publish: Publish,
+}
+
+const PAGE: &str = include_str!("page.html");
+
+/// The longest form it reads, in bytes.
+const LONGEST_FORM: usize = 16 * 1024;
+
+impl DemoSite {
+    /// A site that publishes in this way.
+    pub fn new(publish: Publish) -> Self {
+        Self { publish }
+    }
+
+    /// `POST /say`: what a chat's PHP does with a message.
+    async fn say(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let Some(form) = read_form(session).await else {
+            return respond(413, "text/plain", "the message is too long\n");
+        };
+        let text = |name: &str| form.text(name).unwrap_or_default().into_owned();
+        let (name, words) = (text("name"), text("text"));
+        if words.trim().is_empty() {
+            return respond(400, "text/plain", "say something\n");
+        }
+        let data = serde_json::json!({ "name": name, "text": words });
+        let publish = serde_json::json!({ "channel": CHANNEL, "data": data }).to_string();
+        match (self.publish)(publish).await {
+            Ok(()) => respond(200, "application/json", "{\"ok\":true}"),
+            Err(error) => respond(502, "text/plain", &format!("publish: {error}\n")),
+        }
+    }
+}
+
+async fn read_form(session: &mut ServerSession) -> Option<Query<'static>> {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = session.read_request_body().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > LONGEST_FORM {
+            return None;
+        }
+    }
+    Some(Query::parse(&String::from_utf8_lossy(&body)).into_owned())
+}
+
+fn respond(status: u16, content_type: &str, body: &str) -> Response<Vec<u8>> {
+    let mut response = Response::new(body.as_bytes().to_vec());
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_LENGTH, body.len().into());
+    if let Ok(content_type) = content_type.parse() {
+        headers.insert(http::header::CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+#[async_trait]
+impl ServeHttp for DemoSite {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        session.set_keepalive(Some(IDLE.as_secs()));
+        let head = session.req_header();
+        match (head.method.clone(), head.uri.path()) {
+            (Method::GET | Method::HEAD, "/") => respond(200, "text/html; charset=utf-8", PAGE),
+            (Method::POST, "/say") => self.say(session).await,
+            _ => respond(404, "text/plain", "there is nothing here\n"),
+        }
+    }
+}
+
+const IDLE: Duration = Duration::from_secs(60);

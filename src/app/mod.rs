@@ -1,0 +1,364 @@
+//! Builds the gate from a config, runs it, and ends it without dropping a poll.
+
+mod backplane;
+pub mod demo;
+mod error;
+mod live;
+mod reexec;
+mod reload;
+mod shutdown;
+mod signals;
+mod snapshot_writer;
+mod stats;
+mod sweeper;
+mod systemd;
+mod upgrade;
+mod watcher;
+
+use crate::config::{Config, Site, Sources};
+use crate::hub::Subscription;
+use crate::hub::channel::{Cursor, Take};
+use crate::protocol::address::Address;
+use crate::protocol::dialect::native::{self, Native};
+use crate::protocol::http::Endpoint;
+use crate::server::admin::page::Page;
+use crate::server::admin::{self, Admin, Grants};
+use crate::server::backplane::Backplane;
+use crate::server::gate::front::{Door, Entrance, Front};
+use crate::server::gate::proxy::Proxy;
+use crate::server::gate::tls::Tls;
+use crate::server::gate::upstream::{HealthChecks, Upstream};
+use crate::server::gate::{BrowserPublish, Gate};
+use crate::server::internal::Internal;
+use crate::server::limits::descriptors::{self, Files};
+use crate::server::net::listener::{Accepting, Bound, Buffers, Listening};
+use crate::server::net::random;
+use crate::server::publish::capture::Captures;
+use crate::server::publish::{self, Answers, By, Hook, Publisher, system_time};
+use crate::server::telemetry::log::Log;
+use crate::server::telemetry::metrics::Tally;
+use backplane::{Feeding, OtherGates};
+pub use error::AppError;
+use live::Live;
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server, ShutdownWatch};
+use pingora::services::background::{BackgroundService, GenBackgroundService};
+use reexec::Renewal;
+use reload::{Occasions, Reload};
+use shutdown::Ending;
+use signals::Signals;
+use snapshot_writer::Keeping;
+use stats::Sight;
+use std::sync::{Arc, OnceLock};
+use sweeper::Sweeper;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, watch};
+pub use upgrade::Heritage;
+use upgrade::{Upgrades, Upgrading};
+use watcher::Watching;
+
+/// A unix socket of the public side is for everybody, one of the internal side for the group.
+const PUBLIC_MODE: u32 = 0o666;
+const INTERNAL_MODE: u32 = 0o660;
+
+/// A gate whose listeners are bound, ready to run.
+pub struct App {
+    server: Server,
+    ending: Ending,
+    /// Where the public side listens.
+    pub listen: Vec<Address>,
+    /// Where plain HTTP is answered with the way to HTTPS.
+    pub redirects: Vec<Address>,
+    /// Where the internal side listens.
+    pub internal: Vec<Address>,
+    /// The site's servers.
+    pub upstream: Vec<Address>,
+}
+
+impl App {
+    /// Binds the listeners and builds everything behind them. `sources` are what `config` was
+    /// read from, and will be read again for a reload; so `log` will be changed. What there is of
+    /// a `heritage` is taken over, at the very end.
+    pub fn new(
+        config: Config,
+        sources: Sources,
+        site: Site,
+        log: Log,
+        mut heritage: Heritage,
+    ) -> Result<Self, AppError> {
+        let public = heritage.bind(&config.listen, PUBLIC_MODE)?;
+        let private = heritage.bind(&config.internal, INTERNAL_MODE)?;
+        let plain = config.tls.iter().flat_map(|tls| tls.redirect.clone());
+        let redirect = heritage.bind(&plain.collect::<Vec<_>>(), PUBLIC_MODE)?;
+        let (listen, internal) = (addresses(&public), addresses(&private));
+        let redirects = addresses(&redirect);
+        let bound = public.iter().chain(&private).chain(&redirect);
+        let shared = bound.map(Bound::share).collect();
+        let (accepting, accepted) = watch::channel(Accepting::Yes);
+        let (stop_public, public_stopped) = watch::channel(false);
+        let (stop_internal, internal_stopped) = watch::channel(false);
+        let mut server = Server::new_with_opt_and_conf(None, engine_settings(&config));
+        server.bootstrap();
+        let demo = (site == Site::Supplied).then(demo::upstream::bind).transpose()?;
+        let servers = match &demo {
+            None => config.upstream.servers.clone(),
+            Some(bound) => vec![bound.address.clone()],
+        };
+        let tls = config.identity.as_ref().map(Tls::new).transpose()?.map(Arc::new);
+        let live = Live::new(&config, Upstream::new(&servers)?, demo.is_some(), tls, log);
+        let live = Arc::new(live);
+        if let Some(bound) = demo {
+            let publish = demo::upstream::publish(internal.first(), live.internal.clone());
+            server.add_service(demo::upstream::service(bound, publish, &public_stopped));
+        }
+        let keeping = if heritage.is_there() { Keeping::inherit } else { Keeping::read };
+        let every = live.snapshot_every.subscribe();
+        let answers = Answers::default();
+        let kept = (live.hub.clone(), answers.clone());
+        let keeping = Arc::new(keeping(&config.snapshot, kept, every)?);
+        let parts = Parts::new(config.clone(), sources, site, live.clone(), keeping);
+
+        let captures = Arc::new(Captures::new(parts.publisher.clone()));
+        let proxy = Proxy::new(parts.gate.clone(), captures);
+        let proxy = http_proxy(&server.configuration, proxy);
+        let proxy = Arc::new(proxy);
+        let entrance = live.tls.clone().map_or(Entrance::Plain, Entrance::Tls);
+        let front = |entrance| Front::new(parts.gate.clone(), proxy.clone(), entrance);
+        let stopped = public_stopped.clone();
+        let gate = Listening::new("gate", front(entrance), public, Buffers::None, stopped);
+        let gate = gate.accepting(accepted.clone()).tell_runtime(parts.crowd.clone());
+        server.add_service(gate.door(Door::new(parts.gate.clone())));
+        if let (false, Some(port)) = (redirect.is_empty(), tls_port(&listen)) {
+            let front = front(Entrance::Redirect(port));
+            let stopped = public_stopped.clone();
+            let redirect = Listening::new("redirect", front, redirect, Buffers::None, stopped);
+            let redirect = redirect.door(Door::new(parts.gate.clone()));
+            server.add_service(redirect.accepting(accepted.clone()).threads(1));
+        }
+        let (internal_app, page) = parts.internal(public_stopped, answers.clone())?;
+        let turnstile = internal_app.turnstile();
+        let private =
+            Listening::new("internal", internal_app, private, Buffers::Write, internal_stopped);
+        server.add_service(private.accepting(accepted).threads(1));
+        let health_checks = HealthChecks::new(live.upstream.subscribe());
+        server.add_service(background("health checks", Arc::new(health_checks)));
+        server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone() })));
+        server.add_service(background("page", page));
+        server.add_service(background("snapshot", parts.keeping.clone()));
+        if let Some(backplane) = live.backplane.clone() {
+            let feeding = Feeding { backplane, publisher: parts.publisher.clone() };
+            server.add_service(background("backplane", Arc::new(feeding)));
+        }
+        let Signals { end, hangup, renew } = Signals::listen().map_err(AppError::Signals)?;
+        let occasions = Occasions::new(parts.reload.clone(), hangup);
+        server.add_service(background("reload", Arc::new(occasions)));
+        server.add_service(background("renewal", Arc::new(Renewal::new(renew))));
+
+        let Parts { gate, publisher, keeping, reload, .. } = parts;
+        let (hub, settings) = (live.hub.clone(), live.drain.clone());
+        let upgrading = upgrade::Parts {
+            hub: hub.clone(),
+            answers: answers.clone(),
+            publisher: publisher.clone(),
+            turnstile: turnstile.clone(),
+            keeping: keeping.clone(),
+            accepting,
+            sockets: shared,
+        };
+        let upgrading = Upgrading::new(&config, &mut heritage, upgrading);
+        let ready = upgrading.ready(&config, &internal);
+        let upgrading = Arc::new(upgrading);
+        server.add_service(background("upgrades", Arc::new(Upgrades(upgrading.clone()))));
+        heritage.take_over(&hub, &answers, ready)?;
+        // What a file says is compared with the history that was taken over.
+        let watching = Watching::new(publisher.clone(), &reload);
+        server.add_service(background("watcher", Arc::new(watching)));
+        let ending = Ending {
+            signals: Arc::new(Mutex::new(end)),
+            upgrading,
+            hub,
+            gate,
+            publisher,
+            turnstile,
+            keeping,
+            settings,
+            stop_public,
+            stop_internal,
+        };
+        Ok(Self { server, ending, listen, redirects, internal, upstream: servers })
+    }
+
+    /// Serves until a signal ends it; every held poll has been answered by then, or
+    /// `drain.timeout` is over.
+    pub fn run(self) {
+        // Connections are taken into the backlog from now on.
+        systemd::ready();
+        self.server.run(RunArgs { shutdown_signal: Box::new(self.ending) });
+    }
+}
+
+/// The port that plain HTTP is sent on to: the first there is.
+fn tls_port(listen: &[Address]) -> Option<u16> {
+    listen.iter().find_map(|address| match address {
+        Address::Tcp { port, .. } => Some(*port),
+        Address::Unix(_) => None,
+    })
+}
+
+fn addresses(bound: &[Bound]) -> Vec<Address> {
+    bound.iter().map(|bound| bound.address.clone()).collect()
+}
+
+/// A background service on a thread of its own.
+fn background<T: BackgroundService + Send + Sync + 'static>(
+    name: &str,
+    task: Arc<T>,
+) -> GenBackgroundService<T> {
+    let mut service = GenBackgroundService::new(name.to_owned(), task);
+    service.threads = Some(1);
+    service
+}
+
+/// The engine's own settings, all of which would otherwise be its defaults for other purposes.
+fn engine_settings(config: &Config) -> ServerConf {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    ServerConf {
+        threads: if config.threads == 0 { cores } else { config.threads },
+        // Ending is our own business (see `Ending`); what is left then is dropped at once.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(0),
+        max_retries: 16,
+        upstream_keepalive_pool_size: descriptors::most_idle(open_files()),
+        ..ServerConf::default()
+    }
+}
+
+/// The most files that this process may have open.
+fn open_files() -> u64 {
+    rlimit::Resource::NOFILE.get_soft().unwrap_or(1024)
+}
+
+/// What the listeners have in common.
+struct Parts {
+    publisher: Publisher,
+    gate: Gate,
+    reload: Reload,
+    /// The runtime of the held polls, once it runs.
+    crowd: Arc<OnceLock<Handle>>,
+    tally: Arc<Tally>,
+    keeping: Arc<Keeping>,
+}
+
+impl Parts {
+    fn new(
+        config: Config,
+        sources: Sources,
+        site: Site,
+        live: Arc<Live>,
+        keeping: Arc<Keeping>,
+    ) -> Self {
+        let (hub, tally, crowd) = (live.hub.clone(), live.tally.clone(), Arc::default());
+        let (clock, limits) = (Arc::new(system_time), live.publish.clone());
+        let elsewhere = live.backplane.clone().map(|gates| Arc::new(OtherGates(gates)) as _);
+        let (crowd_of, tally_of) = (Arc::clone(&crowd), tally.clone());
+        let publisher = Publisher::new(hub.clone(), elsewhere, clock, limits, crowd_of, tally_of);
+        let publish = browser_publish(&publisher);
+        let files = Files::within(open_files());
+        let gate = Gate::new(live.gate.clone(), hub, system_time, publish, tally.clone(), files);
+        let reload = Reload::new(sources, site, config, live);
+        Self { publisher, gate, reload, crowd, tally, keeping }
+    }
+
+    /// The app of the internal listener: the hook, and the gate about itself; and its page.
+    fn internal(
+        &self,
+        stopping: ShutdownWatch,
+        answers: Answers,
+    ) -> Result<(Internal, Arc<Page>), AppError> {
+        let hook = Hook::new(self.publisher.clone(), self.history(), answers);
+        let (in_force, reload) = (self.reload.clone(), self.reload.clone());
+        let sight = self.sight();
+        let (figures, metrics) = (sight.clone(), sight.clone());
+        let backplane = self.reload.live().backplane.clone();
+        let unready = unready(self.gate.clone(), backplane, stopping);
+        let admin = Admin::new(admin::Sources {
+            unready: Box::new(unready.clone()),
+            figures: Box::new(move || figures.figures()),
+            metrics: Box::new(move || metrics.metrics()),
+            config: Box::new(move || in_force.in_force().config.to_toml()),
+            reload: Box::new(move || {
+                let reload = reload.clone();
+                Box::pin(async move { reload.now("POST /reload").await })
+            }),
+        });
+        let token = random::secret().map_err(AppError::Random)?;
+        let glance = Box::new(move || sight.glance(unready()));
+        let page = Arc::new(Page::new(&token, system_time, glance));
+        let gate = self.gate.clone();
+        let grants =
+            Grants::new(Box::new(move |channel, credential| gate.revoke(channel, credential)));
+        let endpoints: Vec<Arc<dyn Endpoint>> =
+            vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone()];
+        let settings = self.reload.live().internal.clone();
+        let most = descriptors::internal(open_files());
+        Ok((Internal::new(settings, token, endpoints, self.tally.clone(), most), page))
+    }
+
+    /// A channel's history, as the native dialect answers.
+    fn history(&self) -> publish::History {
+        let hub = self.publisher.hub().clone();
+        Arc::new(move |channel, cursor| {
+            let cursor = match cursor {
+                None => Cursor::Oldest,
+                Some(text) => match native::cursor(channel, text) {
+                    Ok(cursor) => cursor,
+                    Err(reply) => return Some(reply),
+                },
+            };
+            let subscription = Subscription { channel: channel.clone(), cursor };
+            let heard = hub.read(&subscription, Take::All, system_time())?;
+            Some(Native::default().render(&smallvec::smallvec![heard]))
+        })
+    }
+
+    fn sight(&self) -> Sight {
+        let Self { gate, publisher, reload, tally, keeping, .. } = self;
+        Sight {
+            hub: publisher.hub().clone(),
+            gate: gate.clone(),
+            publisher: publisher.clone(),
+            reload: reload.clone(),
+            tally: tally.clone(),
+            keeping: keeping.clone(),
+            started: system_time(),
+        }
+    }
+}
+
+fn browser_publish(publisher: &Publisher) -> BrowserPublish {
+    let publisher = publisher.clone();
+    Arc::new(move |channel| {
+        let publisher = publisher.clone();
+        let posts = vec![(channel, crate::hub::channel::Payload::empty())];
+        Box::pin(async move { publisher.publish(posts, By::Capture).await.is_ok() })
+    })
+}
+
+fn unready(
+    gate: Gate,
+    backplane: Option<Backplane>,
+    stopping: ShutdownWatch,
+) -> impl Fn() -> Vec<String> + Clone + Send + Sync + 'static {
+    move || {
+        let mut reasons = Vec::new();
+        if *stopping.borrow() {
+            reasons.push("the gate is draining".to_owned());
+        }
+        if !gate.settings().upstream.is_healthy() {
+            reasons.push("no upstream server answers".to_owned());
+        }
+        reasons.extend(backplane.iter().flat_map(Backplane::unready));
+        reasons
+    }
+}

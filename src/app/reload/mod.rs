@@ -1,0 +1,184 @@
+//! Reloading: the config is read again from where it came, checked whole, and then put in force,
+//! or nothing is changed at all.
+//!
+//! What asks for it: `POST /reload` ([`Reload::now`]), SIGHUP, and the file that changes
+//! ([`Occasions`]). They take turns. Requests under way go on with the settings they came with.
+
+mod file;
+
+use super::live::Live;
+use super::systemd;
+use crate::config::{Config, Mistakes, Site, Sources};
+use crate::server::admin::{self, Reloaded};
+use async_trait::async_trait;
+use file::ConfigFile;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use std::sync::Arc;
+use tokio::signal::unix::Signal;
+use tokio::sync::{Mutex, watch};
+use tokio::task::{JoinError, spawn_blocking};
+
+/// The config in force, and what became of the one that was read.
+pub(super) struct InForce {
+    pub(super) config: Config,
+    /// How often a config has come into force, the first included.
+    pub(super) generation: u64,
+    /// The keys that say something else in the sources, and take a restart.
+    pub(super) restart: Vec<String>,
+}
+
+/// A cheap handle to the one place that reloads.
+#[derive(Clone)]
+pub(super) struct Reload {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sources: Sources,
+    site: Site,
+    live: Arc<Live>,
+    in_force: watch::Sender<Arc<InForce>>,
+    /// The file as it was when it was read last; `None` = it could not be read. Locked while a
+    /// reload goes on, so that they take turns.
+    file: parking_lot::Mutex<Option<Vec<u8>>>,
+}
+
+impl Reload {
+    /// Reloads from `sources` into `live`, where `config` is in force.
+    pub(super) fn new(sources: Sources, site: Site, config: Config, live: Arc<Live>) -> Self {
+        let first = InForce { config, generation: 1, restart: Vec::new() };
+        let in_force = watch::channel(Arc::new(first)).0;
+        let file = parking_lot::Mutex::new(bytes(&sources));
+        Self { shared: Arc::new(Shared { sources, site, live, in_force, file }) }
+    }
+
+    /// Where the running parts find their settings.
+    pub(super) fn live(&self) -> &Live {
+        &self.shared.live
+    }
+
+    /// What is in force at this moment.
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        self.shared.in_force.borrow().clone()
+    }
+
+    /// Tells of each config that comes into force.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<InForce>> {
+        self.shared.in_force.subscribe()
+    }
+
+    /// Reloads, and says what that has changed or what is wrong with the config. `why` is for
+    /// the log. Once begun it goes on to its end, even if nobody waits for it any more.
+    pub(super) async fn now(&self, why: &'static str) -> admin::Reloading {
+        let shared = self.shared.clone();
+        // Reading files and looking up names may take its time.
+        let done = spawn_blocking(move || {
+            let mut file = shared.file.lock();
+            *file = bytes(&shared.sources);
+            shared.reload(why)
+        });
+        let lost = |error: JoinError| {
+            vec![admin::Mistake { message: error.to_string(), ..Default::default() }]
+        };
+        done.await.unwrap_or_else(|error| Err(lost(error)))
+    }
+
+    /// Reloads if the file's bytes are others than when it was read last. The log tells the rest.
+    async fn if_file_changed(&self) {
+        let shared = self.shared.clone();
+        let done = spawn_blocking(move || {
+            let mut file = shared.file.lock();
+            let bytes = bytes(&shared.sources);
+            if *file != bytes {
+                *file = bytes;
+                let _ = shared.reload("the file has changed");
+            }
+        });
+        // It only fails while the process ends.
+        let _ = done.await;
+    }
+}
+
+/// The file's bytes, to know it again. They are read before the config is: if the file changes
+/// between the two, it is found changed once more than it was, not once less.
+fn bytes(sources: &Sources) -> Option<Vec<u8>> {
+    std::fs::read(sources.file.as_ref()?).ok()
+}
+
+impl Shared {
+    /// To be called with `file` locked.
+    fn reload(&self, why: &str) -> admin::Reloading {
+        systemd::reloading();
+        let replaced = self.replace();
+        systemd::ready();
+        match replaced {
+            Ok(reloaded) => {
+                let Reloaded { generation, changed, restart } = &reloaded;
+                tracing::info!(why, generation, ?changed, ?restart, "config reloaded");
+                Ok(reloaded)
+            }
+            Err(mistakes) => {
+                let generation = self.in_force.borrow().generation;
+                for mistake in mistakes.iter() {
+                    tracing::error!("{mistake}");
+                }
+                tracing::error!(why, generation, "config refused, nothing has changed");
+                Err(mistakes.iter().map(told).collect())
+            }
+        }
+    }
+
+    fn replace(&self) -> Result<Reloaded, Mistakes> {
+        let running = self.in_force.borrow().clone();
+        let read = Config::read(&self.sources, self.site)?;
+        let fit = read.taken_on_by(&running.config, self.site)?;
+        let prepared = self.live.prepare(&fit.config)?;
+        self.live.apply(&running.config, &fit.config, prepared);
+        for warning in &fit.config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let changed = running.config.changes(&fit.config);
+        let generation = running.generation + 1;
+        let (config, restart) = (fit.config, fit.restart);
+        let reloaded = Reloaded { generation, changed, restart: restart.clone() };
+        self.in_force.send_replace(Arc::new(InForce { config, generation, restart }));
+        Ok(reloaded)
+    }
+}
+
+fn told(mistake: &crate::config::Mistake) -> admin::Mistake {
+    let (key, line, message) = (mistake.key.clone(), mistake.line, mistake.message.clone());
+    admin::Mistake { key, line, message }
+}
+
+/// Reloads on SIGHUP and, where `reload.watch` says so, when the file changes.
+pub(super) struct Occasions {
+    reload: Reload,
+    hangup: Mutex<Signal>,
+}
+
+impl Occasions {
+    pub(super) fn new(reload: Reload, hangup: Signal) -> Self {
+        Self { reload, hangup: Mutex::new(hangup) }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Occasions {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut hangup = self.hangup.lock().await;
+        let mut file = ConfigFile::new(self.reload.shared.sources.file.clone());
+        let mut in_force = self.reload.watch();
+        loop {
+            file.watch(in_force.borrow_and_update().config.watch_file);
+            // Whoever asked is not told here; the log tells.
+            tokio::select! {
+                _ = hangup.recv() => drop(self.reload.now("SIGHUP").await),
+                () = file.stirred() => self.reload.if_file_changed().await,
+                _ = in_force.changed() => {}
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Ending the gate without dropping a poll.
+
+use super::signals::End;
+use super::snapshot_writer::Keeping;
+use super::systemd;
+use super::upgrade::Upgrading;
+use crate::config::Drain;
+use crate::hub::{Hub, Wake};
+use crate::server::gate::Gate;
+use crate::server::gate::poll::hold::Cause;
+use crate::server::internal::Place;
+use crate::server::net::quiesce::Turnstile;
+use crate::server::publish::{self, Publisher};
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, watch};
+
+/// Ends the gate: the public listeners close, every held poll is answered, requests under way
+/// finish; only then the internal listeners close too.
+pub(super) struct Ending {
+    pub(super) signals: Arc<Mutex<End>>,
+    pub(super) hub: Hub,
+    pub(super) gate: Gate,
+    pub(super) publisher: Publisher,
+    pub(super) turnstile: Turnstile<Place>,
+    pub(super) keeping: Arc<Keeping>,
+    pub(super) upgrading: Arc<Upgrading>,
+    pub(super) settings: Arc<ArcSwap<Drain>>,
+    pub(super) stop_public: watch::Sender<bool>,
+    pub(super) stop_internal: watch::Sender<bool>,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Ending {
+    async fn recv(&self) -> ShutdownSignal {
+        let mut moved = self.upgrading.moved.subscribe();
+        {
+            let mut signals = self.signals.lock().await;
+            tokio::select! {
+                () = signals.wait() => {}
+                _ = moved.wait_for(|moved| *moved) => {}
+            }
+        }
+        let signals = self.signals.clone();
+        tokio::spawn(async move {
+            signals.lock().await.wait().await;
+            tracing::warn!("a signal while draining: ending now, polls are dropped");
+            std::process::exit(1);
+        });
+        self.drain().await;
+        // Nothing is left to wait for.
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Ending {
+    async fn drain(&self) {
+        tracing::info!(held = self.hub.held(), "draining");
+        /// How long connections may take to pass on answers that are written already.
+        const LAST_BYTES: Duration = Duration::from_secs(2);
+        /// How long before the end waiting for the site is given up.
+        const FAREWELL: Duration = Duration::from_secs(2);
+        let drain = self.settings.load_full();
+        let deadline = Instant::now() + drain.timeout;
+        let moved = *self.upgrading.moved.borrow();
+        if !moved {
+            systemd::stopping();
+        }
+        // A send fails only where nobody listens any more, which is what it is for.
+        if !moved {
+            self.upgrading.close();
+            let _ = self.stop_public.send(true);
+        }
+        self.release(self.hub.drain(), drain.spread).await;
+        let done = || self.hub.held() == 0 && self.gate.under_way() == 0;
+        // Polls that have no turn at the site by then are told so, rather than cut off.
+        self.until(deadline - FAREWELL.min(drain.timeout / 4), done).await;
+        self.gate.close_queues();
+        self.until(deadline, done).await;
+        if moved {
+            self.part(deadline).await;
+        }
+        // An answer on an HTTP/2 stream is under way until its connection has written it.
+        let last = deadline.min(Instant::now() + LAST_BYTES);
+        self.until(last, || self.gate.connections() == 0).await;
+        let _ = self.stop_internal.send(true);
+        if !moved {
+            let shut = self.shut().await;
+            self.keeping.finish(shut).await;
+            self.upgrading.leave();
+        }
+        tracing::info!(
+            held = self.hub.held(),
+            under_way = self.gate.under_way(),
+            answered = self.gate.counters().releases.of(Cause::Drain),
+            "drained"
+        );
+    }
+
+    /// Gives idle connections the time to ask for something and so be told to close, since nobody
+    /// who is about to send should find a connection closed; and lets requests that went on to
+    /// the new process come back.
+    async fn part(&self, deadline: Instant) {
+        const IDLE: Duration = Duration::from_secs(5);
+        let idle = deadline.min(Instant::now() + IDLE);
+        self.until(idle, || self.gate.connections() == 0).await;
+        let _ = self.stop_public.send(true);
+        self.until(deadline, || self.upgrading.passing.load(Ordering::SeqCst) == 0).await;
+    }
+
+    /// Lets publishes under way come to their end, and takes no more; whether that went well.
+    async fn shut(&self) -> bool {
+        /// How long an answer may take that is under way.
+        const LAST_ANSWERS: Duration = Duration::from_secs(5);
+        let stop = async {
+            self.turnstile.stop().await.go_on(Place::Nowhere);
+            self.publisher.turnstile().stop().await.go_on(publish::Place::Nowhere);
+        };
+        let stopped = tokio::time::timeout(LAST_ANSWERS, stop).await.is_ok();
+        if !stopped {
+            tracing::warn!("a request on the internal side takes too long; it is cut off");
+        }
+        stopped
+    }
+
+    async fn until(&self, deadline: Instant, done: impl Fn() -> bool + Send + Sync) {
+        while !done() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Rings the held polls evenly over `spread`, so that their clients do not come back
+    /// as one herd.
+    async fn release(&self, mut wakes: Vec<Wake>, spread: Duration) {
+        const STEP: Duration = Duration::from_millis(20);
+        let polls: usize = wakes.iter_mut().map(Wake::claim).sum();
+        let steps = (spread.as_millis() / STEP.as_millis()).max(1) as usize;
+        let batch = polls.div_ceil(steps).max(1);
+        let mut room = batch;
+        for mut wake in wakes {
+            while !wake.is_empty() {
+                let ringing = wake.len().min(room);
+                wake.ring(ringing);
+                room -= ringing;
+                if room == 0 {
+                    tokio::time::sleep(STEP).await;
+                    room = batch;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The figures of a running gate: gathered from its parts for `/status` and `/metrics`.
+
+use super::reload::Reload;
+use super::snapshot_writer::Keeping;
+use crate::hub::channel::Time;
+use crate::hub::{Hub, Info};
+use crate::server::admin::page::{self, Busy, Event, Glance};
+use crate::server::admin::{Figures, process};
+use crate::server::gate::Gate;
+use crate::server::publish::{Publisher, system_time};
+use crate::server::telemetry::exposition::{Kind, Text};
+use crate::server::telemetry::log;
+use crate::server::telemetry::metrics::{Counts, Label, Tally};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Where the figures come from.
+#[derive(Clone)]
+pub(super) struct Sight {
+    pub(super) hub: Hub,
+    pub(super) gate: Gate,
+    pub(super) publisher: Publisher,
+    pub(super) reload: Reload,
+    pub(super) tally: Arc<Tally>,
+    pub(super) keeping: Arc<Keeping>,
+    /// When the process started.
+    pub(super) started: Time,
+}
+
+impl Sight {
+    /// What `/status` says.
+    pub(super) fn figures(&self) -> Figures {
+        let (counters, in_force) = (self.gate.counters(), self.reload.in_force());
+        Figures {
+            held: self.hub.held() as u64,
+            connections: self.gate.connections() as u64,
+            channels: self.hub.channels() as u64,
+            history_bytes: self.hub.cost(),
+            publishes: self.publisher.counts().sum(),
+            deliveries: counters.deliveries.load(Ordering::Relaxed),
+            releases: by_word(&counters.releases),
+            refusals: by_word(&self.tally.refusals),
+            upstream: by_word(&counters.upstream),
+            generation: in_force.generation,
+            restart: in_force.restart.clone(),
+            snapshot: self.keeping.report(),
+        }
+    }
+
+    /// What the page shows.
+    pub(super) fn glance(&self, unready: Vec<String>) -> Glance {
+        let now = system_time();
+        let busiest = self.hub.busiest(page::BUSIEST, now).into_iter().map(busy).collect();
+        let events = log::recent().into_iter().map(event).collect();
+        Glance {
+            time: now.0 as f64 / 1e6,
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime: now.0.saturating_sub(self.started.0) / 1_000_000,
+            unready,
+            figures: self.figures(),
+            memory: process::resident_memory(),
+            open_fds: process::open_fds(),
+            max_fds: process::max_fds(),
+            busiest,
+            events,
+        }
+    }
+
+    /// What `/metrics` says.
+    pub(super) fn metrics(&self) -> String {
+        let mut text = Text::default();
+        self.polls(&mut text);
+        self.upstream(&mut text);
+        self.watched(&mut text);
+        self.backplane(&mut text);
+        self.process(&mut text);
+        text.finish()
+    }
+
+    fn polls(&self, text: &mut Text) {
+        use Kind::{Counter, Gauge};
+        let (figures, counters) = (self.figures(), self.gate.counters());
+        text.number(Gauge, "pollgate_held_polls", "Polls held now.", figures.held);
+        let help = "Connections of the public side now.";
+        text.number(Gauge, "pollgate_connections", help, figures.connections);
+        text.number(Gauge, "pollgate_channels", "Channels in the table now.", figures.channels);
+        let help = "Memory of all messages kept.";
+        text.number(Gauge, "pollgate_history_bytes", help, figures.history_bytes);
+        let help = "Messages published, by the way they came.";
+        text.counts("pollgate_publishes_total", help, "by", self.publisher.counts());
+        let help = "Messages in answers.";
+        text.number(Counter, "pollgate_deliveries_total", help, figures.deliveries);
+        let help = "Polls that ended, by why; held before or not.";
+        text.counts("pollgate_releases_total", help, "cause", &counters.releases);
+        let help = "How long held polls were held.";
+        text.histogram("pollgate_hold_seconds", help, &counters.hold);
+        let help = "From a publish until the answer of a held poll that it released was written.";
+        text.histogram("pollgate_publish_to_write_seconds", help, &counters.publish_to_write);
+        let help = "Requests refused, by why, on both listeners.";
+        text.counts("pollgate_refusals_total", help, "cause", &self.tally.refusals);
+        let help = "How often a config has come into force, the first included.";
+        text.number(Gauge, "pollgate_config_generation", help, figures.generation);
+    }
+
+    fn upstream(&self, text: &mut Text) {
+        let counters = self.gate.counters();
+        let help = "Requests forwarded to the site, by its answer; none = it gave none, \
+                    gone = the client left first.";
+        text.counts("pollgate_upstream_requests_total", help, "status", &counters.upstream);
+        let help = "From forwarding a request to the head of the site's answer.";
+        text.histogram("pollgate_upstream_seconds", help, &counters.upstream_time);
+    }
+
+    /// The channels that `metrics.channels` lists; without any there are no such families.
+    fn watched(&self, text: &mut Text) {
+        let all = self.tally.watched.all();
+        if all.is_empty() {
+            return;
+        }
+        let values = all.iter().map(|(name, _)| (&**name, self.hub.held_on(name)));
+        let help = "Polls held now on a listed channel.";
+        text.numbers(Kind::Gauge, "pollgate_channel_held_polls", help, "channel", values);
+        let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let values = all.iter().map(|(name, series)| (&**name, count(&series.publishes)));
+        let help = "Messages published on a listed channel.";
+        text.numbers(Kind::Counter, "pollgate_channel_publishes_total", help, "channel", values);
+        let values = all.iter().map(|(name, series)| (&**name, count(&series.deliveries)));
+        let help = "Messages of a listed channel in answers.";
+        text.numbers(Kind::Counter, "pollgate_channel_deliveries_total", help, "channel", values);
+    }
+
+    /// How sharing channels does; a gate that is alone has no such families.
+    fn backplane(&self, text: &mut Text) {
+        let Some(backplane) = &self.reload.live().backplane else { return };
+        let figures = backplane.figures();
+        let help = "Whether publishes reach Redis and every subscription is confirmed.";
+        let up = u64::from(backplane.unready().is_empty());
+        text.number(Kind::Gauge, "pollgate_backplane_up", help, up);
+        let help = "Channels subscribed to in Redis.";
+        let name = "pollgate_backplane_subscriptions";
+        text.number(Kind::Gauge, name, help, figures.subscriptions);
+        let help = "Channels that wait to be read from Redis.";
+        text.number(Kind::Gauge, "pollgate_backplane_reads_waiting", help, figures.reads);
+        let help = "How often pushes were lost: connections that ended, and overflows.";
+        text.number(Kind::Counter, "pollgate_backplane_losses_total", help, figures.losses);
+    }
+
+    fn process(&self, text: &mut Text) {
+        let version = [(env!("CARGO_PKG_VERSION"), 1)];
+        let help = "Always 1; the label says which version this is.";
+        text.numbers(Kind::Gauge, "pollgate_build_info", help, "version", version);
+        let help = "When the process started, in seconds since 1970.";
+        let started = self.started.0 as f64 / 1e6;
+        text.number(Kind::Gauge, "process_start_time_seconds", help, started);
+        for (name, help, value) in [
+            ("process_resident_memory_bytes", "Resident memory.", process::resident_memory()),
+            ("process_open_fds", "Open file descriptors.", process::open_fds()),
+            ("process_max_fds", "The most file descriptors.", process::max_fds()),
+        ] {
+            if let Some(value) = value {
+                text.number(Kind::Gauge, name, help, value);
+            }
+        }
+    }
+}
+
+fn busy(info: Info) -> Busy {
+    Busy {
+        channel: info.channel.to_string(),
+        held: info.held,
+        kept: info.kept,
+        bytes: info.bytes,
+        epoch: info.epoch.to_string(),
+        messages: info.newest.map_or(0, |(position, _)| position.seq),
+    }
+}
+
+fn event(recent: log::Recent) -> Event {
+    let since = recent.time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Event { time: since.as_secs_f64(), level: recent.level, text: recent.text }
+}
+
+fn by_word<L: Label>(counts: &Counts<L>) -> BTreeMap<&'static str, u64> {
+    counts.all().map(|(label, count)| (label.word(), count)).collect()
+}

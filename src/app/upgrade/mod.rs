@@ -1,0 +1,332 @@
+//! Upgrades: a new process takes the sockets and the history over from the one that runs.
+//!
+//! [`Heritage`] is the new process's side, [`Upgrading`] the old one's. What is said between them
+//! stands in [`crate::server::persist::handover`].
+
+mod successor;
+
+use super::AppError;
+use super::snapshot_writer::Keeping;
+use super::systemd;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::protocol::address::Address;
+use crate::protocol::archive::{Reader, Writer};
+use crate::server::internal::Place;
+use crate::server::net::listener::{Accepting, Bound, Shared};
+use crate::server::net::quiesce::{Stopped, Turnstile};
+use crate::server::persist::handover::{self, Giver, HandoverError, PlaceError, Ready, Taker};
+use crate::server::publish::{self, Answers, Publisher, system_time};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use std::fmt::Display;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+use successor::Successor;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// Where a gate with this config is met, and whether the path is the default; `None` = nowhere.
+fn meeting(config: &Config) -> Option<(PathBuf, bool)> {
+    let default = || Some((handover::default_path(config.internal.first()?)?, true));
+    config.upgrade.clone().map(|path| (path, false)).or_else(default)
+}
+
+/// What a running gate leaves to this process; nothing at an ordinary start.
+#[derive(Default)]
+pub struct Heritage {
+    taker: Option<Taker>,
+    sockets: Vec<(handover::Socket, OwnedFd)>,
+}
+
+impl Heritage {
+    /// Asks the running gate for its sockets. It serves on meanwhile.
+    pub fn ask(config: &Config) -> Result<Self, AppError> {
+        let (path, _) = meeting(config).ok_or(AppError::NoMeeting)?;
+        let (taker, sockets) = Taker::begin(handover::join(&path)?)?;
+        Ok(Self { taker: Some(taker), sockets })
+    }
+
+    /// Whether there is any.
+    pub(super) fn is_there(&self) -> bool {
+        self.taker.is_some()
+    }
+
+    /// The sockets for `addresses`: those that are there already, and new ones.
+    pub(super) fn bind(
+        &mut self,
+        addresses: &[Address],
+        mode: u32,
+    ) -> Result<Vec<Bound>, AppError> {
+        let bind = |address: &Address| match self.take(&address.to_string()) {
+            Some((bound, fd)) => Ok(Bound::take(bound, address.clone(), fd, mode)),
+            None => {
+                Bound::new(address, mode).map_err(|error| AppError::Listen(address.clone(), error))
+            }
+        };
+        addresses.iter().map(bind).collect()
+    }
+
+    /// The socket that was asked for as `address`, or is bound to it.
+    fn take(&mut self, address: &str) -> Option<(Address, OwnedFd)> {
+        let asked = |(socket, _): &(handover::Socket, _)| socket.asked == address;
+        let bound = |(socket, _): &(handover::Socket, _)| socket.bound == address;
+        let found = self.sockets.iter().position(asked);
+        let found = found.or_else(|| self.sockets.iter().position(bound))?;
+        let (socket, fd) = self.sockets.swap_remove(found);
+        Some((socket.bound.parse().ok()?, fd))
+    }
+
+    /// The upgrade socket: the running gate's, or a new one.
+    fn meet(&mut self, path: PathBuf, default: bool) -> Result<Meeting, PlaceError> {
+        let (listener, inherited) = match self.take(&Address::Unix(path.clone()).to_string()) {
+            Some((_, fd)) => (UnixListener::from(fd), true),
+            None => (handover::bind(&path, default)?, false),
+        };
+        Ok(Meeting { path, listener, inherited })
+    }
+
+    /// Takes over what the running gate has in its hub, and remembers. From then on this process is
+    /// the gate.
+    pub(super) fn take_over(
+        self,
+        hub: &Hub,
+        answers: &Answers,
+        ready: Ready,
+    ) -> Result<(), AppError> {
+        let Some(taker) = self.taker else { return Ok(()) };
+        // What was not taken is closed here; the running gate closes it, too.
+        drop(self.sockets);
+        let history = taker.ready(ready)?;
+        let now = system_time();
+        let remembered = Reader::begin(history)?.restore(hub, false, now)?;
+        answers.recall(remembered, now);
+        taker.loaded()?;
+        let (channels, bytes) = (hub.channels(), hub.cost());
+        tracing::info!(channels, bytes, "took over from the running gate");
+        Ok(())
+    }
+}
+
+/// Gives this gate to a new process that asks for it.
+pub(super) struct Upgrading {
+    pub(super) hub: Hub,
+    answers: Answers,
+    pub(super) publisher: Publisher,
+    pub(super) turnstile: Turnstile<Place>,
+    pub(super) keeping: Arc<Keeping>,
+    pub(super) accepting: watch::Sender<Accepting>,
+    /// Told once this gate is another's.
+    pub(super) moved: watch::Sender<bool>,
+    /// Requests that are on their way to the new process.
+    pub(super) passing: Arc<AtomicUsize>,
+    meeting: Option<Meeting>,
+    sockets: Mutex<Vec<Shared>>,
+}
+
+/// Where new processes come.
+struct Meeting {
+    path: PathBuf,
+    listener: UnixListener,
+    /// It was the running gate's before.
+    inherited: bool,
+}
+
+/// What an upgrading gate is made of.
+pub(super) struct Parts {
+    pub(super) hub: Hub,
+    pub(super) answers: Answers,
+    pub(super) publisher: Publisher,
+    pub(super) turnstile: Turnstile<Place>,
+    pub(super) keeping: Arc<Keeping>,
+    pub(super) accepting: watch::Sender<Accepting>,
+    pub(super) sockets: Vec<Shared>,
+}
+
+impl Upgrading {
+    /// Listens where a new process will look. Where that cannot be, the gate runs all the same.
+    pub(super) fn new(config: &Config, heritage: &mut Heritage, parts: Parts) -> Self {
+        let cannot = |error| {
+            tracing::warn!(%error, "this gate cannot be upgraded, only restarted");
+        };
+        let meet = |(path, default)| heritage.meet(path, default).map_err(cannot).ok();
+        let Parts { hub, answers, publisher, turnstile, keeping, accepting, sockets } = parts;
+        let (moved, passing) = (watch::channel(false).0, Arc::default());
+        let (meeting, sockets) = (meeting(config).and_then(meet), Mutex::new(sockets));
+        Self {
+            hub,
+            answers,
+            publisher,
+            turnstile,
+            keeping,
+            accepting,
+            moved,
+            passing,
+            meeting,
+            sockets,
+        }
+    }
+
+    /// What this process says of itself to the one before it.
+    pub(super) fn ready(&self, config: &Config, internal: &[Address]) -> Ready {
+        Ready {
+            internal: internal.first().map(ToString::to_string).unwrap_or_default(),
+            token: config.token.reveal().to_owned(),
+            upgrade: self.meeting.as_ref().is_some_and(|meeting| meeting.inherited),
+        }
+    }
+
+    /// Lets go of the sockets: they close with those who listen on them.
+    pub(super) fn close(&self) {
+        self.sockets.lock().clear();
+    }
+
+    /// Takes the upgrade socket away, unless it is another process's now.
+    pub(super) fn leave(&self) {
+        if let (Some(meeting), false) = (&self.meeting, *self.moved.borrow()) {
+            // A leftover is replaced by the next gate.
+            let _ = std::fs::remove_file(&meeting.path);
+        }
+    }
+
+    /// Hands over to the process at the other end. To be called on a thread that may block.
+    fn hand_over(&self, stream: UnixStream, runtime: &Handle) -> Result<(), HandoverError> {
+        let giver = Giver::begin(stream)?;
+        self.offer(&giver)?;
+        let ready = giver.ready()?;
+        if self.hub.is_draining() {
+            giver.refuse("the running gate is ending");
+            return Err(HandoverError::Refused("this gate is ending".to_owned()));
+        }
+        let Some(address) = ready.address() else { return Err(HandoverError::Unexpected) };
+        let Some(frozen) = self.freeze(runtime) else {
+            giver.refuse("a publish at the running gate does not end; it goes on");
+            return Err(HandoverError::Refused("a publish does not end".to_owned()));
+        };
+        giver.history(|to| {
+            let mut writer = Writer::begin(to, true, self.hub.memory())?;
+            self.answers.remembered().iter().try_for_each(|one| writer.remembered(one))?;
+            self.hub.traces().try_for_each(|trace| writer.channel(&trace))?;
+            writer.end().map(drop)
+        })?;
+        self.hub.move_on(true);
+        let successor = giver.process();
+        giver.go()?;
+        successor.into_iter().for_each(systemd::moved_to);
+        frozen.move_on(Successor::new(address, ready.token, self.passing.clone()));
+        if !ready.upgrade {
+            self.leave();
+        }
+        self.moved.send_replace(true);
+        Ok(())
+    }
+
+    /// Hands over copies of all sockets.
+    fn offer(&self, giver: &Giver) -> Result<(), HandoverError> {
+        let describe = |asked: &dyn Display, bound: &dyn Display| handover::Socket {
+            asked: asked.to_string(),
+            bound: bound.to_string(),
+        };
+        let sockets = self.sockets.lock();
+        let listeners = sockets.iter().map(|s| (describe(&s.asked, &s.address), s.as_fd()));
+        let own = self.meeting.iter().map(|meeting| {
+            let address = Address::Unix(meeting.path.clone());
+            (describe(&address, &address), meeting.listener.as_fd())
+        });
+        giver.sockets(&listeners.chain(own).collect::<Vec<_>>())
+    }
+
+    /// Stops everything that could change the history. `None` if something does not stop.
+    fn freeze(&self, runtime: &Handle) -> Option<Frozen<'_>> {
+        /// How long a request on the internal side may be under way.
+        const PATIENCE: Duration = Duration::from_secs(5);
+        self.keeping.leave(false);
+        let mut frozen = Frozen { gate: self, stopped: None, moved_on: false };
+        self.accepting.send_replace(Accepting::Paused);
+        let stop = async {
+            let turnstile = self.turnstile.stop().await;
+            (turnstile, self.publisher.turnstile().stop().await)
+        };
+        let stopped = runtime.block_on(async { tokio::time::timeout(PATIENCE, stop).await });
+        frozen.stopped = Some(stopped.ok()?);
+        Some(frozen)
+    }
+}
+
+/// A gate that is stopped; dropping it lets everything go on as before.
+struct Frozen<'a> {
+    gate: &'a Upgrading,
+    stopped: Option<(Stopped<Place>, Stopped<publish::Place>)>,
+    moved_on: bool,
+}
+
+impl Frozen<'_> {
+    /// Lets everything go on at `successor`.
+    fn move_on(mut self, successor: Successor) {
+        if let Some((internal, publishing)) = self.stopped.take() {
+            let tick = {
+                let hub = self.gate.hub.clone();
+                move |name: &_| hub.tick(name)
+            };
+            publishing.go_on(publish::Place::Onward(successor.clone().publish(tick)));
+            internal.go_on(Place::Onward(successor.ask()));
+            self.gate.accepting.send_replace(Accepting::Never);
+            self.gate.close();
+        }
+        self.moved_on = true;
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        if self.moved_on {
+            return;
+        }
+        self.gate.hub.move_on(false);
+        self.gate.accepting.send_replace(Accepting::Yes);
+        self.gate.keeping.leave(true);
+    }
+}
+
+/// [`Upgrading`] as a service.
+pub(super) struct Upgrades(pub(super) Arc<Upgrading>);
+
+#[async_trait]
+impl BackgroundService for Upgrades {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let Some(meeting) = &self.0.meeting else { return };
+        let listener = meeting.listener.try_clone();
+        let listener = listener.and_then(tokio::net::UnixListener::from_std);
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "this gate cannot be upgraded"),
+        };
+        while !*self.0.moved.borrow() {
+            let stream = tokio::select! {
+                accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
+                _ = shutdown.changed() => return,
+            };
+            let (upgrading, runtime) = (self.0.clone(), Handle::current());
+            let done = tokio::task::spawn_blocking(move || {
+                let stream = stream?;
+                stream.set_nonblocking(false)?;
+                upgrading.hand_over(stream, &runtime)
+            });
+            match done.await {
+                Ok(Ok(())) => tracing::info!("a new process has taken over"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "a new process did not take over; going on");
+                    // Not a tight loop, whatever is wrong with the socket.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => tracing::error!(%error, "an upgrade ended early; going on"),
+            }
+        }
+    }
+}

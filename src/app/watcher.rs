@@ -1,0 +1,49 @@
+//! The files that the site writes, watched as the config in force says.
+
+use super::reload::{InForce, Reload};
+use crate::server::publish::Publisher;
+use crate::server::publish::watch::{Settings, Watcher};
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Watches to the very end, so that what is written while the gate drains still releases polls.
+pub(super) struct Watching {
+    watcher: Watcher,
+    configs: watch::Receiver<Arc<InForce>>,
+}
+
+impl Watching {
+    /// Begins to watch; what is there is on its channels when this is done.
+    pub(super) fn new(publisher: Publisher, reload: &Reload) -> Self {
+        let watcher = Watcher::new(settings(&reload.in_force()), publisher);
+        Self { watcher, configs: reload.watch() }
+    }
+}
+
+fn settings(in_force: &InForce) -> Settings {
+    let config = &in_force.config;
+    Settings { rules: config.watch.clone(), files: config.hub.channels }
+}
+
+#[async_trait]
+impl BackgroundService for Watching {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let stop = async {
+            let _ = shutdown.changed().await;
+        };
+        let mut configs = self.configs.clone();
+        let follow = async {
+            while configs.changed().await.is_ok() {
+                self.watcher.reconfigure(settings(&configs.borrow_and_update().clone()));
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.watcher.run(stop) => {}
+            () = follow => {}
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Key paths, and where the value of each was written.
+
+use super::mistake::Source;
+use std::collections::BTreeMap;
+
+/// The path of `key` in the table at `path`; the root is empty.
+pub(in crate::config) fn child(path: &str, key: &str) -> String {
+    let bare = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let dot = if path.is_empty() { "" } else { "." };
+    if !key.is_empty() && key.bytes().all(bare) {
+        format!("{path}{dot}{key}")
+    } else {
+        format!("{path}{dot}{key:?}")
+    }
+}
+
+/// The path of an entry of the list at `path`.
+pub(in crate::config) fn entry(path: &str, index: usize) -> String {
+    format!("{path}[{index}]")
+}
+
+/// `path` with `[]` for the entries of every list: what is true of one is true of all.
+pub(in crate::config) fn general(path: &str) -> String {
+    let mut general = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('[') {
+        general.push_str(before);
+        general.push_str("[]");
+        rest = after.split_once(']').map_or("", |(_, rest)| rest);
+    }
+    general + rest
+}
+
+/// Whether `path` is `outer`, or a part of it.
+pub(in crate::config) fn is_within(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Where each value was written. Layers are noted from the lowest to the highest.
+#[derive(Debug, Clone, Default)]
+pub(in crate::config) struct Places(BTreeMap<String, (Source, Option<usize>)>);
+
+impl Places {
+    /// Notes a value.
+    pub(in crate::config) fn note(&mut self, path: &str, source: Source, line: Option<usize>) {
+        self.0.insert(path.to_owned(), (source, line));
+    }
+
+    /// Notes a table; one that a lower layer has too keeps its place.
+    pub(in crate::config) fn note_table(&mut self, path: &str, source: &Source) {
+        self.0.entry(path.to_owned()).or_insert_with(|| (source.clone(), None));
+    }
+
+    /// Forgets what lower layers have at and below `path`: a higher one replaces it.
+    pub(in crate::config) fn replace(&mut self, path: &str) {
+        self.0.retain(|other, _| !is_within(other, path));
+    }
+
+    /// Where the value at `path` was written; for one that is missing, where its table was.
+    pub(in crate::config) fn of(&self, path: &str) -> (Source, Option<usize>) {
+        let mut path = path;
+        loop {
+            if let Some(place) = self.0.get(path) {
+                return place.clone();
+            }
+            match path.rfind(['.', '[']) {
+                Some(cut) => path = &path[..cut],
+                None => return (Source::Nowhere, None),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_written_with_dots_and_brackets() {
+        assert_eq!(child("", "hold"), "hold");
+        assert_eq!(child("hold", "timeout"), "hold.timeout");
+        assert_eq!(child(&entry("poll", 1), "a b"), "poll[1].\"a b\"");
+        assert_eq!(general("poll[12].fields.message"), "poll[].fields.message");
+        assert_eq!(general("a[1].b[2"), "a[].b[]");
+    }
+
+    #[test]
+    fn a_missing_key_is_at_its_table() {
+        let mut places = Places::default();
+        places.note("poll[1]", Source::Flag, Some(7));
+        assert_eq!(places.of("poll[1].path"), (Source::Flag, Some(7)));
+        assert_eq!(places.of("hold.timeout"), (Source::Nowhere, None));
+    }
+
+    #[test]
+    fn a_higher_layer_replaces_all_below_its_key() {
+        let mut places = Places::default();
+        for path in ["poll", "poll[0].path", "polls"] {
+            places.note(path, Source::Flag, Some(1));
+        }
+        places.replace("poll");
+        assert_eq!(places.of("poll[0].path"), (Source::Nowhere, None));
+        assert_eq!(places.of("polls"), (Source::Flag, Some(1)));
+    }
+}

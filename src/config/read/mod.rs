@@ -1,0 +1,12 @@
+//! From files, environment and flags to values that cannot be wrong, or a list of mistakes.
+
+pub(super) mod file;
+pub(super) mod locations;
+pub(super) mod mistake;
+pub(super) mod raw;
+pub(super) mod report;
+pub(super) mod section;
+pub(super) mod sources;
+pub(super) mod suggest;
+pub(super) mod units;
+pub(super) mod values;

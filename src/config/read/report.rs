@@ -1,0 +1,101 @@
+//! What a walk over the config finds wrong, with the place of each and the nearest known key.
+
+use super::locations::{Places, child, general, is_within};
+use super::mistake::{Mistake, Mistakes};
+use super::suggest::nearest;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+/// Gathers mistakes. The sections share it, so it takes them behind `&self`.
+#[derive(Debug, Default)]
+pub(in crate::config) struct Report {
+    places: Places,
+    mistakes: RefCell<Vec<Mistake>>,
+    unknown: RefCell<Vec<Unknown>>,
+    known: RefCell<BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+struct Unknown {
+    section: String,
+    key: String,
+    known_beside: Vec<&'static str>,
+}
+
+impl Report {
+    /// A report that already has the mistakes of reading.
+    pub(in crate::config) fn new(places: Places, mistakes: Vec<Mistake>) -> Self {
+        Self { places, mistakes: RefCell::new(mistakes), ..Self::default() }
+    }
+
+    /// The value at `path` is wrong.
+    pub(in crate::config) fn mistake(&self, path: &str, message: impl Into<String>) {
+        let (source, line) = self.places.of(path);
+        let mistake = Mistake { key: path.to_owned(), line, source, message: message.into() };
+        self.mistakes.borrow_mut().push(mistake);
+    }
+
+    /// Whether nothing is wrong so far with the values at and below these paths, so that it
+    /// makes sense to compare them.
+    pub(in crate::config) fn is_sound(&self, paths: &[&str]) -> bool {
+        let mistakes = self.mistakes.borrow();
+        !mistakes.iter().any(|mistake| paths.iter().any(|path| is_within(&mistake.key, path)))
+    }
+
+    /// Whether nothing is wrong so far.
+    pub(in crate::config) fn is_empty(&self) -> bool {
+        self.mistakes.borrow().is_empty()
+    }
+
+    /// Whether the value at `path` was written in a file, where its type is plain.
+    pub(in crate::config) fn is_typed(&self, path: &str) -> bool {
+        matches!(self.places.of(path).0, crate::config::Source::File(_))
+    }
+
+    /// Nobody wants this key of a section; `known_beside` it are others.
+    pub(in crate::config) fn unknown(
+        &self,
+        section: &str,
+        key: String,
+        known_beside: &[&'static str],
+    ) {
+        let (section, known_beside) = (section.to_owned(), known_beside.to_vec());
+        self.unknown.borrow_mut().push(Unknown { section, key, known_beside });
+    }
+
+    /// There is such a key.
+    pub(in crate::config) fn know(&self, path: &str) {
+        self.known.borrow_mut().insert(general(path));
+    }
+
+    /// Every key that sections have asked for, in lists with `[]` for each entry.
+    #[cfg(test)]
+    pub(in crate::config) fn known(&self) -> BTreeSet<String> {
+        self.known.borrow().clone()
+    }
+
+    /// All mistakes, when the whole config has been walked; unknown keys are only now compared
+    /// with all that are known.
+    pub(in crate::config) fn finish(self) -> Option<Mistakes> {
+        for unknown in self.unknown.take() {
+            let message = match self.nearest(&unknown) {
+                Some(nearest) => format!("unknown key; did you mean {nearest}?"),
+                None => "unknown key".to_owned(),
+            };
+            self.mistake(&child(&unknown.section, &unknown.key), message);
+        }
+        Mistakes::new(self.mistakes.take())
+    }
+
+    /// A key beside it that is spelled nearly so, or one elsewhere that is spelled just so.
+    fn nearest(&self, unknown: &Unknown) -> Option<String> {
+        if let Some(near) = nearest(&unknown.key, unknown.known_beside.iter().copied()) {
+            return Some(child(&unknown.section, near));
+        }
+        let known = self.known.borrow();
+        let elsewhere = |path: &&String| {
+            path.rsplit('.').next() == Some(unknown.key.as_str()) && !path.contains("[]")
+        };
+        known.iter().find(elsewhere).cloned()
+    }
+}

@@ -1,0 +1,357 @@
+//! One table of the config while it is read.
+//!
+//! Every key is asked for once, with its default and its type; the section notes what is wrong,
+//! which keys are known and what value is in effect. At its end the keys that nobody asked for
+//! are unknown. A reader that meets a mistake goes on with the default, so that one walk finds
+//! all mistakes; what it made is thrown away then.
+
+use super::file::Tree;
+use super::locations::{child, entry};
+use super::raw::{Raw, name};
+use super::report::Report;
+use super::values::MASK;
+use super::{suggest, units};
+use crate::protocol::auth::secret::Secret;
+use ::config::{Value as RawValue, ValueKind};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use toml_edit::{Array, ArrayOfTables, Item, Table, Value};
+
+/// See the [module](self).
+pub(in crate::config) struct Section<'r> {
+    report: &'r Report,
+    path: String,
+    raw: Tree,
+    known: Vec<&'static str>,
+    effective: Table,
+}
+
+impl<'r> Section<'r> {
+    /// The table at `path`.
+    pub(in crate::config) fn new(report: &'r Report, path: impl Into<String>, raw: Tree) -> Self {
+        let (known, effective) = (Vec::new(), Table::new());
+        Self { report, path: path.into(), raw, known, effective }
+    }
+
+    /// The value of `key` is wrong, or does not go with the others.
+    pub(in crate::config) fn mistake(&self, key: &str, message: impl Into<String>) {
+        self.report.mistake(&child(&self.path, key), message);
+    }
+
+    /// Whether nothing is wrong with `key` so far.
+    pub(in crate::config) fn is_sound(&self, key: &str) -> bool {
+        self.report.is_sound(&[&child(&self.path, key)])
+    }
+
+    /// Text read by `parse`.
+    pub(in crate::config) fn parsed<T: ToString>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> T {
+        self.read(key, default, |raw| parse(&raw.text()?), |value| value.to_string().into())
+    }
+
+    /// Text read by `parse`, or nothing where the key is not there.
+    pub(in crate::config) fn optional<T: ToString>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let parse = |raw: Raw| parse(&raw.text()?).map(Some);
+        let value = self.take(key).and_then(|raw| self.checked(key, parse(raw)).flatten());
+        if let Some(value) = &value {
+            self.show(key, value.to_string());
+        }
+        value
+    }
+
+    /// Text read by `parse`; a mistake where the key is not there.
+    pub(in crate::config) fn required<T: ToString>(
+        &mut self,
+        key: &'static str,
+        hint: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        if !self.has(key) {
+            self.mistake(key, format!("missing; {hint}"));
+        }
+        self.optional(key, parse)
+    }
+
+    /// Text that is shown masked, wherever it is shown.
+    pub(in crate::config) fn secret(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<Secret, String>,
+    ) -> Secret {
+        let show = |secret: &Secret| if secret.is_empty() { "" } else { MASK }.into();
+        self.read(key, Secret::default(), |raw| parse(&raw.text()?), show)
+    }
+
+    /// Text read by `parse` that may hold a secret, and shows it masked; empty is nothing.
+    pub(in crate::config) fn masked<T: ToString>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let show = |value: &Option<T>| value.as_ref().map_or(String::new(), T::to_string).into();
+        let parse = |raw: Raw| match raw.text()?.as_str() {
+            "" => Ok(None),
+            text => parse(text).map(Some),
+        };
+        self.read(key, None, parse, show)
+    }
+
+    /// A duration.
+    pub(in crate::config) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
+        let parse = |raw: Raw| units::duration(&raw.quantity()?);
+        self.read(key, default, parse, |value| units::show_duration(*value).into())
+    }
+
+    /// A duration that is not zero.
+    pub(in crate::config) fn some_duration(
+        &mut self,
+        key: &'static str,
+        default: Duration,
+    ) -> Duration {
+        let value = self.duration(key, default);
+        if value.is_zero() {
+            self.mistake(key, "must be longer than 0");
+        }
+        value
+    }
+
+    /// A size in bytes of at least `least`.
+    pub(in crate::config) fn size(&mut self, key: &'static str, default: u64, least: u64) -> u64 {
+        let parse = |raw: Raw| {
+            let size = units::size(&raw.quantity()?)?;
+            let shown = units::show_size(least);
+            if size < least { Err(format!("must be at least \"{shown}\"")) } else { Ok(size) }
+        };
+        self.read(key, default, parse, |value| units::show_size(*value).into())
+    }
+
+    /// A whole number within `range`.
+    pub(in crate::config) fn number(
+        &mut self,
+        key: &'static str,
+        default: usize,
+        range: RangeInclusive<usize>,
+    ) -> usize {
+        let parse = |raw: Raw| {
+            let number = raw.number()?;
+            let (least, most) = (range.start(), range.end());
+            match number {
+                _ if number < *least => Err(format!("must be at least {least}")),
+                _ if number > *most => Err(format!("must be at most {most}")),
+                _ => Ok(number),
+            }
+        };
+        // Numbers come from TOML or are defaults, so they fit.
+        self.read(key, default, parse, |value| i64::try_from(*value).unwrap_or(i64::MAX).into())
+    }
+
+    /// A share, as a number of percents.
+    pub(in crate::config) fn percent(&mut self, key: &'static str, default: f64) -> f64 {
+        let parse = |raw: Raw| units::percent(&raw.quantity()?);
+        self.read(key, default, parse, |value| units::show_percent(*value).into())
+    }
+
+    /// True or false.
+    pub(in crate::config) fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        self.read(key, default, Raw::flag, |value| (*value).into())
+    }
+
+    /// True or false, or nothing where the key is not there.
+    pub(in crate::config) fn optional_flag(&mut self, key: &'static str) -> Option<bool> {
+        let flag = self.take(key).and_then(|raw| self.checked(key, raw.flag()))?;
+        self.show(key, flag);
+        Some(flag)
+    }
+
+    /// One of a few words.
+    pub(in crate::config) fn choice<T: Copy + PartialEq>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        words: &[(&'static str, T)],
+    ) -> T {
+        let show = |value: &T| {
+            let word = words.iter().find(|(_, meaning)| meaning == value);
+            word.map_or("", |(word, _)| *word).into()
+        };
+        self.read(key, default, |raw| suggest::one_of(words, &raw.text()?), show)
+    }
+
+    /// A list of texts, each read by `parse`.
+    pub(in crate::config) fn list<T: ToString>(
+        &mut self,
+        key: &'static str,
+        default: Vec<T>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let path = child(&self.path, key);
+        let report = self.report;
+        let values = match self.take(key).map(|raw| (raw.typed, raw.list())) {
+            None => default,
+            Some((_, Err(message))) => {
+                self.mistake(key, message);
+                default
+            }
+            Some((typed, Ok(list))) => {
+                let read = |(index, value): (usize, RawValue)| {
+                    let text = Raw { kind: value.kind, typed }.text();
+                    let wrong = |message| report.mistake(&entry(&path, index), message);
+                    text.and_then(|text| parse(&text)).map_err(wrong).ok()
+                };
+                list.into_iter().enumerate().filter_map(read).collect()
+            }
+        };
+        let shown: Array = values.iter().map(ToString::to_string).collect();
+        self.show(key, shown);
+        values
+    }
+
+    /// The table `key`, empty if it is not there, shown as a section of its own.
+    pub(in crate::config) fn table<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section) -> T,
+    ) -> T {
+        let (value, effective) = self.nested(key, read);
+        self.effective.insert(key, Item::Table(effective));
+        value
+    }
+
+    /// The table `key`, empty if it is not there, shown in one line.
+    pub(in crate::config) fn inline<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section) -> T,
+    ) -> T {
+        let (value, effective) = self.nested(key, read);
+        self.show(key, effective.into_inline_table());
+        value
+    }
+
+    /// As [`Section::table`], or nothing where the table is not there.
+    pub(in crate::config) fn optional_table<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section) -> T,
+    ) -> Option<T> {
+        if self.has(key) {
+            return Some(self.table(key, read));
+        }
+        self.take(key);
+        None
+    }
+
+    fn nested<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section) -> T) -> (T, Table) {
+        let raw = match self.take(key).map(|raw| raw.kind) {
+            None => Tree::new(),
+            Some(ValueKind::Table(table)) => table,
+            Some(other) => {
+                let message = format!("must be a table, written [{key}], not {}", name(&other));
+                self.mistake(key, message);
+                Tree::new()
+            }
+        };
+        let mut section = Section::new(self.report, child(&self.path, key), raw);
+        let value = read(&mut section);
+        (value, section.finish())
+    }
+
+    /// The tables of the list `key`.
+    pub(in crate::config) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&mut Section) -> T,
+    ) -> Vec<T> {
+        let path = child(&self.path, key);
+        let wrong = |kind: &ValueKind| format!("must be written [[{key}]], not as {}", name(kind));
+        let list = match self.take(key).map(|raw| raw.kind) {
+            None => Vec::new(),
+            Some(ValueKind::Array(list)) => list,
+            Some(other) => {
+                self.mistake(key, wrong(&other));
+                Vec::new()
+            }
+        };
+        let (mut values, mut shown) = (Vec::new(), ArrayOfTables::new());
+        for (index, entry_value) in list.into_iter().enumerate() {
+            let path = entry(&path, index);
+            let ValueKind::Table(raw) = entry_value.kind else {
+                self.report.mistake(&path, wrong(&entry_value.kind));
+                continue;
+            };
+            let mut section = Section::new(self.report, path, raw);
+            values.push(read(&mut section));
+            shown.push(section.finish());
+        }
+        if !shown.is_empty() {
+            self.effective.insert(key, Item::ArrayOfTables(shown));
+        }
+        values
+    }
+
+    /// Every key of the table, for the one who knows what they mean.
+    pub(in crate::config) fn all(&mut self) -> Vec<(String, RawValue)> {
+        let mut all: Vec<_> = std::mem::take(&mut self.raw).into_iter().collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
+    /// Says why `key` does not belong here, if it is there.
+    pub(in crate::config) fn refuse(&mut self, key: &'static str, message: &str) {
+        self.report.know(&child(&self.path, key));
+        if self.raw.remove(key).is_some() {
+            self.mistake(key, message);
+        }
+    }
+
+    /// Whether `key` is there and has not been asked for.
+    pub(in crate::config) fn has(&self, key: &str) -> bool {
+        self.raw.contains_key(key)
+    }
+
+    /// The effective value of a key, as it is shown.
+    pub(in crate::config) fn show(&mut self, key: &str, value: impl Into<Value>) {
+        self.effective.insert(key, Item::Value(value.into()));
+    }
+
+    /// The value of `key` as it was written, once.
+    pub(in crate::config) fn take(&mut self, key: &'static str) -> Option<Raw> {
+        let path = child(&self.path, key);
+        self.known.push(key);
+        self.report.know(&path);
+        let kind = self.raw.remove(key)?.kind;
+        Some(Raw { kind, typed: self.report.is_typed(&path) })
+    }
+
+    /// Looks at what nobody asked for, and answers what is in effect.
+    pub(in crate::config) fn finish(self) -> Table {
+        for key in self.raw.into_keys() {
+            self.report.unknown(&self.path, key, &self.known);
+        }
+        self.effective
+    }
+
+    fn read<T>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        parse: impl FnOnce(Raw) -> Result<T, String>,
+        show: impl FnOnce(&T) -> Value,
+    ) -> T {
+        let value = self.take(key).and_then(|raw| self.checked(key, parse(raw))).unwrap_or(default);
+        self.show(key, show(&value));
+        value
+    }
+
+    fn checked<T>(&self, key: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|message| self.mistake(key, message)).ok()
+    }
+}

@@ -1,0 +1,276 @@
+//! The sections of the config, each read into the settings of the module that it is for.
+
+pub(super) mod auth;
+pub(super) mod backplane;
+pub(super) mod capture;
+pub(super) mod extra;
+pub(super) mod poll;
+pub(super) mod watch;
+
+use super::Config;
+use super::read::locations::Places;
+use super::read::section::Section;
+use super::read::values;
+use crate::hub;
+use crate::hub::channel::{Limits, Tick};
+use crate::protocol::address::Address;
+use crate::protocol::auth::secret::Secret;
+use crate::server::gate::poll::hold;
+use crate::server::gate::{tls, upstream};
+use crate::server::limits::permit;
+use crate::server::persist::snapshot;
+use crate::server::publish;
+use crate::server::telemetry::log;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+
+/// What is expected of a client's connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// The longest request head, in bytes.
+    pub head_bytes: usize,
+    /// The most header lines in it.
+    pub head_count: usize,
+    /// How long a head may take to arrive; `None` = for ever.
+    pub head_timeout: Option<Duration>,
+    /// How long a kept-alive connection may be quiet between requests; `None` = for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long a client may take to accept bytes that are sent, or pause in a body; `None` = for
+    /// ever.
+    pub write_timeout: Option<Duration>,
+}
+
+/// `[drain]`: how the gate ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// The time over which held polls are answered, so that their clients do not all come back
+    /// at once.
+    pub spread: Duration,
+    /// When whatever is still under way is cut off.
+    pub timeout: Duration,
+}
+
+/// A number where 0 means no limit.
+const ANY: RangeInclusive<usize> = 0..=usize::MAX;
+/// A number where 0 would leave nothing to work with.
+const SOME: RangeInclusive<usize> = 1..=usize::MAX;
+
+/// The whole of it, as far as it stands in the config itself; what is in files that it names,
+/// [`Config::effective`] and [`Config::places`] are left to the caller.
+pub(super) fn config(root: &mut Section) -> Config {
+    let listen = root.list("listen", vec![local(8080)], values::address);
+    let internal = internal(root);
+    let internal_names = root.list("internal_names", Vec::new(), values::host);
+    let trusted_proxies = root.list("trusted_proxies", Vec::new(), values::network);
+    let threads = root.number("threads", 0, 0..=1024);
+    let tls = root.optional_table("tls", tls).flatten();
+    let (upstream, may_publish) = root.table("upstream", upstream);
+    let (token, messages_per_second) = root.table("publish", publish_keys);
+    let (hold, held) = root.table("hold", hold);
+    let (mut hub, max_message, snapshot) = root.table("history", history);
+    let (limits, client) = root.table("limits", |section| limits(section, held));
+    let watch_file = root.table("reload", |reload| reload.flag("watch", false));
+    let drain = root.table("drain", drain);
+    let upgrade = root.table("upgrade", upgrade);
+    let log = root.table("log", log);
+    let watched =
+        root.table("metrics", |metrics| metrics.list("channels", Vec::new(), values::name));
+    let backplane = root.table("backplane", backplane::backplane);
+    let above = hub.limits.clone();
+    hub.overrides =
+        root.tables("channel", |section| channel(section, &above)).into_iter().flatten().collect();
+    let routes = root.tables("poll", |section| poll::rule(section, hold.timeout));
+    let routes = routes.into_iter().flatten().collect();
+    let capture = root.tables("capture", capture::rule);
+    let capture = capture.into_iter().flatten().map(Arc::new).collect();
+    let watch = root.tables("watch", watch::rule).into_iter().flatten().collect();
+    Config {
+        listen,
+        internal,
+        internal_names,
+        trusted_proxies,
+        threads,
+        tls,
+        identity: None,
+        upstream,
+        token,
+        messages_per_second,
+        max_message,
+        hold,
+        hub,
+        snapshot,
+        upgrade,
+        limits,
+        client,
+        drain,
+        log,
+        watched,
+        backplane,
+        routes,
+        capture,
+        may_publish,
+        watch,
+        watch_file,
+        warnings: Vec::new(),
+        effective: toml_edit::Table::new(),
+        places: Places::default(),
+    }
+}
+
+pub(super) fn internal(root: &mut Section) -> Vec<Address> {
+    root.list("internal", vec![local(7080)], values::address)
+}
+
+/// The token, and how many messages a second it is good for.
+fn publish_keys(section: &mut Section) -> (Secret, u32) {
+    (token(section), rate(section, "messages_per_second"))
+}
+
+pub(super) fn token(publish: &mut Section) -> Secret {
+    publish.secret("token", values::token)
+}
+
+fn local(port: u16) -> Address {
+    Address::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+/// `None` is a mistake.
+fn tls(section: &mut Section) -> Option<tls::Settings> {
+    let cert = section.required("cert", "name the certificate's PEM file", values::filled);
+    let key = section.required("key", "name the PEM file of its private key", values::filled);
+    let redirect = section.list("redirect", Vec::new(), values::address);
+    Some(tls::Settings { cert: cert?.into(), key: key?.into(), redirect })
+}
+
+/// Also whether the site may publish with a header.
+fn upstream(section: &mut Section) -> (upstream::Settings, bool) {
+    let default = upstream::Settings::default();
+    let settings = upstream::Settings {
+        servers: section.list("servers", default.servers, values::address),
+        connect_timeout: section.some_duration("connect_timeout", default.connect_timeout),
+        read_timeout: section.some_duration("read_timeout", default.read_timeout),
+    };
+    (settings, section.flag("may_publish", false))
+}
+
+/// Also how many polls are held in all.
+fn hold(section: &mut Section) -> (hold::Settings, usize) {
+    let default = hold::Settings::default();
+    let timeout = section.duration("timeout", default.timeout);
+    let jitter = section.percent("jitter", default.jitter * 100.0) / 100.0;
+    (
+        hold::Settings { timeout, jitter },
+        section.number("max", permit::Settings::default().held, SOME),
+    )
+}
+
+/// Also the longest message, and the file.
+fn history(section: &mut Section) -> (hub::Settings, u64, snapshot::Settings) {
+    let default = hub::Settings::default();
+    let limits = Limits {
+        messages: section.number("messages", default.limits.messages, SOME),
+        bytes: section.size("bytes", default.limits.bytes, 1),
+        age: section.duration("age", default.limits.age),
+        ..Limits::default()
+    };
+    let settings = hub::Settings {
+        channels: section.number("channels", default.channels, SOME),
+        total: section.size("total", default.total, 1),
+        limits: Arc::new(limits),
+        overrides: Vec::new(),
+    };
+    let max_message = section.size("max_message", publish::Settings::default().max_message, 1);
+    let file = section.parsed("snapshot", String::new(), values::snapshot);
+    let snapshot = snapshot::Settings {
+        file: (!file.is_empty()).then(|| file.into()),
+        every: section.duration("snapshot_every", snapshot::Settings::default().every),
+    };
+    (settings, max_message, snapshot)
+}
+
+fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
+    let default = permit::Settings::default();
+    let limits = permit::Settings {
+        held,
+        per_address: section.number("per_address", default.per_address, ANY),
+        per_grant: section.number("per_grant", default.per_grant, ANY),
+        per_channel: section.number("per_channel", default.per_channel, ANY),
+        channels_per_poll: section.number("channels_per_poll", default.channels_per_poll, ANY),
+        connections_per_second: rate(section, "connections_per_second"),
+        requests_per_second: rate(section, "requests_per_second"),
+    };
+    let head_bytes = section.size("head_bytes", 64 << 10, 1 << 10);
+    let head_count = section.number("head_count", 100, 1..=10_000);
+    let mut timeout = |key, seconds| {
+        let timeout = section.duration(key, Duration::from_secs(seconds));
+        (!timeout.is_zero()).then_some(timeout)
+    };
+    let (head_timeout, idle_timeout, write_timeout) =
+        (timeout("head_timeout", 10), timeout("idle_timeout", 75), timeout("write_timeout", 30));
+    let client = Client {
+        head_bytes: usize::try_from(head_bytes).unwrap_or(usize::MAX),
+        head_count,
+        head_timeout,
+        idle_timeout,
+        write_timeout,
+    };
+    (limits, client)
+}
+
+/// So much a second; 0 = no limit.
+fn rate(section: &mut Section, key: &'static str) -> u32 {
+    let rate = section.number(key, 0, 0..=1_000_000);
+    u32::try_from(rate).unwrap_or(u32::MAX)
+}
+
+fn drain(section: &mut Section) -> Drain {
+    Drain {
+        spread: section.duration("spread", Duration::from_secs(2)),
+        timeout: section.duration("timeout", Duration::from_secs(30)),
+    }
+}
+
+fn upgrade(section: &mut Section) -> Option<PathBuf> {
+    let socket = section.parsed("socket", String::new(), values::socket);
+    (!socket.is_empty()).then(|| socket.into())
+}
+
+fn log(section: &mut Section) -> log::Settings {
+    let formats = [("text", log::Format::Text), ("json", log::Format::Json)];
+    let levels = [
+        ("off", LevelFilter::OFF),
+        ("error", LevelFilter::ERROR),
+        ("warn", LevelFilter::WARN),
+        ("info", LevelFilter::INFO),
+        ("debug", LevelFilter::DEBUG),
+        ("trace", LevelFilter::TRACE),
+    ];
+    let default = log::Settings::default();
+    log::Settings {
+        format: section.choice("format", default.format, &formats),
+        level: section.choice("level", default.level, &levels),
+        mask: section.list("mask", default.mask, values::filled),
+    }
+}
+
+/// A `[[channel]]`; what it does not say, `above` does. `None` is a mistake.
+fn channel(
+    section: &mut Section,
+    above: &Limits,
+) -> Option<(crate::hub::channel::Pattern, Arc<Limits>)> {
+    let ticks = [("micros", Tick::Micros), ("millis", Tick::Millis), ("seconds", Tick::Seconds)];
+    let hint = "write a channel's name, or the beginning of names and *";
+    let pattern = section.required("match", hint, values::pattern);
+    let limits = Limits {
+        messages: section.number("messages", above.messages, SOME),
+        bytes: section.size("bytes", above.bytes, 1),
+        age: section.duration("age", above.age),
+        keep_newest: section.optional_flag("keep_newest").or(above.keep_newest),
+        tick: section.choice("stamp", above.tick, &ticks),
+    };
+    pattern.map(|pattern| (pattern, Arc::new(limits)))
+}

@@ -1,0 +1,230 @@
+//! `[[poll]]`: one rule with its dialect.
+
+use super::{auth, extra};
+use crate::config::read::section::Section;
+use crate::config::read::{suggest, values};
+use crate::hub::channel::Pattern;
+use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::native::Native;
+use crate::protocol::dialect::novcomet::NovComet;
+use crate::protocol::dialect::replay::Replay;
+use crate::protocol::dialect::timestamp::{Deliver, First, Timestamp};
+use crate::protocol::template::{Field, Template};
+use crate::server::gate::route::{Method, Rule};
+use std::fmt;
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Native,
+    NovComet,
+    Timestamp,
+    Replay,
+}
+
+const KINDS: [(&str, Kind); 4] = [
+    ("native", Kind::Native),
+    ("novcomet", Kind::NovComet),
+    ("timestamp", Kind::Timestamp),
+    ("replay", Kind::Replay),
+];
+
+/// The keys that only some dialects have.
+const OWN_KEYS: [(&str, &[Kind]); 13] = [
+    ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),
+    ("slack", &[Kind::NovComet, Kind::Replay]),
+    ("add_query", &[Kind::Replay]),
+    ("share", &[Kind::Replay]),
+    ("concurrency", &[Kind::Replay]),
+    ("browser_publish", &[Kind::NovComet]),
+    ("fields", &[Kind::Timestamp]),
+    ("first", &[Kind::Timestamp]),
+    ("deliver", &[Kind::Timestamp]),
+    ("content_type", &[Kind::Timestamp]),
+    ("extra", &[Kind::Timestamp]),
+    ("embed", &[Kind::Timestamp]),
+    ("callback", &[Kind::Timestamp]),
+];
+
+/// Reads a rule; its polls are held for `hold` unless it says otherwise. `None` is a mistake, and
+/// so may be a rule that is answered: only the report tells.
+pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<Rule> {
+    let path = section.required("path", "write the path of its polls", values::path);
+    let when = section.list("when", Vec::new(), values::parameter);
+    let unless = section.list("unless", Vec::new(), values::parameter);
+    let hint = "write native, novcomet, timestamp or replay";
+    let kind = section.required("dialect", hint, Kind::named);
+    let dialect = dialect(section, kind, path.as_ref())?;
+    // Whatever matches anything lets the rest be read; the mistake is noted.
+    let mut rule = Rule::new(path.or_else(|| Pattern::new("*"))?, dialect);
+    rule.methods = methods(section, &rule);
+    rule.timeout = timeout(section, hold);
+    rule.origins = section.list("origins", Vec::new(), values::origin);
+    rule.auth = auth::read(section);
+    (rule.when, rule.unless) = (when, unless);
+    check_channel(section, &rule);
+    Some(rule)
+}
+
+impl Kind {
+    fn named(text: &str) -> Result<Self, String> {
+        suggest::one_of(&KINDS, text)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = KINDS.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name);
+        f.write_str(name)
+    }
+}
+
+/// `None` only where a text of this very file is no template.
+fn dialect(section: &mut Section, kind: Option<Kind>, path: Option<&Pattern>) -> Option<Dialect> {
+    let Some(kind) = kind else {
+        // Which keys belong here is not known, so none of them is a mistake.
+        for (key, _) in OWN_KEYS {
+            section.take(key);
+        }
+        return Some(Dialect::Native(Native::default()));
+    };
+    for (key, kinds) in OWN_KEYS {
+        if !kinds.contains(&kind) {
+            section.refuse(key, &format!("a {kind} rule has no such key; remove it"));
+        }
+    }
+    match kind {
+        Kind::Native => Some(Dialect::Native(native(section, path))),
+        Kind::NovComet => Some(Dialect::NovComet(novcomet(section))),
+        Kind::Timestamp => timestamp(section).map(Dialect::Timestamp),
+        Kind::Replay => replay(section).map(Dialect::Replay),
+    }
+}
+
+fn native(section: &mut Section, path: Option<&Pattern>) -> Native {
+    let channel = section.optional("channel", values::channel);
+    if channel.is_none()
+        && path.is_some_and(|path| !path.is_prefix())
+        && section.is_sound("channel")
+    {
+        let message = "missing; end the path in * (the channels stand there), or name the channel";
+        section.mistake("channel", message);
+    }
+    Native { channel }
+}
+
+fn novcomet(section: &mut Section) -> NovComet {
+    let default = NovComet::default();
+    NovComet {
+        slack: section.duration("slack", default.slack),
+        browser_publish: section.flag("browser_publish", default.browser_publish),
+    }
+}
+
+const CHANNEL_HINT: &str = "write the channel's name, or a template such as \"room-{query.room}\"";
+
+fn replay(section: &mut Section) -> Option<Replay> {
+    let channel = section.required("channel", CHANNEL_HINT, values::channel);
+    // Any template lets the rest be read; the mistake is noted.
+    let default = Replay::new(channel.or_else(|| "-".parse().ok())?);
+    Some(Replay {
+        add_query: section.optional("add_query", values::query),
+        share: section.flag("share", default.share),
+        concurrency: section.number("concurrency", default.concurrency, 1..=10_000),
+        slack: section.duration("slack", default.slack),
+        ..default
+    })
+}
+
+fn timestamp(section: &mut Section) -> Option<Timestamp> {
+    let channel = section.required("channel", CHANNEL_HINT, values::channel);
+    // Any template lets the rest be read; the mistake is noted.
+    let mut timestamp = Timestamp::new(channel.or_else(|| "-".parse().ok())?);
+    let default = (timestamp.message_field, timestamp.cursor_field);
+    let (message, cursor) = section.inline("fields", |fields| {
+        let message = fields.parsed("message", default.0, values::filled);
+        (message, fields.parsed("cursor", default.1, values::parameter))
+    });
+    let firsts = [("latest", First::Latest), ("oldest", First::Oldest), ("wait", First::Wait)];
+    let delivers = [("next", Deliver::Next), ("latest", Deliver::Latest)];
+    let bare = message == ".";
+    // A client that is told no position would be told the newest message for ever.
+    let first = if bare { First::Wait } else { timestamp.first };
+    timestamp.first = section.choice("first", first, &firsts);
+    timestamp.deliver = section.choice("deliver", timestamp.deliver, &delivers);
+    timestamp.content_type = section.optional("content_type", values::content_type);
+    timestamp.extra = extra::read(section);
+    timestamp.embed = section.flag("embed", timestamp.embed);
+    timestamp.callback = section.optional("callback", values::parameter);
+    if bare {
+        for (key, set) in [
+            ("extra", !timestamp.extra.is_empty()),
+            ("embed", timestamp.embed),
+            ("callback", timestamp.callback.is_some()),
+        ] {
+            if set {
+                section.mistake(
+                    key,
+                    "the answer is the bare message (fields.message), with no place for this",
+                );
+            }
+        }
+    }
+    if message == cursor {
+        section.mistake("fields", format!("message and cursor are both \"{message}\""));
+    }
+    for name in [&message, &cursor] {
+        if timestamp.extra.contains_key(name) {
+            section.mistake("extra", format!("the answer has a field \"{name}\" already"));
+        }
+    }
+    (timestamp.message_field, timestamp.cursor_field) = (message, cursor);
+    Some(timestamp)
+}
+
+fn methods(section: &mut Section, rule: &Rule) -> Vec<Method> {
+    let name = |method: &Method| match method {
+        Method::Get => "GET",
+        Method::Post => "POST",
+    };
+    let words = [("GET", "GET"), ("POST", "POST")];
+    let default = rule.methods.iter().map(name).collect();
+    let names = section.list("methods", default, |text| suggest::one_of(&words, text));
+    if names.is_empty() && section.is_sound("methods") {
+        section.mistake("methods", "must name GET, POST or both");
+    }
+    [Method::Get, Method::Post].into_iter().filter(|method| names.contains(&name(method))).collect()
+}
+
+/// `None` where the rule is silent, so that it goes on to follow `hold.timeout`.
+fn timeout(section: &mut Section, hold: Duration) -> Option<Duration> {
+    let set = section.has("timeout");
+    let timeout = section.duration("timeout", hold);
+    set.then_some(timeout)
+}
+
+/// A template whose fields no poll of the rule can fill would silently match nothing.
+fn check_channel(section: &Section, rule: &Rule) {
+    let template = match &rule.dialect {
+        Dialect::Native(native) => native.channel.as_ref(),
+        Dialect::Timestamp(timestamp) => Some(&timestamp.channel),
+        Dialect::Replay(replay) => Some(&replay.channel),
+        Dialect::NovComet(_) => None,
+    };
+    for field in template.into_iter().flat_map(Template::fields) {
+        let stars = usize::from(rule.path.is_prefix());
+        let message = match field {
+            Field::Path(n) if *n > stars && section.is_sound("path") => {
+                format!("{{path.{n}}} wants {n} * in the path, which has {stars}")
+            }
+            Field::Form(name) if !rule.methods.contains(&Method::Post) => {
+                format!("{{form.{name}}} is never there, as the rule's methods have no POST")
+            }
+            Field::Json(_) | Field::ResponseBody => {
+                "{json...} and {response.body} are never there in a poll".to_owned()
+            }
+            _ => continue,
+        };
+        section.mistake("channel", message);
+    }
+}

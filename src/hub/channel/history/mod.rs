@@ -1,0 +1,469 @@
+//! The ring of a channel's newest messages, and how a cursor is placed in it.
+//!
+//! Overflow: a message pushed beyond the bounds evicts the oldest, and a cursor before what is
+//! left is answered with [`Found::reset`]. The newest message is never evicted by the count or
+//! the bytes, so a waiting poll that is woken for it finds it. Continuity is within one epoch;
+//! [`History::new`] begins one.
+
+mod persisted;
+
+pub use persisted::{Kept, KeptMessage};
+
+use super::cursor::{Cursor, Epoch, Position};
+use super::message::{Message, Payload, Renders};
+use super::stamp::{Stamp, Tick, Time};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The bounds and the tick of one channel's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Messages kept at the most; at least 1.
+    pub messages: usize,
+    /// Bytes of message bodies kept at the most.
+    pub bytes: u64,
+    /// How long a message is kept; zero = for ever.
+    pub age: Duration,
+    /// Whether the newest message never ages out; `None` = as [`History::keep_newest`] has it.
+    pub keep_newest: Option<bool>,
+    /// The unit of the stamps.
+    pub tick: Tick,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            messages: 100,
+            bytes: 1 << 20,
+            age: Duration::from_secs(300),
+            keep_newest: None,
+            tick: Tick::Micros,
+        }
+    }
+}
+
+/// Messages in order; one is kept in place, as that is what nearly every answer holds.
+pub type Messages = SmallVec<[Arc<Message>; 1]>;
+
+/// How many of the messages after a cursor are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// All of them.
+    All,
+    /// The first.
+    First,
+    /// The newest.
+    Newest,
+}
+
+/// What a history has for a cursor.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Whether the poll is to be answered now. Otherwise it waits for what comes after
+    /// [`Found::position`].
+    pub news: bool,
+    /// Whether messages may be missing between the cursor and this answer.
+    pub reset: bool,
+    /// The messages, in order; empty without news, and after a reset where nothing is kept.
+    pub messages: Messages,
+    /// Where the client is with the whole of this answer.
+    pub position: Position,
+    /// The same in the channel's time: the client's own stamp if it could be placed and nothing
+    /// came after it; else the newest stamp; else the clock.
+    pub stamp: Stamp,
+    /// Renderings to share: present if `messages` is just the channel's newest message.
+    pub renders: Option<Arc<Renders>>,
+}
+
+/// What [`History::accept`] did with a message whose position came from elsewhere.
+#[derive(Debug, Clone)]
+pub enum Accepted {
+    /// It was the next one and is now the newest.
+    Stored(Arc<Message>),
+    /// It had been here before; nothing changed.
+    Known,
+    /// Messages between the newest and this one are missing, or it is of another epoch; nothing
+    /// changed.
+    Gap,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct History {
+    epoch: Epoch,
+    /// The seq of the newest message ever; 0 = none yet.
+    newest: u64,
+    /// Its stamp, kept when it is evicted; 0 = none yet.
+    newest_stamp: Stamp,
+    /// When the newest message was put in, also if it is evicted; for a life that has had none,
+    /// when an earlier one may have had its last.
+    touched: Time,
+    /// Stamps are given above this even if the clock says otherwise.
+    floor: Stamp,
+    /// Up to this stamp messages may have been evicted; 0 = none were.
+    evicted_stamp: Stamp,
+    /// Where positions are given elsewhere: the clock there, and its time at the latest look.
+    clock: Position,
+    /// Kept messages; their seqs are contiguous and end with `newest`.
+    ring: VecDeque<Arc<Message>>,
+    bytes: u64,
+    /// The newest message never ages out, unless the limits say otherwise.
+    keeps_newest: bool,
+    renders: Arc<Renders>,
+}
+
+impl History {
+    /// How long what is known elsewhere of a channel outlives its messages, at the least.
+    pub const KEPT: Duration = Duration::from_secs(7 * 86_400);
+
+    /// An empty history; all its stamps will be above `floor`.
+    pub fn new(epoch: Epoch, floor: Stamp) -> Self {
+        Self {
+            epoch,
+            newest: 0,
+            newest_stamp: Stamp(0),
+            touched: Time(floor.0),
+            floor,
+            // An earlier life may have had messages up to here.
+            evicted_stamp: floor,
+            clock: Position::NOWHERE,
+            ring: VecDeque::new(),
+            bytes: 0,
+            keeps_newest: false,
+            renders: Arc::default(),
+        }
+    }
+
+    /// An empty history whose positions are given elsewhere, just after `position`. Up to the
+    /// stamp `missing` there may have been messages. `clock` is the time there, at which all
+    /// this was so.
+    pub fn after(position: Position, missing: Stamp, clock: Position) -> Self {
+        let mut history = Self::new(position.epoch, missing);
+        history.newest = position.seq;
+        history.newest_stamp = if position.seq > 0 { missing } else { Stamp(0) };
+        history.clock = clock;
+        history
+    }
+
+    /// What stands for the history of a channel that does not exist elsewhere, as it was at the
+    /// time `clock`. Its position is that time, so that a client loses nothing of what comes
+    /// after it.
+    pub fn void(clock: Position) -> Self {
+        let mut history = Self::new(clock.epoch, Stamp(0));
+        history.newest = clock.seq;
+        history.clock = clock;
+        history
+    }
+
+    /// Goes on as `new`, whose positions have nothing to do with these.
+    pub fn begin(&mut self, new: Self) {
+        *self = Self { keeps_newest: self.keeps_newest, ..new };
+    }
+
+    /// Whether it is from [`History::void`].
+    pub fn is_void(&self) -> bool {
+        self.epoch.is_clock()
+    }
+
+    /// The clock elsewhere, and its time at the latest look.
+    pub fn clock(&self) -> Position {
+        self.clock
+    }
+
+    /// Notes the time of another look, which found nothing that was not known.
+    pub fn look_at(&mut self, clock: Position) {
+        self.clock = clock;
+        if self.is_void() {
+            (self.epoch, self.newest) = (clock.epoch, clock.seq);
+        }
+    }
+
+    /// From now on the newest message never ages out, unless the limits say otherwise: it is
+    /// what stands in a file, as long as the file does.
+    pub fn keep_newest(&mut self) {
+        self.keeps_newest = true;
+    }
+
+    /// Stamps `payload`, puts it in and evicts what no longer fits.
+    pub fn push(&mut self, payload: Payload, limits: &Limits, now: Time) -> Arc<Message> {
+        self.push_from(payload, now, limits, now)
+    }
+
+    /// The same for what has been true since `at`, which it is stamped with. Stamps still grow:
+    /// behind a newer message it is stamped after that.
+    pub fn push_from(
+        &mut self,
+        payload: Payload,
+        at: Time,
+        limits: &Limits,
+        now: Time,
+    ) -> Arc<Message> {
+        let last = self.newest_stamp.max(self.floor);
+        let after_last = limits.tick.at_or_after(Time(last.0.saturating_add(limits.tick.micros())));
+        let stamp = limits.tick.at_or_after(at.min(now)).max(after_last);
+        let position = Position { epoch: self.epoch, seq: self.newest + 1 };
+        self.store(Message { position, stamp, published: now, payload }, limits, now)
+    }
+
+    /// Puts in a message that was given its position and stamp elsewhere, if it is the next one.
+    pub fn accept(&mut self, message: Message, limits: &Limits, now: Time) -> Accepted {
+        if message.epoch() != self.epoch || message.position.seq > self.newest + 1 {
+            return Accepted::Gap;
+        }
+        if message.position.seq <= self.newest {
+            return Accepted::Known;
+        }
+        Accepted::Stored(self.store(message, limits, now))
+    }
+
+    fn store(&mut self, message: Message, limits: &Limits, now: Time) -> Arc<Message> {
+        let message = Arc::new(message);
+        self.newest = message.position.seq;
+        self.newest_stamp = message.stamp;
+        self.touched = now;
+        self.bytes += message.len();
+        self.ring.push_back(message.clone());
+        self.renders = Arc::default();
+        self.trim(limits, now);
+        message
+    }
+
+    /// Evicts what is beyond `limits` or too old at `now`.
+    pub fn trim(&mut self, limits: &Limits, now: Time) {
+        while self.ring.len() > 1
+            && (self.ring.len() > limits.messages || self.bytes > limits.bytes)
+        {
+            self.evict_oldest();
+        }
+        if limits.age.is_zero() {
+            return;
+        }
+        let oldest_kept = now.before(limits.age);
+        let spared = usize::from(limits.keep_newest.unwrap_or(self.keeps_newest));
+        while self.ring.len() > spared
+            && self.ring.front().is_some_and(|message| message.published < oldest_kept)
+        {
+            self.evict_oldest();
+        }
+    }
+
+    /// Evicts every message; positions and stamps go on.
+    pub fn clear(&mut self) {
+        while !self.ring.is_empty() {
+            self.evict_oldest();
+        }
+    }
+
+    fn evict_oldest(&mut self) {
+        if let Some(message) = self.ring.pop_front() {
+            self.bytes -= message.len();
+            self.evicted_stamp = message.stamp;
+        }
+        if self.ring.is_empty() {
+            self.renders = Arc::default();
+        }
+    }
+
+    /// Places `cursor`. Call [`History::trim`] before, so that nothing outdated is found.
+    pub fn since(&self, cursor: Cursor, take: Take, tick: Tick, now: Time) -> Found {
+        match cursor {
+            Cursor::Now => self.quiet(self.here(tick, now)),
+            Cursor::Oldest => self.kept_from(0, take, tick, now),
+            Cursor::Latest => self.kept_from(self.ring.len().saturating_sub(1), take, tick, now),
+            Cursor::Lost => self.reset(take, tick, now),
+            Cursor::At(position) => self.since_position(position, take, tick, now),
+            Cursor::After(stamp) => self.since_stamp(stamp, take, tick, now),
+            Cursor::Recent(slack) => {
+                let mut found = self.quiet(self.here(tick, now));
+                found.news = self.touched > now.before(slack);
+                found
+            }
+            Cursor::Changed { after, slack } => {
+                let after = after.filter(|stamp| !self.is_ahead(*stamp, now));
+                let after = after.unwrap_or(Stamp(now.before(slack).0));
+                self.changed_since(after, tick, now)
+            }
+        }
+    }
+
+    fn since_position(&self, position: Position, take: Take, tick: Tick, now: Time) -> Found {
+        if position.epoch.is_clock() && position.epoch == self.clock.epoch {
+            return self.since_time(position.seq, take, tick, now);
+        }
+        if position.epoch != self.epoch || position.seq > self.newest {
+            return self.reset(take, tick, now);
+        }
+        // Never underflows: `newest` counts at least the kept messages.
+        let evicted = self.newest - self.ring.len() as u64;
+        match position.seq.checked_sub(evicted) {
+            Some(skip) => self.kept_from(skip as usize, take, tick, now),
+            None => self.reset(take, tick, now),
+        }
+    }
+
+    /// Places the position of a channel that did not exist at `time`, by the clock elsewhere.
+    fn since_time(&self, time: u64, take: Take, tick: Tick, now: Time) -> Found {
+        if self.is_void() {
+            // Longer ago, a channel may have come and gone.
+            let kept = time.saturating_add(Self::KEPT.as_micros() as u64) >= self.clock.seq;
+            let here = self.here(tick, now);
+            return if kept { self.quiet(here) } else { self.reset(take, tick, now) };
+        }
+        let all_there = Stamp(time) >= self.evicted_stamp;
+        let skip = self.ring.partition_point(|message| message.stamp.0 <= time);
+        if !all_there || skip == self.ring.len() {
+            return self.reset(take, tick, now);
+        }
+        self.kept_from(skip, take, tick, now)
+    }
+
+    /// What came after `time` by the clock elsewhere, for a client that was nowhere before.
+    pub fn since_arrival(&self, time: Time, take: Take, tick: Tick, now: Time) -> Found {
+        let skip = self.ring.partition_point(|message| message.stamp.0 <= time.0);
+        self.kept_from(skip, take, tick, now)
+    }
+
+    /// The quiet answer to a poll that cannot be placed yet: the cursor it came with.
+    pub fn unplaced(&self, cursor: Cursor, tick: Tick, arrived: Time) -> Found {
+        let (position, stamp) = match cursor {
+            Cursor::At(position) => (position, tick.just_before(arrived)),
+            Cursor::After(stamp) | Cursor::Changed { after: Some(stamp), .. } => {
+                (Position::NOWHERE, stamp)
+            }
+            _ => (Position::NOWHERE, tick.just_before(arrived)),
+        };
+        Found { position, ..self.quiet(stamp) }
+    }
+
+    /// Whether what is known elsewhere cannot change how `cursor` is placed here, given that
+    /// nothing is missing here but perhaps the very newest messages.
+    pub fn can_place(&self, cursor: Cursor) -> bool {
+        match cursor {
+            Cursor::At(position) if position.epoch.is_clock() => position.epoch == self.clock.epoch,
+            Cursor::At(position) => position.epoch == self.epoch && position.seq <= self.newest,
+            _ => true,
+        }
+    }
+
+    fn since_stamp(&self, stamp: Stamp, take: Take, tick: Tick, now: Time) -> Found {
+        if self.is_ahead(stamp, now) {
+            return self.quiet(self.here(tick, now));
+        }
+        if self.newest_stamp <= stamp || self.ring.is_empty() {
+            return self.quiet(stamp);
+        }
+        let skip = self.ring.partition_point(|message| message.stamp <= stamp);
+        let mut found = self.kept_from(skip, take, tick, now);
+        found.reset = stamp < self.evicted_stamp;
+        found
+    }
+
+    fn changed_since(&self, stamp: Stamp, tick: Tick, now: Time) -> Found {
+        if self.newest_stamp <= stamp {
+            return self.quiet(stamp);
+        }
+        let mut found = self.kept_from(self.ring.len().saturating_sub(1), Take::Newest, tick, now);
+        found.news = true;
+        // After a crash everything has changed since, later than the newest message; whoever was
+        // told of the message's own stamp would be told again and again.
+        found.stamp = self.newest_stamp;
+        found
+    }
+
+    /// Whether `stamp` is beyond both the clock and all that was given. At the clock itself
+    /// counts as beyond: a message published this very moment may still get that stamp.
+    fn is_ahead(&self, stamp: Stamp, now: Time) -> bool {
+        stamp.0 >= now.0 && stamp > self.newest_stamp
+    }
+
+    /// The channel's time at its end: its newest stamp, else the last tick before all to come.
+    fn here(&self, tick: Tick, now: Time) -> Stamp {
+        if self.newest_stamp > Stamp(0) {
+            return self.newest_stamp;
+        }
+        let now = if self.clock.epoch.is_clock() { Time(self.clock.seq + 1) } else { now };
+        tick.just_before(now).max(self.floor)
+    }
+
+    fn quiet(&self, stamp: Stamp) -> Found {
+        Found {
+            news: false,
+            reset: false,
+            messages: Messages::new(),
+            position: self.position(),
+            stamp,
+            renders: None,
+        }
+    }
+
+    /// The kept messages but for the first `skip`.
+    fn kept_from(&self, skip: usize, take: Take, tick: Tick, now: Time) -> Found {
+        let mut found = self.quiet(self.here(tick, now));
+        let end = self.ring.len();
+        if skip >= end {
+            return found;
+        }
+        let range = match take {
+            Take::All => skip..end,
+            Take::First => skip..skip + 1,
+            Take::Newest => end - 1..end,
+        };
+        found.renders = (range == (end - 1..end)).then(|| self.renders.clone());
+        found.messages.extend(self.ring.range(range).cloned());
+        if let Some(last) = found.messages.last() {
+            found.position = last.position;
+            found.stamp = last.stamp;
+        }
+        found.news = true;
+        found
+    }
+
+    fn reset(&self, take: Take, tick: Tick, now: Time) -> Found {
+        let mut found = self.kept_from(0, take, tick, now);
+        found.news = true;
+        found.reset = true;
+        found
+    }
+
+    /// The position of the newest message ever.
+    pub fn position(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.newest }
+    }
+
+    /// The stamp of the newest message ever; `None` before the first.
+    pub fn newest_stamp(&self) -> Option<Stamp> {
+        (self.newest_stamp > Stamp(0)).then_some(self.newest_stamp)
+    }
+
+    /// The newest message kept.
+    pub fn newest(&self) -> Option<&Arc<Message>> {
+        self.ring.back()
+    }
+
+    /// The oldest message kept.
+    pub fn oldest(&self) -> Option<&Arc<Message>> {
+        self.ring.front()
+    }
+
+    /// How many messages are kept.
+    pub fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Whether no message is kept.
+    pub fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    /// Bytes of the bodies kept.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The memory the kept messages take, in bytes.
+    pub fn cost(&self) -> u64 {
+        self.bytes + self.ring.len() as u64 * Message::OVERHEAD
+    }
+}

@@ -1,0 +1,18 @@
+//! Channels as plain data: names, messages, positions and the history that keeps them.
+//!
+//! Nothing here waits, locks or asks the clock; the time is an argument. The table of channels,
+//! with its locks and its waiting polls, is [`crate::hub`].
+
+mod cursor;
+mod history;
+mod message;
+mod name;
+mod stamp;
+mod sync;
+
+pub use cursor::{Cursor, Epoch, Position};
+pub use history::{Accepted, Found, History, Kept, KeptMessage, Limits, Messages, Take};
+pub use message::{Kind, Message, Payload, RenderKey, Renders};
+pub use name::{ChannelName, NameError, Pattern};
+pub use stamp::{ShownStamp, Stamp, Tick, Time};
+pub use sync::{Feed, Place, Snapshot, Step, Want};

@@ -1,0 +1,232 @@
+//! The table as values, for a process that goes on with it.
+//!
+//! A dump goes channel by channel, each under its own lock and for no longer than it takes to
+//! count its messages up: their bytes are shared, not copied. So a dump does not stop the table,
+//! and is exact only if nothing is published meanwhile; who needs that sees to it.
+
+use super::table::Table;
+use super::{Channel, Hub, State};
+use crate::hub::channel::{
+    ChannelName, Cursor, Epoch, Found, History, Kept, KeptMessage, Message, Stamp, Time,
+};
+use slab::Slab;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What the table as a whole remembers, beside its channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The latest time seen.
+    pub latest: Time,
+    /// The highest stamp of all channels that were forgotten.
+    pub floor: Stamp,
+}
+
+/// What one channel leaves behind.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    /// Its name.
+    pub channel: ChannelName,
+    /// When it was last used.
+    pub used: Time,
+    /// Where its history is.
+    pub kept: Kept,
+    /// The messages kept.
+    pub messages: Vec<Arc<Message>>,
+}
+
+impl Hub {
+    /// What the table as a whole remembers.
+    pub fn memory(&self) -> Memory {
+        let latest = Time(self.shared.latest.load(Ordering::Relaxed));
+        Memory { latest, floor: self.floor() }
+    }
+
+    /// The channels of this moment, those that were not used for longest first, each looked at
+    /// when its turn comes. A channel that is forgotten meanwhile is left out.
+    pub fn traces(&self) -> impl Iterator<Item = Trace> + use<> {
+        let mut channels: Vec<Arc<Channel>> =
+            (0..Table::SHARDS).flat_map(|shard| self.shared.table.shard(shard)).collect();
+        channels.sort_by_cached_key(|channel| channel.used.load(Ordering::Relaxed));
+        channels.into_iter().filter_map(|channel| {
+            let state = channel.state.lock();
+            let (kept, messages) = (!state.forgotten).then(|| state.history.kept())?;
+            drop(state);
+            let used = Time(channel.used.load(Ordering::Relaxed));
+            Some(Trace { channel: channel.name.clone(), used, kept, messages })
+        })
+    }
+
+    /// Takes on what an earlier table remembered. Time and stamps go on above it.
+    pub fn remember(&self, memory: Memory) {
+        self.shared.latest.fetch_max(memory.latest.0, Ordering::Relaxed);
+        self.shared.floor.fetch_max(memory.floor.0, Ordering::Relaxed);
+    }
+
+    /// Puts in a channel of an earlier table with `count` messages, the oldest first, as far as
+    /// they fit into the settings. In `doubt` whether positions were given out after that table
+    /// was written down, the channel begins a new epoch. The first error ends it.
+    ///
+    /// Meant for a table that is not in use yet; a channel that exists stays as it is.
+    pub fn restore<E>(
+        &self,
+        (channel, used, kept): (&ChannelName, Time, &Kept),
+        (count, messages): (u64, impl Iterator<Item = Result<KeptMessage, E>>),
+        doubt: bool,
+        now: Time,
+    ) -> Result<(), E> {
+        let now = self.time(now);
+        let (limits, most) = {
+            let settings = self.shared.settings.read();
+            (settings.limits_for(channel).clone(), settings.channels)
+        };
+        let mut history = History::resume(kept, count);
+        for message in messages {
+            history.give_back(message?, &limits, now);
+        }
+        if doubt {
+            let epoch = Epoch::from_random(self.shared.random.lock().u64(..));
+            history.doubt(epoch, limits.tick.at_or_after(now));
+        }
+        while self.channels() >= most && self.evict_one() {}
+        let cost = history.cost();
+        let (waiters, round, forgotten) = (Slab::new(), 0, false);
+        let feed = self.shared.origin.is_some().then(Box::default);
+        let state = State { history, limits, waiters, feed, round, forgotten };
+        if self.shared.table.peek(channel).is_none() {
+            self.shared.cost.fetch_add(cost, Ordering::Relaxed);
+            self.shared.table.insert(channel, state, used);
+        }
+        self.reclaim(now);
+        Ok(())
+    }
+
+    /// The table goes on in another process, which gives out positions that this one cannot
+    /// know; or `false`: it does not after all. A cursor that cannot be placed is then no reason
+    /// for a reset: the poll is told to come again with the cursor that it has.
+    pub fn move_on(&self, moved: bool) {
+        self.shared.moved.store(moved, Ordering::SeqCst);
+    }
+
+    pub(super) fn unless_moved(&self, mut found: Found, cursor: Cursor) -> Found {
+        if !self.shared.moved.load(Ordering::SeqCst) {
+            return found;
+        }
+        match cursor {
+            Cursor::At(position) if found.reset => found.position = position,
+            Cursor::After(stamp) if !found.news => {
+                found.stamp = stamp;
+                return found;
+            }
+            _ => return found,
+        }
+        found.news = false;
+        found.reset = false;
+        found.messages.clear();
+        found.renders = None;
+        found
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::hub::channel::{Payload, Take};
+    use crate::hub::{Polled, Settings, Subscription};
+    use std::convert::Infallible;
+
+    const NOW: Time = Time(1_000_000_000);
+
+    fn name(name: &str) -> ChannelName {
+        ChannelName::new(name).unwrap()
+    }
+
+    fn hub(channels: &[&str]) -> Hub {
+        let hub = Hub::new(Settings::default(), 1);
+        for (at, channel) in channels.iter().enumerate() {
+            let payload = Payload::text(format!("on {channel}"));
+            hub.publish(&[(name(channel), payload)], Time(NOW.0 + at as u64)).unwrap();
+        }
+        hub
+    }
+
+    fn again(old: &Hub, settings: Settings, doubt: bool) -> Hub {
+        let new = Hub::new(settings, 2);
+        new.remember(old.memory());
+        for trace in old.traces() {
+            let count = trace.messages.len() as u64;
+            let messages = trace.messages.iter().map(|message| {
+                let (stamp, published) = (message.stamp, message.published);
+                Ok::<_, Infallible>(KeptMessage {
+                    stamp,
+                    published,
+                    payload: message.payload.clone(),
+                })
+            });
+            let head = (&trace.channel, trace.used, &trace.kept);
+            new.restore(head, (count, messages), doubt, NOW).unwrap();
+        }
+        new
+    }
+
+    fn position(hub: &Hub, channel: &str) -> crate::hub::channel::Position {
+        hub.info(&name(channel), NOW).unwrap().newest.unwrap().0
+    }
+
+    fn poll(hub: &Hub, channel: &str, cursor: Cursor) -> Polled {
+        let subscription = Subscription { channel: name(channel), cursor };
+        hub.poll(&[subscription], Take::All, true, NOW).unwrap()
+    }
+
+    #[test]
+    fn a_table_goes_on_with_its_positions_its_time_and_its_costs() {
+        let old = hub(&["a", "b"]);
+        old.forget(&name("b"));
+        let new = again(&old, Settings::default(), false);
+        assert_eq!(new.memory(), old.memory());
+        assert_eq!((new.channels(), new.cost()), (old.channels(), old.cost()));
+        let here = position(&old, "a");
+        assert_eq!(position(&new, "a"), here);
+        assert!(matches!(poll(&new, "a", Cursor::At(here)), Polled::Waiting(_)));
+        let posts = [(name("a"), Payload::empty())];
+        assert_eq!(new.publish(&posts, NOW).unwrap()[0].message.position.seq, here.seq + 1);
+    }
+
+    #[test]
+    fn what_is_too_much_for_the_new_settings_is_evicted_the_longest_unused_first() {
+        let old = hub(&["a", "b", "c"]);
+        let new = again(&old, Settings { channels: 2, ..Settings::default() }, false);
+        assert!(new.info(&name("a"), NOW).is_none());
+        assert!(new.info(&name("b"), NOW).is_some() && new.info(&name("c"), NOW).is_some());
+        let new = again(&old, Settings { total: 1, ..Settings::default() }, false);
+        assert_eq!(new.cost(), 0);
+    }
+
+    #[test]
+    fn in_doubt_every_channel_begins_a_new_epoch() {
+        let old = hub(&["a"]);
+        let new = again(&old, Settings::default(), true);
+        let Polled::Answer(answer) = poll(&new, "a", Cursor::At(position(&old, "a"))) else {
+            unreachable!("the cursor was placed");
+        };
+        assert!(answer[0].found.reset);
+        assert_eq!(answer[0].found.messages.len(), 1);
+    }
+
+    #[test]
+    fn a_table_that_has_moved_on_sends_polls_back_with_the_cursor_they_have() {
+        let hub = hub(&["a"]);
+        hub.drain();
+        hub.move_on(true);
+        let later = crate::hub::channel::Position { seq: 9, ..position(&hub, "a") };
+        let Polled::Answer(answer) = poll(&hub, "a", Cursor::At(later)) else { unreachable!() };
+        let found = &answer[0].found;
+        assert_eq!((found.news, found.reset, found.position), (false, false, later));
+        let stamp = Stamp(NOW.0 + 77);
+        let Polled::Answer(answer) = poll(&hub, "a", Cursor::After(stamp)) else { unreachable!() };
+        assert_eq!((answer[0].found.news, answer[0].found.stamp), (false, stamp));
+        let Polled::Answer(answer) = poll(&hub, "a", Cursor::Oldest) else { unreachable!() };
+        assert_eq!(answer[0].found.messages.len(), 1, "what is known is still told");
+    }
+}

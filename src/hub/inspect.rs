@@ -1,0 +1,93 @@
+//! Looking at the table without changing it.
+
+use super::{Channel, Heard, Hub, Subscription};
+use crate::hub::channel::{ChannelName, Epoch, Position, Stamp, Take, Tick, Time};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// What is known of one channel.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// Its name.
+    pub channel: ChannelName,
+    /// Polls held on it.
+    pub held: usize,
+    /// Messages kept.
+    pub kept: usize,
+    /// Bytes of the messages kept.
+    pub bytes: u64,
+    /// The current life of its history.
+    pub epoch: Epoch,
+    /// The unit of its stamps.
+    pub tick: Tick,
+    /// The newest message ever: its position and stamp.
+    pub newest: Option<(Position, Stamp)>,
+    /// The oldest message kept.
+    pub oldest: Option<(Position, Stamp)>,
+}
+
+impl Hub {
+    /// What is known of a channel; `None` if there is no such channel.
+    pub fn info(&self, name: &ChannelName, now: Time) -> Option<Info> {
+        let now = self.time(now);
+        let channel = self.shared.table.peek(name)?;
+        Some(self.describe(&channel, now))
+    }
+
+    /// What is known of at most `most` channels in the order of their names, after the name
+    /// `after`; and whether there are more.
+    pub fn list(&self, after: Option<&str>, most: usize, now: Time) -> (Vec<Info>, bool) {
+        let now = self.time(now);
+        let (channels, more) = self.shared.table.page(after, most);
+        (channels.iter().map(|channel| self.describe(channel, now)).collect(), more)
+    }
+
+    /// What is known of the `most` channels with most held polls, the busiest first; of equals
+    /// those with most messages. It looks at every channel.
+    pub fn busiest(&self, most: usize, now: Time) -> Vec<Info> {
+        let now = self.time(now);
+        let mut least_first = BinaryHeap::with_capacity(most + 1);
+        self.for_each_channel(|channel| {
+            let (held, messages) = {
+                let state = channel.state.lock();
+                (state.waiters.len(), state.history.position().seq)
+            };
+            let enough = least_first.len() >= most;
+            let least = least_first.peek().map(|Reverse((held, messages, _))| (*held, *messages));
+            if !enough || least < Some((held, messages)) {
+                least_first.push(Reverse((held, messages, channel.name.clone())));
+            }
+            if least_first.len() > most {
+                least_first.pop();
+            }
+        });
+        let busiest = least_first.into_sorted_vec();
+        let names = busiest.into_iter().map(|Reverse((.., name))| name);
+        let channels = names.filter_map(|name| self.shared.table.peek(&name));
+        channels.map(|channel| self.describe(&channel, now)).collect()
+    }
+
+    fn describe(&self, channel: &Channel, now: Time) -> Info {
+        self.with_trimmed(&mut channel.state.lock(), now, |state| Info {
+            channel: channel.name.clone(),
+            held: state.waiters.len(),
+            kept: state.history.len(),
+            bytes: state.history.bytes(),
+            epoch: state.history.position().epoch,
+            tick: state.limits.tick,
+            newest: state.history.newest_stamp().map(|stamp| (state.history.position(), stamp)),
+            oldest: state.history.oldest().map(|message| (message.position, message.stamp)),
+        })
+    }
+
+    /// What a channel's history has for a cursor, without creating or holding anything.
+    pub fn read(&self, subscription: &Subscription, take: Take, now: Time) -> Option<Heard> {
+        let now = self.time(now);
+        let channel = self.shared.table.peek(&subscription.channel)?;
+        self.with_trimmed(&mut channel.state.lock(), now, |state| {
+            let tick = state.limits.tick;
+            let found = state.history.since(subscription.cursor, take, tick, now);
+            Some(Heard { channel: subscription.channel.clone(), tick, found })
+        })
+    }
+}

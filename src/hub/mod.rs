@@ -1,0 +1,399 @@
+//! The channel table: publish, poll, wait.
+//!
+//! **No wake is lost.** A poll that finds nothing is registered on its channel under the same
+//! lock as its look into the history, so a publish either comes before the look and is found, or
+//! after it and finds the registration.
+//!
+//! **Unlock, then wake.** A publish stores its message, takes the channel's waiters and unlocks;
+//! the caller then rings them, in batches, through [`Wake`]. A waiter that is rung looks again:
+//! a ring for something it already has is harmless.
+//!
+//! **A dropped [`Waiter`] is gone.** It takes itself off its channels, so a cancelled poll leaves
+//! nothing behind.
+//!
+//! **A forgotten channel stays forgotten.** Eviction and `forget` mark the channel under its
+//! lock; whoever still holds it looks the name up again and meets a new life with a new epoch.
+//!
+//! Locks are taken in the order shard, then channel, and never two of a kind.
+
+pub mod channel;
+mod dump;
+mod eviction;
+mod inspect;
+mod notifier;
+mod replica;
+mod table;
+#[cfg(test)]
+mod tests;
+mod waiter;
+
+pub use dump::{Memory, Trace};
+pub use inspect::Info;
+pub use notifier::Ringer;
+pub use replica::{Origin, Pushed};
+pub use waiter::{Waiter, Wake};
+
+use crate::hub::channel::{
+    ChannelName, Cursor, Feed, Found, History, Limits, Message, Pattern, Payload, Take, Tick, Time,
+};
+use notifier::Bell;
+use parking_lot::{Mutex, RwLock};
+use slab::Slab;
+use smallvec::SmallVec;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use table::Table;
+
+/// What bounds the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Channels in all; at this many, the least recently used quiet one makes room.
+    pub channels: usize,
+    /// Memory for messages in all channels, in bytes.
+    pub total: u64,
+    /// Limits of the channels that no override matches.
+    pub limits: Arc<Limits>,
+    /// Limits by channel name; the first match wins.
+    pub overrides: Vec<(Pattern, Arc<Limits>)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { channels: 100_000, total: 256 << 20, limits: Arc::default(), overrides: Vec::new() }
+    }
+}
+
+impl Settings {
+    fn limits_for(&self, name: &ChannelName) -> &Arc<Limits> {
+        let matching = self.overrides.iter().find(|(pattern, _)| pattern.matches(name));
+        matching.map_or(&self.limits, |(_, limits)| limits)
+    }
+}
+
+/// The table has no room for another channel, and none of its channels is quiet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the channel table is full and none of its channels is quiet")]
+pub struct Full;
+
+/// One channel of a poll, and where the client is in it.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Where to begin.
+    pub cursor: Cursor,
+}
+
+/// What one channel of a poll has for it.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The unit of its stamps.
+    pub tick: Tick,
+    /// What was found, and where the client is with it.
+    pub found: Found,
+}
+
+/// What all channels of a poll have for it, in the order of its subscriptions.
+pub type Answer = SmallVec<[Heard; 1]>;
+
+/// The outcome of [`Hub::poll`].
+#[derive(Debug)]
+pub enum Polled {
+    /// There is something to say at once.
+    Answer(Answer),
+    /// There is nothing yet; the waiter is told when there is.
+    Waiting(Waiter),
+}
+
+/// The outcome of a publish to one channel.
+#[derive(Debug)]
+pub struct Published {
+    /// The message with the position it was given.
+    pub message: Arc<Message>,
+    /// The unit of its channel's stamps.
+    pub tick: Tick,
+    /// The held polls that it releases, to be rung.
+    pub wake: Wake,
+    /// How many of those are claimed already, or rung.
+    pub released: usize,
+}
+
+/// A cheap handle to the channel table.
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    table: Table,
+    settings: RwLock<Settings>,
+    /// Where positions are given elsewhere: whom to tell what a channel wants.
+    origin: Option<Origin>,
+    /// The latest time seen. The table's time never runs backwards, so a position that was given
+    /// out is never overtaken by a message from before it.
+    latest: AtomicU64,
+    /// The highest stamp of all channels that were forgotten. New lives begin above it, so a
+    /// stamp cursor of an earlier life never hides a message of a later one.
+    floor: AtomicU64,
+    /// Memory of all messages kept, in bytes.
+    cost: AtomicU64,
+    /// Polls held now.
+    held: AtomicUsize,
+    /// Nothing is held any more.
+    draining: AtomicBool,
+    /// The table goes on in another process.
+    moved: AtomicBool,
+    random: Mutex<fastrand::Rng>,
+}
+
+/// One channel: a name and what its lock guards.
+#[derive(Debug)]
+struct Channel {
+    name: ChannelName,
+    /// When it was last used, in microseconds since 1970; for eviction.
+    used: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    history: History,
+    limits: Arc<Limits>,
+    waiters: Slab<Arc<Bell>>,
+    /// Where positions are given elsewhere: how far the channel is with that.
+    feed: Option<Box<Feed>>,
+    /// Counts how often the waiters were taken; a registration is only good in its own round.
+    round: u64,
+    /// The channel left the table; whoever holds it must look it up again.
+    forgotten: bool,
+}
+
+impl State {
+    fn take_waiters(&mut self) -> Wake {
+        self.round += 1;
+        Wake::new(std::mem::take(&mut self.waiters))
+    }
+}
+
+impl Hub {
+    /// An empty table; `seed` feeds the epochs, which must differ from one start to the next.
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        Self::with_origin(settings, seed, None)
+    }
+
+    /// A table whose channels get their messages and positions from elsewhere; `origin` is told
+    /// what they want for that.
+    pub fn fed(settings: Settings, seed: u64, origin: Origin) -> Self {
+        Self::with_origin(settings, seed, Some(origin))
+    }
+
+    fn with_origin(settings: Settings, seed: u64, origin: Option<Origin>) -> Self {
+        let shared = Shared {
+            table: Table::new(),
+            settings: RwLock::new(settings),
+            origin,
+            latest: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
+            cost: AtomicU64::new(0),
+            held: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
+            random: Mutex::new(fastrand::Rng::with_seed(seed)),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Looks into every channel of a poll. Registers a waiter where none has news, unless `hold`
+    /// is false: then it is a [`Hub::look`].
+    pub fn poll(
+        &self,
+        subscriptions: &[Subscription],
+        take: Take,
+        hold: bool,
+        now: Time,
+    ) -> Result<Polled, Full> {
+        if !hold {
+            return self.look(subscriptions, take, now).map(Polled::Answer);
+        }
+        let now = self.time(now);
+        let mut waiter = Waiter::new(self.clone(), take);
+        let mut answer = Answer::new();
+        let mut news = false;
+        for subscription in subscriptions {
+            let looked = self.look_at(subscription, take, Some(waiter.bell()), now)?;
+            news |= looked.heard.found.news;
+            answer.push(looked.heard);
+            waiter.sit(looked.seat, looked.unplaced);
+        }
+        // Looked at after the registration: a drain that came before it has set the flag, one
+        // that comes after it finds the registration.
+        if news || self.is_draining() {
+            return Ok(Polled::Answer(answer));
+        }
+        waiter.hold(answer);
+        Ok(Polled::Waiting(waiter))
+    }
+
+    /// Looks into every channel of a poll that is not to be held: the quiet state is an answer,
+    /// too.
+    pub fn look(
+        &self,
+        subscriptions: &[Subscription],
+        take: Take,
+        now: Time,
+    ) -> Result<Answer, Full> {
+        let now = self.time(now);
+        let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.heard);
+        subscriptions.iter().map(look).collect()
+    }
+
+    /// Looks into one channel and, where there is no news, registers `bell` under the same lock.
+    fn look_at(
+        &self,
+        subscription: &Subscription,
+        take: Take,
+        bell: Option<&Arc<Bell>>,
+        now: Time,
+    ) -> Result<waiter::Looked, Full> {
+        let mut want = None;
+        let looked = self.with_state(&subscription.channel, now, |channel, state| {
+            let tick = state.limits.tick;
+            let (found, unplaced) = match state.feed {
+                None => (state.history.since(subscription.cursor, take, tick, now), None),
+                Some(_) => state.look_at_fed(subscription.cursor, take, now, &mut want),
+            };
+            let found = self.unless_moved(found, subscription.cursor);
+            let seat = bell.filter(|_| !found.news).map(|bell| waiter::Seat {
+                channel: channel.clone(),
+                key: state.waiters.insert(bell.clone()),
+                round: state.round,
+            });
+            let heard = Heard { channel: channel.name.clone(), tick, found };
+            waiter::Looked { heard, seat, unplaced }
+        });
+        self.tell(&subscription.channel, want);
+        looked
+    }
+
+    /// Puts one message on each of the named channels: all of them, or none where the table has
+    /// no room for one. The caller rings the wakes.
+    pub fn publish(
+        &self,
+        posts: &[(ChannelName, Payload)],
+        now: Time,
+    ) -> Result<Vec<Published>, Full> {
+        let now = self.time(now);
+        for (name, _) in posts {
+            self.open(name, now)?;
+        }
+        let published = posts.iter().map(|(name, payload)| self.put(name, payload, now)).collect();
+        self.reclaim(now);
+        published
+    }
+
+    fn put(&self, name: &ChannelName, payload: &Payload, now: Time) -> Result<Published, Full> {
+        self.with_state(name, now, |_, state| {
+            let message = state.history.push(payload.clone(), &state.limits, now);
+            Published { message, tick: state.limits.tick, wake: state.take_waiters(), released: 0 }
+        })
+    }
+
+    /// Puts on a channel what has been true since `at`, stamped with that time, unless the
+    /// channel has had a message since. With `keep` its newest message never ages out, unless
+    /// the settings say otherwise.
+    pub fn seed(
+        &self,
+        name: &ChannelName,
+        payload: Payload,
+        at: Time,
+        keep: bool,
+        now: Time,
+    ) -> Result<Option<Published>, Full> {
+        let now = self.time(now);
+        let published = self.with_state(name, now, |_, state| {
+            if keep {
+                state.history.keep_newest();
+            }
+            let tick = state.limits.tick;
+            // After a crash the channel's newest stamp is that of the start, whatever it has.
+            let newest = state.history.newest().map(|message| message.stamp);
+            let newest = newest.or(state.history.newest_stamp());
+            let since = newest >= Some(tick.at_or_after(at.min(now)));
+            // What is to be kept may have aged out while nobody kept it.
+            let is_there = !keep || !state.history.is_empty();
+            if since && is_there {
+                return None;
+            }
+            let message = state.history.push_from(payload, at, &state.limits, now);
+            Some(Published { message, tick, wake: state.take_waiters(), released: 0 })
+        });
+        self.reclaim(now);
+        published
+    }
+
+    /// From now on the channel's newest message never ages out, unless the settings say
+    /// otherwise. A channel that does not exist stays so.
+    pub fn keep_newest(&self, name: &ChannelName) {
+        if let Some(channel) = self.shared.table.peek(name) {
+            channel.state.lock().history.keep_newest();
+        }
+    }
+
+    /// Forgets a channel and its history. `None` if there is no such channel. Its held polls are
+    /// to be rung; they find themselves reset, and its next life has a new epoch.
+    pub fn forget(&self, name: &ChannelName) -> Option<Wake> {
+        let channel = self.shared.table.remove(name)?;
+        Some(self.bury(&channel))
+    }
+
+    /// The limits of a channel, whether or not it exists.
+    pub fn limits(&self, name: &ChannelName) -> Arc<Limits> {
+        self.shared.settings.read().limits_for(name).clone()
+    }
+
+    /// The unit of a channel's stamps, whether or not the channel exists.
+    pub fn tick(&self, name: &ChannelName) -> Tick {
+        self.shared.settings.read().limits_for(name).tick
+    }
+
+    /// From now on no poll is held. Returns the waiters of all channels, to be rung: they find
+    /// nothing, and [`Hub::is_draining`].
+    pub fn drain(&self) -> Vec<Wake> {
+        self.shared.draining.store(true, Ordering::SeqCst);
+        let mut wakes = Vec::new();
+        self.for_each_channel(|channel| {
+            let mut state = channel.state.lock();
+            if !state.waiters.is_empty() {
+                wakes.push(state.take_waiters());
+            }
+        });
+        wakes
+    }
+
+    /// Whether [`Hub::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::SeqCst)
+    }
+
+    /// How many polls are held on a channel now.
+    pub fn held_on(&self, name: &ChannelName) -> usize {
+        self.shared.table.peek(name).map_or(0, |channel| channel.state.lock().waiters.len())
+    }
+
+    /// How many polls are held now.
+    pub fn held(&self) -> usize {
+        self.shared.held.load(Ordering::Relaxed)
+    }
+
+    /// How many channels there are.
+    pub fn channels(&self) -> usize {
+        self.shared.table.len()
+    }
+
+    /// The memory all kept messages take, in bytes.
+    pub fn cost(&self) -> u64 {
+        self.shared.cost.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,245 @@
+//! Channels that get their messages and positions from elsewhere: the table's side of it.
+//!
+//! Every event is worked off under the channel's lock, together with its history, so that a poll
+//! always sees both as they belong together. What a channel then wants is told to the table's
+//! [`Origin`] after unlocking.
+
+use super::waiter::Unplaced;
+use super::{Full, Hub, State, Wake};
+use crate::hub::channel::{
+    ChannelName, Cursor, Found, History, Message, Position, Snapshot, Stamp, Step, Take, Time, Want,
+};
+use std::sync::Arc;
+
+/// Is told what a channel wants. It must not call back into the table.
+pub type Origin = Arc<dyn Fn(&ChannelName, Want) + Send + Sync>;
+
+/// What became of a pushed message.
+#[derive(Debug, Default)]
+pub struct Pushed {
+    /// The polls that it releases, claimed already and to be rung.
+    pub wake: Wake,
+    /// How many polls the same message had released when its push came.
+    pub before: usize,
+    /// It was new here.
+    pub stored: bool,
+    /// Nobody here wants this channel's messages.
+    pub unwanted: bool,
+}
+
+impl Hub {
+    /// Whether the channels are fed from elsewhere.
+    pub fn is_fed(&self) -> bool {
+        self.shared.origin.is_some()
+    }
+
+    /// Whether nothing is known to be missing on a channel.
+    pub fn is_live(&self, name: &ChannelName) -> bool {
+        let is_live = |state: &mut State| state.feed.as_ref().is_some_and(|feed| feed.is_live());
+        self.with_known(name, is_live).unwrap_or(false)
+    }
+
+    /// Whether a subscription to a channel is wanted.
+    pub fn is_joined(&self, name: &ChannelName) -> bool {
+        let joined = |state: &mut State| state.feed.as_ref().is_some_and(|feed| feed.is_joined());
+        self.with_known(name, joined).unwrap_or(false)
+    }
+
+    /// The subscription to a channel is confirmed.
+    pub fn confirmed(&self, name: &ChannelName) {
+        let want = self.with_known(name, |state| state.feed.as_mut()?.confirmed());
+        self.tell(name, want.flatten());
+    }
+
+    /// The subscription to a channel is no more; it is wanted again.
+    pub fn lost(&self, name: &ChannelName) {
+        self.with_known(name, |state| state.feed.iter_mut().for_each(|feed| feed.lost()));
+    }
+
+    /// Gives up the subscription to a channel that nobody has polled since `before` and nobody
+    /// waits on; whether that is so.
+    pub fn leave(&self, name: &ChannelName, before: Time) -> bool {
+        let left = self.with_known(name, |state| match &mut state.feed {
+            Some(feed) if state.waiters.is_empty() && feed.last_polled() < before => {
+                feed.left();
+                true
+            }
+            _ => false,
+        });
+        left.unwrap_or(true)
+    }
+
+    /// Has a channel read what is elsewhere, to make sure that nothing is missing.
+    pub fn audit(&self, name: &ChannelName) {
+        let want = self.with_known(name, |state| state.feed.as_mut()?.audit());
+        self.tell(name, want.flatten());
+    }
+
+    /// A read of a channel begins: its number, and where the channel is. `None` = it is not
+    /// wanted any more.
+    pub fn read_begins(&self, name: &ChannelName) -> Option<(u64, Position)> {
+        let begun = self.with_known(name, |state| {
+            let number = state.feed.as_mut()?.read_begins()?;
+            Some((number, state.history.position()))
+        });
+        begun.flatten()
+    }
+
+    /// That read failed; whether it is wanted again, in a while.
+    pub fn read_failed(&self, name: &ChannelName, number: u64) -> bool {
+        let want = self.with_known(name, |state| state.feed.as_mut()?.read_failed(number));
+        want.flatten().is_some()
+    }
+
+    /// That read has found `snapshot`. Returns the waiters that are to look again.
+    pub fn read_ends(
+        &self,
+        name: &ChannelName,
+        number: u64,
+        snapshot: Snapshot,
+        now: Time,
+    ) -> Pushed {
+        let now = self.time(now);
+        self.step(name, now, |state| match &mut state.feed {
+            None => Step::default(),
+            Some(feed) => feed.read_ends(number, snapshot, &mut state.history, &state.limits, now),
+        })
+    }
+
+    /// A message of a channel was pushed.
+    pub fn pushed(&self, name: &ChannelName, message: Message, now: Time) -> Pushed {
+        let now = self.time(now);
+        self.step(name, now, |state| match &mut state.feed {
+            None => Step::default(),
+            Some(feed) => feed.pushed(message, &mut state.history, &state.limits, now),
+        })
+    }
+
+    /// A message that was published from here has its position.
+    pub fn offered(&self, name: &ChannelName, message: Message, now: Time) -> Pushed {
+        let now = self.time(now);
+        let (seq, mut before) = (message.position.seq, 0);
+        let pushed = self.step(name, now, |state| match &mut state.feed {
+            None => Step::default(),
+            Some(feed) => {
+                before = feed.has_released(seq);
+                feed.offered(message, &mut state.history, &state.limits, now)
+            }
+        });
+        Pushed { before, ..pushed }
+    }
+
+    /// A channel was forgotten elsewhere and is at the beginning of another life now. `stamp` is
+    /// the newest of its lives before. The wake is claimed already.
+    pub fn reborn(&self, name: &ChannelName, position: Position, stamp: Stamp, now: Time) -> Wake {
+        let now = self.time(now);
+        let pushed = self.step(name, now, |state| {
+            let clock = state.history.clock();
+            state.history.begin(History::after(position, stamp, clock));
+            Step { wake: true, want: None, stored: false }
+        });
+        pushed.wake
+    }
+
+    /// Puts what was read into a channel that nobody is subscribed to, so that it can be looked
+    /// at.
+    pub fn refresh(&self, name: &ChannelName, snapshot: Snapshot, now: Time) -> Result<(), Full> {
+        let now = self.time(now);
+        self.with_state(name, now, |_, state| {
+            if let Some(feed) = state.feed.as_mut().filter(|feed| !feed.is_joined()) {
+                feed.refreshed(snapshot, &mut state.history, &state.limits, now);
+            }
+        })
+    }
+
+    fn step(&self, name: &ChannelName, now: Time, work: impl FnOnce(&mut State) -> Step) -> Pushed {
+        let Some(channel) = self.shared.table.peek(name) else {
+            return Pushed { unwanted: true, ..Pushed::default() };
+        };
+        let mut state = channel.state.lock();
+        let step = self.with_trimmed(&mut state, now, work);
+        let unwanted = !state.feed.as_ref().is_some_and(|feed| feed.is_joined());
+        let mut wake = if step.wake { state.take_waiters() } else { Wake::default() };
+        // Claimed under the lock, so that whoever published the message finds the number.
+        let newest = state.history.position().seq;
+        if wake.claim() > 0
+            && let Some(feed) = &mut state.feed
+        {
+            feed.released(newest, wake.len());
+        }
+        drop(state);
+        self.tell(name, step.want);
+        if step.stored {
+            self.reclaim(now);
+        }
+        Pushed { wake, stored: step.stored, unwanted, before: 0 }
+    }
+
+    fn with_known<T>(&self, name: &ChannelName, work: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let channel = self.shared.table.peek(name)?;
+        let mut state = channel.state.lock();
+        (!state.forgotten).then(|| work(&mut state))
+    }
+
+    pub(super) fn tell(&self, name: &ChannelName, want: Option<Want>) {
+        if let (Some(want), Some(origin)) = (want, &self.shared.origin) {
+            origin(name, want);
+        }
+    }
+}
+
+impl State {
+    /// Looks into the history of a fed channel for a poll that has just come. What cannot be
+    /// placed is quiet, and comes back to be placed later.
+    pub(super) fn look_at_fed(
+        &mut self,
+        cursor: Cursor,
+        take: Take,
+        now: Time,
+        want: &mut Option<Want>,
+    ) -> (Found, Option<Unplaced>) {
+        let Some(feed) = &mut self.feed else {
+            return (self.history.since(cursor, take, self.limits.tick, now), None);
+        };
+        *want = feed.polled(now);
+        let mut unplaced = Unplaced { cursor, arrived: now, read: None, quiet: false };
+        if !self.history.can_place(cursor) {
+            let (read, wanted) = feed.is_unsure();
+            *want = want.or(wanted);
+            unplaced.read = Some(read);
+        }
+        self.place(unplaced, take, now)
+    }
+
+    /// Places a cursor if that can be done by now.
+    pub(super) fn place(
+        &self,
+        unplaced: Unplaced,
+        take: Take,
+        now: Time,
+    ) -> (Found, Option<Unplaced>) {
+        let Unplaced { cursor, arrived, read, .. } = unplaced;
+        let tick = self.limits.tick;
+        let feed = self.feed.as_ref();
+        let is_live = feed.is_some_and(|feed| feed.is_live());
+        let was_read = read.is_none_or(|read| feed.is_some_and(|feed| feed.has_read(read)));
+        let found = match cursor {
+            Cursor::Now if is_live && unplaced.arrived < now => {
+                self.history.since_arrival(arrived, take, tick, now)
+            }
+            _ => self.history.since(cursor, take, tick, now),
+        };
+        let sure = match cursor {
+            Cursor::At(_) if self.history.can_place(cursor) => true,
+            Cursor::At(_) => is_live && was_read,
+            Cursor::After(_) | Cursor::Changed { .. } => found.news && (is_live || !found.reset),
+            _ => is_live,
+        };
+        if sure {
+            return (found, None);
+        }
+        let quiet = is_live && matches!(cursor, Cursor::After(_) | Cursor::Changed { .. });
+        let found = if quiet { found } else { self.history.unplaced(cursor, tick, arrived) };
+        (found, Some(Unplaced { quiet, ..unplaced }))
+    }
+}

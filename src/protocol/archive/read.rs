@@ -1,0 +1,203 @@
+//! Reading an archive.
+
+use super::frame::{self, Parts};
+use super::{ArchiveError, Kind, MAGIC, Remembered, VERSION};
+use crate::hub::channel::{
+    self, ChannelName, Epoch, Kept, KeptMessage, Payload, Position, Stamp, Time,
+};
+use crate::hub::{Hub, Memory};
+use bytes::Bytes;
+use std::io::Read;
+use std::sync::Arc;
+
+/// The end of the year 9999: a later time is none.
+const LAST: u64 = 253_402_300_800_000_000;
+
+/// An archive whose beginning has been read.
+pub struct Reader<R> {
+    from: R,
+    version: u32,
+    clean: bool,
+    memory: Memory,
+    channels: u64,
+    messages: u64,
+    remembered: u64,
+    /// Most messages have the content type of the one before.
+    content_type: Arc<str>,
+}
+
+/// A channel of an archive, before its messages.
+struct Head {
+    channel: ChannelName,
+    used: Time,
+    kept: Kept,
+    messages: u64,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the beginning of an archive.
+    pub fn begin(mut from: R) -> Result<Self, ArchiveError> {
+        let mut magic = [0; MAGIC.len()];
+        let foreign = |error| match ArchiveError::from(error) {
+            ArchiveError::CutOff => ArchiveError::Foreign,
+            error => error,
+        };
+        from.read_exact(&mut magic).map_err(foreign)?;
+        if &magic != MAGIC {
+            return Err(ArchiveError::Foreign);
+        }
+        let mut version = [0; 4];
+        from.read_exact(&mut version)?;
+        let version = u32::from_le_bytes(version);
+        if !(1..=VERSION).contains(&version) {
+            return Err(ArchiveError::Version(version));
+        }
+        let (Kind::Memory, payload) = frame::read(&mut from)? else {
+            return Err(ArchiveError::Damaged("the first frame is another"));
+        };
+        let mut parts = Parts(&payload);
+        let clean = parts.byte()? == 1;
+        let (latest, floor) = (time(parts.number()?)?, stamp(parts.number()?)?);
+        let memory = Memory { latest, floor };
+        let content_type = "text/plain".into();
+        let (channels, messages, remembered) = (0, 0, 0);
+        Ok(Self { from, version, clean, memory, channels, messages, remembered, content_type })
+    }
+
+    /// Whether no position was given out after it was written.
+    pub fn is_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// Puts everything that follows into `hub`, which is not in use yet. In `doubt` whether
+    /// positions were given out since, every channel begins a new epoch. After an error a part
+    /// of it is in the hub. Gives back the answers that are remembered, the oldest first.
+    pub fn restore(
+        mut self,
+        hub: &Hub,
+        doubt: bool,
+        now: Time,
+    ) -> Result<Vec<Remembered>, ArchiveError> {
+        hub.remember(self.memory);
+        let mut remembered = Vec::new();
+        while let Some(head) = self.next_channel(&mut |answer| remembered.push(answer))? {
+            let messages = self.messages(&head);
+            let channel = (&head.channel, head.used, &head.kept);
+            hub.restore(channel, (head.messages, messages), doubt, now)?;
+        }
+        Ok(remembered)
+    }
+
+    /// Reads to the end and keeps nothing; whether all of it is sound.
+    pub fn verify(mut self) -> Result<(), ArchiveError> {
+        while let Some(head) = self.next_channel(&mut drop)? {
+            self.messages(&head).try_for_each(|message| message.map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// The next channel, or `None` at a sound end. What is remembered before goes to `recall`.
+    fn next_channel(
+        &mut self,
+        recall: &mut impl FnMut(Remembered),
+    ) -> Result<Option<Head>, ArchiveError> {
+        let (mut kind, mut payload) = frame::read(&mut self.from)?;
+        while kind == Kind::Remembered && self.version > 1 && self.channels == 0 {
+            recall(Remembered::read(&mut Parts(&payload))?);
+            self.remembered += 1;
+            (kind, payload) = frame::read(&mut self.from)?;
+        }
+        let mut parts = Parts(&payload);
+        match kind {
+            Kind::Channel => {
+                self.channels += 1;
+                channel(&mut parts).map(Some)
+            }
+            Kind::End => {
+                let counted = (parts.number()?, parts.number()?);
+                let remembered = if self.version > 1 { parts.number()? } else { 0 };
+                let whole = counted == (self.channels, self.messages);
+                let whole = whole && remembered == self.remembered;
+                whole.then_some(None).ok_or(ArchiveError::Damaged("something is missing"))
+            }
+            _ => Err(ArchiveError::Damaged("a frame stands where another should")),
+        }
+    }
+
+    /// The messages of the channel whose head was read last.
+    fn messages(
+        &mut self,
+        head: &Head,
+    ) -> impl Iterator<Item = Result<KeptMessage, ArchiveError>> + use<'_, R> {
+        let newest = head.kept.newest_stamp;
+        let mut last = Stamp(0);
+        (0..head.messages).map(move |_| {
+            let message = self.message()?;
+            if message.stamp <= last || message.stamp > newest {
+                return Err(ArchiveError::Damaged("stamps are out of order"));
+            }
+            last = message.stamp;
+            Ok(message)
+        })
+    }
+
+    fn message(&mut self) -> Result<KeptMessage, ArchiveError> {
+        let (Kind::Message, payload) = frame::read(&mut self.from)? else {
+            return Err(ArchiveError::Damaged("a message is missing"));
+        };
+        self.messages += 1;
+        let mut parts = Parts(&payload);
+        let (stamp, published) = (stamp(parts.number()?)?, time(parts.number()?)?);
+        let kind = parts.byte()?;
+        let content_type = parts.short_text()?;
+        if *self.content_type != *content_type {
+            self.content_type = content_type.into();
+        }
+        let body = parts.0;
+        let kind = match kind {
+            0 => channel::Kind::Json,
+            1 => channel::Kind::Text,
+            2 => channel::Kind::Binary,
+            _ => return Err(ArchiveError::Damaged("a message of an unknown kind")),
+        };
+        if kind != channel::Kind::Binary && std::str::from_utf8(body).is_err() {
+            return Err(ArchiveError::Damaged("a text is not UTF-8"));
+        }
+        // Of its own size: the payload has room to spare.
+        let body = Bytes::copy_from_slice(body);
+        let content_type = self.content_type.clone();
+        Ok(KeptMessage { stamp, published, payload: Payload { kind, content_type, body } })
+    }
+}
+
+fn channel(parts: &mut Parts<'_>) -> Result<Head, ArchiveError> {
+    let used = time(parts.number()?)?;
+    let epoch = Epoch::from_number(parts.number()?);
+    let seq = parts.number()?;
+    let kept = Kept {
+        position: Position { epoch, seq },
+        newest_stamp: stamp(parts.number()?)?,
+        floor: stamp(parts.number()?)?,
+        evicted_stamp: stamp(parts.number()?)?,
+    };
+    let messages = parts.number()?;
+    // Below half of the range there is room to count on.
+    if messages > seq || seq > u64::MAX / 2 {
+        return Err(ArchiveError::Damaged("a position is impossible"));
+    }
+    let channel = ChannelName::from_bytes(parts.0);
+    let channel = channel.map_err(|_| ArchiveError::Damaged("a channel's name is none"))?;
+    Ok(Head { channel, used, kept, messages })
+}
+
+pub(super) fn time(micros: u64) -> Result<Time, ArchiveError> {
+    if micros > LAST {
+        return Err(ArchiveError::Damaged("a time is impossible"));
+    }
+    Ok(Time(micros))
+}
+
+/// A stamp may run ahead of the clock, but not beyond all times.
+fn stamp(micros: u64) -> Result<Stamp, ArchiveError> {
+    time(micros).map(|time| Stamp(time.0))
+}

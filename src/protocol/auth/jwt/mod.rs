@@ -1,0 +1,258 @@
+//! JSON Web Tokens (RFC 7519), signed with HS256, RS256, ES256 or EdDSA (RFC 7518, RFC 8037).
+//!
+//! Which algorithm a token is checked with is decided by the key, never by the token alone: a key
+//! of one kind is never used as one of another, and there is no `none`. Encrypted tokens are not
+//! read.
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use super::{Channels, Denied, Grant, Seconds, jwt_keys};
+use crate::protocol::auth::secret::Secret;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// The longest token that is looked at, in bytes; a longer one is bad.
+const MOST_BYTES: usize = 16 * 1024;
+
+/// The algorithms by their names (RFC 7518, section 3.1).
+pub const ALGORITHMS: [(&str, Algorithm); 4] = [
+    ("HS256", Algorithm::HS256),
+    ("RS256", Algorithm::RS256),
+    ("ES256", Algorithm::ES256),
+    ("EdDSA", Algorithm::EdDSA),
+];
+
+/// What is expected of a token beside its signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The claim that has the channels: a list of texts, or one text.
+    pub claim: String,
+    /// One of these has to be in `aud`; empty = none is expected.
+    pub audience: Vec<String>,
+    /// `iss` has to be one of these; empty = none is expected.
+    pub issuer: Vec<String>,
+    /// By how many seconds the clocks may differ.
+    pub leeway: Seconds,
+}
+
+impl Default for Expected {
+    fn default() -> Self {
+        let (audience, issuer) = (Vec::new(), Vec::new());
+        Self { claim: "channels".to_owned(), audience, issuer, leeway: 0 }
+    }
+}
+
+/// A key, with the one algorithm that it is for.
+#[derive(Clone)]
+pub struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+    /// What it was read from.
+    source: Secret,
+}
+
+/// Why something is no key, or none that can be used here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// There is nothing.
+    #[error("the key is empty")]
+    Empty,
+    /// A JSON Web Key, which as a secret would be one that everybody knows.
+    #[error("this is a JSON Web Key; write it as a set into a file, and name that as jwks")]
+    Jwk,
+    /// A PEM of something else.
+    #[error("this PEM is no public key for RS256, ES256 or EdDSA")]
+    Pem,
+    /// No set of keys.
+    #[error("this is no JSON Web Key Set: {0}")]
+    Set(String),
+    /// A set without a key for one of our algorithms.
+    #[error("none of the keys is for HS256, RS256, ES256 or EdDSA")]
+    NoneUsable,
+}
+
+impl Key {
+    /// The one key in `text`: a public key in PEM, or a secret for HS256.
+    pub fn new(text: &str) -> Result<Self, KeyError> {
+        if text.is_empty() {
+            return Err(KeyError::Empty);
+        }
+        if text.trim_start().starts_with('{') {
+            return Err(KeyError::Jwk);
+        }
+        if !text.contains("-----BEGIN") {
+            let key = DecodingKey::from_secret(text.as_bytes());
+            let (algorithm, source) = (Algorithm::HS256, Secret::new(text));
+            return Ok(Self { id: None, algorithm, key, source });
+        }
+        let pem = text.trim().as_bytes();
+        let kinds = [
+            (Algorithm::RS256, DecodingKey::from_rsa_pem(pem)),
+            (Algorithm::ES256, DecodingKey::from_ec_pem(pem)),
+            (Algorithm::EdDSA, DecodingKey::from_ed_pem(pem)),
+        ];
+        let found = kinds.into_iter().find_map(|(algorithm, key)| Some((algorithm, key.ok()?)));
+        let (algorithm, key) = found.ok_or(KeyError::Pem)?;
+        Ok(Self { id: None, algorithm, key, source: Secret::new(text) })
+    }
+
+    /// The keys of a JSON Web Key Set (RFC 7517) that can be used here.
+    pub fn set(json: &[u8]) -> Result<Vec<Self>, KeyError> {
+        let set: JwkSet =
+            serde_json::from_slice(json).map_err(|error| KeyError::Set(error.to_string()))?;
+        let keys: Vec<Self> = set.keys.iter().filter_map(Self::of).collect();
+        if keys.is_empty() { Err(KeyError::NoneUsable) } else { Ok(keys) }
+    }
+
+    fn of(jwk: &Jwk) -> Option<Self> {
+        use jsonwebtoken::jwk::EllipticCurve as Curve;
+        let common = &jwk.common;
+        if matches!(common.public_key_use, Some(PublicKeyUse::Encryption)) {
+            return None;
+        }
+        let algorithm = match &jwk.algorithm {
+            AlgorithmParameters::OctetKey(key) if !key.value.is_empty() => Algorithm::HS256,
+            AlgorithmParameters::RSA(_) => Algorithm::RS256,
+            AlgorithmParameters::EllipticCurve(key) if key.curve == Curve::P256 => Algorithm::ES256,
+            AlgorithmParameters::OctetKeyPair(key) if key.curve == Curve::Ed25519 => {
+                Algorithm::EdDSA
+            }
+            _ => return None,
+        };
+        let named = common.key_algorithm.map(|named| named.to_string());
+        let ours = ALGORITHMS.iter().find(|(_, known)| *known == algorithm)?.0;
+        if named.is_some_and(|named| named != ours) {
+            return None;
+        }
+        let (id, key) = (common.key_id.clone(), DecodingKey::from_jwk(jwk).ok()?);
+        let source = Secret::new(serde_json::to_string(jwk).ok()?);
+        Some(Self { id, algorithm, key, source })
+    }
+
+    /// The algorithm that it is for.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:?}, {:?})", self.id, self.algorithm)
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+/// Checks tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verifier {
+    keys: Vec<Key>,
+    expected: Expected,
+}
+
+impl Verifier {
+    /// A verifier that takes a token which one of `keys` has signed.
+    pub fn new(keys: Vec<Key>, expected: Expected) -> Self {
+        jwt_keys::install();
+        Self { keys, expected }
+    }
+
+    /// What `token` is worth at `now`.
+    pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Denied> {
+        if token.len() > MOST_BYTES {
+            return Err(Denied::Bad("it is too long"));
+        }
+        let claims = self.claims(token)?;
+        let expires = time(&claims, "exp")?;
+        let leeway = self.expected.leeway;
+        let expires = expires.map(|expires| expires.saturating_add(leeway));
+        if expires.is_some_and(|expires| now >= expires) {
+            return Err(Denied::Expired);
+        }
+        if time(&claims, "nbf")?.is_some_and(|begins| now.saturating_add(leeway) < begins) {
+            return Err(Denied::Early);
+        }
+        Ok(Grant { channels: self.channels(&claims)?, expires })
+    }
+
+    /// The claims, once the signature, `aud` and `iss` are found to be right.
+    fn claims(&self, token: &str) -> Result<Map<String, Value>, Denied> {
+        let header = decode_header(token).map_err(|_| Denied::Bad("it is no JSON Web Token"))?;
+        // What has to be understood, and is not, makes it invalid (RFC 7515, section 4.1.11).
+        if header.crit.is_some() {
+            return Err(Denied::Bad("it wants more to be understood than is known here"));
+        }
+        let fits = |key: &&Key| {
+            key.algorithm == header.alg
+                && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
+        };
+        let mut denied = Denied::Bad("none of the keys is for it");
+        for key in self.keys.iter().filter(fits) {
+            match decode::<Map<String, Value>>(token, &key.key, &self.validation(key.algorithm)) {
+                Ok(token) => return Ok(token.claims),
+                Err(error) => denied = Denied::Bad(reason(error.kind())),
+            }
+        }
+        Err(denied)
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        // Times are looked at here, by the time that is handed in.
+        (validation.validate_exp, validation.validate_nbf) = (false, false);
+        let mut required = Vec::new();
+        if !self.expected.audience.is_empty() {
+            validation.set_audience(&self.expected.audience);
+            required.push("aud");
+        }
+        if !self.expected.issuer.is_empty() {
+            validation.set_issuer(&self.expected.issuer);
+            required.push("iss");
+        }
+        validation.set_required_spec_claims(&required);
+        validation
+    }
+
+    fn channels(&self, claims: &Map<String, Value>) -> Result<Channels, Denied> {
+        let wrong = Denied::Bad("its claim with the channels is no list of names");
+        let names: Option<Vec<&str>> = match claims.get(&self.expected.claim) {
+            None => Some(Vec::new()),
+            Some(Value::String(name)) => Some(vec![name]),
+            Some(Value::Array(names)) => names.iter().map(Value::as_str).collect(),
+            Some(_) => None,
+        };
+        names.and_then(Channels::new).ok_or(wrong)
+    }
+}
+
+/// A claim that is a time (RFC 7519, section 2, NumericDate): seconds, fractions allowed.
+fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<Seconds>, Denied> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let fraction =
+        || value.as_f64().filter(|seconds| *seconds >= 0.0).map(|seconds| seconds as u64);
+    match value.as_u64().or_else(fraction) {
+        Some(seconds) => Ok(Some(seconds)),
+        None => Err(Denied::Bad("one of its times is no number")),
+    }
+}
+
+fn reason(kind: &ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::InvalidSignature => "its signature is wrong",
+        ErrorKind::InvalidAudience => "it is for another audience",
+        ErrorKind::InvalidIssuer => "it is of another issuer",
+        ErrorKind::MissingRequiredClaim(_) => "it has no aud or no iss",
+        ErrorKind::InvalidAlgorithm => "its algorithm is not the key's",
+        _ => "it is no JSON Web Token",
+    }
+}

@@ -1,0 +1,180 @@
+//! The wire formats of polls: each parses a request into a [`Poll`] and renders an [`Answer`].
+//!
+//! Pure translation: nothing here waits or knows a connection. Where an answer is the same for
+//! every client (one channel, its newest message), it is rendered once and shared
+//! ([`crate::hub::channel::Renders`]).
+
+mod json;
+pub mod native;
+mod native_cursor;
+pub mod novcomet;
+pub mod replay;
+#[cfg(test)]
+mod tests;
+pub mod timestamp;
+
+use crate::hub::channel::{ChannelName, Cursor, NameError, RenderKey, Take, Tick};
+use crate::hub::{Answer, Heard, Subscription};
+use crate::protocol::http::query::Query;
+use crate::protocol::http::{self, Headers, Reply};
+use crate::protocol::template::Field;
+use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// A poll request, as far as the dialects look at it.
+pub struct Request<'a> {
+    /// What the `*` of the rule's path stands for, as it stands in the target (still escaped).
+    pub rest: Option<&'a str>,
+    /// The parameters behind the `?`.
+    pub query: &'a Query<'a>,
+    /// The parameters of a form in the body, where the request is a POST with one.
+    pub form: Option<&'a Query<'a>>,
+    /// The headers.
+    pub headers: &'a dyn Headers,
+}
+
+impl<'a> Request<'a> {
+    /// A scalar parameter: of the form if it is there, else of the query.
+    fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.form.and_then(|form| form.text(name)).or_else(|| self.query.text(name))
+    }
+
+    /// The value of a template's field.
+    pub fn field(&self, field: &Field) -> Option<Cow<'a, str>> {
+        match field {
+            Field::Query(name) => self.query.text(name),
+            Field::Form(name) => self.form?.text(name),
+            Field::Header(name) => self.headers.get(name).map(|v| Cow::Owned(v.to_owned())),
+            Field::Cookie(name) => {
+                http::cookie(self.headers, name).map(|v| Cow::Owned(v.to_owned()))
+            }
+            Field::Path(1) => {
+                let decoded = crate::protocol::http::query::decode_strictly(self.rest?)?;
+                Some(Cow::Owned(String::from_utf8(decoded.into_owned()).ok()?))
+            }
+            Field::Path(_) | Field::Json(_) | Field::ResponseBody => None,
+        }
+    }
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone)]
+pub struct Poll {
+    /// The channels and where to begin in each.
+    pub subscriptions: SmallVec<[Subscription; 1]>,
+    /// Which of the waiting messages are wanted.
+    pub take: Take,
+    /// The longest hold the client wants; it only shortens the rule's.
+    pub timeout: Option<Duration>,
+    /// The function that a JSONP answer calls.
+    pub callback: Option<Box<str>>,
+}
+
+impl Poll {
+    /// A poll on `channel` from now on.
+    pub fn on(channel: ChannelName) -> Self {
+        let subscriptions = smallvec![Subscription { channel, cursor: Cursor::Now }];
+        Self { subscriptions, take: Take::Newest, timeout: None, callback: None }
+    }
+}
+
+/// The outcome of parsing a request that a rule has matched.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A poll.
+    Poll(Poll),
+    /// The rule's templates cannot be filled from it, so the rule is not meant.
+    OtherRule,
+    /// A request that cannot be understood, with the answer to it.
+    Refused(Reply),
+}
+
+/// One wire format with its settings.
+#[derive(Debug, Clone)]
+pub enum Dialect {
+    /// The gate's own.
+    Native(native::Native),
+    /// The NovComet family.
+    NovComet(novcomet::NovComet),
+    /// The `backend.php` family.
+    Timestamp(timestamp::Timestamp),
+    /// Answered by the site.
+    Replay(replay::Replay),
+}
+
+impl Dialect {
+    /// Understands a request; `tick` tells the unit of a channel's stamps.
+    pub fn parse(&self, request: &Request<'_>, tick: &dyn Fn(&ChannelName) -> Tick) -> Parsed {
+        match self {
+            Self::Native(native) => native.parse(request),
+            Self::NovComet(novcomet) => novcomet.parse(request, tick),
+            Self::Timestamp(timestamp) => timestamp.parse(request, tick),
+            Self::Replay(replay) => replay.parse(request),
+        }
+    }
+
+    /// The answer on the wire, news or quiet; `callback` is that of the [`Poll`].
+    pub fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
+        match self {
+            Self::Native(native) => native.render(answer),
+            Self::NovComet(novcomet) => novcomet.render(answer),
+            Self::Timestamp(timestamp) => timestamp.render(answer, callback),
+            // The site has the answer; this one is empty.
+            Self::Replay(_) => Reply::new(204, "", ""),
+        }
+    }
+
+    /// Whether a parameter of the query is another one with each poll of one client: its position,
+    /// how long it waits, the name it wants to be called by.
+    pub fn moves(&self, parameter: &str) -> bool {
+        // What jQuery adds against caches is in all of them.
+        parameter == "_"
+            || match self {
+                Self::Native(_) => matches!(parameter, "cursor" | "timeout"),
+                Self::NovComet(_) => parameter == "subscribed",
+                Self::Timestamp(timestamp) => {
+                    parameter == timestamp.cursor_field
+                        || timestamp.callback.as_deref() == Some(parameter)
+                }
+                Self::Replay(_) => false,
+            }
+    }
+
+    /// Whether the rest of the path behind the rule's stem is nothing but the poll's channels.
+    pub fn has_channels_in_path(&self) -> bool {
+        matches!(self, Self::Native(native) if native.channel.is_none())
+    }
+
+    /// Its name in the config.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Native(_) => "native",
+            Self::NovComet(_) => "novcomet",
+            Self::Timestamp(_) => "timestamp",
+            Self::Replay(_) => "replay",
+        }
+    }
+}
+
+/// The content type PHP sends unless told otherwise.
+pub const PHP_CONTENT_TYPE: &str = "text/html; charset=UTF-8";
+
+/// A request that a dialect without a form for errors cannot understand.
+fn refused(error: NameError) -> Parsed {
+    Parsed::Refused(Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n")))
+}
+
+/// Renders under `key` once for all clients if `answer` is just its channel's newest message.
+fn rendered_once(answer: &Answer, key: RenderKey, render: impl FnOnce() -> Bytes) -> Bytes {
+    match answer.as_slice() {
+        [Heard { found, .. }] if !found.reset && found.messages.len() == 1 => {
+            match &found.renders {
+                Some(renders) => renders.get_or_render(key, render),
+                None => render(),
+            }
+        }
+        _ => render(),
+    }
+}

@@ -1,0 +1,160 @@
+//! The gate's own dialect: JSON, an opaque cursor, any number of channels, and honest about
+//! lost continuity (`docs/dialects/native.md`).
+
+use super::json::{self, Safe};
+use super::native_cursor::{self, Decoded, ForeignCharacter};
+use super::{Parsed, Poll, Request, rendered_once};
+use crate::hub::channel::{ChannelName, Cursor, Kind, Message, RenderKey, Take, Tick};
+use crate::hub::{Answer, Heard, Subscription};
+use crate::protocol::http::Reply;
+use crate::protocol::http::query::decode_strictly;
+use crate::protocol::template::Template;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use smallvec::SmallVec;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The native dialect.
+#[derive(Debug, Clone, Default)]
+pub struct Native {
+    /// The one channel of the rule; without it the channels stand where the rule's path has its
+    /// `*`, separated by commas.
+    pub channel: Option<Template>,
+}
+
+impl Native {
+    pub(super) fn parse(&self, request: &Request<'_>) -> Parsed {
+        let names = match &self.channel {
+            None => channels(request.rest.unwrap_or_default()),
+            Some(template) => match template.fill(|field| request.field(field)) {
+                None => return Parsed::OtherRule,
+                Some(name) => ChannelName::new(&name)
+                    .map(|name| SmallVec::from_elem(name, 1))
+                    .map_err(|error| bad_request(error, CHANNEL_HINT)),
+            },
+        };
+        match names.and_then(|names| poll(names, request)) {
+            Ok(poll) => Parsed::Poll(poll),
+            Err(reply) => Parsed::Refused(reply),
+        }
+    }
+
+    /// The answer on the wire, news or quiet.
+    pub fn render(&self, answer: &Answer) -> Reply {
+        let body = rendered_once(answer, RenderKey::NATIVE, || body(answer).into());
+        Reply::new(200, "application/json", body)
+    }
+}
+
+/// Where the native cursor `text` begins in `channel`; a reply of 400 if it is none.
+pub fn cursor(channel: &ChannelName, text: &str) -> Result<Cursor, Reply> {
+    Ok(decode(text)?.cursor_for(channel))
+}
+
+const CHANNEL_HINT: &str = "a channel name is 1 to 255 bytes of UTF-8 without control characters; \
+                            write it percent-encoded, several with commas between";
+
+fn bad_request(error: impl std::fmt::Display, hint: &str) -> Reply {
+    Reply::error(400, error, hint)
+}
+
+/// The channels that `/comet/a,b%2Cc` names, each once.
+fn channels(rest: &str) -> Result<SmallVec<[ChannelName; 1]>, Reply> {
+    let mut names = SmallVec::<[ChannelName; 1]>::new();
+    let mut seen = std::collections::HashSet::new();
+    for escaped in rest.split(',') {
+        let bytes = decode_strictly(escaped)
+            .ok_or_else(|| bad_request("a % is not followed by two hex digits", CHANNEL_HINT))?;
+        let name =
+            ChannelName::from_bytes(&bytes).map_err(|error| bad_request(error, CHANNEL_HINT))?;
+        // One name, as nearly every poll has, is no list to search.
+        if rest.len() == escaped.len() || seen.insert(name.clone()) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn poll(names: SmallVec<[ChannelName; 1]>, request: &Request<'_>) -> Result<Poll, Reply> {
+    let decoded = decode(&request.query.text("cursor").unwrap_or_default())?;
+    let subscription = |channel: ChannelName| {
+        let cursor = decoded.cursor_for(&channel);
+        Subscription { channel, cursor }
+    };
+    Ok(Poll {
+        subscriptions: names.into_iter().map(subscription).collect(),
+        take: Take::All,
+        timeout: request.query.text("timeout").map(|text| timeout(&text)).transpose()?,
+        callback: None,
+    })
+}
+
+fn decode(cursor: &str) -> Result<Decoded, Reply> {
+    native_cursor::decode(cursor).map_err(|ForeignCharacter| {
+        let hint = "send the cursor of the last answer as it was, or none to begin now";
+        bad_request("the cursor holds characters that no cursor has", hint)
+    })
+}
+
+/// Seconds, with a fraction if need be.
+fn timeout(text: &str) -> Result<Duration, Reply> {
+    let digits = text.bytes().any(|b| b.is_ascii_digit());
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let seconds: Option<f64> = text.parse().ok().filter(|_| digits && plain);
+    let seconds = seconds.ok_or_else(|| {
+        bad_request(
+            "the timeout is no number of seconds",
+            "write it like timeout=20 or timeout=0.5",
+        )
+    })?;
+    // What does not fit a Duration is longer than any hold.
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+fn body(answer: &Answer) -> String {
+    let bytes: u64 = answer.iter().flat_map(|h| &h.found.messages).map(|m| m.len() + 128).sum();
+    let mut out = String::with_capacity(64 + answer.len() * 24 + bytes as usize);
+    out.push_str("{\"cursor\":\"");
+    native_cursor::encode(&mut out, answer);
+    out.push_str("\",\"messages\":[");
+    let mut first = true;
+    for Heard { channel, tick, found } in answer {
+        for message in &found.messages {
+            if !std::mem::take(&mut first) {
+                out.push(',');
+            }
+            write_message(&mut out, channel, *tick, message);
+        }
+    }
+    out.push(']');
+    if answer.iter().any(|heard| heard.found.reset) {
+        out.push_str(",\"reset\":true");
+    }
+    out.push('}');
+    out
+}
+
+fn write_message(out: &mut String, channel: &ChannelName, tick: Tick, message: &Message) {
+    out.push_str("{\"channel\":");
+    json::string(out, channel, Safe::Json);
+    // Writing to a string cannot fail.
+    let _ = write!(out, ",\"id\":\"{}\",\"stamp\":{}", message.position, tick.show(message.stamp));
+    let body = &message.payload.body;
+    match (message.payload.kind, std::str::from_utf8(body)) {
+        (Kind::Json, Ok(json)) => {
+            out.push_str(",\"data\":");
+            json::verbatim(out, json, Safe::Json);
+        }
+        (Kind::Text, Ok(text)) => {
+            out.push_str(",\"data\":");
+            json::string(out, text, Safe::Json);
+        }
+        _ => {
+            out.push_str(",\"base64\":\"");
+            STANDARD.encode_string(body, out);
+            out.push('"');
+        }
+    }
+    out.push('}');
+}

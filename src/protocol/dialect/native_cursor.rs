@@ -1,0 +1,149 @@
+//! The native cursor: every channel's position in one opaque word.
+//!
+//! It is a list of `tag.epoch-seq`, joined by `~`. The tag is a checksum of the channel's name,
+//! so a cursor stays good when a client adds a channel to its list or takes one off it. The id
+//! of a message (`epoch-seq`) is a cursor too: just after that message.
+
+use crate::hub::Answer;
+use crate::hub::channel::{ChannelName, Cursor, Position};
+use smallvec::SmallVec;
+use std::fmt::Write;
+
+/// What a cursor says, before it is known which channels are asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decoded {
+    Now,
+    Oldest,
+    Positions(SmallVec<[(Option<u32>, Position); 1]>),
+    Undecodable,
+}
+
+/// A character that no cursor has.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ForeignCharacter;
+
+pub(super) fn decode(text: &str) -> Result<Decoded, ForeignCharacter> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-');
+    if !text.bytes().all(known) {
+        return Err(ForeignCharacter);
+    }
+    Ok(match text {
+        "" => Decoded::Now,
+        "oldest" => Decoded::Oldest,
+        _ => text
+            .split('~')
+            .map(item)
+            .collect::<Option<_>>()
+            .map_or(Decoded::Undecodable, Decoded::Positions),
+    })
+}
+
+fn item(text: &str) -> Option<(Option<u32>, Position)> {
+    match text.split_once('.') {
+        None => Some((None, text.parse().ok()?)),
+        Some((tag, position)) => {
+            Some((Some(u32::from_str_radix(tag, 36).ok()?), position.parse().ok()?))
+        }
+    }
+}
+
+impl Decoded {
+    /// Where to begin in `channel`.
+    pub(super) fn cursor_for(&self, channel: &ChannelName) -> Cursor {
+        let positions = match self {
+            Self::Now => return Cursor::Now,
+            Self::Oldest => return Cursor::Oldest,
+            Self::Undecodable => return Cursor::Lost,
+            Self::Positions(positions) => positions,
+        };
+        let tag = Some(tag_of(channel));
+        let tagged = || positions.iter().filter(|(t, _)| *t == tag);
+        match (tagged().next(), tagged().count()) {
+            (Some((_, position)), 1) => Cursor::At(*position),
+            // Two names with one checksum: nobody can say which position is meant.
+            (Some(_), _) => Cursor::Lost,
+            (None, _) => match positions.as_slice() {
+                [(None, position)] => Cursor::At(*position),
+                _ if positions.iter().any(|(tag, _)| tag.is_none()) => Cursor::Lost,
+                _ => Cursor::Now,
+            },
+        }
+    }
+}
+
+/// Appends the cursor for the client's next poll.
+pub(super) fn encode(out: &mut String, answer: &Answer) {
+    for (index, heard) in answer.iter().enumerate() {
+        if index > 0 {
+            out.push('~');
+        }
+        push_tag(out, tag_of(&heard.channel));
+        // Writing to a string cannot fail.
+        let _ = write!(out, ".{}", heard.found.position);
+    }
+}
+
+fn tag_of(channel: &ChannelName) -> u32 {
+    crc32fast::hash(channel.as_bytes())
+}
+
+/// Appends `tag` in base 36, as `u32::from_str_radix` reads it.
+fn push_tag(out: &mut String, mut tag: u32) {
+    let mut digits = [0u8; 7];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b"0123456789abcdefghijklmnopqrstuvwxyz"[(tag % 36) as usize];
+        tag /= 36;
+        if tag == 0 {
+            break;
+        }
+    }
+    out.extend(digits[start..].iter().map(|digit| char::from(*digit)));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::hub::channel::Epoch;
+
+    fn name(text: &str) -> ChannelName {
+        ChannelName::new(text).unwrap()
+    }
+
+    #[test]
+    fn a_tag_is_read_back() {
+        for tag in [0, 35, 36, u32::MAX] {
+            let mut out = String::new();
+            push_tag(&mut out, tag);
+            assert_eq!(u32::from_str_radix(&out, 36), Ok(tag));
+        }
+    }
+
+    #[test]
+    fn channels_find_their_own_positions() {
+        let epoch = Epoch::from_random(1);
+        let mut cursor = String::new();
+        push_tag(&mut cursor, tag_of(&name("a")));
+        cursor.push_str(&format!(".{epoch}-7"));
+        let decoded = decode(&cursor).unwrap();
+        assert_eq!(decoded.cursor_for(&name("a")), Cursor::At(Position { epoch, seq: 7 }));
+        assert_eq!(decoded.cursor_for(&name("b")), Cursor::Now);
+        let id = decode(&format!("{epoch}-7")).unwrap();
+        assert_eq!(id.cursor_for(&name("b")), Cursor::At(Position { epoch, seq: 7 }));
+    }
+
+    #[test]
+    fn rubbish_is_undecodable_and_foreign_characters_are_told() {
+        for rubbish in ["x", "~", "a.b", "a.b-1~", "...", "-", "a.b-1~c", "oldest~a.b-1", "Oldest"]
+        {
+            assert_eq!(decode(rubbish), Ok(Decoded::Undecodable), "{rubbish}");
+        }
+        for foreign in ["a b", "%", "ä", "a/b", "a+b", "\0"] {
+            assert_eq!(decode(foreign), Err(ForeignCharacter), "{foreign}");
+        }
+        assert_eq!(decode(""), Ok(Decoded::Now));
+        assert_eq!(decode("oldest"), Ok(Decoded::Oldest));
+    }
+}

@@ -1,0 +1,76 @@
+//! The NovComet dialect: a client names files by id, each with the time of its last change it
+//! knows of, and is told which have changed (`docs/dialects/novcomet.md`).
+
+use super::json::{self, Safe};
+use super::{PHP_CONTENT_TYPE, Parsed, Poll, Request, refused, rendered_once};
+use crate::hub::channel::{ChannelName, Cursor, RenderKey, Take, Tick};
+use crate::hub::{Answer, Heard, Subscription};
+use crate::protocol::http::Reply;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The NovComet dialect.
+#[derive(Debug, Clone)]
+pub struct NovComet {
+    /// How far back "now" reaches for a client without a cursor: what was published within it,
+    /// between two of its polls, is not missed.
+    pub slack: Duration,
+    /// Whether `publish=ID` publishes an empty message at the gate instead of being forwarded.
+    pub browser_publish: bool,
+}
+
+impl Default for NovComet {
+    fn default() -> Self {
+        Self { slack: Duration::from_secs(2), browser_publish: false }
+    }
+}
+
+impl NovComet {
+    pub(super) fn parse(
+        &self,
+        request: &Request<'_>,
+        tick: &dyn Fn(&ChannelName) -> Tick,
+    ) -> Parsed {
+        let entries = match request.form {
+            Some(form) if form.has("subscribed") => form.entries("subscribed"),
+            _ => request.query.entries("subscribed"),
+        };
+        let subscription = |(id, value): (String, Option<&[u8]>)| {
+            let channel = ChannelName::new(&id)?;
+            let value = String::from_utf8_lossy(value.unwrap_or_default());
+            let after = tick(&channel).parse(&value);
+            Ok(Subscription { channel, cursor: Cursor::Changed { after, slack: self.slack } })
+        };
+        match entries.into_iter().map(subscription).collect() {
+            Ok(subscriptions) => Parsed::Poll(Poll {
+                subscriptions,
+                take: Take::Newest,
+                timeout: None,
+                callback: None,
+            }),
+            Err(error) => refused(error),
+        }
+    }
+
+    pub(super) fn render(&self, answer: &Answer) -> Reply {
+        let body = rendered_once(answer, RenderKey::NOVCOMET, || body(answer).into());
+        Reply::new(200, PHP_CONTENT_TYPE, body).with("X-Content-Type-Options", "nosniff")
+    }
+}
+
+fn body(answer: &Answer) -> String {
+    // A channel that was forgotten has news (a reset), but nothing in it has changed yet.
+    let changed = |heard: &&Heard| heard.found.news && heard.found.position.seq > 0;
+    let mut out = String::new();
+    for heard in answer.iter().filter(changed) {
+        out.push_str(if out.is_empty() { "{\"s\":1,\"k\":{" } else { "," });
+        json::string(&mut out, &heard.channel, Safe::Html);
+        // Writing to a string cannot fail.
+        let _ = write!(out, ":{}", heard.tick.show(heard.found.stamp));
+    }
+    if out.is_empty() {
+        return "{\"s\":0}".to_owned();
+    }
+    out.push_str("}}");
+    out
+}

@@ -1,0 +1,180 @@
+//! A request and a reply as plain values, whatever carries them, and who answers one with the
+//! other.
+
+pub mod form;
+pub mod framing;
+pub mod observer;
+pub mod query;
+pub mod tracker;
+pub mod validate;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Method;
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+/// The headers of a request, whoever has parsed them.
+pub trait Headers: Sync {
+    /// The first header of that (lower case) name, if its value is visible ASCII or UTF-8.
+    fn get(&self, name: &str) -> Option<&str>;
+
+    /// The values of all headers of that (lower case) name that are visible ASCII or UTF-8.
+    fn values(&self, name: &str) -> Vec<&str>;
+
+    /// The same in one list, as RFC 9110, section 5.3, allows.
+    fn all(&self, name: &str) -> String {
+        self.values(name).join(", ")
+    }
+}
+
+impl Headers for http::HeaderMap {
+    fn get(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(http::HeaderMap::get(self, name)?.as_bytes()).ok()
+    }
+
+    fn values(&self, name: &str) -> Vec<&str> {
+        let values = self.get_all(name).iter();
+        values.filter_map(|value| std::str::from_utf8(value.as_bytes()).ok()).collect()
+    }
+}
+
+/// The cookies, names and values as they stand. HTTP/2 clients send them in several headers (RFC
+/// 9113, section 8.2.3).
+pub fn cookies(headers: &dyn Headers) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = headers.values("cookie").into_iter().flat_map(|value| value.split(';'));
+    pairs.filter_map(|pair| pair.trim().split_once('='))
+}
+
+/// The value of the cookie `name`, as it stands.
+pub fn cookie<'a>(headers: &'a dyn Headers, name: &str) -> Option<&'a str> {
+    cookies(headers).find(|(known, _)| *known == name).map(|(_, value)| value)
+}
+
+/// The value of `Retry-After` for whoever may come again after `wait`: whole seconds, not 0.
+pub fn retry_after(wait: Duration) -> String {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    seconds.max(1).to_string()
+}
+
+/// A whole request, its body read.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The path of the target, its escapes as they stand.
+    pub path: String,
+    /// What stands behind the `?`; empty without one.
+    pub query: String,
+    /// The headers.
+    pub headers: http::HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Request {
+    /// A request for `target` (path and query) without headers or body.
+    pub fn new(method: Method, target: &str) -> Self {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        Self {
+            method,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: http::HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+}
+
+/// A part of the internal listener: it answers for some paths.
+#[async_trait]
+pub trait Endpoint: Send + Sync {
+    /// Whether it answers for `path`, whatever the method.
+    fn owns(&self, path: &str) -> bool;
+
+    /// Whether `path` is for probes that bear no token.
+    fn is_open(&self, _path: &str) -> bool {
+        false
+    }
+
+    /// Whether `path` is a page that a link elsewhere may lead a person to.
+    fn may_be_visited(&self, _path: &str) -> bool {
+        false
+    }
+
+    /// The longest body that a request for `path` may have, in bytes.
+    fn longest_body(&self, _path: &str) -> u64 {
+        64 << 10
+    }
+
+    /// Whether a request for `path` waits for news. It changes nothing, so nobody who stops
+    /// changes has to wait for its end.
+    fn waits(&self, _path: &str) -> bool {
+        false
+    }
+
+    /// Answers `request`. HEAD comes as GET; its answer loses the body on the way out.
+    async fn answer(&self, request: &Request) -> Reply;
+}
+
+/// An answer: status, headers and whole body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// The value of `Content-Type`; empty = none is sent.
+    pub content_type: Cow<'static, str>,
+    /// Further headers.
+    pub headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// A reply without further headers.
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let content_type = Cow::Borrowed(content_type);
+        Self { status, content_type, headers: Vec::new(), body: body.into() }
+    }
+
+    /// `body` as JSON.
+    pub fn json(status: u16, body: &impl serde::Serialize) -> Self {
+        // Only maps with keys that are no strings fail to serialize, and no reply is made of one.
+        Self::new(status, "application/json", serde_json::to_vec(body).unwrap_or_default())
+    }
+
+    /// An error as `{"error","hint"}`.
+    pub fn error(status: u16, error: impl fmt::Display, hint: impl fmt::Display) -> Self {
+        let body = serde_json::json!({ "error": error.to_string(), "hint": hint.to_string() });
+        Self::json(status, &body)
+    }
+
+    /// The answer to a method that `path` does not have; `allow` lists those it has.
+    pub fn wrong_method(path: &str, allow: &'static str) -> Self {
+        let hint = format!("use one of: {allow}");
+        Self::error(405, format!("{path} has no such method"), hint).with("Allow", allow)
+    }
+
+    /// The reply with one more header.
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("cookie", http::HeaderValue::from_static("xa=1; a=2; b=3=4"));
+        headers.append("cookie", http::HeaderValue::from_static("d=5"));
+        assert_eq!(cookie(&headers, "d"), Some("5"));
+        assert_eq!(cookie(&headers, "a"), Some("2"));
+        assert_eq!(cookie(&headers, "b"), Some("3=4"));
+        assert_eq!(cookie(&headers, "c"), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! Follows the requests of a connection as their bytes pass by, for a reader behind that is more
+//! lenient about chunked bodies.
+
+use super::framing::{Framing, Misframed};
+
+/// A head longer than this is not followed.
+const MOST: usize = 64 * 1024;
+
+/// Where a connection is.
+#[derive(Debug)]
+pub struct Follower(At);
+
+#[derive(Debug)]
+enum At {
+    /// In a head, or before one: what has come of it.
+    Head(Vec<u8>),
+    Body(Framing),
+    /// After a head that whoever reads it refuses: what follows is nobody's request.
+    Over,
+    Misframed,
+}
+
+/// Where a connection is, for one who waits for more of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Before a request.
+    Between,
+    /// In a head.
+    Head,
+    /// In a body, or behind a head that is refused.
+    Body,
+}
+
+impl Default for Follower {
+    fn default() -> Self {
+        Self(At::Head(Vec::new()))
+    }
+}
+
+impl Follower {
+    /// Whether all has been well so far.
+    pub fn check(&self) -> Result<(), Misframed> {
+        if matches!(self.0, At::Misframed) { Err(Misframed) } else { Ok(()) }
+    }
+
+    /// Where the connection is.
+    pub fn place(&self) -> Place {
+        match &self.0 {
+            At::Head(head) if head.is_empty() => Place::Between,
+            At::Head(_) => Place::Head,
+            At::Body(_) | At::Over | At::Misframed => Place::Body,
+        }
+    }
+
+    /// How many of `bytes`, which come next, may be read; an error if none. If not all, nothing
+    /// more may be read.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let rest = &bytes[taken..];
+            match &mut self.0 {
+                At::Over => return Ok(bytes.len()),
+                At::Misframed if taken == 0 => return Err(Misframed),
+                At::Misframed => break,
+                At::Head(head) => {
+                    let before = head.len();
+                    head.extend_from_slice(rest);
+                    let Some(end) = end(head) else {
+                        if head.len() > MOST {
+                            self.0 = At::Over;
+                        }
+                        return Ok(bytes.len());
+                    };
+                    taken += end - before;
+                    self.0 = super::validate::framing(&head[..end]).map_or(At::Over, At::Body);
+                }
+                At::Body(framing) => match framing.take(rest) {
+                    Ok(length) => taken += length,
+                    Err(Misframed) => self.0 = At::Misframed,
+                },
+            }
+            if matches!(&self.0, At::Body(framing) if framing.is_over()) {
+                *self = Self::default();
+            }
+        }
+        Ok(taken)
+    }
+}
+
+/// Where the first head of `bytes` ends. An empty line before it is overlooked.
+fn end(bytes: &[u8]) -> Option<usize> {
+    let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+    let at = memchr::memmem::find(&bytes[start..], b"\r\n\r\n")?;
+    Some(start + at + 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many bytes pass before the first that does not, when they come in pieces.
+    fn passed(bytes: &[u8], piece: usize) -> usize {
+        let mut follower = Follower::default();
+        let mut passed = 0;
+        for part in bytes.chunks(piece) {
+            match follower.take(part) {
+                Ok(length) => passed += length,
+                Err(Misframed) => break,
+            }
+        }
+        passed
+    }
+
+    const HEAD: &str = "POST /publish HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    #[test]
+    fn requests_pass_however_they_are_torn() {
+        let get = "GET / HTTP/1.1\r\n\r\n";
+        let length = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
+        let all = format!("{get}\r\n{length}{HEAD}2\r\nab\r\n0\r\n\r\n{get}");
+        for piece in 1..all.len() {
+            assert_eq!(passed(all.as_bytes(), piece), all.len(), "{piece}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_framed_wrongly_passes_no_further() {
+        for chunks in ["2;a=b\r\nab\r\n0\r\n\r\n", "2 \r\nab\r\n0\r\n\r\n", "\r\nab\r\n", "2\nab"] {
+            let all = format!("{HEAD}{chunks}");
+            assert_eq!(passed(all.as_bytes(), all.len()), HEAD.len(), "{chunks:?}");
+            assert!(passed(all.as_bytes(), 1) < all.len(), "{chunks:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_refused_is_not_followed() {
+        let all = "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n0;\r\n";
+        assert_eq!(passed(all.as_bytes(), 5), all.len());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(parts: Vec<Vec<u8>>) {
+            let mut follower = Follower::default();
+            for part in parts {
+                if let Ok(length) = follower.take(&part) {
+                    assert!(length <= part.len());
+                }
+            }
+        }
+    }
+}

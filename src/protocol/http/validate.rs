@@ -1,0 +1,285 @@
+//! The strict look at a request's head.
+//!
+//! A head that two readers could understand differently is refused, so that nobody smuggles a
+//! request past a proxy in front of this listener. pingora parses more kindly than that, and
+//! drops a `Content-Length` that stands beside a `Transfer-Encoding`; so this looks at the bytes.
+//! The rules are those of RFC 9112, sections 2.2, 3.2, 5 and 6.3.
+
+use crate::protocol::http::framing::{Chunks, Framing};
+use memchr::memchr3;
+
+/// Whether the bytes of a head, up to its empty line, are beyond doubt; else what is wrong.
+pub fn check(head: &[u8]) -> Result<(), &'static str> {
+    look(head).map(|_| ())
+}
+
+/// How the body behind a head is framed, or what is wrong with the head.
+pub fn framing(head: &[u8]) -> Result<Framing, &'static str> {
+    let told = look(head)?;
+    if told.encodings > 0 {
+        return Ok(Framing::Chunked(Chunks::default()));
+    }
+    let length = std::str::from_utf8(told.length).unwrap_or_default();
+    let length = if told.lengths == 0 { Ok(0) } else { length.parse() };
+    length.map(Framing::Length).map_err(|_| "the Content-Length is beyond all numbers")
+}
+
+fn look(head: &[u8]) -> Result<Told<'_>, &'static str> {
+    // An empty line before a request is to be overlooked (section 2.2).
+    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+    let Some(head) = head.strip_suffix(b"\r\n\r\n") else {
+        return Err("the head does not end in an empty line");
+    };
+    let mut told = Told::default();
+    let (request_line, mut rest) = first_line(head)?;
+    check_request_line(request_line)?;
+    while let Some(lines) = rest {
+        let (line, more) = first_line(lines)?;
+        told.add(line)?;
+        rest = more;
+    }
+    told.check()?;
+    Ok(told)
+}
+
+/// The first of some lines and those behind it. The last has no end.
+fn first_line(lines: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str> {
+    let Some(end) = memchr3(b'\r', b'\n', 0, lines) else { return Ok((lines, None)) };
+    let (line, rest) = lines.split_at(end);
+    match rest {
+        [b'\r', b'\n', rest @ ..] => Ok((line, Some(rest))),
+        [b'\n', ..] => Err("a bare LF stands in the head"),
+        _ => Err("a bare CR or a NUL stands in the head"),
+    }
+}
+
+fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (method, target, version) = (parts.next(), parts.next(), parts.next());
+    let whole = parts.next().is_none()
+        && method.is_some_and(is_token)
+        && target.is_some_and(|target| is_target(method, target))
+        && matches!(version, Some(b"HTTP/1.1" | b"HTTP/1.0"));
+    if whole { Ok(()) } else { Err("the request line is not METHOD TARGET HTTP/1.1") }
+}
+
+/// The forms of RFC 9112, section 3.2. What the engine and the readers of HTTP/2 refuse in them is
+/// refused here too, so that a request is the same by all ways. A fragment is never a part of
+/// them: the engine would cut it off, and with it whatever stands behind.
+fn is_target(method: Option<&[u8]>, target: &[u8]) -> bool {
+    let mut parts = target.splitn(2, |byte| *byte == b'?');
+    let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let has = |part: &[u8], odd: &[u8]| part.iter().any(|byte| odd.contains(byte));
+    if has(path, b"#<>`") || has(query, b"#<>\"") {
+        return false;
+    }
+    let whole = |scheme: &[u8]| {
+        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    match target {
+        [b'/', ..] => true,
+        b"*" => method == Some(b"OPTIONS"),
+        [] => false,
+        _ => method == Some(b"CONNECT") || whole(b"http://") || whole(b"https://"),
+    }
+}
+
+/// The headers that decide where a request ends and for whom it is.
+#[derive(Default)]
+struct Told<'a> {
+    lengths: usize,
+    encodings: usize,
+    hosts: usize,
+    length: &'a [u8],
+    encoding: &'a [u8],
+    host: &'a [u8],
+}
+
+impl<'a> Told<'a> {
+    fn add(&mut self, line: &'a [u8]) -> Result<(), &'static str> {
+        if line.starts_with(b" ") || line.starts_with(b"\t") {
+            return Err("a folded line stands in the head");
+        }
+        let end = line.iter().position(|byte| !is_token_byte(*byte)).unwrap_or(line.len());
+        let (name, value) = match line.split_at(end) {
+            (name @ [_, ..], [b':', value @ ..]) => (name, value.trim_ascii()),
+            (_, rest) if rest.contains(&b':') => {
+                return Err("a header has a space before its colon, or no proper name");
+            }
+            _ => return Err("a header has no colon"),
+        };
+        if name.eq_ignore_ascii_case(b"content-length") {
+            self.lengths += 1;
+            self.length = value;
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.encodings += 1;
+            self.encoding = value;
+        } else if name.eq_ignore_ascii_case(b"host") {
+            self.hosts += 1;
+            self.host = value;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        if self.lengths > 1 {
+            return Err("there are two Content-Length headers");
+        }
+        if self.lengths > 0 && self.encodings > 0 {
+            return Err("there is a Content-Length and a Transfer-Encoding");
+        }
+        let digits = !self.length.is_empty() && self.length.iter().all(u8::is_ascii_digit);
+        if self.lengths > 0 && !digits {
+            return Err("the Content-Length is no number");
+        }
+        let chunked = self.encodings == 1 && self.encoding.eq_ignore_ascii_case(b"chunked");
+        if self.encodings > 0 && !chunked {
+            return Err("the Transfer-Encoding is not exactly chunked");
+        }
+        if self.hosts > 1 {
+            return Err("there are two Host headers");
+        }
+        let host = std::str::from_utf8(self.host).ok().and_then(host_name);
+        if self.hosts > 0 && host.is_none() {
+            return Err("the Host is not host[:port]");
+        }
+        Ok(())
+    }
+}
+
+/// The host in a `Host` header's `host[:port]`, an IPv6 address with its brackets; `None` where
+/// it is anything else.
+pub fn host_name(value: &str) -> Option<&str> {
+    let end = match value.strip_prefix('[') {
+        Some(rest) => rest.find(']')? + 2,
+        None => value.find(':').unwrap_or(value.len()),
+    };
+    let (host, port) = value.split_at(end);
+    let valid_port = match port.strip_prefix(':') {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
+        None => port.is_empty(),
+    };
+    let valid_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+            !host.is_empty() && host.bytes().all(plain)
+        }
+    };
+    (valid_port && valid_host).then_some(host)
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    TOKEN[usize::from(byte)]
+}
+
+/// Whether a byte may stand in a token.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(headers: &str) -> Result<(), &'static str> {
+        check(format!("POST /publish HTTP/1.1\r\n{headers}\r\n").as_bytes())
+    }
+
+    #[test]
+    fn plain_heads_pass() {
+        for headers in [
+            "",
+            "Host: a\r\n",
+            "Host: gate.example:7080\r\nContent-Length: 12\r\n",
+            "host:[::1]:1\r\ntransfer-encoding:  Chunked \r\nX: a:b c\r\n",
+        ] {
+            assert_eq!(with(headers), Ok(()), "{headers:?}");
+        }
+        assert_eq!(check(b"\r\nGET / HTTP/1.0\r\n\r\n"), Ok(()));
+    }
+
+    #[test]
+    fn framing_that_would_have_to_be_guessed_is_refused() {
+        for headers in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 1\r\nContent-Length: 1\r\n",
+            "Content-Length: 1, 1\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length:\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding:\r\n",
+            "Content-Length : 1\r\n",
+            "Content-Length: 1\r\n Transfer-Encoding: chunked\r\n",
+            "X: a\rb\r\n",
+            "X: a\r\r\n",
+            "X: a\0b\r\n",
+            "X: a\nY: b\r\n",
+            "X: a\n",
+            "no colon\r\n",
+            ": no name\r\n",
+        ] {
+            assert!(with(headers).is_err(), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_there_once_and_is_a_host() {
+        for hosts in ["a\r\nHost: a", "", "a:", "a:x", "a:99999", "a b", "u@a", "a/b", "::1", "[a]"]
+        {
+            assert!(with(&format!("Host: {hosts}\r\n")).is_err(), "{hosts:?}");
+        }
+        assert_eq!(host_name("[::1]:80"), Some("[::1]"));
+        assert_eq!(host_name("a.example:80"), Some("a.example"));
+    }
+
+    #[test]
+    fn only_a_plain_request_line_is_read() {
+        for line in [
+            "GET a HTTP/1.1",
+            "GET * HTTP/1.1",
+            "GET ftp://a HTTP/1.1",
+            "GET /",
+            "GET  / HTTP/1.1",
+            "GET / HTTP/2.0",
+            "GET / x HTTP/1.1",
+            "G(T / HTTP/1.1",
+            "GET /a#b HTTP/1.1",
+            "GET /?a=b#&c=d HTTP/1.1",
+            "GET http://a/#b HTTP/1.1",
+            "GET /a<b HTTP/1.1",
+            "GET /?a=\"b\" HTTP/1.1",
+        ] {
+            assert!(check(format!("{line}\r\n\r\n").as_bytes()).is_err(), "{line:?}");
+        }
+        assert!(check(b"GET / HTTP/1.1\n\n").is_err());
+        assert!(check(b"").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(head: Vec<u8>, host: String) {
+            let _ = check(&head);
+            let _ = check(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        }
+    }
+}

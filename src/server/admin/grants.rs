@@ -1,0 +1,81 @@
+//! Taking back leave to poll.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `DELETE /grants?channel=&credential=` | `{"revoked":2}`: grants that were forgotten; their held polls are answered with 401 |
+//!
+//! Both parameters are optional and narrow what is meant. A credential is a token, or the value of
+//! a cookie, that a client has shown.
+
+use crate::hub::channel::ChannelName;
+use crate::protocol::http::query::Query;
+use crate::protocol::http::{Endpoint, Reply, Request};
+use async_trait::async_trait;
+use http::Method;
+
+/// Takes leave back: for a channel, from a credential; `None` = any. Answers how many grants.
+pub type Revoke = Box<dyn Fn(Option<&ChannelName>, Option<&str>) -> usize + Send + Sync>;
+
+/// See the [module](self).
+pub struct Grants {
+    revoke: Revoke,
+}
+
+impl Grants {
+    /// An endpoint that calls `revoke`.
+    pub fn new(revoke: Revoke) -> Self {
+        Self { revoke }
+    }
+
+    fn delete(&self, request: &Request) -> Reply {
+        let query = Query::parse(&request.query);
+        let wanted = |name: &str| query.text(name).filter(|value| !value.is_empty());
+        let channel = match wanted("channel").map(|name| ChannelName::new(&name)).transpose() {
+            Ok(channel) => channel,
+            Err(error) => {
+                return Reply::error(400, error, "write channel=<name>, or leave it out for all");
+            }
+        };
+        let revoked = (self.revoke)(channel.as_ref(), wanted("credential").as_deref());
+        Reply::json(200, &serde_json::json!({ "revoked": revoked }))
+    }
+}
+
+#[async_trait]
+impl Endpoint for Grants {
+    fn owns(&self, path: &str) -> bool {
+        path == "/grants"
+    }
+
+    async fn answer(&self, request: &Request) -> Reply {
+        match request.method {
+            Method::DELETE => self.delete(request),
+            _ => Reply::wrong_method(&request.path, "DELETE"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_left_out_means_any() {
+        let grants = Grants::new(Box::new(|channel, credential| {
+            10 * usize::from(channel.is_some()) + usize::from(credential == Some("a b"))
+        }));
+        for (method, target, status, body) in [
+            (Method::DELETE, "/grants", 200, r#"{"revoked":0}"#),
+            (Method::DELETE, "/grants?channel=&credential=", 200, r#"{"revoked":0}"#),
+            (Method::DELETE, "/grants?channel=x", 200, r#"{"revoked":10}"#),
+            (Method::DELETE, "/grants?channel=x&credential=a+b", 200, r#"{"revoked":11}"#),
+        ] {
+            let reply = grants.answer(&Request::new(method, target)).await;
+            assert_eq!((reply.status, &*reply.body), (status, body.as_bytes()), "{target}");
+        }
+        let bad = grants.answer(&Request::new(Method::DELETE, "/grants?channel=%00a")).await;
+        assert_eq!(bad.status, 400);
+        assert_eq!(grants.answer(&Request::new(Method::GET, "/grants")).await.status, 405);
+    }
+}

@@ -1,0 +1,216 @@
+//! The gate about itself, on the internal listener.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /healthz` | 200 `ok` while the process can answer at all |
+//! | `GET /readyz` | 200 `{"ready":true}`, or 503 with the reasons why it is not |
+//! | `GET /metrics` | figures, as Prometheus reads them |
+//! | `GET /` | a page with live figures; see [`page`] |
+//! | `GET /status` | figures, as JSON |
+//! | `GET /config` | the settings in force, as TOML, without secrets |
+//! | `POST /reload` | reads the config again: 200 with what has changed, 422 with what is wrong |
+//!
+//! It knows none of this itself: the top hands in what to ask.
+
+mod grants;
+pub mod page;
+pub mod process;
+mod reload;
+
+pub use grants::{Grants, Revoke};
+pub use reload::{Mistake, Reload, Reloaded, Reloading};
+
+use crate::protocol::http::{Endpoint, Reply, Request};
+use crate::server::telemetry::exposition::Text;
+use async_trait::async_trait;
+use http::Method;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// The gate's figures at one moment.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Figures {
+    /// Polls held.
+    pub held: u64,
+    /// Connections of the public side.
+    pub connections: u64,
+    /// Channels in the table.
+    pub channels: u64,
+    /// Memory of all messages kept, in bytes.
+    pub history_bytes: u64,
+    /// Messages published since the start.
+    pub publishes: u64,
+    /// Messages in answers since the start.
+    pub deliveries: u64,
+    /// Polls that ended since the start, by why.
+    pub releases: BTreeMap<&'static str, u64>,
+    /// Requests refused since the start, by why, on both listeners.
+    pub refusals: BTreeMap<&'static str, u64>,
+    /// Requests forwarded to the site since the start, by its answer.
+    pub upstream: BTreeMap<&'static str, u64>,
+    /// How often a config has come into force, the first included.
+    pub generation: u64,
+    /// Keys that were changed and take a restart to come into force.
+    pub restart: Vec<String>,
+    /// The file in which the history outlives a restart, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
+}
+
+/// The file in which the history outlives a restart.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Snapshot {
+    /// Its path.
+    pub file: PathBuf,
+    /// When it was last written, in whole seconds since 1970.
+    pub written: Option<u64>,
+    /// Why it could not be written the last time, if so.
+    pub error: Option<String>,
+    /// Where a file that could not be read at the start was moved to.
+    pub damaged: Option<PathBuf>,
+}
+
+/// What the admin side asks the top.
+pub struct Sources {
+    /// Why the gate is not ready; empty = it is.
+    pub unready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// The figures of this moment.
+    pub figures: Box<dyn Fn() -> Figures + Send + Sync>,
+    /// The same and more, as Prometheus reads it.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// The settings in force as TOML, secrets masked.
+    pub config: Box<dyn Fn() -> String + Send + Sync>,
+    /// Reads the config again.
+    pub reload: Reload,
+}
+
+/// See the [module](self).
+pub struct Admin {
+    sources: Sources,
+    started: Instant,
+}
+
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    pid: u32,
+    /// Whole seconds since the start.
+    uptime: u64,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+impl Admin {
+    /// An admin side whose uptime counts from now.
+    pub fn new(sources: Sources) -> Self {
+        Self { sources, started: Instant::now() }
+    }
+
+    fn readiness(&self) -> Reply {
+        let reasons = (self.sources.unready)();
+        if reasons.is_empty() {
+            return Reply::json(200, &serde_json::json!({ "ready": true }));
+        }
+        Reply::json(503, &serde_json::json!({ "ready": false, "reasons": reasons }))
+    }
+
+    fn status(&self) -> Reply {
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime: self.started.elapsed().as_secs(),
+            figures: (self.sources.figures)(),
+        };
+        Reply::json(200, &status)
+    }
+}
+
+#[async_trait]
+impl Endpoint for Admin {
+    fn owns(&self, path: &str) -> bool {
+        let paths = ["/healthz", "/readyz", "/metrics", "/status", "/config", "/reload"];
+        paths.contains(&path)
+    }
+
+    fn is_open(&self, path: &str) -> bool {
+        matches!(path, "/healthz" | "/readyz" | "/metrics")
+    }
+
+    async fn answer(&self, request: &Request) -> Reply {
+        if request.path == "/reload" {
+            return match request.method {
+                Method::POST => reload::answer((self.sources.reload)().await),
+                _ => Reply::wrong_method(&request.path, "POST"),
+            };
+        }
+        if request.method != Method::GET {
+            return Reply::wrong_method(&request.path, "GET, HEAD");
+        }
+        match request.path.as_str() {
+            "/healthz" => Reply::new(200, "text/plain", "ok"),
+            "/readyz" => self.readiness(),
+            "/metrics" => Reply::new(200, Text::CONTENT_TYPE, (self.sources.metrics)()),
+            "/status" => self.status(),
+            _ => Reply::new(200, "application/toml", (self.sources.config)()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    async fn ask(unready: &[&str], method: Method, path: &str) -> Reply {
+        let reasons: Vec<String> = unready.iter().map(|reason| reason.to_string()).collect();
+        let admin = Admin::new(Sources {
+            unready: Box::new(move || reasons.clone()),
+            figures: Box::new(|| Figures { held: 3, generation: 1, ..Figures::default() }),
+            metrics: Box::new(|| "up 1\n".to_owned()),
+            config: Box::new(|| "listen = []\n".to_owned()),
+            reload: Box::new(|| Box::pin(async { Ok(Reloaded::default()) })),
+        });
+        assert!(admin.owns(path));
+        admin.answer(&Request::new(method, path)).await
+    }
+
+    #[tokio::test]
+    async fn a_gate_that_is_not_ready_says_why() {
+        assert_eq!(ask(&[], Method::GET, "/readyz").await.status, 200);
+        let reply = ask(&["draining"], Method::GET, "/readyz").await;
+        assert_eq!(reply.status, 503);
+        assert_eq!(reply.body, r#"{"ready":false,"reasons":["draining"]}"#);
+        assert_eq!(ask(&["draining"], Method::GET, "/healthz").await.body, "ok");
+    }
+
+    #[tokio::test]
+    async fn the_figures_stand_at_the_top_of_the_status() {
+        let reply = ask(&[], Method::GET, "/status").await;
+        let status: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        for figure in ["held", "channels", "history_bytes", "publishes", "generation", "uptime"] {
+            assert!(status[figure].is_u64(), "{figure} in {status}");
+        }
+        assert_eq!(status["held"], 3);
+        assert_eq!(status["restart"], serde_json::json!([]));
+        assert!(status["pid"].is_u64() && status["version"].is_string());
+    }
+
+    #[tokio::test]
+    async fn nothing_here_can_be_written() {
+        for path in ["/healthz", "/readyz", "/metrics", "/status", "/config"] {
+            let reply = ask(&[], Method::POST, path).await;
+            assert_eq!((reply.status, &*reply.headers[0].0), (405, "Allow"));
+        }
+        assert_eq!(ask(&[], Method::GET, "/config").await.body, "listen = []\n");
+    }
+
+    #[tokio::test]
+    async fn a_reload_is_asked_for_with_post_alone() {
+        let reply = ask(&[], Method::POST, "/reload").await;
+        assert_eq!(reply.body, r#"{"generation":0,"changed":[],"restart":[]}"#);
+        let reply = ask(&[], Method::GET, "/reload").await;
+        assert_eq!((reply.status, &*reply.headers[0].1), (405, "POST"));
+    }
+}

@@ -1,0 +1,194 @@
+//! The page's figures, on a channel of their own.
+//!
+//! The page polls as any client does, in the native dialect, but in a table of its own: neither
+//! the users' channels nor their figures know of it. Once a second the figures are published
+//! there, and only while somebody looks; a page that is opened finds those of the last minutes.
+
+use crate::hub::channel::{ChannelName, Cursor, Kind, Limits, Payload, Take, Time};
+use crate::hub::{self, Hub, Polled, Subscription, Waiter};
+use crate::protocol::dialect::native::{self, Native};
+use crate::protocol::http::Reply;
+use parking_lot::Mutex;
+use pingora::server::ShutdownWatch;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Figures are published this often.
+const EVERY: Duration = Duration::from_secs(1);
+/// A page that has not asked for this long is closed, or hidden.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A page's poll is held no longer, whatever happens.
+const HOLD: Duration = Duration::from_secs(5);
+/// Figures kept for a page that is opened.
+const KEPT: usize = 120;
+/// Pages that may look at a time.
+const MOST: usize = 64;
+
+/// See the [module](self).
+pub(super) struct Feed {
+    hub: Hub,
+    channel: ChannelName,
+    clock: fn() -> Time,
+    /// When somebody looked last.
+    looked: Mutex<Option<Instant>>,
+    somebody: Notify,
+    looking: AtomicUsize,
+}
+
+impl Feed {
+    /// A feed on which nothing is published yet.
+    pub(super) fn new(clock: fn() -> Time) -> Self {
+        let limits = Limits { messages: KEPT, age: Duration::from_secs(180), ..Limits::default() };
+        let settings =
+            hub::Settings { channels: 1, limits: Arc::new(limits), ..hub::Settings::default() };
+        let hub = Hub::new(settings, fastrand::u64(..));
+        // It is neither empty nor long, and of letters.
+        let channel = ChannelName::new("figures").expect("a channel's name");
+        let (looked, somebody, looking) = Default::default();
+        Self { hub, channel, clock, looked, somebody, looking }
+    }
+
+    /// Answers a page's poll, as soon as there are figures after its cursor.
+    pub(super) async fn poll(&self, cursor: &str) -> Reply {
+        let cursor = match cursor {
+            "" => Cursor::Now,
+            text => match native::cursor(&self.channel, text) {
+                Ok(cursor) => cursor,
+                Err(reply) => return reply,
+            },
+        };
+        let Some(_looking) = Looking::begin(&self.looking) else {
+            let reply = Reply::error(503, "too many pages look at the figures", "close some");
+            return reply.with("Retry-After", "5");
+        };
+        *self.looked.lock() = Some(Instant::now());
+        self.somebody.notify_one();
+        let subscription = Subscription { channel: self.channel.clone(), cursor };
+        let polled = self.hub.poll(&[subscription], Take::All, true, (self.clock)());
+        let answer = match polled {
+            // There is one channel, and room for it.
+            Err(full) => return Reply::error(503, full, "try again"),
+            Ok(Polled::Answer(answer)) => answer,
+            Ok(Polled::Waiting(mut waiter)) => {
+                match tokio::time::timeout(HOLD, self.news(&mut waiter)).await {
+                    Ok(answer) => answer,
+                    Err(_) => waiter.finish((self.clock)()),
+                }
+            }
+        };
+        Native::default().render(&answer)
+    }
+
+    async fn news(&self, waiter: &mut Waiter) -> hub::Answer {
+        loop {
+            waiter.rung().await;
+            if let Some(answer) = waiter.look((self.clock)()) {
+                return answer;
+            }
+        }
+    }
+
+    fn is_looked_at(&self) -> bool {
+        self.looked.lock().is_some_and(|last| last.elapsed() < PATIENCE)
+    }
+
+    /// Publishes `figures`, which is JSON, while somebody looks; until the process ends.
+    pub(super) async fn run(
+        &self,
+        figures: impl Fn() -> String + Send + Sync,
+        shutdown: &mut ShutdownWatch,
+    ) {
+        loop {
+            tokio::select! {
+                () = self.somebody.notified() => {}
+                _ = shutdown.wait_for(|ending| *ending) => return,
+            }
+            let mut ticks = tokio::time::interval(EVERY);
+            while self.is_looked_at() {
+                tokio::select! {
+                    _ = ticks.tick() => self.publish(figures()),
+                    _ = shutdown.wait_for(|ending| *ending) => return,
+                }
+            }
+        }
+    }
+
+    fn publish(&self, json: String) {
+        let content_type = "application/json".into();
+        let payload = Payload { kind: Kind::Json, content_type, body: json.into() };
+        // Dropping what it gives back rings the pages. There is always room for the one channel.
+        drop(self.hub.publish(&[(self.channel.clone(), payload)], (self.clock)()));
+    }
+}
+
+/// One page that looks; counted until it is dropped.
+struct Looking<'a>(&'a AtomicUsize);
+
+impl<'a> Looking<'a> {
+    fn begin(looking: &'a AtomicUsize) -> Option<Self> {
+        let this = (looking.fetch_add(1, Ordering::Relaxed), Self(looking));
+        (this.0 < MOST).then_some(this.1)
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+    use tokio::sync::watch;
+
+    fn feed() -> Arc<Feed> {
+        Arc::new(Feed::new(|| Time(1_700_000_000_000_000)))
+    }
+
+    fn json(reply: &Reply) -> serde_json::Value {
+        serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn figures_are_made_only_while_somebody_looks() {
+        let (feed, made) = (feed(), Arc::new(AtomicU64::new(0)));
+        let (_stop, mut shutdown) = watch::channel(false);
+        tokio::spawn({
+            let (feed, made) = (feed.clone(), made.clone());
+            let figures = move || made.fetch_add(1, Ordering::Relaxed).to_string();
+            async move { feed.run(figures, &mut shutdown).await }
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(made.load(Ordering::Relaxed), 0);
+        let first = json(&feed.poll("oldest").await);
+        assert_eq!(first["messages"][0]["data"], 0);
+        let next = json(&feed.poll(first["cursor"].as_str().unwrap()).await);
+        assert_eq!(next["messages"][0]["data"], 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_nothing_comes_for_is_answered_all_the_same() {
+        let reply = feed().poll("").await;
+        assert_eq!((reply.status, &json(&reply)["messages"]), (200, &serde_json::json!([])));
+        assert_eq!(feed().poll("b{d").await.status, 400);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_a_bound_on_the_pages() {
+        let feed = feed();
+        let polls = (0..=MOST).map(|_| {
+            let feed = feed.clone();
+            tokio::spawn(async move { feed.poll("").await.status })
+        });
+        let mut refused = 0;
+        for poll in polls.collect::<Vec<_>>() {
+            refused += usize::from(poll.await.unwrap() == 503);
+        }
+        assert_eq!((refused, feed.looking.load(Ordering::Relaxed)), (1, 0));
+    }
+}

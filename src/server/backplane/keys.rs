@@ -1,0 +1,89 @@
+//! Where a channel is in Redis.
+//!
+//! A channel belongs to one of [`PARTITIONS`]; the number in braces makes Redis Cluster keep all
+//! that belongs to a partition on one node. `docs/backplane.md` tells PHP the same.
+
+use crate::hub::channel::ChannelName;
+
+/// Into so many parts the channels are divided. All gates must agree on it.
+pub(super) const PARTITIONS: u32 = 64;
+
+/// How the keys are laid out; another version would be another word.
+pub(super) const LAYOUT: &str = "1/64";
+
+/// Names keys and pub/sub channels.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: String) -> Self {
+        Self { prefix }
+    }
+
+    /// The partition of a channel.
+    pub(super) fn partition(channel: &ChannelName) -> u32 {
+        crc32fast::hash(channel.as_bytes()) % PARTITIONS
+    }
+
+    pub(super) fn state(&self, channel: &ChannelName) -> String {
+        self.of("s", channel)
+    }
+
+    pub(super) fn history(&self, channel: &ChannelName) -> String {
+        self.of("h", channel)
+    }
+
+    pub(super) fn pushes(&self, channel: &ChannelName) -> String {
+        self.of("p", channel)
+    }
+
+    /// The key under which the `index`-th message of a request is published once.
+    pub(super) fn once(&self, channel: &ChannelName, index: usize, key: &str) -> String {
+        let partition = Self::partition(channel);
+        let length = channel.len();
+        format!("{}:{{{partition}}}:i:{index}:{length}:{channel}:{key}", self.prefix)
+    }
+
+    /// Where the layout is noted, in a partition.
+    pub(super) fn layout(&self, partition: u32) -> String {
+        format!("{}:{{{partition}}}:layout", self.prefix)
+    }
+
+    /// Where it is noted which servers a partition came from.
+    pub(super) fn kin(&self, partition: u32) -> String {
+        format!("{}:{{{partition}}}:kin", self.prefix)
+    }
+
+    fn of(&self, kind: &str, channel: &ChannelName) -> String {
+        format!("{}:{{{}}}:{kind}:{channel}", self.prefix, Self::partition(channel))
+    }
+
+    /// The channel whose pushes come over a pub/sub channel.
+    pub(super) fn channel(&self, pushes: &[u8]) -> Option<ChannelName> {
+        let rest = pushes.strip_prefix(self.prefix.as_bytes())?.strip_prefix(b":{")?;
+        let end = memchr::memchr(b'}', rest)?;
+        ChannelName::from_bytes(rest[end..].strip_prefix(b"}:p:")?).ok()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_is_found_again_behind_its_keys() {
+        let keys = Keys::new("pg".to_owned());
+        for name in ["live", "a:b}{c", "räume/1"] {
+            let channel = ChannelName::new(name).unwrap();
+            assert_eq!(keys.channel(keys.pushes(&channel).as_bytes()), Some(channel));
+        }
+        // As PHP has it: crc32("live") % 64.
+        let live = ChannelName::new("live").unwrap();
+        assert_eq!(keys.state(&live), format!("pg:{{{}}}:s:live", Keys::partition(&live)));
+        assert_eq!(keys.channel(b"pg:{1}:h:live"), None);
+        assert_eq!(keys.channel(b"other"), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! Reading what is elsewhere, for channels that have just been joined, or may have missed
+//! something. Those that polls are held on come first.
+
+use super::link::{self, Line, PATIENCE, reason};
+use super::nodes::Node;
+use super::scripts::snapshot;
+use super::{Ring, Shared};
+use crate::hub::channel::{ChannelName, Position, Want};
+use parking_lot::Mutex;
+use redis::Value;
+use redis::aio::ConnectionLike;
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Channels read in one go: it bounds the memory of an answer.
+const BATCH: usize = 32;
+/// How long to wait after a read that failed.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Channels that want to be read; each is there once at the most.
+#[derive(Default)]
+pub(super) struct Reads {
+    queues: Mutex<[VecDeque<ChannelName>; 2]>,
+    more: Notify,
+}
+
+impl Reads {
+    pub(super) fn add(&self, channel: ChannelName, first: bool) {
+        self.queues.lock()[usize::from(!first)].push_back(channel);
+        self.more.notify_one();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queues.lock().iter().map(VecDeque::len).sum()
+    }
+
+    async fn next(&self) -> Vec<ChannelName> {
+        loop {
+            let batch: Vec<_> = {
+                let mut queues = self.queues.lock();
+                let mut next = || {
+                    let [first, then] = &mut *queues;
+                    first.pop_front().or_else(|| then.pop_front())
+                };
+                std::iter::from_fn(&mut next).take(BATCH).collect()
+            };
+            if !batch.is_empty() {
+                return batch;
+            }
+            self.more.notified().await;
+        }
+    }
+}
+
+/// One read under way.
+struct Read {
+    channel: ChannelName,
+    number: u64,
+    after: Position,
+}
+
+impl Shared {
+    /// Reads whatever wants to be read at `node`, for ever.
+    pub(super) async fn read_all(&self, node: &Node, ring: &Ring) {
+        loop {
+            let begin = |channel: ChannelName| {
+                if !self.nodes.is_at(&channel, node) {
+                    // It has moved, and with it the wish.
+                    let first = self.hub.held_on(&channel) > 0;
+                    self.nodes.wants(channel, Want::Read, first);
+                    return None;
+                }
+                let (number, after) = self.hub.read_begins(&channel)?;
+                Some(Read { channel, number, after })
+            };
+            let reads: Vec<_> = node.reads.next().await.into_iter().filter_map(begin).collect();
+            if !reads.is_empty() && !self.read(node, reads, ring).await {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Whether all of it went well; what did not is queued again.
+    async fn read(&self, node: &Node, reads: Vec<Read>, ring: &Ring) -> bool {
+        let mut values = self.ask(node, &reads).await.into_iter();
+        let mut well = true;
+        for read in reads {
+            match values.next().and_then(snapshot) {
+                Some(snapshot) => {
+                    let now = (self.clock)();
+                    let ended = self.hub.read_ends(&read.channel, read.number, snapshot, now);
+                    ring(ended.wake, 0);
+                }
+                None => {
+                    well = false;
+                    if self.hub.read_failed(&read.channel, read.number) {
+                        let first = self.hub.held_on(&read.channel) > 0;
+                        self.nodes.wants(read.channel, Want::Read, first);
+                    }
+                }
+            }
+        }
+        well
+    }
+
+    /// Gives up a connection over which reads are refused, unless it is for a while.
+    fn mind(&self, node: &Node, line: &Line, values: &[Value]) {
+        for value in values {
+            let Value::ServerError(error) = value else { continue };
+            if self.cluster.is_some() && link::is_redirection(error) {
+                self.look_again();
+                continue;
+            }
+            tracing::warn!(error = ?error, "a channel's history cannot be read");
+            node.link.give_up(line, format!("{error:?}"));
+            return;
+        }
+    }
+
+    /// The answers in the order of the reads; none at all where the connection fails.
+    async fn ask(&self, node: &Node, reads: &[Read]) -> Vec<Value> {
+        let Ok(mut line) = node.link.line() else { return Vec::new() };
+        let mut pipe = redis::pipe();
+        for read in reads {
+            pipe.add_command(self.scripts.read(&self.keys, &read.channel, read.after));
+        }
+        let asked = line.connection.req_packed_commands(&pipe, 0, reads.len());
+        match tokio::time::timeout(PATIENCE * 2, asked).await {
+            Ok(Ok(values)) => {
+                self.mind(node, &line, &values);
+                values
+            }
+            Ok(Err(error)) => {
+                node.link.give_up(&line, reason(&error));
+                Vec::new()
+            }
+            Err(_) => {
+                node.link.give_up(&line, "a read was not answered");
+                Vec::new()
+            }
+        }
+    }
+}

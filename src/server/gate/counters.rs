@@ -1,0 +1,201 @@
+//! What the public side has done, and what is under way.
+
+use super::Gate;
+use super::poll::hold::Cause;
+use crate::hub::Answer;
+use crate::hub::channel::Time;
+use crate::server::limits::descriptors::Use;
+use crate::server::telemetry::channel_series::Watched;
+use crate::server::telemetry::metrics::{Counts, Histogram, labels};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the public side has done since the start.
+#[derive(Debug)]
+pub struct Counters {
+    /// Messages in answers.
+    pub deliveries: AtomicU64,
+    /// Polls answered, or left, by cause.
+    pub releases: Counts<Cause>,
+    /// How long held polls were held.
+    pub hold: Histogram,
+    /// From a message's publish until the answer of a poll that it released was written.
+    pub publish_to_write: Histogram,
+    /// Requests forwarded to the site, by what it answered.
+    pub upstream: Counts<SiteAnswer>,
+    /// From a request's turn to the head of the site's answer.
+    pub upstream_time: Histogram,
+    /// Requests under way now, held or forwarded.
+    pub(super) open: AtomicUsize,
+    /// Connections now.
+    pub(super) connections: AtomicUsize,
+}
+
+/// Upper bounds of the histograms' buckets, in microseconds.
+const HOLD: &[u64] = &[
+    10_000,
+    100_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    15_000_000,
+    20_000_000,
+    25_000_000,
+    30_000_000,
+    60_000_000,
+    120_000_000,
+    300_000_000,
+];
+const PUBLISH_TO_WRITE: &[u64] = &[
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000,
+];
+const UPSTREAM: &[u64] = &[
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 30_000_000, 60_000_000,
+];
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            deliveries: AtomicU64::new(0),
+            releases: Counts::default(),
+            hold: Histogram::new(HOLD),
+            publish_to_write: Histogram::new(PUBLISH_TO_WRITE),
+            upstream: Counts::default(),
+            upstream_time: Histogram::new(UPSTREAM),
+            open: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+        }
+    }
+}
+
+labels! {
+    /// What the site answered to a forwarded request.
+    SiteAnswer {
+        /// 101, to an upgrade.
+        Informational = "1xx",
+        /// It went well.
+        Success = "2xx",
+        /// It is elsewhere.
+        Redirect = "3xx",
+        /// The client's mistake.
+        ClientError = "4xx",
+        /// The site's mistake.
+        ServerError = "5xx",
+        /// No answer: it could not be reached, was silent, or broke off before one.
+        None = "none",
+        /// The client left before there was one.
+        Gone = "gone",
+    }
+}
+
+impl SiteAnswer {
+    fn of(status: u16) -> Self {
+        match status {
+            0..=199 => Self::Informational,
+            200..=299 => Self::Success,
+            300..=399 => Self::Redirect,
+            400..=499 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+}
+
+/// Counts one request to the site, once.
+#[derive(Debug, Default)]
+pub(super) struct Forwarded {
+    began: Option<Instant>,
+}
+
+impl Forwarded {
+    /// The site's turn begins; again with another of its servers.
+    pub(super) fn begin(&mut self) {
+        self.began.get_or_insert_with(Instant::now);
+    }
+
+    /// The head of an answer has come. An interim one is followed by another.
+    pub(super) fn answered(&mut self, counters: &Counters, status: u16) {
+        if (100..200).contains(&status) && status != 101 {
+            return;
+        }
+        if let Some(began) = self.began.take() {
+            counters.upstream.count(SiteAnswer::of(status));
+            counters.upstream_time.observe(began.elapsed());
+        }
+    }
+
+    /// The request is over, whether there was an answer or not.
+    pub(super) fn end(&mut self, counters: &Counters, client_left: bool) {
+        if self.began.take().is_some() {
+            counters.upstream.count(if client_left { SiteAnswer::Gone } else { SiteAnswer::None });
+        }
+    }
+}
+
+/// Counts one connection until it is dropped.
+pub struct Connected(Gate);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.shared.files.close();
+    }
+}
+
+impl Connected {
+    /// Counts a connection whose file is counted already.
+    pub(super) fn new(gate: &Gate) -> Self {
+        gate.shared.counters.connections.fetch_add(1, Ordering::Relaxed);
+        Self(gate.clone())
+    }
+}
+
+/// The file of one request to the site, given back when it is dropped.
+pub(super) struct SiteFile(Gate);
+
+impl SiteFile {
+    /// `None` if there is none left.
+    pub(super) fn new(gate: &Gate) -> Option<Self> {
+        gate.shared.files.open(Use::Site).then(|| Self(gate.clone()))
+    }
+}
+
+impl Drop for SiteFile {
+    fn drop(&mut self) {
+        self.0.shared.files.close();
+    }
+}
+
+/// Counts one request as under way until it is dropped.
+pub struct Open(pub(super) Gate);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.shared.counters.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Counters {
+    /// Counts a poll that is over.
+    pub(super) fn release(&self, cause: Cause, answer: Option<&Answer>, watched: &Watched) {
+        self.releases.count(cause);
+        let mut messages = 0;
+        for heard in answer.into_iter().flatten().filter(|heard| !heard.found.messages.is_empty()) {
+            let some = heard.found.messages.len();
+            watched.delivered(&heard.channel, some);
+            messages += some as u64;
+        }
+        if messages > 0 {
+            self.deliveries.fetch_add(messages, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an answer that was written at `now`, to a poll that the message of `published`
+    /// released.
+    pub(super) fn written(&self, published: Time, now: Time) {
+        self.publish_to_write.observe(Duration::from_micros(now.0.saturating_sub(published.0)));
+    }
+}

@@ -1,0 +1,344 @@
+//! One connection, request by request.
+
+mod read;
+mod request_log;
+
+use super::handshake::{self, Entrance, Speech};
+use super::head::{self, Head, Sighting};
+use super::http2::Http2;
+use super::one_request::OneRequest;
+use super::{Front, buffer_pool, response};
+use crate::hub::channel::ChannelName;
+use crate::protocol::http::framing::Framing;
+use crate::protocol::http::query::Query;
+use crate::protocol::http::{Headers, Reply};
+use crate::server::gate::access_log;
+use crate::server::gate::grant::{Asking, Verdict};
+use crate::server::gate::poll::hold::Cause;
+use crate::server::gate::proxy::forwarded::Client;
+use crate::server::gate::proxy::request_context::Handed;
+use crate::server::gate::replay::End;
+use crate::server::gate::{Connected, Decision, Held, Incoming, Settings, Timer, Waiting};
+use crate::server::telemetry::refusal::Refusal;
+use bytes::BytesMut;
+use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use read::gone;
+use request_log::{Account, turned_away};
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+
+/// A connection between two requests.
+struct Connection {
+    stream: Stream,
+    peer: Option<IpAddr>,
+    /// What has been read and not been looked at; nothing is allocated while it is empty.
+    pending: BytesMut,
+    speech: Speech,
+    /// No request has come on it yet.
+    fresh: bool,
+    timer: Timer,
+}
+
+/// What the lane itself is to do with a request.
+enum Next {
+    Answer(Reply, Option<Cause>),
+    Hold(Box<Held>),
+    Replay(Box<Waiting>, Client),
+    Publish(ChannelName),
+}
+
+/// An answer, if there is anybody to get it, and how long its poll was held.
+type Answered = (Option<Reply>, Option<(Duration, Cause)>);
+
+/// What a head turned out to want.
+enum Considered {
+    /// The lane's own work.
+    Own(Next, Account),
+    /// The engine's; the request is framed like that.
+    HandOn(Framing, Box<Handed>),
+    /// Nobody knows before the site has been asked.
+    Ask(Box<Asking>),
+}
+
+/// What becomes of a connection after a request.
+enum After {
+    Keep,
+    Close,
+    /// The request, whose head is that long, is the engine's.
+    HandOn(usize, Framing, Box<Handed>),
+}
+
+/// Serves a connection until either side has enough of it.
+pub(super) async fn serve(
+    front: Arc<Front>,
+    stream: Stream,
+    peer: Option<IpAddr>,
+    _connected: Connected,
+    mut shutdown: ShutdownWatch,
+) {
+    // Boxed, as a greeting is over soon, and its room would stay with the connection.
+    let greeted = Box::pin(handshake::greet(&front, stream, shutdown.clone())).await;
+    let Some((stream, speech)) = greeted else { return };
+    let (pending, timer) = (BytesMut::new(), Timer::default());
+    let mut connection = Connection { stream, peer, pending, speech, fresh: true, timer };
+    loop {
+        let read = connection.read_head(&front, &mut shutdown).await;
+        let Some((sighting, settings)) = read else { return };
+        let after = match connection.agreed(sighting) {
+            Sighting::More => After::Close,
+            Sighting::Refused(status, wrong) => {
+                connection.refuse(&front, &settings, status, wrong).await
+            }
+            Sighting::Http2 => return connection.hand_on_http2(&front, &shutdown).await,
+            Sighting::Head(length) => connection.request(&front, settings, length, &shutdown).await,
+        };
+        match after {
+            After::Keep => connection.fresh = false,
+            After::Close => return Box::pin(connection.close()).await,
+            After::HandOn(length, framing, handed) => {
+                // Boxed, as the connection's own future is to stay small.
+                let engine = connection.hand_on(&front, length, framing, handed, &shutdown);
+                match Box::pin(engine).await {
+                    Some(back) => connection = back,
+                    None => return,
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// What was sighted, if it is in the protocol that was agreed on.
+    fn agreed(&self, sighting: Sighting) -> Sighting {
+        match (self.speech, &sighting) {
+            (Speech::Http1, Sighting::Http2) => Sighting::Refused(400, "HTTP/2 was not agreed on"),
+            // Whoever has agreed on HTTP/2 would not understand an answer.
+            (Speech::Http2, Sighting::Head(_) | Sighting::Refused(..)) => Sighting::More,
+            _ => sighting,
+        }
+    }
+
+    /// Does what the request wants whose head is the first `length` pending bytes.
+    async fn request(
+        &mut self,
+        front: &Front,
+        settings: Arc<Settings>,
+        length: usize,
+        shutdown: &ShutdownWatch,
+    ) -> After {
+        let mut verdict = None;
+        let (next, mut account) = loop {
+            let considered = head::parse(&self.pending[..length], settings.head, |head| {
+                self.consider(front, &settings, head, verdict.take())
+            });
+            match considered {
+                Ok(Considered::Own(next, account)) => break (next, account),
+                Ok(Considered::HandOn(framing, handed)) => {
+                    return After::HandOn(length, framing, handed);
+                }
+                Ok(Considered::Ask(asking)) => verdict = Some(Box::pin(asking.verdict()).await),
+                Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
+            }
+        };
+        // A poll that goes to the site later has to keep its head for it.
+        let replayed = matches!(next, Next::Replay(..));
+        let head: Box<[u8]> = self.pending[..if replayed { length } else { 0 }].into();
+        // The buffer is given back, so that a held poll holds none.
+        let early = BytesMut::from(&self.pending[length..]);
+        buffer_pool::give_back(std::mem::replace(&mut self.pending, early));
+        let (reply, held, published) = match next {
+            Next::Hold(held) => {
+                let most = settings.head.bytes;
+                let gone = pin!(gone(&mut self.stream, &mut self.pending, most));
+                let ended = held.wait(&mut self.timer, gone).await;
+                (ended.reply, Some((ended.held, ended.cause)), ended.published)
+            }
+            Next::Answer(reply, cause) => {
+                (Some(reply), cause.map(|cause| (Duration::ZERO, cause)), None)
+            }
+            Next::Replay(waiting, client) => {
+                let replay = self.replay(front, &settings, head, waiting, client);
+                match Box::pin(replay).await {
+                    Ok((reply, held)) => (reply, held, None),
+                    Err(handed) => return After::HandOn(length, Framing::Length(0), handed),
+                }
+            }
+            // Boxed, as the connection's own future is to stay small.
+            Next::Publish(channel) => {
+                (Some(Box::pin(front.gate.publish(channel)).await), None, None)
+            }
+        };
+        account.keep &= !*shutdown.borrow() && !front.gate.is_draining();
+        let written = match &reply {
+            Some(reply) => self.write(settings.write_timeout, reply, account.keep).await,
+            None => false,
+        };
+        if written {
+            front.gate.written(published);
+        }
+        account.log(&settings, reply.as_ref().filter(|_| written), held);
+        if written && account.keep { After::Keep } else { After::Close }
+    }
+
+    /// Holds a poll that the site answers; `head` is its own, as it came. The error is that it is
+    /// the site's by now.
+    async fn replay(
+        &mut self,
+        front: &Front,
+        settings: &Arc<Settings>,
+        head: Box<[u8]>,
+        waiting: Box<Waiting>,
+        client: Client,
+    ) -> Result<Answered, Box<Handed>> {
+        let ended = {
+            let gone = pin!(gone(&mut self.stream, &mut self.pending, settings.head.bytes));
+            waiting.wait(&mut self.timer, gone).await
+        };
+        let held = Some((ended.held, ended.cause));
+        match ended.end {
+            End::Reply(reply) => Ok((Some(reply), held)),
+            End::Gone => Ok((None, held)),
+            End::Forward(released) => {
+                self.pending = [&*head, &*self.pending].concat().as_slice().into();
+                Err(Handed::new(&front.gate, settings.clone(), client).released(released))
+            }
+        }
+    }
+
+    /// Finds out what a request wants; `verdict` is what the site said when it was asked.
+    fn consider(
+        &self,
+        front: &Front,
+        settings: &Arc<Settings>,
+        head: &Head<'_>,
+        verdict: Option<Verdict>,
+    ) -> Considered {
+        let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
+        // Counted once, also where the site had to be asked in between.
+        if verdict.is_none()
+            && let Some(reply) = front.gate.too_soon(settings, client.address)
+        {
+            let (next, account) = turned_away(front, settings, head, client.address, reply);
+            return Considered::Own(next, account);
+        }
+        if let Entrance::Redirect(port) = front.entrance
+            && let Some(reply) = handshake::redirect(port, head.headers.get("host"), head.target)
+        {
+            let (next, account) = turned_away(front, settings, head, client.address, reply);
+            return Considered::Own(next, account);
+        }
+        let hand_on = || Handed::new(&front.gate, settings.clone(), client);
+        // Of a target in another form than a path nothing is known here.
+        if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
+            return Considered::HandOn(head.framing.clone(), hand_on().for_site());
+        }
+        if !head.plain {
+            return Considered::HandOn(head.framing.clone(), hand_on());
+        }
+        let logged = access_log::is_logged();
+        let account = Account {
+            _open: front.gate.open(),
+            began: logged.then(Instant::now),
+            client: client.address,
+            target: logged.then(|| head.target.into()),
+            keep: head.keep,
+        };
+        let incoming = Incoming {
+            method: head.method,
+            target: head.target,
+            host: head.headers.get("host").unwrap_or_default(),
+            path: head.path,
+            query: &Query::parse(head.query),
+            form: None,
+            headers: &head.headers,
+            client: client.address,
+        };
+        let next = match front.gate.decide(settings, &incoming, verdict) {
+            Err(asking) => return Considered::Ask(asking),
+            Ok(Decision::Site) => {
+                return Considered::HandOn(head.framing.clone(), hand_on().for_site());
+            }
+            Ok(Decision::Reply(reply, cause)) => Next::Answer(reply, cause),
+            Ok(Decision::Hold(held)) => Next::Hold(held),
+            Ok(Decision::Replay(waiting)) => Next::Replay(waiting, client),
+            Ok(Decision::Publish(channel)) => Next::Publish(channel),
+        };
+        Considered::Own(next, account)
+    }
+
+    /// Has the engine do it, on this connection.
+    async fn hand_on(
+        self,
+        front: &Front,
+        length: usize,
+        framing: Framing,
+        handed: Box<Handed>,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Self> {
+        let Self { stream, peer, pending, speech, timer, .. } = self;
+        let one = OneRequest::new(stream, pending, length, framing);
+        let session = ServerSession::new_http1(Box::new(one));
+        let engine = front.proxy.process_new_http(session, shutdown);
+        let (stream, _) = handed.scope(engine).await?.consume();
+        // It is the stream that was handed over.
+        let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
+        let (stream, pending) = one.finish()?;
+        Some(Self { stream, peer, pending, speech, fresh: false, timer })
+    }
+
+    async fn hand_on_http2(self, front: &Front, shutdown: &ShutdownWatch) {
+        let stream = OneRequest::new(self.stream, self.pending, 0, Framing::Endless);
+        let http2 = Arc::new(Http2::new(front.gate.clone(), front.proxy.clone()));
+        http2.process_new(Box::new(stream), shutdown).await;
+    }
+
+    /// Writes an answer; whether that went well.
+    async fn write(&mut self, limit: Option<Duration>, reply: &Reply, keep: bool) -> bool {
+        let mut bytes = buffer_pool::lend();
+        response::write(&mut bytes, reply, keep);
+        let writing = pin!(async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.write_all(response::rest(reply)).await?;
+            self.stream.flush().await
+        });
+        let written = matches!(self.timer.within(limit, writing).await, Some(Ok(())));
+        buffer_pool::give_back(bytes);
+        written
+    }
+
+    /// Answers a request that nobody understands.
+    async fn refuse(
+        &mut self,
+        front: &Front,
+        settings: &Settings,
+        status: u16,
+        wrong: &str,
+    ) -> After {
+        let reply = Reply::new(status, "text/plain; charset=UTF-8", format!("{wrong}\n"));
+        front.gate.refused(Refusal::of_head(status));
+        tracing::debug!(peer = ?self.peer, status, wrong, "refused a connection's request");
+        let began = Instant::now();
+        let written = self.write(settings.write_timeout, &reply, false).await;
+        if access_log::is_logged() {
+            let (status, bytes) = if written { (status, reply.body.len()) } else { (0, 0) };
+            let (client, took) = (self.peer, began.elapsed());
+            let line = access_log::Line {
+                client,
+                method: "-",
+                target: "-",
+                status,
+                bytes,
+                took,
+                held: None,
+            };
+            access_log::log(&line, &settings.mask);
+        }
+        After::Close
+    }
+}

@@ -1,0 +1,126 @@
+//! Reading from a connection: heads, and whether the client is still there.
+//!
+//! A connection that waits for bytes holds no room for them.
+
+use super::Connection;
+use crate::server::gate::Settings;
+use crate::server::gate::front::head::{self, Sighting};
+use crate::server::gate::front::{Front, buffer_pool};
+use bytes::BytesMut;
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+
+/// Bytes read at once; most heads are shorter.
+const READ: usize = 4096;
+
+/// How long a new connection may take to its request when the gate is to end.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
+impl Connection {
+    /// Reads until there is a head, or something that can be none. `None` = the connection is to
+    /// be closed without a word. The settings are those that the request is served with.
+    pub(super) async fn read_head(
+        &mut self,
+        front: &Front,
+        shutdown: &mut ShutdownWatch,
+    ) -> Option<(Sighting, Arc<Settings>)> {
+        let settings = front.gate.settings();
+        if self.pending.is_empty() {
+            // A new connection has its request with it; a kept one may be quiet for a while.
+            let fresh = self.fresh;
+            let idle = if fresh { settings.head_timeout } else { settings.idle_timeout };
+            drop(settings);
+            let first = pin!(async {
+                tokio::select! {
+                    biased;
+                    length = read_some(&mut self.stream, &mut self.pending) => return length > 0,
+                    _ = shutdown.wait_for(|ending| *ending) => {}
+                }
+                // Who came in at the very end has his request on the way, and gets his answer.
+                let last = read_some(&mut self.stream, &mut self.pending);
+                fresh && Box::pin(timeout(LAST_CALL, last)).await.is_ok_and(|length| length > 0)
+            });
+            if !self.timer.within(idle, first).await.unwrap_or(false) {
+                return None;
+            }
+        }
+        // Nearly every head comes in one piece.
+        let settings = front.gate.settings();
+        let sighting = match head::sight(&self.pending, 0, settings.head) {
+            Sighting::More => Box::pin(self.read_rest(&settings)).await?,
+            sighting => sighting,
+        };
+        Some((sighting, settings))
+    }
+
+    async fn read_rest(&mut self, settings: &Settings) -> Option<Sighting> {
+        let reading = pin!(async {
+            loop {
+                let seen = self.pending.len();
+                if read_some(&mut self.stream, &mut self.pending).await == 0 {
+                    return None;
+                }
+                match head::sight(&self.pending, seen, settings.head) {
+                    Sighting::More => {}
+                    sighting => return Some(sighting),
+                }
+            }
+        });
+        let late = Sighting::Refused(408, "the head of the request did not arrive in time");
+        self.timer.within(settings.head_timeout, reading).await.unwrap_or(Some(late))
+    }
+
+    /// Closes, after reading a little of what may still be coming: a reset would take the answer
+    /// away from a client that is still writing.
+    pub(super) async fn close(mut self) {
+        const LINGER: Duration = Duration::from_secs(1);
+        const MOST: usize = 256 * 1024;
+        let lingering = pin!(async {
+            let _ = AsyncWriteExt::shutdown(&mut self.stream).await;
+            let mut sum = 0;
+            while sum < MOST {
+                self.pending.clear();
+                match read_some(&mut self.stream, &mut self.pending).await {
+                    0 => return,
+                    length => sum += length,
+                }
+            }
+        });
+        self.timer.within(Some(LINGER), lingering).await;
+    }
+}
+
+/// Ends when the client does. What it sends meanwhile is its next request, kept in `pending` up
+/// to `most` bytes; more stays in the kernel.
+pub(super) async fn gone(stream: &mut Stream, pending: &mut BytesMut, most: usize) {
+    while pending.len() < most {
+        if read_some(stream, pending).await == 0 {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Reads once, and tells how much; 0 = nothing will come any more. The room to read into is on
+/// the stack of the moment: a connection that waits holds none.
+async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
+    let read = poll_fn(|context| {
+        let mut room = [MaybeUninit::uninit(); READ];
+        let mut buf = ReadBuf::uninit(&mut room);
+        let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buf));
+        if pending.capacity() == 0 && !buf.filled().is_empty() {
+            *pending = buffer_pool::lend();
+        }
+        pending.extend_from_slice(buf.filled());
+        Poll::Ready(read.map(|()| buf.filled().len()))
+    });
+    read.await.unwrap_or(0)
+}

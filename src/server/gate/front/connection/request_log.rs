@@ -1,0 +1,62 @@
+//! What is remembered of a request that the lane answers, and its line in the log.
+
+use super::Next;
+use crate::protocol::http::Reply;
+use crate::server::gate::front::Front;
+use crate::server::gate::front::head::Head;
+use crate::server::gate::poll::hold::Cause;
+use crate::server::gate::{Open, Settings, access_log};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// What is remembered of a request that the lane answers.
+pub(super) struct Account {
+    pub(super) _open: Open,
+    /// When it began, if it is to be logged.
+    pub(super) began: Option<Instant>,
+    pub(super) client: Option<IpAddr>,
+    /// The target, if it is to be logged.
+    pub(super) target: Option<Box<str>>,
+    pub(super) keep: bool,
+}
+
+impl Account {
+    pub(super) fn log(
+        &self,
+        settings: &Settings,
+        reply: Option<&Reply>,
+        held: Option<(Duration, Cause)>,
+    ) {
+        let Some(target) = &self.target else { return };
+        let line = access_log::Line {
+            client: self.client,
+            method: "GET",
+            target,
+            status: reply.map_or(0, |reply| reply.status),
+            bytes: reply.map_or(0, |reply| reply.body.len()),
+            took: self.began.map_or(Duration::ZERO, |began| began.elapsed()),
+            held,
+        };
+        access_log::log(&line, &settings.mask);
+    }
+}
+
+/// Answers a request with `reply`, whatever it wants.
+pub(super) fn turned_away(
+    front: &Front,
+    settings: &Settings,
+    head: &Head<'_>,
+    client: Option<IpAddr>,
+    reply: Reply,
+) -> (Next, Account) {
+    if access_log::is_logged() {
+        let (method, target, status) = (head.method, head.target, reply.status);
+        let (bytes, took, held) = (reply.body.len(), Duration::ZERO, None);
+        let line = access_log::Line { client, method, target, status, bytes, took, held };
+        access_log::log(&line, &settings.mask);
+    }
+    // A body that was announced is not waited for.
+    let keep = head.keep && head.framing.is_over();
+    let _open = front.gate.open();
+    (Next::Answer(reply, None), Account { _open, began: None, client, target: None, keep })
+}

@@ -1,0 +1,266 @@
+//! The head of an HTTP/1.1 request, as the lane reads it.
+
+use crate::protocol::http::Headers;
+use crate::protocol::http::framing::{Chunks, Framing};
+use crate::protocol::http::validate;
+use httparse::{EMPTY_HEADER, Header, Status};
+
+/// How large a head may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes.
+    pub bytes: usize,
+    /// Headers.
+    pub headers: usize,
+}
+
+/// The bytes that begin an HTTP/2 connection (RFC 9113, section 3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the bytes read so far are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sighting {
+    /// More are needed.
+    More,
+    /// A head of that many bytes.
+    Head(usize),
+    /// An HTTP/2 connection.
+    Http2,
+    /// Nothing that is answered, but with this status.
+    Refused(u16, &'static str),
+}
+
+/// Looks for the end of a head in `bytes`; the first `seen` of them had none.
+pub(super) fn sight(bytes: &[u8], seen: usize, bounds: Bounds) -> Sighting {
+    let preface = bytes.len().min(PREFACE.len());
+    if bytes[..preface] == PREFACE[..preface] {
+        return if bytes.len() >= PREFACE.len() { Sighting::Http2 } else { Sighting::More };
+    }
+    // Empty lines before a request are to be overlooked (RFC 9112, section 2.2).
+    let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+    let from = seen.saturating_sub(3).max(start).min(bytes.len());
+    let mut line_ends = memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at + 1);
+    match line_ends.find(|end| bytes[start..*end].ends_with(b"\r\n\r\n")) {
+        Some(end) if end <= bounds.bytes => Sighting::Head(end),
+        Some(_) => Sighting::Refused(431, "the head of the request is too long"),
+        None if bytes.len() >= bounds.bytes => {
+            Sighting::Refused(431, "the head of the request is too long")
+        }
+        // A head with bare line feeds never ends in the right way; nor does plain noise.
+        None if bytes[start..].windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r') => {
+            Sighting::Refused(400, "a bare LF stands in the head")
+        }
+        None => Sighting::More,
+    }
+}
+
+/// A head, taken apart.
+pub(super) struct Head<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+    /// The whole target as it came.
+    pub(super) target: &'a str,
+    pub(super) headers: RawHeaders<'a>,
+    /// Whether the connection is kept after it, as far as the client says.
+    pub(super) keep: bool,
+    /// Whether the lane answers it itself, if it is a poll.
+    pub(super) plain: bool,
+    pub(super) framing: Framing,
+}
+
+/// The headers of a head, where they stand.
+pub(super) struct RawHeaders<'a>(&'a [Header<'a>]);
+
+impl RawHeaders<'_> {
+    /// Whether `word` is in one of the comma-separated lists of that name.
+    fn lists(&self, name: &str, word: &str) -> bool {
+        self.named(name).any(|value| {
+            value
+                .split(|byte| *byte == b',')
+                .any(|one| one.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+        })
+    }
+
+    /// Whether there is one of that name, whatever its value: [`Headers::get`] passes over those
+    /// that are no text.
+    fn has(&self, name: &str) -> bool {
+        self.named(name).next().is_some()
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let named = self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        named.map(|header| header.value)
+    }
+}
+
+impl Headers for RawHeaders<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.named(name).next()?).ok()
+    }
+
+    fn values(&self, name: &str) -> Vec<&str> {
+        self.named(name).filter_map(|value| std::str::from_utf8(value).ok()).collect()
+    }
+}
+
+/// Takes the head `bytes` apart and lets `with` look at it. The error is the status and words
+/// to refuse it with.
+pub(super) fn parse<T>(
+    bytes: &[u8],
+    bounds: Bounds,
+    with: impl FnOnce(&Head<'_>) -> T,
+) -> Result<T, (u16, &'static str)> {
+    validate::check(bytes).map_err(|wrong| (400, wrong))?;
+    // Most heads have few headers; room for many is only made where it is needed.
+    let mut few = [EMPTY_HEADER; 32];
+    match parse_into(bytes, &mut few, with) {
+        Err((TooMany, with)) => {
+            let mut many = vec![EMPTY_HEADER; bounds.headers];
+            let parsed = parse_into(bytes, &mut many, with);
+            parsed.unwrap_or(Err((431, "the request has too many headers")))
+        }
+        Ok(parsed) => parsed,
+    }
+}
+
+struct TooMany;
+
+type Parsed<T, F> = Result<Result<T, (u16, &'static str)>, (TooMany, F)>;
+
+fn parse_into<'a, T, F>(bytes: &'a [u8], room: &'a mut [Header<'a>], with: F) -> Parsed<T, F>
+where
+    F: for<'b> FnOnce(&Head<'b>) -> T,
+{
+    let mut request = httparse::Request::new(room);
+    let whole = match request.parse(bytes) {
+        Ok(Status::Complete(length)) => length == bytes.len(),
+        Ok(Status::Partial) => false,
+        Err(httparse::Error::TooManyHeaders) => return Err((TooMany, with)),
+        Err(_) => false,
+    };
+    let (Some(method), Some(target), Some(version), true) =
+        (request.method, request.path, request.version, whole)
+    else {
+        return Ok(Err((400, "the head of the request cannot be read")));
+    };
+    Ok(Ok(with(&head(method, target, version, request.headers))))
+}
+
+fn head<'a>(method: &'a str, target: &'a str, version: u8, headers: &'a [Header<'a>]) -> Head<'a> {
+    let headers = RawHeaders(headers);
+    let says = |word: &str| headers.lists("connection", word);
+    let upgrade = headers.has("upgrade") && says("upgrade");
+    let framing = framing(&headers, upgrade);
+    let plain = method == "GET"
+        && version == 1
+        && target.starts_with('/')
+        && ["content-length", "transfer-encoding", "upgrade", "expect"]
+            .iter()
+            .all(|name| !headers.has(name));
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let keep = version == 1 && !says("close");
+    Head { method, path, query, target, headers, keep, plain, framing }
+}
+
+/// The strict look at the head has been before: a length is one number, an encoding is chunked.
+fn framing(headers: &RawHeaders<'_>, upgrade: bool) -> Framing {
+    if upgrade {
+        return Framing::Endless;
+    }
+    if headers.has("transfer-encoding") {
+        return Framing::Chunked(Chunks::default());
+    }
+    let length = headers.get("content-length").and_then(|length| length.trim().parse().ok());
+    Framing::Length(length.unwrap_or(0))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { bytes: 200, headers: 40 };
+
+    #[test]
+    fn a_head_is_sighted_however_it_is_torn() {
+        let head = b"GET /comet/a HTTP/1.1\r\nHost: a\r\n\r\n";
+        for cut in 1..head.len() {
+            assert_eq!(sight(&head[..cut], 0, BOUNDS), Sighting::More, "{cut}");
+            assert_eq!(sight(head, cut, BOUNDS), Sighting::Head(head.len()), "{cut}");
+        }
+        assert_eq!(sight(PREFACE, 5, BOUNDS), Sighting::Http2);
+        assert_eq!(sight(b"PRI * HTTP/2.0\r\n\r\nSM", 0, BOUNDS), Sighting::More);
+        assert_eq!(sight(b"\r\nGET / HTTP/1.1\r\n\r\n", 0, BOUNDS), Sighting::Head(20));
+    }
+
+    #[test]
+    fn what_never_ends_is_refused() {
+        let refused = |bytes: &[u8]| match sight(bytes, 0, BOUNDS) {
+            Sighting::Refused(status, _) => status,
+            _ => 0,
+        };
+        assert_eq!(refused(&[b'a'; 200]), 431);
+        assert_eq!(refused(b"GET / HTTP/1.1\nHost: a\n\n"), 400);
+    }
+
+    fn look<T>(head: &str, with: impl FnOnce(&Head<'_>) -> T) -> Result<T, (u16, &'static str)> {
+        parse(head.as_bytes(), BOUNDS, with)
+    }
+
+    #[test]
+    fn only_plain_gets_are_plain() {
+        let plain = |head: &str| look(head, |head| head.plain).unwrap();
+        assert!(plain("GET /a?b=c HTTP/1.1\r\nHost: a\r\nCookie: x=y\r\n\r\n"));
+        for odd in [
+            "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            "GET /a HTTP/1.0\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+            "GET http://a/a HTTP/1.1\r\nHost: a\r\n\r\n",
+            "HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            assert!(!plain(odd), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_no_text_is_still_there() {
+        for name in ["Expect", "Upgrade"] {
+            let head = [&b"GET /a HTTP/1.1\r\n"[..], name.as_bytes(), b": \xdc\r\n\r\n"].concat();
+            assert!(!parse(&head, BOUNDS, |head| head.plain).unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_framing_and_the_keeping_are_as_the_head_says() {
+        let of = |head: &str| look(head, |head| (head.framing.clone(), head.keep)).unwrap();
+        let chunked = Framing::Chunked(Chunks::default());
+        for (headers, expected) in [
+            ("", (Framing::Length(0), true)),
+            ("Content-Length: 12\r\n", (Framing::Length(12), true)),
+            ("Transfer-Encoding: Chunked\r\n", (chunked, true)),
+            ("Connection: x, Close\r\n", (Framing::Length(0), false)),
+            ("Connection: upgrade\r\nUpgrade: websocket\r\n", (Framing::Endless, true)),
+        ] {
+            assert_eq!(of(&format!("POST /a HTTP/1.1\r\nHost: a\r\n{headers}\r\n")), expected);
+        }
+    }
+
+    #[test]
+    fn many_headers_are_read_up_to_the_bound() {
+        let head = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(count));
+        for (count, ok) in [(31, true), (33, true), (40, true), (41, false)] {
+            assert_eq!(look(&head(count), |_| ()).is_ok(), ok, "{count}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, seen in 0..50usize) {
+            sight(&bytes, seen, BOUNDS);
+            let _ = parse(&bytes, BOUNDS, |_| ());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! HTTP/2: the streams are pingora's; plain polls among them are held here.
+
+use crate::protocol::http::Reply;
+use crate::server::gate::poll::hold::Cause;
+use crate::server::gate::proxy::Proxy;
+use crate::server::gate::proxy::request_context::Handed;
+use crate::server::gate::proxy::session;
+use crate::server::gate::replay::End;
+use crate::server::gate::{Decision, Gate, Settings};
+use crate::server::telemetry::refusal::Refusal;
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The app of one HTTP/2 connection: how long it may be idle is fixed where it begins.
+pub(super) struct Http2 {
+    gate: Gate,
+    proxy: Arc<HttpProxy<Proxy>>,
+    options: HttpServerOptions,
+    /// The most that the headers of one stream may be.
+    head_bytes: u32,
+}
+
+impl Http2 {
+    /// An app for a connection that begins now.
+    pub(super) fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        let settings = gate.settings();
+        options.h2_idle_timeout = settings.idle_timeout;
+        let head_bytes = u32::try_from(settings.head.bytes).unwrap_or(u32::MAX);
+        Self { gate, proxy, options, head_bytes }
+    }
+
+    /// The answer to a stream that is not served, whatever it wants.
+    fn turned_away(
+        &self,
+        stream: &ServerSession,
+        settings: &Settings,
+        client: Option<IpAddr>,
+    ) -> Option<Reply> {
+        if stream.req_header().headers.len() > settings.head.headers {
+            self.gate.refused(Refusal::HeadTooLarge);
+            let words = "the request has too many headers\n";
+            return Some(Reply::new(431, "text/plain; charset=UTF-8", words));
+        }
+        self.gate.too_soon(settings, client)
+    }
+
+    /// Holds or answers the stream, or gives it back with what was found.
+    async fn poll(
+        &self,
+        mut stream: Box<ServerSession>,
+    ) -> Option<(Box<ServerSession>, Box<Handed>)> {
+        let settings = self.gate.settings();
+        let client = session::client(&stream, &settings);
+        let handed = Handed::new(&self.gate, settings, client);
+        let settings = handed.settings.clone();
+        if let Some(reply) = self.turned_away(&stream, &settings, client.address) {
+            stream.set_write_timeout(settings.write_timeout);
+            let _ = session::write(&mut stream, reply).await;
+            session::log(&stream, &settings, client.address, handed.began, None);
+            return None;
+        }
+        if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
+            return Some((stream, handed));
+        }
+        let decision = session::decide(&self.gate, &settings, &stream, None, client.address).await;
+        stream.set_write_timeout(settings.write_timeout);
+        let held = match decision {
+            Decision::Site => return Some((stream, handed.for_site())),
+            Decision::Publish(channel) => {
+                let reply = self.gate.publish(channel).await;
+                let _ = session::write(&mut stream, reply).await;
+                None
+            }
+            Decision::Reply(reply, cause) => {
+                let _ = session::write(&mut stream, reply).await;
+                cause.map(|cause| (Duration::ZERO, cause))
+            }
+            Decision::Replay(waiting) => {
+                let ended = session::replay(&mut stream, waiting).await;
+                match ended.end {
+                    End::Forward(released) => return Some((stream, handed.released(released))),
+                    End::Reply(reply) => {
+                        let _ = session::write(&mut stream, reply).await;
+                    }
+                    End::Gone => {}
+                }
+                Some((ended.held, ended.cause))
+            }
+            Decision::Hold(held) => match session::hold(&mut stream, held, None).await {
+                Ok(ended) => Some((ended.held, ended.cause)),
+                Err(_) => Some((handed.began.elapsed(), Cause::Gone)),
+            },
+        };
+        session::log(&stream, &settings, client.address, handed.began, held);
+        None
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Http2 {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        stream: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let (stream, handed) = self.poll(Box::new(stream)).await?;
+        handed.scope(self.proxy.process_new_http(*stream, shutdown)).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        // With bounds on the streams, and on those that a client opens only to reset them.
+        let mut options = default_h2_options();
+        options.max_header_list_size(self.head_bytes);
+        Some(options)
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}

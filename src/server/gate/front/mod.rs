@@ -1,0 +1,113 @@
+//! The connection lane: the public listener's own handling of connections.
+//!
+//! Over HTTP/1.1 the lane reads a request's head itself. A plain poll it holds and answers
+//! without the proxy engine ever seeing it, in a fraction of the memory. Every other request is
+//! handed to the engine on the same connection, narrowed to just that request
+//! (`OneRequest`), and the connection comes back to the lane afterwards. So there is one place
+//! that decides where a request ends, requests that arrive early are answered in their order,
+//! and a head that could be read in two ways goes nowhere.
+//!
+//! HTTP/2 connections are pingora's, with plain polls taken out of their streams in the same
+//! way.
+//!
+//! What a connection speaks before that, plain or TLS, is its `Entrance`'s matter.
+
+#[cfg(test)]
+mod agreement;
+mod buffer_pool;
+mod connection;
+mod handshake;
+mod head;
+mod http2;
+mod one_request;
+mod response;
+
+pub use handshake::Entrance;
+pub use head::Bounds;
+
+use super::Gate;
+use super::proxy::Proxy;
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::listeners::ConnectionFilter;
+use pingora::protocols::Stream;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The public listener's app.
+pub struct Front {
+    gate: Gate,
+    proxy: Arc<HttpProxy<Proxy>>,
+    entrance: Entrance,
+}
+
+impl Front {
+    /// A lane before `proxy`, both of them `gate`'s, for connections that come in through
+    /// `entrance`.
+    pub fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>, entrance: Entrance) -> Self {
+        Self { gate, proxy, entrance }
+    }
+}
+
+/// Closes connections that come too often, or find no room, before the next one is accepted.
+/// They are not worth an answer.
+///
+/// What it admits reaches the app: the engine only sets options of the socket in between, which
+/// Linux does not refuse.
+pub struct Door {
+    gate: Gate,
+}
+
+impl Door {
+    /// The door of `gate`.
+    pub fn new(gate: Gate) -> Self {
+        Self { gate }
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Door")
+    }
+}
+
+#[async_trait]
+impl ConnectionFilter for Door {
+    async fn should_accept(&self, peer: Option<&std::net::SocketAddr>) -> bool {
+        peer.is_none_or(|peer| self.gate.admits(Some(peer.ip().to_canonical())))
+    }
+}
+
+#[async_trait]
+impl ServerApp for Front {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        // The task that calls this is several times as large as the lane's own, and would live as
+        // long as the connection.
+        let peer = peer(&stream);
+        // TCP has been admitted by `Door`, which is not asked about unix sockets.
+        if peer.is_none() && !self.gate.admits(None) {
+            return None;
+        }
+        let connected = self.gate.connected();
+        tokio::spawn(connection::serve(self.clone(), stream, peer, connected, shutdown.clone()));
+        None
+    }
+
+    async fn cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}
+
+/// The far end of a connection; `None` on a unix socket.
+fn peer(stream: &Stream) -> Option<IpAddr> {
+    let digest = stream.get_socket_digest()?;
+    Some(digest.peer_addr().and_then(SocketAddr::as_inet)?.ip().to_canonical())
+}

@@ -1,0 +1,179 @@
+//! A connection narrowed to one request.
+//!
+//! Whoever is handed this stream reads exactly one request: the bytes the lane has read already,
+//! then the body as [`Framing`] follows it, and nothing behind it. What the client sends
+//! beyond is kept aside for the lane, and the client's end is still seen meanwhile. Writes are
+//! gathered, so that an answer's head and the beginning of its body leave together.
+
+use crate::protocol::http::framing::Framing;
+use crate::server::net::stream::{pass_on_identity, pass_on_tls};
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora::protocols::{Shutdown, Stream};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes of following requests that are kept aside; more stay in the kernel.
+const MOST_ASIDE: usize = 64 * 1024;
+/// Bytes gathered before they are written.
+const MOST_GATHERED: usize = 16 * 1024;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct OneRequest {
+    inner: Stream,
+    framing: Framing,
+    /// Read by the lane, not yet by whoever has this stream.
+    ahead: BytesMut,
+    /// Bytes at the start of `ahead` that are known to belong to the request.
+    cleared: usize,
+    aside: BytesMut,
+    gathered: BytesMut,
+}
+
+impl OneRequest {
+    /// The request that begins with the first `head` of `ahead`; `framing` is its body's.
+    pub(super) fn new(inner: Stream, ahead: BytesMut, head: usize, framing: Framing) -> Self {
+        let (aside, gathered) = (BytesMut::new(), BytesMut::new());
+        Self { inner, framing, ahead, cleared: head, aside, gathered }
+    }
+
+    /// The connection, and what has come of the next requests; `None` if this one was not read
+    /// to its end.
+    pub(super) fn finish(mut self) -> Option<(Stream, BytesMut)> {
+        if self.cleared > 0 || !self.framing.is_over() {
+            return None;
+        }
+        self.ahead.unsplit(self.aside);
+        Some((self.inner, self.ahead))
+    }
+
+    /// Hands out what the lane has read, as far as it belongs to the request.
+    fn read_ahead(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
+        if self.cleared == 0 {
+            self.cleared = self.framing.take(&self.ahead)?;
+        }
+        let length = self.cleared.min(buf.remaining());
+        buf.put_slice(&self.ahead[..length]);
+        self.ahead.advance(length);
+        self.cleared -= length;
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+        }
+        Ok(length > 0)
+    }
+
+    /// Reads what comes after the request, only to see the client's end.
+    fn watch(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut room = [0u8; 512];
+        while self.aside.len() < MOST_ASIDE {
+            let mut buf = ReadBuf::new(&mut room);
+            ready!(Pin::new(&mut self.inner).poll_read(context, &mut buf))?;
+            if buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.aside.extend_from_slice(buf.filled());
+        }
+        Poll::Pending
+    }
+
+    /// Hands out the request, and after it nothing.
+    fn read_request(
+        &mut self,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 || self.read_ahead(buf)? {
+            return Poll::Ready(Ok(()));
+        }
+        if self.framing.is_over() {
+            return self.watch(context);
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buf))?;
+        let taken = self.framing.take(&buf.filled()[before..])?;
+        self.aside.extend_from_slice(&buf.filled()[before + taken..]);
+        buf.set_filled(before + taken);
+        Poll::Ready(Ok(()))
+    }
+
+    fn write_gathered(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(context, &self.gathered))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.gathered.advance(written);
+        }
+        self.gathered = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for OneRequest {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = this.read_request(context, buf);
+        // Whoever waits for more has nothing more to write just now: what was gathered is not to
+        // wait with it. An answer that the site sends slowly passes as it comes.
+        if read.is_pending() && !this.gathered.is_empty() {
+            match this.write_gathered(context) {
+                Poll::Ready(Ok(())) => {
+                    let _ = Pin::new(&mut this.inner).poll_flush(context);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for OneRequest {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.gathered.len() + buf.len() > MOST_GATHERED {
+            ready!(this.write_gathered(context))?;
+        }
+        if buf.len() > MOST_GATHERED {
+            return Pin::new(&mut this.inner).poll_write(context, buf);
+        }
+        this.gathered.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.write_gathered(context))?;
+        Pin::new(&mut this.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.write_gathered(context))?;
+        Pin::new(&mut this.inner).poll_shutdown(context)
+    }
+}
+
+// The rest of what pingora asks of a stream is the connection's own.
+
+#[async_trait]
+impl Shutdown for OneRequest {
+    async fn shutdown(&mut self) {
+        let _ = tokio::io::AsyncWriteExt::flush(self).await;
+        self.inner.shutdown().await;
+    }
+}
+
+pass_on_identity!(OneRequest);
+pass_on_tls!(OneRequest);

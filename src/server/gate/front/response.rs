@@ -1,0 +1,116 @@
+//! Answers of the lane: head and body as one piece of bytes.
+
+use crate::protocol::http::Reply;
+use bytes::BytesMut;
+use std::cell::Cell;
+use std::time::SystemTime;
+
+/// A body up to this many bytes is copied behind its head, so that both leave in one write; a
+/// longer one is worth a write of its own.
+pub(super) const MOST_COPIED: usize = 16 * 1024;
+
+/// Appends the head of `reply`, and its body if it is short. `keep` = the connection stays.
+pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
+    let short = reply.body.len() <= MOST_COPIED;
+    out.reserve(320 + if short { reply.body.len() } else { 0 });
+    let reason = http::StatusCode::from_u16(reply.status).ok();
+    let reason = reason.and_then(|status| status.canonical_reason()).unwrap_or_default();
+    put(out, ["HTTP/1.1 ", itoa::Buffer::new().format(reply.status), " ", reason, "\r\n"]);
+    if !reply.content_type.is_empty() {
+        header(out, "Content-Type", &reply.content_type);
+    }
+    for (name, value) in &reply.headers {
+        header(out, name, value);
+    }
+    if reply.status != 204 {
+        header(out, "Content-Length", itoa::Buffer::new().format(reply.body.len()));
+    }
+    out.extend_from_slice(b"Date: ");
+    out.extend_from_slice(&date(SystemTime::now()));
+    out.extend_from_slice(b"\r\n");
+    header(out, "Connection", if keep { "keep-alive" } else { "close" });
+    out.extend_from_slice(b"\r\n");
+    if short {
+        out.extend_from_slice(&reply.body);
+    }
+}
+
+/// What is left to be written of the body after [`write`].
+pub(super) fn rest(reply: &Reply) -> &[u8] {
+    if reply.body.len() <= MOST_COPIED { &[] } else { &reply.body }
+}
+
+/// A header line. A value that is no header value is left out: nothing that somebody published
+/// can begin a line of its own.
+fn header(out: &mut BytesMut, name: &str, value: &str) {
+    if value.bytes().all(|byte| byte >= b' ' && byte != 0x7f || byte == b'\t') {
+        put(out, [name, ": ", value, "\r\n"]);
+    }
+}
+
+fn put<const PARTS: usize>(out: &mut BytesMut, parts: [&str; PARTS]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+}
+
+/// The `Date` of an answer (RFC 9110, section 5.6.7), made once a second and thread.
+fn date(now: SystemTime) -> [u8; 29] {
+    thread_local! {
+        static LAST: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
+    }
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (last, text) = LAST.get();
+    if last == second {
+        return text;
+    }
+    let mut text = [b' '; 29];
+    let shown = httpdate::fmt_http_date(now);
+    let length = shown.len().min(text.len());
+    text[..length].copy_from_slice(&shown.as_bytes()[..length]);
+    LAST.set((second, text));
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn bytes(reply: &Reply, keep: bool) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        write(&mut out, reply, keep);
+        out.to_vec()
+    }
+
+    #[test]
+    fn an_answer_is_one_piece_of_head_and_body() {
+        let reply = Reply::new(200, "text/plain", "hello").with("X-A", "b");
+        let text = String::from_utf8(bytes(&reply, true)).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-A: b\r\n"));
+        assert!(head.contains("\r\nContent-Length: 5\r\nDate: ") && head.ends_with("keep-alive"));
+        assert_eq!((body, rest(&reply)), ("hello", &b""[..]));
+        let empty = String::from_utf8(bytes(&Reply::new(204, "", ""), false)).unwrap();
+        assert!(!empty.contains("Content-") && empty.ends_with("Connection: close\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_long_body_is_left_to_a_second_write() {
+        let reply = Reply::new(200, "text/plain", vec![b'x'; MOST_COPIED + 1]);
+        assert!(bytes(&reply, true).ends_with(b"\r\n\r\n"));
+        assert_eq!(rest(&reply).len(), MOST_COPIED + 1);
+    }
+
+    #[test]
+    fn no_value_begins_a_line_of_its_own() {
+        let reply = Reply::new(200, "text/plain", "").with("X-A", "b\r\nSet-Cookie: c=d");
+        assert!(!String::from_utf8(bytes(&reply, true)).unwrap().contains("Set-Cookie"));
+    }
+
+    #[test]
+    fn the_date_follows_the_clock() {
+        let at = |second| date(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        assert_eq!(&at(784_111_777), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(&at(784_111_778), b"Sun, 06 Nov 1994 08:49:38 GMT");
+    }
+}

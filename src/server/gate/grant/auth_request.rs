@@ -1,0 +1,335 @@
+//! Asking the site who may poll.
+//!
+//! One request serves all who ask the same at the same time. Few are at the site at once, and the
+//! time for one counts from when it was wanted, so a slow site makes for 503, never for a queue
+//! without an end.
+
+use super::cache::{Key, Word};
+use super::{Allowed, Asked, Credentials, Leaves, Names, Verdict, Visitor};
+use crate::hub::channel::ChannelName;
+use crate::protocol::address::Address;
+use crate::protocol::auth::{self, Channels, Denied, Upstream, Url};
+use crate::protocol::http::Reply;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming as Body;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use ring::digest::{Context, SHA256};
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OnceCell, Semaphore};
+
+/// Questions that are at the site at once.
+const AT_ONCE: usize = 16;
+/// The longest body of a refusal that is passed on, in bytes.
+const MOST_BODY: usize = 64 << 10;
+/// What the site is told of the client beside its cookies and what the gate itself says.
+const PASSED_ON: [&str; 4] = ["authorization", "user-agent", "accept-language", "origin"];
+/// The header with the channels, in the question and in the answer.
+const CHANNELS: &str = "pollgate-channels";
+/// What stands as it is in a list of channels.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A question under way, and its answer.
+type Cell = OnceCell<Arc<Said>>;
+
+/// Questions under way.
+pub(super) struct Board {
+    cells: Mutex<HashMap<Key, Weak<Cell>>>,
+    at_once: Semaphore,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self { cells: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }
+    }
+}
+
+/// A question to the site, ready to be asked.
+pub(crate) struct Asking {
+    leaves: Leaves,
+    server: Address,
+    target: String,
+    headers: HeaderMap,
+    /// The whole question.
+    key: Key,
+    /// Its channels, each with the key of the question for it alone.
+    channels: Vec<(Key, ChannelName)>,
+    credentials: Credentials,
+    settings: Upstream,
+}
+
+/// What the site has answered.
+enum Said {
+    /// Yes to these channels.
+    Yes(Yes),
+    No(Reply),
+    Nothing(String),
+}
+
+struct Yes {
+    grant: u64,
+    names: Names,
+    /// How many revocations there were when the site was asked.
+    seen: u64,
+}
+
+impl Leaves {
+    /// What the site has said lately, or what it is to be asked.
+    pub(super) fn look_upstream(
+        &self,
+        settings: &Upstream,
+        visitor: &Visitor<'_>,
+        credentials: Credentials,
+        channels: &[ChannelName],
+    ) -> Asked {
+        let key = |names: &[ChannelName]| key(settings, visitor, names);
+        let single: Vec<(Key, ChannelName)> =
+            channels.iter().map(|name| (key(std::slice::from_ref(name)), name.clone())).collect();
+        let (memory, seen) = (&self.shared.memory, self.seen());
+        let words: Option<Vec<Word>> = single.iter().map(|(key, _)| memory.recall(key)).collect();
+        if let Some(words) = words {
+            let names = words.iter().filter(|word| word.allowed).map(|word| word.channel.clone());
+            let names: Names = names.collect();
+            let grant = words.first().map_or(0, |word| word.grant);
+            return Asked::Known(match channels.first() {
+                Some(first) if names.is_empty() => Verdict::Denied(Denied::Channel(first.clone())),
+                _ => Verdict::Allowed(Allowed { grant, credentials, expires: None, seen }, names),
+            });
+        }
+        let (server, host, target) = match &settings.url {
+            Url::Path(path) => (visitor.server.clone(), visitor.host, path.clone()),
+            Url::Absolute { server, host, target } => {
+                (Some(server.clone()), host.as_str(), target.clone())
+            }
+        };
+        let Some(server) = server else {
+            return Asked::Known(Verdict::Unknown(unknown("there is no server to ask")));
+        };
+        Asked::Site(Box::new(Asking {
+            leaves: self.clone(),
+            server,
+            target,
+            headers: question(visitor, host, channels),
+            key: key(channels),
+            channels: single,
+            credentials,
+            settings: settings.clone(),
+        }))
+    }
+}
+
+/// The headers of the question.
+fn question(visitor: &Visitor<'_>, host: &str, channels: &[ChannelName]) -> HeaderMap {
+    let names: Vec<String> =
+        channels.iter().map(|name| utf8_percent_encode(name, PLAIN).to_string()).collect();
+    let client = visitor.client.map(|client| client.to_string());
+    let cookies = visitor.headers.values("cookie").join("; ");
+    let passed = PASSED_ON.into_iter();
+    let passed = passed.filter_map(|name| Some((name, visitor.headers.get(name)?)));
+    let own = [
+        ("host", host),
+        ("connection", "close"),
+        ("cookie", &cookies),
+        ("x-original-uri", visitor.target),
+        ("x-forwarded-for", client.as_deref().unwrap_or_default()),
+        (CHANNELS, &names.join(",")),
+    ];
+    let mut headers = HeaderMap::new();
+    for (name, value) in own.into_iter().chain(passed) {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
+            && !value.is_empty()
+        {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    headers
+}
+
+/// Tells one question from all others: whom, on whose behalf, what. Whatever the site is told may
+/// be what it decides by, so all of it counts: of the query and the path everything but what is new
+/// with each poll, or names the channels, which count by themselves.
+fn key(settings: &Upstream, visitor: &Visitor<'_>, channels: &[ChannelName]) -> Key {
+    let dialect = &visitor.rule.dialect;
+    let path = match dialect.has_channels_in_path() {
+        true => visitor.rule.path.stem(),
+        false => visitor.path,
+    };
+    let mut digest = Digest(Context::new(&SHA256));
+    settings.url.hash(&mut digest);
+    visitor.headers.values("cookie").hash(&mut digest);
+    PASSED_ON.map(|name| visitor.headers.get(name)).hash(&mut digest);
+    (visitor.client, visitor.host, path).hash(&mut digest);
+    visitor.query.hash_without(|name| dialect.moves(name), &mut digest);
+    auth::token(visitor.query, visitor.headers).hash(&mut digest);
+    channels.hash(&mut digest);
+    let mut key = Key::default();
+    key.copy_from_slice(digest.0.finish().as_ref());
+    key
+}
+
+/// Takes what is hashed into a digest that nobody can make collide. Each part brings its length or
+/// its end, so none can be taken for two.
+struct Digest(Context);
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        // Nobody asks.
+        0
+    }
+}
+
+fn unknown(error: &str) -> Reply {
+    Reply::json(503, &serde_json::json!({ "error": error })).with("Retry-After", "5")
+}
+
+impl Asking {
+    /// Asks, or waits for who is asking the same already.
+    pub(crate) async fn verdict(self: Box<Self>) -> Verdict {
+        let cell = {
+            let mut cells = self.leaves.shared.asking.cells.lock();
+            let known = cells.get(&self.key).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let cell = Arc::<Cell>::default();
+                cells.retain(|_, cell| cell.strong_count() > 0);
+                cells.insert(self.key, Arc::downgrade(&cell));
+                cell
+            })
+        };
+        // If the one that asks is dropped, the next of those who wait asks in its place.
+        let said = cell.get_or_init(|| async { Arc::new(self.ask().await) }).await.clone();
+        match &*said {
+            Said::Yes(Yes { grant, names, seen }) => match self.channels.first() {
+                Some((_, first)) if names.is_empty() => {
+                    Verdict::Denied(Denied::Channel(first.clone()))
+                }
+                _ => {
+                    let (grant, credentials) = (*grant, self.credentials.clone());
+                    let allowed = Allowed { grant, credentials, expires: None, seen: *seen };
+                    Verdict::Allowed(allowed, names.clone())
+                }
+            },
+            Said::No(reply) => Verdict::Refused(reply.clone()),
+            Said::Nothing(error) => Verdict::Unknown(unknown(error)),
+        }
+    }
+
+    async fn ask(&self) -> Said {
+        let seen = self.leaves.seen();
+        let asked = tokio::time::timeout(self.settings.timeout, async {
+            // It is never closed.
+            let _turn = self.leaves.shared.asking.at_once.acquire().await;
+            self.exchange().await
+        });
+        let said = match asked.await {
+            Ok(Ok(Said::Yes(yes))) => Said::Yes(Yes { seen, ..yes }),
+            Ok(Ok(said)) => said,
+            Ok(Err(why)) => Said::Nothing(format!("the site cannot be asked who may poll: {why}")),
+            Err(_) => Said::Nothing("the site took too long to say who may poll".to_owned()),
+        };
+        match &said {
+            Said::Yes(yes) => self.remember(yes),
+            Said::Nothing(error) => {
+                tracing::warn!(server = %self.server, url = %self.target, error, "auth");
+            }
+            Said::No(_) => {}
+        }
+        said
+    }
+
+    fn remember(&self, Yes { grant, names, seen }: &Yes) {
+        // Kept under the lock of the revocations, so that none comes in between.
+        let in_use = self.leaves.shared.used.lock();
+        if self.settings.cache.is_zero() || in_use.was_revoked(*seen, names, &self.credentials) {
+            return;
+        }
+        // A time beyond the clock's end is as good as a long one.
+        let now = Instant::now();
+        let long = now + Duration::from_secs(365 * 24 * 3600);
+        let until = now.checked_add(self.settings.cache).unwrap_or(long);
+        for (key, channel) in &self.channels {
+            let (allowed, channel) = (names.contains(channel), channel.clone());
+            let credentials = self.credentials.clone();
+            let word = Word { grant: *grant, allowed, credentials, channel, until };
+            self.leaves.shared.memory.keep(*key, word);
+        }
+    }
+
+    async fn exchange(&self) -> Result<Said, String> {
+        let words = |error: std::io::Error| error.to_string();
+        match &self.server {
+            Address::Unix(path) => {
+                self.exchange_on(UnixStream::connect(path).await.map_err(words)?).await
+            }
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(words)?;
+                self.exchange_on(stream).await
+            }
+        }
+    }
+
+    async fn exchange_on<S>(&self, stream: S) -> Result<Said, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let words = |error: hyper::Error| error.to_string();
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
+        tokio::spawn(connection);
+        let mut request = Request::get(&self.target).body(Empty::<Bytes>::new());
+        let request = request.as_mut().map_err(|error| error.to_string())?;
+        *request.headers_mut() = self.headers.clone();
+        let answer = sender.send_request(std::mem::take(request)).await.map_err(words)?;
+        self.understand(answer).await
+    }
+
+    async fn understand(&self, answer: Response<Body>) -> Result<Said, String> {
+        let status = answer.status();
+        if status.is_success() {
+            return self.allowed(answer.headers());
+        }
+        if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(format!("it answered {status}; answer 2xx to allow, 401 or 403 to refuse"));
+        }
+        let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+        let scheme = text(header::WWW_AUTHENTICATE).map(str::to_owned);
+        let body = Limited::new(answer.into_body(), MOST_BODY).collect().await;
+        let body = body.map_err(|_| "its refusal is too long, or breaks off".to_owned())?;
+        let mut reply = Reply::new(status.as_u16(), "", body.to_bytes());
+        reply.content_type = content_type.into();
+        Ok(Said::No(match scheme {
+            Some(scheme) => reply.with("WWW-Authenticate", scheme),
+            None => reply,
+        }))
+    }
+
+    /// Which of the channels a yes is for.
+    fn allowed(&self, headers: &HeaderMap) -> Result<Said, String> {
+        let (grant, seen) = (self.leaves.number(), 0);
+        let asked = self.channels.iter().map(|(_, name)| name);
+        let Some(list) = headers.get(CHANNELS) else {
+            return Ok(Said::Yes(Yes { grant, names: asked.cloned().collect(), seen }));
+        };
+        let wrong = || "its Pollgate-Channels is no list of escaped names".to_owned();
+        let list = list.to_str().map_err(|_| wrong())?;
+        let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let names = names.map(|name| percent_decode_str(name).decode_utf8());
+        let names: Vec<_> = names.collect::<Result<_, _>>().map_err(|_| wrong())?;
+        let granted = Channels::new(names.iter().map(|name| &**name)).ok_or_else(wrong)?;
+        let names = asked.filter(|name| granted.has(name)).cloned().collect();
+        Ok(Said::Yes(Yes { grant, names, seen }))
+    }
+}

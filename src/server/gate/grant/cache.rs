@@ -1,0 +1,117 @@
+//! What the site has said lately of a client and a channel.
+
+use super::{Credentials, shows};
+use crate::hub::channel::ChannelName;
+use lru::LruCache;
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::time::Instant;
+
+/// Answers that are remembered, at some 200 bytes each; beyond them the least used is forgotten,
+/// which costs a question.
+const MOST: usize = 50_000;
+
+/// Who asks what: a digest, so that no cookie is kept, and none can be mistaken for another.
+pub(super) type Key = [u8; 32];
+
+/// What the site said.
+#[derive(Debug, Clone)]
+pub(super) struct Word {
+    pub(super) grant: u64,
+    pub(super) allowed: bool,
+    pub(super) credentials: Credentials,
+    pub(super) channel: ChannelName,
+    /// When it is to be asked again.
+    pub(super) until: Instant,
+}
+
+/// See the [module](self).
+pub(super) struct Memory(Mutex<LruCache<Key, Word>>);
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::unbounded()))
+    }
+}
+
+impl Memory {
+    /// What was said and is still good.
+    pub(super) fn recall(&self, key: &Key) -> Option<Word> {
+        let mut words = self.0.lock();
+        let word = words.get(key)?;
+        if Instant::now() < word.until {
+            return Some(word.clone());
+        }
+        words.pop(key);
+        None
+    }
+
+    pub(super) fn keep(&self, key: Key, word: Word) {
+        let mut words = self.0.lock();
+        words.put(key, word);
+        if words.len() > MOST {
+            words.pop_lru();
+        }
+    }
+
+    /// Forgets what was said of a channel to whoever showed that credential; the grants that it
+    /// was part of.
+    pub(super) fn forget(
+        &self,
+        channel: Option<&ChannelName>,
+        credential: Option<u64>,
+    ) -> HashSet<u64> {
+        let mut words = self.0.lock();
+        let meant = |word: &Word| {
+            channel.is_none_or(|channel| word.channel == *channel)
+                && credential.is_none_or(|credential| shows(&word.credentials, credential))
+        };
+        let keys: Vec<Key> =
+            words.iter().filter(|(_, word)| meant(word)).map(|(key, _)| *key).collect();
+        let forgotten = keys.iter().filter_map(|key| words.pop(key));
+        forgotten.filter(|word| word.allowed).map(|word| word.grant).collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn word(grant: u64, channel: &str, credential: u64, seconds: u64) -> Word {
+        let channel = ChannelName::new(channel).unwrap();
+        let until = Instant::now() + Duration::from_secs(seconds);
+        Word { grant, allowed: true, credentials: [credential].as_slice().into(), channel, until }
+    }
+
+    #[test]
+    fn a_word_is_good_for_its_time_and_until_it_is_forgotten() {
+        let memory = Memory::default();
+        memory.keep([1; 32], word(1, "a", 7, 100));
+        memory.keep([2; 32], word(1, "b", 7, 100));
+        memory.keep([3; 32], word(2, "a", 8, 0));
+        assert_eq!(memory.recall(&[1; 32]).unwrap().grant, 1);
+        assert!(memory.recall(&[3; 32]).is_none());
+        let b = ChannelName::new("b").unwrap();
+        assert_eq!(memory.forget(Some(&b), Some(8)).len(), 0);
+        assert_eq!(memory.forget(Some(&b), None).len(), 1);
+        assert!(memory.recall(&[2; 32]).is_none() && memory.recall(&[1; 32]).is_some());
+        assert_eq!(memory.forget(None, Some(7)).len(), 1);
+        assert!(memory.recall(&[1; 32]).is_none());
+    }
+
+    #[test]
+    fn the_least_used_is_forgotten_first() {
+        let memory = Memory::default();
+        for number in 0..=MOST {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            memory.keep(key, word(number as u64, "a", 1, 100));
+            memory.recall(&[0; 32]);
+        }
+        let mut second = [0; 32];
+        second[7] = 1;
+        assert!(memory.recall(&[0; 32]).is_some() && memory.recall(&second).is_none());
+    }
+}

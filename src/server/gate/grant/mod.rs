@@ -1,0 +1,383 @@
+//! Leave to poll: what a rule's `auth` has said, for as long as a poll is held by it.
+//!
+//! A token speaks for itself at once. The site is asked at most once for the same client and
+//! channels at a time, and its word is kept for a while ([`memory`]). Leave that is taken back
+//! ends the polls that are held by it: they are rung, and find it gone. A [`Leave`] is counted out
+//! by being dropped.
+
+mod auth_request;
+mod cache;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+pub(crate) use auth_request::Asking;
+
+use super::route::Rule;
+use super::{Gate, Incoming, Settings};
+use crate::hub::channel::{ChannelName, Time};
+use crate::hub::{Ringer, Waiter};
+use crate::protocol::address::Address;
+use crate::protocol::auth::{self, Auth, Channels, Denied, Grant, Seconds};
+use crate::protocol::dialect::Poll;
+use crate::protocol::http::query::Query;
+use crate::protocol::http::{Headers, Reply, cookies};
+use crate::server::telemetry::refusal::Refusal;
+use cache::Memory;
+use parking_lot::Mutex;
+use slab::Slab;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What a client shows of itself, as hashes; of it a grant can be found again.
+pub(super) type Credentials = SmallVec<[u64; 2]>;
+
+/// Cookies of a request that are kept as credentials.
+const MOST_COOKIES: usize = 32;
+
+/// Stands for all cookies beyond [`MOST_COOKIES`]: whoever shows so many is taken for anybody, so
+/// that no leave hides behind them when it is to be taken back.
+const ANYBODY: u64 = 0;
+
+/// Whether `credential` may be among those shown.
+fn shows(credentials: &[u64], credential: u64) -> bool {
+    credentials.iter().any(|shown| *shown == credential || *shown == ANYBODY)
+}
+
+/// Some of a poll's channels.
+pub(super) type Names = SmallVec<[ChannelName; 1]>;
+
+/// All leave that is used or remembered.
+#[derive(Clone, Default)]
+pub(super) struct Leaves {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    used: Mutex<InUse>,
+    memory: Memory,
+    asking: auth_request::Board,
+    hasher: RandomState,
+    next: AtomicU64,
+}
+
+/// Leave by which polls are held, and how it was taken back lately.
+#[derive(Default)]
+struct InUse {
+    used: Slab<Used>,
+    recent: VecDeque<Revocation>,
+    /// How many revocations there were.
+    revocations: u64,
+}
+
+/// Leave by which a poll is held now.
+struct Used {
+    grant: u64,
+    credentials: Credentials,
+    channels: Names,
+    ringer: Ringer,
+    revoked: Arc<AtomicBool>,
+}
+
+/// What was taken back: on a channel, from a credential; `None` = any.
+struct Revocation {
+    channel: Option<ChannelName>,
+    credential: Option<u64>,
+}
+
+/// Revocations that are looked at for leave that was found before them and used after them.
+const MOST_RECENT: usize = 256;
+
+impl Revocation {
+    fn means(&self, channels: &[ChannelName], credentials: &[u64]) -> bool {
+        self.channel.as_ref().is_none_or(|channel| channels.contains(channel))
+            && self.credential.is_none_or(|credential| shows(credentials, credential))
+    }
+}
+
+impl InUse {
+    /// Whether leave that was found after `seen` revocations has been taken back since then.
+    fn was_revoked(&self, seen: u64, channels: &[ChannelName], credentials: &[u64]) -> bool {
+        let missed = usize::try_from(self.revocations.saturating_sub(seen)).unwrap_or(usize::MAX);
+        // What is not known any more counts as meant.
+        missed > self.recent.len()
+            || self.recent.iter().rev().take(missed).any(|one| one.means(channels, credentials))
+    }
+}
+
+/// What a poll may do, before it is held.
+#[derive(Debug, Clone)]
+pub(crate) struct Allowed {
+    /// Tells this grant from others.
+    grant: u64,
+    credentials: Credentials,
+    expires: Option<Seconds>,
+    /// How many revocations there were when it was found.
+    seen: u64,
+}
+
+/// The leave of a held poll.
+pub(super) struct Leave {
+    leaves: Leaves,
+    key: usize,
+    revoked: Arc<AtomicBool>,
+    expires: Option<Seconds>,
+}
+
+/// What is to be made of a poll.
+pub(super) enum Asked {
+    /// This.
+    Known(Verdict),
+    /// The site is to be asked.
+    Site(Box<Asking>),
+}
+
+/// Whether a client may poll.
+pub(crate) enum Verdict {
+    /// It may poll these of the channels.
+    Allowed(Allowed, Names),
+    /// It may not.
+    Denied(Denied),
+    /// It may not, in the site's own words.
+    Refused(Reply),
+    /// The site did not say.
+    Unknown(Reply),
+}
+
+/// Why a poll does not go on as it is.
+pub(super) enum Refused {
+    /// It is not allowed.
+    Reply(Refusal, Reply),
+    /// The site has to be asked.
+    Ask(Box<Asking>),
+}
+
+impl Gate {
+    /// Whether the client may poll, if the rule asks for that; what it may not is taken out of
+    /// the poll. The error is what becomes of the request instead.
+    pub(super) fn allow(
+        &self,
+        settings: &Settings,
+        rule: &Rule,
+        request: &Incoming<'_>,
+        poll: &mut Poll,
+        verdict: Option<Verdict>,
+    ) -> Result<Option<Allowed>, Refused> {
+        let Some(auth) = &rule.auth else { return Ok(None) };
+        let visitor = || Visitor {
+            rule,
+            target: request.target,
+            path: request.path,
+            query: request.query,
+            headers: request.headers,
+            host: request.host,
+            client: request.client,
+            server: settings.upstream.next_address(),
+        };
+        let asked = match verdict {
+            Some(verdict) => Asked::Known(verdict),
+            None => {
+                let channels = poll.subscriptions.iter().map(|s| s.channel.clone());
+                let channels: Names = channels.collect();
+                self.shared.leaves.look(auth, &visitor(), &channels, (self.shared.clock)())
+            }
+        };
+        let (cause, reply) = match asked {
+            Asked::Known(Verdict::Allowed(allowed, names)) => {
+                poll.subscriptions.retain(|subscription| names.contains(&subscription.channel));
+                return Ok(Some(allowed));
+            }
+            Asked::Known(Verdict::Denied(denied)) => (Refusal::Denied, denied.reply()),
+            Asked::Known(Verdict::Refused(reply)) => (Refusal::Denied, reply),
+            Asked::Known(Verdict::Unknown(reply)) => (Refusal::Auth, reply),
+            Asked::Site(asking) => return Err(Refused::Ask(asking)),
+        };
+        Err(Refused::Reply(cause, reply))
+    }
+
+    /// Takes back leave to poll; none = any channel, any credential. How many grants that were.
+    pub fn revoke(&self, channel: Option<&ChannelName>, credential: Option<&str>) -> usize {
+        self.shared.leaves.revoke(channel, credential)
+    }
+}
+
+/// A request, as far as it matters who makes it.
+pub(super) struct Visitor<'a> {
+    /// The rule of its poll.
+    pub(super) rule: &'a Rule,
+    /// Path and query as they came.
+    pub(super) target: &'a str,
+    /// The path as it came.
+    pub(super) path: &'a str,
+    pub(super) query: &'a Query<'a>,
+    pub(super) headers: &'a dyn Headers,
+    /// The host that it is for.
+    pub(super) host: &'a str,
+    pub(super) client: Option<IpAddr>,
+    /// The server of the site that would be asked.
+    pub(super) server: Option<Address>,
+}
+
+impl Leaves {
+    /// What `auth` makes of a poll on `channels`.
+    pub(super) fn look(
+        &self,
+        auth: &Auth,
+        visitor: &Visitor<'_>,
+        channels: &[ChannelName],
+        now: Time,
+    ) -> Asked {
+        let credentials = self.credentials(visitor);
+        let by_token = |grant: &dyn Fn(&str) -> Result<Grant, Denied>| {
+            let token = auth::token(visitor.query, visitor.headers).ok_or(Denied::Missing)?;
+            let grant = grant(&token)?;
+            covers(&grant.channels, channels)?;
+            Ok(grant.expires)
+        };
+        let (seconds, seen) = (seconds(now), self.seen());
+        let expires = match auth {
+            Auth::Signed(keys) => by_token(&|token| keys.grant(token, seconds)),
+            Auth::Jwt(verifier) => by_token(&|token| verifier.grant(token, seconds)),
+            Auth::Upstream(upstream) => {
+                return self.look_upstream(upstream, visitor, credentials, channels);
+            }
+        };
+        Asked::Known(match expires {
+            Ok(expires) => {
+                let allowed = Allowed { grant: self.number(), credentials, expires, seen };
+                Verdict::Allowed(allowed, channels.into())
+            }
+            Err(denied) => Verdict::Denied(denied),
+        })
+    }
+
+    /// Leave for a poll that is held from now on.
+    pub(super) fn take(&self, allowed: Allowed, waiter: &Waiter) -> Leave {
+        let Allowed { grant, credentials, expires, seen } = allowed;
+        let channels: Names = waiter.channels().cloned().collect();
+        let mut in_use = self.shared.used.lock();
+        let late = in_use.was_revoked(seen, &channels, &credentials);
+        let (revoked, ringer) = (Arc::new(AtomicBool::new(late)), waiter.ringer());
+        let used = Used { grant, credentials, channels, ringer, revoked: revoked.clone() };
+        let key = in_use.used.insert(used);
+        drop(in_use);
+        if late {
+            waiter.ringer().ring();
+        }
+        Leave { leaves: self.clone(), key, revoked, expires }
+    }
+
+    /// Takes back what was granted for `channel` to whoever showed `credential` (a token, or the
+    /// value of a cookie); none = any. How many grants that were.
+    pub(super) fn revoke(&self, channel: Option<&ChannelName>, credential: Option<&str>) -> usize {
+        let credential = credential.map(|text| self.shared.hasher.hash_one(text));
+        let revocation = Revocation { channel: channel.cloned(), credential };
+        let mut rung = Vec::new();
+        let mut in_use = self.shared.used.lock();
+        let mut grants = self.shared.memory.forget(channel, credential);
+        for (_, used) in &in_use.used {
+            if revocation.means(&used.channels, &used.credentials) {
+                used.revoked.store(true, Ordering::SeqCst);
+                rung.push(used.ringer.clone());
+                grants.insert(used.grant);
+            }
+        }
+        in_use.revocations += 1;
+        in_use.recent.push_back(revocation);
+        if in_use.recent.len() > MOST_RECENT {
+            in_use.recent.pop_front();
+        }
+        drop(in_use);
+        // Unlock, then wake.
+        rung.iter().for_each(Ringer::ring);
+        grants.len()
+    }
+
+    /// Tells the polls of one grant from those of others, also where it is found again and again:
+    /// by the token without its signature, which may be written in several ways, or by what the
+    /// site is asked with. `None` = the client has shown nothing.
+    pub(super) fn holder(&self, auth: &Auth, request: &Incoming<'_>) -> Option<u64> {
+        let token = auth::token(request.query, request.headers);
+        match auth {
+            Auth::Signed(_) | Auth::Jwt(_) => {
+                let signed = token.as_ref()?.rsplit_once('.')?.0;
+                Some(self.shared.hasher.hash_one(signed))
+            }
+            Auth::Upstream(_) => {
+                let cookies = request.headers.values("cookie");
+                let authorization = request.headers.get("authorization");
+                let shown = token.is_some() || authorization.is_some() || !cookies.is_empty();
+                shown.then(|| self.shared.hasher.hash_one((token, authorization, cookies)))
+            }
+        }
+    }
+
+    /// How many revocations there were so far.
+    fn seen(&self) -> u64 {
+        self.shared.used.lock().revocations
+    }
+
+    fn number(&self) -> u64 {
+        self.shared.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn credentials(&self, visitor: &Visitor<'_>) -> Credentials {
+        let hash = |text: &str| self.shared.hasher.hash_one(text);
+        let token = auth::token(visitor.query, visitor.headers);
+        let authorization = visitor.headers.get("authorization");
+        let mut more = cookies(visitor.headers).map(|(_, value)| value);
+        let cookies: Credentials = more.by_ref().take(MOST_COOKIES).map(hash).collect();
+        let anybody = more.next().map(|_| ANYBODY);
+        token
+            .as_deref()
+            .map(hash)
+            .into_iter()
+            .chain(authorization.map(hash))
+            .chain(cookies)
+            .chain(anybody)
+            .collect()
+    }
+}
+
+fn covers(granted: &Channels, channels: &[ChannelName]) -> Result<(), Denied> {
+    match channels.iter().find(|channel| !granted.has(channel)) {
+        None => Ok(()),
+        Some(channel) => Err(Denied::Channel(channel.clone())),
+    }
+}
+
+/// Whole seconds since 1970.
+fn seconds(now: Time) -> Seconds {
+    now.0 / 1_000_000
+}
+
+impl Leave {
+    /// How long it is still good; `None` = as long as nobody takes it back.
+    pub(super) fn left(&self, now: Time) -> Option<Duration> {
+        let micros = self.expires?.saturating_mul(1_000_000).saturating_sub(now.0);
+        Some(Duration::from_micros(micros))
+    }
+
+    /// Why it is good no more, if it is not.
+    pub(super) fn check(&self, now: Time) -> Result<(), Denied> {
+        if self.revoked.load(Ordering::SeqCst) {
+            return Err(Denied::Revoked);
+        }
+        match self.expires {
+            Some(expires) if seconds(now) >= expires => Err(Denied::Expired),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.leaves.shared.used.lock().used.try_remove(self.key);
+    }
+}

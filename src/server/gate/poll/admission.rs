@@ -1,0 +1,276 @@
+//! What is to become of a request: it is the site's, it is answered, or it is held.
+
+use super::hold::Cause;
+use super::replies::{allowed_origin, finished, preflight, refusal, unstored, wrong_method};
+use crate::hub::channel::ChannelName;
+use crate::hub::{Answer, Polled, Waiter};
+use crate::protocol::dialect::{self, Dialect, Parsed, Poll};
+use crate::protocol::http::query::Query;
+use crate::protocol::http::{Headers, Reply};
+use crate::server::gate::grant::{Allowed, Asking, Leave, Refused, Verdict};
+use crate::server::gate::route::{Match, Rule};
+use crate::server::gate::{Gate, Held, RETRY_AFTER, Settings, Waiting};
+use crate::server::limits::permit::{self, Permit};
+use crate::server::telemetry::refusal::Refusal;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A request, taken apart.
+pub struct Incoming<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// Path and query as they came.
+    pub target: &'a str,
+    /// The host that it is for.
+    pub host: &'a str,
+    /// The path as it came, escaped.
+    pub path: &'a str,
+    /// The parameters behind the `?`.
+    pub query: &'a Query<'a>,
+    /// The parameters of a form in the body, where one was read.
+    pub form: Option<&'a Query<'a>>,
+    /// The headers.
+    pub headers: &'a dyn Headers,
+    /// The client's address.
+    pub client: Option<IpAddr>,
+}
+
+/// What is to become of a request.
+pub enum Decision {
+    /// It is the site's.
+    Site,
+    /// It is answered at once.
+    Reply(Reply, Option<Cause>),
+    /// It is held.
+    Hold(Box<Held>),
+    /// It is held, and then it is the site's.
+    Replay(Box<Waiting>),
+    /// It publishes on that channel: [`Gate::publish`] has the answer.
+    Publish(ChannelName),
+}
+
+/// How long a poll that is not to be held waits until it is known whether there are messages.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
+impl Gate {
+    /// Says what is to become of a request. A poll that is to be held is registered by now.
+    ///
+    /// The error is that the site has to be asked who may poll; with its `verdict` it is to be
+    /// decided again.
+    pub(crate) fn decide(
+        &self,
+        settings: &Settings,
+        request: &Incoming<'_>,
+        mut verdict: Option<Verdict>,
+    ) -> Result<Decision, Box<Asking>> {
+        let matches =
+            settings.routes.matches(request.method, request.path, request.query, request.form);
+        for found in matches {
+            match found {
+                Match::WrongMethod { rule } => {
+                    self.refused(Refusal::Method);
+                    return Ok(Decision::Reply(wrong_method(request.method, rule), None));
+                }
+                Match::Publish { rule, channel } => {
+                    return self.publish_for_browser(settings, rule, request, &channel, verdict);
+                }
+                Match::Poll { rule, .. } if request.method == "OPTIONS" => {
+                    return Ok(Decision::Reply(preflight(rule, request.headers), None));
+                }
+                Match::Poll { rule, rest } => {
+                    let form = request.form;
+                    let (query, headers) = (request.query, request.headers);
+                    let asked = dialect::Request { rest, query, form, headers };
+                    match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
+                        Parsed::OtherRule => continue,
+                        Parsed::Refused(reply) => {
+                            let refusal = Refusal::BadRequest;
+                            return Ok(self.refuse(rule, request, refusal, reply));
+                        }
+                        Parsed::Poll(mut poll) => {
+                            let allowed =
+                                self.allow(settings, rule, request, &mut poll, verdict.take());
+                            let allowed = match allowed {
+                                Ok(allowed) => allowed,
+                                Err(Refused::Ask(asking)) => return Err(asking),
+                                Err(Refused::Reply(cause, reply)) => {
+                                    return Ok(self.refuse(rule, request, cause, reply));
+                                }
+                            };
+                            return Ok(match &rule.dialect {
+                                Dialect::Replay(replay) => {
+                                    self.replay(settings, rule, replay, request, (poll, allowed))
+                                }
+                                _ => self.poll(settings, rule, request, poll, allowed),
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(Decision::Site)
+    }
+
+    fn poll(
+        &self,
+        settings: &Settings,
+        rule: &Arc<Rule>,
+        request: &Incoming<'_>,
+        poll: Poll,
+        allowed: Option<Allowed>,
+    ) -> Decision {
+        let most = settings.limits.channels_per_poll;
+        if most > 0 && poll.subscriptions.len() > most {
+            let error = format!("the poll names {} channels", poll.subscriptions.len());
+            let hint = format!("name at most {most} (limits.channels_per_poll)");
+            let reply = refusal(rule, 400, &error, &hint);
+            return self.refuse(rule, request, Refusal::ChannelsPerPoll, reply);
+        }
+        // Where messages come from elsewhere, it may take a moment to know whether there are some.
+        let hasty = poll.timeout == Some(Duration::ZERO);
+        let wanted = (!hasty || self.shared.hub.is_fed()) && request.method != "HEAD";
+        let (permit, refused) = match wanted.then(|| self.admit(settings, rule, request, &poll)) {
+            Some(Ok(permit)) => (Some(permit), None),
+            Some(Err(refused)) => (None, Some(refused)),
+            None => (None, None),
+        };
+        let (hub, now) = (&self.shared.hub, (self.shared.clock)());
+        let found = match permit {
+            None => hub.look(&poll.subscriptions, poll.take, now),
+            Some(permit) => match hub.poll(&poll.subscriptions, poll.take, true, now) {
+                Ok(Polled::Waiting(mut waiter)) if hasty && !waiter.is_unplaced() => {
+                    Ok(waiter.finish(now))
+                }
+                Ok(Polled::Waiting(mut waiter)) => {
+                    waiter.set_hasty(hasty);
+                    let leave = allowed.map(|allowed| self.shared.leaves.take(allowed, &waiter));
+                    let guards = (waiter, leave, permit);
+                    return self.hold(settings, rule, request, poll, guards);
+                }
+                Ok(Polled::Answer(answer)) => Ok(answer),
+                Err(full) => Err(full),
+            },
+        };
+        match (found, refused) {
+            (Err(full), _) => {
+                let reply = refusal(rule, 503, &full.to_string(), "try again later");
+                let reply = reply.with("Retry-After", RETRY_AFTER);
+                self.refuse(rule, request, Refusal::TableFull, reply)
+            }
+            (Ok(answer), Some((cause, status, error)))
+                if !answer.iter().any(|heard| heard.found.news) =>
+            {
+                let reply = refusal(rule, status, &error, "try again later");
+                self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
+            }
+            (Ok(answer), _) => {
+                let cause = self.cause_at_once(&answer);
+                self.shared.counters.release(cause, Some(&answer), &self.shared.tally.watched);
+                let origin = allowed_origin(rule, request.headers);
+                let reply = rule.dialect.render(&answer, poll.callback.as_deref());
+                Decision::Reply(finished(reply, rule, origin.as_deref()), Some(cause))
+            }
+        }
+    }
+
+    fn hold(
+        &self,
+        settings: &Settings,
+        rule: &Arc<Rule>,
+        request: &Incoming<'_>,
+        poll: Poll,
+        (waiter, leave, permit): (Waiter, Option<Leave>, Permit),
+    ) -> Decision {
+        // One that is not to be held is here only until its channels have caught up.
+        let wait = poll.timeout.map(|wait| if wait.is_zero() { CATCH_UP } else { wait });
+        let duration = settings.hold.duration(rule.timeout, wait);
+        let origin = allowed_origin(rule, request.headers);
+        let (gate, rule, callback) = (self.clone(), rule.clone(), poll.callback);
+        let (began, _permit) = (Instant::now(), permit);
+        let held = Held { gate, rule, waiter, duration, callback, origin, began, leave, _permit };
+        Decision::Hold(Box::new(held))
+    }
+
+    fn cause_at_once(&self, answer: &Answer) -> Cause {
+        if answer.iter().any(|heard| heard.found.news) {
+            Cause::of(answer)
+        } else if self.shared.hub.is_draining() {
+            Cause::Drain
+        } else {
+            Cause::Timeout
+        }
+    }
+
+    /// Leave to hold a poll, or why not, and the status and words to refuse it with.
+    pub(in crate::server::gate) fn admit(
+        &self,
+        settings: &Settings,
+        rule: &Rule,
+        request: &Incoming<'_>,
+        poll: &Poll,
+    ) -> Result<Permit, (Refusal, u16, String)> {
+        let limits = &settings.limits;
+        let crowded = |name: &ChannelName| self.shared.hub.held_on(name) >= limits.per_channel;
+        if limits.per_channel > 0 && poll.subscriptions.iter().any(|s| crowded(&s.channel)) {
+            let error = "too many polls are held on this channel".to_owned();
+            return Err((Refusal::PerChannel, 503, error));
+        }
+        let auth = rule.auth.as_ref().filter(|_| limits.per_grant > 0);
+        let grant = auth.and_then(|auth| self.shared.leaves.holder(auth, request));
+        let permit = self.shared.limits.admit(request.client, grant, limits);
+        permit.map_err(|refusal| match refusal {
+            permit::Refusal::Held => (Refusal::HoldMax, 503, refusal.to_string()),
+            permit::Refusal::Address => (Refusal::PerAddress, 429, refusal.to_string()),
+            permit::Refusal::Grant => (Refusal::PerGrant, 429, refusal.to_string()),
+        })
+    }
+
+    pub(in crate::server::gate) fn refuse(
+        &self,
+        rule: &Rule,
+        request: &Incoming<'_>,
+        cause: Refusal,
+        reply: Reply,
+    ) -> Decision {
+        self.refused(cause);
+        let origin = allowed_origin(rule, request.headers);
+        Decision::Reply(finished(reply, rule, origin.as_deref()), None)
+    }
+
+    /// Publishes an empty message for a browser; the answer is what PHP's `touch()` would have
+    /// said.
+    pub async fn publish(&self, channel: ChannelName) -> Reply {
+        let published = (self.shared.browser_publish)(channel).await;
+        if !published {
+            self.refused(Refusal::TableFull);
+        }
+        let (status, word) = if published { (200, "true") } else { (503, "false") };
+        let reply = Reply::new(status, dialect::PHP_CONTENT_TYPE, word);
+        unstored(reply.with("X-Content-Type-Options", "nosniff"))
+    }
+
+    /// Lets a browser publish that may poll the channel. The error is as that of
+    /// [`Gate::decide`].
+    fn publish_for_browser(
+        &self,
+        settings: &Settings,
+        rule: &Rule,
+        request: &Incoming<'_>,
+        channel: &str,
+        verdict: Option<Verdict>,
+    ) -> Result<Decision, Box<Asking>> {
+        let channel = match ChannelName::new(channel) {
+            Ok(name) => name,
+            Err(error) => {
+                let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
+                return Ok(self.refuse(rule, request, Refusal::BadRequest, reply));
+            }
+        };
+        match self.allow(settings, rule, request, &mut Poll::on(channel.clone()), verdict) {
+            Ok(_) => Ok(Decision::Publish(channel)),
+            Err(Refused::Ask(asking)) => Err(asking),
+            Err(Refused::Reply(cause, reply)) => Ok(self.refuse(rule, request, cause, reply)),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A poll's life between the decision to hold it and its answer.
+
+use super::hold::{self, Cause};
+use super::replies::finished;
+use crate::hub::channel::Time;
+use crate::hub::{Answer, Waiter};
+use crate::protocol::http::Reply;
+use crate::server::gate::grant::Leave;
+use crate::server::gate::route::Rule;
+use crate::server::gate::{Gate, Shared, Timer};
+use crate::server::limits::permit::Permit;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A poll to be held.
+pub struct Held {
+    pub(in crate::server::gate) gate: Gate,
+    pub(in crate::server::gate) rule: Arc<Rule>,
+    pub(in crate::server::gate) waiter: Waiter,
+    pub(in crate::server::gate) duration: Option<Duration>,
+    pub(in crate::server::gate) callback: Option<Box<str>>,
+    pub(in crate::server::gate) origin: Option<Box<str>>,
+    pub(in crate::server::gate) began: Instant,
+    pub(in crate::server::gate) leave: Option<Leave>,
+    pub(in crate::server::gate) _permit: Permit,
+}
+
+/// How a held poll ended.
+pub struct Ended {
+    /// Why.
+    pub cause: Cause,
+    /// How long it was held.
+    pub held: Duration,
+    /// The answer; `None` if the client is gone.
+    pub reply: Option<Reply>,
+    /// When the oldest message in it was published, if there is one.
+    pub published: Option<Time>,
+}
+
+impl Held {
+    /// Holds the poll until it is to be answered or `gone` ends. Dropping it ends the hold.
+    ///
+    /// Everything stays in the box meanwhile: the future of a held poll is what a held poll
+    /// costs.
+    pub async fn wait(
+        mut self: Box<Self>,
+        timer: &mut Timer,
+        gone: Pin<&mut impl Future<Output = ()>>,
+    ) -> Ended {
+        let clock = self.gate.shared.clock;
+        let left = self.leave.as_ref().and_then(|leave| leave.left(clock()));
+        timer.set(hold::shorter(self.duration, left));
+        let leave = self.leave.as_ref();
+        let (cause, answer) = hold::hold(&mut self.waiter, leave, timer, clock, gone).await;
+        let held = self.began.elapsed();
+        let Shared { counters, tally, .. } = &*self.gate.shared;
+        counters.release(cause, answer.as_ref(), &tally.watched);
+        counters.hold.observe(held);
+        let published = answer.as_ref().and_then(oldest);
+        let ended = self.leave.as_ref().and_then(|leave| leave.check(clock()).err());
+        let denial = ended.filter(|_| cause == Cause::Expired).map(|denied| denied.reply());
+        let rendered =
+            answer.map(|answer| self.rule.dialect.render(&answer, self.callback.as_deref()));
+        let reply = rendered.or(denial);
+        let reply = reply.map(|reply| finished(reply, &self.rule, self.origin.as_deref()));
+        Ended { cause, held, reply, published }
+    }
+}
+
+/// When the oldest message of an answer was published.
+fn oldest(answer: &Answer) -> Option<Time> {
+    let messages = answer.iter().filter_map(|heard| heard.found.messages.first());
+    messages.map(|message| message.published).min()
+}

@@ -1,0 +1,144 @@
+//! Holding a poll: until its channel has news, its time is up, its client is gone, or the gate
+//! is to end.
+
+use super::timer::Timer;
+use crate::hub::channel::Time;
+use crate::hub::{Answer, Waiter};
+use crate::server::gate::grant::Leave;
+use crate::server::telemetry::metrics::labels;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::time::Duration;
+
+/// `[hold]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How long a quiet poll is held; zero = for ever.
+    pub timeout: Duration,
+    /// The share (0 to 1) of the timeout by which a quiet hold may end earlier, at random.
+    pub jitter: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(25), jitter: 0.1 }
+    }
+}
+
+impl Settings {
+    /// How long a poll is held: the rule's timeout, else the general one, less the jitter, and
+    /// no longer than the client wants. `None` = for ever.
+    pub fn duration(&self, rule: Option<Duration>, client: Option<Duration>) -> Option<Duration> {
+        let timeout = rule.unwrap_or(self.timeout);
+        let held = timeout.mul_f64(1.0 - self.jitter * fastrand::f64());
+        let held = (!timeout.is_zero()).then_some(held);
+        shorter(held, client)
+    }
+}
+
+/// The shorter of two times, where `None` is for ever.
+pub(in crate::server::gate) fn shorter(
+    one: Option<Duration>,
+    other: Option<Duration>,
+) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+labels! {
+    /// Why a hold ended.
+    Cause {
+        /// A message came, before the hold or during it.
+        Message = "message",
+        /// A channel lost its continuity, before the hold or during it.
+        Reset = "reset",
+        /// Nothing came in time.
+        Timeout = "timeout",
+        /// The client closed, or half-closed, its connection.
+        Gone = "gone",
+        /// The gate is to end.
+        Drain = "drain",
+        /// The leave to poll has ended, or was taken back.
+        Expired = "expired",
+    }
+}
+
+impl Cause {
+    /// The cause of an answer with news.
+    pub fn of(answer: &Answer) -> Self {
+        if answer.iter().any(|heard| heard.found.reset) { Self::Reset } else { Self::Message }
+    }
+}
+
+/// Holds a poll until `timer` expires, at the longest. `gone` ends when the client does.
+///
+/// Dropping the future ends nothing; dropping the waiter ends the hold and leaves nothing behind.
+pub(in crate::server::gate) async fn hold(
+    waiter: &mut Waiter,
+    leave: Option<&Leave>,
+    timer: &mut Timer,
+    clock: fn() -> Time,
+    mut gone: Pin<&mut impl Future<Output = ()>>,
+) -> (Cause, Option<Answer>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = waiter.rung() => {
+                if is_over(leave, clock()) {
+                    return (Cause::Expired, None);
+                }
+                if let Some(answer) = waiter.look(clock()) {
+                    return (Cause::of(&answer), Some(answer));
+                }
+                if waiter.is_due() {
+                    return (Cause::Timeout, Some(waiter.finish(clock())));
+                }
+                if waiter.is_draining() {
+                    return (Cause::Drain, Some(waiter.finish(clock())));
+                }
+            }
+            () = &mut gone => return (Cause::Gone, None),
+            () = poll_fn(|context| timer.poll_expired(context)) => {
+                if is_over(leave, clock()) {
+                    return (Cause::Expired, None);
+                }
+                let answer = waiter.finish(clock());
+                let news = answer.iter().any(|heard| heard.found.news);
+                let cause = if news { Cause::of(&answer) } else { Cause::Timeout };
+                return (cause, Some(answer));
+            }
+        }
+    }
+}
+
+fn is_over(leave: Option<&Leave>, now: Time) -> bool {
+    leave.is_some_and(|leave| leave.check(now).is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_only_shortens_its_hold() {
+        let settings = Settings { timeout: Duration::from_secs(20), jitter: 0.0 };
+        let second = Duration::from_secs(1);
+        assert_eq!(settings.duration(None, None), Some(20 * second));
+        assert_eq!(settings.duration(Some(10 * second), None), Some(10 * second));
+        assert_eq!(settings.duration(None, Some(Duration::MAX)), Some(20 * second));
+        assert_eq!(settings.duration(None, Some(second)), Some(second));
+        assert_eq!(settings.duration(Some(Duration::ZERO), None), None);
+        assert_eq!(settings.duration(Some(Duration::ZERO), Some(second)), Some(second));
+    }
+
+    #[test]
+    fn jitter_only_shortens_and_stays_in_its_share() {
+        let settings = Settings { timeout: Duration::from_secs(10), jitter: 0.5 };
+        for _ in 0..1000 {
+            let held = settings.duration(None, None).unwrap_or_default();
+            assert!((5.0..=10.0).contains(&held.as_secs_f64()), "{held:?}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! One poll, from its admission to its answer.
+
+pub(super) mod admission;
+pub(super) mod held;
+pub mod hold;
+pub(super) mod replies;
+pub(super) mod timer;

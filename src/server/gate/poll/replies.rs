@@ -1,0 +1,73 @@
+//! What every answer to a poll bears, and the answers that are no dialect's.
+
+use crate::protocol::dialect::Dialect;
+use crate::protocol::http::{Headers, Reply, retry_after};
+use crate::server::gate::route::Rule;
+use std::time::Duration;
+
+/// A refusal in the form of the dialect.
+pub(in crate::server::gate) fn refusal(rule: &Rule, status: u16, error: &str, hint: &str) -> Reply {
+    match rule.dialect {
+        Dialect::Native(_) => Reply::error(status, error, hint),
+        Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) => {
+            Reply::new(status, "text/plain; charset=UTF-8", format!("{error}; {hint}\n"))
+        }
+    }
+}
+
+pub(in crate::server::gate) fn wrong_method(method: &str, rule: &Rule) -> Reply {
+    let error = format!("a poll is no {method} request");
+    let reply = Reply::error(405, error, "use GET; to publish, use the internal listener");
+    unstored(reply.with("Allow", rule.allow()))
+}
+
+/// The answer to an address that asks too often; it may again after `wait`.
+pub(in crate::server::gate) fn too_soon(wait: Duration) -> Reply {
+    let words = "too many requests from this address; try again later\n";
+    let reply = Reply::new(429, "text/plain; charset=UTF-8", words);
+    unstored(reply.with("Retry-After", retry_after(wait)))
+}
+
+/// The headers that keep everybody between here and the client from keeping an answer.
+pub(in crate::server::gate) fn unstored(reply: Reply) -> Reply {
+    reply.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no")
+}
+
+/// The headers that every answer to a poll bears.
+pub(in crate::server::gate) fn finished(reply: Reply, rule: &Rule, origin: Option<&str>) -> Reply {
+    let reply = unstored(reply);
+    if rule.origins.is_empty() {
+        return reply;
+    }
+    let reply = reply.with("Vary", "Origin");
+    match origin {
+        None => reply,
+        // Any page may read it, but none of them as the user.
+        Some("*") => reply.with("Access-Control-Allow-Origin", "*"),
+        Some(origin) => reply
+            .with("Access-Control-Allow-Origin", origin.to_owned())
+            .with("Access-Control-Allow-Credentials", "true"),
+    }
+}
+
+/// The origin of a request, as far as the rule lists it.
+pub(in crate::server::gate) fn allowed_origin(
+    rule: &Rule,
+    headers: &dyn Headers,
+) -> Option<Box<str>> {
+    let origin = headers.get("origin")?;
+    let listed = rule.origins.iter().find(|listed| *listed == origin || *listed == "*")?;
+    Some(listed.as_str().into())
+}
+
+pub(in crate::server::gate) fn preflight(rule: &Rule, headers: &dyn Headers) -> Reply {
+    let origin = allowed_origin(rule, headers);
+    let mut reply = Reply::new(204, "", "").with("Allow", rule.allow());
+    if origin.is_some() {
+        reply = reply
+            .with("Access-Control-Allow-Methods", rule.allow())
+            .with("Access-Control-Allow-Headers", "Authorization, Content-Type")
+            .with("Access-Control-Max-Age", "600");
+    }
+    finished(reply, rule, origin.as_deref())
+}

@@ -1,0 +1,58 @@
+//! Bodies of POST polls, which are read before the site gets them.
+
+use super::session;
+use crate::protocol::http::form::{Encoding, Files};
+use crate::protocol::http::query::Query;
+use crate::server::gate::Settings;
+use bytes::BytesMut;
+use pingora::Result;
+use pingora::proxy::Session;
+
+/// The longest body that is looked into or kept, in bytes.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// The form of a POST that may be a poll. The body stays there for the site: pingora repeats
+/// what was read from its retry buffer, which is just large enough.
+pub(in crate::server::gate) async fn read(
+    session: &mut Session,
+    settings: &Settings,
+) -> Result<Option<Query<'static>>> {
+    let head = session.req_header();
+    if head.method != http::Method::POST || !settings.routes.may_take_form(head.uri.path()) {
+        return Ok(None);
+    }
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let encoding = header("content-type").and_then(Encoding::of);
+    let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
+    let (Some(encoding), Some(0..=MAX_BYTES)) = (encoding, length) else {
+        return Ok(None);
+    };
+    session.enable_retry_buffering();
+    session::answer_expect(session.as_mut()).await?;
+    let mut body = BytesMut::new();
+    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
+        body.extend_from_slice(&chunk);
+    }
+    Ok(encoding.parse(&body, Files::Count))
+}
+
+/// Reads the body of a request that is held before the site gets it, and keeps it. False = it is
+/// too long for that.
+pub(in crate::server::gate) async fn keep_body(
+    session: &mut Session,
+    settings: &Settings,
+) -> Result<bool> {
+    if session.as_mut().is_body_done() {
+        return Ok(true);
+    }
+    session.enable_retry_buffering();
+    session::answer_expect(session.as_mut()).await?;
+    let mut length = 0;
+    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
+        length += chunk.len();
+        if length > MAX_BYTES {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

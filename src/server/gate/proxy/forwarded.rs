@@ -1,0 +1,209 @@
+//! What the site is told about the client, whoever the client says it is.
+//!
+//! `X-Forwarded-For/Proto/Host` and `Forwarded` (RFC 7239) are always set by the gate. What a
+//! request brings of them is believed only from a peer in `trusted_proxies`, or on a unix socket,
+//! which only this machine's own processes can reach.
+
+use crate::protocol::http::Headers;
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+
+/// Whether a header of that (lower case) name does not go on to the site as the client sent it;
+/// `trusted` = the client is believed about the connection behind it.
+pub fn is_dropped(name: &str, trusted: bool) -> bool {
+    match name {
+        // The gate sets them, with what was there if that is believed.
+        "forwarded" | "x-forwarded-for" => true,
+        "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-port" | "x-forwarded-server"
+        | "x-forwarded-prefix" | "x-real-ip" | "x-client-ip" | "client-ip" | "true-client-ip" => {
+            !trusted
+        }
+        // PHP hands it to scripts as HTTP_PROXY, which HTTP clients obey.
+        "proxy" => true,
+        // The gate's own are for the site to send, not for its visitors.
+        "pollgate-publish" | "pollgate-channels" | "pollgate-page" => true,
+        _ => false,
+    }
+}
+
+/// Who sent a request, as far as the gate can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// The peer of the connection; `None` on a unix socket.
+    pub peer: Option<IpAddr>,
+    /// Whether what the peer says of others is believed.
+    pub trusted: bool,
+    /// The client: the rightmost address that is no trusted proxy's.
+    pub address: Option<IpAddr>,
+}
+
+impl Client {
+    /// Reads the way a request has come.
+    pub fn of(peer: Option<IpAddr>, headers: &dyn Headers, proxies: &[IpNet]) -> Self {
+        let known = |address: &IpAddr| proxies.iter().any(|net| net.contains(address));
+        let peer = peer.map(|peer| peer.to_canonical());
+        let trusted = peer.as_ref().is_none_or(known);
+        if !trusted {
+            return Self { peer, trusted, address: peer };
+        }
+        let way = headers.all("x-forwarded-for");
+        let mut address = peer;
+        for hop in way.rsplit(',') {
+            // What is no address ends the way: what is left of it nobody vouches for.
+            let Some(hop) = parse_hop(hop) else { break };
+            address = Some(hop);
+            if !known(&hop) {
+                break;
+            }
+        }
+        Self { peer, trusted, address }
+    }
+}
+
+/// An address, an IPv6 one in brackets too, with or without its port.
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().map(IpAddr::V6).ok();
+    let with_port = || text.parse().map(|place: SocketAddr| place.ip()).ok();
+    let found = text.parse().ok().or_else(bracketed).or_else(with_port);
+    found.map(|address: IpAddr| address.to_canonical())
+}
+
+/// The headers to set on the request to the site. `host` and `proto` are those of the request
+/// itself.
+pub fn forwarded(
+    client: &Client,
+    headers: &dyn Headers,
+    host: &str,
+    proto: &str,
+) -> Vec<(&'static str, String)> {
+    let told = |name: &str| {
+        let told = if client.trusted { headers.all(name) } else { String::new() };
+        (!told.trim().is_empty()).then_some(told)
+    };
+    let append = |name, own: String| match told(name) {
+        Some(told) => format!("{told}, {own}"),
+        None => own,
+    };
+    let mut set = Vec::with_capacity(4);
+    match client.peer {
+        Some(peer) => set.push(("X-Forwarded-For", append("x-forwarded-for", peer.to_string()))),
+        None => set.extend(told("x-forwarded-for").map(|told| ("X-Forwarded-For", told))),
+    }
+    set.push(("X-Forwarded-Proto", told("x-forwarded-proto").unwrap_or_else(|| proto.to_owned())));
+    set.push(("X-Forwarded-Host", told("x-forwarded-host").unwrap_or_else(|| host.to_owned())));
+    set.push(("Forwarded", append("forwarded", own_hop(client.peer, host, proto))));
+    set
+}
+
+/// This hop in the form of RFC 7239, section 4.
+fn own_hop(peer: Option<IpAddr>, host: &str, proto: &str) -> String {
+    let node = match peer {
+        Some(IpAddr::V6(v6)) => format!("\"[{v6}]\""),
+        Some(v4) => v4.to_string(),
+        None => "unknown".to_owned(),
+    };
+    // A Host was checked to be `host[:port]`, so it holds nothing that would end the quotes.
+    format!("for={node};host=\"{host}\";proto={proto}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, HeaderValue};
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    fn client(peer: &str, way: &str, trusted: &str) -> Client {
+        let proxies = [trusted.parse().unwrap()];
+        Client::of(peer.parse().ok(), &headers(&[("x-forwarded-for", way)]), &proxies)
+    }
+
+    #[test]
+    fn a_stranger_is_who_the_connection_says() {
+        let stranger = client("203.0.113.9", "10.0.0.1", "10.0.0.0/8");
+        assert_eq!(stranger.address, "203.0.113.9".parse().ok());
+        let map = headers(&[("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")]);
+        let set = forwarded(&stranger, &map, "site.example", "http");
+        assert_eq!(set[0].1, "203.0.113.9");
+        assert_eq!(set[3].1, "for=203.0.113.9;host=\"site.example\";proto=http");
+    }
+
+    #[test]
+    fn behind_proxies_the_rightmost_stranger_is_the_client() {
+        let address = |way| client("10.0.0.1", way, "10.0.0.0/8").address.unwrap().to_string();
+        assert_eq!(address("6.6.6.6, 203.0.113.9"), "203.0.113.9");
+        assert_eq!(address("6.6.6.6, 203.0.113.9, 10.0.0.7"), "203.0.113.9");
+        assert_eq!(address("10.0.0.9"), "10.0.0.9");
+        assert_eq!(address("203.0.113.9:4711"), "203.0.113.9");
+        assert_eq!(address("[2001:db8::1]:80"), "2001:db8::1");
+        assert_eq!(address("6.6.6.6, nonsense"), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_is_no_address_ends_the_way_and_never_makes_a_stranger_trusted() {
+        let address =
+            |way: &str| client("10.0.0.1", way, "10.0.0.0/8").address.unwrap().to_string();
+        for nonsense in [
+            "",
+            " ",
+            ",",
+            "unknown",
+            "_hidden",
+            "203.0.113.9:80:80",
+            "203.0.113.999",
+            "1.2.3",
+            "[",
+            "[]",
+            "[::1",
+            "fe80::1%eth0",
+            "203.0.113.9 10.0.0.9",
+            "\"203.0.113.9\"",
+            "0x7f.1",
+            "%",
+            "for=203.0.113.9",
+            "localhost",
+            "::ffff:10.0.0.256",
+        ] {
+            // Whoever wrote what stands to the left of it is not believed.
+            assert_eq!(address(&format!("10.0.0.66, {nonsense}")), "10.0.0.1", "{nonsense:?}");
+            assert_eq!(
+                address(&format!("6.6.6.6, {nonsense}, 10.0.0.7")),
+                "10.0.0.7",
+                "{nonsense:?}"
+            );
+        }
+        assert_eq!(address("6.6.6.6, ::ffff:203.0.113.9"), "203.0.113.9");
+        assert_eq!(address("6.6.6.6, [::ffff:10.0.0.7]:80"), "6.6.6.6");
+        assert_eq!(address("6.6.6.6,\t2001:db8::1 ,10.0.0.7:1"), "2001:db8::1");
+        let long = "10.0.0.7, ".repeat(5_000);
+        assert_eq!(address(&format!("203.0.113.9, {long}10.0.0.8")), "203.0.113.9");
+        // One who is trusted himself, and says so of everybody.
+        let stranger = client("203.0.113.9", "10.0.0.1, 10.0.0.2", "10.0.0.0/8");
+        assert_eq!((stranger.trusted, stranger.address), (false, "203.0.113.9".parse().ok()));
+        let mapped = client("::ffff:10.0.0.1", "203.0.113.9", "10.0.0.0/8");
+        assert!(mapped.trusted && mapped.address == "203.0.113.9".parse().ok());
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_is_kept_and_extended() {
+        let map = headers(&[
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "site.example"),
+        ]);
+        let proxies = ["::1/128".parse().unwrap()];
+        let proxy = Client::of("::1".parse().ok(), &map, &proxies);
+        let set = forwarded(&proxy, &map, "inner", "http");
+        let values: Vec<&str> = set.iter().map(|(_, value)| value.as_str()).collect();
+        let own = "for=\"[::1]\";host=\"inner\";proto=http";
+        assert_eq!(values, ["203.0.113.9, ::1", "https", "site.example", own]);
+    }
+}

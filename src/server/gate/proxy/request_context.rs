@@ -1,0 +1,151 @@
+//! What travels with a request that is handed on to the engine.
+//!
+//! The engine makes a request's context by itself, with nothing to make it of. What the front has
+//! found out lies ready for it in the task that hands the request on, so that nothing is found
+//! out twice, and one snapshot of the settings serves the request from end to end.
+
+use super::forwarded::Client;
+use crate::server::gate::replay::Released;
+use crate::server::gate::{Gate, Open, Settings};
+use std::cell::Cell;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is known of a request when the engine gets it.
+pub(in crate::server::gate) struct Handed {
+    /// The settings it is served with.
+    pub(in crate::server::gate) settings: Arc<Settings>,
+    /// Who sent it.
+    pub(in crate::server::gate) client: Client,
+    /// When its head was there.
+    pub(in crate::server::gate) began: Instant,
+    /// What it was found to be.
+    pub(in crate::server::gate) finding: Finding,
+    /// Counts it as under way.
+    pub(in crate::server::gate) open: Open,
+}
+
+/// What a request was found to be.
+pub(in crate::server::gate) enum Finding {
+    /// It is the site's.
+    Site,
+    /// It was held, and is now the site's.
+    Released(Box<Released>),
+    /// Nobody has looked: it is an odd one, or has a body that may have to be read for it.
+    Undecided,
+}
+
+tokio::task_local! {
+    static HANDED: Cell<Option<Box<Handed>>>;
+}
+
+impl Handed {
+    /// A request of `client` that has just come.
+    pub(in crate::server::gate) fn new(
+        gate: &Gate,
+        settings: Arc<Settings>,
+        client: Client,
+    ) -> Box<Self> {
+        let (began, finding, open) = (Instant::now(), Finding::Undecided, gate.open());
+        Box::new(Self { settings, client, began, finding, open })
+    }
+
+    /// The same, known to be the site's.
+    pub(in crate::server::gate) fn for_site(mut self: Box<Self>) -> Box<Self> {
+        self.finding = Finding::Site;
+        self
+    }
+
+    /// The same, for a poll that was held until now.
+    pub(in crate::server::gate) fn released(
+        mut self: Box<Self>,
+        released: Box<Released>,
+    ) -> Box<Self> {
+        self.began = released.began;
+        self.finding = Finding::Released(released);
+        self
+    }
+
+    /// Lets `engine`, which serves just this request, find it.
+    pub(in crate::server::gate) async fn scope<F: Future>(self: Box<Self>, engine: F) -> F::Output {
+        HANDED.scope(Cell::new(Some(self)), engine).await
+    }
+
+    /// What was handed on with the request that this task serves; whoever asks first gets it.
+    pub(in crate::server::gate) fn take() -> Option<Box<Self>> {
+        HANDED.try_with(Cell::take).ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub;
+    use crate::hub::channel;
+    use crate::server::gate;
+    use crate::server::gate::poll::hold;
+    use crate::server::gate::route::Routes;
+    use crate::server::gate::upstream::Upstream;
+    use crate::server::limits::descriptors::Files;
+    use crate::server::limits::permit;
+    use crate::server::limits::rate::Rate;
+    use arc_swap::ArcSwap;
+    use std::time::Duration;
+
+    fn settings() -> Settings {
+        Settings {
+            routes: Routes::new(Vec::new()),
+            hold: hold::Settings::default(),
+            limits: permit::Settings::default(),
+            connections: Arc::new(Rate::new(0)),
+            requests: Arc::new(Rate::new(0)),
+            trusted_proxies: Vec::new(),
+            mask: Vec::new(),
+            upstream: Arc::new(Upstream::new(&[]).unwrap_or_else(|_| unreachable!("no names"))),
+            connect_timeout: Duration::from_secs(1),
+            read_timeout: Duration::from_secs(1),
+            head: gate::front::Bounds { bytes: 1000, headers: 10 },
+            head_timeout: None,
+            idle_timeout: None,
+            write_timeout: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn every_request_finds_its_own_and_once() {
+        let swap = Arc::new(ArcSwap::from_pointee(settings()));
+        let hub = hub::Hub::new(hub::Settings::default(), 1);
+        let gate = Gate::new(
+            swap.clone(),
+            hub,
+            || channel::Time(1),
+            Arc::new(|_| Box::pin(async { true })),
+            Arc::default(),
+            Files::within(1024),
+        );
+        let client = Client { peer: None, trusted: true, address: None };
+        let (old, new) = (gate.settings(), Arc::new(settings()));
+        let first = Handed::new(&gate, old.clone(), client).for_site();
+        // A reload between two requests of one connection.
+        swap.store(new.clone());
+        let second = Handed::new(&gate, gate.settings(), client);
+        assert_eq!(gate.under_way(), 2);
+        let (first, second) = tokio::join!(
+            first.scope(async {
+                tokio::task::yield_now().await;
+                (Handed::take(), Handed::take().is_none())
+            }),
+            second.scope(async { (Handed::take(), Handed::take().is_none()) }),
+        );
+        assert!(first.1 && second.1 && Handed::take().is_none());
+        let finding = |handed: &Handed| matches!(handed.finding, Finding::Site);
+        let ((Some(first), _), (Some(second), _)) = (first, second) else {
+            unreachable!("both are there")
+        };
+        assert!(Arc::ptr_eq(&first.settings, &old) && finding(&first));
+        assert!(Arc::ptr_eq(&second.settings, &new) && !finding(&second));
+        drop((first, second));
+        assert_eq!(gate.under_way(), 0);
+    }
+}

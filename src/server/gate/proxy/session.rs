@@ -1,0 +1,187 @@
+//! Polls on a session of pingora's, HTTP/1.x or HTTP/2.
+
+use super::forwarded::Client;
+use crate::protocol::http::Reply;
+use crate::protocol::http::query::Query;
+use crate::server::gate::poll::hold::Cause;
+use crate::server::gate::{
+    Decision, Ended, Gate, Held, Incoming, Settings, Timer, Waiting, access_log, replay,
+};
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{Error, ErrorType, Result};
+use std::net::IpAddr;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// Says what is to become of the session's request; `form` is that of its body.
+pub(in crate::server::gate) async fn decide(
+    gate: &Gate,
+    settings: &Settings,
+    session: &ServerSession,
+    form: Option<&Query<'_>>,
+    client: Option<IpAddr>,
+) -> Decision {
+    let head = session.req_header();
+    let incoming = Incoming {
+        method: head.method.as_str(),
+        target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+        host: host(head),
+        path: head.uri.path(),
+        query: &Query::parse(head.uri.query().unwrap_or_default()),
+        form,
+        headers: &head.headers,
+        client,
+    };
+    let mut verdict = None;
+    loop {
+        match gate.decide(settings, &incoming, verdict.take()) {
+            Ok(decision) => return decision,
+            Err(asking) => verdict = Some(Box::pin(asking.verdict()).await),
+        }
+    }
+}
+
+/// The host a request is for: its `Host`, or the authority of its target.
+pub(in crate::server::gate) fn host(head: &RequestHeader) -> &str {
+    let host = head.headers.get("host").and_then(|host| host.to_str().ok());
+    host.or_else(|| head.uri.authority().map(|authority| authority.as_str())).unwrap_or_default()
+}
+
+/// Logs the session's request and its answer.
+pub(in crate::server::gate) fn log(
+    session: &ServerSession,
+    settings: &Settings,
+    client: Option<IpAddr>,
+    began: Instant,
+    held: Option<(Duration, Cause)>,
+) {
+    if !access_log::is_logged() {
+        return;
+    }
+    let head = session.req_header();
+    let line = access_log::Line {
+        client,
+        method: head.method.as_str(),
+        target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+        status: session.response_written().map_or(0, |head| head.status.as_u16()),
+        bytes: session.body_bytes_sent(),
+        took: began.elapsed(),
+        held,
+    };
+    access_log::log(&line, &settings.mask);
+}
+
+/// Holds a poll and answers it; how it ended. `stall` is how long its body may pause.
+pub(in crate::server::gate) async fn hold(
+    session: &mut ServerSession,
+    held: Box<Held>,
+    stall: Option<Duration>,
+) -> Result<Ended> {
+    // An unread body would be taken for the client's end.
+    discard_body(session, stall).await?;
+    let gate = held.gate.clone();
+    let mut ended = {
+        let gone = pin!(async {
+            let _ = session.read_body_or_idle(true).await;
+        });
+        held.wait(&mut Timer::default(), gone).await
+    };
+    if matches!(ended.cause, Cause::Gone | Cause::Drain) {
+        session.set_keepalive(None);
+    }
+    if let Some(reply) = ended.reply.take() {
+        write(session, reply).await?;
+        gate.written(ended.published);
+    }
+    Ok(ended)
+}
+
+/// Holds a poll that the site answers, until it has its turn there.
+pub(in crate::server::gate) async fn replay(
+    session: &mut ServerSession,
+    waiting: Box<Waiting>,
+) -> replay::Ended {
+    let ended = {
+        let gone = pin!(async {
+            let _ = session.read_body_or_idle(true).await;
+        });
+        waiting.wait(&mut Timer::default(), gone).await
+    };
+    if matches!(ended.cause, Cause::Gone | Cause::Drain) {
+        session.set_keepalive(None);
+    }
+    ended
+}
+
+/// Reads what is left of the body, and forgets it.
+pub(in crate::server::gate) async fn discard_body(
+    session: &mut ServerSession,
+    stall: Option<Duration>,
+) -> Result<()> {
+    if !session.is_body_done() {
+        answer_expect(session).await?;
+        while read_piece(session, stall).await?.is_some() {}
+    }
+    Ok(())
+}
+
+/// Reads the next piece of the body; a client that takes longer than `stall` is an error. The
+/// engine itself does not time what it reads of HTTP/2.
+pub(in crate::server::gate) async fn read_piece(
+    session: &mut ServerSession,
+    stall: Option<Duration>,
+) -> Result<Option<Bytes>> {
+    let piece = session.read_request_body();
+    let Some(stall) = stall else { return piece.await };
+    let late = |_| Error::explain(ErrorType::ReadTimedout, "the client pauses in a body");
+    timeout(stall, piece).await.map_err(late)?
+}
+
+/// A client that waits for leave to send its body gets it.
+pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) -> Result<()> {
+    let expects = session.req_header().headers.get("expect").is_some();
+    if expects && !session.is_body_done() {
+        // Leave to go on is taken for a refusal by the engine, which then gives up the connection.
+        let kept = session.get_keepalive();
+        session.write_continue_response().await?;
+        session.set_keepalive(kept);
+    }
+    Ok(())
+}
+
+/// Writes a whole answer; to HEAD without its body.
+pub(in crate::server::gate) async fn write(
+    session: &mut ServerSession,
+    reply: Reply,
+) -> Result<()> {
+    let to_head = session.req_header().method == http::Method::HEAD;
+    let body = if to_head { Bytes::new() } else { reply.body.clone() };
+    session.write_response_header(Box::new(head(&reply)?)).await?;
+    session.write_response_body(body, true).await
+}
+
+fn head(reply: &Reply) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+    if !reply.content_type.is_empty() {
+        head.insert_header("Content-Type", &*reply.content_type)?;
+    }
+    for (name, value) in &reply.headers {
+        head.append_header(name.clone().into_owned(), &**value)?;
+    }
+    // RFC 9110, section 8.6: none with 204.
+    if reply.status != 204 {
+        head.insert_header("Content-Length", reply.body.len())?;
+    }
+    Ok(head)
+}
+
+/// Who sent the session's request.
+pub(in crate::server::gate) fn client(session: &ServerSession, settings: &Settings) -> Client {
+    // No peer is one on a unix socket.
+    let peer = session.client_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip());
+    Client::of(peer, &session.req_header().headers, &settings.trusted_proxies)
+}

@@ -1,0 +1,87 @@
+//! Listening along with what passes between a client and the site: the proxy tells this what it
+//! sees, and it tells the [`Attendant`].
+//!
+//! What is to be done in the end is done before the last piece of the answer goes to the client,
+//! if it takes no waiting; else it goes on beside it. So one who has its answer finds its message
+//! published.
+
+use crate::protocol::http::observer::{Attendant, Attention, Opening};
+use http::HeaderMap;
+use pingora::http::{RequestHeader, ResponseHeader};
+use std::pin::Pin;
+use std::task::{Context, Waker};
+
+/// The header with which a site publishes.
+pub(in crate::server::gate) const PUBLISH: &str = "pollgate-publish";
+
+/// Listens to one request, or to none.
+#[derive(Default)]
+pub(in crate::server::gate) struct Tee(Option<Box<dyn Attendant>>);
+
+impl Tee {
+    /// The request is about to go to the site; `poll` = it was held until now.
+    pub(in crate::server::gate) fn begin(
+        &mut self,
+        attention: &dyn Attention,
+        head: &RequestHeader,
+        poll: bool,
+    ) {
+        // Another server is tried: what was sent to the one before does not count.
+        if let Some(attendant) = &mut self.0 {
+            return attendant.begin();
+        }
+        self.0 = attention.attend(Opening {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            query: head.uri.query().unwrap_or_default(),
+            headers: &head.headers,
+            poll,
+        });
+    }
+
+    pub(in crate::server::gate) fn request_body(&mut self, piece: Option<&[u8]>, last: bool) {
+        if let Some(attendant) = &mut self.0 {
+            attendant.request_body(piece.unwrap_or_default(), last);
+        }
+    }
+
+    /// Also takes the header away that is for the gate alone.
+    pub(in crate::server::gate) fn response_head(
+        &mut self,
+        head: &mut ResponseHeader,
+        to_head: bool,
+    ) {
+        let status = head.status.as_u16();
+        if let Some(attendant) = self.0.as_mut().filter(|_| status >= 200) {
+            attendant.response_head(status, &head.headers);
+            if to_head || matches!(status, 204 | 304) || is_empty(&head.headers) {
+                self.end();
+            }
+        }
+        head.remove_header(PUBLISH);
+    }
+
+    pub(in crate::server::gate) fn response_body(&mut self, piece: Option<&[u8]>, last: bool) {
+        if let (Some(attendant), Some(piece)) = (&mut self.0, piece) {
+            attendant.response_body(piece);
+        }
+        if last {
+            self.end();
+        }
+    }
+
+    /// The answer is complete.
+    pub(in crate::server::gate) fn end(&mut self) {
+        let Some(attendant) = self.0.take() else { return };
+        let mut deed = attendant.end();
+        let mut context = Context::from_waker(Waker::noop());
+        if Pin::new(&mut deed).poll(&mut context).is_pending() {
+            // It is polled again there, and leaves a waker that wakes.
+            tokio::spawn(deed);
+        }
+    }
+}
+
+fn is_empty(headers: &HeaderMap) -> bool {
+    headers.get("content-length").is_some_and(|length| length.as_bytes() == b"0")
+}

@@ -1,0 +1,331 @@
+//! Polls that the site answers itself: they are held here, and then forwarded as they came.
+//!
+//! A held one costs what any held poll does, and nothing at the site. Released, it gets a turn
+//! ([`Turns`]), so that a publish to a crowd is no stampede; where the site's answer is the same
+//! for all, one of the crowd fetches it for the others ([`Flights`]). A client that leaves while
+//! it is held or waits for its turn is never forwarded: dropping the future gives all of it back.
+//!
+//! Such a client never says what it has. So nothing is lost only because a poll within `slack` of
+//! a publish is forwarded too; see [`Asked`] for what keeps that from going in circles.
+
+mod forwarded;
+mod recent_requests;
+mod single_flight;
+mod slots;
+
+use super::grant::{Allowed, Leave};
+use super::poll::hold::{self, Cause};
+use super::poll::replies::{allowed_origin, finished, refusal};
+use super::route::Rule;
+use super::{Decision, Gate, Incoming, RETRY_AFTER, Settings, Timer};
+use crate::hub::channel::{Cursor, Position, Time};
+use crate::hub::{Full, Polled, Waiter};
+use crate::protocol::auth::Denied;
+use crate::protocol::dialect::replay::Replay;
+use crate::protocol::dialect::{Dialect, Poll};
+use crate::protocol::http::Reply;
+use crate::server::limits::permit::Permit;
+use crate::server::telemetry::refusal::Refusal;
+pub(super) use forwarded::Released;
+use recent_requests::Asked;
+use single_flight::{Flights, Join, Lead, Outcome};
+use slots::Turns;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// What the gate keeps for all of them.
+#[derive(Default)]
+pub(super) struct Replays {
+    turns: Turns,
+    flights: Flights,
+    asked: Asked,
+}
+
+impl Replays {
+    /// Nobody is forwarded any more who has no turn yet.
+    pub(super) fn close(&self) {
+        self.turns.close();
+    }
+}
+
+/// A poll that waits for news, for its turn, or for both.
+pub struct Waiting {
+    gate: Gate,
+    rule: Arc<Rule>,
+    /// Its registration; `None` = it is forwarded as soon as it has its turn.
+    waiter: Option<Waiter>,
+    /// By what leave it is held.
+    leave: Option<Leave>,
+    duration: Option<Duration>,
+    cause: Cause,
+    /// Where the channel was when it was released.
+    position: Option<Position>,
+    request: recent_requests::Id,
+    share: Option<single_flight::Key>,
+    origin: Option<Box<str>>,
+    /// The longest time in the queue.
+    patience: Duration,
+    began: Instant,
+    /// Without one there was no room to hold it: it goes at once or not at all.
+    permit: Option<Permit>,
+}
+
+/// How its wait ended.
+pub(super) struct Ended {
+    pub(super) cause: Cause,
+    /// How long it took until it had its turn.
+    pub(super) held: Duration,
+    pub(super) end: End,
+}
+
+/// What is to be done with it.
+pub(super) enum End {
+    /// It goes to the site.
+    Forward(Box<Released>),
+    /// It is answered here.
+    Reply(Reply),
+    /// Its client is gone.
+    Gone,
+}
+
+/// How a turn came out.
+enum Turn {
+    Mine(OwnedSemaphorePermit, Option<Lead>),
+    Answered(Reply),
+    /// The gate ends, or there was no room to wait.
+    Refused,
+    /// Its leave has ended.
+    Denied,
+}
+
+impl Gate {
+    /// Says what is to become of a poll that the site answers.
+    pub(super) fn replay(
+        &self,
+        settings: &Settings,
+        rule: &Arc<Rule>,
+        replay: &Replay,
+        request: &Incoming<'_>,
+        (poll, allowed): (Poll, Option<Allowed>),
+    ) -> Decision {
+        let head = request.method == "HEAD";
+        let id = self.shared.replays.asked.id(request, replay.share);
+        let permit = self.admit(settings, rule, request, &poll);
+        let now = (self.shared.clock)();
+        let looked = self.look(&poll, replay, id, permit.is_ok() && !head, now);
+        let refuse = |cause, status, error: &str| {
+            let reply = refusal(rule, status, error, "try again later");
+            self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
+        };
+        let Looked { waiter, position, news, repeated } = match looked {
+            Ok(looked) => looked,
+            Err(full) => return refuse(Refusal::TableFull, 503, &full.to_string()),
+        };
+        let permit = match permit {
+            Err((cause, status, error)) if !news && !head && !self.is_draining() => {
+                return refuse(cause, status, &error);
+            }
+            permit => permit.ok(),
+        };
+        let duration = settings.hold.duration(rule.timeout, None);
+        let cause = match news {
+            true => Cause::Message,
+            false if self.is_draining() => Cause::Drain,
+            false => Cause::Timeout,
+        };
+        let leave = allowed.zip(waiter.as_ref());
+        let leave = leave.map(|(allowed, waiter)| self.shared.leaves.take(allowed, waiter));
+        Decision::Replay(Box::new(Waiting {
+            gate: self.clone(),
+            rule: rule.clone(),
+            waiter,
+            leave,
+            duration: if repeated {
+                recent_requests::pause(duration, replay.slack)
+            } else {
+                duration
+            },
+            cause,
+            position,
+            request: id,
+            share: (replay.share && !head)
+                .then(|| single_flight::Key::of(rule, replay, request, &poll))
+                .flatten(),
+            origin: allowed_origin(rule, request.headers),
+            patience: settings.read_timeout,
+            began: Instant::now(),
+            permit,
+        }))
+    }
+
+    /// Notes that a request was answered for a channel at `position`.
+    fn note(&self, request: recent_requests::Id, position: Option<Position>) {
+        if let Some(position) = position {
+            self.shared.replays.asked.note(request, position);
+        }
+    }
+
+    /// Looks whether a poll has to wait.
+    fn look(
+        &self,
+        poll: &Poll,
+        replay: &Replay,
+        id: recent_requests::Id,
+        hold: bool,
+        now: Time,
+    ) -> Result<Looked, Full> {
+        let hub = &self.shared.hub;
+        // A poll of this dialect is on one channel.
+        let heard = match hub.poll(&poll.subscriptions, poll.take, hold, now)? {
+            Polled::Waiting(waiter) => return Ok(Looked::held(waiter, false)),
+            Polled::Answer(answer) => answer.into_iter().next(),
+        };
+        let news = heard.as_ref().is_some_and(|heard| heard.found.news);
+        let position = heard.map(|heard| heard.found.position);
+        let asked = || self.shared.replays.asked.at(id) == position;
+        if let Some(position) = position
+            && hold
+            && news
+            && !replay.slack.is_zero()
+            && asked()
+        {
+            let mut again = poll.subscriptions.clone();
+            again.iter_mut().for_each(|subscription| subscription.cursor = Cursor::At(position));
+            if let Polled::Waiting(waiter) = hub.poll(&again, poll.take, hold, now)? {
+                return Ok(Looked::held(waiter, true));
+            }
+        }
+        Ok(Looked { waiter: None, position, news, repeated: false })
+    }
+}
+
+/// What a look has found.
+struct Looked {
+    /// The registration of a poll that is to be held.
+    waiter: Option<Waiter>,
+    position: Option<Position>,
+    /// Something was published that it may not have.
+    news: bool,
+    /// It was asked since then, so it is to be held for a moment only.
+    repeated: bool,
+}
+
+impl Looked {
+    fn held(waiter: Waiter, repeated: bool) -> Self {
+        let position = waiter.positions().next();
+        Self { waiter: Some(waiter), position, news: false, repeated }
+    }
+}
+
+impl Waiting {
+    /// Holds the poll if it is to be held, and waits for its turn. Dropping it, or the end of
+    /// `gone`, ends both.
+    pub(super) async fn wait(
+        mut self: Box<Self>,
+        timer: &mut Timer,
+        mut gone: Pin<&mut impl Future<Output = ()>>,
+    ) -> Ended {
+        if let Some(waiter) = &mut self.waiter {
+            let (clock, leave) = (self.gate.shared.clock, self.leave.as_ref());
+            timer.set(hold::shorter(self.duration, leave.and_then(|leave| leave.left(clock()))));
+            let (cause, answer) = hold::hold(waiter, leave, timer, clock, gone.as_mut()).await;
+            self.cause = cause;
+            if let Some(heard) = answer.and_then(|answer| answer.into_iter().next()) {
+                self.position = Some(heard.found.position);
+            }
+            self.waiter = None;
+        }
+        let turn = match self.cause {
+            Cause::Gone => None,
+            Cause::Expired => Some(Turn::Denied),
+            _ => {
+                timer.set(Some(self.patience));
+                // Boxed, as it is not needed while the poll is held.
+                let mut turn = Box::pin(self.turn());
+                tokio::select! {
+                    biased;
+                    turn = &mut turn => Some(turn),
+                    () = &mut gone => None,
+                    () = poll_fn(|context| timer.poll_expired(context)) => Some(Turn::Refused),
+                }
+            }
+        };
+        self.end(turn)
+    }
+
+    /// Waits until the poll may go to the site, or somebody else has been there for it.
+    async fn turn(&self) -> Turn {
+        let replays = &self.gate.shared.replays;
+        let Dialect::Replay(replay) = &self.rule.dialect else { return Turn::Refused };
+        let turns = replays.turns.of(&self.rule, replay);
+        if self.permit.is_none() {
+            return turns.try_acquire_owned().map_or(Turn::Refused, |turn| Turn::Mine(turn, None));
+        }
+        let mut lead = None;
+        while let Some(key) = &self.share {
+            match replays.flights.join(key, self.position, self.cause) {
+                Join::Lead(leading) => {
+                    lead = Some(leading);
+                    break;
+                }
+                Join::Landed(reply) => return Turn::Answered(reply),
+                Join::Follow(flight) => match flight.landing().await {
+                    Outcome::Answer(reply) => return Turn::Answered(reply),
+                    Outcome::EachAlone => break,
+                    // Its client has left; somebody else is to go.
+                    Outcome::Abandoned => {}
+                },
+            }
+        }
+        turns.acquire_owned().await.map_or(Turn::Refused, |turn| Turn::Mine(turn, lead))
+    }
+
+    fn end(self: Box<Self>, turn: Option<Turn>) -> Ended {
+        let cause = if turn.is_some() { self.cause } else { Cause::Gone };
+        let (held, counters) = (self.began.elapsed(), &self.gate.shared.counters);
+        counters.release(cause, None, &self.gate.shared.tally.watched);
+        counters.hold.observe(held);
+        let end = match turn {
+            None => End::Gone,
+            Some(Turn::Answered(reply)) => {
+                self.gate.note(self.request, self.position);
+                End::Reply(reply)
+            }
+            Some(Turn::Denied) => {
+                let now = (self.gate.shared.clock)();
+                let leave = self.leave.as_ref().map(|leave| leave.check(now));
+                let denied = leave.and_then(Result::err).unwrap_or(Denied::Expired);
+                End::Reply(finished(denied.reply(), &self.rule, self.origin.as_deref()))
+            }
+            Some(Turn::Refused) => {
+                self.gate.refused(Refusal::SiteQueue);
+                let error = "too many polls wait for the site";
+                let reply = refusal(&self.rule, 503, error, "try again later");
+                let reply = reply.with("Retry-After", RETRY_AFTER);
+                End::Reply(finished(reply, &self.rule, self.origin.as_deref()))
+            }
+            Some(Turn::Mine(turn, lead)) => {
+                let Self { gate, rule, origin, request, position, began, .. } = *self;
+                let (turn, held) = (Some(turn), (held, cause));
+                let is_good = false;
+                let released = Released {
+                    gate,
+                    rule,
+                    origin,
+                    request,
+                    position,
+                    lead,
+                    turn,
+                    is_good,
+                    began,
+                    held,
+                };
+                End::Forward(Box::new(released))
+            }
+        };
+        Ended { cause, held, end }
+    }
+}

@@ -1,0 +1,396 @@
+//! A TLS connection that holds no buffer while nothing is under way on it.
+//!
+//! The TLS library is used without its own buffers, one of which would stay with every
+//! connection. Here what was received is gathered only as long as a record is incomplete, and
+//! what is to be sent only until the network takes it: one batch, so that a client that does not
+//! read holds up the writer.
+
+use crate::server::net::stream::pass_on_identity;
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora::protocols::tls::SslDigest;
+use pingora::protocols::{ALPN, Shutdown, Ssl, Stream};
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+    WriteTraffic,
+};
+use rustls::{Error, ServerConfig};
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes read at once, and bytes made one record of: the longest that a record may have.
+const RECORD: usize = 16 * 1024;
+/// What a record is longer than the bytes in it, at the most that is usual.
+const AROUND: usize = 64;
+/// The most that is gathered before it must have made sense: the longest message of a handshake
+/// that the library takes, in its records.
+const MOST_RECEIVED: usize = 80 * 1024;
+
+/// See the [module](self).
+pub(crate) struct TlsStream {
+    inner: Stream,
+    session: UnbufferedServerConnection,
+    /// Came, and is no whole record yet.
+    received: BytesMut,
+    /// Decrypted, and not handed out yet.
+    plain: BytesMut,
+    /// Encrypted, and not taken by the network yet.
+    unsent: BytesMut,
+    /// Nothing more will come.
+    ended: bool,
+    /// Nothing more will be sent.
+    closed: bool,
+}
+
+/// Why a client was not greeted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// It speaks HTTP without TLS; it can still be answered [`beneath`](TlsStream::beneath).
+    #[error("it speaks plain HTTP")]
+    Plain(Box<TlsStream>),
+    /// Nothing became of the handshake.
+    #[error("{0}")]
+    Handshake(#[from] io::Error),
+    /// The library would not begin one.
+    #[error("{0}")]
+    Tls(#[from] Error),
+}
+
+/// What to do once the session can take it.
+enum Wish<'a> {
+    Nothing,
+    Send(&'a [u8]),
+    Close,
+}
+
+impl TlsStream {
+    /// Agrees on everything with the client.
+    pub(super) async fn greet(inner: Stream, config: Arc<ServerConfig>) -> Result<Self, Refused> {
+        let session = UnbufferedServerConnection::new(config)?;
+        let (received, plain, unsent) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
+        let (ended, closed) = (false, false);
+        let mut this = Self { inner, session, received, plain, unsent, ended, closed };
+        match poll_fn(|context| this.poll_handshake(context)).await {
+            Ok(()) => Ok(this),
+            // A record begins with its kind, a small number, and HTTP with a method.
+            Err(_) if this.received.first().is_some_and(u8::is_ascii_uppercase) => {
+                Err(Refused::Plain(Box::new(this)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether HTTP/2 was agreed on.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.session.alpn_protocol() == Some(b"h2")
+    }
+
+    /// The connection itself, for a client that never began to speak TLS.
+    pub(crate) fn beneath(&mut self) -> &mut Stream {
+        &mut self.inner
+    }
+
+    fn poll_handshake(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_send(context))?;
+            if !self.session.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_receive(context))?;
+            if self.ended {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Reads once, and decrypts what has become whole.
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut room = [MaybeUninit::uninit(); RECORD];
+        let mut buf = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.inner).poll_read(context, &mut buf))?;
+        if buf.filled().is_empty() {
+            self.ended = true;
+            return Poll::Ready(Ok(()));
+        }
+        self.received.extend_from_slice(buf.filled());
+        let begins_like_http = self.received.first().is_some_and(u8::is_ascii_uppercase);
+        if begins_like_http && self.session.is_handshaking() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        let mut done = self.work(Wish::Nothing);
+        if done.is_ok() && self.received.len() > MOST_RECEIVED {
+            done = Err(Error::General("a message is too long".to_owned()));
+        }
+        done.map_err(|error| {
+            self.say_why(context);
+            io::Error::new(io::ErrorKind::InvalidData, error)
+        })?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Has the session do all that it can, with what was received and what is wished for.
+    fn work(&mut self, mut wish: Wish<'_>) -> Result<(), Error> {
+        loop {
+            let UnbufferedStatus { mut discard, state } =
+                self.session.process_tls_records(&mut self.received);
+            let go_on = match state? {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        self.plain.extend_from_slice(record.payload);
+                    }
+                    true
+                }
+                ConnectionState::EncodeTlsData(mut data) => {
+                    append(&mut self.unsent, 0, |out| data.encode(out).map_err(Short::from))?;
+                    true
+                }
+                // What was encoded waits in `unsent`, which is sent before anything else.
+                ConnectionState::TransmitTlsData(data) => {
+                    data.done();
+                    true
+                }
+                ConnectionState::WriteTraffic(traffic) => {
+                    fulfil(&mut wish, traffic, &mut self.unsent)?;
+                    false
+                }
+                ConnectionState::PeerClosed => {
+                    self.ended = true;
+                    true
+                }
+                ConnectionState::Closed | ConnectionState::BlockedHandshake => false,
+                // Early data is not offered.
+                _ => return Err(Error::General("an unexpected state".to_owned())),
+            };
+            self.received.advance(discard);
+            if !go_on {
+                break;
+            }
+        }
+        if self.received.is_empty() {
+            self.received = BytesMut::new();
+        }
+        match wish {
+            Wish::Send(_) => Err(Error::General("nothing can be sent any more".to_owned())),
+            Wish::Nothing | Wish::Close => Ok(()),
+        }
+    }
+
+    /// Tells the client what was wrong, if the network takes it at once.
+    fn say_why(&mut self, context: &mut Context<'_>) {
+        self.ended = true;
+        while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
+            self.session.process_tls_records(&mut [])
+        {
+            let said = append(&mut self.unsent, 0, |out| data.encode(out).map_err(Short::from));
+            if said.is_err() {
+                return;
+            }
+        }
+        let _ = self.poll_send(context);
+    }
+
+    /// Sends what is encrypted.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.unsent.is_empty() {
+            match ready!(Pin::new(&mut self.inner).poll_write(context, &self.unsent))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                length => self.unsent.advance(length),
+            }
+        }
+        self.unsent = BytesMut::new();
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+}
+
+/// Does what is wished for.
+fn fulfil<T>(
+    wish: &mut Wish<'_>,
+    mut traffic: WriteTraffic<'_, T>,
+    unsent: &mut BytesMut,
+) -> Result<(), Error> {
+    match std::mem::replace(wish, Wish::Nothing) {
+        Wish::Nothing => Ok(()),
+        Wish::Send(bytes) => append(unsent, bytes.len() + AROUND, |out| {
+            traffic.encrypt(bytes, out).map_err(Short::from)
+        }),
+        Wish::Close => {
+            append(unsent, AROUND, |out| traffic.queue_close_notify(out).map_err(Short::from))
+        }
+    }
+}
+
+/// Why something was not written into the room it was given.
+enum Short {
+    /// It needs that many bytes.
+    Room(usize),
+    /// It cannot be written at all.
+    Never,
+}
+
+impl From<EncodeError> for Short {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => {
+                Self::Room(required_size)
+            }
+            EncodeError::AlreadyEncoded => Self::Never,
+        }
+    }
+}
+
+impl From<EncryptError> for Short {
+    fn from(error: EncryptError) -> Self {
+        match error {
+            EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => {
+                Self::Room(required_size)
+            }
+            EncryptError::EncryptExhausted => Self::Never,
+        }
+    }
+}
+
+/// Appends what `write` writes, first into `room` bytes and then into as many as it asks for.
+fn append(
+    out: &mut BytesMut,
+    mut room: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Short>,
+) -> Result<(), Error> {
+    let before = out.len();
+    loop {
+        out.resize(before + room, 0);
+        match write(&mut out[before..]) {
+            Ok(written) => {
+                out.truncate(before + written);
+                return Ok(());
+            }
+            Err(Short::Room(wanted)) if wanted > room => room = wanted,
+            Err(_) => {
+                out.truncate(before);
+                return Err(Error::EncryptError);
+            }
+        }
+    }
+}
+
+fn broken(error: Error) -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, error)
+}
+
+impl AsyncRead for TlsStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // What the session has to say by itself does not wait for the next answer.
+        if let Poll::Ready(sent) = this.poll_send(context) {
+            sent?;
+        }
+        loop {
+            if !this.plain.is_empty() {
+                let length = this.plain.len().min(buf.remaining());
+                buf.put_slice(&this.plain[..length]);
+                this.plain.advance(length);
+                if this.plain.is_empty() {
+                    this.plain = BytesMut::new();
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if this.ended || buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(this.poll_receive(context))?;
+            if let Poll::Ready(sent) = this.poll_send(context) {
+                sent?;
+            }
+        }
+    }
+}
+
+impl AsyncWrite for TlsStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_send(context))?;
+        let length = buf.len().min(RECORD);
+        if length > 0 {
+            this.work(Wish::Send(&buf[..length])).map_err(broken)?;
+        }
+        match this.poll_send(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            // It is taken; whatever comes next waits for it.
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(length)),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_send(context))?;
+        Pin::new(&mut this.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !std::mem::replace(&mut this.closed, true) {
+            this.work(Wish::Close).map_err(broken)?;
+        }
+        ready!(this.poll_send(context))?;
+        Pin::new(&mut this.inner).poll_shutdown(context)
+    }
+}
+
+/// Whoever gives the connection up without a word has it closed properly all the same, if the
+/// network takes the goodbye at once; without one, a client may suspect that something was cut.
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        let handshaking = self.session.is_handshaking();
+        if !handshaking && !self.closed && self.work(Wish::Close).is_ok() {
+            let _ = self.poll_send(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+}
+
+impl std::fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsStream").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl Ssl for TlsStream {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        let version = self.session.protocol_version().and_then(|version| version.as_str());
+        let cipher = self.session.negotiated_cipher_suite().and_then(|it| it.suite().as_str());
+        let (cipher, version) = (cipher.unwrap_or_default(), version.unwrap_or_default());
+        Some(Arc::new(SslDigest::new(cipher, version, None, None, Vec::new())))
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        Some(if self.is_http2() { ALPN::H2 } else { ALPN::H1 })
+    }
+}
+
+#[async_trait]
+impl Shutdown for TlsStream {
+    async fn shutdown(&mut self) {
+        let _ = tokio::io::AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+// The rest of what pingora asks of a stream is the connection's own.
+
+pass_on_identity!(TlsStream);

@@ -1,0 +1,292 @@
+//! The internal listener: it reads requests, guards them, and hands them to its endpoints.
+//!
+//! Order: the head is read and looked at strictly (400), the guard decides (401, 403), an
+//! endpoint is found (404), the body is read within that endpoint's bound (413), the endpoint
+//! answers. `Expect: 100-continue` is answered only once it is clear that the body is wanted.
+//!
+//! How long a client may take is [`Patience`]'s; how many connections there may be is told by the one
+//! who makes the app.
+//!
+//! A connection is kept unless the client says otherwise or is HTTP/1.0, or something of the
+//! request was left unread. It ends with the process: a drain leaves it be, so that the site can
+//! publish until the last poll is answered.
+
+mod access_log;
+mod guard;
+mod session;
+mod target;
+mod timed_stream;
+
+pub use guard::{PAGE_HEADER, Settings};
+pub use target::{Onward, Place};
+pub use timed_stream::Patience;
+
+use crate::protocol::auth::secret::Secret;
+use crate::protocol::http::validate;
+use crate::protocol::http::{Endpoint, Reply, Request};
+use crate::server::net::quiesce::Turnstile;
+use crate::server::telemetry::metrics::Tally;
+use crate::server::telemetry::refusal::Refusal;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use guard::Visitor;
+use http::Method;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
+use pingora::http::RequestHeader;
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use session::Broken;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+use timed_stream::Followed;
+
+/// The internal listener's app; see the [module](self).
+pub struct Internal(Arc<App>);
+
+/// The same, for connections whose bodies are followed.
+struct App {
+    settings: Arc<ArcSwap<Settings>>,
+    page: Secret,
+    endpoints: Vec<Arc<dyn Endpoint>>,
+    tally: Arc<Tally>,
+    turnstile: Turnstile<Place>,
+    places: Places,
+}
+
+/// The connections that there may be, each a file that others cannot open.
+struct Places {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+/// One of them; dropping it gives it back.
+struct Taken<'a>(&'a AtomicUsize);
+
+impl Places {
+    fn take(&self) -> Option<Taken<'_>> {
+        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        let taken = Taken(&self.taken);
+        (before < self.most).then_some(taken)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Internal {
+    /// An app that asks `endpoints` in their order. `page` is the token of the internal page,
+    /// made anew at each start; empty = there is no page. Refusals are counted in `tally`. Beyond
+    /// `most` connections new ones are closed at once.
+    pub fn new(
+        settings: Arc<ArcSwap<Settings>>,
+        page: Secret,
+        endpoints: Vec<Arc<dyn Endpoint>>,
+        tally: Arc<Tally>,
+        most: usize,
+    ) -> Self {
+        let (turnstile, taken) = (Turnstile::default(), AtomicUsize::new(0));
+        let places = Places { most, taken };
+        Self(Arc::new(App { settings, page, endpoints, tally, turnstile, places }))
+    }
+
+    /// What every request passes through.
+    pub fn turnstile(&self) -> Turnstile<Place> {
+        self.0.turnstile.clone()
+    }
+}
+
+#[async_trait]
+impl ServerApp for Internal {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let Some(_place) = self.0.places.take() else {
+            self.0.tally.refusals.count(Refusal::Files);
+            return None;
+        };
+        let patience = self.0.settings.load().patience;
+        self.0.process_new(Box::new(Followed::new(stream, patience)), shutdown).await
+    }
+}
+
+impl App {
+    /// The answer to the request whose head has been read.
+    async fn reply(&self, session: &mut ServerSession) -> Result<Reply, Broken> {
+        let mut request = match read_head(session) {
+            Ok(request) => request,
+            Err(reply) => {
+                self.refused(&reply, Refusal::HeadLate, Refusal::MalformedHead);
+                return Ok(reply);
+            }
+        };
+        let path = request.path.as_str();
+        let endpoint = self.endpoints.iter().find(|endpoint| endpoint.owns(path));
+        let visitor = Visitor {
+            method: &request.method,
+            headers: &request.headers,
+            local: session.client_addr().is_none_or(|peer| peer.as_inet().is_none()),
+            open: endpoint.is_some_and(|endpoint| endpoint.is_open(path)),
+            page: endpoint.is_some_and(|endpoint| endpoint.may_be_visited(path)),
+        };
+        if let Err(refusal) = guard::admit(&self.settings.load(), &self.page, &visitor) {
+            let cause = if refusal.status == 401 { Refusal::Token } else { Refusal::Page };
+            self.tally.refusals.count(cause);
+            return Ok(refusal);
+        }
+        let Some(endpoint) = endpoint else {
+            let error = format!("there is no {path}");
+            return Ok(Reply::error(404, error, "publish with POST /publish"));
+        };
+        match session::read_body(session, endpoint.longest_body(path)).await? {
+            Ok(body) => request.body = body,
+            Err(refusal) => {
+                self.refused(&refusal, Refusal::BodyLate, Refusal::MalformedBody);
+                return Ok(refusal);
+            }
+        }
+        if request.method == Method::HEAD {
+            request.method = Method::GET;
+        }
+        let place = self.turnstile.pass().await;
+        let elsewhere = match &*place {
+            Place::Here if endpoint.waits(&request.path) => {
+                drop(place);
+                return Ok(endpoint.answer(&request).await);
+            }
+            Place::Here => return Ok(endpoint.answer(&request).await),
+            Place::Onward(onward) => Some(onward.clone()),
+            Place::Nowhere => None,
+        };
+        drop(place);
+        // The next connection leads to where the next request is answered.
+        session.set_keepalive(None);
+        match elsewhere {
+            Some(ask) => Ok(ask(request).await),
+            None => Ok(target::ended()),
+        }
+    }
+
+    /// Counts a request that was not read.
+    fn refused(&self, reply: &Reply, late: Refusal, malformed: Refusal) {
+        match reply.status {
+            408 => self.tally.refusals.count(late),
+            400 => self.tally.refusals.count(malformed),
+            413 => self.tally.refusals.count(Refusal::MessageSize),
+            _ => {}
+        }
+    }
+
+    fn log(
+        &self,
+        session: &ServerSession,
+        asked: bool,
+        (status, bytes): (u16, usize),
+        began: Instant,
+    ) {
+        let asked = asked.then(|| {
+            let head = session.req_header();
+            (&head.method, std::str::from_utf8(head.raw_path()).unwrap_or("-"))
+        });
+        let peer = session.client_addr().and_then(|peer| peer.as_inet()).map(|peer| peer.ip());
+        let line = access_log::Line { peer, asked, status, bytes, took: began.elapsed() };
+        access_log::log(&line, &self.settings.load().mask);
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for App {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        _shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let mut bodiless = false;
+        let read = session::read_request(&mut session).await;
+        let (began, asked) = (Instant::now(), matches!(read, Ok(Ok(()))));
+        let reply = match read {
+            Ok(Ok(())) => {
+                bodiless = session.req_header().method == Method::HEAD;
+                let keep = wants_to_stay(session.req_header());
+                // On every request: pingora turns it to "for ever" when it parses one.
+                session.set_keepalive(keep.then_some(session::NO_LIMIT));
+                self.reply(&mut session).await
+            }
+            Ok(Err(refusal)) => {
+                self.refused(&refusal, Refusal::HeadLate, Refusal::MalformedHead);
+                Ok(refusal)
+            }
+            Err(broken) => Err(broken),
+        };
+        let whole = match reply {
+            Ok(reply) => {
+                let (status, bytes) = (reply.status, reply.body.len());
+                let whole = session::write(&mut session, reply, bodiless).await.is_ok();
+                self.log(&session, asked, (status, bytes), began);
+                whole
+            }
+            // There is nobody left to answer.
+            Err(Broken) => return None,
+        };
+        if !whole {
+            return None;
+        }
+        if session.get_keepalive().is_none() {
+            session::close(session).await;
+            return None;
+        }
+        let settings = HttpPersistentSettings::for_session(&session);
+        let stream = session.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+/// The request that a parsed head makes, still without its body; or the refusal of a head that
+/// leaves doubts.
+fn read_head(session: &mut ServerSession) -> Result<Request, Reply> {
+    let checked = validate::check(&session.to_h1_raw());
+    let header = session.req_header();
+    let target = std::str::from_utf8(header.raw_path());
+    let checked = checked.and_then(|()| match target {
+        Ok(target) if target.starts_with('/') => Ok(target),
+        Ok(_) => Err("the target is not a path"),
+        Err(_) => Err("the target is not UTF-8"),
+    });
+    match checked {
+        Ok(target) => {
+            let mut request = Request::new(header.method.clone(), target);
+            request.headers = header.headers.clone();
+            Ok(request)
+        }
+        Err(error) => {
+            // Where this request ends is in doubt, and with it where the next one begins.
+            session.set_keepalive(None);
+            Err(malformed(error))
+        }
+    }
+}
+
+/// The reply to what is no proper HTTP request.
+fn malformed(error: impl std::fmt::Display) -> Reply {
+    Reply::error(400, error, "send a plain HTTP/1.1 request")
+}
+
+/// Whether the client waits for the answer's length rather than for the end of the connection.
+/// HTTP/1.0 is closed even where it asks to be kept: PHP's stream wrapper is such a client, and
+/// reads to the end.
+fn wants_to_stay(header: &RequestHeader) -> bool {
+    let close = |value: &http::HeaderValue| {
+        value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
+    };
+    header.version == http::Version::HTTP_11
+        && !header.headers.get_all(http::header::CONNECTION).iter().any(close)
+}

@@ -1,0 +1,158 @@
+//! A connection that is looked at on its way to the engine's parser.
+//!
+//! Its bodies are followed, as the parser overlooks chunk extensions and the like: what is framed
+//! wrongly is an error here. And its silences are timed: a client may be quiet between two
+//! requests for so long, take so long to a whole head, and pause so long in a body or in taking an
+//! answer. Whoever takes longer meets an error of the kind [`ErrorKind::TimedOut`], between two
+//! requests one of the kind [`ErrorKind::ConnectionAborted`], as nobody waits for an answer there.
+
+use crate::protocol::http::tracker::{Follower, Place};
+use crate::server::net::stream::{pass_on_identity, pass_on_tls};
+use async_trait::async_trait;
+use pingora::protocols::{Shutdown, Stream};
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// How long a client may take; `None` = for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// To a whole head, and to the first byte on a new connection.
+    pub head: Option<Duration>,
+    /// Between two requests.
+    pub idle: Option<Duration>,
+    /// In the middle of a body, and to take some of an answer.
+    pub stall: Option<Duration>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Followed {
+    inner: Stream,
+    follower: Follower,
+    patience: Patience,
+    /// No request has come yet.
+    fresh: bool,
+    reading: Alarm,
+    writing: Alarm,
+}
+
+impl Followed {
+    pub(super) fn new(inner: Stream, patience: Patience) -> Self {
+        let (reading, writing) = (Alarm::default(), Alarm::default());
+        Self { inner, follower: Follower::default(), patience, fresh: true, reading, writing }
+    }
+
+    /// What becomes of a read that has nothing to read.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Patience { head, idle, stall } = self.patience;
+        let (limit, kind) = match self.follower.place() {
+            Place::Between if self.fresh => (head, ErrorKind::ConnectionAborted),
+            Place::Between => (idle, ErrorKind::ConnectionAborted),
+            Place::Head => (head, ErrorKind::TimedOut),
+            Place::Body => (stall, ErrorKind::TimedOut),
+        };
+        self.reading.poll(limit, context).map(|()| Err(kind.into()))
+    }
+
+    /// Notes what was read; how much of it may be read on.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let before = self.follower.place();
+        let taken = self.follower.take(bytes)?;
+        self.fresh &= bytes.is_empty();
+        // A head has its time as a whole; all else begins anew.
+        if before != Place::Head || self.follower.place() != Place::Head {
+            self.reading.disarm();
+        }
+        Ok(taken)
+    }
+
+    /// Times a client that does not take what is written.
+    fn accepted<T>(
+        &mut self,
+        done: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if done.is_pending() {
+            let late = self.writing.poll(self.patience.stall, context);
+            return late.map(|()| Err(ErrorKind::TimedOut.into()));
+        }
+        self.writing.disarm();
+        done
+    }
+}
+
+/// A deadline for a wait that is under way.
+#[derive(Debug, Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready once the wait has taken `limit`; it begins with the first call.
+    fn poll(&mut self, limit: Option<Duration>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(limit) = limit else { return Poll::Pending };
+        self.0.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(context)
+    }
+
+    fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl AsyncRead for Followed {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        // The bytes that were framed wrongly have been read, and nothing may come behind them.
+        this.follower.check()?;
+        match Pin::new(&mut this.inner).poll_read(context, buf) {
+            Poll::Pending => this.wait(context),
+            Poll::Ready(read) => {
+                read?;
+                let taken = this.take(&buf.filled()[before..])?;
+                buf.set_filled(before + taken);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Followed {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write(context, buf);
+        this.accepted(written, context)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.inner).poll_flush(context);
+        this.accepted(flushed, context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+}
+
+// The rest of what pingora asks of a stream is the connection's own.
+
+#[async_trait]
+impl Shutdown for Followed {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+    }
+}
+
+pass_on_identity!(Followed);
+pass_on_tls!(Followed);

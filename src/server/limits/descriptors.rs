@@ -1,0 +1,94 @@
+//! How many files the public side may have open, so that clients cannot take those that the
+//! internal side, the site and the gate itself need.
+//!
+//! Each connection of a client is a file, and each request under way to the site is another one.
+//! New connections are refused a little before forwarding is, so that those there are can still
+//! be served.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts the files of the public side.
+#[derive(Debug)]
+pub struct Files {
+    /// For connections alone, and for both together.
+    connections: usize,
+    all: usize,
+    used: AtomicUsize,
+}
+
+/// What a file is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// A client's connection.
+    Connection,
+    /// A request to the site.
+    Site,
+}
+
+impl Files {
+    /// What the public side may have of `limit`, the process's limit of open files. An eighth of
+    /// it, within bounds, is kept for everything else.
+    pub fn within(limit: u64) -> Self {
+        let (limit, kept) = (usize::try_from(limit).unwrap_or(usize::MAX), kept(limit));
+        let all = limit.saturating_sub(kept);
+        let connections = all.saturating_sub((limit / 16).min(1024));
+        // Under a limit that low the gate tries what it can.
+        Self { connections: connections.max(16), all: all.max(32), used: AtomicUsize::new(0) }
+    }
+
+    /// How many clients can be connected while nothing is under way to the site.
+    pub fn connections(&self) -> usize {
+        self.connections
+    }
+
+    pub(crate) fn open(&self, wanted: Use) -> bool {
+        let most = match wanted {
+            Use::Connection => self.connections,
+            Use::Site => self.all,
+        };
+        let open = self.used.fetch_add(1, Ordering::Relaxed) < most;
+        if !open {
+            self.close();
+        }
+        open
+    }
+
+    pub(crate) fn close(&self) {
+        self.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is kept of that limit of open files for everything but the public side.
+fn kept(limit: u64) -> usize {
+    64 + usize::try_from(limit / 8).unwrap_or(usize::MAX).min(4096)
+}
+
+/// Connections that the internal side may have of that limit of open files: half of what is kept.
+pub fn internal(limit: u64) -> usize {
+    kept(limit) / 2
+}
+
+/// Idle connections to the site that are kept under that limit of open files.
+pub fn most_idle(limit: u64) -> usize {
+    usize::try_from(limit / 16).unwrap_or(usize::MAX).min(128)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_room_for_the_site_and_both_for_the_rest() {
+        for (limit, connections, all) in
+            [(300, 181, 199), (1024, 768, 832), (1 << 20, 1_043_392, 1_044_416)]
+        {
+            let files = Files::within(limit);
+            assert_eq!((files.connections, files.all), (connections, all), "{limit}");
+        }
+        let files = Files::within(300);
+        assert!((0..181).all(|_| files.open(Use::Connection)) && !files.open(Use::Connection));
+        assert!((0..18).all(|_| files.open(Use::Site)) && !files.open(Use::Site));
+        files.close();
+        assert!(!files.open(Use::Connection) && files.open(Use::Site));
+    }
+}

@@ -1,0 +1,11 @@
+//! Services: the only room that knows pingora, sockets and files.
+
+pub mod admin;
+pub mod backplane;
+pub mod gate;
+pub mod internal;
+pub mod limits;
+pub mod net;
+pub mod persist;
+pub mod publish;
+pub mod telemetry;

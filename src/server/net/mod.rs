@@ -1,0 +1,9 @@
+//! Sockets, streams and certificates, as the services share them.
+
+pub mod certificate;
+pub mod client;
+pub mod listener;
+pub mod quiesce;
+pub mod random;
+pub mod resolve;
+pub mod stream;

@@ -1,0 +1,223 @@
+//! Handing a running gate over to a new process, over a unix socket.
+//!
+//! ```text
+//! new                                    old
+//!  │ hello: version                       │
+//!  │──────────────────────────────────────▶ looks at who asks
+//!  │                    sockets, with fds │
+//!  ◀──────────────────────────────────────│
+//!  │ binds and builds the rest            │ serves on
+//!  │ ready: where to send publishes       │
+//!  │──────────────────────────────────────▶ stops accepting and publishing
+//!  │             the history, or a refusal │
+//!  ◀──────────────────────────────────────│
+//!  │ loaded                               │
+//!  │──────────────────────────────────────▶ may not go back after this
+//!  │                                   go │
+//!  ◀──────────────────────────────────────│
+//!  │ serving                              │
+//!  │──────────────────────────────────────▶ sends its polls away, ends
+//! ```
+//!
+//! Until `go` the new process has given out nothing, so if it falls silent or dies the old one
+//! goes on as if nothing had happened. Between `go` and `serving` the new one does nothing but
+//! write the word; if it dies even then, the old one takes everything back.
+//!
+//! Each side looks at whose process the other is: the same user's, or root's. Words are JSON with
+//! their length before it; the history is an archive, as in a snapshot.
+
+mod socket;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+mod wire;
+
+pub use socket::{PlaceError, bind, default_path, join};
+
+use crate::protocol::address::Address;
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use wire::Word;
+
+/// Both sides have to speak this version of it.
+const PROTOCOL: u32 = 1;
+/// How long the other side may take for an answer that needs no work.
+const PROMPT: Duration = Duration::from_secs(5);
+/// How long the new process may take to build itself.
+const BUILDING: Duration = Duration::from_secs(60);
+/// How long the history may be under way. Publishes wait meanwhile.
+const LOADING: Duration = Duration::from_secs(10);
+
+/// Why a handover came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoverError {
+    /// The connection broke, or the other side fell silent.
+    #[error("the other process broke off: {0}")]
+    Broken(#[from] io::Error),
+    /// The other side said no.
+    #[error("the other process refused: {0}")]
+    Refused(String),
+    /// The other side speaks another protocol.
+    #[error("the other process is another version ({0}) that hands over in another way")]
+    Version(String),
+    /// The other side said something out of turn.
+    #[error("the other process said something unexpected")]
+    Unexpected,
+}
+
+/// A listening socket, as the old process describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// The address as the config had it.
+    pub asked: String,
+    /// The address it is bound to.
+    pub bound: String,
+}
+
+/// What the new process says of itself once it could serve.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Ready {
+    /// Where it takes requests of the internal side.
+    pub internal: String,
+    /// The token for them.
+    pub token: String,
+    /// Whether it has taken the upgrade socket, too.
+    pub upgrade: bool,
+}
+
+impl Ready {
+    /// Where it takes requests of the internal side.
+    pub fn address(&self) -> Option<Address> {
+        self.internal.parse().ok()
+    }
+}
+
+/// The old process's side of a handover.
+pub struct Giver {
+    stream: UnixStream,
+}
+
+impl Giver {
+    /// Hears who is there.
+    pub fn begin(stream: UnixStream) -> Result<Self, HandoverError> {
+        socket::look_at(&stream).map_err(|error| HandoverError::Refused(error.to_string()))?;
+        let giver = Self { stream };
+        giver.patience(PROMPT)?;
+        match wire::hear(&giver.stream)? {
+            Word::Hello { protocol: PROTOCOL, .. } => Ok(giver),
+            Word::Hello { version, .. } => {
+                giver.refuse("the running gate hands over in another way");
+                Err(HandoverError::Version(version))
+            }
+            _ => Err(HandoverError::Unexpected),
+        }
+    }
+
+    /// The process at the other end.
+    pub fn process(&self) -> Option<u32> {
+        socket::process(&self.stream)
+    }
+
+    /// Says why nothing comes of it.
+    pub fn refuse(&self, why: &str) {
+        // It may be gone already.
+        let _ = wire::say(&self.stream, &Word::Refused { why: why.to_owned() });
+    }
+
+    /// Hands over copies of `sockets`.
+    pub fn sockets(&self, sockets: &[(Socket, BorrowedFd<'_>)]) -> Result<(), HandoverError> {
+        let (described, fds): (Vec<_>, Vec<_>) = sockets.iter().cloned().unzip();
+        Ok(wire::say_with(&self.stream, &Word::sockets(described), &fds)?)
+    }
+
+    /// Waits until the new process could serve.
+    pub fn ready(&self) -> Result<Ready, HandoverError> {
+        self.patience(BUILDING)?;
+        match wire::hear(&self.stream)? {
+            Word::Ready(ready) => Ok(ready),
+            _ => Err(HandoverError::Unexpected),
+        }
+    }
+
+    /// Sends what `write` writes, and waits until the new process has taken it in.
+    pub fn history(
+        &self,
+        write: impl FnOnce(BufWriter<&UnixStream>) -> io::Result<()>,
+    ) -> Result<(), HandoverError> {
+        self.patience(LOADING)?;
+        wire::say(&self.stream, &Word::History)?;
+        write(BufWriter::new(&self.stream))?;
+        match wire::hear(&self.stream)? {
+            Word::Loaded => Ok(()),
+            _ => Err(HandoverError::Unexpected),
+        }
+    }
+
+    /// Lets the new process serve. An error means that it never will.
+    pub fn go(self) -> Result<(), HandoverError> {
+        wire::say(&self.stream, &Word::Go)?;
+        // Without a limit: it either says so or is dead, and only then may this one go on.
+        self.stream.set_read_timeout(None)?;
+        match wire::hear(&self.stream)? {
+            Word::Serving => Ok(()),
+            _ => Err(HandoverError::Unexpected),
+        }
+    }
+
+    fn patience(&self, limit: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(limit))?;
+        self.stream.set_write_timeout(Some(limit))
+    }
+}
+
+/// The new process's side of a handover.
+pub struct Taker {
+    stream: UnixStream,
+}
+
+impl Taker {
+    /// Says who is there, and takes the sockets.
+    pub fn begin(stream: UnixStream) -> Result<(Self, Vec<(Socket, OwnedFd)>), HandoverError> {
+        // The old process may be at work with another one that wants the same.
+        let limit = Some(BUILDING);
+        stream.set_read_timeout(limit)?;
+        stream.set_write_timeout(limit)?;
+        wire::say(&stream, &Word::hello())?;
+        match wire::hear_with(&stream)? {
+            (Word::Sockets { protocol: PROTOCOL, sockets, .. }, fds)
+                if sockets.len() == fds.len() =>
+            {
+                Ok((Self { stream }, sockets.into_iter().zip(fds).collect()))
+            }
+            (Word::Sockets { version, .. }, _) => Err(HandoverError::Version(version)),
+            (Word::Refused { why }, _) => Err(HandoverError::Refused(why)),
+            _ => Err(HandoverError::Unexpected),
+        }
+    }
+
+    /// Says that it could serve; what comes then is the history.
+    pub fn ready(&self, ready: Ready) -> Result<BufReader<&UnixStream>, HandoverError> {
+        wire::say(&self.stream, &Word::Ready(ready))?;
+        match wire::hear(&self.stream)? {
+            Word::History => Ok(BufReader::new(&self.stream)),
+            Word::Refused { why } => Err(HandoverError::Refused(why)),
+            _ => Err(HandoverError::Unexpected),
+        }
+    }
+
+    /// Says that it has the history, waits for the word to go, and confirms it. From then on this
+    /// process is the gate.
+    pub fn loaded(self) -> Result<(), HandoverError> {
+        wire::say(&self.stream, &Word::Loaded)?;
+        match wire::hear(&self.stream)? {
+            Word::Go => {}
+            _ => return Err(HandoverError::Unexpected),
+        }
+        wire::say(&self.stream, &Word::Serving)?;
+        (&self.stream).flush()?;
+        Ok(())
+    }
+}

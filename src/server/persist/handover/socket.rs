@@ -1,0 +1,101 @@
+//! Where the two processes meet: the path of the socket, and who may be at its other end.
+
+use crate::protocol::address::Address;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// Why the two cannot meet.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Nobody is there.
+    #[error("no gate is running that could be taken over: {path}: {error}", path = .0.display(), error = .1)]
+    Nobody(PathBuf, io::Error),
+    /// The socket cannot be made.
+    #[error("cannot listen on {path}: {error}", path = .0.display(), error = .1)]
+    Bind(PathBuf, io::Error),
+    /// Others could put something else there.
+    #[error("the folder {path} is open to others; remove it, or name another upgrade.socket", path = .0.display())]
+    Open(PathBuf),
+    /// The process at the other end is somebody else's.
+    #[error("the process at the other end of the upgrade socket is user {0}'s")]
+    Stranger(u32),
+}
+
+/// The path where a gate with that first internal address is met, unless the config says
+/// otherwise. None where the system is to choose the port: nobody could tell the path.
+pub fn default_path(internal: &Address) -> Option<PathBuf> {
+    let name = match internal {
+        Address::Tcp { port: 0, .. } => return None,
+        Address::Tcp { host, port } => format!("{host}-{port}"),
+        Address::Unix(path) => path.display().to_string().replace('/', "-"),
+    };
+    let user = geteuid();
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let base = match runtime.filter(|path| path.is_absolute()) {
+        Some(path) => path,
+        None if user.is_root() => "/run".into(),
+        None => std::env::temp_dir(),
+    };
+    Some(base.join(format!("pollgate-{}", user.as_raw())).join(format!("{name}.upgrade")))
+}
+
+/// Listens at `path`, for this user's processes alone. A socket that nobody listens on is
+/// replaced. The folder of a `default` path is made, and has to be private.
+pub fn bind(path: &Path, default: bool) -> Result<UnixListener, PlaceError> {
+    if let (true, Some(folder)) = (default, path.parent()) {
+        private_folder(folder)?;
+    }
+    let failed = |error| PlaceError::Bind(path.to_owned(), error);
+    if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+        if UnixStream::connect(path).is_ok() {
+            return Err(failed(io::ErrorKind::AddrInUse.into()));
+        }
+        fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Makes the folder for this user alone; one that is there already has to be like that.
+fn private_folder(folder: &Path) -> Result<(), PlaceError> {
+    let failed = |error| PlaceError::Bind(folder.to_owned(), error);
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let found = fs::symlink_metadata(folder).map_err(failed)?;
+    let private = found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0;
+    if private { Ok(()) } else { Err(PlaceError::Open(folder.to_owned())) }
+}
+
+/// Joins the gate that listens at `path`.
+pub fn join(path: &Path) -> Result<UnixStream, PlaceError> {
+    let nobody = |error| PlaceError::Nobody(path.to_owned(), error);
+    let stream = UnixStream::connect(path).map_err(nobody)?;
+    look_at(&stream)?;
+    Ok(stream)
+}
+
+/// The process at the other end.
+pub(super) fn process(stream: impl AsFd) -> Option<u32> {
+    let pid = socket_peercred(stream).ok()?.pid;
+    u32::try_from(pid.as_raw_nonzero().get()).ok()
+}
+
+/// Makes sure that the process at the other end is the same user's or root's.
+pub(super) fn look_at(stream: impl AsFd) -> Result<(), PlaceError> {
+    let peer = socket_peercred(stream).map_err(|_| PlaceError::Stranger(u32::MAX))?.uid;
+    if peer.is_root() || peer == geteuid() {
+        return Ok(());
+    }
+    Err(PlaceError::Stranger(peer.as_raw()))
+}

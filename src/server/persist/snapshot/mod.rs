@@ -1,0 +1,275 @@
+//! The history in a file, for the next start.
+//!
+//! The file is written whole beside its place, brought to the disk and moved there; so there is
+//! always one whole file, the old one or the new one. It is read at the start and at once
+//! written again, not clean any more: from then on positions are given out that it does not
+//! know. Only [`Snapshot::finish`] writes a clean one, after the last position.
+//!
+//! A file that cannot be understood is moved out of the way and the gate starts empty. A file
+//! that cannot be written is told in the log and in [`Snapshot::report`]; the gate goes on.
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use crate::hub::Hub;
+use crate::hub::channel::Time;
+use crate::protocol::archive::{ArchiveError, Reader, Remembered, Writer};
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Seek};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// `history.snapshot` and `history.snapshot_every`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The file; `None` = the history ends with the process.
+    pub file: Option<PathBuf>,
+    /// How often it is written; zero = only when the gate ends.
+    pub every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { file: None, every: Duration::from_secs(30) }
+    }
+}
+
+/// Why the gate cannot start with its snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The file is there, and its bytes cannot be had.
+    #[error("cannot read the snapshot {file}: {1}", file = .0.display())]
+    Read(PathBuf, io::Error),
+    /// There can be no file at that place.
+    #[error("cannot write the snapshot {file}: {1}", file = .0.display())]
+    Write(PathBuf, io::Error),
+}
+
+/// What there is to say of a snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The file.
+    pub file: PathBuf,
+    /// When it was last written, in whole seconds since 1970.
+    pub written: Option<u64>,
+    /// Why the last attempt to write it failed, if it did.
+    pub error: Option<String>,
+    /// Where a damaged file was moved to at the start.
+    pub damaged: Option<PathBuf>,
+}
+
+/// The file of a running gate.
+pub struct Snapshot {
+    file: PathBuf,
+    /// Locked while the file is being written.
+    place: Mutex<Place>,
+    report: Mutex<Report>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Place {
+    Ours,
+    /// The last word is written, or it is another process that writes.
+    Left,
+}
+
+impl Snapshot {
+    /// A snapshot in `file`, which is neither read nor written.
+    pub fn new(file: &Path) -> Self {
+        let report = Report { file: file.to_owned(), ..Report::default() };
+        let (place, report) = (Mutex::new(Place::Ours), Mutex::new(report));
+        Self { file: file.to_owned(), place, report }
+    }
+
+    /// Reads `file`, where it is there, into `hub`, which is not in use yet; and the answers that
+    /// are remembered in it.
+    pub fn open(
+        file: &Path,
+        hub: &Hub,
+        now: Time,
+    ) -> Result<(Self, Vec<Remembered>), SnapshotError> {
+        let snapshot = Self::new(file);
+        let mut remembered = Vec::new();
+        remove_leftover(file);
+        match read(file, hub, now) {
+            Ok(Some((clean, answers))) => {
+                remembered = answers;
+                let (channels, bytes) = (hub.channels(), hub.cost());
+                tracing::info!(file = %file.display(), clean, channels, bytes, "history read");
+                if !clean {
+                    tracing::warn!(
+                        "the last gate did not end in order: channels begin new epochs, and \
+                         clients are told so"
+                    );
+                }
+            }
+            Ok(None) => tracing::info!(file = %file.display(), "no snapshot yet"),
+            Err(ArchiveError::Io(error)) => {
+                return Err(SnapshotError::Read(file.to_owned(), error));
+            }
+            Err(error) => snapshot.set_aside(&error),
+        }
+        snapshot.void(hub, &remembered)?;
+        Ok((snapshot, remembered))
+    }
+
+    /// Makes sure that nobody takes what is in the file for the end of the story.
+    fn void(&self, hub: &Hub, remembered: &[Remembered]) -> Result<(), SnapshotError> {
+        let Err(error) = self.write(hub, remembered) else { return Ok(()) };
+        // A full disk is no reason not to start, if the old file can go.
+        match fs::remove_file(&self.file) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(SnapshotError::Write(self.file.clone(), error)),
+        }
+    }
+
+    /// Makes sure of the same for a file that another process may have left, without a hub to
+    /// write.
+    pub fn forget_clean(&self) -> Result<(), SnapshotError> {
+        let opened = File::open(&self.file).map_err(ArchiveError::from);
+        let clean = opened.and_then(|file| Reader::begin(BufReader::new(file)));
+        if !clean.is_ok_and(|reader| reader.is_clean()) {
+            return Ok(());
+        }
+        fs::remove_file(&self.file).map_err(|error| SnapshotError::Write(self.file.clone(), error))
+    }
+
+    /// Moves a file that cannot be understood out of the way.
+    fn set_aside(&self, error: &ArchiveError) {
+        let aside = format!("{}.damaged-{}", self.file.display(), seconds());
+        let moved = fs::rename(&self.file, &aside);
+        let file = self.file.display();
+        match &moved {
+            Ok(()) => tracing::error!(%file, %error, moved_to = aside, "starting without history"),
+            Err(cannot_move) => {
+                tracing::error!(%file, %error, %cannot_move, "starting without history");
+            }
+        }
+        self.report.lock().damaged = moved.is_ok().then(|| aside.into());
+    }
+
+    /// Writes the file while the gate runs. To be called off the runtime's threads, with what was
+    /// remembered before: so its messages are in the hub by now.
+    pub fn write(&self, hub: &Hub, remembered: &[Remembered]) -> io::Result<()> {
+        self.write_as(hub, remembered, false, &mut self.place.lock())
+    }
+
+    /// Writes the file for good: no position may be given out any more.
+    pub fn finish(&self, hub: &Hub, remembered: &[Remembered]) -> io::Result<()> {
+        let mut place = self.place.lock();
+        self.write_as(hub, remembered, true, &mut place)?;
+        *place = Place::Left;
+        Ok(())
+    }
+
+    /// Leaves the file to another process, or takes it `back`. Waits for a write under way.
+    pub fn leave(&self, back: bool) {
+        *self.place.lock() = if back { Place::Ours } else { Place::Left };
+    }
+
+    /// What there is to say of it.
+    pub fn report(&self) -> Report {
+        self.report.lock().clone()
+    }
+
+    fn write_as(
+        &self,
+        hub: &Hub,
+        remembered: &[Remembered],
+        clean: bool,
+        place: &mut Place,
+    ) -> io::Result<()> {
+        if *place == Place::Left {
+            return Ok(());
+        }
+        let written = write(&self.file, hub, remembered, clean);
+        let mut report = self.report.lock();
+        match &written {
+            Ok(()) => {
+                report.written = Some(seconds());
+                if report.error.take().is_some() {
+                    tracing::info!(file = %self.file.display(), "the snapshot is written again");
+                }
+            }
+            Err(error) => {
+                tracing::error!(file = %self.file.display(), %error, "cannot write the snapshot");
+                report.error = Some(error.to_string());
+            }
+        }
+        written
+    }
+}
+
+/// Whether a file was clean, and what is remembered in it.
+type Found = (bool, Vec<Remembered>);
+
+/// Reads the file into `hub`; `None` where there is none. It is read twice, so that nothing of a
+/// damaged one gets into the hub.
+fn read(file: &Path, hub: &Hub, now: Time) -> Result<Option<Found>, ArchiveError> {
+    let mut opened = match File::open(file) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(ArchiveError::Io(error)),
+    };
+    Reader::begin(BufReader::new(&opened))?.verify()?;
+    opened.rewind().map_err(ArchiveError::Io)?;
+    let reader = Reader::begin(BufReader::new(&opened))?;
+    let clean = reader.is_clean();
+    let remembered = reader.restore(hub, !clean, now)?;
+    Ok(Some((clean, remembered)))
+}
+
+fn write(file: &Path, hub: &Hub, remembered: &[Remembered], clean: bool) -> io::Result<()> {
+    let new = beside(file);
+    remove_leftover(file);
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let written = (|| {
+        let mut writer = Writer::begin(BufWriter::new(opened), clean, hub.memory())?;
+        remembered.iter().try_for_each(|one| writer.remembered(one))?;
+        hub.traces().try_for_each(|trace| writer.channel(&trace))?;
+        let opened = writer.end()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+        opened.sync_all()?;
+        fs::rename(&new, file)?;
+        // The new name is only as lasting as its folder.
+        File::open(folder(file))?.sync_all()
+    })();
+    if written.is_err() {
+        // The error that matters is the one before.
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+/// What the file is called while it is being written.
+fn beside(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// Removes what a process that was killed has left.
+fn remove_leftover(file: &Path) {
+    // If it is there and stays, creating it says so.
+    let _ = fs::remove_file(beside(file));
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Why there can be no snapshot at that path, as far as that can be told without touching it.
+pub fn objection(file: &Path) -> Option<String> {
+    if file.is_dir() {
+        return Some(format!("{} is a folder; name a file", file.display()));
+    }
+    let folder = folder(file);
+    (!folder.is_dir()).then(|| format!("there is no folder {}; create it", folder.display()))
+}
+
+fn seconds() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
+}

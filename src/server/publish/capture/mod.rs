@@ -1,0 +1,257 @@
+//! Messages in requests that the site handles (`[[capture]]`), and in its answers to them
+//! (`Pollgate-Publish`).
+//!
+//! The requests pass untouched. What a rule needs of their bodies, and of the answer's, is kept
+//! beside them up to the longest message; of more, nothing is published and a line logged. A
+//! message is published once the answer is complete; a request whose answer breaks off
+//! publishes nothing.
+
+mod body;
+pub(super) mod decode;
+pub(super) mod header;
+mod rule;
+mod source;
+
+pub use rule::{Rule, Statuses};
+
+use super::{By, Publisher, payload};
+use crate::hub::channel::{ChannelName, Payload};
+use crate::protocol::http::form::{Encoding, Files};
+use crate::protocol::http::observer::{Attendant, Attention, Deed, Opening};
+use body::Body;
+use bytes::Bytes;
+use decode::decode;
+use header::Announced;
+use http::HeaderMap;
+use percent_encoding::percent_decode_str;
+use source::{Content, Source};
+use std::sync::Arc;
+
+/// Listens to the requests that the rules are about.
+pub struct Captures(Publisher);
+
+impl Captures {
+    /// What is overheard is published there, by its settings of the moment.
+    pub fn new(publisher: Publisher) -> Self {
+        Self(publisher)
+    }
+}
+
+impl Attention for Captures {
+    fn attend(&self, request: Opening<'_>) -> Option<Box<dyn Attendant>> {
+        let settings = self.0.settings();
+        let path = percent_decode_str(request.path).decode_utf8_lossy();
+        // A poll is a poll, whatever its path is captured for; and a HEAD request is not handled as
+        // what it asks for would be.
+        let captured = !request.poll && request.method != "HEAD";
+        let fits = |rule: &&Arc<Rule>| captured && rule.fits(request.method, &path);
+        let rules: Vec<Arc<Rule>> = settings.capture.iter().filter(fits).cloned().collect();
+        if rules.is_empty() && !settings.may_publish {
+            return None;
+        }
+        let most = usize::try_from(settings.max_message).unwrap_or(usize::MAX);
+        let body =
+            |wanted: bool| Body { bytes: Some(Vec::new()).filter(|_| wanted), most, over: false };
+        Some(Box::new(Overheard {
+            publisher: self.0.clone(),
+            may_publish: settings.may_publish,
+            path: path.into_owned(),
+            query: request.query.to_owned(),
+            request_headers: if rules.is_empty() {
+                HeaderMap::new()
+            } else {
+                request.headers.clone()
+            },
+            request: body(rules.iter().any(|rule| rule.wants_request())),
+            sent: 0,
+            sent_all: false,
+            response: body(false),
+            response_headers: HeaderMap::new(),
+            announced: Vec::new(),
+            answered: false,
+            rules,
+        }))
+    }
+}
+
+/// A request that is listened to.
+struct Overheard {
+    publisher: Publisher,
+    rules: Vec<Arc<Rule>>,
+    may_publish: bool,
+    path: String,
+    query: String,
+    request_headers: HeaderMap,
+    request: Body,
+    /// Bytes of the request's body that have passed.
+    sent: u64,
+    /// They are all of it.
+    sent_all: bool,
+    response_headers: HeaderMap,
+    response: Body,
+    /// What the answer's head publishes.
+    announced: Vec<Announced>,
+    answered: bool,
+}
+
+impl Attendant for Overheard {
+    fn begin(&mut self) {
+        self.request.over = false;
+        self.request.bytes.iter_mut().for_each(Vec::clear);
+        (self.sent, self.sent_all) = (0, false);
+    }
+
+    fn request_body(&mut self, piece: &[u8], last: bool) {
+        self.request.add(piece);
+        self.sent += piece.len() as u64;
+        self.sent_all |= last;
+    }
+
+    fn response_head(&mut self, status: u16, headers: &HeaderMap) {
+        self.answered = true;
+        self.rules.retain(|rule| rule.on.has(status));
+        if self.may_publish {
+            match header::read(headers) {
+                Ok(announced) => self.announced = announced,
+                Err(why) => tracing::warn!(
+                    path = ?self.path,
+                    "the site's Pollgate-Publish is not understood, nothing is published: {why}"
+                ),
+            }
+        }
+        let whole = self.announced.iter().any(|announced| announced.data.is_none())
+            || self.rules.iter().any(|rule| rule.wants_response());
+        if whole {
+            self.response.bytes = Some(Vec::new());
+            self.response_headers = headers.clone();
+        }
+    }
+
+    fn response_body(&mut self, piece: &[u8]) {
+        self.response.add(piece);
+    }
+
+    fn end(self: Box<Self>) -> Deed {
+        Box::pin(async move {
+            if !self.answered {
+                return;
+            }
+            let answer = self.answer();
+            self.publish_captured(&answer).await;
+            self.publish_announced(&answer).await;
+        })
+    }
+}
+
+impl Overheard {
+    /// The answer's body, decoded. Whoever does not need it may ignore the error.
+    fn answer(&self) -> Result<Bytes, String> {
+        let codings = self.response_headers.get_all("content-encoding").iter();
+        let codings: Result<Vec<_>, _> = codings.map(|coding| coding.to_str()).collect();
+        let codings = codings.map_err(|error| error.to_string())?.join(",");
+        decode(self.response.whole()?, &codings, self.response.most)
+    }
+
+    fn answer_type(&self) -> Option<&str> {
+        self.response_headers.get("content-type")?.to_str().ok()
+    }
+
+    async fn publish_captured(&self, answer: &Result<Bytes, String>) {
+        if self.rules.is_empty() {
+            return;
+        }
+        let content = self.content().await;
+        for rule in &self.rules {
+            let wanted = [
+                content.as_ref().err().filter(|_| rule.wants_request()),
+                answer.as_ref().err().filter(|_| rule.wants_response()),
+            ];
+            if let Some(why) = wanted.into_iter().flatten().next() {
+                let path = &self.path;
+                tracing::warn!(?path, "a captured message is not published: {why}");
+                continue;
+            }
+            let content = content.as_ref().ok();
+            let filled = self.fill(rule, content, answer.as_ref().ok());
+            let Some((channel, payload)) = filled else {
+                tracing::debug!(path = ?self.path, "a [[capture]] rule cannot be filled");
+                continue;
+            };
+            self.publish(vec![(channel, payload)], By::Capture).await;
+        }
+    }
+
+    async fn publish_announced(&self, answer: &Result<Bytes, String>) {
+        let mut posts = Vec::with_capacity(self.announced.len());
+        for announced in &self.announced {
+            let data = match (&announced.data, answer) {
+                (Some(data), _) => payload(None, data.clone()),
+                (None, Ok(body)) => payload(self.answer_type(), body.clone()),
+                (None, Err(why)) => return self.complain(why),
+            };
+            match data {
+                Ok(data) => posts.push((announced.channel.clone(), data)),
+                Err(error) => return self.complain(&error.to_string()),
+            }
+        }
+        if !posts.is_empty() {
+            self.publish(posts, By::Header).await;
+        }
+    }
+
+    fn complain(&self, why: &str) {
+        tracing::warn!(path = ?self.path, "what the site announced is not published: {why}");
+    }
+
+    async fn publish(&self, posts: Vec<(ChannelName, Payload)>, by: By) {
+        if let Err(error) = self.publisher.publish(posts, by).await {
+            tracing::warn!(path = ?self.path, %error, "what passed is not published");
+        }
+    }
+
+    fn fill(
+        &self,
+        rule: &Rule,
+        content: Option<&Content>,
+        answer: Option<&Bytes>,
+    ) -> Option<(ChannelName, Payload)> {
+        let source = Source { overheard: self, rule, content, answer };
+        let channel = rule.channel.fill(|field| source.text(field))?;
+        let channel = ChannelName::new(&channel).ok()?;
+        let data = match rule.data.only_field() {
+            Some(field) => source.payload(field)?,
+            None => Payload::text(rule.data.fill(|field| source.text(field))?),
+        };
+        Some((channel, data))
+    }
+
+    /// Whether the site has the whole request. A body of a known length is there with its last
+    /// byte, even if the client is still to say so.
+    fn is_sent(&self) -> bool {
+        let length = self.request_headers.get("content-length");
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        self.sent_all || length == Some(self.sent)
+    }
+
+    /// What the request's body says.
+    async fn content(&self) -> Result<Content, String> {
+        if self.request.bytes.is_none() {
+            return Ok(Content::Nothing);
+        }
+        if !self.is_sent() {
+            return Err("the site answered before it had the whole request".to_owned());
+        }
+        let body = self.request.whole()?;
+        let kind = self.request_headers.get("content-type").and_then(|kind| kind.to_str().ok());
+        let kind = kind.unwrap_or_default();
+        if let Some(encoding) = Encoding::of(kind) {
+            let form = encoding.parse(body, Files::PassedOver);
+            return Ok(form.map_or(Content::Nothing, Content::Form));
+        }
+        let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if essence == "application/json" || essence.ends_with("+json") {
+            return Ok(serde_json::from_slice(body).map_or(Content::Nothing, Content::Json));
+        }
+        Ok(Content::Nothing)
+    }
+}

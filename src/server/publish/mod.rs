@@ -1,0 +1,381 @@
+//! The ways in: everything that puts messages on channels does it through the [`Publisher`].
+//!
+//! A publish is checked as a whole before any of it happens, so an error means that nothing was
+//! published. Its [`Receipt`] is true when it is given: the position is taken and the released
+//! polls are claimed. Ringing them comes after, in batches, and the publisher never waits for it.
+//!
+//! The hook over HTTP is [`Hook`]; files that the site writes are [`watch`]ed.
+
+pub mod capture;
+mod hook;
+mod idempotency;
+mod payload;
+mod target;
+#[cfg(test)]
+mod tests;
+mod wakeups;
+pub mod watch;
+
+use crate::server::limits::publish_rate::{Rate, Refused};
+pub use hook::{History, Hook};
+pub use idempotency::Answers;
+use payload::from_json;
+pub use payload::{PayloadError, payload};
+pub use target::{Answered, Onward, Place};
+use wakeups::Claimed;
+
+use crate::hub::channel::{ChannelName, Payload, Position, ShownStamp, Time};
+use crate::hub::{Full, Hub, Published, Wake};
+use crate::server::net::quiesce::Turnstile;
+use crate::server::telemetry::metrics::{Counts, Tally, labels};
+use crate::server::telemetry::refusal::Refusal;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+use tokio::runtime::Handle;
+
+/// What bounds a publish, and what is published that only passes.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The longest message, in bytes.
+    pub max_message: u64,
+    /// How often the hook takes one.
+    pub rate: Arc<Rate>,
+    /// Which requests that the site handles are messages.
+    pub capture: Vec<Arc<capture::Rule>>,
+    /// Whether the site may publish with a header of its answers.
+    pub may_publish: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let (rate, capture) = (Arc::new(Rate::new(0)), Vec::new());
+        Self { max_message: 1 << 20, rate, capture, may_publish: false }
+    }
+}
+
+/// Tells the time; [`system_time`] outside of tests.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// The time of the system's clock, rounded up to the microsecond.
+pub fn system_time() -> Time {
+    // A clock set before 1970 shows the beginning of time; the hub keeps it from running back.
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let micros = since.as_secs().saturating_mul(1_000_000);
+    Time(micros.saturating_add(since.subsec_nanos().div_ceil(1_000).into()))
+}
+
+labels! {
+    /// Who published.
+    By {
+        /// The site, over the internal listener.
+        Hook = "hook",
+        /// A file that the site wrote.
+        Watch = "watch",
+        /// A request that the site handled.
+        Capture = "capture",
+        /// A header in the site's answer.
+        Header = "header",
+        /// Another gate.
+        Backplane = "backplane",
+    }
+}
+
+/// What became of one message.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// The channel it is on.
+    pub channel: ChannelName,
+    /// The position it was given.
+    pub id: Position,
+    /// The stamp it was given, in the channel's tick.
+    pub stamp: ShownStamp,
+    /// How many held polls it released.
+    pub released: usize,
+}
+
+/// Why nothing was published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// A message is too long; the publisher's fault.
+    #[error("the message for \"{channel}\" has {length} bytes, more than {most}")]
+    TooLong {
+        /// The channel it was meant for.
+        channel: ChannelName,
+        /// Its length in bytes.
+        length: u64,
+        /// The longest that is taken, in bytes.
+        most: u64,
+    },
+    /// The hook was given more than it takes in a second; the publisher's fault.
+    #[error("too many messages a second")]
+    TooSoon {
+        /// When it will take these.
+        wait: Duration,
+    },
+    /// More messages at once than the hook takes in a second; the publisher's fault.
+    #[error("the request has {messages} messages, and {most} a second are taken")]
+    TooMany {
+        /// How many they are.
+        messages: usize,
+        /// How many are taken.
+        most: u32,
+    },
+    /// The channel table has no room; the gate's fault.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// Positions are given elsewhere, and that cannot be reached; nothing was published.
+    #[error("{0}")]
+    Away(String),
+    /// Positions are given elsewhere, and no answer came; the messages may be published or not.
+    #[error("{0}; whether the message was published is unknown")]
+    Unknown(String),
+    /// The key was used with another message.
+    #[error("this Idempotency-Key was used with another message")]
+    Conflict,
+    /// The gate has ended; nothing was published.
+    #[error("the gate takes no messages any more")]
+    Ended,
+}
+
+/// What makes a repetition of a publish one.
+#[derive(Debug, Clone, Copy)]
+pub struct Once<'a> {
+    /// The key.
+    pub key: &'a str,
+    /// How long it is known.
+    pub kept: Duration,
+}
+
+/// Gives messages their positions in place of the hub, and puts them into it: many gates share
+/// the channels then.
+#[async_trait]
+pub trait Elsewhere: Send + Sync {
+    /// Publishes `posts`, in their order; a repetition under the same key is not published
+    /// again. The wakes of the polls that are held here are to be rung.
+    async fn publish(
+        &self,
+        posts: &[(ChannelName, Payload)],
+        once: Option<Once<'_>>,
+    ) -> Result<Vec<Published>, PublishError>;
+
+    /// Forgets a channel everywhere; `None` if there is none.
+    async fn forget(&self, channel: &ChannelName) -> Result<Option<Wake>, PublishError>;
+
+    /// Brings the hub to where a channel is, so that it can be looked at.
+    async fn refresh(&self, channel: &ChannelName);
+}
+
+/// The one door into the hub; a cheap handle.
+#[derive(Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hub: Hub,
+    clock: Clock,
+    settings: Arc<ArcSwap<Settings>>,
+    crowd: Arc<OnceLock<Handle>>,
+    /// Who gives the positions; `None` = the hub itself.
+    elsewhere: Option<Arc<dyn Elsewhere>>,
+    counts: Counts<By>,
+    tally: Arc<Tally>,
+    /// What every change of the hub goes through.
+    turnstile: Turnstile<Place>,
+}
+
+impl Publisher {
+    /// A publisher into `hub`, through `elsewhere` if that gives the positions. `crowd` is the
+    /// runtime that the held polls are on, as soon as there is one: a large wake is rung there,
+    /// between the deliveries of its batches. `tally` knows the channels that are counted by
+    /// themselves.
+    pub fn new(
+        hub: Hub,
+        elsewhere: Option<Arc<dyn Elsewhere>>,
+        clock: Clock,
+        settings: Arc<ArcSwap<Settings>>,
+        crowd: Arc<OnceLock<Handle>>,
+        tally: Arc<Tally>,
+    ) -> Self {
+        let counts = Counts::default();
+        let turnstile = Turnstile::default();
+        let shared = Shared { hub, clock, settings, crowd, elsewhere, counts, tally, turnstile };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Publishes all of `posts`, or none of them where this is an error other than
+    /// [`PublishError::Unknown`]. The receipts come in the order of the posts; a poll that waits
+    /// on several of the channels counts once. Where the hub gives the positions, the future is
+    /// ready at once.
+    pub async fn publish(
+        &self,
+        posts: Vec<(ChannelName, Payload)>,
+        by: By,
+    ) -> Result<Vec<Receipt>, PublishError> {
+        self.publish_once(posts, by, None).await
+    }
+
+    /// Like [`Publisher::publish`]; where the positions are given elsewhere, a repetition under
+    /// the same key is answered as the first was, whichever gate it comes to.
+    pub async fn publish_once(
+        &self,
+        posts: Vec<(ChannelName, Payload)>,
+        by: By,
+        once: Option<Once<'_>>,
+    ) -> Result<Vec<Receipt>, PublishError> {
+        let most = self.longest_message();
+        for (channel, payload) in &posts {
+            let length = payload.body.len() as u64;
+            if length > most {
+                self.shared.tally.refusals.count(Refusal::MessageSize);
+                return Err(PublishError::TooLong { channel: channel.clone(), length, most });
+            }
+        }
+        let place = self.shared.turnstile.pass().await;
+        match &*place {
+            Place::Here => {}
+            Place::Nowhere => return Err(PublishError::Ended),
+            // The other process watches the same files.
+            Place::Onward(_) if by == By::Watch => return Err(PublishError::Ended),
+            Place::Onward(onward) => {
+                let onward = onward.clone();
+                drop(place);
+                return onward(posts, by).await;
+            }
+        }
+        if by == By::Hook {
+            self.take(posts.len())?;
+        }
+        let published = match &self.shared.elsewhere {
+            None => self.shared.hub.publish(&posts, self.now())?,
+            Some(elsewhere) => elsewhere.publish(&posts, once).await?,
+        };
+        drop(place);
+        self.shared.counts.add(by, posts.len() as u64);
+        posts.iter().for_each(|(channel, _)| self.shared.tally.watched.published(channel));
+        let mut wakes = Claimed::default();
+        let receipts = posts.into_iter().zip(published).map(|((channel, _), published)| Receipt {
+            channel,
+            id: published.message.position,
+            stamp: published.tick.show(published.message.stamp),
+            released: match published.released {
+                0 => wakes.claim(published.wake),
+                released => wakes.adopt(published.wake, released),
+            },
+        });
+        let receipts = receipts.collect();
+        wakes.ring(self.shared.crowd.get());
+        Ok(receipts)
+    }
+
+    /// Counts messages of the hook against what it may take in a second.
+    fn take(&self, messages: usize) -> Result<(), PublishError> {
+        let refused = match self.shared.settings.load().rate.take(messages) {
+            Ok(()) => return Ok(()),
+            Err(Refused::For(wait)) => PublishError::TooSoon { wait },
+            Err(Refused::Beyond(most)) => PublishError::TooMany { messages, most },
+        };
+        self.shared.tally.refusals.count(Refusal::PublishRate);
+        Err(refused)
+    }
+
+    /// Puts on a channel what has been true since `at`, unless the channel has had a message
+    /// since; whether it did. With `keep` its newest message never ages out. Where the
+    /// positions are given elsewhere, the channel has a life there, and nothing is done.
+    pub fn seed(
+        &self,
+        channel: &ChannelName,
+        payload: Payload,
+        at: Time,
+        keep: bool,
+        by: By,
+    ) -> Result<bool, PublishError> {
+        if self.is_shared() {
+            return Ok(false);
+        }
+        let seeded = self.shared.hub.seed(channel, payload, at, keep, self.now())?;
+        let Some(published) = seeded else { return Ok(false) };
+        self.shared.counts.add(by, 1);
+        self.shared.tally.watched.published(channel);
+        let mut wakes = Claimed::default();
+        wakes.claim(published.wake);
+        wakes.ring(self.shared.crowd.get());
+        Ok(true)
+    }
+
+    /// Forgets a channel and releases the polls held on it, which find themselves reset. How
+    /// many those are; `None` if there is no such channel.
+    pub async fn forget(&self, channel: &ChannelName) -> Result<Option<usize>, PublishError> {
+        let place = self.shared.turnstile.pass().await;
+        if !matches!(*place, Place::Here) {
+            return Err(PublishError::Ended);
+        }
+        let wake = match &self.shared.elsewhere {
+            None => self.shared.hub.forget(channel),
+            Some(elsewhere) => elsewhere.forget(channel).await?,
+        };
+        drop(place);
+        let mut wakes = Claimed::default();
+        let released = wake.map(|wake| match &self.shared.elsewhere {
+            None => wakes.claim(wake),
+            Some(_) => {
+                let polls = wake.len();
+                wakes.adopt(wake, polls)
+            }
+        });
+        wakes.ring(self.shared.crowd.get());
+        Ok(released)
+    }
+
+    /// Brings the hub to where a channel is, where its messages come from elsewhere.
+    pub async fn refresh(&self, channel: &ChannelName) {
+        if let Some(elsewhere) = &self.shared.elsewhere {
+            elsewhere.refresh(channel).await;
+        }
+    }
+
+    /// Rings the polls that a message from elsewhere releases, claimed already; `new` messages came with it.
+    pub fn arrived(&self, wake: Wake, new: u64) {
+        self.shared.counts.add(By::Backplane, new);
+        let mut wakes = Claimed::default();
+        wakes.adopt(wake, 0);
+        wakes.ring(self.shared.crowd.get());
+    }
+
+    /// Whether the positions are given elsewhere, and so the channels shared.
+    pub fn is_shared(&self) -> bool {
+        self.shared.elsewhere.is_some()
+    }
+
+    /// What every publish goes through.
+    pub fn turnstile(&self) -> &Turnstile<Place> {
+        &self.shared.turnstile
+    }
+
+    /// The settings of this moment.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings.load_full()
+    }
+
+    /// The longest message that is taken, in bytes.
+    pub fn longest_message(&self) -> u64 {
+        self.shared.settings.load().max_message
+    }
+
+    /// How many messages were published, by whom.
+    pub fn counts(&self) -> &Counts<By> {
+        &self.shared.counts
+    }
+
+    /// The hub itself, for those who only look.
+    pub fn hub(&self) -> &Hub {
+        &self.shared.hub
+    }
+
+    /// The time by this publisher's clock.
+    pub fn now(&self) -> Time {
+        (self.shared.clock)()
+    }
+}

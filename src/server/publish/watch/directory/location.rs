@@ -1,0 +1,109 @@
+//! Where a feed listens: at its directory, or above it until there is one.
+
+use super::{Feed, Later, Reason};
+use crate::server::publish::watch::inotify::{Queue, Wd};
+use nix::errno::Errno;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Where a feed listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    Nowhere,
+    /// At the directory itself.
+    Folder(Wd),
+    /// The directory is not there; at the nearest above it that is, for this name.
+    Above(Wd, OsString),
+}
+
+impl Feed {
+    /// The watches that it stands on.
+    pub(in crate::server::publish::watch) fn wd(&self) -> Option<Wd> {
+        match self.place {
+            Place::Nowhere => None,
+            Place::Folder(wd) | Place::Above(wd, _) => Some(wd),
+        }
+    }
+
+    /// Sees to it that the feed listens at the directory that is at its path now. What is in
+    /// one that it has not listened at yet is read for `reason`.
+    pub(in crate::server::publish::watch) fn settle(
+        &mut self,
+        queue: &Queue,
+        reason: Reason,
+        later: &mut Vec<Later>,
+    ) {
+        let folder = self.rule.files.folder().to_owned();
+        // It may appear between the look and the listening, so look again; it may vanish again,
+        // too, so not for ever. The next look comes soon.
+        for _ in 0..4 {
+            match queue.watch(&folder) {
+                Ok(wd) => {
+                    self.complaint = None;
+                    if self.place != Place::Folder(wd) {
+                        self.place = Place::Folder(wd);
+                        self.scan(reason, later);
+                    }
+                    return;
+                }
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(error) => return self.complain(error),
+            }
+            match nearest(queue, &folder) {
+                Ok((wd, name)) => {
+                    let above = Place::Above(wd, name);
+                    if self.place == above {
+                        return;
+                    }
+                    if !matches!(self.place, Place::Above(..)) {
+                        let folder = folder.display();
+                        tracing::info!(%folder, "the watched directory is not there; waiting for it");
+                    }
+                    self.place = above;
+                }
+                Err(error) => return self.complain(error),
+            }
+        }
+    }
+
+    fn complain(&mut self, error: Errno) {
+        self.place = Place::Nowhere;
+        let hint = match error {
+            Errno::ENOSPC => "; raise the sysctl fs.inotify.max_user_watches",
+            Errno::EACCES => "; let the gate's user read the directory",
+            _ => "",
+        };
+        let complaint = format!("{}{hint}", error.desc());
+        if self.complaint.as_ref() != Some(&complaint) {
+            let folder = self.rule.files.folder().display();
+            tracing::error!(%folder, "cannot watch the directory: {complaint}");
+            self.complaint = Some(complaint);
+        }
+    }
+
+    /// The directory it stands on is gone, or is another one's now.
+    pub(in crate::server::publish::watch) fn lose(&mut self, wd: Wd) -> bool {
+        let lost = self.wd() == Some(wd);
+        if lost {
+            self.place = Place::Nowhere;
+        }
+        lost
+    }
+}
+
+/// Listens at the nearest directory above `folder`, and for which name.
+fn nearest(queue: &Queue, folder: &Path) -> Result<(Wd, OsString), Errno> {
+    let mut error = Errno::ENOENT;
+    for above in folder.ancestors().skip(1) {
+        let name = folder.strip_prefix(above).ok().and_then(|rest| rest.iter().next());
+        match queue.watch_for_entries(above) {
+            Ok(wd) => return Ok((wd, name.unwrap_or_default().to_owned())),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(other) => {
+                error = other;
+                break;
+            }
+        }
+    }
+    Err(error)
+}

@@ -1,0 +1,362 @@
+//! One `[[watch]]` at work: its directory, its files, and what they publish.
+
+mod location;
+
+use super::Rule;
+use super::content::{self, Content};
+use super::file::{self, File, Look, Sign, Step, Wait};
+use super::inotify::{Queue, Wd};
+use crate::hub::channel::{ChannelName, Payload, Time};
+use crate::server::publish::idempotency::KEPT;
+use crate::server::publish::{By, Once, PublishError, Publisher, payload};
+use location::Place;
+use lru::LruCache;
+use ring::digest::{Context, SHA256};
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+pub(super) struct Feed {
+    pub(super) rule: Rule,
+    publisher: Publisher,
+    place: Place,
+    files: LruCache<OsString, File>,
+    /// What has been said of entries that cannot be watched, so that it is said once.
+    told: LruCache<OsString, String>,
+    /// What has been said of the directory.
+    complaint: Option<String>,
+}
+
+/// Why a directory is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reason {
+    /// Watching begins: what is there is what has been true since it was written.
+    Start,
+    /// The directory has appeared, or is another one than before: what is there is news.
+    Appeared,
+    /// Signs were lost after this time.
+    Lost(SystemTime),
+}
+
+/// A file is to be looked at again.
+pub(super) type Later = (OsString, Wait);
+
+impl Feed {
+    /// Entries whose refusal is remembered.
+    const TOLD: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+
+    /// A feed that remembers so many files.
+    pub(super) fn new(rule: Rule, publisher: Publisher, files: usize) -> Self {
+        let files = LruCache::new(NonZeroUsize::new(files).unwrap_or(NonZeroUsize::MIN));
+        let told = LruCache::new(Self::TOLD);
+        Self { rule, publisher, place: Place::Nowhere, files, told, complaint: None }
+    }
+
+    /// Takes note of a sign; whether the directory's path has to be looked at again.
+    pub(super) async fn hear(
+        &mut self,
+        wd: Wd,
+        name: &OsStr,
+        (sign, number): (Sign, u64),
+        queue: &mut Queue,
+        later: &mut Vec<Later>,
+    ) -> bool {
+        match &self.place {
+            Place::Above(above, awaited) => *above == wd && awaited == name,
+            Place::Folder(folder) if *folder == wd => {
+                if let Some(star) = self.rule.files.star(name) {
+                    let star = star.to_owned();
+                    self.hear_of_file(name, &star, (sign, number), queue, later).await;
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
+    async fn hear_of_file(
+        &mut self,
+        name: &OsStr,
+        star: &OsStr,
+        (sign, number): (Sign, u64),
+        queue: &mut Queue,
+        later: &mut Vec<Later>,
+    ) {
+        if sign == Sign::Gone {
+            self.files.pop(name);
+            self.told.pop(name);
+            return;
+        }
+        let path = self.path(name);
+        let look = || content::inspect(&path).ok().flatten();
+        let step = self.file(name).on(sign, number, look, SystemTime::now());
+        self.take(step, name, star, queue, later).await;
+    }
+
+    /// It is time to look at a file again.
+    pub(super) async fn is_due(
+        &mut self,
+        name: &OsStr,
+        turn: u32,
+        queue: &mut Queue,
+        later: &mut Vec<Later>,
+    ) {
+        let Some(star) = self.rule.files.star(name).map(OsStr::to_owned) else { return };
+        let path = self.path(name);
+        let found = content::inspect(&path);
+        if let Err(why) = &found {
+            self.refuse(name, why);
+        }
+        let Some(file) = self.files.get_mut(name) else { return };
+        let step = file.is_due(turn, || found.ok().flatten());
+        self.take(step, name, &star, queue, later).await;
+    }
+
+    async fn take(
+        &mut self,
+        step: Step,
+        name: &OsStr,
+        star: &OsStr,
+        queue: &mut Queue,
+        later: &mut Vec<Later>,
+    ) {
+        let next = match step {
+            Step::Nothing => return,
+            Step::Later(wait) => Some(wait),
+            Step::Publish => self.publish(name, star, false, queue).await,
+            Step::PublishSettled => self.publish(name, star, true, queue).await,
+        };
+        later.extend(next.map(|wait| (name.to_owned(), wait)));
+    }
+
+    /// Publishes what a file says now; when to look at it again, if that is not sure.
+    async fn publish(
+        &mut self,
+        name: &OsStr,
+        star: &OsStr,
+        settled: bool,
+        queue: &mut Queue,
+    ) -> Option<Wait> {
+        let channel = self.channel(name, star)?;
+        // What is seen from here on is the outcome of all that has been told by now.
+        queue.fetch();
+        let told = queue.known();
+        let (payload, look) = if self.rule.content {
+            let wd = self.wd()?;
+            // What is told of a change ends with a sign of its own, when all is written.
+            if queue.is_ahead(wd, name) {
+                return None;
+            }
+            match content::read(&self.path(name), self.publisher.longest_message()) {
+                Content::Whole(bytes, look) => {
+                    let all = queue.fetch();
+                    if queue.is_ahead(wd, name) {
+                        return None;
+                    }
+                    if !all {
+                        return wait_of(self.file(name).is_changing(look));
+                    }
+                    if bytes.is_empty() && !settled {
+                        return wait_of(self.file(name).is_empty(look));
+                    }
+                    (text(bytes), look)
+                }
+                Content::Changing(look) => return wait_of(self.file(name).is_changing(look)),
+                other => {
+                    self.refuse_content(name, other, told);
+                    return None;
+                }
+            }
+        } else {
+            match content::inspect(&self.path(name)) {
+                Ok(Some(look)) => (Payload::empty(), look),
+                Ok(None) => return None,
+                Err(why) => {
+                    self.refuse(name, &why);
+                    return None;
+                }
+            }
+        };
+        let shared = self.publisher.is_shared();
+        if shared && self.file(name).is_old() && self.is_known(&channel, &look).await {
+            self.file(name).saw(look, told);
+            return None;
+        }
+        // Other gates may see the same file.
+        let state = shared.then(|| self.state(name, &look, &payload));
+        let key = state.as_ref().map(|state| format!("{state}.{}", self.file(name).times(state)));
+        let once = key.as_ref().map(|key| Once { key, kept: KEPT });
+        let posts = vec![(channel.clone(), payload)];
+        match self.publisher.publish_once(posts, By::Watch, once).await {
+            Ok(_) => {
+                let file = self.file(name);
+                state.into_iter().for_each(|state| file.published(state));
+                file.saw(look, told);
+                self.told.pop(name);
+                if self.rule.content {
+                    self.publisher.hub().keep_newest(&channel);
+                }
+                None
+            }
+            Err(PublishError::Ended) => None,
+            Err(error) => {
+                self.refuse(name, &error.to_string());
+                // It is still the last state of the file, so it is tried again.
+                wait_of(self.file(name).is_changing(look))
+            }
+        }
+    }
+
+    /// Whether the channel, which other gates share, has had a message since the file was
+    /// modified.
+    async fn is_known(&self, channel: &ChannelName, look: &Look) -> bool {
+        self.publisher.refresh(channel).await;
+        let info = self.publisher.hub().info(channel, self.publisher.now());
+        let newest = info.and_then(|info| Some((info.newest?.1, info.tick)));
+        newest.is_some_and(|(newest, tick)| newest >= tick.at_or_after(time_of(look)))
+    }
+
+    /// What all gates that see a file in the same state call it, so that it is published once.
+    fn state(&self, name: &OsStr, look: &Look, payload: &Payload) -> String {
+        let mut all = Context::new(&SHA256);
+        all.update(self.path(name).as_os_str().as_encoded_bytes());
+        all.update(format!("\0{}\0", look.mark()).as_bytes());
+        all.update(&payload.body);
+        let digest = all.finish();
+        let half = digest.as_ref().iter().take(16);
+        half.map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn refuse_content(&mut self, name: &OsStr, content: Content, told: u64) {
+        match content {
+            Content::TooLong(look) => {
+                let most = self.publisher.longest_message();
+                let size = look.size;
+                self.file(name).saw(look, told);
+                self.refuse(
+                    name,
+                    &format!("it has {size} bytes, more than {most} (history.max_message)"),
+                );
+            }
+            Content::Refused(why) => self.refuse(name, &why),
+            // Gone in the meantime, or dealt with by the caller.
+            Content::Gone | Content::Whole(..) | Content::Changing(_) => {}
+        }
+    }
+
+    /// Says once why a file is not published.
+    fn refuse(&mut self, name: &OsStr, why: &str) {
+        if self.told.get(name).is_some_and(|told| told == why) {
+            return;
+        }
+        let path = self.path(name);
+        tracing::warn!(file = ?path, "a watched file is not published: {why}");
+        self.told.put(name.to_owned(), why.to_owned());
+    }
+
+    fn channel(&mut self, name: &OsStr, star: &OsStr) -> Option<ChannelName> {
+        self.rule.channel.fill(star).map_err(|error| self.refuse(name, &error.to_string())).ok()
+    }
+
+    /// Reads the directory for what is in it.
+    pub(super) fn scan(&mut self, reason: Reason, later: &mut Vec<Later>) {
+        if !matches!(self.place, Place::Folder(_)) {
+            return;
+        }
+        if let Some(name) = self.rule.files.only() {
+            return self.come_upon(&name, reason, later);
+        }
+        let folder = self.rule.files.folder();
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                let folder = folder.display();
+                return tracing::error!(%folder, %error, "cannot read the watched directory");
+            }
+        };
+        for entry in entries.flatten() {
+            self.come_upon(&entry.file_name(), reason, later);
+        }
+    }
+
+    fn come_upon(&mut self, name: &OsStr, reason: Reason, later: &mut Vec<Later>) {
+        let Some(star) = self.rule.files.star(name).map(OsStr::to_owned) else { return };
+        let look = match content::inspect(&self.path(name)) {
+            Ok(Some(look)) => look,
+            Ok(None) => return,
+            Err(why) => return self.refuse(name, &why),
+        };
+        let now = SystemTime::now();
+        if matches!(reason, Reason::Start) && self.begin(name, &star, look, now, later) {
+            return;
+        }
+        let lost = if let Reason::Lost(since) = reason { Some(since) } else { None };
+        if let Step::Later(wait) = self.file(name).find(look, lost, now) {
+            later.push((name.to_owned(), wait));
+        }
+    }
+
+    /// Takes a file as what has been true since it was written; whether that could be done.
+    fn begin(
+        &mut self,
+        name: &OsStr,
+        star: &OsStr,
+        look: Look,
+        now: SystemTime,
+        later: &mut Vec<Later>,
+    ) -> bool {
+        let Some(channel) = self.channel(name, star) else { return true };
+        if self.publisher.is_shared() && self.rule.content {
+            // Other gates may see the file, too, and the one who knows is not reached yet.
+            let wait = wait_of(self.file(name).was_there(look));
+            later.extend(wait.map(|wait| (name.to_owned(), wait)));
+            return true;
+        }
+        let (payload, look) = if self.rule.content {
+            if !file::is_settled(&look, now) {
+                return false;
+            }
+            match content::read(&self.path(name), self.publisher.longest_message()) {
+                Content::Whole(bytes, look) => (text(bytes), look),
+                Content::Changing(_) => return false,
+                other => {
+                    self.refuse_content(name, other, 0);
+                    return true;
+                }
+            }
+        } else {
+            (Payload::empty(), look)
+        };
+        self.file(name).saw(look, 0);
+        let (at, keep) = (time_of(&look), self.rule.content);
+        if let Err(error) = self.publisher.seed(&channel, payload, at, keep, By::Watch) {
+            self.refuse(name, &error.to_string());
+        }
+        true
+    }
+
+    fn file(&mut self, name: &OsStr) -> &mut File {
+        let content = self.rule.content;
+        self.files.get_or_insert_mut(name.to_owned(), || File::new(content))
+    }
+
+    fn path(&self, name: &OsStr) -> PathBuf {
+        self.rule.files.folder().join(name)
+    }
+}
+
+fn wait_of(step: Step) -> Option<Wait> {
+    if let Step::Later(wait) = step { Some(wait) } else { None }
+}
+
+/// When a file was modified, rounded up to the microsecond.
+fn time_of(look: &Look) -> Time {
+    let micros = look.modified.max(0).unsigned_abs().div_ceil(1_000);
+    Time(u64::try_from(micros).unwrap_or(u64::MAX))
+}
+
+/// The bytes of a file as a message. Without a content type there is nothing to be wrong.
+fn text(bytes: bytes::Bytes) -> Payload {
+    payload(None, bytes).unwrap_or_else(|_| Payload::empty())
+}

@@ -1,0 +1,340 @@
+//! When a file has been written: what the kernel tells of it, as steps.
+//!
+//! The ways in which files come to be new, and what is told of each:
+//!
+//! | what is done | what is told |
+//! |---|---|
+//! | `file_put_contents` | (created,) modified, closed |
+//! | `touch` of PHP | attributes; for a new file: created, closed, attributes |
+//! | `touch` of the shell | attributes, closed; for a new file: created, attributes, closed |
+//! | rename into place | moved in |
+//! | hard link into place | created |
+//! | `chmod` | attributes |
+//!
+//! So a closed file is news if it was modified before, which does not depend on the clock; with
+//! attributes alone the modification time decides; and what was created only is looked at again
+//! a little later.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
+
+/// What the kernel tells of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// A new entry: opened, or linked.
+    Created,
+    /// Written to, or truncated.
+    Modified,
+    /// Closed by one who could write.
+    Closed,
+    /// Its times, mode or owner were set.
+    Attributes,
+    /// Renamed into place.
+    MovedIn,
+    /// Deleted, or renamed away.
+    Gone,
+}
+
+/// What a file looks like from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    device: u64,
+    inode: u64,
+    pub(super) size: u64,
+    /// When it was modified, in nanoseconds since 1970.
+    pub(super) modified: i128,
+    changed: i128,
+    mode: u32,
+    owner: (u32, u32),
+    links: u64,
+}
+
+impl Look {
+    pub(super) fn of(meta: &Metadata) -> Self {
+        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * NANOS + i128::from(nanos);
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: nanos(meta.mtime(), meta.mtime_nsec()),
+            changed: nanos(meta.ctime(), meta.ctime_nsec()),
+            mode: meta.mode(),
+            owner: (meta.uid(), meta.gid()),
+            links: meta.nlink(),
+        }
+    }
+
+    /// Whether it is the same file with the same content, as far as can be seen.
+    pub(super) fn is_unchanged(&self, other: &Look) -> bool {
+        (self.device, self.inode, self.size, self.modified)
+            == (other.device, other.inode, other.size, other.modified)
+    }
+
+    /// Whether it was modified after `time`, or so close to it that clocks cannot tell.
+    pub(super) fn is_since(&self, time: SystemTime) -> bool {
+        self.modified >= nanos_of(time) - TICK.as_nanos().cast_signed()
+    }
+
+    /// The same for all who see the same state of a file, also on another machine.
+    pub(super) fn mark(&self) -> String {
+        format!("{} {}", self.modified, self.size)
+    }
+
+    /// How long ago it was modified.
+    pub(super) fn age(&self, now: SystemTime) -> Duration {
+        let age = nanos_of(now).saturating_sub(self.modified).max(0);
+        Duration::from_nanos(u64::try_from(age).unwrap_or(u64::MAX))
+    }
+
+    /// Whether attributes that were set mean that it was touched. Kernels before 6.13 tell time
+    /// in ticks: a second touch within one leaves the same times, which is told from a `chmod`
+    /// by the times being equal and all else the same.
+    fn is_touched_since(&self, seen: &Look, now: SystemTime) -> bool {
+        if !self.is_unchanged(seen) {
+            return true;
+        }
+        let same = (self.mode, self.owner, self.links) == (seen.mode, seen.owner, seen.links);
+        same && self.modified == self.changed && self.is_since(now)
+    }
+}
+
+const NANOS: i128 = 1_000_000_000;
+
+fn nanos_of(time: SystemTime) -> i128 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_nanos().cast_signed()
+}
+
+/// Longer than the tick of any kernel's file times.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long the other half of a `touch`, or the first bytes of a new file, are waited for.
+const SOON: Duration = Duration::from_millis(20);
+
+/// How long a file that was found changed, nobody knows by whom, has to stay as it is.
+const SETTLED: Duration = Duration::from_millis(500);
+
+/// How long a new file that somebody may be writing has to stay as it is.
+const FRESH: Duration = Duration::from_millis(200);
+
+/// How long a file must have stayed empty, before its being empty is what was written: a
+/// truncation is told of when it is done, which takes its time with a large file.
+const EMPTY: Duration = Duration::from_millis(100);
+
+/// Where in being written a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    /// Nobody writes it, as far as is known.
+    #[default]
+    Quiet,
+    /// It was created, and nothing else is known.
+    Created,
+    /// It was created and closed, still empty.
+    Blank,
+    /// It has been written to and is still open; how it looked when it was last looked at.
+    Writing(Option<Look>),
+    /// It was found changed; this is how it looked.
+    Found(Look),
+}
+
+/// What is to be done about a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing.
+    Nothing,
+    /// It is written: publish.
+    Publish,
+    /// It has stayed as it is for long enough: publish, also if it is empty.
+    PublishSettled,
+    /// Ask [`File::is_due`] then.
+    Later(Wait),
+}
+
+/// When a file is to be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wait {
+    pub(super) length: Duration,
+    /// Which wait of the file it is; an earlier one has been overtaken.
+    pub(super) turn: u32,
+}
+
+/// What is known of one file.
+#[derive(Debug)]
+pub(super) struct File {
+    /// Whether its content is the message, so that it must be whole.
+    content: bool,
+    phase: Phase,
+    /// How it looked when it was last published, or first found.
+    seen: Option<Look>,
+    /// How many signs had been given by then: what they tell of was published.
+    told: u64,
+    turn: u32,
+    /// It was there when watching began, and others may have published it long ago.
+    is_old: bool,
+    /// The state that was published last, and how often before.
+    state: Option<(String, u32)>,
+}
+
+impl File {
+    pub(super) fn new(content: bool) -> Self {
+        let (phase, is_old) = (Phase::Quiet, false);
+        Self { content, phase, seen: None, told: 0, turn: 0, is_old, state: None }
+    }
+
+    /// Takes note of a sign, before which `number` others were given. `look` looks at the file;
+    /// `None` if it is not there.
+    pub(super) fn on(
+        &mut self,
+        sign: Sign,
+        number: u64,
+        look: impl FnOnce() -> Option<Look>,
+        now: SystemTime,
+    ) -> Step {
+        let told = number < self.told;
+        match (sign, self.phase) {
+            (Sign::Created, _) => self.later(Phase::Created, SOON),
+            (Sign::Modified, Phase::Writing(_)) => Step::Nothing,
+            (Sign::Modified, _) | (Sign::Attributes, Phase::Created) => self.write(),
+            (Sign::Closed | Sign::MovedIn, _) | (Sign::Attributes, Phase::Quiet) if told => {
+                self.phase = Phase::Quiet;
+                Step::Nothing
+            }
+            (Sign::Closed, Phase::Created) => self.later(Phase::Blank, SOON),
+            (Sign::Closed, Phase::Writing(_) | Phase::Found(_))
+            | (Sign::Attributes, Phase::Blank) => self.publish(Step::Publish),
+            (Sign::MovedIn, _) => match look() {
+                // Published already, between its being moved and that being told.
+                Some(look) if self.seen == Some(look) => self.publish(Step::Nothing),
+                _ => self.publish(Step::Publish),
+            },
+            (Sign::Attributes, Phase::Writing(_) | Phase::Found(_))
+            | (Sign::Closed, Phase::Blank)
+            | (Sign::Gone, _) => Step::Nothing,
+            (Sign::Closed, Phase::Quiet) => match (look(), &self.seen) {
+                (Some(look), Some(seen)) if look.is_unchanged(seen) => Step::Nothing,
+                (Some(_), _) => self.publish(Step::Publish),
+                (None, _) => Step::Nothing,
+            },
+            (Sign::Attributes, Phase::Quiet) => match (look(), &self.seen) {
+                (Some(look), Some(seen)) if !look.is_touched_since(seen, now) => Step::Nothing,
+                (Some(_), _) => self.publish(Step::Publish),
+                (None, _) => Step::Nothing,
+            },
+        }
+    }
+
+    /// The time of a [`Step::Later`] has come.
+    pub(super) fn is_due(&mut self, turn: u32, look: impl FnOnce() -> Option<Look>) -> Step {
+        if turn != self.turn {
+            return Step::Nothing;
+        }
+        match self.phase {
+            Phase::Quiet => Step::Nothing,
+            Phase::Writing(_) if self.content => Step::Nothing,
+            // Somebody keeps it open between writes, or has set its time of modification alone,
+            // which is told in the same way.
+            Phase::Writing(before) => match (look(), before) {
+                (None, _) => Step::Nothing,
+                (Some(look), Some(before)) if look.is_unchanged(&before) => {
+                    if self.seen.is_some_and(|seen| seen.is_unchanged(&look)) {
+                        return Step::Nothing;
+                    }
+                    self.publish(Step::PublishSettled)
+                }
+                (Some(look), _) => self.later(Phase::Writing(Some(look)), SETTLED),
+            },
+            Phase::Blank => self.publish(Step::PublishSettled),
+            // With bytes in it and nobody having written them here, it was linked into place; or
+            // somebody is at it: a write is told of when it is done, which takes its time.
+            Phase::Created => match look() {
+                Some(look) if look.links > 1 => self.publish(Step::PublishSettled),
+                Some(look) if look.size > 0 => self.later(Phase::Found(look), FRESH),
+                _ => Step::Nothing,
+            },
+            Phase::Found(before) => match look() {
+                Some(look) if look.is_unchanged(&before) => self.publish(Step::PublishSettled),
+                Some(look) => self.later(Phase::Found(look), SETTLED),
+                None => Step::Nothing,
+            },
+        }
+    }
+
+    /// It was come upon in a directory. It is news if it does not look as it did when last seen,
+    /// or could have been written again at the very time: after `since`, signs were lost.
+    pub(super) fn find(&mut self, look: Look, since: Option<SystemTime>, now: SystemTime) -> Step {
+        let lost = since.is_some_and(|since| look.is_since(since));
+        let half_told = matches!(self.phase, Phase::Created | Phase::Blank | Phase::Writing(_));
+        if !lost && !half_told && self.seen.is_some_and(|seen| seen.is_unchanged(&look)) {
+            return Step::Nothing;
+        }
+        self.later(Phase::Found(look), SETTLED.saturating_sub(look.age(now)))
+    }
+
+    /// It was there when watching began, and is to be published unless others have done so.
+    pub(super) fn was_there(&mut self, look: Look) -> Step {
+        self.is_old = true;
+        self.later(Phase::Found(look), SETTLED)
+    }
+
+    /// Whether it was, and was not published since.
+    pub(super) fn is_old(&self) -> bool {
+        self.is_old
+    }
+
+    /// How often this very state was published: two touches within one tick look the same.
+    pub(super) fn times(&self, state: &str) -> u32 {
+        self.state.as_ref().map_or(0, |(last, times)| if last == state { *times } else { 0 })
+    }
+
+    /// This state was published.
+    pub(super) fn published(&mut self, state: String) {
+        let times = self.times(&state) + 1;
+        self.state = Some((state, times));
+    }
+
+    /// It changed while it was read.
+    pub(super) fn is_changing(&mut self, look: Look) -> Step {
+        self.later(Phase::Found(look), SETTLED)
+    }
+
+    /// It is empty, which may be for a moment only.
+    pub(super) fn is_empty(&mut self, look: Look) -> Step {
+        self.later(Phase::Found(look), EMPTY)
+    }
+
+    /// It looked so when it was published, after so many signs.
+    pub(super) fn saw(&mut self, look: Look, told: u64) {
+        self.seen = Some(look);
+        self.told = told;
+        self.is_old = false;
+    }
+
+    /// A file of which only the being written counts may be published while it is open.
+    fn write(&mut self) -> Step {
+        if !self.content {
+            return self.later(Phase::Writing(None), SETTLED);
+        }
+        self.phase = Phase::Writing(None);
+        Step::Nothing
+    }
+
+    fn later(&mut self, phase: Phase, length: Duration) -> Step {
+        self.phase = phase;
+        self.turn = self.turn.wrapping_add(1);
+        Step::Later(Wait { length, turn: self.turn })
+    }
+
+    fn publish(&mut self, step: Step) -> Step {
+        self.phase = Phase::Quiet;
+        step
+    }
+}
+
+/// How old the content of a file found at the start must be to be taken as it is.
+pub(super) fn is_settled(look: &Look, now: SystemTime) -> bool {
+    look.age(now) >= SETTLED
+}

@@ -1,0 +1,85 @@
+//! Files that the site writes, as messages.
+//!
+//! **One write, one message at the most, and never a torn one.** A file's content is read when
+//! its writer has closed it, and thrown away if anything is told of it meanwhile; then that is
+//! waited for. A writer that never pauses is thus not published until it does; the last state
+//! always is. Two who write at the same time without a lock tear the file itself.
+//!
+//! **Nothing is missed for good.** Where the kernel's queue ran over, the directory is read and
+//! compared with what was known of it. A directory that is not there yet, vanishes or is
+//! replaced is found again by its path, at the latest after [`Watcher::LOOK`].
+//!
+//! **What is there at the start** is the first message of its channel, stamped with the time it
+//! was modified, as PHP's own poll would see it.
+//!
+//! All of it runs on one thread of its own, so that a storm of files takes no worker from the
+//! polls. Files are remembered up to the number of channels, the least recently written are
+//! forgotten first; forgotten ones are watched as well, only a `chmod` may then be taken for a
+//! `touch`. Symbolic links, directories and names that are no channels are refused in the log.
+
+mod content;
+mod directory;
+mod file;
+mod inotify;
+mod pattern;
+mod worker;
+
+pub use pattern::{ChannelOf, ChannelOfError, Files, FilesError};
+
+use super::Publisher;
+use parking_lot::Mutex;
+use std::future::Future;
+use std::time::Duration;
+use tokio::sync::watch;
+use worker::Work;
+
+/// One `[[watch]]` rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Which files.
+    pub files: Files,
+    /// Which channels they are.
+    pub channel: ChannelOf,
+    /// Whether their content is the message; otherwise it is empty.
+    pub content: bool,
+}
+
+/// What is watched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The rules; a file may fit several.
+    pub rules: Vec<Rule>,
+    /// How many files of each rule are remembered.
+    pub files: usize,
+}
+
+/// Watches files.
+pub struct Watcher {
+    settings: watch::Sender<Settings>,
+    work: Mutex<Option<Work>>,
+}
+
+impl Watcher {
+    /// How often the directories are looked up by their paths.
+    pub const LOOK: Duration = Duration::from_secs(1);
+
+    /// Begins to watch, and puts what is there on its channels.
+    pub fn new(settings: Settings, publisher: Publisher) -> Self {
+        let (sender, receiver) = watch::channel(settings);
+        let work = Mutex::new(Some(Work::new(publisher, receiver)));
+        Self { settings: sender, work }
+    }
+
+    /// Watches something else from now on. A rule that was there before goes on undisturbed.
+    pub fn reconfigure(&self, settings: Settings) {
+        self.settings.send_replace(settings);
+    }
+
+    /// Publishes what is written, until `stop` ends. To be run once.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let work = self.work.lock().take();
+        if let Some(mut work) = work {
+            work.run(stop).await;
+        }
+    }
+}

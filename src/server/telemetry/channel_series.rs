@@ -1,0 +1,85 @@
+//! The channels that have series of their own.
+
+use crate::hub::channel::ChannelName;
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is counted of one channel.
+#[derive(Debug, Default)]
+pub struct Series {
+    /// Messages published.
+    pub publishes: AtomicU64,
+    /// Messages in answers.
+    pub deliveries: AtomicU64,
+}
+
+/// The channels that the config lists; nothing is counted for any other.
+#[derive(Debug, Default)]
+pub struct Watched {
+    channels: ArcSwap<HashMap<ChannelName, Arc<Series>>>,
+}
+
+impl Watched {
+    /// Watches `names` from now on; those that were watched before go on where they are.
+    pub fn watch(&self, names: &[ChannelName]) {
+        let before = self.channels.load();
+        let series = |name: &ChannelName| before.get(name).cloned().unwrap_or_default();
+        let channels = names.iter().map(|name| (name.clone(), series(name))).collect();
+        self.channels.store(Arc::new(channels));
+    }
+
+    /// Counts a message published on `channel`.
+    pub fn published(&self, channel: &ChannelName) {
+        self.with(channel, |series| series.publishes.fetch_add(1, Ordering::Relaxed));
+    }
+
+    /// Counts messages of `channel` in an answer.
+    pub fn delivered(&self, channel: &ChannelName, messages: usize) {
+        self.with(channel, |series| {
+            series.deliveries.fetch_add(messages as u64, Ordering::Relaxed)
+        });
+    }
+
+    fn with(&self, channel: &ChannelName, count: impl FnOnce(&Series) -> u64) {
+        let channels = self.channels.load();
+        if !channels.is_empty()
+            && let Some(series) = channels.get(channel)
+        {
+            count(series);
+        }
+    }
+
+    /// All of them, in the order of their names.
+    pub fn all(&self) -> Vec<(ChannelName, Arc<Series>)> {
+        let channels = self.channels.load();
+        let mut all: Vec<_> = channels.iter().map(|(n, s)| (n.clone(), s.clone())).collect();
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listed_channels_are_counted_and_go_on_after_a_change() {
+        let name = |text| ChannelName::new(text).unwrap();
+        let watched = Watched::default();
+        watched.published(&name("a"));
+        watched.watch(&[name("a")]);
+        watched.published(&name("a"));
+        watched.published(&name("b"));
+        watched.delivered(&name("a"), 3);
+        watched.watch(&[name("b"), name("a")]);
+        let counts = |(name, series): &(ChannelName, Arc<Series>)| {
+            let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+            (name.to_string(), count(&series.publishes), count(&series.deliveries))
+        };
+        let all: Vec<_> = watched.all().iter().map(counts).collect();
+        assert_eq!(all, [("a".to_owned(), 1, 3), ("b".to_owned(), 0, 0)]);
+    }
+}

@@ -1,0 +1,68 @@
+//! Why requests are refused, on either listener.
+
+use super::metrics::labels;
+
+labels! {
+    /// Why a request was refused. A refusal is an answer that the gate gives in place of what was
+    /// asked for; a site that fails is none.
+    Refusal {
+        /// As many polls as `hold.max` are held.
+        HoldMax = "hold_max",
+        /// As many polls as `limits.per_address` are held for this address.
+        PerAddress = "per_address",
+        /// As many polls as `limits.per_grant` are held by this grant.
+        PerGrant = "per_grant",
+        /// More connections a second than `limits.connections_per_second` from this address.
+        ConnectionRate = "connection_rate",
+        /// More requests a second than `limits.requests_per_second` from this address.
+        RequestRate = "request_rate",
+        /// More messages a second than `publish.messages_per_second` for the hook.
+        PublishRate = "publish_rate",
+        /// A message longer than `history.max_message`, or a body that is none of one.
+        MessageSize = "message_size",
+        /// As many connections as the limit of open files leaves to the public side.
+        Files = "files",
+        /// As many polls as `limits.per_channel` are held on this channel.
+        PerChannel = "per_channel",
+        /// A poll that the site answers waited too long for its turn there.
+        SiteQueue = "site_queue",
+        /// A poll names more channels than `limits.channels_per_poll`.
+        ChannelsPerPoll = "channels_per_poll",
+        /// The channel table is full, and none of its channels is quiet.
+        TableFull = "table_full",
+        /// A poll that its dialect does not understand.
+        BadRequest = "bad_request",
+        /// A method that the path does not have.
+        Method = "method",
+        /// A poll without leave: no token, a bad one, or a no of the site's.
+        Denied = "denied",
+        /// A poll for which the site did not say whether it is allowed.
+        Auth = "auth",
+        /// A head that is no HTTP, or could be read in two ways.
+        MalformedHead = "malformed_head",
+        /// A head with too many bytes or lines.
+        HeadTooLarge = "head_too_large",
+        /// A head that took too long.
+        HeadLate = "head_late",
+        /// A body that is framed wrongly.
+        MalformedBody = "malformed_body",
+        /// A body that took too long.
+        BodyLate = "body_late",
+        /// No token, or a wrong one, on the internal listener.
+        Token = "token",
+        /// A browser page from elsewhere, or a host name that may be one's, on the internal
+        /// listener.
+        Page = "page",
+    }
+}
+
+impl Refusal {
+    /// Why a head was refused with `status`.
+    pub fn of_head(status: u16) -> Self {
+        match status {
+            408 => Self::HeadLate,
+            431 => Self::HeadTooLarge,
+            _ => Self::MalformedHead,
+        }
+    }
+}
