@@ -3,7 +3,7 @@
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use pollgate::hub::channel::{ChannelName, Cursor, Payload, Take, Time};
-use pollgate::hub::{Hub, Polled, Settings, Subscription, Waiter};
+use pollgate::hub::{Hub, PollOutcome, Settings, Subscription, Waiter};
 use std::hint::black_box;
 
 const NOW: Time = Time(1_700_000_000_000_000);
@@ -34,15 +34,15 @@ impl Desk {
         released
     }
 
-    fn poll(&self, cursor: Cursor) -> Polled {
+    fn poll(&self, cursor: Cursor) -> PollOutcome {
         let subscription = Subscription { channel: self.name.clone(), cursor };
         self.hub.poll(&[subscription], Take::All, true, NOW).expect("room for one channel")
     }
 
     fn wait(&self) -> Waiter {
         match self.poll(Cursor::Now) {
-            Polled::Waiting(waiter) => waiter,
-            Polled::Answer(_) => unreachable!("nothing comes after now"),
+            PollOutcome::Waiting(waiter) => waiter,
+            PollOutcome::Answer(_) => unreachable!("nothing comes after now"),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use criterion::{BatchSize, Criterion};
 use pollgate::hub::channel::{ChannelName, Cursor, Kind, Payload, Take, Time};
-use pollgate::hub::{Answer, Hub, Polled, Settings, Subscription};
+use pollgate::hub::{Answer, Hub, PollOutcome, Settings, Subscription};
 use pollgate::protocol::dialect::native::Native;
 use pollgate::protocol::dialect::novcomet::NovComet;
 use pollgate::protocol::dialect::timestamp::Timestamp;
@@ -47,7 +47,7 @@ fn answer(dialect: &Dialect, messages: usize) -> Answer {
     };
     let subscription = Subscription { channel: name(), cursor };
     match hub.poll(&[subscription], take, true, NOW) {
-        Ok(Polled::Answer(answer)) => answer,
+        Ok(PollOutcome::Answer(answer)) => answer,
         _ => unreachable!("the channel has messages"),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::adopt;
 use crate::adopt::document_root;
-use crate::app::{App, Heritage};
+use crate::app::{App, Inherited};
 use crate::config::{Config, Contact, Mistakes, Site, Sources, assignment};
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
@@ -194,8 +194,8 @@ fn start(sources: Sources, site: Site, how: Start) -> Result<(), Failure> {
     }
     let public = if config.tls.is_some() { "https://" } else { "http://" };
     let heritage = match how {
-        Start::Anew => Ok(Heritage::default()),
-        Start::TakingOver => Heritage::ask(&config),
+        Start::Anew => Ok(Inherited::default()),
+        Start::TakingOver => Inherited::ask(&config),
     };
     let app = heritage.and_then(|heritage| App::new(config, sources, site, log, heritage));
     let app = app.map_err(|error| Failure::Runtime(error.to_string()))?;

@@ -18,7 +18,7 @@ use backplane::cut::Cut;
 use backplane::gates::{MESSAGES, config, gate, gates, through, unready, wait_for_backplane};
 use backplane::redis::Redis;
 use pollgate::hub::channel::{ChannelName, Cursor, Payload, Take};
-use pollgate::hub::{Hub, Polled, Subscription};
+use pollgate::hub::{Hub, PollOutcome, Subscription};
 use pollgate::server::backplane::{Backplane, Settings};
 use pollgate::server::publish::system_time;
 use std::sync::Arc;
@@ -243,8 +243,8 @@ async fn read_all(hub: Hub, channel: ChannelName, last: u64) -> u64 {
     while newest < last {
         let subscription = Subscription { channel: channel.clone(), cursor };
         let answer = match hub.poll(&[subscription], Take::All, true, system_time()).unwrap() {
-            Polled::Answer(answer) => answer,
-            Polled::Waiting(mut waiter) => loop {
+            PollOutcome::Answer(answer) => answer,
+            PollOutcome::Waiting(mut waiter) => loop {
                 waiter.rung().await;
                 if let Some(answer) = waiter.look(system_time()) {
                     break answer;

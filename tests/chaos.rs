@@ -116,10 +116,13 @@ async fn round(seed: u64, length: Duration) {
         ends.push(publisher.await.unwrap());
     }
     world.ends.set((Instant::now(), ends.clone())).unwrap();
-    let mut sum = Tally::default();
+    let mut sum = SharedMetrics::default();
     for poller in pollers {
         let tally = poller.await.unwrap();
-        sum = Tally { answers: sum.answers + tally.answers, resets: sum.resets + tally.resets };
+        sum = SharedMetrics {
+            answers: sum.answers + tally.answers,
+            resets: sum.resets + tally.resets,
+        };
     }
     visitor.await.unwrap();
 
@@ -135,7 +138,7 @@ async fn round(seed: u64, length: Duration) {
 
 /// What a client has had.
 #[derive(Default)]
-struct Tally {
+struct SharedMetrics {
     answers: usize,
     resets: usize,
 }

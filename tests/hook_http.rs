@@ -8,7 +8,7 @@ use pollgate::hub::channel::{ChannelName, Cursor, Take};
 use pollgate::hub::{Hub, Subscription};
 use pollgate::protocol::auth::secret::Secret;
 use pollgate::protocol::http::Reply;
-use pollgate::server::admin::{Admin, Figures, Reloaded, Sources};
+use pollgate::server::admin::{Admin, Reloaded, Sources, Stats};
 use pollgate::server::internal::{self, Internal};
 use pollgate::server::publish::{self, Hook, Publisher, system_time};
 use serde_json::Value;
@@ -87,7 +87,7 @@ fn app(hub: &Hub, token: &str) -> Internal {
     };
     let admin = Admin::new(Sources {
         unready: Box::new(Vec::new),
-        figures: Box::new(Figures::default),
+        figures: Box::new(Stats::default),
         metrics: Box::new(String::new),
         config: Box::new(String::new),
         reload: Box::new(|| Box::pin(async { Ok(Reloaded::default()) })),

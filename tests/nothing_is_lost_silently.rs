@@ -7,7 +7,7 @@
 use pollgate::hub::channel::{
     ChannelName, Cursor, Epoch, Limits, Payload, Position, Stamp, Take, Tick, Time,
 };
-use pollgate::hub::{Heard, Hub, Polled, Settings, Subscription, Waiter};
+use pollgate::hub::{ChannelUpdate, Hub, PollOutcome, Settings, Subscription, Waiter};
 use proptest::prelude::*;
 use std::future::Future;
 use std::pin::pin;
@@ -140,7 +140,7 @@ impl World {
         assert_eq!(message.position.seq as usize, self.log[channel].len() - *start);
     }
 
-    fn poll(&self, subscriptions: &[Subscription], take: Take, hold: bool) -> Polled {
+    fn poll(&self, subscriptions: &[Subscription], take: Take, hold: bool) -> PollOutcome {
         self.hub.poll(subscriptions, take, hold, self.now).unwrap()
     }
 
@@ -151,8 +151,8 @@ impl World {
         };
         let subscriptions: Vec<_> = (0..CHANNELS).map(subscription).collect();
         let answer = match self.poll(&subscriptions, Take::All, hold) {
-            Polled::Answer(answer) => answer,
-            Polled::Waiting(waiter) => self.release_by_a_publish(waiter),
+            PollOutcome::Answer(answer) => answer,
+            PollOutcome::Waiting(waiter) => self.release_by_a_publish(waiter),
         };
         for (channel, heard) in answer.iter().enumerate() {
             self.check_native(client, channel, heard);
@@ -169,7 +169,7 @@ impl World {
         answer
     }
 
-    fn check_native(&mut self, client: usize, channel: usize, heard: &Heard) {
+    fn check_native(&mut self, client: usize, channel: usize, heard: &ChannelUpdate) {
         let log = &self.log[channel];
         let known = &mut self.clients[client][channel];
         let texts: Vec<String> = texts(heard);
@@ -193,7 +193,7 @@ impl World {
         let cursor = known.stamp.map_or(Cursor::Now, Cursor::After);
         let subscription = Subscription { channel: self.names[channel].clone(), cursor };
         let polled = self.poll(&[subscription], Take::First, false);
-        let Polled::Answer(answer) = polled else { panic!("held though it was not to be") };
+        let PollOutcome::Answer(answer) = polled else { panic!("held though it was not to be") };
         let found = &answer[0].found;
         let log = &self.log[channel];
         let known = &mut self.clients[client][channel];
@@ -222,7 +222,7 @@ impl World {
         let cursor = Cursor::Changed { after: known.changed, slack: Duration::ZERO };
         let subscription = Subscription { channel: self.names[channel].clone(), cursor };
         let polled = self.poll(&[subscription], Take::Newest, false);
-        let Polled::Answer(answer) = polled else { panic!("held though it was not to be") };
+        let PollOutcome::Answer(answer) = polled else { panic!("held though it was not to be") };
         let found = &answer[0].found;
         let in_this_life =
             self.log[channel].len() - self.lives[channel].0.min(self.log[channel].len());
@@ -252,8 +252,10 @@ impl World {
             let cursor = Cursor::At(position);
             let subscription = Subscription { channel: name.clone(), cursor };
             match self.poll(&[subscription], Take::All, true) {
-                Polled::Answer(answer) => assert!(answer[0].found.reset, "placed the unplaceable"),
-                Polled::Waiting(_) => panic!("held a cursor that cannot be placed"),
+                PollOutcome::Answer(answer) => {
+                    assert!(answer[0].found.reset, "placed the unplaceable")
+                }
+                PollOutcome::Waiting(_) => panic!("held a cursor that cannot be placed"),
             }
         }
         // Any stamp is taken for something, and quiet answers can be placed again.
@@ -287,7 +289,7 @@ fn is_rung(waiter: &Waiter) -> bool {
     pin!(waiter.rung()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-fn texts(heard: &Heard) -> Vec<String> {
+fn texts(heard: &ChannelUpdate) -> Vec<String> {
     let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
     heard.found.messages.iter().map(|message| text(&message.payload.body)).collect()
 }
@@ -333,8 +335,8 @@ fn no_wake_is_lost_between_threads() {
                 let mut next = 0;
                 while next < MESSAGES {
                     let answer = match hub.poll(&cursors, Take::All, true, now).unwrap() {
-                        Polled::Answer(answer) => answer,
-                        Polled::Waiting(mut waiter) => loop {
+                        PollOutcome::Answer(answer) => answer,
+                        PollOutcome::Waiting(mut waiter) => loop {
                             waiter.rung().await;
                             if let Some(answer) = waiter.look(now) {
                                 break answer;

@@ -1,4 +1,4 @@
-//! Files that a site writes are messages: one for each write, never a torn one, and always the
+//! FilePattern that a site writes are messages: one for each write, never a torn one, and always the
 //! last state.
 
 // A test fails by panicking.

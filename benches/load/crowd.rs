@@ -29,7 +29,7 @@ pub(crate) enum Again {
 
 /// What all clients have seen.
 #[derive(Default, Clone, Copy, Debug)]
-pub(crate) struct Tally {
+pub(crate) struct SharedMetrics {
     /// Answers that brought a message.
     pub(crate) answered: u64,
     pub(crate) messages: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Crowd {
     incoming: Box<[u8]>,
     outgoing: Vec<u8>,
     pub(crate) again: Again,
-    pub(crate) tally: Tally,
+    pub(crate) tally: SharedMetrics,
     /// When each message came, while this is wanted.
     pub(crate) arrivals: Option<Vec<Instant>>,
 }
@@ -87,7 +87,7 @@ impl Crowd {
             incoming: vec![0; 64 << 10].into_boxed_slice(),
             outgoing: Vec::new(),
             again: Again::AtOnce,
-            tally: Tally::default(),
+            tally: SharedMetrics::default(),
             arrivals: None,
         })
     }
@@ -298,7 +298,7 @@ impl Crowd {
 }
 
 impl Client {
-    fn check(&mut self, seq: u64, tally: &mut Tally) {
+    fn check(&mut self, seq: u64, tally: &mut SharedMetrics) {
         if seq > self.newest {
             // What was there before a client's first message is not its business.
             if self.newest > 0 && seq > self.newest + 1 {

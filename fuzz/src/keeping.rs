@@ -2,9 +2,9 @@
 //! words of a handover.
 
 use crate::hub::channel::Time;
-use crate::hub::{Hub, Settings, Trace};
-use crate::protocol::archive::{ArchiveError, Reader, Remembered, Writer};
-use pollgate::server::persist::handover::{Giver, Ready, Taker};
+use crate::hub::{Hub, Settings, ChannelDump};
+use crate::protocol::archive::{ArchiveError, Reader, StoredReply, Writer};
+use pollgate::server::persist::handover::{OldProcess, Ready, NewProcess};
 use pollgate::server::persist::snapshot::Snapshot;
 use std::fs;
 use std::io::{Read, Write};
@@ -53,7 +53,7 @@ fn framed(data: &[u8]) -> Vec<u8> {
 }
 
 /// A table, and the answers that are remembered beside it.
-type Kept = (Hub, Vec<Remembered>);
+type Kept = (Hub, Vec<StoredReply>);
 
 fn restored(bytes: &[u8]) -> Result<Kept, ArchiveError> {
     Reader::begin(bytes)?.verify()?;
@@ -71,7 +71,7 @@ fn archived((hub, remembered): &Kept) -> Vec<u8> {
 
 /// All that was kept, the channels sorted by name.
 fn told((hub, remembered): &Kept) -> Vec<String> {
-    let trace = |trace: Trace| {
+    let trace = |trace: ChannelDump| {
         let messages = trace.messages.iter().map(|message| format!("{message:?}"));
         let messages: Vec<_> = messages.collect();
         format!("{:?} {:?} {:?} {messages:?}", trace.channel, trace.used, trace.kept)
@@ -122,7 +122,7 @@ pub fn place(name: &str) -> PathBuf {
 pub fn handover(data: &[u8]) {
     for said in [data.to_vec(), words(data)] {
         let (near, _far) = hears(&said);
-        if let Ok(giver) = Giver::begin(near) {
+        if let Ok(giver) = OldProcess::begin(near) {
             let history = |mut to: std::io::BufWriter<&UnixStream>| to.write_all(b"history");
             let _ = giver.sockets(&[]).and_then(|()| giver.ready()).and_then(|ready| {
                 ready.address();
@@ -130,7 +130,7 @@ pub fn handover(data: &[u8]) {
             });
         }
         let (near, _far) = hears(&said);
-        let Ok((taker, sockets)) = Taker::begin(near) else { continue };
+        let Ok((taker, sockets)) = NewProcess::begin(near) else { continue };
         assert!(sockets.is_empty(), "sockets out of nothing");
         let (internal, token) = ("127.0.0.1:1".to_owned(), String::new());
         if let Ok(history) = taker.ready(Ready { internal, token, upgrade: true }) {

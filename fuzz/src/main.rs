@@ -27,7 +27,7 @@ pub mod server {
             /// The method, the target, and whether the lane answers it itself.
             pub fn plain(bytes: &[u8], seen: usize) -> Option<(String, String, bool)> {
                 let bounds = head::Bounds { bytes: 16 * 1024, headers: 100 };
-                let head::Sighting::Head(length) = head::sight(bytes, seen, bounds) else {
+                let head::HeadScan::Head(length) = head::sight(bytes, seen, bounds) else {
                     return None;
                 };
                 let own = |head: &head::Head<'_>| {

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use pollgate_models::hub::channel::{ChannelName, Cursor, Payload, Position, Take, Time};
-use pollgate_models::hub::{Answer, Full, Hub, Polled, Settings, Subscription, Waiter};
+use pollgate_models::hub::{Answer, Full, Hub, PollOutcome, Settings, Subscription, Waiter};
 use shuttle::future::block_on;
 use shuttle::thread;
 
@@ -48,7 +48,7 @@ fn position(hub: &Hub, channel: &str) -> Position {
     hub.info(&name(channel), NOW).unwrap().newest.unwrap().0
 }
 
-fn try_poll(hub: &Hub, channels: &[(&str, Cursor)]) -> Result<Polled, Full> {
+fn try_poll(hub: &Hub, channels: &[(&str, Cursor)]) -> Result<PollOutcome, Full> {
     let subscription = |(channel, cursor): &(&str, Cursor)| {
         let channel = name(channel);
         Subscription { channel, cursor: *cursor }
@@ -57,7 +57,7 @@ fn try_poll(hub: &Hub, channels: &[(&str, Cursor)]) -> Result<Polled, Full> {
     hub.poll(&subscriptions, Take::All, true, NOW)
 }
 
-fn poll(hub: &Hub, channels: &[(&str, Cursor)]) -> Polled {
+fn poll(hub: &Hub, channels: &[(&str, Cursor)]) -> PollOutcome {
     try_poll(hub, channels).unwrap()
 }
 
@@ -77,8 +77,8 @@ fn wait(waiter: &mut Waiter) -> Answer {
 /// Polls from the cursors on until it is answered.
 fn hear(hub: &Hub, channels: &[(&str, Cursor)]) -> Answer {
     match poll(hub, channels) {
-        Polled::Answer(answer) => answer,
-        Polled::Waiting(mut waiter) => wait(&mut waiter),
+        PollOutcome::Answer(answer) => answer,
+        PollOutcome::Waiting(mut waiter) => wait(&mut waiter),
     }
 }
 
@@ -129,7 +129,7 @@ fn a_poll_that_nobody_answers_meanwhile_is_released_once() {
     in_many_orders(|| {
         let hub = hub(10);
         let cursors = [("a", begin(&hub, "a")), ("b", begin(&hub, "b"))];
-        let Polled::Waiting(waiter) = poll(&hub, &cursors) else { unreachable!() };
+        let PollOutcome::Waiting(waiter) = poll(&hub, &cursors) else { unreachable!() };
         let publishers = ["a", "b"].map(|channel| {
             let hub = hub.clone();
             thread::spawn(move || publish(&hub, channel))
@@ -145,7 +145,7 @@ fn a_ring_from_outside_and_a_publish_do_not_hide_each_other() {
     in_many_orders(|| {
         let hub = hub(10);
         let cursor = begin(&hub, "a");
-        let Polled::Waiting(mut waiter) = poll(&hub, &[("a", cursor)]) else { unreachable!() };
+        let PollOutcome::Waiting(mut waiter) = poll(&hub, &[("a", cursor)]) else { unreachable!() };
         let ringer = waiter.ringer();
         let outside = thread::spawn(move || ringer.ring());
         let publisher = thread::spawn({
@@ -163,7 +163,7 @@ fn a_cancelled_poll_takes_nobody_else_off_its_channel() {
     in_many_orders(|| {
         let hub = hub(10);
         let mut cursor = begin(&hub, "a");
-        let Polled::Waiting(cancelled) = poll(&hub, &[("a", cursor)]) else { unreachable!() };
+        let PollOutcome::Waiting(cancelled) = poll(&hub, &[("a", cursor)]) else { unreachable!() };
         let publisher = thread::spawn({
             let hub = hub.clone();
             move || (publish(&hub, "a"), publish(&hub, "a"))
@@ -231,7 +231,7 @@ fn polls_publishes_cancels_and_evictions_never_wait_for_each_other() {
         let canceller = beside(|hub, cursor| drop(try_poll(hub, &[("a", cursor)])));
         let forgetter = beside(|hub, _| drop(hub.forget(&name("b"))));
         let poller = beside(|hub, cursor| {
-            if let Ok(Polled::Waiting(mut waiter)) = try_poll(hub, &[("a", cursor)]) {
+            if let Ok(PollOutcome::Waiting(mut waiter)) = try_poll(hub, &[("a", cursor)]) {
                 wait(&mut waiter);
             }
         });

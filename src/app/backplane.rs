@@ -1,29 +1,29 @@
 //! Channels shared with other gates: what joins the backplane and the publisher.
 
 use crate::hub::channel::{ChannelName, Payload};
-use crate::hub::{Published, Wake};
+use crate::hub::{Published, WakeSet};
 use crate::server::backplane::{Backplane, Failure};
-use crate::server::publish::{Elsewhere, Once, PublishError, Publisher};
+use crate::server::publish::{Idempotency, PublishError, Publisher, Sequencer};
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 
 /// The backplane as what gives messages their positions.
-pub(super) struct OtherGates(pub(super) Backplane);
+pub(super) struct RedisSequencer(pub(super) Backplane);
 
 #[async_trait]
-impl Elsewhere for OtherGates {
+impl Sequencer for RedisSequencer {
     async fn publish(
         &self,
         posts: &[(ChannelName, Payload)],
-        once: Option<Once<'_>>,
+        once: Option<Idempotency<'_>>,
     ) -> Result<Vec<Published>, PublishError> {
-        let once = once.map(|Once { key, kept }| (key, kept));
+        let once = once.map(|Idempotency { key, kept }| (key, kept));
         Ok(self.0.publish(posts, once).await?)
     }
 
-    async fn forget(&self, channel: &ChannelName) -> Result<Option<Wake>, PublishError> {
+    async fn forget(&self, channel: &ChannelName) -> Result<Option<WakeSet>, PublishError> {
         Ok(self.0.forget(channel).await?)
     }
 
@@ -43,13 +43,13 @@ impl From<Failure> for PublishError {
 }
 
 /// Feeds the table from elsewhere while the gate runs.
-pub(super) struct Feeding {
+pub(super) struct BackplaneService {
     pub(super) backplane: Backplane,
     pub(super) publisher: Publisher,
 }
 
 #[async_trait]
-impl BackgroundService for Feeding {
+impl BackgroundService for BackplaneService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let publisher = self.publisher.clone();
         let ring = Arc::new(move |wake, new| publisher.arrived(wake, new));

@@ -3,7 +3,7 @@
 use crate::protocol::address::Address;
 use crate::protocol::archive::ArchiveError;
 use crate::server::gate::upstream::UpstreamError;
-use crate::server::persist::handover::{HandoverError, PlaceError};
+use crate::server::persist::handover::{HandoverError, SocketError};
 use crate::server::persist::snapshot::SnapshotError;
 use std::io;
 
@@ -33,7 +33,7 @@ pub enum AppError {
     NoMeeting,
     /// The running gate is not there.
     #[error("{0}; is it there, run by the same user, with the same upgrade.socket?")]
-    Meeting(#[from] PlaceError),
+    UpgradeSocket(#[from] SocketError),
     /// The running gate did not hand over; it goes on.
     #[error("{0}; the running gate goes on")]
     Handover(#[from] HandoverError),

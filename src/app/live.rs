@@ -1,7 +1,7 @@
 //! Where the running parts find their settings, and how a config gets there.
 //!
 //! What is made of a config and may fail (names are looked up) is made first, as [`Prepared`];
-//! then [`Live::apply`] stores into each part and cannot fail. A part reads its settings once
+//! then [`LiveSettings::apply`] stores into each part and cannot fail. A part reads its settings once
 //! for each request, so what belongs together for one request belongs into one settings value.
 
 use crate::config::{Config, Drain, Mistakes};
@@ -13,7 +13,7 @@ use crate::server::gate::upstream::{Upstream, UpstreamError};
 use crate::server::limits::rate::Rate;
 use crate::server::publish::system_time;
 use crate::server::telemetry::log::Log;
-use crate::server::telemetry::metrics::Tally;
+use crate::server::telemetry::metrics::SharedMetrics;
 use crate::server::{internal, publish};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// One place for each part's settings.
-pub(super) struct Live {
+pub(super) struct LiveSettings {
     pub(super) hub: Hub,
     /// Where the hub's messages come from, if they are shared with other gates.
     pub(super) backplane: Option<Backplane>,
@@ -29,7 +29,7 @@ pub(super) struct Live {
     pub(super) publish: Arc<ArcSwap<publish::Settings>>,
     pub(super) internal: Arc<ArcSwap<internal::Settings>>,
     pub(super) drain: Arc<ArcSwap<Drain>>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) tally: Arc<SharedMetrics>,
     /// How often the history is written to its file.
     pub(super) snapshot_every: watch::Sender<Duration>,
     /// The servers whose health is checked.
@@ -46,7 +46,7 @@ pub(super) struct Prepared {
     upstream: Arc<Upstream>,
 }
 
-impl Live {
+impl LiveSettings {
     /// The parts' first settings.
     pub(super) fn new(
         config: &Config,
@@ -56,7 +56,7 @@ impl Live {
         log: Log,
     ) -> Self {
         let upstream = Arc::new(upstream);
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(SharedMetrics::default());
         tally.watched.watch(&config.watched);
         let (hub, backplane) = table(config);
         Self {
@@ -203,7 +203,7 @@ fn internal_settings(config: &Config) -> internal::Settings {
         token: config.token.clone(),
         names: config.internal_names.clone(),
         // What grants are taken back by is as secret as a token.
-        patience: internal::Patience {
+        patience: internal::Timeouts {
             head: config.client.head_timeout,
             idle: config.client.idle_timeout,
             stall: config.client.write_timeout,

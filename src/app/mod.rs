@@ -24,39 +24,39 @@ use crate::protocol::http::Endpoint;
 use crate::server::admin::page::Page;
 use crate::server::admin::{self, Admin, Grants};
 use crate::server::backplane::Backplane;
-use crate::server::gate::front::{Door, Entrance, Front};
+use crate::server::gate::front::{AdmissionFilter, Front, Transport};
 use crate::server::gate::proxy::Proxy;
 use crate::server::gate::tls::Tls;
 use crate::server::gate::upstream::{HealthChecks, Upstream};
 use crate::server::gate::{BrowserPublish, Gate};
 use crate::server::internal::Internal;
-use crate::server::limits::descriptors::{self, Files};
+use crate::server::limits::descriptors::{self, FdBudget};
 use crate::server::net::listener::{Accepting, Bound, Buffers, Listening};
 use crate::server::net::random;
 use crate::server::publish::capture::Captures;
-use crate::server::publish::{self, Answers, By, Hook, Publisher, system_time};
+use crate::server::publish::{self, Hook, IdempotencyCache, Publisher, Source, system_time};
 use crate::server::telemetry::log::Log;
-use crate::server::telemetry::metrics::Tally;
-use backplane::{Feeding, OtherGates};
+use crate::server::telemetry::metrics::SharedMetrics;
+use backplane::{BackplaneService, RedisSequencer};
 pub use error::AppError;
-use live::Live;
+use live::LiveSettings;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
-use reexec::Renewal;
-use reload::{Occasions, Reload};
-use shutdown::Ending;
+use reexec::Reexec;
+use reload::{Reload, ReloadTriggers};
+use shutdown::Shutdown;
 use signals::Signals;
-use snapshot_writer::Keeping;
-use stats::Sight;
+use snapshot_writer::SnapshotWriter;
+use stats::StatsSources;
 use std::sync::{Arc, OnceLock};
 use sweeper::Sweeper;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
-pub use upgrade::Heritage;
-use upgrade::{Upgrades, Upgrading};
-use watcher::Watching;
+pub use upgrade::Inherited;
+use upgrade::{UpgradeServer, Upgrades};
+use watcher::WatcherService;
 
 /// A unix socket of the public side is for everybody, one of the internal side for the group.
 const PUBLIC_MODE: u32 = 0o666;
@@ -65,7 +65,7 @@ const INTERNAL_MODE: u32 = 0o660;
 /// A gate whose listeners are bound, ready to run.
 pub struct App {
     server: Server,
-    ending: Ending,
+    ending: Shutdown,
     /// Where the public side listens.
     pub listen: Vec<Address>,
     /// Where plain HTTP is answered with the way to HTTPS.
@@ -85,7 +85,7 @@ impl App {
         sources: Sources,
         site: Site,
         log: Log,
-        mut heritage: Heritage,
+        mut heritage: Inherited,
     ) -> Result<Self, AppError> {
         let public = heritage.bind(&config.listen, PUBLIC_MODE)?;
         let private = heritage.bind(&config.internal, INTERNAL_MODE)?;
@@ -106,15 +106,16 @@ impl App {
             Some(bound) => vec![bound.address.clone()],
         };
         let tls = config.identity.as_ref().map(Tls::new).transpose()?.map(Arc::new);
-        let live = Live::new(&config, Upstream::new(&servers)?, demo.is_some(), tls, log);
+        let live = LiveSettings::new(&config, Upstream::new(&servers)?, demo.is_some(), tls, log);
         let live = Arc::new(live);
         if let Some(bound) = demo {
             let publish = demo::upstream::publish(internal.first(), live.internal.clone());
             server.add_service(demo::upstream::service(bound, publish, &public_stopped));
         }
-        let keeping = if heritage.is_there() { Keeping::inherit } else { Keeping::read };
+        let keeping =
+            if heritage.is_there() { SnapshotWriter::inherit } else { SnapshotWriter::read };
         let every = live.snapshot_every.subscribe();
-        let answers = Answers::default();
+        let answers = IdempotencyCache::default();
         let kept = (live.hub.clone(), answers.clone());
         let keeping = Arc::new(keeping(&config.snapshot, kept, every)?);
         let parts = Parts::new(config.clone(), sources, site, live.clone(), keeping);
@@ -123,17 +124,17 @@ impl App {
         let proxy = Proxy::new(parts.gate.clone(), captures);
         let proxy = http_proxy(&server.configuration, proxy);
         let proxy = Arc::new(proxy);
-        let entrance = live.tls.clone().map_or(Entrance::Plain, Entrance::Tls);
+        let entrance = live.tls.clone().map_or(Transport::Plain, Transport::Tls);
         let front = |entrance| Front::new(parts.gate.clone(), proxy.clone(), entrance);
         let stopped = public_stopped.clone();
         let gate = Listening::new("gate", front(entrance), public, Buffers::None, stopped);
         let gate = gate.accepting(accepted.clone()).tell_runtime(parts.crowd.clone());
-        server.add_service(gate.door(Door::new(parts.gate.clone())));
+        server.add_service(gate.door(AdmissionFilter::new(parts.gate.clone())));
         if let (false, Some(port)) = (redirect.is_empty(), tls_port(&listen)) {
-            let front = front(Entrance::Redirect(port));
+            let front = front(Transport::Redirect(port));
             let stopped = public_stopped.clone();
             let redirect = Listening::new("redirect", front, redirect, Buffers::None, stopped);
-            let redirect = redirect.door(Door::new(parts.gate.clone()));
+            let redirect = redirect.door(AdmissionFilter::new(parts.gate.clone()));
             server.add_service(redirect.accepting(accepted.clone()).threads(1));
         }
         let (internal_app, page) = parts.internal(public_stopped, answers.clone())?;
@@ -147,13 +148,13 @@ impl App {
         server.add_service(background("page", page));
         server.add_service(background("snapshot", parts.keeping.clone()));
         if let Some(backplane) = live.backplane.clone() {
-            let feeding = Feeding { backplane, publisher: parts.publisher.clone() };
+            let feeding = BackplaneService { backplane, publisher: parts.publisher.clone() };
             server.add_service(background("backplane", Arc::new(feeding)));
         }
         let Signals { end, hangup, renew } = Signals::listen().map_err(AppError::Signals)?;
-        let occasions = Occasions::new(parts.reload.clone(), hangup);
+        let occasions = ReloadTriggers::new(parts.reload.clone(), hangup);
         server.add_service(background("reload", Arc::new(occasions)));
-        server.add_service(background("renewal", Arc::new(Renewal::new(renew))));
+        server.add_service(background("renewal", Arc::new(Reexec::new(renew))));
 
         let Parts { gate, publisher, keeping, reload, .. } = parts;
         let (hub, settings) = (live.hub.clone(), live.drain.clone());
@@ -166,15 +167,15 @@ impl App {
             accepting,
             sockets: shared,
         };
-        let upgrading = Upgrading::new(&config, &mut heritage, upgrading);
+        let upgrading = UpgradeServer::new(&config, &mut heritage, upgrading);
         let ready = upgrading.ready(&config, &internal);
         let upgrading = Arc::new(upgrading);
         server.add_service(background("upgrades", Arc::new(Upgrades(upgrading.clone()))));
         heritage.take_over(&hub, &answers, ready)?;
         // What a file says is compared with the history that was taken over.
-        let watching = Watching::new(publisher.clone(), &reload);
+        let watching = WatcherService::new(publisher.clone(), &reload);
         server.add_service(background("watcher", Arc::new(watching)));
-        let ending = Ending {
+        let ending = Shutdown {
             signals: Arc::new(Mutex::new(end)),
             upgrading,
             hub,
@@ -225,7 +226,7 @@ fn engine_settings(config: &Config) -> ServerConf {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     ServerConf {
         threads: if config.threads == 0 { cores } else { config.threads },
-        // Ending is our own business (see `Ending`); what is left then is dropped at once.
+        // Shutdown is our own business (see `Shutdown`); what is left then is dropped at once.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
         max_retries: 16,
@@ -246,8 +247,8 @@ struct Parts {
     reload: Reload,
     /// The runtime of the held polls, once it runs.
     crowd: Arc<OnceLock<Handle>>,
-    tally: Arc<Tally>,
-    keeping: Arc<Keeping>,
+    tally: Arc<SharedMetrics>,
+    keeping: Arc<SnapshotWriter>,
 }
 
 impl Parts {
@@ -255,16 +256,16 @@ impl Parts {
         config: Config,
         sources: Sources,
         site: Site,
-        live: Arc<Live>,
-        keeping: Arc<Keeping>,
+        live: Arc<LiveSettings>,
+        keeping: Arc<SnapshotWriter>,
     ) -> Self {
         let (hub, tally, crowd) = (live.hub.clone(), live.tally.clone(), Arc::default());
         let (clock, limits) = (Arc::new(system_time), live.publish.clone());
-        let elsewhere = live.backplane.clone().map(|gates| Arc::new(OtherGates(gates)) as _);
+        let elsewhere = live.backplane.clone().map(|gates| Arc::new(RedisSequencer(gates)) as _);
         let (crowd_of, tally_of) = (Arc::clone(&crowd), tally.clone());
         let publisher = Publisher::new(hub.clone(), elsewhere, clock, limits, crowd_of, tally_of);
         let publish = browser_publish(&publisher);
-        let files = Files::within(open_files());
+        let files = FdBudget::within(open_files());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, tally.clone(), files);
         let reload = Reload::new(sources, site, config, live);
         Self { publisher, gate, reload, crowd, tally, keeping }
@@ -274,7 +275,7 @@ impl Parts {
     fn internal(
         &self,
         stopping: ShutdownWatch,
-        answers: Answers,
+        answers: IdempotencyCache,
     ) -> Result<(Internal, Arc<Page>), AppError> {
         let hook = Hook::new(self.publisher.clone(), self.history(), answers);
         let (in_force, reload) = (self.reload.clone(), self.reload.clone());
@@ -322,9 +323,9 @@ impl Parts {
         })
     }
 
-    fn sight(&self) -> Sight {
+    fn sight(&self) -> StatsSources {
         let Self { gate, publisher, reload, tally, keeping, .. } = self;
-        Sight {
+        StatsSources {
             hub: publisher.hub().clone(),
             gate: gate.clone(),
             publisher: publisher.clone(),
@@ -341,7 +342,7 @@ fn browser_publish(publisher: &Publisher) -> BrowserPublish {
     Arc::new(move |channel| {
         let publisher = publisher.clone();
         let posts = vec![(channel, crate::hub::channel::Payload::empty())];
-        Box::pin(async move { publisher.publish(posts, By::Capture).await.is_ok() })
+        Box::pin(async move { publisher.publish(posts, Source::Capture).await.is_ok() })
     })
 }
 

@@ -15,13 +15,13 @@ use tokio::signal::unix::Signal;
 use tokio::sync::Mutex;
 
 /// Starts the binary anew whenever the signal comes: a background service.
-pub(super) struct Renewal {
+pub(super) struct Reexec {
     /// How this process was started; `None` = it cannot be said, or not be done again.
     command: Option<(PathBuf, Vec<OsString>)>,
     signal: Mutex<Signal>,
 }
 
-impl Renewal {
+impl Reexec {
     /// To be made before the binary can have been replaced.
     pub(super) fn new(signal: Signal) -> Self {
         let mut args = std::env::args_os();
@@ -78,7 +78,7 @@ fn successor(mut args: Vec<OsString>) -> Option<Vec<OsString>> {
 }
 
 #[async_trait]
-impl BackgroundService for Renewal {
+impl BackgroundService for Reexec {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut signal = self.signal.lock().await;
         loop {

@@ -1,15 +1,15 @@
-//! Ending the gate without dropping a poll.
+//! Shutdown the gate without dropping a poll.
 
-use super::signals::End;
-use super::snapshot_writer::Keeping;
+use super::signals::EndSignals;
+use super::snapshot_writer::SnapshotWriter;
 use super::systemd;
-use super::upgrade::Upgrading;
+use super::upgrade::UpgradeServer;
 use crate::config::Drain;
-use crate::hub::{Hub, Wake};
+use crate::hub::{Hub, WakeSet};
 use crate::server::gate::Gate;
 use crate::server::gate::poll::hold::Cause;
-use crate::server::internal::Place;
-use crate::server::net::quiesce::Turnstile;
+use crate::server::internal::Target;
+use crate::server::net::quiesce::Quiesce;
 use crate::server::publish::{self, Publisher};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -21,21 +21,21 @@ use tokio::sync::{Mutex, watch};
 
 /// Ends the gate: the public listeners close, every held poll is answered, requests under way
 /// finish; only then the internal listeners close too.
-pub(super) struct Ending {
-    pub(super) signals: Arc<Mutex<End>>,
+pub(super) struct Shutdown {
+    pub(super) signals: Arc<Mutex<EndSignals>>,
     pub(super) hub: Hub,
     pub(super) gate: Gate,
     pub(super) publisher: Publisher,
-    pub(super) turnstile: Turnstile<Place>,
-    pub(super) keeping: Arc<Keeping>,
-    pub(super) upgrading: Arc<Upgrading>,
+    pub(super) turnstile: Quiesce<Target>,
+    pub(super) keeping: Arc<SnapshotWriter>,
+    pub(super) upgrading: Arc<UpgradeServer>,
     pub(super) settings: Arc<ArcSwap<Drain>>,
     pub(super) stop_public: watch::Sender<bool>,
     pub(super) stop_internal: watch::Sender<bool>,
 }
 
 #[async_trait]
-impl ShutdownSignalWatch for Ending {
+impl ShutdownSignalWatch for Shutdown {
     async fn recv(&self) -> ShutdownSignal {
         let mut moved = self.upgrading.moved.subscribe();
         {
@@ -57,7 +57,7 @@ impl ShutdownSignalWatch for Ending {
     }
 }
 
-impl Ending {
+impl Shutdown {
     async fn drain(&self) {
         tracing::info!(held = self.hub.held(), "draining");
         /// How long connections may take to pass on answers that are written already.
@@ -117,8 +117,8 @@ impl Ending {
         /// How long an answer may take that is under way.
         const LAST_ANSWERS: Duration = Duration::from_secs(5);
         let stop = async {
-            self.turnstile.stop().await.go_on(Place::Nowhere);
-            self.publisher.turnstile().stop().await.go_on(publish::Place::Nowhere);
+            self.turnstile.stop().await.go_on(Target::Closed);
+            self.publisher.turnstile().stop().await.go_on(publish::Target::Closed);
         };
         let stopped = tokio::time::timeout(LAST_ANSWERS, stop).await.is_ok();
         if !stopped {
@@ -135,9 +135,9 @@ impl Ending {
 
     /// Rings the held polls evenly over `spread`, so that their clients do not come back
     /// as one herd.
-    async fn release(&self, mut wakes: Vec<Wake>, spread: Duration) {
+    async fn release(&self, mut wakes: Vec<WakeSet>, spread: Duration) {
         const STEP: Duration = Duration::from_millis(20);
-        let polls: usize = wakes.iter_mut().map(Wake::claim).sum();
+        let polls: usize = wakes.iter_mut().map(WakeSet::claim).sum();
         let steps = (spread.as_millis() / STEP.as_millis()).max(1) as usize;
         let batch = polls.div_ceil(steps).max(1);
         let mut room = batch;

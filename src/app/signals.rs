@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What is to be done with each signal.
 pub(super) struct Signals {
-    pub(super) end: End,
+    pub(super) end: EndSignals,
     /// SIGHUP: reload.
     pub(super) hangup: Signal,
     /// SIGUSR2: start the binary anew, to take over.
@@ -14,7 +14,7 @@ pub(super) struct Signals {
 }
 
 /// SIGTERM and SIGINT.
-pub(super) struct End {
+pub(super) struct EndSignals {
     term: Signal,
     int: Signal,
 }
@@ -24,12 +24,12 @@ impl Signals {
         // Listening takes a runtime, but only to begin with.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let _inside = runtime.enter();
-        let (end, hangup) = (End::listen()?, signal(SignalKind::hangup())?);
+        let (end, hangup) = (EndSignals::listen()?, signal(SignalKind::hangup())?);
         Ok(Self { end, hangup, renew: signal(SignalKind::user_defined2())? })
     }
 }
 
-impl End {
+impl EndSignals {
     /// Listens from now on; to be called on a runtime.
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })

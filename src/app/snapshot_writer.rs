@@ -1,10 +1,10 @@
 //! The history across restarts: read at the start, written while the gate runs and at its end.
 
 use crate::hub::Hub;
-use crate::protocol::archive::Remembered;
+use crate::protocol::archive::StoredReply;
 use crate::server::admin;
 use crate::server::persist::snapshot::{self, Snapshot, SnapshotError};
-use crate::server::publish::{Answers, system_time};
+use crate::server::publish::{IdempotencyCache, system_time};
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
@@ -13,19 +13,19 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Keeps the hub's history in the snapshot, if there is one, and the answers that are remembered.
-pub(super) struct Keeping {
+pub(super) struct SnapshotWriter {
     hub: Hub,
-    answers: Answers,
+    answers: IdempotencyCache,
     snapshot: Option<Arc<Snapshot>>,
     /// How often it is written; zero = only at the end.
     every: watch::Receiver<Duration>,
 }
 
-impl Keeping {
+impl SnapshotWriter {
     /// Reads what an earlier gate has left into `hub` and `answers`, which are not in use yet.
     pub(super) fn read(
         settings: &snapshot::Settings,
-        (hub, answers): (Hub, Answers),
+        (hub, answers): (Hub, IdempotencyCache),
         every: watch::Receiver<Duration>,
     ) -> Result<Self, SnapshotError> {
         let now = system_time();
@@ -41,7 +41,7 @@ impl Keeping {
     /// Goes on with what will come from a running gate.
     pub(super) fn inherit(
         settings: &snapshot::Settings,
-        (hub, answers): (Hub, Answers),
+        (hub, answers): (Hub, IdempotencyCache),
         every: watch::Receiver<Duration>,
     ) -> Result<Self, SnapshotError> {
         let snapshot = settings.file.as_ref().map(|file| Arc::new(Snapshot::new(file)));
@@ -50,7 +50,7 @@ impl Keeping {
         Ok(Self { hub, answers, snapshot, every })
     }
 
-    /// Leaves the file to another process, or takes it `back`. May take as long as a write.
+    /// Grants the file to another process, or takes it `back`. May take as long as a write.
     pub(super) fn leave(&self, back: bool) {
         if let Some(snapshot) = &self.snapshot {
             snapshot.leave(back);
@@ -69,7 +69,7 @@ impl Keeping {
 
     /// Writes on a thread of its own, as a disk may take its time. What goes wrong is told by
     /// the snapshot.
-    async fn write(&self, write: fn(&Snapshot, &Hub, &[Remembered]) -> std::io::Result<()>) {
+    async fn write(&self, write: fn(&Snapshot, &Hub, &[StoredReply]) -> std::io::Result<()>) {
         let Some(snapshot) = self.snapshot.clone() else { return };
         let (hub, answers) = (self.hub.clone(), self.answers.clone());
         let written =
@@ -82,7 +82,7 @@ impl Keeping {
 }
 
 #[async_trait]
-impl BackgroundService for Keeping {
+impl BackgroundService for SnapshotWriter {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         if self.snapshot.is_none() {
             return;

@@ -1,38 +1,38 @@
 //! The figures of a running gate: gathered from its parts for `/status` and `/metrics`.
 
 use super::reload::Reload;
-use super::snapshot_writer::Keeping;
+use super::snapshot_writer::SnapshotWriter;
 use crate::hub::channel::Time;
 use crate::hub::{Hub, Info};
-use crate::server::admin::page::{self, Busy, Event, Glance};
-use crate::server::admin::{Figures, process};
+use crate::server::admin::page::{self, BusyChannel, Event, Overview};
+use crate::server::admin::{Stats, process};
 use crate::server::gate::Gate;
 use crate::server::publish::{Publisher, system_time};
 use crate::server::telemetry::exposition::{Kind, Text};
 use crate::server::telemetry::log;
-use crate::server::telemetry::metrics::{Counts, Label, Tally};
+use crate::server::telemetry::metrics::{Counts, Label, SharedMetrics};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Where the figures come from.
 #[derive(Clone)]
-pub(super) struct Sight {
+pub(super) struct StatsSources {
     pub(super) hub: Hub,
     pub(super) gate: Gate,
     pub(super) publisher: Publisher,
     pub(super) reload: Reload,
-    pub(super) tally: Arc<Tally>,
-    pub(super) keeping: Arc<Keeping>,
+    pub(super) tally: Arc<SharedMetrics>,
+    pub(super) keeping: Arc<SnapshotWriter>,
     /// When the process started.
     pub(super) started: Time,
 }
 
-impl Sight {
+impl StatsSources {
     /// What `/status` says.
-    pub(super) fn figures(&self) -> Figures {
+    pub(super) fn figures(&self) -> Stats {
         let (counters, in_force) = (self.gate.counters(), self.reload.in_force());
-        Figures {
+        Stats {
             held: self.hub.held() as u64,
             connections: self.gate.connections() as u64,
             channels: self.hub.channels() as u64,
@@ -49,11 +49,11 @@ impl Sight {
     }
 
     /// What the page shows.
-    pub(super) fn glance(&self, unready: Vec<String>) -> Glance {
+    pub(super) fn glance(&self, unready: Vec<String>) -> Overview {
         let now = system_time();
         let busiest = self.hub.busiest(page::BUSIEST, now).into_iter().map(busy).collect();
         let events = log::recent().into_iter().map(event).collect();
-        Glance {
+        Overview {
             time: now.0 as f64 / 1e6,
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
@@ -86,7 +86,7 @@ impl Sight {
         let help = "Connections of the public side now.";
         text.number(Gauge, "pollgate_connections", help, figures.connections);
         text.number(Gauge, "pollgate_channels", "Channels in the table now.", figures.channels);
-        let help = "Memory of all messages kept.";
+        let help = "Dump of all messages kept.";
         text.number(Gauge, "pollgate_history_bytes", help, figures.history_bytes);
         let help = "Messages published, by the way they came.";
         text.counts("pollgate_publishes_total", help, "by", self.publisher.counts());
@@ -166,8 +166,8 @@ impl Sight {
     }
 }
 
-fn busy(info: Info) -> Busy {
-    Busy {
+fn busy(info: Info) -> BusyChannel {
+    BusyChannel {
         channel: info.channel.to_string(),
         held: info.held,
         kept: info.kept,

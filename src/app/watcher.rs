@@ -1,6 +1,6 @@
 //! The files that the site writes, watched as the config in force says.
 
-use super::reload::{InForce, Reload};
+use super::reload::{ActiveConfig, Reload};
 use crate::server::publish::Publisher;
 use crate::server::publish::watch::{Settings, Watcher};
 use async_trait::async_trait;
@@ -10,12 +10,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Watches to the very end, so that what is written while the gate drains still releases polls.
-pub(super) struct Watching {
+pub(super) struct WatcherService {
     watcher: Watcher,
-    configs: watch::Receiver<Arc<InForce>>,
+    configs: watch::Receiver<Arc<ActiveConfig>>,
 }
 
-impl Watching {
+impl WatcherService {
     /// Begins to watch; what is there is on its channels when this is done.
     pub(super) fn new(publisher: Publisher, reload: &Reload) -> Self {
         let watcher = Watcher::new(settings(&reload.in_force()), publisher);
@@ -23,13 +23,13 @@ impl Watching {
     }
 }
 
-fn settings(in_force: &InForce) -> Settings {
+fn settings(in_force: &ActiveConfig) -> Settings {
     let config = &in_force.config;
     Settings { rules: config.watch.clone(), files: config.hub.channels }
 }
 
 #[async_trait]
-impl BackgroundService for Watching {
+impl BackgroundService for WatcherService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let stop = async {
             let _ = shutdown.changed().await;

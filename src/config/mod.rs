@@ -31,7 +31,7 @@ use crate::server::net::certificate::Identity;
 use crate::server::persist::snapshot;
 use crate::server::telemetry::log;
 use ipnet::IpNet;
-use read::locations::Places;
+use read::locations::ConnectionSlots;
 use read::report::Report;
 use read::section::Section;
 use std::path::PathBuf;
@@ -97,7 +97,7 @@ pub struct Config {
     /// The same as a TOML table.
     effective: toml_edit::Table,
     /// Where each value was written.
-    places: Places,
+    places: ConnectionSlots,
 }
 
 /// Who names the site's servers.

@@ -35,7 +35,7 @@ fn mistakes(pairs: &[(&str, &str)]) -> Vec<String> {
 
 /// Walks over a text and answers the report, and the table in effect.
 fn walk(text: &str) -> (Report, toml_edit::Table) {
-    let mut places = Places::default();
+    let mut places = ConnectionSlots::default();
     let parsed = file::parse(text).unwrap_or_else(|error| panic!("{error:?}"));
     for (path, line) in parsed.lines {
         places.note(&path, Source::File("test.toml".into()), Some(line));

@@ -7,7 +7,7 @@
 use super::table::Table;
 use super::{Channel, Hub, State};
 use crate::hub::channel::{
-    ChannelName, Cursor, Epoch, Found, History, Kept, KeptMessage, Message, Stamp, Time,
+    ChannelName, Cursor, Epoch, History, KeptMessage, Lookup, Message, Persisted, Stamp, Time,
 };
 use slab::Slab;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 /// What the table as a whole remembers, beside its channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub struct Dump {
     /// The latest time seen.
     pub latest: Time,
     /// The highest stamp of all channels that were forgotten.
@@ -24,27 +24,27 @@ pub struct Memory {
 
 /// What one channel leaves behind.
 #[derive(Debug, Clone)]
-pub struct Trace {
+pub struct ChannelDump {
     /// Its name.
     pub channel: ChannelName,
     /// When it was last used.
     pub used: Time,
     /// Where its history is.
-    pub kept: Kept,
+    pub kept: Persisted,
     /// The messages kept.
     pub messages: Vec<Arc<Message>>,
 }
 
 impl Hub {
     /// What the table as a whole remembers.
-    pub fn memory(&self) -> Memory {
+    pub fn memory(&self) -> Dump {
         let latest = Time(self.shared.latest.load(Ordering::Relaxed));
-        Memory { latest, floor: self.floor() }
+        Dump { latest, floor: self.floor() }
     }
 
     /// The channels of this moment, those that were not used for longest first, each looked at
     /// when its turn comes. A channel that is forgotten meanwhile is left out.
-    pub fn traces(&self) -> impl Iterator<Item = Trace> + use<> {
+    pub fn traces(&self) -> impl Iterator<Item = ChannelDump> + use<> {
         let mut channels: Vec<Arc<Channel>> =
             (0..Table::SHARDS).flat_map(|shard| self.shared.table.shard(shard)).collect();
         channels.sort_by_cached_key(|channel| channel.used.load(Ordering::Relaxed));
@@ -53,12 +53,12 @@ impl Hub {
             let (kept, messages) = (!state.forgotten).then(|| state.history.kept())?;
             drop(state);
             let used = Time(channel.used.load(Ordering::Relaxed));
-            Some(Trace { channel: channel.name.clone(), used, kept, messages })
+            Some(ChannelDump { channel: channel.name.clone(), used, kept, messages })
         })
     }
 
     /// Takes on what an earlier table remembered. Time and stamps go on above it.
-    pub fn remember(&self, memory: Memory) {
+    pub fn remember(&self, memory: Dump) {
         self.shared.latest.fetch_max(memory.latest.0, Ordering::Relaxed);
         self.shared.floor.fetch_max(memory.floor.0, Ordering::Relaxed);
     }
@@ -70,7 +70,7 @@ impl Hub {
     /// Meant for a table that is not in use yet; a channel that exists stays as it is.
     pub fn restore<E>(
         &self,
-        (channel, used, kept): (&ChannelName, Time, &Kept),
+        (channel, used, kept): (&ChannelName, Time, &Persisted),
         (count, messages): (u64, impl Iterator<Item = Result<KeptMessage, E>>),
         doubt: bool,
         now: Time,
@@ -108,7 +108,7 @@ impl Hub {
         self.shared.moved.store(moved, Ordering::SeqCst);
     }
 
-    pub(super) fn unless_moved(&self, mut found: Found, cursor: Cursor) -> Found {
+    pub(super) fn unless_moved(&self, mut found: Lookup, cursor: Cursor) -> Lookup {
         if !self.shared.moved.load(Ordering::SeqCst) {
             return found;
         }
@@ -133,7 +133,7 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::hub::channel::{Payload, Take};
-    use crate::hub::{Polled, Settings, Subscription};
+    use crate::hub::{PollOutcome, Settings, Subscription};
     use std::convert::Infallible;
 
     const NOW: Time = Time(1_000_000_000);
@@ -174,7 +174,7 @@ mod tests {
         hub.info(&name(channel), NOW).unwrap().newest.unwrap().0
     }
 
-    fn poll(hub: &Hub, channel: &str, cursor: Cursor) -> Polled {
+    fn poll(hub: &Hub, channel: &str, cursor: Cursor) -> PollOutcome {
         let subscription = Subscription { channel: name(channel), cursor };
         hub.poll(&[subscription], Take::All, true, NOW).unwrap()
     }
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!((new.channels(), new.cost()), (old.channels(), old.cost()));
         let here = position(&old, "a");
         assert_eq!(position(&new, "a"), here);
-        assert!(matches!(poll(&new, "a", Cursor::At(here)), Polled::Waiting(_)));
+        assert!(matches!(poll(&new, "a", Cursor::At(here)), PollOutcome::Waiting(_)));
         let posts = [(name("a"), Payload::empty())];
         assert_eq!(new.publish(&posts, NOW).unwrap()[0].message.position.seq, here.seq + 1);
     }
@@ -207,7 +207,7 @@ mod tests {
     fn in_doubt_every_channel_begins_a_new_epoch() {
         let old = hub(&["a"]);
         let new = again(&old, Settings::default(), true);
-        let Polled::Answer(answer) = poll(&new, "a", Cursor::At(position(&old, "a"))) else {
+        let PollOutcome::Answer(answer) = poll(&new, "a", Cursor::At(position(&old, "a"))) else {
             unreachable!("the cursor was placed");
         };
         assert!(answer[0].found.reset);
@@ -220,13 +220,17 @@ mod tests {
         hub.drain();
         hub.move_on(true);
         let later = crate::hub::channel::Position { seq: 9, ..position(&hub, "a") };
-        let Polled::Answer(answer) = poll(&hub, "a", Cursor::At(later)) else { unreachable!() };
+        let PollOutcome::Answer(answer) = poll(&hub, "a", Cursor::At(later)) else {
+            unreachable!()
+        };
         let found = &answer[0].found;
         assert_eq!((found.news, found.reset, found.position), (false, false, later));
         let stamp = Stamp(NOW.0 + 77);
-        let Polled::Answer(answer) = poll(&hub, "a", Cursor::After(stamp)) else { unreachable!() };
+        let PollOutcome::Answer(answer) = poll(&hub, "a", Cursor::After(stamp)) else {
+            unreachable!()
+        };
         assert_eq!((answer[0].found.news, answer[0].found.stamp), (false, stamp));
-        let Polled::Answer(answer) = poll(&hub, "a", Cursor::Oldest) else { unreachable!() };
+        let PollOutcome::Answer(answer) = poll(&hub, "a", Cursor::Oldest) else { unreachable!() };
         assert_eq!(answer[0].found.messages.len(), 1, "what is known is still told");
     }
 }

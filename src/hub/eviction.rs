@@ -1,7 +1,7 @@
 //! Keeping the table within its bounds: opening channels, evicting them, forgetting what is old.
 
 use super::table::Table;
-use super::{Channel, Full, Hub, Settings, State, Wake};
+use super::{Channel, Hub, Settings, State, TableFull, WakeSet};
 use crate::hub::channel::{ChannelName, Epoch, History, Stamp, Time};
 use slab::Slab;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Hub {
         name: &ChannelName,
         now: Time,
         work: impl FnOnce(&Arc<Channel>, &mut State) -> T,
-    ) -> Result<T, Full> {
+    ) -> Result<T, TableFull> {
         loop {
             let channel = self.open(name, now)?;
             let mut state = channel.state.lock();
@@ -75,7 +75,7 @@ impl Hub {
     }
 
     /// The channel of that name, created where it does not exist.
-    pub(super) fn open(&self, name: &ChannelName, now: Time) -> Result<Arc<Channel>, Full> {
+    pub(super) fn open(&self, name: &ChannelName, now: Time) -> Result<Arc<Channel>, TableFull> {
         if let Some(channel) = self.shared.table.touch(name, now) {
             return Ok(channel);
         }
@@ -83,7 +83,7 @@ impl Hub {
         let settings = self.shared.settings.read();
         while self.channels() >= settings.channels {
             if !self.evict_one() {
-                return Err(Full);
+                return Err(TableFull);
             }
         }
         let epoch = Epoch::from_random(self.shared.random.lock().u64(..));
@@ -106,7 +106,7 @@ impl Hub {
     }
 
     /// Settles the accounts of a channel that has left the table.
-    pub(super) fn bury(&self, channel: &Channel) -> Wake {
+    pub(super) fn bury(&self, channel: &Channel) -> WakeSet {
         let mut state = channel.state.lock();
         state.forgotten = true;
         let newest = state.history.newest_stamp().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Looking at the table without changing it.
 
-use super::{Channel, Heard, Hub, Subscription};
+use super::{Channel, ChannelUpdate, Hub, Subscription};
 use crate::hub::channel::{ChannelName, Epoch, Position, Stamp, Take, Tick, Time};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -81,13 +81,18 @@ impl Hub {
     }
 
     /// What a channel's history has for a cursor, without creating or holding anything.
-    pub fn read(&self, subscription: &Subscription, take: Take, now: Time) -> Option<Heard> {
+    pub fn read(
+        &self,
+        subscription: &Subscription,
+        take: Take,
+        now: Time,
+    ) -> Option<ChannelUpdate> {
         let now = self.time(now);
         let channel = self.shared.table.peek(&subscription.channel)?;
         self.with_trimmed(&mut channel.state.lock(), now, |state| {
             let tick = state.limits.tick;
             let found = state.history.since(subscription.cursor, take, tick, now);
-            Some(Heard { channel: subscription.channel.clone(), tick, found })
+            Some(ChannelUpdate { channel: subscription.channel.clone(), tick, found })
         })
     }
 }

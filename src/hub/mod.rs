@@ -5,7 +5,7 @@
 //! after it and finds the registration.
 //!
 //! **Unlock, then wake.** A publish stores its message, takes the channel's waiters and unlocks;
-//! the caller then rings them, in batches, through [`Wake`]. A waiter that is rung looks again:
+//! the caller then rings them, in batches, through [`WakeSet`]. A waiter that is rung looks again:
 //! a ring for something it already has is harmless.
 //!
 //! **A dropped [`Waiter`] is gone.** It takes itself off its channels, so a cancelled poll leaves
@@ -27,16 +27,17 @@ mod table;
 mod tests;
 mod waiter;
 
-pub use dump::{Memory, Trace};
+pub use dump::{ChannelDump, Dump};
 pub use inspect::Info;
-pub use notifier::Ringer;
-pub use replica::{Origin, Pushed};
-pub use waiter::{Waiter, Wake};
+pub use notifier::WakeHandle;
+pub use replica::{Applied, SyncSink};
+pub use waiter::{Waiter, WakeSet};
 
 use crate::hub::channel::{
-    ChannelName, Cursor, Feed, Found, History, Limits, Message, Pattern, Payload, Take, Tick, Time,
+    ChannelName, Cursor, History, Limits, Lookup, Message, Pattern, Payload, ReplicaState, Take,
+    Tick, Time,
 };
-use notifier::Bell;
+use notifier::Notifier;
 use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 use smallvec::SmallVec;
@@ -49,7 +50,7 @@ use table::Table;
 pub struct Settings {
     /// Channels in all; at this many, the least recently used quiet one makes room.
     pub channels: usize,
-    /// Memory for messages in all channels, in bytes.
+    /// Dump for messages in all channels, in bytes.
     pub total: u64,
     /// Limits of the channels that no override matches.
     pub limits: Arc<Limits>,
@@ -73,7 +74,7 @@ impl Settings {
 /// The table has no room for another channel, and none of its channels is quiet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the channel table is full and none of its channels is quiet")]
-pub struct Full;
+pub struct TableFull;
 
 /// One channel of a poll, and where the client is in it.
 #[derive(Debug, Clone)]
@@ -86,21 +87,21 @@ pub struct Subscription {
 
 /// What one channel of a poll has for it.
 #[derive(Debug, Clone)]
-pub struct Heard {
+pub struct ChannelUpdate {
     /// The channel.
     pub channel: ChannelName,
     /// The unit of its stamps.
     pub tick: Tick,
     /// What was found, and where the client is with it.
-    pub found: Found,
+    pub found: Lookup,
 }
 
 /// What all channels of a poll have for it, in the order of its subscriptions.
-pub type Answer = SmallVec<[Heard; 1]>;
+pub type Answer = SmallVec<[ChannelUpdate; 1]>;
 
 /// The outcome of [`Hub::poll`].
 #[derive(Debug)]
-pub enum Polled {
+pub enum PollOutcome {
     /// There is something to say at once.
     Answer(Answer),
     /// There is nothing yet; the waiter is told when there is.
@@ -115,7 +116,7 @@ pub struct Published {
     /// The unit of its channel's stamps.
     pub tick: Tick,
     /// The held polls that it releases, to be rung.
-    pub wake: Wake,
+    pub wake: WakeSet,
     /// How many of those are claimed already, or rung.
     pub released: usize,
 }
@@ -130,14 +131,14 @@ struct Shared {
     table: Table,
     settings: RwLock<Settings>,
     /// Where positions are given elsewhere: whom to tell what a channel wants.
-    origin: Option<Origin>,
+    origin: Option<SyncSink>,
     /// The latest time seen. The table's time never runs backwards, so a position that was given
     /// out is never overtaken by a message from before it.
     latest: AtomicU64,
     /// The highest stamp of all channels that were forgotten. New lives begin above it, so a
     /// stamp cursor of an earlier life never hides a message of a later one.
     floor: AtomicU64,
-    /// Memory of all messages kept, in bytes.
+    /// Dump of all messages kept, in bytes.
     cost: AtomicU64,
     /// Polls held now.
     held: AtomicUsize,
@@ -161,9 +162,9 @@ struct Channel {
 struct State {
     history: History,
     limits: Arc<Limits>,
-    waiters: Slab<Arc<Bell>>,
+    waiters: Slab<Arc<Notifier>>,
     /// Where positions are given elsewhere: how far the channel is with that.
-    feed: Option<Box<Feed>>,
+    feed: Option<Box<ReplicaState>>,
     /// Counts how often the waiters were taken; a registration is only good in its own round.
     round: u64,
     /// The channel left the table; whoever holds it must look it up again.
@@ -171,9 +172,9 @@ struct State {
 }
 
 impl State {
-    fn take_waiters(&mut self) -> Wake {
+    fn take_waiters(&mut self) -> WakeSet {
         self.round += 1;
-        Wake::new(std::mem::take(&mut self.waiters))
+        WakeSet::new(std::mem::take(&mut self.waiters))
     }
 }
 
@@ -185,11 +186,11 @@ impl Hub {
 
     /// A table whose channels get their messages and positions from elsewhere; `origin` is told
     /// what they want for that.
-    pub fn fed(settings: Settings, seed: u64, origin: Origin) -> Self {
+    pub fn fed(settings: Settings, seed: u64, origin: SyncSink) -> Self {
         Self::with_origin(settings, seed, Some(origin))
     }
 
-    fn with_origin(settings: Settings, seed: u64, origin: Option<Origin>) -> Self {
+    fn with_origin(settings: Settings, seed: u64, origin: Option<SyncSink>) -> Self {
         let shared = Shared {
             table: Table::new(),
             settings: RwLock::new(settings),
@@ -213,9 +214,9 @@ impl Hub {
         take: Take,
         hold: bool,
         now: Time,
-    ) -> Result<Polled, Full> {
+    ) -> Result<PollOutcome, TableFull> {
         if !hold {
-            return self.look(subscriptions, take, now).map(Polled::Answer);
+            return self.look(subscriptions, take, now).map(PollOutcome::Answer);
         }
         let now = self.time(now);
         let mut waiter = Waiter::new(self.clone(), take);
@@ -227,13 +228,13 @@ impl Hub {
             answer.push(looked.heard);
             waiter.sit(looked.seat, looked.unplaced);
         }
-        // Looked at after the registration: a drain that came before it has set the flag, one
+        // Look at after the registration: a drain that came before it has set the flag, one
         // that comes after it finds the registration.
         if news || self.is_draining() {
-            return Ok(Polled::Answer(answer));
+            return Ok(PollOutcome::Answer(answer));
         }
         waiter.hold(answer);
-        Ok(Polled::Waiting(waiter))
+        Ok(PollOutcome::Waiting(waiter))
     }
 
     /// Looks into every channel of a poll that is not to be held: the quiet state is an answer,
@@ -243,7 +244,7 @@ impl Hub {
         subscriptions: &[Subscription],
         take: Take,
         now: Time,
-    ) -> Result<Answer, Full> {
+    ) -> Result<Answer, TableFull> {
         let now = self.time(now);
         let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.heard);
         subscriptions.iter().map(look).collect()
@@ -254,9 +255,9 @@ impl Hub {
         &self,
         subscription: &Subscription,
         take: Take,
-        bell: Option<&Arc<Bell>>,
+        bell: Option<&Arc<Notifier>>,
         now: Time,
-    ) -> Result<waiter::Looked, Full> {
+    ) -> Result<waiter::Look, TableFull> {
         let mut want = None;
         let looked = self.with_state(&subscription.channel, now, |channel, state| {
             let tick = state.limits.tick;
@@ -265,13 +266,13 @@ impl Hub {
                 Some(_) => state.look_at_fed(subscription.cursor, take, now, &mut want),
             };
             let found = self.unless_moved(found, subscription.cursor);
-            let seat = bell.filter(|_| !found.news).map(|bell| waiter::Seat {
+            let seat = bell.filter(|_| !found.news).map(|bell| waiter::Registration {
                 channel: channel.clone(),
                 key: state.waiters.insert(bell.clone()),
                 round: state.round,
             });
-            let heard = Heard { channel: channel.name.clone(), tick, found };
-            waiter::Looked { heard, seat, unplaced }
+            let heard = ChannelUpdate { channel: channel.name.clone(), tick, found };
+            waiter::Look { heard, seat, unplaced }
         });
         self.tell(&subscription.channel, want);
         looked
@@ -283,7 +284,7 @@ impl Hub {
         &self,
         posts: &[(ChannelName, Payload)],
         now: Time,
-    ) -> Result<Vec<Published>, Full> {
+    ) -> Result<Vec<Published>, TableFull> {
         let now = self.time(now);
         for (name, _) in posts {
             self.open(name, now)?;
@@ -293,7 +294,12 @@ impl Hub {
         published
     }
 
-    fn put(&self, name: &ChannelName, payload: &Payload, now: Time) -> Result<Published, Full> {
+    fn put(
+        &self,
+        name: &ChannelName,
+        payload: &Payload,
+        now: Time,
+    ) -> Result<Published, TableFull> {
         self.with_state(name, now, |_, state| {
             let message = state.history.push(payload.clone(), &state.limits, now);
             Published { message, tick: state.limits.tick, wake: state.take_waiters(), released: 0 }
@@ -310,7 +316,7 @@ impl Hub {
         at: Time,
         keep: bool,
         now: Time,
-    ) -> Result<Option<Published>, Full> {
+    ) -> Result<Option<Published>, TableFull> {
         let now = self.time(now);
         let published = self.with_state(name, now, |_, state| {
             if keep {
@@ -343,7 +349,7 @@ impl Hub {
 
     /// Forgets a channel and its history. `None` if there is no such channel. Its held polls are
     /// to be rung; they find themselves reset, and its next life has a new epoch.
-    pub fn forget(&self, name: &ChannelName) -> Option<Wake> {
+    pub fn forget(&self, name: &ChannelName) -> Option<WakeSet> {
         let channel = self.shared.table.remove(name)?;
         Some(self.bury(&channel))
     }
@@ -360,7 +366,7 @@ impl Hub {
 
     /// From now on no poll is held. Returns the waiters of all channels, to be rung: they find
     /// nothing, and [`Hub::is_draining`].
-    pub fn drain(&self) -> Vec<Wake> {
+    pub fn drain(&self) -> Vec<WakeSet> {
         self.shared.draining.store(true, Ordering::SeqCst);
         let mut wakes = Vec::new();
         self.for_each_channel(|channel| {

@@ -6,20 +6,20 @@ use std::task::{Context, Poll};
 
 /// Shared between a waiter and the channels it is registered on.
 #[derive(Debug, Default)]
-pub(super) struct Bell {
+pub(super) struct Notifier {
     /// Somebody has taken it upon them to release this poll.
     claimed: AtomicBool,
     waker: AtomicWaker,
 }
 
-impl Bell {
+impl Notifier {
     /// Claims the poll. True for the first to do so: of several publishes at once, one counts
     /// it as released.
     pub(super) fn claim(&self) -> bool {
         !self.claimed.swap(true, Ordering::AcqRel)
     }
 
-    /// Wakes the task that listens. Only useful after [`Bell::claim`].
+    /// Wakes the task that listens. Only useful after [`Notifier::claim`].
     pub(super) fn ring(&self) {
         self.waker.wake();
     }
@@ -34,9 +34,9 @@ impl Bell {
 
 /// Rings one held poll from outside, so that it looks at what has changed beside its channels.
 #[derive(Clone)]
-pub struct Ringer(pub(super) std::sync::Arc<Bell>);
+pub struct WakeHandle(pub(super) std::sync::Arc<Notifier>);
 
-impl Ringer {
+impl WakeHandle {
     /// Wakes the poll, unless somebody else is about to.
     pub fn ring(&self) {
         if self.0.claim() {

@@ -2,23 +2,24 @@
 //!
 //! Every event is worked off under the channel's lock, together with its history, so that a poll
 //! always sees both as they belong together. What a channel then wants is told to the table's
-//! [`Origin`] after unlocking.
+//! [`SyncSink`] after unlocking.
 
-use super::waiter::Unplaced;
-use super::{Full, Hub, State, Wake};
+use super::waiter::Unresolved;
+use super::{Hub, State, TableFull, WakeSet};
 use crate::hub::channel::{
-    ChannelName, Cursor, Found, History, Message, Position, Snapshot, Stamp, Step, Take, Time, Want,
+    ChannelName, Cursor, History, Lookup, Message, Position, Snapshot, Stamp, Step, SyncRequest,
+    Take, Time,
 };
 use std::sync::Arc;
 
 /// Is told what a channel wants. It must not call back into the table.
-pub type Origin = Arc<dyn Fn(&ChannelName, Want) + Send + Sync>;
+pub type SyncSink = Arc<dyn Fn(&ChannelName, SyncRequest) + Send + Sync>;
 
 /// What became of a pushed message.
 #[derive(Debug, Default)]
-pub struct Pushed {
+pub struct Applied {
     /// The polls that it releases, claimed already and to be rung.
-    pub wake: Wake,
+    pub wake: WakeSet,
     /// How many polls the same message had released when its push came.
     pub before: usize,
     /// It was new here.
@@ -98,7 +99,7 @@ impl Hub {
         number: u64,
         snapshot: Snapshot,
         now: Time,
-    ) -> Pushed {
+    ) -> Applied {
         let now = self.time(now);
         self.step(name, now, |state| match &mut state.feed {
             None => Step::default(),
@@ -107,7 +108,7 @@ impl Hub {
     }
 
     /// A message of a channel was pushed.
-    pub fn pushed(&self, name: &ChannelName, message: Message, now: Time) -> Pushed {
+    pub fn pushed(&self, name: &ChannelName, message: Message, now: Time) -> Applied {
         let now = self.time(now);
         self.step(name, now, |state| match &mut state.feed {
             None => Step::default(),
@@ -116,7 +117,7 @@ impl Hub {
     }
 
     /// A message that was published from here has its position.
-    pub fn offered(&self, name: &ChannelName, message: Message, now: Time) -> Pushed {
+    pub fn offered(&self, name: &ChannelName, message: Message, now: Time) -> Applied {
         let now = self.time(now);
         let (seq, mut before) = (message.position.seq, 0);
         let pushed = self.step(name, now, |state| match &mut state.feed {
@@ -126,12 +127,18 @@ impl Hub {
                 feed.offered(message, &mut state.history, &state.limits, now)
             }
         });
-        Pushed { before, ..pushed }
+        Applied { before, ..pushed }
     }
 
     /// A channel was forgotten elsewhere and is at the beginning of another life now. `stamp` is
     /// the newest of its lives before. The wake is claimed already.
-    pub fn reborn(&self, name: &ChannelName, position: Position, stamp: Stamp, now: Time) -> Wake {
+    pub fn reborn(
+        &self,
+        name: &ChannelName,
+        position: Position,
+        stamp: Stamp,
+        now: Time,
+    ) -> WakeSet {
         let now = self.time(now);
         let pushed = self.step(name, now, |state| {
             let clock = state.history.clock();
@@ -143,7 +150,12 @@ impl Hub {
 
     /// Puts what was read into a channel that nobody is subscribed to, so that it can be looked
     /// at.
-    pub fn refresh(&self, name: &ChannelName, snapshot: Snapshot, now: Time) -> Result<(), Full> {
+    pub fn refresh(
+        &self,
+        name: &ChannelName,
+        snapshot: Snapshot,
+        now: Time,
+    ) -> Result<(), TableFull> {
         let now = self.time(now);
         self.with_state(name, now, |_, state| {
             if let Some(feed) = state.feed.as_mut().filter(|feed| !feed.is_joined()) {
@@ -152,14 +164,19 @@ impl Hub {
         })
     }
 
-    fn step(&self, name: &ChannelName, now: Time, work: impl FnOnce(&mut State) -> Step) -> Pushed {
+    fn step(
+        &self,
+        name: &ChannelName,
+        now: Time,
+        work: impl FnOnce(&mut State) -> Step,
+    ) -> Applied {
         let Some(channel) = self.shared.table.peek(name) else {
-            return Pushed { unwanted: true, ..Pushed::default() };
+            return Applied { unwanted: true, ..Applied::default() };
         };
         let mut state = channel.state.lock();
         let step = self.with_trimmed(&mut state, now, work);
         let unwanted = !state.feed.as_ref().is_some_and(|feed| feed.is_joined());
-        let mut wake = if step.wake { state.take_waiters() } else { Wake::default() };
+        let mut wake = if step.wake { state.take_waiters() } else { WakeSet::default() };
         // Claimed under the lock, so that whoever published the message finds the number.
         let newest = state.history.position().seq;
         if wake.claim() > 0
@@ -172,7 +189,7 @@ impl Hub {
         if step.stored {
             self.reclaim(now);
         }
-        Pushed { wake, stored: step.stored, unwanted, before: 0 }
+        Applied { wake, stored: step.stored, unwanted, before: 0 }
     }
 
     fn with_known<T>(&self, name: &ChannelName, work: impl FnOnce(&mut State) -> T) -> Option<T> {
@@ -181,7 +198,7 @@ impl Hub {
         (!state.forgotten).then(|| work(&mut state))
     }
 
-    pub(super) fn tell(&self, name: &ChannelName, want: Option<Want>) {
+    pub(super) fn tell(&self, name: &ChannelName, want: Option<SyncRequest>) {
         if let (Some(want), Some(origin)) = (want, &self.shared.origin) {
             origin(name, want);
         }
@@ -196,13 +213,13 @@ impl State {
         cursor: Cursor,
         take: Take,
         now: Time,
-        want: &mut Option<Want>,
-    ) -> (Found, Option<Unplaced>) {
+        want: &mut Option<SyncRequest>,
+    ) -> (Lookup, Option<Unresolved>) {
         let Some(feed) = &mut self.feed else {
             return (self.history.since(cursor, take, self.limits.tick, now), None);
         };
         *want = feed.polled(now);
-        let mut unplaced = Unplaced { cursor, arrived: now, read: None, quiet: false };
+        let mut unplaced = Unresolved { cursor, arrived: now, read: None, quiet: false };
         if !self.history.can_place(cursor) {
             let (read, wanted) = feed.is_unsure();
             *want = want.or(wanted);
@@ -214,11 +231,11 @@ impl State {
     /// Places a cursor if that can be done by now.
     pub(super) fn place(
         &self,
-        unplaced: Unplaced,
+        unplaced: Unresolved,
         take: Take,
         now: Time,
-    ) -> (Found, Option<Unplaced>) {
-        let Unplaced { cursor, arrived, read, .. } = unplaced;
+    ) -> (Lookup, Option<Unresolved>) {
+        let Unresolved { cursor, arrived, read, .. } = unplaced;
         let tick = self.limits.tick;
         let feed = self.feed.as_ref();
         let is_live = feed.is_some_and(|feed| feed.is_live());
@@ -240,6 +257,6 @@ impl State {
         }
         let quiet = is_live && matches!(cursor, Cursor::After(_) | Cursor::Changed { .. });
         let found = if quiet { found } else { self.history.unplaced(cursor, tick, arrived) };
-        (found, Some(Unplaced { quiet, ..unplaced }))
+        (found, Some(Unresolved { quiet, ..unplaced }))
     }
 }

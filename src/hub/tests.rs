@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::hub::channel::{Epoch, Place, Position, Snapshot, Stamp, Want};
+use crate::hub::channel::{Epoch, Position, Snapshot, Stamp, Start, SyncRequest};
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -16,7 +16,7 @@ fn name(text: &str) -> ChannelName {
     ChannelName::new(text).unwrap()
 }
 
-fn ask(hub: &Hub, channels: &[&str], hold: bool) -> Result<Polled, Full> {
+fn ask(hub: &Hub, channels: &[&str], hold: bool) -> Result<PollOutcome, TableFull> {
     let subscription = |text: &&str| Subscription { channel: name(text), cursor: Cursor::Now };
     let subscriptions: Vec<_> = channels.iter().map(subscription).collect();
     hub.poll(&subscriptions, Take::All, hold, NOW)
@@ -24,8 +24,8 @@ fn ask(hub: &Hub, channels: &[&str], hold: bool) -> Result<Polled, Full> {
 
 fn hold(hub: &Hub, channels: &[&str]) -> Waiter {
     match ask(hub, channels, true).unwrap() {
-        Polled::Waiting(waiter) => waiter,
-        Polled::Answer(answer) => panic!("not held: {answer:?}"),
+        PollOutcome::Waiting(waiter) => waiter,
+        PollOutcome::Answer(answer) => panic!("not held: {answer:?}"),
     }
 }
 
@@ -89,7 +89,7 @@ fn the_least_recently_used_quiet_channel_makes_room() {
 fn a_full_table_refuses_and_changes_nothing() {
     let hub = hub(2, 1 << 20);
     let _held = (hold(&hub, &["a"]), hold(&hub, &["b"]));
-    assert!(matches!(ask(&hub, &["c"], true), Err(Full)));
+    assert!(matches!(ask(&hub, &["c"], true), Err(TableFull)));
     let posts = [(name("a"), Payload::empty()), (name("c"), Payload::empty())];
     assert!(hub.publish(&posts, NOW).is_err());
     assert_eq!(hub.info(&name("a"), NOW).unwrap().kept, 0, "half of a publish was kept");
@@ -125,18 +125,18 @@ fn a_forgotten_channel_releases_its_polls_with_reset_and_has_a_new_epoch() {
 fn a_drain_rings_everybody_and_nobody_is_held_after_it() {
     let hub = hub(10, 1 << 20);
     let mut waiters = [hold(&hub, &["a"]), hold(&hub, &["a", "b"])];
-    let released: usize = hub.drain().iter_mut().map(Wake::claim).sum();
+    let released: usize = hub.drain().iter_mut().map(WakeSet::claim).sum();
     assert_eq!(released, 2);
     for waiter in &mut waiters {
         assert!(waiter.look(NOW).is_none() && waiter.is_draining());
         assert!(!waiter.finish(NOW)[0].found.news);
     }
-    assert!(matches!(ask(&hub, &["a"], true), Ok(Polled::Answer(_))));
+    assert!(matches!(ask(&hub, &["a"], true), Ok(PollOutcome::Answer(_))));
 }
 
 /// A fed table that notes what its channels want.
-fn fed() -> (Hub, Arc<Mutex<Vec<Want>>>) {
-    let wants: Arc<Mutex<Vec<Want>>> = Arc::default();
+fn fed() -> (Hub, Arc<Mutex<Vec<SyncRequest>>>) {
+    let wants: Arc<Mutex<Vec<SyncRequest>>> = Arc::default();
     let told = wants.clone();
     (Hub::fed(Settings::default(), 1, Arc::new(move |_, want| told.lock().push(want))), wants)
 }
@@ -152,7 +152,7 @@ fn message(epoch: u64, seq: u64) -> Message {
 
 fn snapshot(messages: Vec<Message>) -> Snapshot {
     let clock = Position { epoch: Epoch::of_clock(1), seq: NOW.0 };
-    let place = messages.last().map(|message| Place {
+    let place = messages.last().map(|message| Start {
         position: message.position,
         stamp: message.stamp,
         floor: Stamp(0),
@@ -169,8 +169,8 @@ fn go_live(hub: &Hub, messages: Vec<Message>) {
 fn held_at(hub: &Hub, cursor: Cursor) -> Waiter {
     let subscription = Subscription { channel: name("a"), cursor };
     match hub.poll(&[subscription], Take::All, true, NOW).unwrap() {
-        Polled::Waiting(waiter) => waiter,
-        Polled::Answer(answer) => panic!("not held: {answer:?}"),
+        PollOutcome::Waiting(waiter) => waiter,
+        PollOutcome::Answer(answer) => panic!("not held: {answer:?}"),
     }
 }
 
@@ -180,7 +180,7 @@ fn a_poll_on_a_channel_that_is_not_live_is_held_and_answered_when_it_is() {
     let mut at_two = held_at(&hub, Cursor::At(message(1, 2).position));
     let mut lost = held_at(&hub, Cursor::At(message(9, 2).position));
     assert!(at_two.is_unplaced() && at_two.look(NOW).is_none());
-    assert_eq!(*wants.lock(), [Want::Join]);
+    assert_eq!(*wants.lock(), [SyncRequest::Join]);
     go_live(&hub, vec![message(1, 2), message(1, 3)]);
     let answer = at_two.look(NOW).unwrap();
     assert!(!answer[0].found.reset && answer[0].found.messages.len() == 1);
@@ -197,7 +197,7 @@ fn a_cursor_ahead_of_a_live_channel_waits_for_one_read_and_is_reset_only_after_i
         held_at(&hub, Cursor::At(message(1, 2).position)),
         held_at(&hub, Cursor::At(message(1, 7).position)),
     ];
-    assert_eq!(*wants.lock(), [Want::Read]);
+    assert_eq!(*wants.lock(), [SyncRequest::Read]);
     let (number, position) = hub.read_begins(&name("a")).unwrap();
     assert_eq!(position.seq, 1);
     drop(hub.read_ends(&name("a"), number, snapshot(vec![message(1, 2)]), NOW));
@@ -297,7 +297,7 @@ fn a_seed_is_stamped_with_its_own_time_and_never_hides_a_newer_message() {
         published: message.published,
         payload: message.payload.clone(),
     };
-    let messages = trace.messages.iter().map(|message| Ok::<_, Full>(of(message)));
+    let messages = trace.messages.iter().map(|message| Ok::<_, TableFull>(of(message)));
     let (place, count) = ((&trace.channel, trace.used, &trace.kept), trace.messages.len() as u64);
     let (at, later) = (Time(NOW.0 + 1_000_000), Time(NOW.0 + 2_000_000));
     after.restore(place, (count, messages), true, later).unwrap();

@@ -1,7 +1,7 @@
 //! Held polls: their registration, and how they are woken.
 
-use super::notifier::{Bell, Ringer};
-use super::{Answer, Channel, Full, Heard, Hub, State, Subscription};
+use super::notifier::{Notifier, WakeHandle};
+use super::{Answer, Channel, ChannelUpdate, Hub, State, Subscription, TableFull};
 use crate::hub::channel::{ChannelName, Cursor, Position, Take, Time};
 use slab::Slab;
 use smallvec::SmallVec;
@@ -13,14 +13,14 @@ use std::sync::atomic::Ordering;
 /// The registration of one held poll on its channels; dropping it ends the registration.
 pub struct Waiter {
     hub: Hub,
-    bell: Arc<Bell>,
-    seats: SmallVec<[Seat; 1]>,
+    bell: Arc<Notifier>,
+    seats: SmallVec<[Registration; 1]>,
     /// What was found when it was registered: where to go on from, and the quiet answer.
     registered: Answer,
     /// Those of its channels whose cursor cannot be placed yet. One word in each held poll, as it
     /// is nearly always empty.
     #[allow(clippy::box_collection)]
-    unplaced: Option<Box<Vec<(usize, Unplaced)>>>,
+    unplaced: Option<Box<Vec<(usize, Unresolved)>>>,
     take: Take,
     counted: bool,
     hasty: bool,
@@ -28,7 +28,7 @@ pub struct Waiter {
 
 /// A cursor that is placed later, where positions are given elsewhere.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Unplaced {
+pub(super) struct Unresolved {
     pub(super) cursor: Cursor,
     /// When the poll came.
     pub(super) arrived: Time,
@@ -40,20 +40,20 @@ pub(super) struct Unplaced {
 }
 
 /// What a look into one channel found.
-pub(super) struct Looked {
-    pub(super) heard: Heard,
-    pub(super) seat: Option<Seat>,
-    pub(super) unplaced: Option<Unplaced>,
+pub(super) struct Look {
+    pub(super) heard: ChannelUpdate,
+    pub(super) seat: Option<Registration>,
+    pub(super) unplaced: Option<Unresolved>,
 }
 
 /// A waiter's place on one channel.
-pub(super) struct Seat {
+pub(super) struct Registration {
     pub(super) channel: Arc<Channel>,
     pub(super) key: usize,
     pub(super) round: u64,
 }
 
-impl Seat {
+impl Registration {
     fn leave(&self) {
         self.leave_locked(&mut self.channel.state.lock());
     }
@@ -70,12 +70,12 @@ impl Seat {
     fn look_again(
         &mut self,
         hub: &Hub,
-        bell: &Arc<Bell>,
-        registered: &Heard,
+        bell: &Arc<Notifier>,
+        registered: &ChannelUpdate,
         take: Take,
-        unplaced: &mut Option<Unplaced>,
+        unplaced: &mut Option<Unresolved>,
         now: Time,
-    ) -> Result<Heard, Full> {
+    ) -> Result<ChannelUpdate, TableFull> {
         let cursor = match unplaced {
             None => Cursor::At(registered.found.position),
             Some(unplaced) => unplaced.cursor,
@@ -111,11 +111,11 @@ impl Seat {
         if !found.news && !was_unplaced {
             return Ok(registered.clone());
         }
-        Ok(Heard { channel: registered.channel.clone(), tick: registered.tick, found })
+        Ok(ChannelUpdate { channel: registered.channel.clone(), tick: registered.tick, found })
     }
 }
 
-impl Unplaced {
+impl Unresolved {
     fn of(index: usize, all: &mut Vec<(usize, Self)>) -> Option<Self> {
         let at = all.iter().position(|(of, _)| *of == index)?;
         Some(all.swap_remove(at).1)
@@ -136,11 +136,11 @@ impl Waiter {
         }
     }
 
-    pub(super) fn bell(&self) -> &Arc<Bell> {
+    pub(super) fn bell(&self) -> &Arc<Notifier> {
         &self.bell
     }
 
-    pub(super) fn sit(&mut self, seat: Option<Seat>, unplaced: Option<Unplaced>) {
+    pub(super) fn sit(&mut self, seat: Option<Registration>, unplaced: Option<Unresolved>) {
         if let Some(unplaced) = unplaced.filter(|_| seat.is_some()) {
             self.unplaced.get_or_insert_default().push((self.seats.len(), unplaced));
         }
@@ -170,13 +170,13 @@ impl Waiter {
         let mut unplaced = self.unplaced.take();
         let mut still = Vec::new();
         for (index, (registered, seat)) in self.registered.iter().zip(&mut self.seats).enumerate() {
-            let mut own = unplaced.as_deref_mut().and_then(|all| Unplaced::of(index, all));
+            let mut own = unplaced.as_deref_mut().and_then(|all| Unresolved::of(index, all));
             let was_unplaced = own.is_some();
             // A table without room (the channel was forgotten meanwhile) leaves the poll as it
             // is; its next one is told.
             let (hub, bell) = (&self.hub, &self.bell);
             let heard = seat.look_again(hub, bell, registered, self.take, &mut own, now);
-            let heard = heard.unwrap_or_else(|Full| registered.clone());
+            let heard = heard.unwrap_or_else(|TableFull| registered.clone());
             news |= heard.found.news;
             placed |= was_unplaced;
             still.extend(own.map(|own| (index, own)));
@@ -211,8 +211,8 @@ impl Waiter {
     }
 
     /// Rings this poll.
-    pub fn ringer(&self) -> Ringer {
-        Ringer(self.bell.clone())
+    pub fn ringer(&self) -> WakeHandle {
+        WakeHandle(self.bell.clone())
     }
 
     /// Ends the hold: what has come since it began, or the quiet answer.
@@ -256,12 +256,12 @@ impl fmt::Debug for Waiter {
 ///
 /// Dropping it rings the rest: a wake cannot be lost, only be late.
 #[derive(Default)]
-pub struct Wake {
-    bells: Vec<Arc<Bell>>,
+pub struct WakeSet {
+    bells: Vec<Arc<Notifier>>,
 }
 
-impl Wake {
-    pub(super) fn new(waiters: Slab<Arc<Bell>>) -> Self {
+impl WakeSet {
+    pub(super) fn new(waiters: Slab<Arc<Notifier>>) -> Self {
         Self { bells: waiters.into_iter().map(|(_, bell)| bell).collect() }
     }
 
@@ -292,7 +292,7 @@ impl Wake {
     }
 }
 
-impl Drop for Wake {
+impl Drop for WakeSet {
     fn drop(&mut self) {
         for bell in self.bells.drain(..) {
             bell.claim();
@@ -301,8 +301,8 @@ impl Drop for Wake {
     }
 }
 
-impl fmt::Debug for Wake {
+impl fmt::Debug for WakeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Wake({})", self.bells.len())
+        write!(f, "WakeSet({})", self.bells.len())
     }
 }

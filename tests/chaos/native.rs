@@ -1,7 +1,7 @@
 //! Clients of the native dialect: they see every position, and can be told that something is
 //! missing.
 
-use super::{Answered, CHANNELS, Caller, Tally, World};
+use super::{Answered, CHANNELS, Caller, SharedMetrics, World};
 use serde_json::Value;
 
 /// A client, and how far it is.
@@ -11,7 +11,7 @@ struct Reading {
     /// The life in which the cursor was given, or one before.
     cursor_of: u64,
     seen: Vec<Seen>,
-    tally: Tally,
+    tally: SharedMetrics,
 }
 
 /// Where a client is in a channel.
@@ -24,10 +24,10 @@ struct Seen {
 }
 
 /// Polls for some of the channels until all of them are at their end.
-pub(crate) async fn poll_for_all(mut caller: Caller) -> Tally {
+pub(crate) async fn poll_for_all(mut caller: Caller) -> SharedMetrics {
     let seen = |channel| Seen { channel, at: None, last: None };
     let seen = caller.choose(CHANNELS.len()).into_iter().map(seen).collect();
-    let (cursor, tally) = ("oldest".into(), Tally::default());
+    let (cursor, tally) = ("oldest".into(), SharedMetrics::default());
     let mut reading = Reading { caller, cursor, cursor_of: 0, seen, tally };
     while !reading.has_all() {
         let names: Vec<&str> = reading.seen.iter().map(|seen| CHANNELS[seen.channel]).collect();

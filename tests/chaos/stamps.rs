@@ -1,14 +1,14 @@
 //! Clients of the dialects whose cursor is a stamp. Those of `timestamp` read one message after
 //! the other, those of `novcomet` hear only that there is one.
 
-use super::{Answered, BRIEF, CHANNELS, Caller, Tally};
+use super::{Answered, BRIEF, CHANNELS, Caller, SharedMetrics};
 use serde_json::Value;
 
 /// Polls on one channel until it is at its end, a message at a time.
-pub(crate) async fn read_on(mut caller: Caller) -> Tally {
+pub(crate) async fn read_on(mut caller: Caller) -> SharedMetrics {
     let channel = caller.rng.usize(..BRIEF);
     let mut reading = Reading { caller, channel, cursor: "0".into(), last: None };
-    let mut tally = Tally::default();
+    let mut tally = SharedMetrics::default();
     loop {
         let at_end = |ends: &[u64]| reading.has() == ends[channel];
         if reading.caller.world.ends_for(at_end, || reading.story()) {
@@ -66,11 +66,11 @@ impl Reading {
 }
 
 /// Polls for some of the channels until it was told of the last change of each.
-pub(crate) async fn hear_of_all(mut caller: Caller) -> Tally {
+pub(crate) async fn hear_of_all(mut caller: Caller) -> SharedMetrics {
     let channels = caller.choose(BRIEF + 1);
     let changes = channels.into_iter().map(|channel| (channel, "1".to_owned())).collect();
     let mut hearing = Hearing { caller, changes };
-    let mut tally = Tally::default();
+    let mut tally = SharedMetrics::default();
     loop {
         let told = |_: &[u64]| hearing.is_told_of_all();
         if hearing.caller.world.ends_for(told, || hearing.story()) {

@@ -1,4 +1,4 @@
-//! Watching the config file.
+//! WatcherService the config file.
 //!
 //! Watched are the folders that it is in, not the file itself: editors and deployments put a
 //! new file in the place of the old one. What happens there is only a reason to look.

@@ -2,11 +2,11 @@
 //! or nothing is changed at all.
 //!
 //! What asks for it: `POST /reload` ([`Reload::now`]), SIGHUP, and the file that changes
-//! ([`Occasions`]). They take turns. Requests under way go on with the settings they came with.
+//! ([`ReloadTriggers`]). They take turns. Requests under way go on with the settings they came with.
 
 mod file;
 
-use super::live::Live;
+use super::live::LiveSettings;
 use super::systemd;
 use crate::config::{Config, Mistakes, Site, Sources};
 use crate::server::admin::{self, Reloaded};
@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, spawn_blocking};
 
 /// The config in force, and what became of the one that was read.
-pub(super) struct InForce {
+pub(super) struct ActiveConfig {
     pub(super) config: Config,
     /// How often a config has come into force, the first included.
     pub(super) generation: u64,
@@ -37,8 +37,8 @@ pub(super) struct Reload {
 struct Shared {
     sources: Sources,
     site: Site,
-    live: Arc<Live>,
-    in_force: watch::Sender<Arc<InForce>>,
+    live: Arc<LiveSettings>,
+    in_force: watch::Sender<Arc<ActiveConfig>>,
     /// The file as it was when it was read last; `None` = it could not be read. Locked while a
     /// reload goes on, so that they take turns.
     file: parking_lot::Mutex<Option<Vec<u8>>>,
@@ -46,30 +46,35 @@ struct Shared {
 
 impl Reload {
     /// Reloads from `sources` into `live`, where `config` is in force.
-    pub(super) fn new(sources: Sources, site: Site, config: Config, live: Arc<Live>) -> Self {
-        let first = InForce { config, generation: 1, restart: Vec::new() };
+    pub(super) fn new(
+        sources: Sources,
+        site: Site,
+        config: Config,
+        live: Arc<LiveSettings>,
+    ) -> Self {
+        let first = ActiveConfig { config, generation: 1, restart: Vec::new() };
         let in_force = watch::channel(Arc::new(first)).0;
         let file = parking_lot::Mutex::new(bytes(&sources));
         Self { shared: Arc::new(Shared { sources, site, live, in_force, file }) }
     }
 
     /// Where the running parts find their settings.
-    pub(super) fn live(&self) -> &Live {
+    pub(super) fn live(&self) -> &LiveSettings {
         &self.shared.live
     }
 
     /// What is in force at this moment.
-    pub(super) fn in_force(&self) -> Arc<InForce> {
+    pub(super) fn in_force(&self) -> Arc<ActiveConfig> {
         self.shared.in_force.borrow().clone()
     }
 
     /// Tells of each config that comes into force.
-    pub(super) fn watch(&self) -> watch::Receiver<Arc<InForce>> {
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<ActiveConfig>> {
         self.shared.in_force.subscribe()
     }
 
     /// Reloads, and says what that has changed or what is wrong with the config. `why` is for
-    /// the log. Once begun it goes on to its end, even if nobody waits for it any more.
+    /// the log. Idempotency begun it goes on to its end, even if nobody waits for it any more.
     pub(super) async fn now(&self, why: &'static str) -> admin::Reloading {
         let shared = self.shared.clone();
         // Reading files and looking up names may take its time.
@@ -142,7 +147,7 @@ impl Shared {
         let generation = running.generation + 1;
         let (config, restart) = (fit.config, fit.restart);
         let reloaded = Reloaded { generation, changed, restart: restart.clone() };
-        self.in_force.send_replace(Arc::new(InForce { config, generation, restart }));
+        self.in_force.send_replace(Arc::new(ActiveConfig { config, generation, restart }));
         Ok(reloaded)
     }
 }
@@ -153,19 +158,19 @@ fn told(mistake: &crate::config::Mistake) -> admin::Mistake {
 }
 
 /// Reloads on SIGHUP and, where `reload.watch` says so, when the file changes.
-pub(super) struct Occasions {
+pub(super) struct ReloadTriggers {
     reload: Reload,
     hangup: Mutex<Signal>,
 }
 
-impl Occasions {
+impl ReloadTriggers {
     pub(super) fn new(reload: Reload, hangup: Signal) -> Self {
         Self { reload, hangup: Mutex::new(hangup) }
     }
 }
 
 #[async_trait]
-impl BackgroundService for Occasions {
+impl BackgroundService for ReloadTriggers {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut hangup = self.hangup.lock().await;
         let mut file = ConfigFile::new(self.reload.shared.sources.file.clone());

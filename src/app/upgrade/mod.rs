@@ -1,22 +1,24 @@
 //! Upgrades: a new process takes the sockets and the history over from the one that runs.
 //!
-//! [`Heritage`] is the new process's side, [`Upgrading`] the old one's. What is said between them
+//! [`Inherited`] is the new process's side, [`UpgradeServer`] the old one's. What is said between them
 //! stands in [`crate::server::persist::handover`].
 
 mod successor;
 
 use super::AppError;
-use super::snapshot_writer::Keeping;
+use super::snapshot_writer::SnapshotWriter;
 use super::systemd;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::protocol::address::Address;
 use crate::protocol::archive::{Reader, Writer};
-use crate::server::internal::Place;
+use crate::server::internal::Target;
 use crate::server::net::listener::{Accepting, Bound, Shared};
-use crate::server::net::quiesce::{Stopped, Turnstile};
-use crate::server::persist::handover::{self, Giver, HandoverError, PlaceError, Ready, Taker};
-use crate::server::publish::{self, Answers, Publisher, system_time};
+use crate::server::net::quiesce::{Quiesce, Quiesced};
+use crate::server::persist::handover::{
+    self, HandoverError, NewProcess, OldProcess, Ready, SocketError,
+};
+use crate::server::publish::{self, IdempotencyCache, Publisher, system_time};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
@@ -40,16 +42,16 @@ fn meeting(config: &Config) -> Option<(PathBuf, bool)> {
 
 /// What a running gate leaves to this process; nothing at an ordinary start.
 #[derive(Default)]
-pub struct Heritage {
-    taker: Option<Taker>,
+pub struct Inherited {
+    taker: Option<NewProcess>,
     sockets: Vec<(handover::Socket, OwnedFd)>,
 }
 
-impl Heritage {
+impl Inherited {
     /// Asks the running gate for its sockets. It serves on meanwhile.
     pub fn ask(config: &Config) -> Result<Self, AppError> {
         let (path, _) = meeting(config).ok_or(AppError::NoMeeting)?;
-        let (taker, sockets) = Taker::begin(handover::join(&path)?)?;
+        let (taker, sockets) = NewProcess::begin(handover::join(&path)?)?;
         Ok(Self { taker: Some(taker), sockets })
     }
 
@@ -84,12 +86,12 @@ impl Heritage {
     }
 
     /// The upgrade socket: the running gate's, or a new one.
-    fn meet(&mut self, path: PathBuf, default: bool) -> Result<Meeting, PlaceError> {
+    fn meet(&mut self, path: PathBuf, default: bool) -> Result<UpgradeSocket, SocketError> {
         let (listener, inherited) = match self.take(&Address::Unix(path.clone()).to_string()) {
             Some((_, fd)) => (UnixListener::from(fd), true),
             None => (handover::bind(&path, default)?, false),
         };
-        Ok(Meeting { path, listener, inherited })
+        Ok(UpgradeSocket { path, listener, inherited })
     }
 
     /// Takes over what the running gate has in its hub, and remembers. From then on this process is
@@ -97,7 +99,7 @@ impl Heritage {
     pub(super) fn take_over(
         self,
         hub: &Hub,
-        answers: &Answers,
+        answers: &IdempotencyCache,
         ready: Ready,
     ) -> Result<(), AppError> {
         let Some(taker) = self.taker else { return Ok(()) };
@@ -115,23 +117,23 @@ impl Heritage {
 }
 
 /// Gives this gate to a new process that asks for it.
-pub(super) struct Upgrading {
+pub(super) struct UpgradeServer {
     pub(super) hub: Hub,
-    answers: Answers,
+    answers: IdempotencyCache,
     pub(super) publisher: Publisher,
-    pub(super) turnstile: Turnstile<Place>,
-    pub(super) keeping: Arc<Keeping>,
+    pub(super) turnstile: Quiesce<Target>,
+    pub(super) keeping: Arc<SnapshotWriter>,
     pub(super) accepting: watch::Sender<Accepting>,
     /// Told once this gate is another's.
     pub(super) moved: watch::Sender<bool>,
     /// Requests that are on their way to the new process.
     pub(super) passing: Arc<AtomicUsize>,
-    meeting: Option<Meeting>,
+    meeting: Option<UpgradeSocket>,
     sockets: Mutex<Vec<Shared>>,
 }
 
 /// Where new processes come.
-struct Meeting {
+struct UpgradeSocket {
     path: PathBuf,
     listener: UnixListener,
     /// It was the running gate's before.
@@ -141,17 +143,17 @@ struct Meeting {
 /// What an upgrading gate is made of.
 pub(super) struct Parts {
     pub(super) hub: Hub,
-    pub(super) answers: Answers,
+    pub(super) answers: IdempotencyCache,
     pub(super) publisher: Publisher,
-    pub(super) turnstile: Turnstile<Place>,
-    pub(super) keeping: Arc<Keeping>,
+    pub(super) turnstile: Quiesce<Target>,
+    pub(super) keeping: Arc<SnapshotWriter>,
     pub(super) accepting: watch::Sender<Accepting>,
     pub(super) sockets: Vec<Shared>,
 }
 
-impl Upgrading {
+impl UpgradeServer {
     /// Listens where a new process will look. Where that cannot be, the gate runs all the same.
-    pub(super) fn new(config: &Config, heritage: &mut Heritage, parts: Parts) -> Self {
+    pub(super) fn new(config: &Config, heritage: &mut Inherited, parts: Parts) -> Self {
         let cannot = |error| {
             tracing::warn!(%error, "this gate cannot be upgraded, only restarted");
         };
@@ -197,7 +199,7 @@ impl Upgrading {
 
     /// Hands over to the process at the other end. To be called on a thread that may block.
     fn hand_over(&self, stream: UnixStream, runtime: &Handle) -> Result<(), HandoverError> {
-        let giver = Giver::begin(stream)?;
+        let giver = OldProcess::begin(stream)?;
         self.offer(&giver)?;
         let ready = giver.ready()?;
         if self.hub.is_draining() {
@@ -228,7 +230,7 @@ impl Upgrading {
     }
 
     /// Hands over copies of all sockets.
-    fn offer(&self, giver: &Giver) -> Result<(), HandoverError> {
+    fn offer(&self, giver: &OldProcess) -> Result<(), HandoverError> {
         let describe = |asked: &dyn Display, bound: &dyn Display| handover::Socket {
             asked: asked.to_string(),
             bound: bound.to_string(),
@@ -243,11 +245,11 @@ impl Upgrading {
     }
 
     /// Stops everything that could change the history. `None` if something does not stop.
-    fn freeze(&self, runtime: &Handle) -> Option<Frozen<'_>> {
+    fn freeze(&self, runtime: &Handle) -> Option<Paused<'_>> {
         /// How long a request on the internal side may be under way.
         const PATIENCE: Duration = Duration::from_secs(5);
         self.keeping.leave(false);
-        let mut frozen = Frozen { gate: self, stopped: None, moved_on: false };
+        let mut frozen = Paused { gate: self, stopped: None, moved_on: false };
         self.accepting.send_replace(Accepting::Paused);
         let stop = async {
             let turnstile = self.turnstile.stop().await;
@@ -260,13 +262,13 @@ impl Upgrading {
 }
 
 /// A gate that is stopped; dropping it lets everything go on as before.
-struct Frozen<'a> {
-    gate: &'a Upgrading,
-    stopped: Option<(Stopped<Place>, Stopped<publish::Place>)>,
+struct Paused<'a> {
+    gate: &'a UpgradeServer,
+    stopped: Option<(Quiesced<Target>, Quiesced<publish::Target>)>,
     moved_on: bool,
 }
 
-impl Frozen<'_> {
+impl Paused<'_> {
     /// Lets everything go on at `successor`.
     fn move_on(mut self, successor: Successor) {
         if let Some((internal, publishing)) = self.stopped.take() {
@@ -274,8 +276,8 @@ impl Frozen<'_> {
                 let hub = self.gate.hub.clone();
                 move |name: &_| hub.tick(name)
             };
-            publishing.go_on(publish::Place::Onward(successor.clone().publish(tick)));
-            internal.go_on(Place::Onward(successor.ask()));
+            publishing.go_on(publish::Target::Successor(successor.clone().publish(tick)));
+            internal.go_on(Target::Successor(successor.ask()));
             self.gate.accepting.send_replace(Accepting::Never);
             self.gate.close();
         }
@@ -283,7 +285,7 @@ impl Frozen<'_> {
     }
 }
 
-impl Drop for Frozen<'_> {
+impl Drop for Paused<'_> {
     fn drop(&mut self) {
         if self.moved_on {
             return;
@@ -294,8 +296,8 @@ impl Drop for Frozen<'_> {
     }
 }
 
-/// [`Upgrading`] as a service.
-pub(super) struct Upgrades(pub(super) Arc<Upgrading>);
+/// [`UpgradeServer`] as a service.
+pub(super) struct Upgrades(pub(super) Arc<UpgradeServer>);
 
 #[async_trait]
 impl BackgroundService for Upgrades {

@@ -6,7 +6,7 @@ use crate::protocol::auth::secret::Secret;
 use crate::protocol::http::{Reply, Request};
 use crate::server::internal;
 use crate::server::net::client::{self, Call, ClientError};
-use crate::server::publish::{By, Onward, PublishError, Receipt};
+use crate::server::publish::{PublishError, Receipt, Remote, Source};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, TRANSFER_ENCODING,
 };
@@ -35,16 +35,16 @@ const PASSED_BACK: [(HeaderName, &str); 5] = [
 ];
 
 /// Counts one request as under way.
-struct Passing(Arc<AtomicUsize>);
+struct InFlightRequest(Arc<AtomicUsize>);
 
-impl Passing {
+impl InFlightRequest {
     fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
         Self(count.clone())
     }
 }
 
-impl Drop for Passing {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -57,9 +57,9 @@ impl Successor {
     }
 
     /// Asks it whole requests.
-    pub(super) fn ask(self) -> internal::Onward {
+    pub(super) fn ask(self) -> internal::Remote {
         Arc::new(move |request| {
-            let (successor, passing) = (self.clone(), Passing::new(&self.passing));
+            let (successor, passing) = (self.clone(), InFlightRequest::new(&self.passing));
             Box::pin(async move {
                 let _passing = passing;
                 let asked = match outgoing(request) {
@@ -75,13 +75,13 @@ impl Successor {
     pub(super) fn publish(
         self,
         tick: impl Fn(&ChannelName) -> Tick + Clone + Send + Sync + 'static,
-    ) -> Onward {
+    ) -> Remote {
         Arc::new(move |posts, by| {
             let (successor, tick) = (self.clone(), tick.clone());
-            let passing = Passing::new(&self.passing);
+            let passing = InFlightRequest::new(&self.passing);
             Box::pin(async move {
                 let _passing = passing;
-                if by == By::Watch {
+                if by == Source::Watch {
                     // The new process watches the same files.
                     return Err(PublishError::Ended);
                 }

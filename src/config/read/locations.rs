@@ -38,9 +38,9 @@ pub(in crate::config) fn is_within(path: &str, outer: &str) -> bool {
 
 /// Where each value was written. Layers are noted from the lowest to the highest.
 #[derive(Debug, Clone, Default)]
-pub(in crate::config) struct Places(BTreeMap<String, (Source, Option<usize>)>);
+pub(in crate::config) struct ConnectionSlots(BTreeMap<String, (Source, Option<usize>)>);
 
-impl Places {
+impl ConnectionSlots {
     /// Notes a value.
     pub(in crate::config) fn note(&mut self, path: &str, source: Source, line: Option<usize>) {
         self.0.insert(path.to_owned(), (source, line));
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_missing_key_is_at_its_table() {
-        let mut places = Places::default();
+        let mut places = ConnectionSlots::default();
         places.note("poll[1]", Source::Flag, Some(7));
         assert_eq!(places.of("poll[1].path"), (Source::Flag, Some(7)));
         assert_eq!(places.of("hold.timeout"), (Source::Nowhere, None));
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_higher_layer_replaces_all_below_its_key() {
-        let mut places = Places::default();
+        let mut places = ConnectionSlots::default();
         for path in ["poll", "poll[0].path", "polls"] {
             places.note(path, Source::Flag, Some(1));
         }

@@ -1,6 +1,6 @@
 //! What a walk over the config finds wrong, with the place of each and the nearest known key.
 
-use super::locations::{Places, child, general, is_within};
+use super::locations::{ConnectionSlots, child, general, is_within};
 use super::mistake::{Mistake, Mistakes};
 use super::suggest::nearest;
 use std::cell::RefCell;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 /// Gathers mistakes. The sections share it, so it takes them behind `&self`.
 #[derive(Debug, Default)]
 pub(in crate::config) struct Report {
-    places: Places,
+    places: ConnectionSlots,
     mistakes: RefCell<Vec<Mistake>>,
     unknown: RefCell<Vec<Unknown>>,
     known: RefCell<BTreeSet<String>>,
@@ -24,7 +24,7 @@ struct Unknown {
 
 impl Report {
     /// A report that already has the mistakes of reading.
-    pub(in crate::config) fn new(places: Places, mistakes: Vec<Mistake>) -> Self {
+    pub(in crate::config) fn new(places: ConnectionSlots, mistakes: Vec<Mistake>) -> Self {
         Self { places, mistakes: RefCell::new(mistakes), ..Self::default() }
     }
 

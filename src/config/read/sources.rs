@@ -1,7 +1,7 @@
 //! Where a config comes from: the file, over it the environment, over that the command line.
 
 use super::file::{self, Tree};
-use super::locations::{Places, child};
+use super::locations::{ConnectionSlots, child};
 use super::mistake::{Mistake, Source};
 use ::config::{ConfigError, Map, Value, ValueKind};
 use std::fmt;
@@ -70,7 +70,7 @@ pub(in crate::config) struct Merged {
     /// The values.
     pub(in crate::config) tree: Tree,
     /// Where they come from.
-    pub(in crate::config) places: Places,
+    pub(in crate::config) places: ConnectionSlots,
     /// What could not be read.
     pub(in crate::config) mistakes: Vec<Mistake>,
 }
@@ -109,7 +109,7 @@ pub(in crate::config) fn merge(sources: &Sources) -> Merged {
     merged
 }
 
-fn read_file(path: &Path, places: &mut Places) -> Result<Tree, Mistake> {
+fn read_file(path: &Path, places: &mut ConnectionSlots) -> Result<Tree, Mistake> {
     let source = Source::File(path.to_owned());
     let mistake =
         |line, message| Mistake { key: String::new(), line, source: source.clone(), message };
@@ -124,7 +124,12 @@ fn read_file(path: &Path, places: &mut Places) -> Result<Tree, Mistake> {
 }
 
 /// One value of the environment or the command line as a tree of its own.
-fn setting(key: &str, text: &str, source: &Source, places: &mut Places) -> Result<Tree, Mistake> {
+fn setting(
+    key: &str,
+    text: &str,
+    source: &Source,
+    places: &mut ConnectionSlots,
+) -> Result<Tree, Mistake> {
     let bare = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     let names: Vec<&str> = key.split('.').collect();
     if names.iter().any(|name| name.is_empty() || !name.bytes().all(bare)) {
@@ -151,7 +156,7 @@ fn setting(key: &str, text: &str, source: &Source, places: &mut Places) -> Resul
 }
 
 /// Notes where a value comes from; a table is laid over what is there, anything else replaces it.
-fn note(path: &str, value: &Value, source: &Source, places: &mut Places) {
+fn note(path: &str, value: &Value, source: &Source, places: &mut ConnectionSlots) {
     match &value.kind {
         ValueKind::Table(table) => {
             places.note_table(path, source);

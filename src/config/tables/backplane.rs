@@ -2,7 +2,7 @@
 
 use crate::config::read::section::Section;
 use crate::config::read::values;
-use crate::server::backplane::{Files, Kind, Settings};
+use crate::server::backplane::{Kind, Settings, TlsFiles};
 use std::path::PathBuf;
 
 /// `None` = channels are not shared.
@@ -30,7 +30,7 @@ pub(in crate::config) fn backplane(section: &mut Section) -> Option<Settings> {
         unless(!redis.is_tls() && ca.is_some(), "ca", message);
         unless(!redis.is_tls() && cert.is_some(), "cert", message);
     }
-    let files = Files { ca, identity: cert.zip(key) };
+    let files = TlsFiles { ca, identity: cert.zip(key) };
     redis.map(|redis| {
         let settings = Settings::new(redis, prefix);
         Settings { sentinel_password, files, ..settings }

@@ -8,7 +8,7 @@ pub(super) mod poll;
 pub(super) mod watch;
 
 use super::Config;
-use super::read::locations::Places;
+use super::read::locations::ConnectionSlots;
 use super::read::section::Section;
 use super::read::values;
 use crate::hub;
@@ -117,7 +117,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         watch_file,
         warnings: Vec::new(),
         effective: toml_edit::Table::new(),
-        places: Places::default(),
+        places: ConnectionSlots::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `[[watch]]`: one rule.
 
 use crate::config::read::section::Section;
-use crate::server::publish::watch::{ChannelOf, Files, Rule};
+use crate::server::publish::watch::{ChannelOf, FilePattern, Rule};
 
 /// Reads a rule; `None` is a mistake.
 pub(in crate::config) fn rule(section: &mut Section) -> Option<Rule> {
@@ -12,11 +12,11 @@ pub(in crate::config) fn rule(section: &mut Section) -> Option<Rule> {
     Some(Rule { files: files?, channel: channel?, content })
 }
 
-fn files(text: &str) -> Result<Files, String> {
+fn files(text: &str) -> Result<FilePattern, String> {
     text.parse().map_err(|error| format!("\"{}\" {error}", text.escape_debug()))
 }
 
-fn channel(section: &mut Section, files: Option<&Files>) -> Option<ChannelOf> {
+fn channel(section: &mut Section, files: Option<&FilePattern>) -> Option<ChannelOf> {
     let parse = |text: &str| text.parse::<ChannelOf>().map_err(|e| format!("\"{text}\": {e}"));
     let hint = "write the channel's name; {1} is what the * of the path stands for";
     let channel = section.required("channel", hint, parse)?;

@@ -11,8 +11,8 @@ mod stamp;
 mod sync;
 
 pub use cursor::{Cursor, Epoch, Position};
-pub use history::{Accepted, Found, History, Kept, KeptMessage, Limits, Messages, Take};
+pub use history::{Accepted, History, KeptMessage, Limits, Lookup, Messages, Persisted, Take};
 pub use message::{Kind, Message, Payload, RenderKey, Renders};
 pub use name::{ChannelName, NameError, Pattern};
 pub use stamp::{ShownStamp, Stamp, Tick, Time};
-pub use sync::{Feed, Place, Snapshot, Step, Want};
+pub use sync::{ReplicaState, Snapshot, Start, Step, SyncRequest};

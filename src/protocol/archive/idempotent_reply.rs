@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 /// An answer under the key it was asked for with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remembered {
+pub struct StoredReply {
     /// The method of the request.
     pub method: String,
     /// Its path.
@@ -29,7 +29,7 @@ pub struct Remembered {
     pub body: Bytes,
 }
 
-impl Remembered {
+impl StoredReply {
     pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let [first, second] = self.print;
         let payload = Payload::default().number(self.since.0).number(first).number(second);
@@ -41,7 +41,7 @@ impl Remembered {
             .headers
             .iter()
             .fold(payload, |payload, (name, value)| payload.short_text(name).short_text(value));
-        payload.write(Kind::Remembered, &self.body, to)
+        payload.write(Kind::StoredReply, &self.body, to)
     }
 
     pub(super) fn read(parts: &mut Parts<'_>) -> Result<Self, ArchiveError> {

@@ -29,7 +29,7 @@ mod read;
 mod tests;
 mod write;
 
-pub use idempotent_reply::Remembered;
+pub use idempotent_reply::StoredReply;
 pub use read::Reader;
 pub use write::Writer;
 
@@ -44,11 +44,11 @@ const VERSION: u32 = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
-    Memory = 1,
+    Dump = 1,
     Channel = 2,
     Message = 3,
     End = 4,
-    Remembered = 5,
+    StoredReply = 5,
 }
 
 /// Why a stream cannot be read.

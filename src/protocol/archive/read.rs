@@ -1,11 +1,11 @@
 //! Reading an archive.
 
 use super::frame::{self, Parts};
-use super::{ArchiveError, Kind, MAGIC, Remembered, VERSION};
+use super::{ArchiveError, Kind, MAGIC, StoredReply, VERSION};
 use crate::hub::channel::{
-    self, ChannelName, Epoch, Kept, KeptMessage, Payload, Position, Stamp, Time,
+    self, ChannelName, Epoch, KeptMessage, Payload, Persisted, Position, Stamp, Time,
 };
-use crate::hub::{Hub, Memory};
+use crate::hub::{Dump, Hub};
 use bytes::Bytes;
 use std::io::Read;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub struct Reader<R> {
     from: R,
     version: u32,
     clean: bool,
-    memory: Memory,
+    memory: Dump,
     channels: u64,
     messages: u64,
     remembered: u64,
@@ -30,7 +30,7 @@ pub struct Reader<R> {
 struct Head {
     channel: ChannelName,
     used: Time,
-    kept: Kept,
+    kept: Persisted,
     messages: u64,
 }
 
@@ -52,13 +52,13 @@ impl<R: Read> Reader<R> {
         if !(1..=VERSION).contains(&version) {
             return Err(ArchiveError::Version(version));
         }
-        let (Kind::Memory, payload) = frame::read(&mut from)? else {
+        let (Kind::Dump, payload) = frame::read(&mut from)? else {
             return Err(ArchiveError::Damaged("the first frame is another"));
         };
         let mut parts = Parts(&payload);
         let clean = parts.byte()? == 1;
         let (latest, floor) = (time(parts.number()?)?, stamp(parts.number()?)?);
-        let memory = Memory { latest, floor };
+        let memory = Dump { latest, floor };
         let content_type = "text/plain".into();
         let (channels, messages, remembered) = (0, 0, 0);
         Ok(Self { from, version, clean, memory, channels, messages, remembered, content_type })
@@ -77,7 +77,7 @@ impl<R: Read> Reader<R> {
         hub: &Hub,
         doubt: bool,
         now: Time,
-    ) -> Result<Vec<Remembered>, ArchiveError> {
+    ) -> Result<Vec<StoredReply>, ArchiveError> {
         hub.remember(self.memory);
         let mut remembered = Vec::new();
         while let Some(head) = self.next_channel(&mut |answer| remembered.push(answer))? {
@@ -99,11 +99,11 @@ impl<R: Read> Reader<R> {
     /// The next channel, or `None` at a sound end. What is remembered before goes to `recall`.
     fn next_channel(
         &mut self,
-        recall: &mut impl FnMut(Remembered),
+        recall: &mut impl FnMut(StoredReply),
     ) -> Result<Option<Head>, ArchiveError> {
         let (mut kind, mut payload) = frame::read(&mut self.from)?;
-        while kind == Kind::Remembered && self.version > 1 && self.channels == 0 {
-            recall(Remembered::read(&mut Parts(&payload))?);
+        while kind == Kind::StoredReply && self.version > 1 && self.channels == 0 {
+            recall(StoredReply::read(&mut Parts(&payload))?);
             self.remembered += 1;
             (kind, payload) = frame::read(&mut self.from)?;
         }
@@ -174,7 +174,7 @@ fn channel(parts: &mut Parts<'_>) -> Result<Head, ArchiveError> {
     let used = time(parts.number()?)?;
     let epoch = Epoch::from_number(parts.number()?);
     let seq = parts.number()?;
-    let kept = Kept {
+    let kept = Persisted {
         position: Position { epoch, seq },
         newest_stamp: stamp(parts.number()?)?,
         floor: stamp(parts.number()?)?,

@@ -34,9 +34,9 @@ fn archived(hub: &Hub, clean: bool) -> Vec<u8> {
     writer.end().unwrap()
 }
 
-fn remembered(key: &str) -> Remembered {
+fn remembered(key: &str) -> StoredReply {
     let text = str::to_owned;
-    Remembered {
+    StoredReply {
         method: text("POST"),
         path: text("/publish"),
         key: text(key),
@@ -89,7 +89,7 @@ fn what_the_version_before_wrote_is_read() {
 #[test]
 fn answers_are_remembered_in_their_order() {
     let hub = hub();
-    let both = [remembered("a"), Remembered { headers: Vec::new(), ..remembered("b") }];
+    let both = [remembered("a"), StoredReply { headers: Vec::new(), ..remembered("b") }];
     let mut writer = Writer::begin(Vec::new(), true, hub.memory()).unwrap();
     both.iter().for_each(|one| writer.remembered(one).unwrap());
     hub.traces().for_each(|trace| writer.channel(&trace).unwrap());
@@ -139,7 +139,7 @@ fn another_file_and_another_version_are_told_apart_from_damage() {
 fn a_frame_that_promises_endless_bytes_takes_no_memory_for_them() {
     let bytes = archived(&hub(), true);
     let mut huge = bytes[..MAGIC.len() + 4].to_vec();
-    huge.push(Kind::Memory as u8);
+    huge.push(Kind::Dump as u8);
     huge.extend_from_slice(&u64::MAX.to_le_bytes());
     huge.extend_from_slice(b"little");
     assert!(matches!(restored(&huge), Err(ArchiveError::CutOff)));

@@ -1,9 +1,9 @@
 //! Writing an archive.
 
 use super::frame::Payload;
-use super::{Kind, MAGIC, Remembered, VERSION};
+use super::{Kind, MAGIC, StoredReply, VERSION};
 use crate::hub::channel::{self, Message};
-use crate::hub::{Memory, Trace};
+use crate::hub::{ChannelDump, Dump};
 use std::io::{self, Write};
 
 /// Writes an archive piece by piece; without [`Writer::end`] it reads as cut off.
@@ -16,23 +16,23 @@ pub struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     /// Begins an archive. `clean` = no position was or will be given out after it.
-    pub fn begin(mut to: W, clean: bool, memory: Memory) -> io::Result<Self> {
+    pub fn begin(mut to: W, clean: bool, memory: Dump) -> io::Result<Self> {
         to.write_all(MAGIC)?;
         to.write_all(&VERSION.to_le_bytes())?;
         let payload = Payload::default().byte(clean.into());
         let payload = payload.number(memory.latest.0).number(memory.floor.0);
-        payload.write(Kind::Memory, &[], &mut to)?;
+        payload.write(Kind::Dump, &[], &mut to)?;
         Ok(Self { to, channels: 0, messages: 0, remembered: 0 })
     }
 
     /// Adds an answer; before the first channel.
-    pub fn remembered(&mut self, remembered: &Remembered) -> io::Result<()> {
+    pub fn remembered(&mut self, remembered: &StoredReply) -> io::Result<()> {
         self.remembered += 1;
         remembered.write(&mut self.to)
     }
 
     /// Adds a channel with its messages.
-    pub fn channel(&mut self, trace: &Trace) -> io::Result<()> {
+    pub fn channel(&mut self, trace: &ChannelDump) -> io::Result<()> {
         let kept = &trace.kept;
         let numbers = [
             trace.used.0,

@@ -91,7 +91,7 @@ impl Channels {
 
 /// Why a poll is not allowed; the client's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum Rejection {
     /// There is no token.
     #[error("a token is wanted here")]
     Missing,
@@ -112,7 +112,7 @@ pub enum Denied {
     Revoked,
 }
 
-impl Denied {
+impl Rejection {
     /// The answer to it.
     pub fn reply(&self) -> Reply {
         let body = serde_json::json!({ "error": self.to_string() });
@@ -176,9 +176,9 @@ mod tests {
 
     #[test]
     fn a_denial_is_json_with_its_status() {
-        let reply = Denied::Channel(ChannelName::new("a\"b").unwrap()).reply();
+        let reply = Rejection::Channel(ChannelName::new("a\"b").unwrap()).reply();
         assert_eq!(reply.status, 403);
         assert_eq!(reply.body, r#"{"error":"not allowed to poll \"a\"b\""}"#);
-        assert_eq!(Denied::Missing.reply().status, 401);
+        assert_eq!(Rejection::Missing.reply().status, 401);
     }
 }

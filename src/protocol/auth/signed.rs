@@ -3,7 +3,7 @@
 //! `<key id>.<unix expiry>.<base64url of channels>.<hex HMAC-SHA-256 of all before the last dot>`,
 //! the channels joined by commas, each a name or the beginning of names with a `*`.
 
-use super::{Channels, Denied, Grant, Seconds};
+use super::{Channels, Grant, Rejection, Seconds};
 use crate::protocol::auth::secret::Secret;
 use base64::Engine;
 use base64::engine::GeneralPurpose;
@@ -36,11 +36,11 @@ impl Keys {
     }
 
     /// What `token` is worth at `now`.
-    pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Denied> {
+    pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Rejection> {
         if token.len() > MOST_BYTES {
-            return Err(Denied::Bad("it is too long"));
+            return Err(Rejection::Bad("it is too long"));
         }
-        let malformed = Denied::Bad("it is not <key>.<expiry>.<channels>.<signature>");
+        let malformed = Rejection::Bad("it is not <key>.<expiry>.<channels>.<signature>");
         let Some((signed, signature)) = token.rsplit_once('.') else { return Err(malformed) };
         let mut parts = signed.split('.');
         let (Some(id), Some(expires), Some(channels), None) =
@@ -50,19 +50,19 @@ impl Keys {
         };
         // Nothing in it is believed before the signature is.
         let key = self.0.iter().find(|key| key.id == id);
-        let key = key.ok_or(Denied::Bad("its key is not known"))?;
-        let wrong = Denied::Bad("its signature is wrong");
+        let key = key.ok_or(Rejection::Bad("its key is not known"))?;
+        let wrong = Rejection::Bad("its signature is wrong");
         let Some(signature) = unhex(signature) else { return Err(wrong) };
         hmac::verify(&key.hmac, signed.as_bytes(), &signature).map_err(|_| wrong)?;
-        let expires = number(expires).ok_or(Denied::Bad("its expiry is no number"))?;
+        let expires = number(expires).ok_or(Rejection::Bad("its expiry is no number"))?;
         if now >= expires {
-            return Err(Denied::Expired);
+            return Err(Rejection::Expired);
         }
         let channels = channels.trim_end_matches('=');
         let names = BASE64URL.decode(channels).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let names = names.ok_or(Denied::Bad("its channels are no base64url of UTF-8"))?;
+        let names = names.ok_or(Rejection::Bad("its channels are no base64url of UTF-8"))?;
         let channels = Channels::new(names.split(',').filter(|name| !name.is_empty()));
-        let channels = channels.ok_or(Denied::Bad("a * stands inside of a channel"))?;
+        let channels = channels.ok_or(Rejection::Bad("a * stands inside of a channel"))?;
         Ok(Grant { channels, expires: Some(expires) })
     }
 }
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(grant.expires, Some(1_700_000_000));
         assert!(grant.channels.has(&ChannelName::new("user-7/inbox").unwrap()));
         assert!(!grant.channels.has(&ChannelName::new("user-8").unwrap()));
-        assert_eq!(keys().grant(&token, 1_700_000_000), Err(Denied::Expired));
+        assert_eq!(keys().grant(&token, 1_700_000_000), Err(Rejection::Expired));
         let unpadded = sign("old secret", "k1.1700000000.bmV3cyx1c2VyLTcvKg");
         assert_eq!(keys().grant(&unpadded, 0).unwrap().channels, grant.channels);
     }
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn what_was_not_signed_with_the_key_it_names_is_bad() {
         let good = sign("new secret", "k2.1700000000.bmV3cw");
-        let bad = |token: &str| matches!(keys().grant(token, 0), Err(Denied::Bad(_)));
+        let bad = |token: &str| matches!(keys().grant(token, 0), Err(Rejection::Bad(_)));
         assert!(!bad(&good));
         for other in [
             good.replace("k2", "k1"),

@@ -14,7 +14,7 @@ mod tests;
 pub mod timestamp;
 
 use crate::hub::channel::{ChannelName, Cursor, NameError, RenderKey, Take, Tick};
-use crate::hub::{Answer, Heard, Subscription};
+use crate::hub::{Answer, ChannelUpdate, Subscription};
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{self, Headers, Reply};
 use crate::protocol::template::Field;
@@ -169,7 +169,7 @@ fn refused(error: NameError) -> Parsed {
 /// Renders under `key` once for all clients if `answer` is just its channel's newest message.
 fn rendered_once(answer: &Answer, key: RenderKey, render: impl FnOnce() -> Bytes) -> Bytes {
     match answer.as_slice() {
-        [Heard { found, .. }] if !found.reset && found.messages.len() == 1 => {
+        [ChannelUpdate { found, .. }] if !found.reset && found.messages.len() == 1 => {
             match &found.renders {
                 Some(renders) => renders.get_or_render(key, render),
                 None => render(),

@@ -5,7 +5,7 @@ use super::json::{self, Safe};
 use super::native_cursor::{self, Decoded, ForeignCharacter};
 use super::{Parsed, Poll, Request, rendered_once};
 use crate::hub::channel::{ChannelName, Cursor, Kind, Message, RenderKey, Take, Tick};
-use crate::hub::{Answer, Heard, Subscription};
+use crate::hub::{Answer, ChannelUpdate, Subscription};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::decode_strictly;
 use crate::protocol::template::Template;
@@ -119,7 +119,7 @@ fn body(answer: &Answer) -> String {
     native_cursor::encode(&mut out, answer);
     out.push_str("\",\"messages\":[");
     let mut first = true;
-    for Heard { channel, tick, found } in answer {
+    for ChannelUpdate { channel, tick, found } in answer {
         for message in &found.messages {
             if !std::mem::take(&mut first) {
                 out.push(',');

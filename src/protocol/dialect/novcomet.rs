@@ -4,7 +4,7 @@
 use super::json::{self, Safe};
 use super::{PHP_CONTENT_TYPE, Parsed, Poll, Request, refused, rendered_once};
 use crate::hub::channel::{ChannelName, Cursor, RenderKey, Take, Tick};
-use crate::hub::{Answer, Heard, Subscription};
+use crate::hub::{Answer, ChannelUpdate, Subscription};
 use crate::protocol::http::Reply;
 use std::fmt::Write;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl NovComet {
 
 fn body(answer: &Answer) -> String {
     // A channel that was forgotten has news (a reset), but nothing in it has changed yet.
-    let changed = |heard: &&Heard| heard.found.news && heard.found.position.seq > 0;
+    let changed = |heard: &&ChannelUpdate| heard.found.news && heard.found.position.seq > 0;
     let mut out = String::new();
     for heard in answer.iter().filter(changed) {
         out.push_str(if out.is_empty() { "{\"s\":1,\"k\":{" } else { "," });

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::hub::channel::{Cursor, Kind, Limits, Payload, Time};
-use crate::hub::{Hub, Polled, Settings};
+use crate::hub::{Hub, PollOutcome, Settings};
 use std::sync::Arc;
 use timestamp::{Deliver, First, Timestamp};
 
@@ -43,7 +43,7 @@ impl Desk {
             Parsed::OtherRule => panic!("not this rule"),
             Parsed::Poll(poll) => {
                 let polled = self.hub.poll(&poll.subscriptions, poll.take, false, NOW).unwrap();
-                let Polled::Answer(answer) = polled else { panic!("held") };
+                let PollOutcome::Answer(answer) = polled else { panic!("held") };
                 self.dialect.render(&answer, poll.callback.as_deref())
             }
         }
@@ -201,7 +201,7 @@ fn a_novcomet_cursor_that_says_nothing_reaches_back_by_the_slack() {
             };
             let now = Time(NOW.0 + later);
             let polled = desk.hub.poll(&poll.subscriptions, poll.take, false, now).unwrap();
-            let Polled::Answer(answer) = polled else { panic!("held") };
+            let PollOutcome::Answer(answer) = polled else { panic!("held") };
             assert_eq!(answer[0].found.news, changed, "{value} after {later}");
         }
     }

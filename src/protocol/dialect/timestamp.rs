@@ -5,7 +5,7 @@
 use super::json::{self, Safe};
 use super::{PHP_CONTENT_TYPE, Parsed, Poll, Request, refused, rendered_once};
 use crate::hub::channel::{ChannelName, Cursor, Kind, Message, RenderKey, Take, Tick};
-use crate::hub::{Answer, Heard, Subscription};
+use crate::hub::{Answer, ChannelUpdate, Subscription};
 use crate::protocol::http::Reply;
 use crate::protocol::template::Template;
 use smallvec::smallvec;
@@ -179,7 +179,7 @@ impl Timestamp {
         }
         out.push(',');
         json::string(&mut out, &self.cursor_field, Safe::Html);
-        if let Some(Heard { tick, found, .. }) = heard {
+        if let Some(ChannelUpdate { tick, found, .. }) = heard {
             // Writing to a string cannot fail.
             let _ = write!(out, ":{}", tick.show(found.stamp));
         }

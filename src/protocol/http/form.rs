@@ -17,7 +17,7 @@ pub enum Encoding {
 
 /// Whether the files in a form count as parameters too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Files {
+pub enum FileFields {
     /// They do, with what is in them.
     Count,
     /// They are passed over.
@@ -35,7 +35,7 @@ impl Encoding {
     }
 
     /// Reads a whole form; `None` if it is torn.
-    pub fn parse(&self, body: &[u8], files: Files) -> Option<Query<'static>> {
+    pub fn parse(&self, body: &[u8], files: FileFields) -> Option<Query<'static>> {
         match self {
             Self::Urlencoded => Some(Query::parse(&String::from_utf8_lossy(body)).into_owned()),
             Self::Multipart(boundary) => multipart(body, boundary, files),
@@ -43,7 +43,7 @@ impl Encoding {
     }
 }
 
-fn multipart(body: &[u8], boundary: &str, files: Files) -> Option<Query<'static>> {
+fn multipart(body: &[u8], boundary: &str, files: FileFields) -> Option<Query<'static>> {
     let fields = pin!(fields(body, boundary, files));
     // A body in memory never makes its reader wait.
     match fields.poll(&mut Context::from_waker(Waker::noop())) {
@@ -52,11 +52,11 @@ fn multipart(body: &[u8], boundary: &str, files: Files) -> Option<Query<'static>
     }
 }
 
-async fn fields(body: &[u8], boundary: &str, files: Files) -> Option<Query<'static>> {
+async fn fields(body: &[u8], boundary: &str, files: FileFields) -> Option<Query<'static>> {
     let mut form = multer::Multipart::with_reader(body, boundary);
     let mut query = Query::default();
     while let Some(field) = form.next_field().await.ok()? {
-        let counts = files == Files::Count || field.file_name().is_none();
+        let counts = files == FileFields::Count || field.file_name().is_none();
         let name = field.name().filter(|_| counts).map(str::to_owned);
         let value = field.bytes().await.ok()?.to_vec();
         if let Some(name) = name {
@@ -74,12 +74,12 @@ mod tests {
     #[test]
     fn both_kinds_of_forms_are_read() {
         let urlencoded = Encoding::of("application/x-www-form-urlencoded; charset=UTF-8").unwrap();
-        let query = urlencoded.parse(b"timestamp=1.5&a[]=2", Files::Count).unwrap();
+        let query = urlencoded.parse(b"timestamp=1.5&a[]=2", FileFields::Count).unwrap();
         assert_eq!(query.text("timestamp").unwrap(), "1.5");
         let multipart = Encoding::of("multipart/form-data; boundary=x").unwrap();
         let body = b"--x\r\nContent-Disposition: form-data; name=\"msg\"\r\n\r\nhi\r\n--x--\r\n";
-        assert_eq!(multipart.parse(body, Files::Count).unwrap().text("msg").unwrap(), "hi");
-        assert_eq!(multipart.parse(b"--x\r\nContent-Dis", Files::Count), None);
+        assert_eq!(multipart.parse(body, FileFields::Count).unwrap().text("msg").unwrap(), "hi");
+        assert_eq!(multipart.parse(b"--x\r\nContent-Dis", FileFields::Count), None);
         assert_eq!(Encoding::of("application/json"), None);
     }
     #[test]
@@ -87,9 +87,9 @@ mod tests {
         let multipart = Encoding::of("multipart/form-data; boundary=x").unwrap();
         let body = b"--x\r\nContent-Disposition: form-data; name=\"msg\"; filename=\"a\"\r\n\r\n\
                      hi\r\n--x--\r\n";
-        let counted = multipart.parse(body, Files::Count).unwrap();
+        let counted = multipart.parse(body, FileFields::Count).unwrap();
         assert_eq!(counted.text("msg").unwrap(), "hi");
-        let passed_over = multipart.parse(body, Files::PassedOver).unwrap();
+        let passed_over = multipart.parse(body, FileFields::PassedOver).unwrap();
         assert_eq!(passed_over.text("msg"), None);
     }
 }

@@ -43,14 +43,14 @@ impl Framing {
         match self {
             Self::Endless => false,
             Self::Length(left) => *left == 0,
-            Self::Chunked(chunks) => chunks.at == At::End,
+            Self::Chunked(chunks) => chunks.at == State::End,
         }
     }
 }
 
 impl Default for Chunks {
     fn default() -> Self {
-        Self { at: At::Size, left: 0, length: 0 }
+        Self { at: State::Size, left: 0, length: 0 }
     }
 }
 
@@ -58,7 +58,7 @@ impl Default for Chunks {
 /// those who want two readers to disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunks {
-    at: At,
+    at: State,
     /// Bytes of the chunk that are still to come, or its size as far as it has been read.
     left: u64,
     /// Digits of the size, or bytes of the trailers so far.
@@ -66,13 +66,13 @@ pub struct Chunks {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum State {
     Size,
     SizeLf,
     Data,
     DataCr,
     DataLf,
-    /// At the start of a trailer line, or of the empty one that ends the body.
+    /// State the start of a trailer line, or of the empty one that ends the body.
     Trailer,
     TrailerText,
     TrailerLf,
@@ -88,14 +88,14 @@ impl Chunks {
 
     fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
         let mut taken = 0;
-        while taken < bytes.len() && self.at != At::End {
-            if self.at == At::Data {
+        while taken < bytes.len() && self.at != State::End {
+            if self.at == State::Data {
                 let rest = (bytes.len() - taken) as u64;
                 let data = self.left.min(rest);
                 self.left -= data;
                 taken += data as usize;
                 if self.left == 0 {
-                    self.at = At::DataCr;
+                    self.at = State::DataCr;
                 }
                 continue;
             }
@@ -105,30 +105,30 @@ impl Chunks {
         Ok(taken)
     }
 
-    fn step(&mut self, byte: u8) -> Result<At, Misframed> {
+    fn step(&mut self, byte: u8) -> Result<State, Misframed> {
         match (self.at, byte) {
-            (At::Size, b'\r') if self.length > 0 => Ok(At::SizeLf),
-            (At::Size, _) if self.length < Self::MOST_DIGITS => {
+            (State::Size, b'\r') if self.length > 0 => Ok(State::SizeLf),
+            (State::Size, _) if self.length < Self::MOST_DIGITS => {
                 let digit = char::from(byte).to_digit(16).ok_or(Misframed)?;
                 self.left = self.left * 16 + u64::from(digit);
                 self.length += 1;
-                Ok(At::Size)
+                Ok(State::Size)
             }
-            (At::SizeLf, b'\n') => {
+            (State::SizeLf, b'\n') => {
                 self.length = 0;
-                Ok(if self.left == 0 { At::Trailer } else { At::Data })
+                Ok(if self.left == 0 { State::Trailer } else { State::Data })
             }
-            (At::DataCr, b'\r') => Ok(At::DataLf),
-            (At::DataLf, b'\n') => Ok(At::Size),
-            (At::Trailer, b'\r') => Ok(At::LastLf),
-            (At::Trailer | At::TrailerText, b'\n' | 0) => Err(Misframed),
-            (At::TrailerText, b'\r') => Ok(At::TrailerLf),
-            (At::Trailer | At::TrailerText, _) if self.length < Self::MOST_TRAILERS => {
+            (State::DataCr, b'\r') => Ok(State::DataLf),
+            (State::DataLf, b'\n') => Ok(State::Size),
+            (State::Trailer, b'\r') => Ok(State::LastLf),
+            (State::Trailer | State::TrailerText, b'\n' | 0) => Err(Misframed),
+            (State::TrailerText, b'\r') => Ok(State::TrailerLf),
+            (State::Trailer | State::TrailerText, _) if self.length < Self::MOST_TRAILERS => {
                 self.length += 1;
-                Ok(At::TrailerText)
+                Ok(State::TrailerText)
             }
-            (At::TrailerLf, b'\n') => Ok(At::Trailer),
-            (At::LastLf, b'\n') => Ok(At::End),
+            (State::TrailerLf, b'\n') => Ok(State::Trailer),
+            (State::LastLf, b'\n') => Ok(State::End),
             _ => Err(Misframed),
         }
     }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 /// The head of a request, before it passes.
 #[derive(Debug, Clone, Copy)]
-pub struct Opening<'a> {
+pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a str,
     /// The path, its escapes as they stand.
@@ -22,16 +22,16 @@ pub struct Opening<'a> {
 }
 
 /// Says which requests are worth attention.
-pub trait Attention: Send + Sync {
+pub trait Observe: Send + Sync {
     /// Who listens to this one; `None` = nobody.
-    fn attend(&self, request: Opening<'_>) -> Option<Box<dyn Attendant>>;
+    fn attend(&self, request: RequestHead<'_>) -> Option<Box<dyn Observer>>;
 }
 
 /// What is to be done in the end.
-pub type Deed = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub type Completion = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Listens to one request. It may be dropped at any time, and then does nothing.
-pub trait Attendant: Send + Sync {
+pub trait Observer: Send + Sync {
     /// The request is sent from its beginning (again).
     fn begin(&mut self);
 
@@ -45,5 +45,5 @@ pub trait Attendant: Send + Sync {
     fn response_body(&mut self, piece: &[u8]);
 
     /// The answer is complete.
-    fn end(self: Box<Self>) -> Deed;
+    fn end(self: Box<Self>) -> Completion;
 }

@@ -8,10 +8,10 @@ const MOST: usize = 64 * 1024;
 
 /// Where a connection is.
 #[derive(Debug)]
-pub struct Follower(At);
+pub struct BodyTracker(State);
 
 #[derive(Debug)]
-enum At {
+enum State {
     /// In a head, or before one: what has come of it.
     Head(Vec<u8>),
     Body(Framing),
@@ -22,7 +22,7 @@ enum At {
 
 /// Where a connection is, for one who waits for more of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Phase {
     /// Before a request.
     Between,
     /// In a head.
@@ -31,24 +31,24 @@ pub enum Place {
     Body,
 }
 
-impl Default for Follower {
+impl Default for BodyTracker {
     fn default() -> Self {
-        Self(At::Head(Vec::new()))
+        Self(State::Head(Vec::new()))
     }
 }
 
-impl Follower {
+impl BodyTracker {
     /// Whether all has been well so far.
     pub fn check(&self) -> Result<(), Misframed> {
-        if matches!(self.0, At::Misframed) { Err(Misframed) } else { Ok(()) }
+        if matches!(self.0, State::Misframed) { Err(Misframed) } else { Ok(()) }
     }
 
     /// Where the connection is.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> Phase {
         match &self.0 {
-            At::Head(head) if head.is_empty() => Place::Between,
-            At::Head(_) => Place::Head,
-            At::Body(_) | At::Over | At::Misframed => Place::Body,
+            State::Head(head) if head.is_empty() => Phase::Between,
+            State::Head(_) => Phase::Head,
+            State::Body(_) | State::Over | State::Misframed => Phase::Body,
         }
     }
 
@@ -59,27 +59,28 @@ impl Follower {
         while taken < bytes.len() {
             let rest = &bytes[taken..];
             match &mut self.0 {
-                At::Over => return Ok(bytes.len()),
-                At::Misframed if taken == 0 => return Err(Misframed),
-                At::Misframed => break,
-                At::Head(head) => {
+                State::Over => return Ok(bytes.len()),
+                State::Misframed if taken == 0 => return Err(Misframed),
+                State::Misframed => break,
+                State::Head(head) => {
                     let before = head.len();
                     head.extend_from_slice(rest);
                     let Some(end) = end(head) else {
                         if head.len() > MOST {
-                            self.0 = At::Over;
+                            self.0 = State::Over;
                         }
                         return Ok(bytes.len());
                     };
                     taken += end - before;
-                    self.0 = super::validate::framing(&head[..end]).map_or(At::Over, At::Body);
+                    self.0 =
+                        super::validate::framing(&head[..end]).map_or(State::Over, State::Body);
                 }
-                At::Body(framing) => match framing.take(rest) {
+                State::Body(framing) => match framing.take(rest) {
                     Ok(length) => taken += length,
-                    Err(Misframed) => self.0 = At::Misframed,
+                    Err(Misframed) => self.0 = State::Misframed,
                 },
             }
-            if matches!(&self.0, At::Body(framing) if framing.is_over()) {
+            if matches!(&self.0, State::Body(framing) if framing.is_over()) {
                 *self = Self::default();
             }
         }
@@ -100,7 +101,7 @@ mod tests {
 
     /// How many bytes pass before the first that does not, when they come in pieces.
     fn passed(bytes: &[u8], piece: usize) -> usize {
-        let mut follower = Follower::default();
+        let mut follower = BodyTracker::default();
         let mut passed = 0;
         for part in bytes.chunks(piece) {
             match follower.take(part) {
@@ -141,7 +142,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(parts: Vec<Vec<u8>>) {
-            let mut follower = Follower::default();
+            let mut follower = BodyTracker::default();
             for part in parts {
                 if let Ok(length) = follower.take(&part) {
                     assert!(length <= part.len());

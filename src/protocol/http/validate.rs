@@ -24,13 +24,13 @@ pub fn framing(head: &[u8]) -> Result<Framing, &'static str> {
     length.map(Framing::Length).map_err(|_| "the Content-Length is beyond all numbers")
 }
 
-fn look(head: &[u8]) -> Result<Told<'_>, &'static str> {
+fn look(head: &[u8]) -> Result<Declared<'_>, &'static str> {
     // An empty line before a request is to be overlooked (section 2.2).
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let Some(head) = head.strip_suffix(b"\r\n\r\n") else {
         return Err("the head does not end in an empty line");
     };
-    let mut told = Told::default();
+    let mut told = Declared::default();
     let (request_line, mut rest) = first_line(head)?;
     check_request_line(request_line)?;
     while let Some(lines) = rest {
@@ -86,7 +86,7 @@ fn is_target(method: Option<&[u8]>, target: &[u8]) -> bool {
 
 /// The headers that decide where a request ends and for whom it is.
 #[derive(Default)]
-struct Told<'a> {
+struct Declared<'a> {
     lengths: usize,
     encodings: usize,
     hosts: usize,
@@ -95,7 +95,7 @@ struct Told<'a> {
     host: &'a [u8],
 }
 
-impl<'a> Told<'a> {
+impl<'a> Declared<'a> {
     fn add(&mut self, line: &'a [u8]) -> Result<(), &'static str> {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return Err("a folded line stands in the head");

@@ -31,7 +31,7 @@ use std::time::Instant;
 
 /// The gate's figures at one moment.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Figures {
+pub struct Stats {
     /// Polls held.
     pub held: u64,
     /// Connections of the public side.
@@ -77,7 +77,7 @@ pub struct Sources {
     /// Why the gate is not ready; empty = it is.
     pub unready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The figures of this moment.
-    pub figures: Box<dyn Fn() -> Figures + Send + Sync>,
+    pub figures: Box<dyn Fn() -> Stats + Send + Sync>,
     /// The same and more, as Prometheus reads it.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The settings in force as TOML, secrets masked.
@@ -99,7 +99,7 @@ struct Status {
     /// Whole seconds since the start.
     uptime: u64,
     #[serde(flatten)]
-    figures: Figures,
+    figures: Stats,
 }
 
 impl Admin {
@@ -167,7 +167,7 @@ mod tests {
         let reasons: Vec<String> = unready.iter().map(|reason| reason.to_string()).collect();
         let admin = Admin::new(Sources {
             unready: Box::new(move || reasons.clone()),
-            figures: Box::new(|| Figures { held: 3, generation: 1, ..Figures::default() }),
+            figures: Box::new(|| Stats { held: 3, generation: 1, ..Stats::default() }),
             metrics: Box::new(|| "up 1\n".to_owned()),
             config: Box::new(|| "listen = []\n".to_owned()),
             reload: Box::new(|| Box::pin(async { Ok(Reloaded::default()) })),

@@ -12,12 +12,12 @@
 //! failover, the server that gives the positions is another one, and a new epoch begins.
 
 use super::connect::Access;
-use super::continuity::{Judged, Sight, judge};
-use super::link::{Line, Link};
+use super::continuity::{Judged, MasterState, judge};
+use super::link::{Link, LinkConnection};
 use super::nodes::Node;
 use super::topology::{Master, slot};
 use super::view::{View, ask};
-use super::{Ring, Server, Shared};
+use super::{OnWake, Server, Shared};
 use crate::server::backplane::keys::PARTITIONS;
 use redis::aio::ConnectionLike;
 use redis::{AsyncConnectionConfig, Pipeline, Value};
@@ -66,7 +66,7 @@ struct Known {
     server: Server,
     /// What keeps it at work; `None` = nothing yet.
     task: Option<AbortHandle>,
-    sight: Sight,
+    sight: MasterState,
 }
 
 impl Known {
@@ -102,7 +102,7 @@ impl Shared {
     }
 
     /// Keeps the nodes of the cluster at work, for ever.
-    pub(super) async fn keep_cluster(self: &Arc<Self>, cluster: &Cluster, ring: &Ring) {
+    pub(super) async fn keep_cluster(self: &Arc<Self>, cluster: &Cluster, ring: &OnWake) {
         let (mut known, mut tasks) = (Knowledge::default(), JoinSet::new());
         loop {
             let found = known.look(cluster).await;
@@ -149,7 +149,7 @@ impl Shared {
                 node: Arc::new(Node::new(link)),
                 server: master.server.clone(),
                 task: None,
-                sight: Sight::default(),
+                sight: MasterState::default(),
             };
             if let Some(before) = known.masters.insert(master.id.clone(), new) {
                 before.task.iter().for_each(AbortHandle::abort);
@@ -335,7 +335,7 @@ impl Knowledge {
 }
 
 /// Sends what is to be noted; an answer for each.
-async fn send_notes(mut line: Line, moves: &[Move]) -> Vec<Value> {
+async fn send_notes(mut line: LinkConnection, moves: &[Move]) -> Vec<Value> {
     let mut pipe = Pipeline::new();
     for note in moves.iter().filter_map(|one| one.note.as_ref()) {
         pipe.add_command(note.clone());

@@ -1,7 +1,7 @@
 //! Commands to the servers: each goes to the node of its channel, all for one node in one go, and
 //! the answers come in the order asked.
 
-use super::link::{Line, PATIENCE, is_redirection, reason};
+use super::link::{LinkConnection, PATIENCE, is_redirection, reason};
 use super::nodes::Node;
 use super::scripts::Scripts;
 use super::{Failure, Shared};
@@ -135,7 +135,7 @@ impl Node {
     }
 
     /// Does what the errors among `values` ask for.
-    async fn mind(&self, values: &[Value], line: &mut Line, scripts: &Scripts) {
+    async fn mind(&self, values: &[Value], line: &mut LinkConnection, scripts: &Scripts) {
         match values.iter().find_map(kind_of_error) {
             // Somebody has emptied the server's scripts.
             Some(ServerErrorKind::NoScript) => {

@@ -115,14 +115,14 @@ fn needs_password(reason: String, advice: &str) -> String {
 }
 
 /// Where the server of a link is.
-pub(super) enum Place {
+pub(super) enum LinkTarget {
     /// Always there.
     Fixed(Server),
     /// Where the sentinels say that the master is.
     Master(Sentinels),
 }
 
-impl Place {
+impl LinkTarget {
     /// Where the one server of a URL that is no cluster is.
     pub(super) fn of(access: &Arc<Access>) -> Self {
         match access.url().kind() {

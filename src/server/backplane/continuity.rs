@@ -6,7 +6,7 @@ use super::view::View;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub(super) struct Sight {
+pub(super) struct MasterState {
     /// What it said last of itself and the others; `None` = nothing that counts.
     pub(super) view: Option<View>,
     /// The replication id that it had last.
@@ -38,7 +38,7 @@ pub(super) enum Judged<'a> {
     },
 }
 
-impl Sight {
+impl MasterState {
     /// It was asked, and has answered or not. What it said before counts no longer where the
     /// connection was lost.
     pub(super) fn saw(&mut self, view: Option<View>, is_up: bool) {
@@ -93,8 +93,8 @@ fn is_in(partition: u32, partitions: Partitions) -> bool {
 /// time ago that the partition cannot have been anywhere else in between.
 pub(super) fn judge<'a>(
     partition: u32,
-    from: Option<&'a Sight>,
-    there: &'a Sight,
+    from: Option<&'a MasterState>,
+    there: &'a MasterState,
     is_patient: bool,
     is_close: bool,
 ) -> Judged<'a> {
@@ -133,8 +133,8 @@ mod tests {
     }
 
     /// A master that has had all partitions, or none.
-    fn seen(replid: &str, has: Partitions) -> Sight {
-        let mut sight = Sight::default();
+    fn seen(replid: &str, has: Partitions) -> MasterState {
+        let mut sight = MasterState::default();
         sight.saw(Some(view(replid, has, 1)), true);
         sight.uses(P);
         sight
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(judge(P, Some(&a), &b, false, true), Judged::New);
         let b = seen("b", 1 << P);
         assert_eq!(judge(P, None, &b, false, true), Judged::Note { from: None, to: "b", term: 1 });
-        let mut b = Sight::default();
+        let mut b = MasterState::default();
         b.saw(Some(view("b", 1 << P, 2)), true);
         assert_eq!(judge(P, Some(&a), &b, false, true), Judged::New);
     }

@@ -3,7 +3,7 @@
 //! It is either there or it is known why not; nothing waits for it to come back. One that fails
 //! a command or a probe is given up and made anew.
 
-use super::connect::{Access, Place};
+use super::connect::{Access, LinkTarget};
 use super::keys::{Keys, LAYOUT, PARTITIONS};
 use super::scripts::Scripts;
 use super::tls::{cause, told};
@@ -30,7 +30,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// See the [module](self).
 pub(super) struct Link {
     access: Arc<Access>,
-    place: Place,
+    place: LinkTarget,
     /// What it is called in messages.
     name: String,
     keys: Keys,
@@ -48,7 +48,7 @@ enum State {
 }
 
 /// The connection of one moment.
-pub(super) struct Line {
+pub(super) struct LinkConnection {
     pub(super) connection: MultiplexedConnection,
     state: Arc<State>,
 }
@@ -56,7 +56,7 @@ pub(super) struct Line {
 impl Link {
     pub(super) fn new(
         access: Arc<Access>,
-        place: Place,
+        place: LinkTarget,
         keys: Keys,
         scripts: Arc<Scripts>,
     ) -> Self {
@@ -74,7 +74,7 @@ impl Link {
         scripts: Arc<Scripts>,
     ) -> Self {
         let name = server.to_string();
-        let link = Self::new(access, Place::Fixed(server), keys, scripts);
+        let link = Self::new(access, LinkTarget::Fixed(server), keys, scripts);
         Self { name, noted: AtomicU64::new(0), ..link }
     }
 
@@ -94,23 +94,23 @@ impl Link {
     }
 
     /// The connection, or why there is none.
-    pub(super) fn line(&self) -> Result<Line, String> {
+    pub(super) fn line(&self) -> Result<LinkConnection, String> {
         let state = self.state.load_full();
         match &*state {
-            State::Up(connection) => Ok(Line { connection: connection.clone(), state }),
+            State::Up(connection) => Ok(LinkConnection { connection: connection.clone(), state }),
             State::Down(reason) => Err(format!("Redis at {} is away: {reason}", self.name)),
         }
     }
 
     /// Gives up `line`, which has failed; from now on there is none until a new one stands.
-    pub(super) fn give_up(&self, line: &Line, reason: impl Into<String>) {
+    pub(super) fn give_up(&self, line: &LinkConnection, reason: impl Into<String>) {
         if self.end(line, reason.into()) {
             self.trouble.notify_one();
         }
     }
 
     /// Whether `line` was the one in use.
-    fn end(&self, line: &Line, reason: String) -> bool {
+    fn end(&self, line: &LinkConnection, reason: String) -> bool {
         let before = self.state.compare_and_swap(&line.state, Arc::new(State::Down(reason)));
         Arc::ptr_eq(&before, &line.state)
     }
@@ -151,7 +151,7 @@ impl Link {
     async fn serve(&self, server: &Server, connection: MultiplexedConnection, closed: &Notify) {
         let state = Arc::new(State::Up(connection.clone()));
         self.state.store(state.clone());
-        let line = Line { connection, state };
+        let line = LinkConnection { connection, state };
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PROBE) => {}

@@ -33,12 +33,14 @@ mod view;
 pub use tls::Tls;
 pub use url::{Kind, Server, Url, UrlError};
 
-use crate::hub::channel::{ChannelName, Epoch, Message, Payload, Position, Stamp, Time, Want};
-use crate::hub::{Hub, Published, Wake};
+use crate::hub::channel::{
+    ChannelName, Epoch, Message, Payload, Position, Stamp, SyncRequest, Time,
+};
+use crate::hub::{Hub, Published, WakeSet};
 use crate::protocol::auth::secret::Secret;
 use cluster::Cluster;
 use commands::Call;
-use connect::{Access, Place};
+use connect::{Access, LinkTarget};
 use keys::Keys;
 use link::Link;
 use nodes::{Node, Nodes};
@@ -60,7 +62,7 @@ pub struct Settings {
     /// The password of the sentinels; empty = they have none.
     pub sentinel_password: Secret,
     /// The files for TLS.
-    pub files: Files,
+    pub files: TlsFiles,
     /// What is in them, and whom this machine trusts; there if the URL asks for TLS.
     pub tls: Option<Tls>,
     /// Pushes that may wait to be worked off; beyond it they are dropped, and read later.
@@ -77,7 +79,7 @@ impl Settings {
 
 /// The files that TLS to Redis needs, as PEM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Files {
+pub struct TlsFiles {
     /// Who is trusted; `None` = whom this machine trusts.
     pub ca: Option<PathBuf>,
     /// The certificate that is shown to Redis, and its key.
@@ -94,7 +96,7 @@ const AUDIT: usize = 12;
 const BATCH: usize = 128;
 
 /// Rings the polls that a message from elsewhere releases, and counts how many messages were new.
-pub type Ring = Arc<dyn Fn(Wake, u64) + Send + Sync>;
+pub type OnWake = Arc<dyn Fn(WakeSet, u64) + Send + Sync>;
 
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +114,7 @@ pub enum Failure {
 
 /// What the backplane has to say about itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct Stats {
     /// Channels that are subscribed to, or to be.
     pub subscriptions: u64,
     /// Channels that wait to be read.
@@ -136,31 +138,31 @@ struct Shared {
     cluster: Option<Cluster>,
     queue: usize,
     losses: AtomicU64,
-    wants: tokio::sync::Mutex<mpsc::UnboundedReceiver<(ChannelName, Want)>>,
+    wants: tokio::sync::Mutex<mpsc::UnboundedReceiver<(ChannelName, SyncRequest)>>,
 }
 
 /// What the channels of a table want, on its way to the backplane. It is bounded by their number,
 /// as each says it once.
-pub struct Wants(mpsc::UnboundedReceiver<(ChannelName, Want)>);
+pub struct SyncRequests(mpsc::UnboundedReceiver<(ChannelName, SyncRequest)>);
 
 /// The two ends: one for [`Hub::fed`], one for [`Backplane::new`].
-pub fn wants() -> (crate::hub::Origin, Wants) {
+pub fn wants() -> (crate::hub::SyncSink, SyncRequests) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let origin = Arc::new(move |channel: &ChannelName, want| {
         // Nobody listens any more at the end of the process.
         let _ = sender.send((channel.clone(), want));
     });
-    (origin, Wants(receiver))
+    (origin, SyncRequests(receiver))
 }
 
 impl Backplane {
     /// A backplane that feeds `hub`; nothing happens before [`Backplane::run`].
-    pub fn new(settings: &Settings, hub: Hub, wants: Wants, clock: fn() -> Time) -> Self {
+    pub fn new(settings: &Settings, hub: Hub, wants: SyncRequests, clock: fn() -> Time) -> Self {
         let keys = Keys::new(settings.prefix.clone());
         let is_cluster = *settings.redis.kind() == Kind::Cluster;
         let scripts = Arc::new(Scripts::new(is_cluster));
         let access = Arc::new(Access::new(settings));
-        let place = Place::of(&access);
+        let place = LinkTarget::of(&access);
         let link = Link::new(access.clone(), place, keys.clone(), scripts.clone());
         let node = Arc::new(if is_cluster { Node::nowhere(link) } else { Node::new(link) });
         let cluster = is_cluster.then(|| Cluster::new(access, node.clone()));
@@ -179,7 +181,7 @@ impl Backplane {
     }
 
     /// Keeps the connections and the channels, for ever. Cancelling it ends all of that.
-    pub async fn run(&self, ring: Ring) {
+    pub async fn run(&self, ring: OnWake) {
         let shared = &self.shared;
         tokio::join!(shared.keep_all(&ring), shared.pass_on_wants(), shared.sweep());
     }
@@ -190,10 +192,10 @@ impl Backplane {
         self.shared.nodes.now().unready().into_iter().chain(cluster).collect()
     }
 
-    /// Figures of this moment.
-    pub fn figures(&self) -> Figures {
+    /// Stats of this moment.
+    pub fn figures(&self) -> Stats {
         let nodes = self.shared.nodes.now().all();
-        Figures {
+        Stats {
             subscriptions: nodes.iter().map(|node| node.members.len() as u64).sum(),
             reads: nodes.iter().map(|node| node.reads.len() as u64).sum(),
             losses: self.shared.losses.load(Ordering::Relaxed),
@@ -236,7 +238,7 @@ impl Backplane {
 
     /// Forgets a channel everywhere; `None` if there is none. The wake is that of the polls held
     /// here.
-    pub async fn forget(&self, channel: &ChannelName) -> Result<Option<Wake>, Failure> {
+    pub async fn forget(&self, channel: &ChannelName) -> Result<Option<WakeSet>, Failure> {
         let shared = &self.shared;
         let epoch = Epoch::from_random(fastrand::u64(..));
         let forget = shared.scripts.forget(&shared.keys, channel, epoch);
@@ -268,14 +270,14 @@ impl Backplane {
 
 impl Shared {
     /// Keeps the nodes at work, for ever.
-    async fn keep_all(self: &Arc<Self>, ring: &Ring) {
+    async fn keep_all(self: &Arc<Self>, ring: &OnWake) {
         match &self.cluster {
             Some(cluster) => self.keep_cluster(cluster, ring).await,
             None => self.keep_node(self.nodes.now().at(0), ring).await,
         }
     }
 
-    async fn keep_node(&self, node: &Node, ring: &Ring) {
+    async fn keep_node(&self, node: &Node, ring: &OnWake) {
         tokio::join!(node.link.keep(), self.keep_pushes(node, ring), self.read_all(node, ring));
     }
 
@@ -293,7 +295,7 @@ impl Shared {
     async fn pass_on_wants(&self) {
         let mut wants = self.wants.lock().await;
         while let Some((channel, want)) = wants.recv().await {
-            let first = want == Want::Read && self.hub.held_on(&channel) > 0;
+            let first = want == SyncRequest::Read && self.hub.held_on(&channel) > 0;
             self.nodes.wants(channel, want, first);
         }
     }

@@ -9,7 +9,7 @@ use super::link::Link;
 use super::reads::Reads;
 use super::subscriptions::Members;
 use super::topology::Partitions;
-use crate::hub::channel::{ChannelName, Want};
+use crate::hub::channel::{ChannelName, SyncRequest};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::RwLock;
 use std::sync::Arc;
@@ -101,13 +101,13 @@ impl Nodes {
     }
 
     /// What a channel wants is to be done at its node.
-    pub(super) fn wants(&self, channel: ChannelName, want: Want, first: bool) {
+    pub(super) fn wants(&self, channel: ChannelName, want: SyncRequest, first: bool) {
         let _moving = self.moving.read();
         let now = self.now();
         let node = now.of(&channel);
         match want {
-            Want::Join => node.members.join(channel),
-            Want::Read => node.reads.add(channel, first),
+            SyncRequest::Join => node.members.join(channel),
+            SyncRequest::Read => node.reads.add(channel, first),
         }
     }
 }

@@ -7,8 +7,8 @@
 
 use super::link::{self, PATIENCE, PROBE, reason};
 use super::nodes::Node;
-use super::subscriptions::{Change, Ended};
-use super::{Ring, Shared, envelope};
+use super::subscriptions::{Change, UnsubscribeCause};
+use super::{OnWake, Shared, envelope};
 use crate::hub::channel::ChannelName;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, ServerError, ServerErrorKind, Value, cmd};
@@ -68,7 +68,7 @@ fn queue(most: usize) -> (Queue, Stream) {
 
 impl Shared {
     /// Keeps the subscriptions at `node`, for ever.
-    pub(super) async fn keep_pushes(&self, node: &Node, ring: &Ring) {
+    pub(super) async fn keep_pushes(&self, node: &Node, ring: &OnWake) {
         let mut wait = AGAIN.0;
         loop {
             let began = tokio::time::Instant::now();
@@ -91,7 +91,7 @@ impl Shared {
     }
 
     /// Until the connection fails; why it did.
-    async fn serve_pushes(&self, node: &Node, ring: &Ring) -> String {
+    async fn serve_pushes(&self, node: &Node, ring: &OnWake) -> String {
         let (queue, stream) = queue(self.queue);
         let config = AsyncConnectionConfig::new().set_push_sender(move |push| queue.put(push));
         let (server, connection) = match node.link.open(config).await {
@@ -107,7 +107,7 @@ impl Shared {
         }
     }
 
-    async fn receive(&self, node: &Node, mut stream: Stream, ring: &Ring) -> String {
+    async fn receive(&self, node: &Node, mut stream: Stream, ring: &OnWake) -> String {
         while let Some(push) = stream.pushes.recv().await {
             stream.bytes.fetch_sub(length(&push), Ordering::Relaxed);
             if stream.overflowed.load(Ordering::Relaxed) {
@@ -122,7 +122,7 @@ impl Shared {
                 }
                 PushKind::Unsubscribe | PushKind::SUnsubscribe => {
                     if let Some(channel) = self.named(&push.data)
-                        && node.members.ended(&channel) == Ended::Unasked
+                        && node.members.ended(&channel) == UnsubscribeCause::Unasked
                     {
                         // The slot has moved, and so will the subscription.
                         self.nodes.while_at(&channel, node, || {
@@ -147,7 +147,7 @@ impl Shared {
         }
     }
 
-    fn pushed(&self, node: &Node, data: Vec<Value>, ring: &Ring) {
+    fn pushed(&self, node: &Node, data: Vec<Value>, ring: &OnWake) {
         let Some(channel) = self.named(&data) else { return };
         let Some(Value::BulkString(body)) = data.into_iter().nth(1) else { return };
         let Some(message) = envelope::read(body) else {

@@ -1,11 +1,11 @@
 //! Reading what is elsewhere, for channels that have just been joined, or may have missed
 //! something. Those that polls are held on come first.
 
-use super::link::{self, Line, PATIENCE, reason};
+use super::link::{self, LinkConnection, PATIENCE, reason};
 use super::nodes::Node;
 use super::scripts::snapshot;
-use super::{Ring, Shared};
-use crate::hub::channel::{ChannelName, Position, Want};
+use super::{OnWake, Shared};
+use crate::hub::channel::{ChannelName, Position, SyncRequest};
 use parking_lot::Mutex;
 use redis::Value;
 use redis::aio::ConnectionLike;
@@ -62,13 +62,13 @@ struct Read {
 
 impl Shared {
     /// Reads whatever wants to be read at `node`, for ever.
-    pub(super) async fn read_all(&self, node: &Node, ring: &Ring) {
+    pub(super) async fn read_all(&self, node: &Node, ring: &OnWake) {
         loop {
             let begin = |channel: ChannelName| {
                 if !self.nodes.is_at(&channel, node) {
                     // It has moved, and with it the wish.
                     let first = self.hub.held_on(&channel) > 0;
-                    self.nodes.wants(channel, Want::Read, first);
+                    self.nodes.wants(channel, SyncRequest::Read, first);
                     return None;
                 }
                 let (number, after) = self.hub.read_begins(&channel)?;
@@ -82,7 +82,7 @@ impl Shared {
     }
 
     /// Whether all of it went well; what did not is queued again.
-    async fn read(&self, node: &Node, reads: Vec<Read>, ring: &Ring) -> bool {
+    async fn read(&self, node: &Node, reads: Vec<Read>, ring: &OnWake) -> bool {
         let mut values = self.ask(node, &reads).await.into_iter();
         let mut well = true;
         for read in reads {
@@ -96,7 +96,7 @@ impl Shared {
                     well = false;
                     if self.hub.read_failed(&read.channel, read.number) {
                         let first = self.hub.held_on(&read.channel) > 0;
-                        self.nodes.wants(read.channel, Want::Read, first);
+                        self.nodes.wants(read.channel, SyncRequest::Read, first);
                     }
                 }
             }
@@ -105,7 +105,7 @@ impl Shared {
     }
 
     /// Gives up a connection over which reads are refused, unless it is for a while.
-    fn mind(&self, node: &Node, line: &Line, values: &[Value]) {
+    fn mind(&self, node: &Node, line: &LinkConnection, values: &[Value]) {
         for value in values {
             let Value::ServerError(error) = value else { continue };
             if self.cluster.is_some() && link::is_redirection(error) {

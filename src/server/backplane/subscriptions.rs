@@ -21,7 +21,7 @@ pub(super) enum Change {
 
 /// What the end of a subscription, told by the server, means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum UnsubscribeCause {
     /// It was given up here.
     Asked,
     /// The server has ended it.
@@ -182,15 +182,15 @@ impl Members {
     }
 
     /// The server says that a subscription has ended.
-    pub(super) fn ended(&self, channel: &ChannelName) -> Ended {
+    pub(super) fn ended(&self, channel: &ChannelName) -> UnsubscribeCause {
         let mut state = self.state.lock();
         let asked = matches!(state.sent.get(channel), Some((Change::Leave, _)));
         if asked {
             state.sent.remove(channel);
         }
         let ended = match asked || !state.members.contains_key(channel) {
-            true => Ended::Asked,
-            false => Ended::Unasked,
+            true => UnsubscribeCause::Asked,
+            false => UnsubscribeCause::Unasked,
         };
         drop(state);
         self.answered.notify_one();
@@ -272,12 +272,12 @@ mod tests {
         members.join(name());
         members.next().await;
         members.confirmed(&name(), |_| {});
-        assert_eq!(members.ended(&name()), Ended::Unasked);
+        assert_eq!(members.ended(&name()), UnsubscribeCause::Unasked);
         members.leave(&name(), |_| false);
         assert_eq!(members.next().await, (Change::Leave, vec![name()]));
         // Somebody wants it again before the answer.
         members.join(name());
-        assert_eq!(members.ended(&name()), Ended::Asked);
+        assert_eq!(members.ended(&name()), UnsubscribeCause::Asked);
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use super::Gate;
 use super::poll::hold::Cause;
 use crate::hub::Answer;
 use crate::hub::channel::Time;
-use crate::server::limits::descriptors::Use;
+use crate::server::limits::descriptors::FdKind;
 use crate::server::telemetry::channel_series::Watched;
 use crate::server::telemetry::metrics::{Counts, Histogram, labels};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -159,7 +159,7 @@ pub(super) struct SiteFile(Gate);
 impl SiteFile {
     /// `None` if there is none left.
     pub(super) fn new(gate: &Gate) -> Option<Self> {
-        gate.shared.files.open(Use::Site).then(|| Self(gate.clone()))
+        gate.shared.files.open(FdKind::Site).then(|| Self(gate.clone()))
     }
 }
 

@@ -2,7 +2,7 @@
 //! others reach the site.
 //!
 //! A request is taken apart by whoever has the connection, [`Gate::decide`] says what is to
-//! become of it, and [`Held::wait`] holds it if need be. Neither knows a connection.
+//! become of it, and [`HeldPoll::wait`] holds it if need be. Neither knows a connection.
 
 pub mod access_log;
 mod counters;
@@ -18,20 +18,20 @@ pub mod upstream;
 
 pub use counters::{Connected, Counters, Open, SiteAnswer};
 pub use poll::admission::{Decision, Incoming};
-pub use poll::held::{Ended, Held};
+pub use poll::held::{HeldPoll, HoldOutcome};
 pub use poll::timer::Timer;
-pub use replay::Waiting;
+pub use replay::HeldReplay;
 pub use settings::Settings;
 
 use crate::hub::Hub;
 use crate::hub::channel::{ChannelName, Time};
 use crate::protocol::http::Reply;
-use crate::server::limits::descriptors::Files;
+use crate::server::limits::descriptors::FdBudget;
 use crate::server::limits::permit::Limits;
-use crate::server::telemetry::metrics::Tally;
+use crate::server::telemetry::metrics::SharedMetrics;
 use crate::server::telemetry::refusal::Refusal;
 use arc_swap::ArcSwap;
-use grant::Leaves;
+use grant::Grants;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -54,11 +54,11 @@ struct Shared {
     limits: Limits,
     clock: fn() -> Time,
     browser_publish: BrowserPublish,
-    leaves: Leaves,
+    leaves: Grants,
     counters: Counters,
-    tally: Arc<Tally>,
+    tally: Arc<SharedMetrics>,
     replays: replay::Replays,
-    files: Files,
+    files: FdBudget,
 }
 
 /// Seconds after which a refused client may come back.
@@ -72,11 +72,11 @@ impl Gate {
         hub: Hub,
         clock: fn() -> Time,
         browser_publish: BrowserPublish,
-        tally: Arc<Tally>,
-        files: Files,
+        tally: Arc<SharedMetrics>,
+        files: FdBudget,
     ) -> Self {
         let (limits, counters) = (Limits::default(), Counters::default());
-        let (leaves, replays) = (Leaves::default(), replay::Replays::default());
+        let (leaves, replays) = (Grants::default(), replay::Replays::default());
         let shared = Shared {
             settings,
             hub,
@@ -129,9 +129,9 @@ impl Gate {
             self.refused(Refusal::ConnectionRate);
             return false;
         }
-        let room = self.shared.files.open(crate::server::limits::descriptors::Use::Connection);
+        let room = self.shared.files.open(crate::server::limits::descriptors::FdKind::Connection);
         if !room {
-            self.refused(Refusal::Files);
+            self.refused(Refusal::FdLimit);
         }
         room
     }

@@ -4,7 +4,7 @@
 //! endpoint is found (404), the body is read within that endpoint's bound (413), the endpoint
 //! answers. `Expect: 100-continue` is answered only once it is clear that the body is wanted.
 //!
-//! How long a client may take is [`Patience`]'s; how many connections there may be is told by the one
+//! How long a client may take is [`Timeouts`]'s; how many connections there may be is told by the one
 //! who makes the app.
 //!
 //! A connection is kept unless the client says otherwise or is HTTP/1.0, or something of the
@@ -18,18 +18,18 @@ mod target;
 mod timed_stream;
 
 pub use guard::{PAGE_HEADER, Settings};
-pub use target::{Onward, Place};
-pub use timed_stream::Patience;
+pub use target::{Remote, Target};
+pub use timed_stream::Timeouts;
 
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::http::validate;
 use crate::protocol::http::{Endpoint, Reply, Request};
-use crate::server::net::quiesce::Turnstile;
-use crate::server::telemetry::metrics::Tally;
+use crate::server::net::quiesce::Quiesce;
+use crate::server::telemetry::metrics::SharedMetrics;
 use crate::server::telemetry::refusal::Refusal;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use guard::Visitor;
+use guard::Requester;
 use http::Method;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::http::RequestHeader;
@@ -40,7 +40,7 @@ use session::Broken;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
-use timed_stream::Followed;
+use timed_stream::TimedStream;
 
 /// The internal listener's app; see the [module](self).
 pub struct Internal(Arc<App>);
@@ -50,29 +50,29 @@ struct App {
     settings: Arc<ArcSwap<Settings>>,
     page: Secret,
     endpoints: Vec<Arc<dyn Endpoint>>,
-    tally: Arc<Tally>,
-    turnstile: Turnstile<Place>,
-    places: Places,
+    tally: Arc<SharedMetrics>,
+    turnstile: Quiesce<Target>,
+    places: ConnectionSlots,
 }
 
 /// The connections that there may be, each a file that others cannot open.
-struct Places {
+struct ConnectionSlots {
     most: usize,
     taken: AtomicUsize,
 }
 
 /// One of them; dropping it gives it back.
-struct Taken<'a>(&'a AtomicUsize);
+struct ConnectionSlot<'a>(&'a AtomicUsize);
 
-impl Places {
-    fn take(&self) -> Option<Taken<'_>> {
+impl ConnectionSlots {
+    fn take(&self) -> Option<ConnectionSlot<'_>> {
         let before = self.taken.fetch_add(1, Ordering::Relaxed);
-        let taken = Taken(&self.taken);
+        let taken = ConnectionSlot(&self.taken);
         (before < self.most).then_some(taken)
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for ConnectionSlot<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -86,16 +86,16 @@ impl Internal {
         settings: Arc<ArcSwap<Settings>>,
         page: Secret,
         endpoints: Vec<Arc<dyn Endpoint>>,
-        tally: Arc<Tally>,
+        tally: Arc<SharedMetrics>,
         most: usize,
     ) -> Self {
-        let (turnstile, taken) = (Turnstile::default(), AtomicUsize::new(0));
-        let places = Places { most, taken };
+        let (turnstile, taken) = (Quiesce::default(), AtomicUsize::new(0));
+        let places = ConnectionSlots { most, taken };
         Self(Arc::new(App { settings, page, endpoints, tally, turnstile, places }))
     }
 
     /// What every request passes through.
-    pub fn turnstile(&self) -> Turnstile<Place> {
+    pub fn turnstile(&self) -> Quiesce<Target> {
         self.0.turnstile.clone()
     }
 }
@@ -108,11 +108,11 @@ impl ServerApp for Internal {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let Some(_place) = self.0.places.take() else {
-            self.0.tally.refusals.count(Refusal::Files);
+            self.0.tally.refusals.count(Refusal::FdLimit);
             return None;
         };
         let patience = self.0.settings.load().patience;
-        self.0.process_new(Box::new(Followed::new(stream, patience)), shutdown).await
+        self.0.process_new(Box::new(TimedStream::new(stream, patience)), shutdown).await
     }
 }
 
@@ -128,7 +128,7 @@ impl App {
         };
         let path = request.path.as_str();
         let endpoint = self.endpoints.iter().find(|endpoint| endpoint.owns(path));
-        let visitor = Visitor {
+        let visitor = Requester {
             method: &request.method,
             headers: &request.headers,
             local: session.client_addr().is_none_or(|peer| peer.as_inet().is_none()),
@@ -156,13 +156,13 @@ impl App {
         }
         let place = self.turnstile.pass().await;
         let elsewhere = match &*place {
-            Place::Here if endpoint.waits(&request.path) => {
+            Target::Local if endpoint.waits(&request.path) => {
                 drop(place);
                 return Ok(endpoint.answer(&request).await);
             }
-            Place::Here => return Ok(endpoint.answer(&request).await),
-            Place::Onward(onward) => Some(onward.clone()),
-            Place::Nowhere => None,
+            Target::Local => return Ok(endpoint.answer(&request).await),
+            Target::Successor(onward) => Some(onward.clone()),
+            Target::Closed => None,
         };
         drop(place);
         // The next connection leads to where the next request is answered.

@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// Passes a request on to another process and answers what that answered.
-pub type Onward = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
+pub type Remote = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
 
 /// Where requests are answered.
-pub type Place = quiesce::Place<Onward>;
+pub type Target = quiesce::Target<Remote>;
 
 /// What is said when there is nobody left to answer.
 pub(super) fn ended() -> Reply {

@@ -6,7 +6,7 @@
 //! answer. Whoever takes longer meets an error of the kind [`ErrorKind::TimedOut`], between two
 //! requests one of the kind [`ErrorKind::ConnectionAborted`], as nobody waits for an answer there.
 
-use crate::protocol::http::tracker::{Follower, Place};
+use crate::protocol::http::tracker::{BodyTracker, Phase};
 use crate::server::net::stream::{pass_on_identity, pass_on_tls};
 use async_trait::async_trait;
 use pingora::protocols::{Shutdown, Stream};
@@ -19,7 +19,7 @@ use tokio::time::{Sleep, sleep};
 
 /// How long a client may take; `None` = for ever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Patience {
+pub struct Timeouts {
     /// To a whole head, and to the first byte on a new connection.
     pub head: Option<Duration>,
     /// Between two requests.
@@ -30,30 +30,30 @@ pub struct Patience {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Followed {
+pub(super) struct TimedStream {
     inner: Stream,
-    follower: Follower,
-    patience: Patience,
+    follower: BodyTracker,
+    patience: Timeouts,
     /// No request has come yet.
     fresh: bool,
-    reading: Alarm,
-    writing: Alarm,
+    reading: Deadline,
+    writing: Deadline,
 }
 
-impl Followed {
-    pub(super) fn new(inner: Stream, patience: Patience) -> Self {
-        let (reading, writing) = (Alarm::default(), Alarm::default());
-        Self { inner, follower: Follower::default(), patience, fresh: true, reading, writing }
+impl TimedStream {
+    pub(super) fn new(inner: Stream, patience: Timeouts) -> Self {
+        let (reading, writing) = (Deadline::default(), Deadline::default());
+        Self { inner, follower: BodyTracker::default(), patience, fresh: true, reading, writing }
     }
 
     /// What becomes of a read that has nothing to read.
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Patience { head, idle, stall } = self.patience;
+        let Timeouts { head, idle, stall } = self.patience;
         let (limit, kind) = match self.follower.place() {
-            Place::Between if self.fresh => (head, ErrorKind::ConnectionAborted),
-            Place::Between => (idle, ErrorKind::ConnectionAborted),
-            Place::Head => (head, ErrorKind::TimedOut),
-            Place::Body => (stall, ErrorKind::TimedOut),
+            Phase::Between if self.fresh => (head, ErrorKind::ConnectionAborted),
+            Phase::Between => (idle, ErrorKind::ConnectionAborted),
+            Phase::Head => (head, ErrorKind::TimedOut),
+            Phase::Body => (stall, ErrorKind::TimedOut),
         };
         self.reading.poll(limit, context).map(|()| Err(kind.into()))
     }
@@ -64,7 +64,7 @@ impl Followed {
         let taken = self.follower.take(bytes)?;
         self.fresh &= bytes.is_empty();
         // A head has its time as a whole; all else begins anew.
-        if before != Place::Head || self.follower.place() != Place::Head {
+        if before != Phase::Head || self.follower.place() != Phase::Head {
             self.reading.disarm();
         }
         Ok(taken)
@@ -87,9 +87,9 @@ impl Followed {
 
 /// A deadline for a wait that is under way.
 #[derive(Debug, Default)]
-struct Alarm(Option<Pin<Box<Sleep>>>);
+struct Deadline(Option<Pin<Box<Sleep>>>);
 
-impl Alarm {
+impl Deadline {
     /// Ready once the wait has taken `limit`; it begins with the first call.
     fn poll(&mut self, limit: Option<Duration>, context: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = limit else { return Poll::Pending };
@@ -101,7 +101,7 @@ impl Alarm {
     }
 }
 
-impl AsyncRead for Followed {
+impl AsyncRead for TimedStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -123,7 +123,7 @@ impl AsyncRead for Followed {
     }
 }
 
-impl AsyncWrite for Followed {
+impl AsyncWrite for TimedStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -148,11 +148,11 @@ impl AsyncWrite for Followed {
 // The rest of what pingora asks of a stream is the connection's own.
 
 #[async_trait]
-impl Shutdown for Followed {
+impl Shutdown for TimedStream {
     async fn shutdown(&mut self) {
         self.inner.shutdown().await;
     }
 }
 
-pass_on_identity!(Followed);
-pass_on_tls!(Followed);
+pass_on_identity!(TimedStream);
+pass_on_tls!(TimedStream);

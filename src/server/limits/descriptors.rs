@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts the files of the public side.
 #[derive(Debug)]
-pub struct Files {
+pub struct FdBudget {
     /// For connections alone, and for both together.
     connections: usize,
     all: usize,
@@ -18,14 +18,14 @@ pub struct Files {
 
 /// What a file is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum FdKind {
     /// A client's connection.
     Connection,
     /// A request to the site.
     Site,
 }
 
-impl Files {
+impl FdBudget {
     /// What the public side may have of `limit`, the process's limit of open files. An eighth of
     /// it, within bounds, is kept for everything else.
     pub fn within(limit: u64) -> Self {
@@ -41,10 +41,10 @@ impl Files {
         self.connections
     }
 
-    pub(crate) fn open(&self, wanted: Use) -> bool {
+    pub(crate) fn open(&self, wanted: FdKind) -> bool {
         let most = match wanted {
-            Use::Connection => self.connections,
-            Use::Site => self.all,
+            FdKind::Connection => self.connections,
+            FdKind::Site => self.all,
         };
         let open = self.used.fetch_add(1, Ordering::Relaxed) < most;
         if !open {
@@ -82,13 +82,15 @@ mod tests {
         for (limit, connections, all) in
             [(300, 181, 199), (1024, 768, 832), (1 << 20, 1_043_392, 1_044_416)]
         {
-            let files = Files::within(limit);
+            let files = FdBudget::within(limit);
             assert_eq!((files.connections, files.all), (connections, all), "{limit}");
         }
-        let files = Files::within(300);
-        assert!((0..181).all(|_| files.open(Use::Connection)) && !files.open(Use::Connection));
-        assert!((0..18).all(|_| files.open(Use::Site)) && !files.open(Use::Site));
+        let files = FdBudget::within(300);
+        assert!(
+            (0..181).all(|_| files.open(FdKind::Connection)) && !files.open(FdKind::Connection)
+        );
+        assert!((0..18).all(|_| files.open(FdKind::Site)) && !files.open(FdKind::Site));
         files.close();
-        assert!(!files.open(Use::Connection) && files.open(Use::Site));
+        assert!(!files.open(FdKind::Connection) && files.open(FdKind::Site));
     }
 }

@@ -42,7 +42,7 @@ impl Default for Settings {
 
 /// Why a poll is not held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum Rejection {
     /// As many polls as allowed are held.
     #[error("too many polls are held")]
     Held,
@@ -63,8 +63,8 @@ pub struct Limits {
 #[derive(Debug, Default)]
 struct Counts {
     held: AtomicUsize,
-    by_address: Shares<IpAddr>,
-    by_grant: Shares<u64>,
+    by_address: PerKeyCounts<IpAddr>,
+    by_grant: PerKeyCounts<u64>,
 }
 
 /// The right to hold one poll; dropping it gives it back.
@@ -82,18 +82,18 @@ impl Limits {
         address: Option<IpAddr>,
         grant: Option<u64>,
         settings: &Settings,
-    ) -> Result<Permit, Refusal> {
+    ) -> Result<Permit, Rejection> {
         let counts = &self.counts;
         if counts.held.fetch_add(1, Ordering::Relaxed) >= settings.held {
             counts.held.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refusal::Held);
+            return Err(Rejection::Held);
         }
         // From here on the drop guard counts it out again.
         let mut permit = Permit { counts: counts.clone(), address: None, grant: None };
         let address = address.map(household);
         permit.address =
-            counts.by_address.take(address, settings.per_address).ok_or(Refusal::Address)?;
-        permit.grant = counts.by_grant.take(grant, settings.per_grant).ok_or(Refusal::Grant)?;
+            counts.by_address.take(address, settings.per_address).ok_or(Rejection::Address)?;
+        permit.grant = counts.by_grant.take(grant, settings.per_grant).ok_or(Rejection::Grant)?;
         Ok(permit)
     }
 }
@@ -108,15 +108,15 @@ impl Drop for Permit {
 
 /// How many polls are held for each of those who have some.
 #[derive(Debug)]
-struct Shares<K>(Mutex<HashMap<K, usize>>);
+struct PerKeyCounts<K>(Mutex<HashMap<K, usize>>);
 
-impl<K> Default for Shares<K> {
+impl<K> Default for PerKeyCounts<K> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Copy + Eq + Hash> Shares<K> {
+impl<K: Copy + Eq + Hash> PerKeyCounts<K> {
     /// Counts one more for `who`; `None` = it has as many as `most` already. What it answers is to
     /// be given back: nobody, where nothing was counted.
     fn take(&self, who: Option<K>, most: usize) -> Option<Option<K>> {
@@ -163,9 +163,9 @@ mod tests {
         let there = Some(IpAddr::from([127, 0, 0, 2]));
         let first = limits.admit(here, None, &settings).unwrap();
         let _second = limits.admit(here, None, &settings).unwrap();
-        assert_eq!(limits.admit(here, None, &settings).unwrap_err(), Refusal::Address);
+        assert_eq!(limits.admit(here, None, &settings).unwrap_err(), Rejection::Address);
         let _third = limits.admit(there, None, &settings).unwrap();
-        assert_eq!(limits.admit(there, None, &settings).unwrap_err(), Refusal::Held);
+        assert_eq!(limits.admit(there, None, &settings).unwrap_err(), Rejection::Held);
         drop(first);
         assert!(limits.admit(here, None, &settings).is_ok());
         assert_eq!(limits.counts.by_address.0.lock().len(), 2);
@@ -177,10 +177,10 @@ mod tests {
         let settings = Settings { per_address: 1, ..Settings::default() };
         let admit = |address: &str| limits.admit(address.parse().ok(), None, &settings);
         let _first = admit("2001:db8::1").unwrap();
-        assert_eq!(admit("2001:db8::2:1").unwrap_err(), Refusal::Address);
+        assert_eq!(admit("2001:db8::2:1").unwrap_err(), Rejection::Address);
         let _other = admit("2001:db8:0:1::1").unwrap();
         let _mapped = admit("::ffff:192.0.2.1").unwrap();
-        assert_eq!(admit("192.0.2.1").unwrap_err(), Refusal::Address);
+        assert_eq!(admit("192.0.2.1").unwrap_err(), Rejection::Address);
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
         let here = Some(IpAddr::from([127, 0, 0, 1]));
         let first = limits.admit(here, Some(7), &settings).unwrap();
         for _ in 0..3 {
-            assert_eq!(limits.admit(here, Some(7), &settings).unwrap_err(), Refusal::Grant);
+            assert_eq!(limits.admit(here, Some(7), &settings).unwrap_err(), Rejection::Grant);
         }
         let second = limits.admit(here, Some(8), &settings).unwrap();
         drop((first, second));

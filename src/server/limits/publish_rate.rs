@@ -24,7 +24,7 @@ pub struct Rate<C: Clock = MonotonicClock> {
 
 /// Why messages are not taken now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum RateLimited {
     /// They will be, after this time.
     For(Duration),
     /// They never will: they are more than this, which the bucket holds.
@@ -51,14 +51,14 @@ impl<C: Clock + Clone> Rate<C> {
     }
 
     /// Takes as many as there are `messages`, or none.
-    pub(crate) fn take(&self, messages: usize) -> Result<(), Refused> {
+    pub(crate) fn take(&self, messages: usize) -> Result<(), RateLimited> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
         let wanted = u32::try_from(messages).unwrap_or(u32::MAX);
         let Some(wanted) = NonZeroU32::new(wanted) else { return Ok(()) };
         match bucket.check_n(wanted) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(Refused::For(not_until.wait_time_from(self.clock.now()))),
-            Err(_) => Err(Refused::Beyond(self.per_second)),
+            Ok(Err(not_until)) => Err(RateLimited::For(not_until.wait_time_from(self.clock.now()))),
+            Err(_) => Err(RateLimited::Beyond(self.per_second)),
         }
     }
 }
@@ -74,11 +74,11 @@ mod tests {
         let rate = Rate::with_clock(10, clock.clone());
         assert_eq!(rate.take(8), Ok(()));
         let wait = rate.take(4);
-        assert!(matches!(wait, Err(Refused::For(wait)) if wait <= Duration::from_millis(200)));
+        assert!(matches!(wait, Err(RateLimited::For(wait)) if wait <= Duration::from_millis(200)));
         // Nothing was taken by the refused ones.
         assert_eq!(rate.take(2), Ok(()));
         clock.advance(Duration::from_secs(1));
-        assert_eq!((rate.take(11), rate.take(10)), (Err(Refused::Beyond(10)), Ok(())));
+        assert_eq!((rate.take(11), rate.take(10)), (Err(RateLimited::Beyond(10)), Ok(())));
     }
 
     #[test]

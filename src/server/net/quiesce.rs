@@ -1,6 +1,6 @@
 //! Where things are done from now on, with a way to stop them in between.
 //!
-//! Whoever does something passes first, and keeps the pass until it is done. [`Turnstile::stop`]
+//! Whoever does something passes first, and keeps the pass until it is done. [`Quiesce::stop`]
 //! waits until all that have passed are done, and keeps the others waiting; so between the stop
 //! and what follows it nothing changes. Those who waited then learn the new place. A stop waits
 //! behind those before it, and those who come later wait behind the stop.
@@ -10,45 +10,45 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
 
 /// Where something is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Place<O> {
+pub enum Target<O> {
     /// In this process.
     #[default]
-    Here,
+    Local,
     /// In another process, which is told by this.
-    Onward(O),
-    /// Nowhere any more: the gate has ended.
-    Nowhere,
+    Successor(O),
+    /// Closed any more: the gate has ended.
+    Closed,
 }
 
 /// See the [module](self); a cheap handle.
 #[derive(Debug, Default)]
-pub struct Turnstile<P> {
+pub struct Quiesce<P> {
     place: Arc<RwLock<P>>,
 }
 
-impl<P> Clone for Turnstile<P> {
+impl<P> Clone for Quiesce<P> {
     fn clone(&self) -> Self {
         Self { place: self.place.clone() }
     }
 }
 
-impl<P> Turnstile<P> {
+impl<P> Quiesce<P> {
     /// Passes, and tells the place. Cancelling it leaves nothing behind.
     pub async fn pass(&self) -> RwLockReadGuard<'_, P> {
         self.place.read().await
     }
 
     /// Waits until nobody is within, and stops those who come.
-    pub async fn stop(&self) -> Stopped<P> {
-        Stopped(self.place.clone().write_owned().await)
+    pub async fn stop(&self) -> Quiesced<P> {
+        Quiesced(self.place.clone().write_owned().await)
     }
 }
 
 /// Everybody waits while this is there. Dropping it lets them pass as before.
 #[derive(Debug)]
-pub struct Stopped<P>(OwnedRwLockWriteGuard<P>);
+pub struct Quiesced<P>(OwnedRwLockWriteGuard<P>);
 
-impl<P> Stopped<P> {
+impl<P> Quiesced<P> {
     /// Lets everybody pass, to `place` from now on.
     pub fn go_on(mut self, place: P) {
         *self.0 = place;
@@ -61,7 +61,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_waits_for_those_within_and_the_others_for_it() {
-        let turnstile = Turnstile::<u8>::default();
+        let turnstile = Quiesce::<u8>::default();
         let within = turnstile.pass().await;
         let stopping = tokio::spawn({
             let turnstile = turnstile.clone();

@@ -1,4 +1,4 @@
-//! Answers that are remembered, so that a publisher may repeat itself without harm.
+//! IdempotencyCache that are remembered, so that a publisher may repeat itself without harm.
 //!
 //! A write that bears an `Idempotency-Key` is done once: a repetition within [`KEPT`] gets the
 //! first answer, one that comes while the first is at work waits for it, and the same key with
@@ -7,10 +7,10 @@
 //!
 //! Overflow: beyond [`MOST_KEYS`] or [`MOST_BYTES`] the oldest are dropped, and a repetition of
 //! those is done anew. Cancelling a write before it is done leaves its key as if never used.
-//! What is done can be taken along into another process, with the history: [`Answers::remembered`].
+//! What is done can be taken along into another process, with the history: [`IdempotencyCache::remembered`].
 
 use crate::hub::channel::Time;
-use crate::protocol::archive::Remembered;
+use crate::protocol::archive::StoredReply;
 use crate::protocol::http::Reply;
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -38,7 +38,7 @@ pub(super) struct Id {
 
 /// The answers remembered; a cheap handle.
 #[derive(Clone, Default)]
-pub struct Answers {
+pub struct IdempotencyCache {
     table: Arc<Mutex<Table>>,
 }
 
@@ -55,7 +55,7 @@ impl Default for Table {
 }
 
 struct Entry {
-    print: Print,
+    print: Fingerprint,
     since: Time,
     bytes: usize,
     /// Locked while the write is at work; then the answer, if it is one to remember.
@@ -63,10 +63,10 @@ struct Entry {
 }
 
 /// Tells one body from another without keeping it, in any process.
-type Print = [u64; 2];
+type Fingerprint = [u64; 2];
 
 /// The print of a body of that type.
-pub(super) fn print(content_type: Option<&str>, body: &[u8]) -> Print {
+pub(super) fn print(content_type: Option<&str>, body: &[u8]) -> Fingerprint {
     let mut digest = Context::new(&SHA256);
     // With its length before it, as no other type and body are to run together into the same.
     let kind = content_type.map_or(u64::MAX, |kind| kind.len() as u64);
@@ -82,26 +82,26 @@ pub(super) fn print(content_type: Option<&str>, body: &[u8]) -> Print {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Conflict;
 
-enum Turn {
+enum Claim {
     /// Nobody has done it yet, and nobody will while this is held.
     First(OwnedMutexGuard<Option<Reply>>),
     /// Somebody has, or is about to.
     After(Arc<Slot<Option<Reply>>>),
 }
 
-impl Answers {
+impl IdempotencyCache {
     /// The remembered answer for `id`, or else what `work` answers. `print` is of what must be
     /// the same for a repetition to be one.
     pub(super) async fn once(
         &self,
         id: Id,
-        print: Print,
+        print: Fingerprint,
         now: Time,
         work: impl Future<Output = Reply>,
     ) -> Result<Reply, Conflict> {
         let mut answer = match self.turn(&id, print, now)? {
-            Turn::First(slot) => slot,
-            Turn::After(slot) => slot.lock_owned().await,
+            Claim::First(slot) => slot,
+            Claim::After(slot) => slot.lock_owned().await,
         };
         if let Some(reply) = &*answer {
             return Ok(reply.clone());
@@ -114,8 +114,8 @@ impl Answers {
         Ok(reply)
     }
 
-    /// All that is done, the oldest first, for [`Answers::recall`] in another process.
-    pub fn remembered(&self) -> Vec<Remembered> {
+    /// All that is done, the oldest first, for [`IdempotencyCache::recall`] in another process.
+    pub fn remembered(&self) -> Vec<StoredReply> {
         let table = self.table.lock();
         let done = |(id, entry): (&Id, &Entry)| {
             // One that is at work is not done.
@@ -126,7 +126,7 @@ impl Answers {
     }
 
     /// Goes on with what another process remembered.
-    pub fn recall(&self, remembered: Vec<Remembered>, now: Time) {
+    pub fn recall(&self, remembered: Vec<StoredReply>, now: Time) {
         let mut table = self.table.lock();
         for one in remembered {
             // A clock that was set back makes nothing last longer.
@@ -139,12 +139,12 @@ impl Answers {
         table.expire(now);
     }
 
-    fn turn(&self, id: &Id, print: Print, now: Time) -> Result<Turn, Conflict> {
+    fn turn(&self, id: &Id, print: Fingerprint, now: Time) -> Result<Claim, Conflict> {
         let mut table = self.table.lock();
         table.expire(now);
         if let Some(entry) = table.entries.peek(id) {
             if entry.print == print {
-                return Ok(Turn::After(entry.slot.clone()));
+                return Ok(Claim::After(entry.slot.clone()));
             }
             // A key whose write has failed is free for another body.
             let failed = entry.slot.try_lock().is_ok_and(|answer| answer.is_none());
@@ -156,9 +156,9 @@ impl Answers {
         let guard = slot.clone().try_lock_owned();
         table.insert(id, Entry { print, since: now, bytes: id.cost(), slot: slot.clone() });
         Ok(match guard {
-            Ok(guard) => Turn::First(guard),
+            Ok(guard) => Claim::First(guard),
             // Never: nobody else knows the slot yet. Waiting for it would be right, too.
-            Err(_) => Turn::After(slot),
+            Err(_) => Claim::After(slot),
         })
     }
 
@@ -174,10 +174,10 @@ impl Id {
         self.path.len() + self.key.len() + 300
     }
 
-    fn remembered(&self, entry: &Entry, reply: Reply) -> Remembered {
+    fn remembered(&self, entry: &Entry, reply: Reply) -> StoredReply {
         let Reply { status, content_type, headers, body } = reply;
         let headers = headers.into_iter().map(|(name, value)| (name.into(), value.into()));
-        Remembered {
+        StoredReply {
             method: self.method.to_string(),
             path: self.path.clone(),
             key: self.key.clone(),
@@ -191,8 +191,8 @@ impl Id {
     }
 
     /// `None` if there is no such method.
-    fn recalled(remembered: Remembered) -> Option<(Self, Print, Reply)> {
-        let Remembered { method, path, key, print, status, content_type, headers, body, .. } =
+    fn recalled(remembered: StoredReply) -> Option<(Self, Fingerprint, Reply)> {
+        let StoredReply { method, path, key, print, status, content_type, headers, body, .. } =
             remembered;
         let method = method.parse().ok()?;
         let headers = headers.into_iter().map(|(name, value)| (name.into(), value.into()));
@@ -256,7 +256,13 @@ mod tests {
         Reply::new(200, "text/plain", body.to_owned())
     }
 
-    async fn once(answers: &Answers, key: &str, content: &str, at: u64, body: &str) -> String {
+    async fn once(
+        answers: &IdempotencyCache,
+        key: &str,
+        content: &str,
+        at: u64,
+        body: &str,
+    ) -> String {
         let work = ready(reply(body));
         let print = print(None, content.as_bytes());
         match answers.once(id(key), print, Time(at * 1_000_000), work).await {
@@ -267,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_repetition_gets_the_first_answer_for_five_minutes() {
-        let answers = Answers::default();
+        let answers = IdempotencyCache::default();
         assert_eq!(once(&answers, "k", "a", 1000, "first").await, "first");
         assert_eq!(once(&answers, "k", "a", 1300, "second").await, "first");
         assert_eq!(once(&answers, "k", "b", 1300, "second").await, "conflict");
@@ -277,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_is_not_remembered_and_may_be_mended() {
-        let answers = Answers::default();
+        let answers = IdempotencyCache::default();
         let failed = ready(Reply::error(422, "no", "mend it"));
         assert_eq!(
             answers.once(id("k"), print(None, b"a"), Time(1), failed).await.unwrap().status,
@@ -289,7 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_second_request_waits_for_the_first() {
-        let answers = Arc::new(Answers::default());
+        let answers = Arc::new(IdempotencyCache::default());
         let (finish, finished) = tokio::sync::oneshot::channel::<()>();
         let slow = async move {
             finished.await.unwrap();
@@ -319,7 +325,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancelled_first_leaves_the_key_to_the_second() {
-        let answers = Answers::default();
+        let answers = IdempotencyCache::default();
         let never = answers.once(id("k"), print(None, b"a"), Time(1), std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(5), never).await.is_err());
         assert_eq!(once(&answers, "k", "a", 0, "second").await, "second");
@@ -327,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn keys_and_bytes_are_bounded_and_the_oldest_go_first() {
-        let answers = Answers::default();
+        let answers = IdempotencyCache::default();
         for key in 0..MOST_KEYS + 1 {
             once(&answers, &key.to_string(), "a", 1, "x").await;
         }
@@ -341,14 +347,14 @@ mod tests {
 
     #[tokio::test]
     async fn another_process_goes_on_with_what_is_done() {
-        let old = Answers::default();
+        let old = IdempotencyCache::default();
         once(&old, "early", "a", 1000, "first").await;
         once(&old, "late", "a", 1200, "second").await;
         let undone = old.once(id("undone"), print(None, b"a"), Time(1), std::future::pending());
         tokio::select! {
             _ = undone => {}
             () = async {
-                let new = Answers::default();
+                let new = IdempotencyCache::default();
                 let now = Time(1301 * 1_000_000);
                 new.recall(old.remembered(), now);
                 assert_eq!(new.len(), 1, "the first is too old");

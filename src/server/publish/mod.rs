@@ -16,18 +16,18 @@ mod tests;
 mod wakeups;
 pub mod watch;
 
-use crate::server::limits::publish_rate::{Rate, Refused};
+use crate::server::limits::publish_rate::{Rate, RateLimited};
 pub use hook::{History, Hook};
-pub use idempotency::Answers;
+pub use idempotency::IdempotencyCache;
 use payload::from_json;
 pub use payload::{PayloadError, payload};
-pub use target::{Answered, Onward, Place};
-use wakeups::Claimed;
+pub use target::{Answered, Remote, Target};
+use wakeups::PendingWakeups;
 
 use crate::hub::channel::{ChannelName, Payload, Position, ShownStamp, Time};
-use crate::hub::{Full, Hub, Published, Wake};
-use crate::server::net::quiesce::Turnstile;
-use crate::server::telemetry::metrics::{Counts, Tally, labels};
+use crate::hub::{Hub, Published, TableFull, WakeSet};
+use crate::server::net::quiesce::Quiesce;
+use crate::server::telemetry::metrics::{Counts, SharedMetrics, labels};
 use crate::server::telemetry::refusal::Refusal;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -68,7 +68,7 @@ pub fn system_time() -> Time {
 
 labels! {
     /// Who published.
-    By {
+    Source {
         /// The site, over the internal listener.
         Hook = "hook",
         /// A file that the site wrote.
@@ -124,7 +124,7 @@ pub enum PublishError {
     },
     /// The channel table has no room; the gate's fault.
     #[error(transparent)]
-    Full(#[from] Full),
+    TableFull(#[from] TableFull),
     /// Positions are given elsewhere, and that cannot be reached; nothing was published.
     #[error("{0}")]
     Away(String),
@@ -141,7 +141,7 @@ pub enum PublishError {
 
 /// What makes a repetition of a publish one.
 #[derive(Debug, Clone, Copy)]
-pub struct Once<'a> {
+pub struct Idempotency<'a> {
     /// The key.
     pub key: &'a str,
     /// How long it is known.
@@ -151,17 +151,17 @@ pub struct Once<'a> {
 /// Gives messages their positions in place of the hub, and puts them into it: many gates share
 /// the channels then.
 #[async_trait]
-pub trait Elsewhere: Send + Sync {
+pub trait Sequencer: Send + Sync {
     /// Publishes `posts`, in their order; a repetition under the same key is not published
     /// again. The wakes of the polls that are held here are to be rung.
     async fn publish(
         &self,
         posts: &[(ChannelName, Payload)],
-        once: Option<Once<'_>>,
+        once: Option<Idempotency<'_>>,
     ) -> Result<Vec<Published>, PublishError>;
 
     /// Forgets a channel everywhere; `None` if there is none.
-    async fn forget(&self, channel: &ChannelName) -> Result<Option<Wake>, PublishError>;
+    async fn forget(&self, channel: &ChannelName) -> Result<Option<WakeSet>, PublishError>;
 
     /// Brings the hub to where a channel is, so that it can be looked at.
     async fn refresh(&self, channel: &ChannelName);
@@ -179,11 +179,11 @@ struct Shared {
     settings: Arc<ArcSwap<Settings>>,
     crowd: Arc<OnceLock<Handle>>,
     /// Who gives the positions; `None` = the hub itself.
-    elsewhere: Option<Arc<dyn Elsewhere>>,
-    counts: Counts<By>,
-    tally: Arc<Tally>,
+    elsewhere: Option<Arc<dyn Sequencer>>,
+    counts: Counts<Source>,
+    tally: Arc<SharedMetrics>,
     /// What every change of the hub goes through.
-    turnstile: Turnstile<Place>,
+    turnstile: Quiesce<Target>,
 }
 
 impl Publisher {
@@ -193,14 +193,14 @@ impl Publisher {
     /// themselves.
     pub fn new(
         hub: Hub,
-        elsewhere: Option<Arc<dyn Elsewhere>>,
+        elsewhere: Option<Arc<dyn Sequencer>>,
         clock: Clock,
         settings: Arc<ArcSwap<Settings>>,
         crowd: Arc<OnceLock<Handle>>,
-        tally: Arc<Tally>,
+        tally: Arc<SharedMetrics>,
     ) -> Self {
         let counts = Counts::default();
-        let turnstile = Turnstile::default();
+        let turnstile = Quiesce::default();
         let shared = Shared { hub, clock, settings, crowd, elsewhere, counts, tally, turnstile };
         Self { shared: Arc::new(shared) }
     }
@@ -212,7 +212,7 @@ impl Publisher {
     pub async fn publish(
         &self,
         posts: Vec<(ChannelName, Payload)>,
-        by: By,
+        by: Source,
     ) -> Result<Vec<Receipt>, PublishError> {
         self.publish_once(posts, by, None).await
     }
@@ -222,8 +222,8 @@ impl Publisher {
     pub async fn publish_once(
         &self,
         posts: Vec<(ChannelName, Payload)>,
-        by: By,
-        once: Option<Once<'_>>,
+        by: Source,
+        once: Option<Idempotency<'_>>,
     ) -> Result<Vec<Receipt>, PublishError> {
         let most = self.longest_message();
         for (channel, payload) in &posts {
@@ -235,17 +235,17 @@ impl Publisher {
         }
         let place = self.shared.turnstile.pass().await;
         match &*place {
-            Place::Here => {}
-            Place::Nowhere => return Err(PublishError::Ended),
+            Target::Local => {}
+            Target::Closed => return Err(PublishError::Ended),
             // The other process watches the same files.
-            Place::Onward(_) if by == By::Watch => return Err(PublishError::Ended),
-            Place::Onward(onward) => {
+            Target::Successor(_) if by == Source::Watch => return Err(PublishError::Ended),
+            Target::Successor(onward) => {
                 let onward = onward.clone();
                 drop(place);
                 return onward(posts, by).await;
             }
         }
-        if by == By::Hook {
+        if by == Source::Hook {
             self.take(posts.len())?;
         }
         let published = match &self.shared.elsewhere {
@@ -255,7 +255,7 @@ impl Publisher {
         drop(place);
         self.shared.counts.add(by, posts.len() as u64);
         posts.iter().for_each(|(channel, _)| self.shared.tally.watched.published(channel));
-        let mut wakes = Claimed::default();
+        let mut wakes = PendingWakeups::default();
         let receipts = posts.into_iter().zip(published).map(|((channel, _), published)| Receipt {
             channel,
             id: published.message.position,
@@ -274,8 +274,8 @@ impl Publisher {
     fn take(&self, messages: usize) -> Result<(), PublishError> {
         let refused = match self.shared.settings.load().rate.take(messages) {
             Ok(()) => return Ok(()),
-            Err(Refused::For(wait)) => PublishError::TooSoon { wait },
-            Err(Refused::Beyond(most)) => PublishError::TooMany { messages, most },
+            Err(RateLimited::For(wait)) => PublishError::TooSoon { wait },
+            Err(RateLimited::Beyond(most)) => PublishError::TooMany { messages, most },
         };
         self.shared.tally.refusals.count(Refusal::PublishRate);
         Err(refused)
@@ -290,7 +290,7 @@ impl Publisher {
         payload: Payload,
         at: Time,
         keep: bool,
-        by: By,
+        by: Source,
     ) -> Result<bool, PublishError> {
         if self.is_shared() {
             return Ok(false);
@@ -299,7 +299,7 @@ impl Publisher {
         let Some(published) = seeded else { return Ok(false) };
         self.shared.counts.add(by, 1);
         self.shared.tally.watched.published(channel);
-        let mut wakes = Claimed::default();
+        let mut wakes = PendingWakeups::default();
         wakes.claim(published.wake);
         wakes.ring(self.shared.crowd.get());
         Ok(true)
@@ -309,7 +309,7 @@ impl Publisher {
     /// many those are; `None` if there is no such channel.
     pub async fn forget(&self, channel: &ChannelName) -> Result<Option<usize>, PublishError> {
         let place = self.shared.turnstile.pass().await;
-        if !matches!(*place, Place::Here) {
+        if !matches!(*place, Target::Local) {
             return Err(PublishError::Ended);
         }
         let wake = match &self.shared.elsewhere {
@@ -317,7 +317,7 @@ impl Publisher {
             Some(elsewhere) => elsewhere.forget(channel).await?,
         };
         drop(place);
-        let mut wakes = Claimed::default();
+        let mut wakes = PendingWakeups::default();
         let released = wake.map(|wake| match &self.shared.elsewhere {
             None => wakes.claim(wake),
             Some(_) => {
@@ -337,9 +337,9 @@ impl Publisher {
     }
 
     /// Rings the polls that a message from elsewhere releases, claimed already; `new` messages came with it.
-    pub fn arrived(&self, wake: Wake, new: u64) {
-        self.shared.counts.add(By::Backplane, new);
-        let mut wakes = Claimed::default();
+    pub fn arrived(&self, wake: WakeSet, new: u64) {
+        self.shared.counts.add(Source::Backplane, new);
+        let mut wakes = PendingWakeups::default();
         wakes.adopt(wake, 0);
         wakes.ring(self.shared.crowd.get());
     }
@@ -350,7 +350,7 @@ impl Publisher {
     }
 
     /// What every publish goes through.
-    pub fn turnstile(&self) -> &Turnstile<Place> {
+    pub fn turnstile(&self) -> &Quiesce<Target> {
         &self.shared.turnstile
     }
 
@@ -365,7 +365,7 @@ impl Publisher {
     }
 
     /// How many messages were published, by whom.
-    pub fn counts(&self) -> &Counts<By> {
+    pub fn counts(&self) -> &Counts<Source> {
         &self.shared.counts
     }
 

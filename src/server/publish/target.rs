@@ -1,6 +1,6 @@
 //! Whether messages are taken here, in another process, or not at all any more.
 
-use super::{By, PublishError, Receipt};
+use super::{PublishError, Receipt, Source};
 use crate::hub::channel::{ChannelName, Payload};
 use crate::server::net::quiesce;
 use std::future::Future;
@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// Publishes in another process.
-pub type Onward = Arc<
-    dyn Fn(Vec<(ChannelName, Payload)>, By) -> Pin<Box<dyn Future<Output = Answered> + Send>>
+pub type Remote = Arc<
+    dyn Fn(Vec<(ChannelName, Payload)>, Source) -> Pin<Box<dyn Future<Output = Answered> + Send>>
         + Send
         + Sync,
 >;
@@ -18,4 +18,4 @@ pub type Onward = Arc<
 pub type Answered = Result<Vec<Receipt>, PublishError>;
 
 /// Where messages are taken: into the hub (or to where positions are given), or elsewhere.
-pub type Place = quiesce::Place<Onward>;
+pub type Target = quiesce::Target<Remote>;

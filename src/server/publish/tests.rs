@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
 use crate::hub::channel::{Cursor, Take};
-use crate::hub::{self, Polled, Subscription, Waiter};
+use crate::hub::{self, PollOutcome, Subscription, Waiter};
 use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -29,8 +29,8 @@ fn hold(publisher: &Publisher, channels: &[&str]) -> Waiter {
         |channel: &&str| Subscription { channel: name(channel), cursor: Cursor::Now };
     let subscriptions: Vec<_> = channels.iter().map(subscription).collect();
     match publisher.hub().poll(&subscriptions, Take::All, true, publisher.now()).unwrap() {
-        Polled::Waiting(waiter) => waiter,
-        Polled::Answer(answer) => panic!("not held: {answer:?}"),
+        PollOutcome::Waiting(waiter) => waiter,
+        PollOutcome::Answer(answer) => panic!("not held: {answer:?}"),
     }
 }
 
@@ -39,12 +39,12 @@ async fn a_receipt_tells_position_stamp_and_released() {
     let publisher = publisher(hub::Settings::default());
     let waiter = hold(&publisher, &["live"]);
     let posts = vec![(name("live"), Payload::text("hi"))];
-    let receipts = publisher.publish(posts, By::Watch).await.unwrap();
+    let receipts = publisher.publish(posts, Source::Watch).await.unwrap();
     assert_eq!(receipts[0].id.seq, 1);
     assert_eq!(receipts[0].stamp.to_string(), "1700000000.000000");
     assert_eq!(receipts[0].released, 1);
     waiter.rung().await;
-    assert_eq!(publisher.counts().of(By::Watch), 1);
+    assert_eq!(publisher.counts().of(Source::Watch), 1);
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn a_poll_on_two_channels_counts_as_released_once() {
     let publisher = publisher(hub::Settings::default());
     let _waiter = hold(&publisher, &["a", "b"]);
     let posts = vec![(name("a"), Payload::empty()), (name("b"), Payload::empty())];
-    let receipts = publisher.publish(posts, By::Hook).await.unwrap();
+    let receipts = publisher.publish(posts, Source::Hook).await.unwrap();
     assert_eq!(receipts.iter().map(|receipt| receipt.released).sum::<usize>(), 1);
 }
 
@@ -60,10 +60,10 @@ async fn a_poll_on_two_channels_counts_as_released_once() {
 async fn one_message_that_is_too_long_stops_them_all() {
     let publisher = publisher(hub::Settings::default());
     let posts = vec![(name("a"), Payload::text("fits")), (name("b"), Payload::text("too long!"))];
-    let error = publisher.publish(posts, By::Hook).await.unwrap_err();
+    let error = publisher.publish(posts, Source::Hook).await.unwrap_err();
     assert_eq!(error.to_string(), "the message for \"b\" has 9 bytes, more than 8");
     assert_eq!(publisher.hub().channels(), 0);
-    assert_eq!(publisher.counts().of(By::Hook), 0);
+    assert_eq!(publisher.counts().of(Source::Hook), 0);
 }
 
 #[tokio::test]
@@ -71,7 +71,10 @@ async fn a_table_without_room_is_told() {
     let publisher = publisher(hub::Settings { channels: 1, ..hub::Settings::default() });
     let _waiter = hold(&publisher, &["busy"]);
     let posts = vec![(name("new"), Payload::empty())];
-    assert_eq!(publisher.publish(posts, By::Hook).await.unwrap_err(), PublishError::Full(Full));
+    assert_eq!(
+        publisher.publish(posts, Source::Hook).await.unwrap_err(),
+        PublishError::TableFull(TableFull)
+    );
 }
 
 #[tokio::test]
@@ -79,7 +82,7 @@ async fn a_crowd_is_rung_after_the_receipt_and_whole() {
     let publisher = publisher(hub::Settings::default());
     let crowd: Vec<_> = (0..1_000).map(|_| hold(&publisher, &["live"])).collect();
     let receipts =
-        publisher.publish(vec![(name("live"), Payload::empty())], By::Hook).await.unwrap();
+        publisher.publish(vec![(name("live"), Payload::empty())], Source::Hook).await.unwrap();
     assert_eq!(receipts[0].released, 1_000);
     let all = async {
         for waiter in &crowd {
@@ -94,7 +97,7 @@ fn outside_of_a_runtime_a_crowd_is_rung_as_well() {
     let publisher = publisher(hub::Settings::default());
     let crowd: Vec<_> = (0..300).map(|_| hold(&publisher, &["live"])).collect();
     // Ready at once: nobody else gives the position.
-    let publishing = pin!(publisher.publish(vec![(name("live"), Payload::empty())], By::Watch));
+    let publishing = pin!(publisher.publish(vec![(name("live"), Payload::empty())], Source::Watch));
     assert!(publishing.poll(&mut Context::from_waker(Waker::noop())).is_ready());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {

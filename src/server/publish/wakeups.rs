@@ -1,7 +1,7 @@
 //! Held polls between the moment that a publish claims them, which makes its answer true, and the
 //! moment that they are rung.
 
-use crate::hub::Wake;
+use crate::hub::WakeSet;
 use tokio::runtime::Handle;
 
 /// Polls rung in one go. A worker comes back to the ringing task after 61 others at the
@@ -14,14 +14,14 @@ const BATCH: usize = 8;
 
 /// Polls that are claimed and still to be rung. Dropping it rings them all at once.
 #[derive(Default)]
-pub(super) struct Claimed {
-    wakes: Vec<(usize, Wake)>,
+pub(super) struct PendingWakeups {
+    wakes: Vec<(usize, WakeSet)>,
     polls: usize,
 }
 
-impl Claimed {
+impl PendingWakeups {
     /// Claims the polls of a wake; how many they are.
-    pub(super) fn claim(&mut self, mut wake: Wake) -> usize {
+    pub(super) fn claim(&mut self, mut wake: WakeSet) -> usize {
         let released = wake.claim();
         self.polls += released;
         if released > 0 {
@@ -31,7 +31,7 @@ impl Claimed {
     }
 
     /// Takes over polls that are claimed already; some of the `released` ones may be rung.
-    pub(super) fn adopt(&mut self, wake: Wake, released: usize) -> usize {
+    pub(super) fn adopt(&mut self, wake: WakeSet, released: usize) -> usize {
         let polls = wake.len();
         self.polls += polls;
         if polls > 0 {

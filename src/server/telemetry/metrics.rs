@@ -126,7 +126,7 @@ impl Histogram {
 
 /// What both listeners and the ways in count together.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct SharedMetrics {
     /// Requests refused.
     pub refusals: Counts<Refusal>,
     /// Channels with series of their own.

@@ -21,7 +21,7 @@ labels! {
         /// A message longer than `history.max_message`, or a body that is none of one.
         MessageSize = "message_size",
         /// As many connections as the limit of open files leaves to the public side.
-        Files = "files",
+        FdLimit = "files",
         /// As many polls as `limits.per_channel` are held on this channel.
         PerChannel = "per_channel",
         /// A poll that the site answers waited too long for its turn there.
@@ -35,7 +35,7 @@ labels! {
         /// A method that the path does not have.
         Method = "method",
         /// A poll without leave: no token, a bad one, or a no of the site's.
-        Denied = "denied",
+        Rejection = "denied",
         /// A poll for which the site did not say whether it is allowed.
         Auth = "auth",
         /// A head that is no HTTP, or could be read in two ways.

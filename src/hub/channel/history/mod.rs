@@ -1,13 +1,13 @@
 //! The ring of a channel's newest messages, and how a cursor is placed in it.
 //!
 //! Overflow: a message pushed beyond the bounds evicts the oldest, and a cursor before what is
-//! left is answered with [`Found::reset`]. The newest message is never evicted by the count or
+//! left is answered with [`Lookup::reset`]. The newest message is never evicted by the count or
 //! the bytes, so a waiting poll that is woken for it finds it. Continuity is within one epoch;
 //! [`History::new`] begins one.
 
 mod persisted;
 
-pub use persisted::{Kept, KeptMessage};
+pub use persisted::{KeptMessage, Persisted};
 
 use super::cursor::{Cursor, Epoch, Position};
 use super::message::{Message, Payload, Renders};
@@ -60,9 +60,9 @@ pub enum Take {
 
 /// What a history has for a cursor.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct Lookup {
     /// Whether the poll is to be answered now. Otherwise it waits for what comes after
-    /// [`Found::position`].
+    /// [`Lookup::position`].
     pub news: bool,
     /// Whether messages may be missing between the cursor and this answer.
     pub reset: bool,
@@ -106,7 +106,7 @@ pub struct History {
     evicted_stamp: Stamp,
     /// Where positions are given elsewhere: the clock there, and its time at the latest look.
     clock: Position,
-    /// Kept messages; their seqs are contiguous and end with `newest`.
+    /// Persisted messages; their seqs are contiguous and end with `newest`.
     ring: VecDeque<Arc<Message>>,
     bytes: u64,
     /// The newest message never ages out, unless the limits say otherwise.
@@ -267,7 +267,7 @@ impl History {
     }
 
     /// Places `cursor`. Call [`History::trim`] before, so that nothing outdated is found.
-    pub fn since(&self, cursor: Cursor, take: Take, tick: Tick, now: Time) -> Found {
+    pub fn since(&self, cursor: Cursor, take: Take, tick: Tick, now: Time) -> Lookup {
         match cursor {
             Cursor::Now => self.quiet(self.here(tick, now)),
             Cursor::Oldest => self.kept_from(0, take, tick, now),
@@ -288,7 +288,7 @@ impl History {
         }
     }
 
-    fn since_position(&self, position: Position, take: Take, tick: Tick, now: Time) -> Found {
+    fn since_position(&self, position: Position, take: Take, tick: Tick, now: Time) -> Lookup {
         if position.epoch.is_clock() && position.epoch == self.clock.epoch {
             return self.since_time(position.seq, take, tick, now);
         }
@@ -304,7 +304,7 @@ impl History {
     }
 
     /// Places the position of a channel that did not exist at `time`, by the clock elsewhere.
-    fn since_time(&self, time: u64, take: Take, tick: Tick, now: Time) -> Found {
+    fn since_time(&self, time: u64, take: Take, tick: Tick, now: Time) -> Lookup {
         if self.is_void() {
             // Longer ago, a channel may have come and gone.
             let kept = time.saturating_add(Self::KEPT.as_micros() as u64) >= self.clock.seq;
@@ -320,13 +320,13 @@ impl History {
     }
 
     /// What came after `time` by the clock elsewhere, for a client that was nowhere before.
-    pub fn since_arrival(&self, time: Time, take: Take, tick: Tick, now: Time) -> Found {
+    pub fn since_arrival(&self, time: Time, take: Take, tick: Tick, now: Time) -> Lookup {
         let skip = self.ring.partition_point(|message| message.stamp.0 <= time.0);
         self.kept_from(skip, take, tick, now)
     }
 
     /// The quiet answer to a poll that cannot be placed yet: the cursor it came with.
-    pub fn unplaced(&self, cursor: Cursor, tick: Tick, arrived: Time) -> Found {
+    pub fn unplaced(&self, cursor: Cursor, tick: Tick, arrived: Time) -> Lookup {
         let (position, stamp) = match cursor {
             Cursor::At(position) => (position, tick.just_before(arrived)),
             Cursor::After(stamp) | Cursor::Changed { after: Some(stamp), .. } => {
@@ -334,7 +334,7 @@ impl History {
             }
             _ => (Position::NOWHERE, tick.just_before(arrived)),
         };
-        Found { position, ..self.quiet(stamp) }
+        Lookup { position, ..self.quiet(stamp) }
     }
 
     /// Whether what is known elsewhere cannot change how `cursor` is placed here, given that
@@ -347,7 +347,7 @@ impl History {
         }
     }
 
-    fn since_stamp(&self, stamp: Stamp, take: Take, tick: Tick, now: Time) -> Found {
+    fn since_stamp(&self, stamp: Stamp, take: Take, tick: Tick, now: Time) -> Lookup {
         if self.is_ahead(stamp, now) {
             return self.quiet(self.here(tick, now));
         }
@@ -360,7 +360,7 @@ impl History {
         found
     }
 
-    fn changed_since(&self, stamp: Stamp, tick: Tick, now: Time) -> Found {
+    fn changed_since(&self, stamp: Stamp, tick: Tick, now: Time) -> Lookup {
         if self.newest_stamp <= stamp {
             return self.quiet(stamp);
         }
@@ -387,8 +387,8 @@ impl History {
         tick.just_before(now).max(self.floor)
     }
 
-    fn quiet(&self, stamp: Stamp) -> Found {
-        Found {
+    fn quiet(&self, stamp: Stamp) -> Lookup {
+        Lookup {
             news: false,
             reset: false,
             messages: Messages::new(),
@@ -399,7 +399,7 @@ impl History {
     }
 
     /// The kept messages but for the first `skip`.
-    fn kept_from(&self, skip: usize, take: Take, tick: Tick, now: Time) -> Found {
+    fn kept_from(&self, skip: usize, take: Take, tick: Tick, now: Time) -> Lookup {
         let mut found = self.quiet(self.here(tick, now));
         let end = self.ring.len();
         if skip >= end {
@@ -420,7 +420,7 @@ impl History {
         found
     }
 
-    fn reset(&self, take: Take, tick: Tick, now: Time) -> Found {
+    fn reset(&self, take: Take, tick: Tick, now: Time) -> Lookup {
         let mut found = self.kept_from(0, take, tick, now);
         found.news = true;
         found.reset = true;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// A history without its messages: where it is, and below what it gives out no stamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
+pub struct Persisted {
     /// The position of the newest message ever.
     pub position: Position,
     /// Its stamp; 0 = there has been none.
@@ -32,8 +32,8 @@ pub struct KeptMessage {
 
 impl History {
     /// What to keep of this history: [`History::resume`] makes it again.
-    pub fn kept(&self) -> (Kept, Vec<Arc<Message>>) {
-        let kept = Kept {
+    pub fn kept(&self) -> (Persisted, Vec<Arc<Message>>) {
+        let kept = Persisted {
             position: self.position(),
             newest_stamp: self.newest_stamp,
             floor: self.floor,
@@ -44,7 +44,7 @@ impl History {
 
     /// A history that goes on where `kept` ended, still without its `messages` messages: those
     /// are to be given back with [`History::give_back`].
-    pub fn resume(kept: &Kept, messages: u64) -> Self {
+    pub fn resume(kept: &Persisted, messages: u64) -> Self {
         let mut history = Self::new(kept.position.epoch, kept.floor);
         history.newest = kept.position.seq.saturating_sub(messages);
         history.newest_stamp = kept.newest_stamp;

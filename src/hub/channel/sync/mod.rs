@@ -2,8 +2,8 @@
 //! keeping up with it, losing it.
 //!
 //! What is published elsewhere comes in two ways: *pushes*, which may be lost, and *reads* of
-//! the history there, which are whole but late. A [`Feed`] merges them into the channel's local
-//! [`History`]. It does no I/O: it is told what happened and says what it [`Want`]s.
+//! the history there, which are whole but late. A [`ReplicaState`] merges them into the channel's local
+//! [`History`]. It does no I/O: it is told what happened and says what it [`SyncRequest`]s.
 //!
 //! **Never a silent hole.** A push is taken only if it is the very next message. Any other one
 //! shows that something is missing; then pushes are held back, and a read fills the hole or, where
@@ -28,10 +28,10 @@ const MOST_BYTES: u64 = 1 << 20;
 
 /// What the one who does the I/O is to do. Each is wanted once until it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
-    /// Subscribe to the channel, then say so ([`Feed::confirmed`]).
+pub enum SyncRequest {
+    /// Subscribe to the channel, then say so ([`ReplicaState::confirmed`]).
     Join,
-    /// Read the history elsewhere ([`Feed::read_begins`]).
+    /// Read the history elsewhere ([`ReplicaState::read_begins`]).
     Read,
 }
 
@@ -41,7 +41,7 @@ pub struct Step {
     /// The channel's waiters are to look again.
     pub wake: bool,
     /// What is to be done.
-    pub want: Option<Want>,
+    pub want: Option<SyncRequest>,
     /// A message was new here.
     pub stored: bool,
 }
@@ -52,7 +52,7 @@ pub struct Snapshot {
     /// The clock there, just before the read.
     pub clock: Position,
     /// The channel there; `None` = there is none.
-    pub place: Option<Place>,
+    pub place: Option<Start>,
     /// Its newest messages without a gap up to `place`: all that are kept, or those after the
     /// position that was asked for.
     pub messages: Vec<Message>,
@@ -60,7 +60,7 @@ pub struct Snapshot {
 
 /// Where a channel is.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct Start {
     /// Just after its newest message.
     pub position: Position,
     /// The stamp of that.
@@ -83,7 +83,7 @@ enum Phase {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub struct Feed {
+pub struct ReplicaState {
     phase: Phase,
     held_back: VecDeque<Message>,
     held_bytes: u64,
@@ -105,7 +105,7 @@ pub struct Feed {
     released: VecDeque<(u64, usize)>,
 }
 
-impl Default for Feed {
+impl Default for ReplicaState {
     fn default() -> Self {
         Self {
             phase: Phase::Idle,
@@ -124,15 +124,15 @@ impl Default for Feed {
     }
 }
 
-impl Feed {
+impl ReplicaState {
     /// A poll came for the channel.
-    pub fn polled(&mut self, now: Time) -> Option<Want> {
+    pub fn polled(&mut self, now: Time) -> Option<SyncRequest> {
         self.polled = now;
         if self.phase != Phase::Idle {
             return None;
         }
         self.phase = Phase::Joining;
-        Some(Want::Join)
+        Some(SyncRequest::Join)
     }
 
     /// Whether what is here is all there is, but for what is on its way.
@@ -152,7 +152,7 @@ impl Feed {
 
     /// A cursor came that cannot be placed here and may be one of another gate's. After the read
     /// of the returned number it can; that one is wanted from now on.
-    pub fn is_unsure(&mut self) -> (u64, Option<Want>) {
+    pub fn is_unsure(&mut self) -> (u64, Option<SyncRequest>) {
         self.unsure = true;
         (self.begun + 1, self.ask())
     }
@@ -163,7 +163,7 @@ impl Feed {
     }
 
     /// The subscription is confirmed: from now on every message is pushed.
-    pub fn confirmed(&mut self) -> Option<Want> {
+    pub fn confirmed(&mut self) -> Option<SyncRequest> {
         if self.phase != Phase::Joining {
             return None;
         }
@@ -194,17 +194,17 @@ impl Feed {
     }
 
     /// Wants a read to make sure that nothing is missing.
-    pub fn audit(&mut self) -> Option<Want> {
+    pub fn audit(&mut self) -> Option<SyncRequest> {
         self.is_live().then(|| self.ask()).flatten()
     }
 
-    fn ask(&mut self) -> Option<Want> {
+    fn ask(&mut self) -> Option<SyncRequest> {
         let subscribed = matches!(self.phase, Phase::Behind | Phase::Live);
         if !subscribed || self.asked || self.reading {
             return None;
         }
         self.asked = true;
-        Some(Want::Read)
+        Some(SyncRequest::Read)
     }
 
     /// A read begins; its number. `None` = it is not wanted any more.
@@ -219,7 +219,7 @@ impl Feed {
     }
 
     /// That read failed. It is to be tried again, in a while.
-    pub fn read_failed(&mut self, number: u64) -> Option<Want> {
+    pub fn read_failed(&mut self, number: u64) -> Option<SyncRequest> {
         if !self.reading || number != self.begun {
             return None;
         }
@@ -246,9 +246,9 @@ impl Feed {
         let mut missing = std::mem::take(&mut self.overflowed);
         for message in std::mem::take(&mut self.held_back) {
             match take(message, history, limits, now) {
-                Taken::Stored => stored = true,
-                Taken::Known => {}
-                Taken::Gap => missing = true,
+                Incoming::Stored => stored = true,
+                Incoming::Known => {}
+                Incoming::Gap => missing = true,
             }
         }
         self.held_bytes = 0;
@@ -346,7 +346,7 @@ impl Feed {
     }
 }
 
-enum Taken {
+enum Incoming {
     Stored,
     Known,
     Gap,
@@ -364,20 +364,20 @@ fn is_known(message: &Message, history: &History) -> bool {
     message.epoch() == here.epoch && message.position.seq <= here.seq && message.position.seq > 0
 }
 
-fn take(message: Message, history: &mut History, limits: &Limits, now: Time) -> Taken {
+fn take(message: Message, history: &mut History, limits: &Limits, now: Time) -> Incoming {
     if is_known(&message, history) {
-        return Taken::Known;
+        return Incoming::Known;
     }
     if !is_next(&message, history) {
-        return Taken::Gap;
+        return Incoming::Gap;
     }
     if history.is_void() {
         begin(history, message.epoch(), 0, Stamp(0), history.clock());
     }
     match history.accept(message, limits, now) {
-        Accepted::Stored(_) => Taken::Stored,
-        Accepted::Known => Taken::Known,
-        Accepted::Gap => Taken::Gap,
+        Accepted::Stored(_) => Incoming::Stored,
+        Accepted::Known => Incoming::Known,
+        Accepted::Gap => Incoming::Gap,
     }
 }
 

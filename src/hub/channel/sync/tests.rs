@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
-use crate::hub::channel::{Cursor, Found, Payload, Take, Tick};
+use crate::hub::channel::{Cursor, Lookup, Payload, Take, Tick};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -75,7 +75,7 @@ impl Elsewhere {
     fn snapshot(&mut self, after: Position) -> Snapshot {
         self.time += 1;
         let clock = Position { epoch: Epoch::of_clock(self.server), seq: self.time - 1 };
-        let place = self.place.map(|(epoch, seq)| Place {
+        let place = self.place.map(|(epoch, seq)| Start {
             position: Position { epoch, seq },
             stamp: if seq > 0 && !self.published.is_empty() {
                 Stamp(self.published.last().unwrap().0)
@@ -94,7 +94,7 @@ impl Elsewhere {
 
 /// A gate's view of it.
 struct Gate {
-    feed: Feed,
+    feed: ReplicaState,
     history: History,
     limits: Limits,
     read: Option<(u64, Snapshot)>,
@@ -103,7 +103,7 @@ struct Gate {
 impl Gate {
     fn new() -> Self {
         let history = History::new(Epoch::from_random(777), Stamp(0));
-        Self { feed: Feed::default(), history, limits: Limits::default(), read: None }
+        Self { feed: ReplicaState::default(), history, limits: Limits::default(), read: None }
     }
 
     fn begin_read(&mut self, elsewhere: &mut Elsewhere) {
@@ -124,7 +124,7 @@ impl Gate {
         }
     }
 
-    fn look(&self, position: Position) -> Option<Found> {
+    fn look(&self, position: Position) -> Option<Lookup> {
         let cursor = Cursor::At(position);
         let placed = self.feed.is_live() && self.history.can_place(cursor);
         placed.then(|| self.history.since(cursor, Take::All, Tick::Micros, NOW))
@@ -152,7 +152,7 @@ struct Client {
 }
 
 impl Client {
-    fn take(&mut self, found: &Found) -> Result<(), TestCaseError> {
+    fn take(&mut self, found: &Lookup) -> Result<(), TestCaseError> {
         if found.reset {
             self.got.clear();
         }
@@ -240,9 +240,9 @@ proptest! {
 fn a_push_that_is_not_the_next_waits_for_one_read() {
     let mut elsewhere = Elsewhere { time: 1_000, ..Elsewhere::default() };
     let mut gate = Gate::new();
-    assert_eq!(gate.feed.polled(NOW), Some(Want::Join));
+    assert_eq!(gate.feed.polled(NOW), Some(SyncRequest::Join));
     assert_eq!(gate.feed.polled(NOW), None);
-    assert_eq!(gate.feed.confirmed(), Some(Want::Read));
+    assert_eq!(gate.feed.confirmed(), Some(SyncRequest::Read));
     gate.begin_read(&mut elsewhere);
     gate.end_read();
     assert!(gate.feed.is_live() && gate.history.is_void());

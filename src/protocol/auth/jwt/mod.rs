@@ -8,7 +8,7 @@
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-use super::{Channels, Denied, Grant, Seconds, jwt_keys};
+use super::{Channels, Grant, Rejection, Seconds, jwt_keys};
 use crate::protocol::auth::secret::Secret;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
@@ -168,39 +168,39 @@ impl Verifier {
     }
 
     /// What `token` is worth at `now`.
-    pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Denied> {
+    pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Rejection> {
         if token.len() > MOST_BYTES {
-            return Err(Denied::Bad("it is too long"));
+            return Err(Rejection::Bad("it is too long"));
         }
         let claims = self.claims(token)?;
         let expires = time(&claims, "exp")?;
         let leeway = self.expected.leeway;
         let expires = expires.map(|expires| expires.saturating_add(leeway));
         if expires.is_some_and(|expires| now >= expires) {
-            return Err(Denied::Expired);
+            return Err(Rejection::Expired);
         }
         if time(&claims, "nbf")?.is_some_and(|begins| now.saturating_add(leeway) < begins) {
-            return Err(Denied::Early);
+            return Err(Rejection::Early);
         }
         Ok(Grant { channels: self.channels(&claims)?, expires })
     }
 
     /// The claims, once the signature, `aud` and `iss` are found to be right.
-    fn claims(&self, token: &str) -> Result<Map<String, Value>, Denied> {
-        let header = decode_header(token).map_err(|_| Denied::Bad("it is no JSON Web Token"))?;
+    fn claims(&self, token: &str) -> Result<Map<String, Value>, Rejection> {
+        let header = decode_header(token).map_err(|_| Rejection::Bad("it is no JSON Web Token"))?;
         // What has to be understood, and is not, makes it invalid (RFC 7515, section 4.1.11).
         if header.crit.is_some() {
-            return Err(Denied::Bad("it wants more to be understood than is known here"));
+            return Err(Rejection::Bad("it wants more to be understood than is known here"));
         }
         let fits = |key: &&Key| {
             key.algorithm == header.alg
                 && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
         };
-        let mut denied = Denied::Bad("none of the keys is for it");
+        let mut denied = Rejection::Bad("none of the keys is for it");
         for key in self.keys.iter().filter(fits) {
             match decode::<Map<String, Value>>(token, &key.key, &self.validation(key.algorithm)) {
                 Ok(token) => return Ok(token.claims),
-                Err(error) => denied = Denied::Bad(reason(error.kind())),
+                Err(error) => denied = Rejection::Bad(reason(error.kind())),
             }
         }
         Err(denied)
@@ -223,8 +223,8 @@ impl Verifier {
         validation
     }
 
-    fn channels(&self, claims: &Map<String, Value>) -> Result<Channels, Denied> {
-        let wrong = Denied::Bad("its claim with the channels is no list of names");
+    fn channels(&self, claims: &Map<String, Value>) -> Result<Channels, Rejection> {
+        let wrong = Rejection::Bad("its claim with the channels is no list of names");
         let names: Option<Vec<&str>> = match claims.get(&self.expected.claim) {
             None => Some(Vec::new()),
             Some(Value::String(name)) => Some(vec![name]),
@@ -236,13 +236,13 @@ impl Verifier {
 }
 
 /// A claim that is a time (RFC 7519, section 2, NumericDate): seconds, fractions allowed.
-fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<Seconds>, Denied> {
+fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<Seconds>, Rejection> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let fraction =
         || value.as_f64().filter(|seconds| *seconds >= 0.0).map(|seconds| seconds as u64);
     match value.as_u64().or_else(fraction) {
         Some(seconds) => Ok(Some(seconds)),
-        None => Err(Denied::Bad("one of its times is no number")),
+        None => Err(Rejection::Bad("one of its times is no number")),
     }
 }
 

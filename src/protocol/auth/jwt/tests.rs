@@ -31,7 +31,7 @@ fn verifier(expected: Expected) -> Verifier {
     Verifier::new(vec![Key::new(SECRET).unwrap()], expected)
 }
 
-fn grant(claims: Value, now: Seconds) -> Result<Grant, Denied> {
+fn grant(claims: Value, now: Seconds) -> Result<Grant, Rejection> {
     verifier(Expected::default()).grant(&token(claims), now)
 }
 
@@ -42,11 +42,11 @@ fn a_token_is_good_from_nbf_to_exp() {
     assert_eq!(good.expires, Some(200));
     assert!(good.channels.has(&ChannelName::new("user-7/x").unwrap()));
     assert!(!good.channels.has(&ChannelName::new("x").unwrap()));
-    assert_eq!(grant(claims.clone(), 99), Err(Denied::Early));
-    assert_eq!(grant(claims.clone(), 200), Err(Denied::Expired));
+    assert_eq!(grant(claims.clone(), 99), Err(Rejection::Early));
+    assert_eq!(grant(claims.clone(), 200), Err(Rejection::Expired));
     let patient = verifier(Expected { leeway: 10, ..Expected::default() });
     assert!(patient.grant(&token(claims.clone()), 209).is_ok());
-    assert_eq!(patient.grant(&token(claims), 210), Err(Denied::Expired));
+    assert_eq!(patient.grant(&token(claims), 210), Err(Rejection::Expired));
     assert_eq!(grant(json!({"channels": "a"}), 1 << 40).unwrap().expires, None);
 }
 
@@ -61,7 +61,7 @@ fn claims_of_another_form_are_bad_and_none_are_no_channels() {
         json!({"exp": -1}),
         json!({"nbf": null}),
     ] {
-        assert!(matches!(grant(claims.clone(), 0), Err(Denied::Bad(_))), "{claims}");
+        assert!(matches!(grant(claims.clone(), 0), Err(Rejection::Bad(_))), "{claims}");
     }
 }
 
@@ -82,7 +82,7 @@ fn audience_and_issuer_are_looked_at_where_they_are_expected() {
         json!({"aud": "x", "iss": "site"}),
         json!({"aud": "gate", "iss": "x"}),
     ] {
-        assert!(matches!(of(claims.clone()), Err(Denied::Bad(_))), "{claims}");
+        assert!(matches!(of(claims.clone()), Err(Rejection::Bad(_))), "{claims}");
     }
     // Whoever names an audience means it (RFC 7519, section 4.1.3).
     assert!(grant(json!({"aud": "somebody else"}), 0).is_err());
@@ -194,7 +194,7 @@ fn a_token_that_wants_more_to_be_understood_is_bad() {
         let header = json!({"alg": "HS256", "crit": crit, "b64": false});
         let token = hs256(&header, &claims, SECRET.as_bytes());
         let verifier = verifier(Expected::default());
-        assert!(matches!(verifier.grant(&token, 0), Err(Denied::Bad(_))), "{header}");
+        assert!(matches!(verifier.grant(&token, 0), Err(Rejection::Bad(_))), "{header}");
     }
 }
 

@@ -5,7 +5,7 @@
 //! there, and only while somebody looks; a page that is opened finds those of the last minutes.
 
 use crate::hub::channel::{ChannelName, Cursor, Kind, Limits, Payload, Take, Time};
-use crate::hub::{self, Hub, Polled, Subscription, Waiter};
+use crate::hub::{self, Hub, PollOutcome, Subscription, Waiter};
 use crate::protocol::dialect::native::{self, Native};
 use crate::protocol::http::Reply;
 use parking_lot::Mutex;
@@ -15,19 +15,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Figures are published this often.
+/// Stats are published this often.
 const EVERY: Duration = Duration::from_secs(1);
 /// A page that has not asked for this long is closed, or hidden.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A page's poll is held no longer, whatever happens.
 const HOLD: Duration = Duration::from_secs(5);
-/// Figures kept for a page that is opened.
+/// Stats kept for a page that is opened.
 const KEPT: usize = 120;
 /// Pages that may look at a time.
 const MOST: usize = 64;
 
 /// See the [module](self).
-pub(super) struct Feed {
+pub(super) struct PageChannel {
     hub: Hub,
     channel: ChannelName,
     clock: fn() -> Time,
@@ -37,7 +37,7 @@ pub(super) struct Feed {
     looking: AtomicUsize,
 }
 
-impl Feed {
+impl PageChannel {
     /// A feed on which nothing is published yet.
     pub(super) fn new(clock: fn() -> Time) -> Self {
         let limits = Limits { messages: KEPT, age: Duration::from_secs(180), ..Limits::default() };
@@ -59,7 +59,7 @@ impl Feed {
                 Err(reply) => return reply,
             },
         };
-        let Some(_looking) = Looking::begin(&self.looking) else {
+        let Some(_looking) = Viewer::begin(&self.looking) else {
             let reply = Reply::error(503, "too many pages look at the figures", "close some");
             return reply.with("Retry-After", "5");
         };
@@ -70,8 +70,8 @@ impl Feed {
         let answer = match polled {
             // There is one channel, and room for it.
             Err(full) => return Reply::error(503, full, "try again"),
-            Ok(Polled::Answer(answer)) => answer,
-            Ok(Polled::Waiting(mut waiter)) => {
+            Ok(PollOutcome::Answer(answer)) => answer,
+            Ok(PollOutcome::Waiting(mut waiter)) => {
                 match tokio::time::timeout(HOLD, self.news(&mut waiter)).await {
                     Ok(answer) => answer,
                     Err(_) => waiter.finish((self.clock)()),
@@ -124,16 +124,16 @@ impl Feed {
 }
 
 /// One page that looks; counted until it is dropped.
-struct Looking<'a>(&'a AtomicUsize);
+struct Viewer<'a>(&'a AtomicUsize);
 
-impl<'a> Looking<'a> {
+impl<'a> Viewer<'a> {
     fn begin(looking: &'a AtomicUsize) -> Option<Self> {
         let this = (looking.fetch_add(1, Ordering::Relaxed), Self(looking));
         (this.0 < MOST).then_some(this.1)
     }
 }
 
-impl Drop for Looking<'_> {
+impl Drop for Viewer<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -146,8 +146,8 @@ mod tests {
     use std::sync::atomic::AtomicU64;
     use tokio::sync::watch;
 
-    fn feed() -> Arc<Feed> {
-        Arc::new(Feed::new(|| Time(1_700_000_000_000_000)))
+    fn feed() -> Arc<PageChannel> {
+        Arc::new(PageChannel::new(|| Time(1_700_000_000_000_000)))
     }
 
     fn json(reply: &Reply) -> serde_json::Value {

@@ -7,14 +7,14 @@
 
 mod feed;
 
-use super::Figures;
+use super::Stats;
 use crate::hub::channel::Time;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Endpoint, Reply, Request};
 use crate::server::net::random;
 use async_trait::async_trait;
-use feed::Feed;
+use feed::PageChannel;
 use http::Method;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
@@ -22,7 +22,7 @@ use serde::Serialize;
 
 /// What the page shows, at one moment.
 #[derive(Debug, Clone, Serialize)]
-pub struct Glance {
+pub struct Overview {
     /// Seconds since 1970.
     pub time: f64,
     /// The version.
@@ -35,7 +35,7 @@ pub struct Glance {
     pub unready: Vec<String>,
     /// The figures of `/status`.
     #[serde(flatten)]
-    pub figures: Figures,
+    pub figures: Stats,
     /// Resident memory in bytes.
     pub memory: Option<u64>,
     /// Open file descriptors.
@@ -43,14 +43,14 @@ pub struct Glance {
     /// The most of them.
     pub max_fds: Option<u64>,
     /// The channels with most held polls.
-    pub busiest: Vec<Busy>,
+    pub busiest: Vec<BusyChannel>,
     /// What was logged lately.
     pub events: Vec<Event>,
 }
 
 /// One of the busiest channels.
 #[derive(Debug, Clone, Serialize)]
-pub struct Busy {
+pub struct BusyChannel {
     /// Its name.
     pub channel: String,
     /// Polls held on it.
@@ -83,8 +83,8 @@ pub const BUSIEST: usize = 10;
 pub struct Page {
     /// The page around the places for the number of one answer.
     parts: Vec<String>,
-    feed: Feed,
-    glance: Box<dyn Fn() -> Glance + Send + Sync>,
+    feed: PageChannel,
+    glance: Box<dyn Fn() -> Overview + Send + Sync>,
 }
 
 const HTML: &str = include_str!("page.html");
@@ -98,14 +98,14 @@ impl Page {
     pub fn new(
         token: &Secret,
         clock: fn() -> Time,
-        glance: Box<dyn Fn() -> Glance + Send + Sync>,
+        glance: Box<dyn Fn() -> Overview + Send + Sync>,
     ) -> Self {
         let whole = HTML
             .replace("{{style}}", CSS)
             .replace("{{script}}", JS)
             .replace("{{token}}", token.reveal());
         let parts = whole.split("{{nonce}}").map(str::to_owned).collect();
-        Self { parts, feed: Feed::new(clock), glance }
+        Self { parts, feed: PageChannel::new(clock), glance }
     }
 
     fn html(&self) -> Reply {

@@ -3,7 +3,7 @@
 use super::envelope;
 use super::keys::Keys;
 use super::link::text;
-use crate::hub::channel::{ChannelName, Epoch, Limits, Payload, Place, Position, Snapshot, Stamp};
+use crate::hub::channel::{ChannelName, Epoch, Limits, Payload, Position, Snapshot, Stamp, Start};
 use redis::{Cmd, Script, Value, cmd};
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ pub(super) fn snapshot(value: Value) -> Option<Snapshot> {
     let epoch = Epoch::from_number(number(&epoch)?);
     let (seq, stamp) = (number(&words.next()?)?, Stamp(number(&words.next()?)?));
     let floor = Stamp(number(&words.next()?)?);
-    let place = Some(Place { position: Position { epoch, seq }, stamp, floor });
+    let place = Some(Start { position: Position { epoch, seq }, stamp, floor });
     let Value::Array(entries) = words.next()? else { return None };
     let message = |entry| match entry {
         Value::BulkString(bytes) => envelope::read(bytes),

@@ -5,7 +5,7 @@
 //! poll and nothing behind it; or it is handed on, and then the engine sees that one request,
 //! with the body that the lane follows, and what comes behind stays with the lane.
 
-use super::head::{self, Bounds, Sighting};
+use super::head::{self, Bounds, HeadScan};
 use super::one_request::OneRequest;
 use crate::protocol::http::Headers;
 use crate::protocol::http::framing::Framing;
@@ -37,7 +37,7 @@ enum Engine {
 /// Panics if they disagree on `bytes`, all that a client sends, of which `came` are there when
 /// the lane looks. Whether there was a request.
 pub(crate) fn check(bytes: &[u8], came: usize) -> bool {
-    let Sighting::Head(length) = head::sight(bytes, 0, BOUNDS) else { return false };
+    let HeadScan::Head(length) = head::sight(bytes, 0, BOUNDS) else { return false };
     let ours = head::parse(&bytes[..length], BOUNDS, |head| {
         let third = third(&bytes[..length]);
         assert_eq!((head.method, head.target.as_bytes()), (&*third.method, &*third.target));

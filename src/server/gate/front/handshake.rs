@@ -3,7 +3,7 @@
 use super::Front;
 use super::response;
 use crate::protocol::http::Reply;
-use crate::server::gate::tls::{Refused, Tls};
+use crate::server::gate::tls::{HandshakeError, Tls};
 use bytes::BytesMut;
 use pingora::protocols::Stream;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 
 /// What a listener's connections speak.
 #[derive(Clone)]
-pub enum Entrance {
+pub enum Transport {
     /// HTTP.
     Plain,
     /// HTTP over TLS; on unix sockets, which nobody listens in on, HTTP.
@@ -25,7 +25,7 @@ pub enum Entrance {
 
 /// What the client may begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speech {
+pub(super) enum Protocol {
     /// HTTP/1.1 or HTTP/2, as its first bytes say.
     Any,
     /// HTTP/1.1: over TLS, HTTP/2 has to be agreed on (RFC 9113, section 3.3).
@@ -43,12 +43,12 @@ pub(super) async fn greet(
     front: &Front,
     stream: Stream,
     mut shutdown: ShutdownWatch,
-) -> Option<(Stream, Speech)> {
-    let Entrance::Tls(tls) = &front.entrance else { return Some((stream, Speech::Any)) };
+) -> Option<(Stream, Protocol)> {
+    let Transport::Tls(tls) = &front.entrance else { return Some((stream, Protocol::Any)) };
     // The near end has a name on every socket, the far end of a unix socket has none.
     let digest = stream.get_socket_digest();
     if matches!(digest.as_ref().and_then(|it| it.local_addr()), Some(SocketAddr::Unix(_))) {
-        return Some((stream, Speech::Any));
+        return Some((stream, Protocol::Any));
     }
     let peer = digest.as_ref().and_then(|it| it.peer_addr());
     let limit = front.gate.settings().head_timeout;
@@ -64,12 +64,12 @@ pub(super) async fn greet(
     };
     match greeted {
         Ok(Some(Ok(stream))) => {
-            let speech = if stream.is_http2() { Speech::Http2 } else { Speech::Http1 };
+            let speech = if stream.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
             Some((Box::new(stream), speech))
         }
         Ok(Some(Err(refused))) => {
             tracing::debug!(?peer, error = %refused, "no TLS handshake");
-            if let Refused::Plain(mut stream) = refused {
+            if let HandshakeError::Plain(mut stream) = refused {
                 answer_plain(stream.beneath()).await;
             }
             None

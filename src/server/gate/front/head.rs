@@ -19,7 +19,7 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the bytes read so far are.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Sighting {
+pub(super) enum HeadScan {
     /// More are needed.
     More,
     /// A head of that many bytes.
@@ -31,26 +31,26 @@ pub(super) enum Sighting {
 }
 
 /// Looks for the end of a head in `bytes`; the first `seen` of them had none.
-pub(super) fn sight(bytes: &[u8], seen: usize, bounds: Bounds) -> Sighting {
+pub(super) fn sight(bytes: &[u8], seen: usize, bounds: Bounds) -> HeadScan {
     let preface = bytes.len().min(PREFACE.len());
     if bytes[..preface] == PREFACE[..preface] {
-        return if bytes.len() >= PREFACE.len() { Sighting::Http2 } else { Sighting::More };
+        return if bytes.len() >= PREFACE.len() { HeadScan::Http2 } else { HeadScan::More };
     }
     // Empty lines before a request are to be overlooked (RFC 9112, section 2.2).
     let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
     let from = seen.saturating_sub(3).max(start).min(bytes.len());
     let mut line_ends = memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at + 1);
     match line_ends.find(|end| bytes[start..*end].ends_with(b"\r\n\r\n")) {
-        Some(end) if end <= bounds.bytes => Sighting::Head(end),
-        Some(_) => Sighting::Refused(431, "the head of the request is too long"),
+        Some(end) if end <= bounds.bytes => HeadScan::Head(end),
+        Some(_) => HeadScan::Refused(431, "the head of the request is too long"),
         None if bytes.len() >= bounds.bytes => {
-            Sighting::Refused(431, "the head of the request is too long")
+            HeadScan::Refused(431, "the head of the request is too long")
         }
         // A head with bare line feeds never ends in the right way; nor does plain noise.
         None if bytes[start..].windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r') => {
-            Sighting::Refused(400, "a bare LF stands in the head")
+            HeadScan::Refused(400, "a bare LF stands in the head")
         }
-        None => Sighting::More,
+        None => HeadScan::More,
     }
 }
 
@@ -186,18 +186,18 @@ mod tests {
     fn a_head_is_sighted_however_it_is_torn() {
         let head = b"GET /comet/a HTTP/1.1\r\nHost: a\r\n\r\n";
         for cut in 1..head.len() {
-            assert_eq!(sight(&head[..cut], 0, BOUNDS), Sighting::More, "{cut}");
-            assert_eq!(sight(head, cut, BOUNDS), Sighting::Head(head.len()), "{cut}");
+            assert_eq!(sight(&head[..cut], 0, BOUNDS), HeadScan::More, "{cut}");
+            assert_eq!(sight(head, cut, BOUNDS), HeadScan::Head(head.len()), "{cut}");
         }
-        assert_eq!(sight(PREFACE, 5, BOUNDS), Sighting::Http2);
-        assert_eq!(sight(b"PRI * HTTP/2.0\r\n\r\nSM", 0, BOUNDS), Sighting::More);
-        assert_eq!(sight(b"\r\nGET / HTTP/1.1\r\n\r\n", 0, BOUNDS), Sighting::Head(20));
+        assert_eq!(sight(PREFACE, 5, BOUNDS), HeadScan::Http2);
+        assert_eq!(sight(b"PRI * HTTP/2.0\r\n\r\nSM", 0, BOUNDS), HeadScan::More);
+        assert_eq!(sight(b"\r\nGET / HTTP/1.1\r\n\r\n", 0, BOUNDS), HeadScan::Head(20));
     }
 
     #[test]
     fn what_never_ends_is_refused() {
         let refused = |bytes: &[u8]| match sight(bytes, 0, BOUNDS) {
-            Sighting::Refused(status, _) => status,
+            HeadScan::Refused(status, _) => status,
             _ => 0,
         };
         assert_eq!(refused(&[b'a'; 200]), 431);

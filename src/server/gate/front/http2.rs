@@ -3,9 +3,9 @@
 use crate::protocol::http::Reply;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::proxy::Proxy;
-use crate::server::gate::proxy::request_context::Handed;
+use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::proxy::session;
-use crate::server::gate::replay::End;
+use crate::server::gate::replay::ReplayOutcome;
 use crate::server::gate::{Decision, Gate, Settings};
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
@@ -57,10 +57,10 @@ impl Http2 {
     async fn poll(
         &self,
         mut stream: Box<ServerSession>,
-    ) -> Option<(Box<ServerSession>, Box<Handed>)> {
+    ) -> Option<(Box<ServerSession>, Box<RequestContext>)> {
         let settings = self.gate.settings();
         let client = session::client(&stream, &settings);
-        let handed = Handed::new(&self.gate, settings, client);
+        let handed = RequestContext::new(&self.gate, settings, client);
         let settings = handed.settings.clone();
         if let Some(reply) = self.turned_away(&stream, &settings, client.address) {
             stream.set_write_timeout(settings.write_timeout);
@@ -87,11 +87,13 @@ impl Http2 {
             Decision::Replay(waiting) => {
                 let ended = session::replay(&mut stream, waiting).await;
                 match ended.end {
-                    End::Forward(released) => return Some((stream, handed.released(released))),
-                    End::Reply(reply) => {
+                    ReplayOutcome::Forward(released) => {
+                        return Some((stream, handed.released(released)));
+                    }
+                    ReplayOutcome::Reply(reply) => {
                         let _ = session::write(&mut stream, reply).await;
                     }
-                    End::Gone => {}
+                    ReplayOutcome::Gone => {}
                 }
                 Some((ended.held, ended.cause))
             }

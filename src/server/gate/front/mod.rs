@@ -10,7 +10,7 @@
 //! HTTP/2 connections are pingora's, with plain polls taken out of their streams in the same
 //! way.
 //!
-//! What a connection speaks before that, plain or TLS, is its `Entrance`'s matter.
+//! What a connection speaks before that, plain or TLS, is its `Transport`'s matter.
 
 #[cfg(test)]
 mod agreement;
@@ -22,7 +22,7 @@ mod http2;
 mod one_request;
 mod response;
 
-pub use handshake::Entrance;
+pub use handshake::Transport;
 pub use head::Bounds;
 
 use super::Gate;
@@ -42,13 +42,13 @@ use std::sync::Arc;
 pub struct Front {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
-    entrance: Entrance,
+    entrance: Transport,
 }
 
 impl Front {
     /// A lane before `proxy`, both of them `gate`'s, for connections that come in through
     /// `entrance`.
-    pub fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>, entrance: Entrance) -> Self {
+    pub fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>, entrance: Transport) -> Self {
         Self { gate, proxy, entrance }
     }
 }
@@ -58,25 +58,25 @@ impl Front {
 ///
 /// What it admits reaches the app: the engine only sets options of the socket in between, which
 /// Linux does not refuse.
-pub struct Door {
+pub struct AdmissionFilter {
     gate: Gate,
 }
 
-impl Door {
+impl AdmissionFilter {
     /// The door of `gate`.
     pub fn new(gate: Gate) -> Self {
         Self { gate }
     }
 }
 
-impl fmt::Debug for Door {
+impl fmt::Debug for AdmissionFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Door")
+        f.write_str("AdmissionFilter")
     }
 }
 
 #[async_trait]
-impl ConnectionFilter for Door {
+impl ConnectionFilter for AdmissionFilter {
     async fn should_accept(&self, peer: Option<&std::net::SocketAddr>) -> bool {
         peer.is_none_or(|peer| self.gate.admits(Some(peer.ip().to_canonical())))
     }
@@ -92,7 +92,7 @@ impl ServerApp for Front {
         // The task that calls this is several times as large as the lane's own, and would live as
         // long as the connection.
         let peer = peer(&stream);
-        // TCP has been admitted by `Door`, which is not asked about unix sockets.
+        // TCP has been admitted by `AdmissionFilter`, which is not asked about unix sockets.
         if peer.is_none() && !self.gate.admits(None) {
             return None;
         }

@@ -1,14 +1,14 @@
-//! Asking the site who may poll.
+//! AuthRequest the site who may poll.
 //!
 //! One request serves all who ask the same at the same time. Few are at the site at once, and the
 //! time for one counts from when it was wanted, so a slow site makes for 503, never for a queue
 //! without an end.
 
-use super::cache::{Key, Word};
-use super::{Allowed, Asked, Credentials, Leaves, Names, Verdict, Visitor};
+use super::cache::{CachedDecision, Key};
+use super::{Allowed, Authorization, Credentials, Grants, Names, Requester, Verdict};
 use crate::hub::channel::ChannelName;
 use crate::protocol::address::Address;
-use crate::protocol::auth::{self, Channels, Denied, Upstream, Url};
+use crate::protocol::auth::{self, Channels, Rejection, Upstream, Url};
 use crate::protocol::http::Reply;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -39,23 +39,23 @@ const CHANNELS: &str = "pollgate-channels";
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A question under way, and its answer.
-type Cell = OnceCell<Arc<Said>>;
+type Cell = OnceCell<Arc<AuthResponse>>;
 
 /// Questions under way.
-pub(super) struct Board {
+pub(super) struct InFlight {
     cells: Mutex<HashMap<Key, Weak<Cell>>>,
     at_once: Semaphore,
 }
 
-impl Default for Board {
+impl Default for InFlight {
     fn default() -> Self {
         Self { cells: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }
     }
 }
 
 /// A question to the site, ready to be asked.
-pub(crate) struct Asking {
-    leaves: Leaves,
+pub(crate) struct AuthRequest {
+    leaves: Grants,
     server: Address,
     target: String,
     headers: HeaderMap,
@@ -68,40 +68,43 @@ pub(crate) struct Asking {
 }
 
 /// What the site has answered.
-enum Said {
-    /// Yes to these channels.
-    Yes(Yes),
+enum AuthResponse {
+    /// Permission to these channels.
+    Permission(Permission),
     No(Reply),
     Nothing(String),
 }
 
-struct Yes {
+struct Permission {
     grant: u64,
     names: Names,
     /// How many revocations there were when the site was asked.
     seen: u64,
 }
 
-impl Leaves {
+impl Grants {
     /// What the site has said lately, or what it is to be asked.
     pub(super) fn look_upstream(
         &self,
         settings: &Upstream,
-        visitor: &Visitor<'_>,
+        visitor: &Requester<'_>,
         credentials: Credentials,
         channels: &[ChannelName],
-    ) -> Asked {
+    ) -> Authorization {
         let key = |names: &[ChannelName]| key(settings, visitor, names);
         let single: Vec<(Key, ChannelName)> =
             channels.iter().map(|name| (key(std::slice::from_ref(name)), name.clone())).collect();
         let (memory, seen) = (&self.shared.memory, self.seen());
-        let words: Option<Vec<Word>> = single.iter().map(|(key, _)| memory.recall(key)).collect();
+        let words: Option<Vec<CachedDecision>> =
+            single.iter().map(|(key, _)| memory.recall(key)).collect();
         if let Some(words) = words {
             let names = words.iter().filter(|word| word.allowed).map(|word| word.channel.clone());
             let names: Names = names.collect();
             let grant = words.first().map_or(0, |word| word.grant);
-            return Asked::Known(match channels.first() {
-                Some(first) if names.is_empty() => Verdict::Denied(Denied::Channel(first.clone())),
+            return Authorization::Known(match channels.first() {
+                Some(first) if names.is_empty() => {
+                    Verdict::Rejection(Rejection::Channel(first.clone()))
+                }
                 _ => Verdict::Allowed(Allowed { grant, credentials, expires: None, seen }, names),
             });
         }
@@ -112,9 +115,9 @@ impl Leaves {
             }
         };
         let Some(server) = server else {
-            return Asked::Known(Verdict::Unknown(unknown("there is no server to ask")));
+            return Authorization::Known(Verdict::Unknown(unknown("there is no server to ask")));
         };
-        Asked::Site(Box::new(Asking {
+        Authorization::Site(Box::new(AuthRequest {
             leaves: self.clone(),
             server,
             target,
@@ -128,7 +131,7 @@ impl Leaves {
 }
 
 /// The headers of the question.
-fn question(visitor: &Visitor<'_>, host: &str, channels: &[ChannelName]) -> HeaderMap {
+fn question(visitor: &Requester<'_>, host: &str, channels: &[ChannelName]) -> HeaderMap {
     let names: Vec<String> =
         channels.iter().map(|name| utf8_percent_encode(name, PLAIN).to_string()).collect();
     let client = visitor.client.map(|client| client.to_string());
@@ -157,7 +160,7 @@ fn question(visitor: &Visitor<'_>, host: &str, channels: &[ChannelName]) -> Head
 /// Tells one question from all others: whom, on whose behalf, what. Whatever the site is told may
 /// be what it decides by, so all of it counts: of the query and the path everything but what is new
 /// with each poll, or names the channels, which count by themselves.
-fn key(settings: &Upstream, visitor: &Visitor<'_>, channels: &[ChannelName]) -> Key {
+fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -> Key {
     let dialect = &visitor.rule.dialect;
     let path = match dialect.has_channels_in_path() {
         true => visitor.rule.path.stem(),
@@ -195,7 +198,7 @@ fn unknown(error: &str) -> Reply {
     Reply::json(503, &serde_json::json!({ "error": error })).with("Retry-After", "5")
 }
 
-impl Asking {
+impl AuthRequest {
     /// Asks, or waits for who is asking the same already.
     pub(crate) async fn verdict(self: Box<Self>) -> Verdict {
         let cell = {
@@ -211,22 +214,24 @@ impl Asking {
         // If the one that asks is dropped, the next of those who wait asks in its place.
         let said = cell.get_or_init(|| async { Arc::new(self.ask().await) }).await.clone();
         match &*said {
-            Said::Yes(Yes { grant, names, seen }) => match self.channels.first() {
-                Some((_, first)) if names.is_empty() => {
-                    Verdict::Denied(Denied::Channel(first.clone()))
+            AuthResponse::Permission(Permission { grant, names, seen }) => {
+                match self.channels.first() {
+                    Some((_, first)) if names.is_empty() => {
+                        Verdict::Rejection(Rejection::Channel(first.clone()))
+                    }
+                    _ => {
+                        let (grant, credentials) = (*grant, self.credentials.clone());
+                        let allowed = Allowed { grant, credentials, expires: None, seen: *seen };
+                        Verdict::Allowed(allowed, names.clone())
+                    }
                 }
-                _ => {
-                    let (grant, credentials) = (*grant, self.credentials.clone());
-                    let allowed = Allowed { grant, credentials, expires: None, seen: *seen };
-                    Verdict::Allowed(allowed, names.clone())
-                }
-            },
-            Said::No(reply) => Verdict::Refused(reply.clone()),
-            Said::Nothing(error) => Verdict::Unknown(unknown(error)),
+            }
+            AuthResponse::No(reply) => Verdict::Blocked(reply.clone()),
+            AuthResponse::Nothing(error) => Verdict::Unknown(unknown(error)),
         }
     }
 
-    async fn ask(&self) -> Said {
+    async fn ask(&self) -> AuthResponse {
         let seen = self.leaves.seen();
         let asked = tokio::time::timeout(self.settings.timeout, async {
             // It is never closed.
@@ -234,22 +239,28 @@ impl Asking {
             self.exchange().await
         });
         let said = match asked.await {
-            Ok(Ok(Said::Yes(yes))) => Said::Yes(Yes { seen, ..yes }),
+            Ok(Ok(AuthResponse::Permission(yes))) => {
+                AuthResponse::Permission(Permission { seen, ..yes })
+            }
             Ok(Ok(said)) => said,
-            Ok(Err(why)) => Said::Nothing(format!("the site cannot be asked who may poll: {why}")),
-            Err(_) => Said::Nothing("the site took too long to say who may poll".to_owned()),
+            Ok(Err(why)) => {
+                AuthResponse::Nothing(format!("the site cannot be asked who may poll: {why}"))
+            }
+            Err(_) => {
+                AuthResponse::Nothing("the site took too long to say who may poll".to_owned())
+            }
         };
         match &said {
-            Said::Yes(yes) => self.remember(yes),
-            Said::Nothing(error) => {
+            AuthResponse::Permission(yes) => self.remember(yes),
+            AuthResponse::Nothing(error) => {
                 tracing::warn!(server = %self.server, url = %self.target, error, "auth");
             }
-            Said::No(_) => {}
+            AuthResponse::No(_) => {}
         }
         said
     }
 
-    fn remember(&self, Yes { grant, names, seen }: &Yes) {
+    fn remember(&self, Permission { grant, names, seen }: &Permission) {
         // Kept under the lock of the revocations, so that none comes in between.
         let in_use = self.leaves.shared.used.lock();
         if self.settings.cache.is_zero() || in_use.was_revoked(*seen, names, &self.credentials) {
@@ -262,12 +273,12 @@ impl Asking {
         for (key, channel) in &self.channels {
             let (allowed, channel) = (names.contains(channel), channel.clone());
             let credentials = self.credentials.clone();
-            let word = Word { grant: *grant, allowed, credentials, channel, until };
+            let word = CachedDecision { grant: *grant, allowed, credentials, channel, until };
             self.leaves.shared.memory.keep(*key, word);
         }
     }
 
-    async fn exchange(&self) -> Result<Said, String> {
+    async fn exchange(&self) -> Result<AuthResponse, String> {
         let words = |error: std::io::Error| error.to_string();
         match &self.server {
             Address::Unix(path) => {
@@ -280,7 +291,7 @@ impl Asking {
         }
     }
 
-    async fn exchange_on<S>(&self, stream: S) -> Result<Said, String>
+    async fn exchange_on<S>(&self, stream: S) -> Result<AuthResponse, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -295,7 +306,7 @@ impl Asking {
         self.understand(answer).await
     }
 
-    async fn understand(&self, answer: Response<Body>) -> Result<Said, String> {
+    async fn understand(&self, answer: Response<Body>) -> Result<AuthResponse, String> {
         let status = answer.status();
         if status.is_success() {
             return self.allowed(answer.headers());
@@ -310,18 +321,22 @@ impl Asking {
         let body = body.map_err(|_| "its refusal is too long, or breaks off".to_owned())?;
         let mut reply = Reply::new(status.as_u16(), "", body.to_bytes());
         reply.content_type = content_type.into();
-        Ok(Said::No(match scheme {
+        Ok(AuthResponse::No(match scheme {
             Some(scheme) => reply.with("WWW-Authenticate", scheme),
             None => reply,
         }))
     }
 
     /// Which of the channels a yes is for.
-    fn allowed(&self, headers: &HeaderMap) -> Result<Said, String> {
+    fn allowed(&self, headers: &HeaderMap) -> Result<AuthResponse, String> {
         let (grant, seen) = (self.leaves.number(), 0);
         let asked = self.channels.iter().map(|(_, name)| name);
         let Some(list) = headers.get(CHANNELS) else {
-            return Ok(Said::Yes(Yes { grant, names: asked.cloned().collect(), seen }));
+            return Ok(AuthResponse::Permission(Permission {
+                grant,
+                names: asked.cloned().collect(),
+                seen,
+            }));
         };
         let wrong = || "its Pollgate-Channels is no list of escaped names".to_owned();
         let list = list.to_str().map_err(|_| wrong())?;
@@ -330,6 +345,6 @@ impl Asking {
         let names: Vec<_> = names.collect::<Result<_, _>>().map_err(|_| wrong())?;
         let granted = Channels::new(names.iter().map(|name| &**name)).ok_or_else(wrong)?;
         let names = asked.filter(|name| granted.has(name)).cloned().collect();
-        Ok(Said::Yes(Yes { grant, names, seen }))
+        Ok(AuthResponse::Permission(Permission { grant, names, seen }))
     }
 }

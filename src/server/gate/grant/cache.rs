@@ -16,7 +16,7 @@ pub(super) type Key = [u8; 32];
 
 /// What the site said.
 #[derive(Debug, Clone)]
-pub(super) struct Word {
+pub(super) struct CachedDecision {
     pub(super) grant: u64,
     pub(super) allowed: bool,
     pub(super) credentials: Credentials,
@@ -26,17 +26,17 @@ pub(super) struct Word {
 }
 
 /// See the [module](self).
-pub(super) struct Memory(Mutex<LruCache<Key, Word>>);
+pub(super) struct DecisionCache(Mutex<LruCache<Key, CachedDecision>>);
 
-impl Default for Memory {
+impl Default for DecisionCache {
     fn default() -> Self {
         Self(Mutex::new(LruCache::unbounded()))
     }
 }
 
-impl Memory {
+impl DecisionCache {
     /// What was said and is still good.
-    pub(super) fn recall(&self, key: &Key) -> Option<Word> {
+    pub(super) fn recall(&self, key: &Key) -> Option<CachedDecision> {
         let mut words = self.0.lock();
         let word = words.get(key)?;
         if Instant::now() < word.until {
@@ -46,7 +46,7 @@ impl Memory {
         None
     }
 
-    pub(super) fn keep(&self, key: Key, word: Word) {
+    pub(super) fn keep(&self, key: Key, word: CachedDecision) {
         let mut words = self.0.lock();
         words.put(key, word);
         if words.len() > MOST {
@@ -62,7 +62,7 @@ impl Memory {
         credential: Option<u64>,
     ) -> HashSet<u64> {
         let mut words = self.0.lock();
-        let meant = |word: &Word| {
+        let meant = |word: &CachedDecision| {
             channel.is_none_or(|channel| word.channel == *channel)
                 && credential.is_none_or(|credential| shows(&word.credentials, credential))
         };
@@ -79,15 +79,21 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn word(grant: u64, channel: &str, credential: u64, seconds: u64) -> Word {
+    fn word(grant: u64, channel: &str, credential: u64, seconds: u64) -> CachedDecision {
         let channel = ChannelName::new(channel).unwrap();
         let until = Instant::now() + Duration::from_secs(seconds);
-        Word { grant, allowed: true, credentials: [credential].as_slice().into(), channel, until }
+        CachedDecision {
+            grant,
+            allowed: true,
+            credentials: [credential].as_slice().into(),
+            channel,
+            until,
+        }
     }
 
     #[test]
     fn a_word_is_good_for_its_time_and_until_it_is_forgotten() {
-        let memory = Memory::default();
+        let memory = DecisionCache::default();
         memory.keep([1; 32], word(1, "a", 7, 100));
         memory.keep([2; 32], word(1, "b", 7, 100));
         memory.keep([3; 32], word(2, "a", 8, 0));
@@ -103,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_least_used_is_forgotten_first() {
-        let memory = Memory::default();
+        let memory = DecisionCache::default();
         for number in 0..=MOST {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_be_bytes());

@@ -1,8 +1,8 @@
-//! Leave to poll: what a rule's `auth` has said, for as long as a poll is held by it.
+//! GrantGuard to poll: what a rule's `auth` has said, for as long as a poll is held by it.
 //!
 //! A token speaks for itself at once. The site is asked at most once for the same client and
-//! channels at a time, and its word is kept for a while ([`memory`]). Leave that is taken back
-//! ends the polls that are held by it: they are rung, and find it gone. A [`Leave`] is counted out
+//! channels at a time, and its word is kept for a while ([`memory`]). GrantGuard that is taken back
+//! ends the polls that are held by it: they are rung, and find it gone. A [`GrantGuard`] is counted out
 //! by being dropped.
 
 mod auth_request;
@@ -11,19 +11,19 @@ mod cache;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub(crate) use auth_request::Asking;
+pub(crate) use auth_request::AuthRequest;
 
 use super::route::Rule;
 use super::{Gate, Incoming, Settings};
 use crate::hub::channel::{ChannelName, Time};
-use crate::hub::{Ringer, Waiter};
+use crate::hub::{Waiter, WakeHandle};
 use crate::protocol::address::Address;
-use crate::protocol::auth::{self, Auth, Channels, Denied, Grant, Seconds};
+use crate::protocol::auth::{self, Auth, Channels, Grant, Rejection, Seconds};
 use crate::protocol::dialect::Poll;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply, cookies};
 use crate::server::telemetry::refusal::Refusal;
-use cache::Memory;
+use cache::DecisionCache;
 use parking_lot::Mutex;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -54,34 +54,34 @@ pub(super) type Names = SmallVec<[ChannelName; 1]>;
 
 /// All leave that is used or remembered.
 #[derive(Clone, Default)]
-pub(super) struct Leaves {
+pub(super) struct Grants {
     shared: Arc<Shared>,
 }
 
 #[derive(Default)]
 struct Shared {
     used: Mutex<InUse>,
-    memory: Memory,
-    asking: auth_request::Board,
+    memory: DecisionCache,
+    asking: auth_request::InFlight,
     hasher: RandomState,
     next: AtomicU64,
 }
 
-/// Leave by which polls are held, and how it was taken back lately.
+/// GrantGuard by which polls are held, and how it was taken back lately.
 #[derive(Default)]
 struct InUse {
-    used: Slab<Used>,
+    used: Slab<ActiveGrant>,
     recent: VecDeque<Revocation>,
     /// How many revocations there were.
     revocations: u64,
 }
 
-/// Leave by which a poll is held now.
-struct Used {
+/// GrantGuard by which a poll is held now.
+struct ActiveGrant {
     grant: u64,
     credentials: Credentials,
     channels: Names,
-    ringer: Ringer,
+    ringer: WakeHandle,
     revoked: Arc<AtomicBool>,
 }
 
@@ -123,19 +123,19 @@ pub(crate) struct Allowed {
 }
 
 /// The leave of a held poll.
-pub(super) struct Leave {
-    leaves: Leaves,
+pub(super) struct GrantGuard {
+    leaves: Grants,
     key: usize,
     revoked: Arc<AtomicBool>,
     expires: Option<Seconds>,
 }
 
 /// What is to be made of a poll.
-pub(super) enum Asked {
+pub(super) enum Authorization {
     /// This.
     Known(Verdict),
     /// The site is to be asked.
-    Site(Box<Asking>),
+    Site(Box<AuthRequest>),
 }
 
 /// Whether a client may poll.
@@ -143,19 +143,19 @@ pub(crate) enum Verdict {
     /// It may poll these of the channels.
     Allowed(Allowed, Names),
     /// It may not.
-    Denied(Denied),
+    Rejection(Rejection),
     /// It may not, in the site's own words.
-    Refused(Reply),
+    Blocked(Reply),
     /// The site did not say.
     Unknown(Reply),
 }
 
 /// Why a poll does not go on as it is.
-pub(super) enum Refused {
+pub(super) enum Blocked {
     /// It is not allowed.
     Reply(Refusal, Reply),
     /// The site has to be asked.
-    Ask(Box<Asking>),
+    Ask(Box<AuthRequest>),
 }
 
 impl Gate {
@@ -168,9 +168,9 @@ impl Gate {
         request: &Incoming<'_>,
         poll: &mut Poll,
         verdict: Option<Verdict>,
-    ) -> Result<Option<Allowed>, Refused> {
+    ) -> Result<Option<Allowed>, Blocked> {
         let Some(auth) = &rule.auth else { return Ok(None) };
-        let visitor = || Visitor {
+        let visitor = || Requester {
             rule,
             target: request.target,
             path: request.path,
@@ -181,7 +181,7 @@ impl Gate {
             server: settings.upstream.next_address(),
         };
         let asked = match verdict {
-            Some(verdict) => Asked::Known(verdict),
+            Some(verdict) => Authorization::Known(verdict),
             None => {
                 let channels = poll.subscriptions.iter().map(|s| s.channel.clone());
                 let channels: Names = channels.collect();
@@ -189,16 +189,18 @@ impl Gate {
             }
         };
         let (cause, reply) = match asked {
-            Asked::Known(Verdict::Allowed(allowed, names)) => {
+            Authorization::Known(Verdict::Allowed(allowed, names)) => {
                 poll.subscriptions.retain(|subscription| names.contains(&subscription.channel));
                 return Ok(Some(allowed));
             }
-            Asked::Known(Verdict::Denied(denied)) => (Refusal::Denied, denied.reply()),
-            Asked::Known(Verdict::Refused(reply)) => (Refusal::Denied, reply),
-            Asked::Known(Verdict::Unknown(reply)) => (Refusal::Auth, reply),
-            Asked::Site(asking) => return Err(Refused::Ask(asking)),
+            Authorization::Known(Verdict::Rejection(denied)) => {
+                (Refusal::Rejection, denied.reply())
+            }
+            Authorization::Known(Verdict::Blocked(reply)) => (Refusal::Rejection, reply),
+            Authorization::Known(Verdict::Unknown(reply)) => (Refusal::Auth, reply),
+            Authorization::Site(asking) => return Err(Blocked::Ask(asking)),
         };
-        Err(Refused::Reply(cause, reply))
+        Err(Blocked::Reply(cause, reply))
     }
 
     /// Takes back leave to poll; none = any channel, any credential. How many grants that were.
@@ -208,7 +210,7 @@ impl Gate {
 }
 
 /// A request, as far as it matters who makes it.
-pub(super) struct Visitor<'a> {
+pub(super) struct Requester<'a> {
     /// The rule of its poll.
     pub(super) rule: &'a Rule,
     /// Path and query as they came.
@@ -224,18 +226,18 @@ pub(super) struct Visitor<'a> {
     pub(super) server: Option<Address>,
 }
 
-impl Leaves {
+impl Grants {
     /// What `auth` makes of a poll on `channels`.
     pub(super) fn look(
         &self,
         auth: &Auth,
-        visitor: &Visitor<'_>,
+        visitor: &Requester<'_>,
         channels: &[ChannelName],
         now: Time,
-    ) -> Asked {
+    ) -> Authorization {
         let credentials = self.credentials(visitor);
-        let by_token = |grant: &dyn Fn(&str) -> Result<Grant, Denied>| {
-            let token = auth::token(visitor.query, visitor.headers).ok_or(Denied::Missing)?;
+        let by_token = |grant: &dyn Fn(&str) -> Result<Grant, Rejection>| {
+            let token = auth::token(visitor.query, visitor.headers).ok_or(Rejection::Missing)?;
             let grant = grant(&token)?;
             covers(&grant.channels, channels)?;
             Ok(grant.expires)
@@ -248,29 +250,29 @@ impl Leaves {
                 return self.look_upstream(upstream, visitor, credentials, channels);
             }
         };
-        Asked::Known(match expires {
+        Authorization::Known(match expires {
             Ok(expires) => {
                 let allowed = Allowed { grant: self.number(), credentials, expires, seen };
                 Verdict::Allowed(allowed, channels.into())
             }
-            Err(denied) => Verdict::Denied(denied),
+            Err(denied) => Verdict::Rejection(denied),
         })
     }
 
-    /// Leave for a poll that is held from now on.
-    pub(super) fn take(&self, allowed: Allowed, waiter: &Waiter) -> Leave {
+    /// GrantGuard for a poll that is held from now on.
+    pub(super) fn take(&self, allowed: Allowed, waiter: &Waiter) -> GrantGuard {
         let Allowed { grant, credentials, expires, seen } = allowed;
         let channels: Names = waiter.channels().cloned().collect();
         let mut in_use = self.shared.used.lock();
         let late = in_use.was_revoked(seen, &channels, &credentials);
         let (revoked, ringer) = (Arc::new(AtomicBool::new(late)), waiter.ringer());
-        let used = Used { grant, credentials, channels, ringer, revoked: revoked.clone() };
+        let used = ActiveGrant { grant, credentials, channels, ringer, revoked: revoked.clone() };
         let key = in_use.used.insert(used);
         drop(in_use);
         if late {
             waiter.ringer().ring();
         }
-        Leave { leaves: self.clone(), key, revoked, expires }
+        GrantGuard { leaves: self.clone(), key, revoked, expires }
     }
 
     /// Takes back what was granted for `channel` to whoever showed `credential` (a token, or the
@@ -295,7 +297,7 @@ impl Leaves {
         }
         drop(in_use);
         // Unlock, then wake.
-        rung.iter().for_each(Ringer::ring);
+        rung.iter().for_each(WakeHandle::ring);
         grants.len()
     }
 
@@ -327,7 +329,7 @@ impl Leaves {
         self.shared.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn credentials(&self, visitor: &Visitor<'_>) -> Credentials {
+    fn credentials(&self, visitor: &Requester<'_>) -> Credentials {
         let hash = |text: &str| self.shared.hasher.hash_one(text);
         let token = auth::token(visitor.query, visitor.headers);
         let authorization = visitor.headers.get("authorization");
@@ -345,10 +347,10 @@ impl Leaves {
     }
 }
 
-fn covers(granted: &Channels, channels: &[ChannelName]) -> Result<(), Denied> {
+fn covers(granted: &Channels, channels: &[ChannelName]) -> Result<(), Rejection> {
     match channels.iter().find(|channel| !granted.has(channel)) {
         None => Ok(()),
-        Some(channel) => Err(Denied::Channel(channel.clone())),
+        Some(channel) => Err(Rejection::Channel(channel.clone())),
     }
 }
 
@@ -357,7 +359,7 @@ fn seconds(now: Time) -> Seconds {
     now.0 / 1_000_000
 }
 
-impl Leave {
+impl GrantGuard {
     /// How long it is still good; `None` = as long as nobody takes it back.
     pub(super) fn left(&self, now: Time) -> Option<Duration> {
         let micros = self.expires?.saturating_mul(1_000_000).saturating_sub(now.0);
@@ -365,18 +367,18 @@ impl Leave {
     }
 
     /// Why it is good no more, if it is not.
-    pub(super) fn check(&self, now: Time) -> Result<(), Denied> {
+    pub(super) fn check(&self, now: Time) -> Result<(), Rejection> {
         if self.revoked.load(Ordering::SeqCst) {
-            return Err(Denied::Revoked);
+            return Err(Rejection::Revoked);
         }
         match self.expires {
-            Some(expires) if seconds(now) >= expires => Err(Denied::Expired),
+            Some(expires) if seconds(now) >= expires => Err(Rejection::Expired),
             _ => Ok(()),
         }
     }
 }
 
-impl Drop for Leave {
+impl Drop for GrantGuard {
     fn drop(&mut self) {
         self.leaves.shared.used.lock().used.try_remove(self.key);
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::hub::channel::Cursor;
 use crate::hub::channel::{Pattern, Take};
-use crate::hub::{self, Hub, Polled, Subscription};
+use crate::hub::{self, Hub, PollOutcome, Subscription};
 use crate::protocol::auth::{Upstream, Url};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
@@ -18,45 +18,45 @@ fn name(text: &str) -> ChannelName {
 fn waiter(hub: &Hub, channel: &str) -> Waiter {
     let subscription = Subscription { channel: name(channel), cursor: Cursor::Now };
     match hub.poll(&[subscription], Take::All, true, NOW).unwrap() {
-        Polled::Waiting(waiter) => waiter,
-        Polled::Answer(answer) => unreachable!("{answer:?}"),
+        PollOutcome::Waiting(waiter) => waiter,
+        PollOutcome::Answer(answer) => unreachable!("{answer:?}"),
     }
 }
 
-fn allowed(leaves: &Leaves, credential: &str, expires: Option<Seconds>) -> Allowed {
+fn allowed(leaves: &Grants, credential: &str, expires: Option<Seconds>) -> Allowed {
     let credentials = [leaves.shared.hasher.hash_one(credential)].as_slice().into();
     Allowed { grant: leaves.number(), credentials, expires, seen: leaves.seen() }
 }
 
 #[test]
 fn leave_lasts_until_its_second_or_until_it_is_taken_back() {
-    let (leaves, hub) = (Leaves::default(), Hub::new(hub::Settings::default(), 1));
+    let (leaves, hub) = (Grants::default(), Hub::new(hub::Settings::default(), 1));
     let soon = NOW.0 / 1_000_000 + 1;
     let first = leaves.take(allowed(&leaves, "a", Some(soon)), &waiter(&hub, "x"));
     assert_eq!(first.left(NOW), Some(Duration::from_secs(1)));
     assert_eq!(first.check(NOW), Ok(()));
-    assert_eq!(first.check(Time(NOW.0 + 1_000_000)), Err(Denied::Expired));
+    assert_eq!(first.check(Time(NOW.0 + 1_000_000)), Err(Rejection::Expired));
     let second = leaves.take(allowed(&leaves, "b", None), &waiter(&hub, "y"));
     assert_eq!((second.left(NOW), leaves.revoke(Some(&name("x")), Some("b"))), (None, 0));
     assert_eq!(leaves.revoke(None, Some("b")), 1);
-    assert_eq!((first.check(NOW), second.check(NOW)), (Ok(()), Err(Denied::Revoked)));
+    assert_eq!((first.check(NOW), second.check(NOW)), (Ok(()), Err(Rejection::Revoked)));
     drop((first, second));
     assert_eq!(leaves.revoke(None, None), 0);
 }
 
 #[test]
 fn leave_that_is_taken_back_between_the_look_and_the_hold_is_found_gone() {
-    let (leaves, hub) = (Leaves::default(), Hub::new(hub::Settings::default(), 1));
+    let (leaves, hub) = (Grants::default(), Hub::new(hub::Settings::default(), 1));
     let (found, other) = (allowed(&leaves, "a", None), allowed(&leaves, "b", None));
     leaves.revoke(None, Some("a"));
     let waiter = waiter(&hub, "x");
-    assert_eq!(leaves.take(found, &waiter).check(NOW), Err(Denied::Revoked));
+    assert_eq!(leaves.take(found, &waiter).check(NOW), Err(Rejection::Revoked));
     assert_eq!(leaves.take(other.clone(), &waiter).check(NOW), Ok(()));
     // So many that nobody remembers whom the first ones meant.
     for _ in 0..=MOST_RECENT {
         leaves.revoke(None, Some("c"));
     }
-    assert_eq!(leaves.take(other, &waiter).check(NOW), Err(Denied::Revoked));
+    assert_eq!(leaves.take(other, &waiter).check(NOW), Err(Rejection::Revoked));
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn equal_questions_at_the_same_time_are_one() {
             let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
         }
     });
-    let leaves = Leaves::default();
+    let leaves = Grants::default();
     let (cache, timeout) = (Duration::ZERO, Duration::from_secs(10));
     let auth = Auth::Upstream(Upstream { url: Url::Path("/auth".to_owned()), cache, timeout });
     let path = Pattern::new("/comet/*").unwrap();
@@ -81,7 +81,7 @@ async fn equal_questions_at_the_same_time_are_one() {
     let ask = async |cookie: &str| {
         let mut headers = http::HeaderMap::new();
         headers.insert("cookie", cookie.parse().unwrap());
-        let visitor = Visitor {
+        let visitor = Requester {
             rule: &rule,
             target: "/comet/a",
             path: "/comet/a",
@@ -91,7 +91,7 @@ async fn equal_questions_at_the_same_time_are_one() {
             client: None,
             server: Some(server.clone()),
         };
-        let Asked::Site(asking) = leaves.look(&auth, &visitor, &[name("a")], NOW) else {
+        let Authorization::Site(asking) = leaves.look(&auth, &visitor, &[name("a")], NOW) else {
             unreachable!("nothing is remembered")
         };
         matches!(asking.verdict().await, Verdict::Allowed(..))

@@ -3,13 +3,13 @@
 use super::hold::Cause;
 use super::replies::{allowed_origin, finished, preflight, refusal, unstored, wrong_method};
 use crate::hub::channel::ChannelName;
-use crate::hub::{Answer, Polled, Waiter};
+use crate::hub::{Answer, PollOutcome, Waiter};
 use crate::protocol::dialect::{self, Dialect, Parsed, Poll};
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
-use crate::server::gate::grant::{Allowed, Asking, Leave, Refused, Verdict};
+use crate::server::gate::grant::{Allowed, AuthRequest, Blocked, GrantGuard, Verdict};
 use crate::server::gate::route::{Match, Rule};
-use crate::server::gate::{Gate, Held, RETRY_AFTER, Settings, Waiting};
+use crate::server::gate::{Gate, HeldPoll, HeldReplay, RETRY_AFTER, Settings};
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
 use std::net::IpAddr;
@@ -43,9 +43,9 @@ pub enum Decision {
     /// It is answered at once.
     Reply(Reply, Option<Cause>),
     /// It is held.
-    Hold(Box<Held>),
+    Hold(Box<HeldPoll>),
     /// It is held, and then it is the site's.
-    Replay(Box<Waiting>),
+    Replay(Box<HeldReplay>),
     /// It publishes on that channel: [`Gate::publish`] has the answer.
     Publish(ChannelName),
 }
@@ -63,7 +63,7 @@ impl Gate {
         settings: &Settings,
         request: &Incoming<'_>,
         mut verdict: Option<Verdict>,
-    ) -> Result<Decision, Box<Asking>> {
+    ) -> Result<Decision, Box<AuthRequest>> {
         let matches =
             settings.routes.matches(request.method, request.path, request.query, request.form);
         for found in matches {
@@ -93,8 +93,8 @@ impl Gate {
                                 self.allow(settings, rule, request, &mut poll, verdict.take());
                             let allowed = match allowed {
                                 Ok(allowed) => allowed,
-                                Err(Refused::Ask(asking)) => return Err(asking),
-                                Err(Refused::Reply(cause, reply)) => {
+                                Err(Blocked::Ask(asking)) => return Err(asking),
+                                Err(Blocked::Reply(cause, reply)) => {
                                     return Ok(self.refuse(rule, request, cause, reply));
                                 }
                             };
@@ -139,16 +139,16 @@ impl Gate {
         let found = match permit {
             None => hub.look(&poll.subscriptions, poll.take, now),
             Some(permit) => match hub.poll(&poll.subscriptions, poll.take, true, now) {
-                Ok(Polled::Waiting(mut waiter)) if hasty && !waiter.is_unplaced() => {
+                Ok(PollOutcome::Waiting(mut waiter)) if hasty && !waiter.is_unplaced() => {
                     Ok(waiter.finish(now))
                 }
-                Ok(Polled::Waiting(mut waiter)) => {
+                Ok(PollOutcome::Waiting(mut waiter)) => {
                     waiter.set_hasty(hasty);
                     let leave = allowed.map(|allowed| self.shared.leaves.take(allowed, &waiter));
                     let guards = (waiter, leave, permit);
                     return self.hold(settings, rule, request, poll, guards);
                 }
-                Ok(Polled::Answer(answer)) => Ok(answer),
+                Ok(PollOutcome::Answer(answer)) => Ok(answer),
                 Err(full) => Err(full),
             },
         };
@@ -180,7 +180,7 @@ impl Gate {
         rule: &Arc<Rule>,
         request: &Incoming<'_>,
         poll: Poll,
-        (waiter, leave, permit): (Waiter, Option<Leave>, Permit),
+        (waiter, leave, permit): (Waiter, Option<GrantGuard>, Permit),
     ) -> Decision {
         // One that is not to be held is here only until its channels have caught up.
         let wait = poll.timeout.map(|wait| if wait.is_zero() { CATCH_UP } else { wait });
@@ -188,7 +188,8 @@ impl Gate {
         let origin = allowed_origin(rule, request.headers);
         let (gate, rule, callback) = (self.clone(), rule.clone(), poll.callback);
         let (began, _permit) = (Instant::now(), permit);
-        let held = Held { gate, rule, waiter, duration, callback, origin, began, leave, _permit };
+        let held =
+            HeldPoll { gate, rule, waiter, duration, callback, origin, began, leave, _permit };
         Decision::Hold(Box::new(held))
     }
 
@@ -202,7 +203,7 @@ impl Gate {
         }
     }
 
-    /// Leave to hold a poll, or why not, and the status and words to refuse it with.
+    /// GrantGuard to hold a poll, or why not, and the status and words to refuse it with.
     pub(in crate::server::gate) fn admit(
         &self,
         settings: &Settings,
@@ -220,9 +221,9 @@ impl Gate {
         let grant = auth.and_then(|auth| self.shared.leaves.holder(auth, request));
         let permit = self.shared.limits.admit(request.client, grant, limits);
         permit.map_err(|refusal| match refusal {
-            permit::Refusal::Held => (Refusal::HoldMax, 503, refusal.to_string()),
-            permit::Refusal::Address => (Refusal::PerAddress, 429, refusal.to_string()),
-            permit::Refusal::Grant => (Refusal::PerGrant, 429, refusal.to_string()),
+            permit::Rejection::Held => (Refusal::HoldMax, 503, refusal.to_string()),
+            permit::Rejection::Address => (Refusal::PerAddress, 429, refusal.to_string()),
+            permit::Rejection::Grant => (Refusal::PerGrant, 429, refusal.to_string()),
         })
     }
 
@@ -259,7 +260,7 @@ impl Gate {
         request: &Incoming<'_>,
         channel: &str,
         verdict: Option<Verdict>,
-    ) -> Result<Decision, Box<Asking>> {
+    ) -> Result<Decision, Box<AuthRequest>> {
         let channel = match ChannelName::new(channel) {
             Ok(name) => name,
             Err(error) => {
@@ -269,8 +270,8 @@ impl Gate {
         };
         match self.allow(settings, rule, request, &mut Poll::on(channel.clone()), verdict) {
             Ok(_) => Ok(Decision::Publish(channel)),
-            Err(Refused::Ask(asking)) => Err(asking),
-            Err(Refused::Reply(cause, reply)) => Ok(self.refuse(rule, request, cause, reply)),
+            Err(Blocked::Ask(asking)) => Err(asking),
+            Err(Blocked::Reply(cause, reply)) => Ok(self.refuse(rule, request, cause, reply)),
         }
     }
 }

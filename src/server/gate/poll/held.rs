@@ -5,7 +5,7 @@ use super::replies::finished;
 use crate::hub::channel::Time;
 use crate::hub::{Answer, Waiter};
 use crate::protocol::http::Reply;
-use crate::server::gate::grant::Leave;
+use crate::server::gate::grant::GrantGuard;
 use crate::server::gate::route::Rule;
 use crate::server::gate::{Gate, Shared, Timer};
 use crate::server::limits::permit::Permit;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A poll to be held.
-pub struct Held {
+pub struct HeldPoll {
     pub(in crate::server::gate) gate: Gate,
     pub(in crate::server::gate) rule: Arc<Rule>,
     pub(in crate::server::gate) waiter: Waiter,
@@ -23,12 +23,12 @@ pub struct Held {
     pub(in crate::server::gate) callback: Option<Box<str>>,
     pub(in crate::server::gate) origin: Option<Box<str>>,
     pub(in crate::server::gate) began: Instant,
-    pub(in crate::server::gate) leave: Option<Leave>,
+    pub(in crate::server::gate) leave: Option<GrantGuard>,
     pub(in crate::server::gate) _permit: Permit,
 }
 
 /// How a held poll ended.
-pub struct Ended {
+pub struct HoldOutcome {
     /// Why.
     pub cause: Cause,
     /// How long it was held.
@@ -39,7 +39,7 @@ pub struct Ended {
     pub published: Option<Time>,
 }
 
-impl Held {
+impl HeldPoll {
     /// Holds the poll until it is to be answered or `gone` ends. Dropping it ends the hold.
     ///
     /// Everything stays in the box meanwhile: the future of a held poll is what a held poll
@@ -48,7 +48,7 @@ impl Held {
         mut self: Box<Self>,
         timer: &mut Timer,
         gone: Pin<&mut impl Future<Output = ()>>,
-    ) -> Ended {
+    ) -> HoldOutcome {
         let clock = self.gate.shared.clock;
         let left = self.leave.as_ref().and_then(|leave| leave.left(clock()));
         timer.set(hold::shorter(self.duration, left));
@@ -65,7 +65,7 @@ impl Held {
             answer.map(|answer| self.rule.dialect.render(&answer, self.callback.as_deref()));
         let reply = rendered.or(denial);
         let reply = reply.map(|reply| finished(reply, &self.rule, self.origin.as_deref()));
-        Ended { cause, held, reply, published }
+        HoldOutcome { cause, held, reply, published }
     }
 }
 

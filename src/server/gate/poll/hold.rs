@@ -4,7 +4,7 @@
 use super::timer::Timer;
 use crate::hub::channel::Time;
 use crate::hub::{Answer, Waiter};
-use crate::server::gate::grant::Leave;
+use crate::server::gate::grant::GrantGuard;
 use crate::server::telemetry::metrics::labels;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -77,7 +77,7 @@ impl Cause {
 /// Dropping the future ends nothing; dropping the waiter ends the hold and leaves nothing behind.
 pub(in crate::server::gate) async fn hold(
     waiter: &mut Waiter,
-    leave: Option<&Leave>,
+    leave: Option<&GrantGuard>,
     timer: &mut Timer,
     clock: fn() -> Time,
     mut gone: Pin<&mut impl Future<Output = ()>>,
@@ -113,7 +113,7 @@ pub(in crate::server::gate) async fn hold(
     }
 }
 
-fn is_over(leave: Option<&Leave>, now: Time) -> bool {
+fn is_over(leave: Option<&GrantGuard>, now: Time) -> bool {
     leave.is_some_and(|leave| leave.check(now).is_err())
 }
 

@@ -1,7 +1,7 @@
 //! Bodies of POST polls, which are read before the site gets them.
 
 use super::session;
-use crate::protocol::http::form::{Encoding, Files};
+use crate::protocol::http::form::{Encoding, FileFields};
 use crate::protocol::http::query::Query;
 use crate::server::gate::Settings;
 use bytes::BytesMut;
@@ -33,7 +33,7 @@ pub(in crate::server::gate) async fn read(
     while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
         body.extend_from_slice(&chunk);
     }
-    Ok(encoding.parse(&body, Files::Count))
+    Ok(encoding.parse(&body, FileFields::Count))
 }
 
 /// Reads the body of a request that is held before the site gets it, and keeps it. False = it is

@@ -11,9 +11,9 @@ pub(super) mod websocket;
 
 use super::counters::{Forwarded, SiteFile};
 use super::poll::hold::Cause;
-use super::replay::{End, Released};
+use super::replay::{ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, Open, RETRY_AFTER, Settings};
-use crate::protocol::http::observer::Attention;
+use crate::protocol::http::observer::Observe;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,15 +23,15 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use request_context::{Finding, Handed};
+use request_context::{Classification, RequestContext};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tap::Tee;
+use tap::Tap;
 
 /// The proxy: the gate, and the site behind it.
 pub struct Proxy {
     gate: Gate,
-    attention: Arc<dyn Attention>,
+    attention: Arc<dyn Observe>,
 }
 
 /// What is remembered of one request.
@@ -40,21 +40,21 @@ pub struct Context {
     began: Instant,
     /// Whoever sent it; `None` until somebody has looked.
     client: Option<Client>,
-    finding: Finding,
+    finding: Classification,
     /// A poll that was held, and is the site's now.
-    released: Option<Box<Released>>,
+    released: Option<Box<ReleasedReplay>>,
     held: Option<(Duration, Cause)>,
     /// Connections to the site that failed so far.
     failures: usize,
     forwarded: Forwarded,
-    tee: Tee,
+    tee: Tap,
     file: Option<SiteFile>,
     _open: Open,
 }
 
 impl Proxy {
     /// Puts `gate` before the site that its settings name; `attention` is paid to what passes.
-    pub fn new(gate: Gate, attention: Arc<dyn Attention>) -> Self {
+    pub fn new(gate: Gate, attention: Arc<dyn Observe>) -> Self {
         Self { gate, attention }
     }
 
@@ -87,12 +87,12 @@ impl Proxy {
                 let ended = session::replay(session.as_mut(), waiting).await;
                 context.held = Some((ended.held, ended.cause));
                 match ended.end {
-                    End::Forward(released) => {
+                    ReplayOutcome::Forward(released) => {
                         context.released = Some(released);
                         return Ok(false);
                     }
-                    End::Reply(reply) => session::write(session.as_mut(), reply).await?,
-                    End::Gone => {}
+                    ReplayOutcome::Reply(reply) => session::write(session.as_mut(), reply).await?,
+                    ReplayOutcome::Gone => {}
                 }
             }
             Decision::Hold(held) => {
@@ -105,7 +105,7 @@ impl Proxy {
 
     /// Answers a request for which there is no file left.
     async fn turn_away(&self, session: &mut Session, context: &mut Context) -> Result<()> {
-        self.gate.refused(Refusal::Files);
+        self.gate.refused(Refusal::FdLimit);
         if let Some(released) = &mut context.released {
             released.failed();
         }
@@ -119,15 +119,15 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        let (settings, client, began, finding, _open) = match Handed::take() {
+        let (settings, client, began, finding, _open) = match RequestContext::take() {
             Some(handed) => {
-                let Handed { settings, client, began, finding, open } = *handed;
+                let RequestContext { settings, client, began, finding, open } = *handed;
                 (settings, Some(client), began, finding, open)
             }
             // A request of the engine's own.
             None => {
                 let (settings, open) = (self.gate.settings(), self.gate.open());
-                (settings, None, Instant::now(), Finding::Undecided, open)
+                (settings, None, Instant::now(), Classification::Undecided, open)
             }
         };
         Context {
@@ -139,7 +139,7 @@ impl ProxyHttp for Proxy {
             held: None,
             failures: 0,
             forwarded: Forwarded::default(),
-            tee: Tee::default(),
+            tee: Tap::default(),
             file: None,
             _open,
         }
@@ -161,11 +161,13 @@ impl ProxyHttp for Proxy {
         if context.client.is_none() {
             context.client = Some(session::client(session.as_downstream(), &context.settings));
         }
-        let answered = match std::mem::replace(&mut context.finding, Finding::Site) {
-            Finding::Site => false,
+        let answered = match std::mem::replace(&mut context.finding, Classification::Site) {
+            Classification::Site => false,
             // Whatever fails here is about the client.
-            Finding::Undecided => self.poll(session, context).await.map_err(|e| e.into_down())?,
-            Finding::Released(released) => {
+            Classification::Undecided => {
+                self.poll(session, context).await.map_err(|e| e.into_down())?
+            }
+            Classification::Released(released) => {
                 context.held = Some(released.held);
                 context.released = Some(released);
                 false

@@ -5,7 +5,7 @@
 //! out twice, and one snapshot of the settings serves the request from end to end.
 
 use super::forwarded::Client;
-use crate::server::gate::replay::Released;
+use crate::server::gate::replay::ReleasedReplay;
 use crate::server::gate::{Gate, Open, Settings};
 use std::cell::Cell;
 use std::future::Future;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// What is known of a request when the engine gets it.
-pub(in crate::server::gate) struct Handed {
+pub(in crate::server::gate) struct RequestContext {
     /// The settings it is served with.
     pub(in crate::server::gate) settings: Arc<Settings>,
     /// Who sent it.
@@ -21,49 +21,49 @@ pub(in crate::server::gate) struct Handed {
     /// When its head was there.
     pub(in crate::server::gate) began: Instant,
     /// What it was found to be.
-    pub(in crate::server::gate) finding: Finding,
+    pub(in crate::server::gate) finding: Classification,
     /// Counts it as under way.
     pub(in crate::server::gate) open: Open,
 }
 
 /// What a request was found to be.
-pub(in crate::server::gate) enum Finding {
+pub(in crate::server::gate) enum Classification {
     /// It is the site's.
     Site,
     /// It was held, and is now the site's.
-    Released(Box<Released>),
+    Released(Box<ReleasedReplay>),
     /// Nobody has looked: it is an odd one, or has a body that may have to be read for it.
     Undecided,
 }
 
 tokio::task_local! {
-    static HANDED: Cell<Option<Box<Handed>>>;
+    static HANDED: Cell<Option<Box<RequestContext>>>;
 }
 
-impl Handed {
+impl RequestContext {
     /// A request of `client` that has just come.
     pub(in crate::server::gate) fn new(
         gate: &Gate,
         settings: Arc<Settings>,
         client: Client,
     ) -> Box<Self> {
-        let (began, finding, open) = (Instant::now(), Finding::Undecided, gate.open());
+        let (began, finding, open) = (Instant::now(), Classification::Undecided, gate.open());
         Box::new(Self { settings, client, began, finding, open })
     }
 
     /// The same, known to be the site's.
     pub(in crate::server::gate) fn for_site(mut self: Box<Self>) -> Box<Self> {
-        self.finding = Finding::Site;
+        self.finding = Classification::Site;
         self
     }
 
     /// The same, for a poll that was held until now.
     pub(in crate::server::gate) fn released(
         mut self: Box<Self>,
-        released: Box<Released>,
+        released: Box<ReleasedReplay>,
     ) -> Box<Self> {
         self.began = released.began;
-        self.finding = Finding::Released(released);
+        self.finding = Classification::Released(released);
         self
     }
 
@@ -87,7 +87,7 @@ mod tests {
     use crate::server::gate::poll::hold;
     use crate::server::gate::route::Routes;
     use crate::server::gate::upstream::Upstream;
-    use crate::server::limits::descriptors::Files;
+    use crate::server::limits::descriptors::FdBudget;
     use crate::server::limits::permit;
     use crate::server::limits::rate::Rate;
     use arc_swap::ArcSwap;
@@ -122,24 +122,24 @@ mod tests {
             || channel::Time(1),
             Arc::new(|_| Box::pin(async { true })),
             Arc::default(),
-            Files::within(1024),
+            FdBudget::within(1024),
         );
         let client = Client { peer: None, trusted: true, address: None };
         let (old, new) = (gate.settings(), Arc::new(settings()));
-        let first = Handed::new(&gate, old.clone(), client).for_site();
+        let first = RequestContext::new(&gate, old.clone(), client).for_site();
         // A reload between two requests of one connection.
         swap.store(new.clone());
-        let second = Handed::new(&gate, gate.settings(), client);
+        let second = RequestContext::new(&gate, gate.settings(), client);
         assert_eq!(gate.under_way(), 2);
         let (first, second) = tokio::join!(
             first.scope(async {
                 tokio::task::yield_now().await;
-                (Handed::take(), Handed::take().is_none())
+                (RequestContext::take(), RequestContext::take().is_none())
             }),
-            second.scope(async { (Handed::take(), Handed::take().is_none()) }),
+            second.scope(async { (RequestContext::take(), RequestContext::take().is_none()) }),
         );
-        assert!(first.1 && second.1 && Handed::take().is_none());
-        let finding = |handed: &Handed| matches!(handed.finding, Finding::Site);
+        assert!(first.1 && second.1 && RequestContext::take().is_none());
+        let finding = |handed: &RequestContext| matches!(handed.finding, Classification::Site);
         let ((Some(first), _), (Some(second), _)) = (first, second) else {
             unreachable!("both are there")
         };

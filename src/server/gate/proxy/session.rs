@@ -5,7 +5,8 @@ use crate::protocol::http::Reply;
 use crate::protocol::http::query::Query;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::{
-    Decision, Ended, Gate, Held, Incoming, Settings, Timer, Waiting, access_log, replay,
+    Decision, Gate, HeldPoll, HeldReplay, HoldOutcome, Incoming, Settings, Timer, access_log,
+    replay,
 };
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -78,9 +79,9 @@ pub(in crate::server::gate) fn log(
 /// Holds a poll and answers it; how it ended. `stall` is how long its body may pause.
 pub(in crate::server::gate) async fn hold(
     session: &mut ServerSession,
-    held: Box<Held>,
+    held: Box<HeldPoll>,
     stall: Option<Duration>,
-) -> Result<Ended> {
+) -> Result<HoldOutcome> {
     // An unread body would be taken for the client's end.
     discard_body(session, stall).await?;
     let gate = held.gate.clone();
@@ -103,8 +104,8 @@ pub(in crate::server::gate) async fn hold(
 /// Holds a poll that the site answers, until it has its turn there.
 pub(in crate::server::gate) async fn replay(
     session: &mut ServerSession,
-    waiting: Box<Waiting>,
-) -> replay::Ended {
+    waiting: Box<HeldReplay>,
+) -> replay::ReplayEnd {
     let ended = {
         let gone = pin!(async {
             let _ = session.read_body_or_idle(true).await;
@@ -145,7 +146,7 @@ pub(in crate::server::gate) async fn read_piece(
 pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) -> Result<()> {
     let expects = session.req_header().headers.get("expect").is_some();
     if expects && !session.is_body_done() {
-        // Leave to go on is taken for a refusal by the engine, which then gives up the connection.
+        // GrantGuard to go on is taken for a refusal by the engine, which then gives up the connection.
         let kept = session.get_keepalive();
         session.write_continue_response().await?;
         session.set_keepalive(kept);

@@ -1,11 +1,11 @@
 //! Listening along with what passes between a client and the site: the proxy tells this what it
-//! sees, and it tells the [`Attendant`].
+//! sees, and it tells the [`Observer`].
 //!
 //! What is to be done in the end is done before the last piece of the answer goes to the client,
 //! if it takes no waiting; else it goes on beside it. So one who has its answer finds its message
 //! published.
 
-use crate::protocol::http::observer::{Attendant, Attention, Opening};
+use crate::protocol::http::observer::{Observe, Observer, RequestHead};
 use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use std::pin::Pin;
@@ -16,13 +16,13 @@ pub(in crate::server::gate) const PUBLISH: &str = "pollgate-publish";
 
 /// Listens to one request, or to none.
 #[derive(Default)]
-pub(in crate::server::gate) struct Tee(Option<Box<dyn Attendant>>);
+pub(in crate::server::gate) struct Tap(Option<Box<dyn Observer>>);
 
-impl Tee {
+impl Tap {
     /// The request is about to go to the site; `poll` = it was held until now.
     pub(in crate::server::gate) fn begin(
         &mut self,
-        attention: &dyn Attention,
+        attention: &dyn Observe,
         head: &RequestHeader,
         poll: bool,
     ) {
@@ -30,7 +30,7 @@ impl Tee {
         if let Some(attendant) = &mut self.0 {
             return attendant.begin();
         }
-        self.0 = attention.attend(Opening {
+        self.0 = attention.attend(RequestHead {
             method: head.method.as_str(),
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),

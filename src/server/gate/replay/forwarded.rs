@@ -1,7 +1,7 @@
 //! A poll that is the site's by now: what the site is asked, and what its answer means to others.
 
 use super::recent_requests;
-use super::single_flight::Lead;
+use super::single_flight::Leader;
 use crate::hub::channel::Position;
 use crate::protocol::dialect::Dialect;
 use crate::protocol::http::Reply;
@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A poll on its way to the site. Dropping it gives its turn to the next.
-pub(in crate::server::gate) struct Released {
+pub(in crate::server::gate) struct ReleasedReplay {
     pub(super) gate: Gate,
     pub(super) rule: Arc<Rule>,
     pub(super) origin: Option<Box<str>>,
     pub(super) request: recent_requests::Id,
     pub(super) position: Option<Position>,
-    pub(super) lead: Option<Lead>,
+    pub(super) lead: Option<Leader>,
     pub(super) turn: Option<OwnedSemaphorePermit>,
     /// The site has answered, and not with a failure of its own.
     pub(super) is_good: bool,
@@ -33,7 +33,7 @@ pub(in crate::server::gate) struct Released {
     pub(in crate::server::gate) held: (Duration, Cause),
 }
 
-impl Released {
+impl ReleasedReplay {
     /// Makes the request as the site is to get it.
     pub(in crate::server::gate) fn prepare(&self, upstream: &mut RequestHeader) -> Result<()> {
         if let Dialect::Replay(replay) = &self.rule.dialect

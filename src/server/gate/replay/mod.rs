@@ -1,35 +1,35 @@
 //! Polls that the site answers itself: they are held here, and then forwarded as they came.
 //!
-//! A held one costs what any held poll does, and nothing at the site. Released, it gets a turn
-//! ([`Turns`]), so that a publish to a crowd is no stampede; where the site's answer is the same
-//! for all, one of the crowd fetches it for the others ([`Flights`]). A client that leaves while
+//! A held one costs what any held poll does, and nothing at the site. ReleasedReplay, it gets a turn
+//! ([`UpstreamSlots`]), so that a publish to a crowd is no stampede; where the site's answer is the same
+//! for all, one of the crowd fetches it for the others ([`SingleFlight`]). A client that leaves while
 //! it is held or waits for its turn is never forwarded: dropping the future gives all of it back.
 //!
 //! Such a client never says what it has. So nothing is lost only because a poll within `slack` of
-//! a publish is forwarded too; see [`Asked`] for what keeps that from going in circles.
+//! a publish is forwarded too; see [`RecentRequests`] for what keeps that from going in circles.
 
 mod forwarded;
 mod recent_requests;
 mod single_flight;
 mod slots;
 
-use super::grant::{Allowed, Leave};
+use super::grant::{Allowed, GrantGuard};
 use super::poll::hold::{self, Cause};
 use super::poll::replies::{allowed_origin, finished, refusal};
 use super::route::Rule;
 use super::{Decision, Gate, Incoming, RETRY_AFTER, Settings, Timer};
 use crate::hub::channel::{Cursor, Position, Time};
-use crate::hub::{Full, Polled, Waiter};
-use crate::protocol::auth::Denied;
+use crate::hub::{PollOutcome, TableFull, Waiter};
+use crate::protocol::auth::Rejection;
 use crate::protocol::dialect::replay::Replay;
 use crate::protocol::dialect::{Dialect, Poll};
 use crate::protocol::http::Reply;
 use crate::server::limits::permit::Permit;
 use crate::server::telemetry::refusal::Refusal;
-pub(super) use forwarded::Released;
-use recent_requests::Asked;
-use single_flight::{Flights, Join, Lead, Outcome};
-use slots::Turns;
+pub(super) use forwarded::ReleasedReplay;
+use recent_requests::RecentRequests;
+use single_flight::{Join, Leader, Outcome, SingleFlight};
+use slots::UpstreamSlots;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,9 +39,9 @@ use tokio::sync::OwnedSemaphorePermit;
 /// What the gate keeps for all of them.
 #[derive(Default)]
 pub(super) struct Replays {
-    turns: Turns,
-    flights: Flights,
-    asked: Asked,
+    turns: UpstreamSlots,
+    flights: SingleFlight,
+    asked: RecentRequests,
 }
 
 impl Replays {
@@ -52,13 +52,13 @@ impl Replays {
 }
 
 /// A poll that waits for news, for its turn, or for both.
-pub struct Waiting {
+pub struct HeldReplay {
     gate: Gate,
     rule: Arc<Rule>,
     /// Its registration; `None` = it is forwarded as soon as it has its turn.
     waiter: Option<Waiter>,
     /// By what leave it is held.
-    leave: Option<Leave>,
+    leave: Option<GrantGuard>,
     duration: Option<Duration>,
     cause: Cause,
     /// Where the channel was when it was released.
@@ -74,17 +74,17 @@ pub struct Waiting {
 }
 
 /// How its wait ended.
-pub(super) struct Ended {
+pub(super) struct ReplayEnd {
     pub(super) cause: Cause,
     /// How long it took until it had its turn.
     pub(super) held: Duration,
-    pub(super) end: End,
+    pub(super) end: ReplayOutcome,
 }
 
 /// What is to be done with it.
-pub(super) enum End {
+pub(super) enum ReplayOutcome {
     /// It goes to the site.
-    Forward(Box<Released>),
+    Forward(Box<ReleasedReplay>),
     /// It is answered here.
     Reply(Reply),
     /// Its client is gone.
@@ -92,13 +92,13 @@ pub(super) enum End {
 }
 
 /// How a turn came out.
-enum Turn {
-    Mine(OwnedSemaphorePermit, Option<Lead>),
+enum SlotOutcome {
+    Mine(OwnedSemaphorePermit, Option<Leader>),
     Answered(Reply),
     /// The gate ends, or there was no room to wait.
     Refused,
     /// Its leave has ended.
-    Denied,
+    Rejection,
 }
 
 impl Gate {
@@ -120,7 +120,7 @@ impl Gate {
             let reply = refusal(rule, status, error, "try again later");
             self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
         };
-        let Looked { waiter, position, news, repeated } = match looked {
+        let Look { waiter, position, news, repeated } = match looked {
             Ok(looked) => looked,
             Err(full) => return refuse(Refusal::TableFull, 503, &full.to_string()),
         };
@@ -138,7 +138,7 @@ impl Gate {
         };
         let leave = allowed.zip(waiter.as_ref());
         let leave = leave.map(|(allowed, waiter)| self.shared.leaves.take(allowed, waiter));
-        Decision::Replay(Box::new(Waiting {
+        Decision::Replay(Box::new(HeldReplay {
             gate: self.clone(),
             rule: rule.clone(),
             waiter,
@@ -176,12 +176,12 @@ impl Gate {
         id: recent_requests::Id,
         hold: bool,
         now: Time,
-    ) -> Result<Looked, Full> {
+    ) -> Result<Look, TableFull> {
         let hub = &self.shared.hub;
         // A poll of this dialect is on one channel.
         let heard = match hub.poll(&poll.subscriptions, poll.take, hold, now)? {
-            Polled::Waiting(waiter) => return Ok(Looked::held(waiter, false)),
-            Polled::Answer(answer) => answer.into_iter().next(),
+            PollOutcome::Waiting(waiter) => return Ok(Look::held(waiter, false)),
+            PollOutcome::Answer(answer) => answer.into_iter().next(),
         };
         let news = heard.as_ref().is_some_and(|heard| heard.found.news);
         let position = heard.map(|heard| heard.found.position);
@@ -194,16 +194,16 @@ impl Gate {
         {
             let mut again = poll.subscriptions.clone();
             again.iter_mut().for_each(|subscription| subscription.cursor = Cursor::At(position));
-            if let Polled::Waiting(waiter) = hub.poll(&again, poll.take, hold, now)? {
-                return Ok(Looked::held(waiter, true));
+            if let PollOutcome::Waiting(waiter) = hub.poll(&again, poll.take, hold, now)? {
+                return Ok(Look::held(waiter, true));
             }
         }
-        Ok(Looked { waiter: None, position, news, repeated: false })
+        Ok(Look { waiter: None, position, news, repeated: false })
     }
 }
 
 /// What a look has found.
-struct Looked {
+struct Look {
     /// The registration of a poll that is to be held.
     waiter: Option<Waiter>,
     position: Option<Position>,
@@ -213,21 +213,21 @@ struct Looked {
     repeated: bool,
 }
 
-impl Looked {
+impl Look {
     fn held(waiter: Waiter, repeated: bool) -> Self {
         let position = waiter.positions().next();
         Self { waiter: Some(waiter), position, news: false, repeated }
     }
 }
 
-impl Waiting {
+impl HeldReplay {
     /// Holds the poll if it is to be held, and waits for its turn. Dropping it, or the end of
     /// `gone`, ends both.
     pub(super) async fn wait(
         mut self: Box<Self>,
         timer: &mut Timer,
         mut gone: Pin<&mut impl Future<Output = ()>>,
-    ) -> Ended {
+    ) -> ReplayEnd {
         if let Some(waiter) = &mut self.waiter {
             let (clock, leave) = (self.gate.shared.clock, self.leave.as_ref());
             timer.set(hold::shorter(self.duration, leave.and_then(|leave| leave.left(clock()))));
@@ -240,7 +240,7 @@ impl Waiting {
         }
         let turn = match self.cause {
             Cause::Gone => None,
-            Cause::Expired => Some(Turn::Denied),
+            Cause::Expired => Some(SlotOutcome::Rejection),
             _ => {
                 timer.set(Some(self.patience));
                 // Boxed, as it is not needed while the poll is held.
@@ -249,7 +249,7 @@ impl Waiting {
                     biased;
                     turn = &mut turn => Some(turn),
                     () = &mut gone => None,
-                    () = poll_fn(|context| timer.poll_expired(context)) => Some(Turn::Refused),
+                    () = poll_fn(|context| timer.poll_expired(context)) => Some(SlotOutcome::Refused),
                 }
             }
         };
@@ -257,61 +257,66 @@ impl Waiting {
     }
 
     /// Waits until the poll may go to the site, or somebody else has been there for it.
-    async fn turn(&self) -> Turn {
+    async fn turn(&self) -> SlotOutcome {
         let replays = &self.gate.shared.replays;
-        let Dialect::Replay(replay) = &self.rule.dialect else { return Turn::Refused };
+        let Dialect::Replay(replay) = &self.rule.dialect else { return SlotOutcome::Refused };
         let turns = replays.turns.of(&self.rule, replay);
         if self.permit.is_none() {
-            return turns.try_acquire_owned().map_or(Turn::Refused, |turn| Turn::Mine(turn, None));
+            return turns
+                .try_acquire_owned()
+                .map_or(SlotOutcome::Refused, |turn| SlotOutcome::Mine(turn, None));
         }
         let mut lead = None;
         while let Some(key) = &self.share {
             match replays.flights.join(key, self.position, self.cause) {
-                Join::Lead(leading) => {
+                Join::Leader(leading) => {
                     lead = Some(leading);
                     break;
                 }
-                Join::Landed(reply) => return Turn::Answered(reply),
+                Join::Landed(reply) => return SlotOutcome::Answered(reply),
                 Join::Follow(flight) => match flight.landing().await {
-                    Outcome::Answer(reply) => return Turn::Answered(reply),
+                    Outcome::Answer(reply) => return SlotOutcome::Answered(reply),
                     Outcome::EachAlone => break,
                     // Its client has left; somebody else is to go.
                     Outcome::Abandoned => {}
                 },
             }
         }
-        turns.acquire_owned().await.map_or(Turn::Refused, |turn| Turn::Mine(turn, lead))
+        turns
+            .acquire_owned()
+            .await
+            .map_or(SlotOutcome::Refused, |turn| SlotOutcome::Mine(turn, lead))
     }
 
-    fn end(self: Box<Self>, turn: Option<Turn>) -> Ended {
+    fn end(self: Box<Self>, turn: Option<SlotOutcome>) -> ReplayEnd {
         let cause = if turn.is_some() { self.cause } else { Cause::Gone };
         let (held, counters) = (self.began.elapsed(), &self.gate.shared.counters);
         counters.release(cause, None, &self.gate.shared.tally.watched);
         counters.hold.observe(held);
         let end = match turn {
-            None => End::Gone,
-            Some(Turn::Answered(reply)) => {
+            None => ReplayOutcome::Gone,
+            Some(SlotOutcome::Answered(reply)) => {
                 self.gate.note(self.request, self.position);
-                End::Reply(reply)
+                ReplayOutcome::Reply(reply)
             }
-            Some(Turn::Denied) => {
+            Some(SlotOutcome::Rejection) => {
                 let now = (self.gate.shared.clock)();
                 let leave = self.leave.as_ref().map(|leave| leave.check(now));
-                let denied = leave.and_then(Result::err).unwrap_or(Denied::Expired);
-                End::Reply(finished(denied.reply(), &self.rule, self.origin.as_deref()))
+                let denied = leave.and_then(Result::err).unwrap_or(Rejection::Expired);
+                ReplayOutcome::Reply(finished(denied.reply(), &self.rule, self.origin.as_deref()))
             }
-            Some(Turn::Refused) => {
+            Some(SlotOutcome::Refused) => {
                 self.gate.refused(Refusal::SiteQueue);
                 let error = "too many polls wait for the site";
                 let reply = refusal(&self.rule, 503, error, "try again later");
                 let reply = reply.with("Retry-After", RETRY_AFTER);
-                End::Reply(finished(reply, &self.rule, self.origin.as_deref()))
+                ReplayOutcome::Reply(finished(reply, &self.rule, self.origin.as_deref()))
             }
-            Some(Turn::Mine(turn, lead)) => {
+            Some(SlotOutcome::Mine(turn, lead)) => {
                 let Self { gate, rule, origin, request, position, began, .. } = *self;
                 let (turn, held) = (Some(turn), (held, cause));
                 let is_good = false;
-                let released = Released {
+                let released = ReleasedReplay {
                     gate,
                     rule,
                     origin,
@@ -323,9 +328,9 @@ impl Waiting {
                     began,
                     held,
                 };
-                End::Forward(Box::new(released))
+                ReplayOutcome::Forward(Box::new(released))
             }
         };
-        Ended { cause, held, end }
+        ReplayEnd { cause, held, end }
     }
 }

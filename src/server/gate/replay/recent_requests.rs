@@ -30,19 +30,19 @@ pub(super) fn pause(duration: Option<Duration>, slack: Duration) -> Option<Durat
 pub(super) struct Id(u64);
 
 /// See the [module](self).
-pub(super) struct Asked {
+pub(super) struct RecentRequests {
     hasher: RandomState,
     positions: Mutex<LruCache<Id, Position>>,
 }
 
-impl Default for Asked {
+impl Default for RecentRequests {
     fn default() -> Self {
         let positions = Mutex::new(LruCache::unbounded());
         Self { hasher: RandomState::new(), positions }
     }
 }
 
-impl Asked {
+impl RecentRequests {
     /// What `request` is remembered by. Where the answer is the same for all (`shared`), its
     /// query makes no difference; else all of it but what jQuery adds against caches.
     pub(super) fn id(&self, request: &Incoming<'_>, shared: bool) -> Id {

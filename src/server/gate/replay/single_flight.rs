@@ -90,7 +90,7 @@ pub(super) enum Outcome {
 /// How far a fetch is.
 #[derive(Debug, Clone)]
 enum State {
-    Asked,
+    RecentRequests,
     /// The head of the answer has come, at that time.
     Answering(Instant),
     Landed(Outcome),
@@ -99,7 +99,7 @@ enum State {
 /// What to do for an answer.
 pub(super) enum Join {
     /// Fetch it.
-    Lead(Lead),
+    Leader(Leader),
     /// It is being fetched.
     Follow(Flight),
     /// It was fetched just now.
@@ -116,36 +116,36 @@ pub(super) struct Flight {
 
 /// See the [module](self).
 #[derive(Default)]
-pub(super) struct Flights {
-    board: Arc<Board>,
+pub(super) struct SingleFlight {
+    board: Arc<Shared>,
 }
 
-struct Board(Mutex<Flying>);
+struct Shared(Mutex<InFlight>);
 
-struct Flying {
+struct InFlight {
     by_key: LruCache<Key, Flight>,
     /// Bytes of bodies in the outcomes.
     kept: usize,
 }
 
-impl Default for Board {
+impl Default for Shared {
     fn default() -> Self {
-        Self(Mutex::new(Flying { by_key: LruCache::unbounded(), kept: 0 }))
+        Self(Mutex::new(InFlight { by_key: LruCache::unbounded(), kept: 0 }))
     }
 }
 
-impl Flights {
+impl SingleFlight {
     /// Joins those who want the answer for a channel at `position`, or leads them.
     pub(super) fn join(&self, key: &Key, position: Option<Position>, cause: Cause) -> Join {
         let mut flying = self.board.0.lock();
         if let Some(flight) = flying.by_key.get(key)
             && flight.covers(position)
         {
-            // Looked at once: it may end meanwhile.
+            // Look at once: it may end meanwhile.
             let state = flight.state.borrow().clone();
             let flies = flight.state.has_changed().is_ok();
             match state {
-                State::Asked if flies => return Join::Follow(flight.clone()),
+                State::RecentRequests if flies => return Join::Follow(flight.clone()),
                 State::Answering(since) if flies && since.elapsed() < STUCK => {
                     return Join::Follow(flight.clone());
                 }
@@ -157,11 +157,11 @@ impl Flights {
                 _ => {}
             }
         }
-        let (sender, state) = watch::channel(State::Asked);
+        let (sender, state) = watch::channel(State::RecentRequests);
         let flight = Flight { position, began: Instant::now(), state };
         flying.put(key.clone(), flight.clone());
         let (board, key) = (self.board.clone(), key.clone());
-        Join::Lead(Lead { board, key, flight, sender, answer: None })
+        Join::Leader(Leader { board, key, flight, sender, answer: None })
     }
 }
 
@@ -191,7 +191,7 @@ impl Flight {
             let state = self.state.borrow_and_update().clone();
             let changed = match state {
                 State::Landed(outcome) => return outcome,
-                State::Asked => self.state.changed().await.is_ok(),
+                State::RecentRequests => self.state.changed().await.is_ok(),
                 State::Answering(since) => {
                     let changed = timeout_at((since + STUCK).into(), self.state.changed()).await;
                     matches!(changed, Ok(Ok(())))
@@ -204,7 +204,7 @@ impl Flight {
     }
 }
 
-impl Flying {
+impl InFlight {
     fn put(&mut self, key: Key, flight: Flight) {
         if let Some(before) = self.by_key.put(key, flight) {
             self.kept -= before.bytes().min(self.kept);
@@ -228,8 +228,8 @@ impl Flying {
 }
 
 /// The one that fetches. Dropping it lets another go in its place.
-pub(super) struct Lead {
-    board: Arc<Board>,
+pub(super) struct Leader {
+    board: Arc<Shared>,
     key: Key,
     flight: Flight,
     sender: watch::Sender<State>,
@@ -237,7 +237,7 @@ pub(super) struct Lead {
     answer: Option<(Reply, BytesMut)>,
 }
 
-impl Lead {
+impl Leader {
     /// The head of the answer, as the client is to get it.
     pub(super) fn head(&mut self, head: &ResponseHeader) {
         self.answer = shared_head(head).map(|reply| (reply, BytesMut::new()));

@@ -1,4 +1,4 @@
-//! Turns at the site: so many polls of a rule are there at once, the others queue in the order in
+//! UpstreamSlots at the site: so many polls of a rule are there at once, the others queue in the order in
 //! which they came.
 
 use crate::protocol::dialect::replay::Replay;
@@ -12,12 +12,12 @@ use tokio::sync::Semaphore;
 /// The turns of all rules. They belong to what a rule says, so that they outlive a reload that
 /// leaves it as it is.
 #[derive(Default)]
-pub(super) struct Turns {
+pub(super) struct UpstreamSlots {
     rules: Mutex<HashMap<String, Arc<Semaphore>>>,
     closed: AtomicBool,
 }
 
-impl Turns {
+impl UpstreamSlots {
     /// The turns of a rule.
     pub(super) fn of(&self, rule: &Rule, replay: &Replay) -> Arc<Semaphore> {
         let key = format!("{:?} {} {}", rule.path, replay.channel, replay.concurrency);

@@ -7,7 +7,7 @@
 
 mod stream;
 
-pub(super) use stream::{Refused, TlsStream};
+pub(super) use stream::{HandshakeError, TlsStream};
 
 use crate::protocol::address::Address;
 use crate::server::net::certificate::Identity;
@@ -60,7 +60,7 @@ impl Tls {
     }
 
     /// Greets the client of a connection.
-    pub(super) async fn greet(&self, stream: Stream) -> Result<TlsStream, Refused> {
+    pub(super) async fn greet(&self, stream: Stream) -> Result<TlsStream, HandshakeError> {
         TlsStream::greet(stream, self.config.clone()).await
     }
 }

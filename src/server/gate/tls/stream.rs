@@ -50,7 +50,7 @@ pub(crate) struct TlsStream {
 
 /// Why a client was not greeted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum HandshakeError {
     /// It speaks HTTP without TLS; it can still be answered [`beneath`](TlsStream::beneath).
     #[error("it speaks plain HTTP")]
     Plain(Box<TlsStream>),
@@ -71,7 +71,10 @@ enum Wish<'a> {
 
 impl TlsStream {
     /// Agrees on everything with the client.
-    pub(super) async fn greet(inner: Stream, config: Arc<ServerConfig>) -> Result<Self, Refused> {
+    pub(super) async fn greet(
+        inner: Stream,
+        config: Arc<ServerConfig>,
+    ) -> Result<Self, HandshakeError> {
         let session = UnbufferedServerConnection::new(config)?;
         let (received, plain, unsent) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
         let (ended, closed) = (false, false);
@@ -80,7 +83,7 @@ impl TlsStream {
             Ok(()) => Ok(this),
             // A record begins with its kind, a small number, and HTTP with a method.
             Err(_) if this.received.first().is_some_and(u8::is_ascii_uppercase) => {
-                Err(Refused::Plain(Box::new(this)))
+                Err(HandshakeError::Plain(Box::new(this)))
             }
             Err(error) => Err(error.into()),
         }

@@ -14,7 +14,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::Patience;
+use super::Timeouts;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::http::validate::host_name;
 use crate::protocol::http::{Headers, Reply};
@@ -32,14 +32,14 @@ pub struct Settings {
     /// Query parameters whose values are not logged.
     pub mask: Vec<String>,
     /// How long clients may take.
-    pub patience: Patience,
+    pub patience: Timeouts,
 }
 
 /// The header in which the internal page carries its token.
 pub const PAGE_HEADER: &str = "pollgate-page";
 
 /// What the guard looks at.
-pub(super) struct Visitor<'a> {
+pub(super) struct Requester<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
     /// It came over a unix socket, which no browser reaches.
@@ -54,7 +54,7 @@ pub(super) struct Visitor<'a> {
 pub(super) fn admit(
     settings: &Settings,
     page: &Secret,
-    visitor: &Visitor<'_>,
+    visitor: &Requester<'_>,
 ) -> Result<(), Reply> {
     if bears_token(&settings.token, visitor.headers) {
         return Ok(());
@@ -90,7 +90,7 @@ fn bears_token(token: &Secret, headers: &HeaderMap) -> bool {
 
 /// Whether a request bears the marks of a browser page that must not make it by itself: any page
 /// for a write, one of another origin for a read.
-fn came_from_a_page(visitor: &Visitor<'_>) -> bool {
+fn came_from_a_page(visitor: &Requester<'_>) -> bool {
     let site = Headers::get(visitor.headers, "sec-fetch-site");
     if matches!(*visitor.method, Method::GET | Method::HEAD) {
         // Whoever follows a link to our page sees it; the page with the link does not.

@@ -14,7 +14,7 @@ fn ask(token: &str, method: Method, open: bool, headers: &[(&str, &str)]) -> u16
         let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header value in a test");
         map.append(name, value);
     }
-    let visitor = Visitor { method: &method, headers: &map, local: false, open, page: false };
+    let visitor = Requester { method: &method, headers: &map, local: false, open, page: false };
     match admit(&settings, &Secret::new(PAGE), &visitor) {
         Ok(()) => 200,
         Err(reply) => {
@@ -141,7 +141,7 @@ fn without_a_page_its_empty_token_opens_nothing() {
     headers.insert("host", HeaderValue::from_static("localhost"));
     headers.insert("origin", HeaderValue::from_static("http://localhost"));
     headers.insert(PAGE_HEADER, HeaderValue::from_static(""));
-    let visitor = Visitor {
+    let visitor = Requester {
         method: &Method::POST,
         headers: &headers,
         local: false,
@@ -164,7 +164,7 @@ fn a_link_elsewhere_leads_to_the_page_and_shows_it_to_nobody_else() {
         headers.insert("sec-fetch-site", HeaderValue::from_static("cross-site"));
         headers.insert("sec-fetch-dest", HeaderValue::from_static(dest));
         let visitor =
-            Visitor { method: &method, headers: &headers, local: false, open: page, page };
+            Requester { method: &method, headers: &headers, local: false, open: page, page };
         let admitted = admit(&settings, &Secret::new("page"), &visitor).is_ok();
         assert_eq!(admitted, let_in, "{page} {dest}");
     }

@@ -32,7 +32,7 @@ mod socket;
 mod tests;
 mod wire;
 
-pub use socket::{PlaceError, bind, default_path, join};
+pub use socket::{SocketError, bind, default_path, join};
 
 use crate::protocol::address::Address;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ use std::io::{self, BufReader, BufWriter, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
-use wire::Word;
+use wire::WireMessage;
 
 /// Both sides have to speak this version of it.
 const PROTOCOL: u32 = 1;
@@ -96,19 +96,19 @@ impl Ready {
 }
 
 /// The old process's side of a handover.
-pub struct Giver {
+pub struct OldProcess {
     stream: UnixStream,
 }
 
-impl Giver {
+impl OldProcess {
     /// Hears who is there.
     pub fn begin(stream: UnixStream) -> Result<Self, HandoverError> {
         socket::look_at(&stream).map_err(|error| HandoverError::Refused(error.to_string()))?;
         let giver = Self { stream };
         giver.patience(PROMPT)?;
         match wire::hear(&giver.stream)? {
-            Word::Hello { protocol: PROTOCOL, .. } => Ok(giver),
-            Word::Hello { version, .. } => {
+            WireMessage::Hello { protocol: PROTOCOL, .. } => Ok(giver),
+            WireMessage::Hello { version, .. } => {
                 giver.refuse("the running gate hands over in another way");
                 Err(HandoverError::Version(version))
             }
@@ -124,20 +124,20 @@ impl Giver {
     /// Says why nothing comes of it.
     pub fn refuse(&self, why: &str) {
         // It may be gone already.
-        let _ = wire::say(&self.stream, &Word::Refused { why: why.to_owned() });
+        let _ = wire::say(&self.stream, &WireMessage::Refused { why: why.to_owned() });
     }
 
     /// Hands over copies of `sockets`.
     pub fn sockets(&self, sockets: &[(Socket, BorrowedFd<'_>)]) -> Result<(), HandoverError> {
         let (described, fds): (Vec<_>, Vec<_>) = sockets.iter().cloned().unzip();
-        Ok(wire::say_with(&self.stream, &Word::sockets(described), &fds)?)
+        Ok(wire::say_with(&self.stream, &WireMessage::sockets(described), &fds)?)
     }
 
     /// Waits until the new process could serve.
     pub fn ready(&self) -> Result<Ready, HandoverError> {
         self.patience(BUILDING)?;
         match wire::hear(&self.stream)? {
-            Word::Ready(ready) => Ok(ready),
+            WireMessage::Ready(ready) => Ok(ready),
             _ => Err(HandoverError::Unexpected),
         }
     }
@@ -148,21 +148,21 @@ impl Giver {
         write: impl FnOnce(BufWriter<&UnixStream>) -> io::Result<()>,
     ) -> Result<(), HandoverError> {
         self.patience(LOADING)?;
-        wire::say(&self.stream, &Word::History)?;
+        wire::say(&self.stream, &WireMessage::History)?;
         write(BufWriter::new(&self.stream))?;
         match wire::hear(&self.stream)? {
-            Word::Loaded => Ok(()),
+            WireMessage::Loaded => Ok(()),
             _ => Err(HandoverError::Unexpected),
         }
     }
 
     /// Lets the new process serve. An error means that it never will.
     pub fn go(self) -> Result<(), HandoverError> {
-        wire::say(&self.stream, &Word::Go)?;
+        wire::say(&self.stream, &WireMessage::Go)?;
         // Without a limit: it either says so or is dead, and only then may this one go on.
         self.stream.set_read_timeout(None)?;
         match wire::hear(&self.stream)? {
-            Word::Serving => Ok(()),
+            WireMessage::Serving => Ok(()),
             _ => Err(HandoverError::Unexpected),
         }
     }
@@ -174,36 +174,36 @@ impl Giver {
 }
 
 /// The new process's side of a handover.
-pub struct Taker {
+pub struct NewProcess {
     stream: UnixStream,
 }
 
-impl Taker {
+impl NewProcess {
     /// Says who is there, and takes the sockets.
     pub fn begin(stream: UnixStream) -> Result<(Self, Vec<(Socket, OwnedFd)>), HandoverError> {
         // The old process may be at work with another one that wants the same.
         let limit = Some(BUILDING);
         stream.set_read_timeout(limit)?;
         stream.set_write_timeout(limit)?;
-        wire::say(&stream, &Word::hello())?;
+        wire::say(&stream, &WireMessage::hello())?;
         match wire::hear_with(&stream)? {
-            (Word::Sockets { protocol: PROTOCOL, sockets, .. }, fds)
+            (WireMessage::Sockets { protocol: PROTOCOL, sockets, .. }, fds)
                 if sockets.len() == fds.len() =>
             {
                 Ok((Self { stream }, sockets.into_iter().zip(fds).collect()))
             }
-            (Word::Sockets { version, .. }, _) => Err(HandoverError::Version(version)),
-            (Word::Refused { why }, _) => Err(HandoverError::Refused(why)),
+            (WireMessage::Sockets { version, .. }, _) => Err(HandoverError::Version(version)),
+            (WireMessage::Refused { why }, _) => Err(HandoverError::Refused(why)),
             _ => Err(HandoverError::Unexpected),
         }
     }
 
     /// Says that it could serve; what comes then is the history.
     pub fn ready(&self, ready: Ready) -> Result<BufReader<&UnixStream>, HandoverError> {
-        wire::say(&self.stream, &Word::Ready(ready))?;
+        wire::say(&self.stream, &WireMessage::Ready(ready))?;
         match wire::hear(&self.stream)? {
-            Word::History => Ok(BufReader::new(&self.stream)),
-            Word::Refused { why } => Err(HandoverError::Refused(why)),
+            WireMessage::History => Ok(BufReader::new(&self.stream)),
+            WireMessage::Refused { why } => Err(HandoverError::Refused(why)),
             _ => Err(HandoverError::Unexpected),
         }
     }
@@ -211,12 +211,12 @@ impl Taker {
     /// Says that it has the history, waits for the word to go, and confirms it. From then on this
     /// process is the gate.
     pub fn loaded(self) -> Result<(), HandoverError> {
-        wire::say(&self.stream, &Word::Loaded)?;
+        wire::say(&self.stream, &WireMessage::Loaded)?;
         match wire::hear(&self.stream)? {
-            Word::Go => {}
+            WireMessage::Go => {}
             _ => return Err(HandoverError::Unexpected),
         }
-        wire::say(&self.stream, &Word::Serving)?;
+        wire::say(&self.stream, &WireMessage::Serving)?;
         (&self.stream).flush()?;
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Why the two cannot meet.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum SocketError {
     /// Nobody is there.
     #[error("no gate is running that could be taken over: {path}: {error}", path = .0.display(), error = .1)]
     Nobody(PathBuf, io::Error),
@@ -47,11 +47,11 @@ pub fn default_path(internal: &Address) -> Option<PathBuf> {
 
 /// Listens at `path`, for this user's processes alone. A socket that nobody listens on is
 /// replaced. The folder of a `default` path is made, and has to be private.
-pub fn bind(path: &Path, default: bool) -> Result<UnixListener, PlaceError> {
+pub fn bind(path: &Path, default: bool) -> Result<UnixListener, SocketError> {
     if let (true, Some(folder)) = (default, path.parent()) {
         private_folder(folder)?;
     }
-    let failed = |error| PlaceError::Bind(path.to_owned(), error);
+    let failed = |error| SocketError::Bind(path.to_owned(), error);
     if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
         if UnixStream::connect(path).is_ok() {
             return Err(failed(io::ErrorKind::AddrInUse.into()));
@@ -65,8 +65,8 @@ pub fn bind(path: &Path, default: bool) -> Result<UnixListener, PlaceError> {
 }
 
 /// Makes the folder for this user alone; one that is there already has to be like that.
-fn private_folder(folder: &Path) -> Result<(), PlaceError> {
-    let failed = |error| PlaceError::Bind(folder.to_owned(), error);
+fn private_folder(folder: &Path) -> Result<(), SocketError> {
+    let failed = |error| SocketError::Bind(folder.to_owned(), error);
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -74,12 +74,12 @@ fn private_folder(folder: &Path) -> Result<(), PlaceError> {
     }
     let found = fs::symlink_metadata(folder).map_err(failed)?;
     let private = found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0;
-    if private { Ok(()) } else { Err(PlaceError::Open(folder.to_owned())) }
+    if private { Ok(()) } else { Err(SocketError::Open(folder.to_owned())) }
 }
 
 /// Joins the gate that listens at `path`.
-pub fn join(path: &Path) -> Result<UnixStream, PlaceError> {
-    let nobody = |error| PlaceError::Nobody(path.to_owned(), error);
+pub fn join(path: &Path) -> Result<UnixStream, SocketError> {
+    let nobody = |error| SocketError::Nobody(path.to_owned(), error);
     let stream = UnixStream::connect(path).map_err(nobody)?;
     look_at(&stream)?;
     Ok(stream)
@@ -92,10 +92,10 @@ pub(super) fn process(stream: impl AsFd) -> Option<u32> {
 }
 
 /// Makes sure that the process at the other end is the same user's or root's.
-pub(super) fn look_at(stream: impl AsFd) -> Result<(), PlaceError> {
-    let peer = socket_peercred(stream).map_err(|_| PlaceError::Stranger(u32::MAX))?.uid;
+pub(super) fn look_at(stream: impl AsFd) -> Result<(), SocketError> {
+    let peer = socket_peercred(stream).map_err(|_| SocketError::Stranger(u32::MAX))?.uid;
     if peer.is_root() || peer == geteuid() {
         return Ok(());
     }
-    Err(PlaceError::Stranger(peer.as_raw()))
+    Err(SocketError::Stranger(peer.as_raw()))
 }

@@ -17,7 +17,7 @@ fn ready() -> Ready {
 fn sockets_and_history_change_hands() {
     let (old, new) = UnixStream::pair().unwrap();
     let taker = thread::spawn(move || {
-        let (taker, mut sockets) = Taker::begin(new).unwrap();
+        let (taker, mut sockets) = NewProcess::begin(new).unwrap();
         let mut history = Vec::new();
         taker.ready(ready()).unwrap().take(7).read_to_end(&mut history).unwrap();
         taker.loaded().unwrap();
@@ -27,7 +27,7 @@ fn sockets_and_history_change_hands() {
         (described, history)
     });
     let (near, far) = UnixStream::pair().unwrap();
-    let giver = Giver::begin(old).unwrap();
+    let giver = OldProcess::begin(old).unwrap();
     giver.sockets(&[(socket("a"), far.as_fd())]).unwrap();
     let heard = giver.ready().unwrap();
     assert_eq!(heard.address(), "127.0.0.1:7080".parse().ok());
@@ -48,13 +48,13 @@ fn a_new_process_that_dies_is_noticed_at_every_step() {
             if steps == 0 {
                 return;
             }
-            let (taker, _) = Taker::begin(new).unwrap();
+            let (taker, _) = NewProcess::begin(new).unwrap();
             if steps == 2 {
                 let mut word = [0; 4];
                 taker.ready(ready()).unwrap().read_exact(&mut word).unwrap();
             }
         });
-        let gone = Giver::begin(old).and_then(|giver| {
+        let gone = OldProcess::begin(old).and_then(|giver| {
             giver.sockets(&[])?;
             giver.ready()?;
             giver.history(|mut to| to.write_all(b"1234").and_then(|()| to.flush()))?;
@@ -68,9 +68,9 @@ fn a_new_process_that_dies_is_noticed_at_every_step() {
 #[test]
 fn another_protocol_is_refused_with_words() {
     let (old, new) = UnixStream::pair().unwrap();
-    wire::say(&new, &Word::Hello { protocol: 99, version: "9.9".to_owned() }).unwrap();
-    assert!(matches!(Giver::begin(old), Err(HandoverError::Version(v)) if v == "9.9"));
-    assert!(matches!(wire::hear(&new).unwrap(), Word::Refused { .. }));
+    wire::say(&new, &WireMessage::Hello { protocol: 99, version: "9.9".to_owned() }).unwrap();
+    assert!(matches!(OldProcess::begin(old), Err(HandoverError::Version(v)) if v == "9.9"));
+    assert!(matches!(wire::hear(&new).unwrap(), WireMessage::Refused { .. }));
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn what_is_no_word_is_an_error() {
         let (old, new) = UnixStream::pair().unwrap();
         { &new }.write_all(bytes).unwrap();
         drop(new);
-        assert!(Giver::begin(old).is_err(), "{bytes:?}");
+        assert!(OldProcess::begin(old).is_err(), "{bytes:?}");
     }
 }
 
@@ -91,12 +91,12 @@ fn the_socket_is_private_and_its_folder_has_to_be() {
     let listener = bind(&path, true).unwrap();
     assert_eq!((mode(&folder), mode(&path)), (0o700, 0o600));
     assert!(join(&path).is_ok());
-    assert!(matches!(bind(&path, true), Err(PlaceError::Bind(..))));
+    assert!(matches!(bind(&path, true), Err(SocketError::Bind(..))));
     drop(listener);
-    assert!(matches!(join(&path), Err(PlaceError::Nobody(..))));
+    assert!(matches!(join(&path), Err(SocketError::Nobody(..))));
     drop(bind(&path, true).unwrap());
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(matches!(bind(&path, true), Err(PlaceError::Open(_))));
+    assert!(matches!(bind(&path, true), Err(SocketError::Open(_))));
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

@@ -20,7 +20,7 @@ const MOST: usize = 250;
 /// Everything that is said.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Word {
+pub(super) enum WireMessage {
     Hello {
         protocol: u32,
         version: String,
@@ -41,7 +41,7 @@ pub(super) enum Word {
     Serving,
 }
 
-impl Word {
+impl WireMessage {
     pub(super) fn hello() -> Self {
         Self::Hello { protocol: PROTOCOL, version: version() }
     }
@@ -55,12 +55,16 @@ fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
 }
 
-pub(super) fn say(to: &UnixStream, word: &Word) -> io::Result<()> {
+pub(super) fn say(to: &UnixStream, word: &WireMessage) -> io::Result<()> {
     say_with(to, word, &[])
 }
 
 /// Says `word` and hands over copies of `fds`.
-pub(super) fn say_with(mut to: &UnixStream, word: &Word, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(super) fn say_with(
+    mut to: &UnixStream,
+    word: &WireMessage,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let json = serde_json::to_vec(word)?;
     let too_much = || io::Error::new(io::ErrorKind::InvalidInput, "too many sockets");
     let length = u32::try_from(json.len()).ok().filter(|length| *length <= LONGEST);
@@ -76,12 +80,12 @@ pub(super) fn say_with(mut to: &UnixStream, word: &Word, fds: &[BorrowedFd<'_>])
     to.write_all(&json)
 }
 
-pub(super) fn hear(from: &UnixStream) -> io::Result<Word> {
+pub(super) fn hear(from: &UnixStream) -> io::Result<WireMessage> {
     hear_with(from).map(|(word, _)| word)
 }
 
 /// Hears a word and takes what is handed over with it.
-pub(super) fn hear_with(mut from: &UnixStream) -> io::Result<(Word, Vec<OwnedFd>)> {
+pub(super) fn hear_with(mut from: &UnixStream) -> io::Result<(WireMessage, Vec<OwnedFd>)> {
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);

@@ -14,7 +14,7 @@ mod tests;
 
 use crate::hub::Hub;
 use crate::hub::channel::Time;
-use crate::protocol::archive::{ArchiveError, Reader, Remembered, Writer};
+use crate::protocol::archive::{ArchiveError, Reader, StoredReply, Writer};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
@@ -66,12 +66,12 @@ pub struct Report {
 pub struct Snapshot {
     file: PathBuf,
     /// Locked while the file is being written.
-    place: Mutex<Place>,
+    place: Mutex<Ownership>,
     report: Mutex<Report>,
 }
 
 #[derive(PartialEq, Eq)]
-enum Place {
+enum Ownership {
     Ours,
     /// The last word is written, or it is another process that writes.
     Left,
@@ -81,7 +81,7 @@ impl Snapshot {
     /// A snapshot in `file`, which is neither read nor written.
     pub fn new(file: &Path) -> Self {
         let report = Report { file: file.to_owned(), ..Report::default() };
-        let (place, report) = (Mutex::new(Place::Ours), Mutex::new(report));
+        let (place, report) = (Mutex::new(Ownership::Ours), Mutex::new(report));
         Self { file: file.to_owned(), place, report }
     }
 
@@ -91,7 +91,7 @@ impl Snapshot {
         file: &Path,
         hub: &Hub,
         now: Time,
-    ) -> Result<(Self, Vec<Remembered>), SnapshotError> {
+    ) -> Result<(Self, Vec<StoredReply>), SnapshotError> {
         let snapshot = Self::new(file);
         let mut remembered = Vec::new();
         remove_leftover(file);
@@ -118,7 +118,7 @@ impl Snapshot {
     }
 
     /// Makes sure that nobody takes what is in the file for the end of the story.
-    fn void(&self, hub: &Hub, remembered: &[Remembered]) -> Result<(), SnapshotError> {
+    fn void(&self, hub: &Hub, remembered: &[StoredReply]) -> Result<(), SnapshotError> {
         let Err(error) = self.write(hub, remembered) else { return Ok(()) };
         // A full disk is no reason not to start, if the old file can go.
         match fs::remove_file(&self.file) {
@@ -154,21 +154,21 @@ impl Snapshot {
 
     /// Writes the file while the gate runs. To be called off the runtime's threads, with what was
     /// remembered before: so its messages are in the hub by now.
-    pub fn write(&self, hub: &Hub, remembered: &[Remembered]) -> io::Result<()> {
+    pub fn write(&self, hub: &Hub, remembered: &[StoredReply]) -> io::Result<()> {
         self.write_as(hub, remembered, false, &mut self.place.lock())
     }
 
     /// Writes the file for good: no position may be given out any more.
-    pub fn finish(&self, hub: &Hub, remembered: &[Remembered]) -> io::Result<()> {
+    pub fn finish(&self, hub: &Hub, remembered: &[StoredReply]) -> io::Result<()> {
         let mut place = self.place.lock();
         self.write_as(hub, remembered, true, &mut place)?;
-        *place = Place::Left;
+        *place = Ownership::Left;
         Ok(())
     }
 
     /// Leaves the file to another process, or takes it `back`. Waits for a write under way.
     pub fn leave(&self, back: bool) {
-        *self.place.lock() = if back { Place::Ours } else { Place::Left };
+        *self.place.lock() = if back { Ownership::Ours } else { Ownership::Left };
     }
 
     /// What there is to say of it.
@@ -179,11 +179,11 @@ impl Snapshot {
     fn write_as(
         &self,
         hub: &Hub,
-        remembered: &[Remembered],
+        remembered: &[StoredReply],
         clean: bool,
-        place: &mut Place,
+        place: &mut Ownership,
     ) -> io::Result<()> {
-        if *place == Place::Left {
+        if *place == Ownership::Left {
             return Ok(());
         }
         let written = write(&self.file, hub, remembered, clean);
@@ -205,7 +205,7 @@ impl Snapshot {
 }
 
 /// Whether a file was clean, and what is remembered in it.
-type Found = (bool, Vec<Remembered>);
+type Found = (bool, Vec<StoredReply>);
 
 /// Reads the file into `hub`; `None` where there is none. It is read twice, so that nothing of a
 /// damaged one gets into the hub.
@@ -223,7 +223,7 @@ fn read(file: &Path, hub: &Hub, now: Time) -> Result<Option<Found>, ArchiveError
     Ok(Some((clean, remembered)))
 }
 
-fn write(file: &Path, hub: &Hub, remembered: &[Remembered], clean: bool) -> io::Result<()> {
+fn write(file: &Path, hub: &Hub, remembered: &[StoredReply], clean: bool) -> io::Result<()> {
     let new = beside(file);
     remove_leftover(file);
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;

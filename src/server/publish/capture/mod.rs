@@ -14,17 +14,17 @@ mod source;
 
 pub use rule::{Rule, Statuses};
 
-use super::{By, Publisher, payload};
+use super::{Publisher, Source, payload};
 use crate::hub::channel::{ChannelName, Payload};
-use crate::protocol::http::form::{Encoding, Files};
-use crate::protocol::http::observer::{Attendant, Attention, Deed, Opening};
+use crate::protocol::http::form::{Encoding, FileFields};
+use crate::protocol::http::observer::{Completion, Observe, Observer, RequestHead};
 use body::Body;
 use bytes::Bytes;
 use decode::decode;
 use header::Announced;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
-use source::{Content, Source};
+use source::{Content, ExchangeValues};
 use std::sync::Arc;
 
 /// Listens to the requests that the rules are about.
@@ -37,8 +37,8 @@ impl Captures {
     }
 }
 
-impl Attention for Captures {
-    fn attend(&self, request: Opening<'_>) -> Option<Box<dyn Attendant>> {
+impl Observe for Captures {
+    fn attend(&self, request: RequestHead<'_>) -> Option<Box<dyn Observer>> {
         let settings = self.0.settings();
         let path = percent_decode_str(request.path).decode_utf8_lossy();
         // A poll is a poll, whatever its path is captured for; and a HEAD request is not handled as
@@ -52,7 +52,7 @@ impl Attention for Captures {
         let most = usize::try_from(settings.max_message).unwrap_or(usize::MAX);
         let body =
             |wanted: bool| Body { bytes: Some(Vec::new()).filter(|_| wanted), most, over: false };
-        Some(Box::new(Overheard {
+        Some(Box::new(CapturedExchange {
             publisher: self.0.clone(),
             may_publish: settings.may_publish,
             path: path.into_owned(),
@@ -75,7 +75,7 @@ impl Attention for Captures {
 }
 
 /// A request that is listened to.
-struct Overheard {
+struct CapturedExchange {
     publisher: Publisher,
     rules: Vec<Arc<Rule>>,
     may_publish: bool,
@@ -94,7 +94,7 @@ struct Overheard {
     answered: bool,
 }
 
-impl Attendant for Overheard {
+impl Observer for CapturedExchange {
     fn begin(&mut self) {
         self.request.over = false;
         self.request.bytes.iter_mut().for_each(Vec::clear);
@@ -131,7 +131,7 @@ impl Attendant for Overheard {
         self.response.add(piece);
     }
 
-    fn end(self: Box<Self>) -> Deed {
+    fn end(self: Box<Self>) -> Completion {
         Box::pin(async move {
             if !self.answered {
                 return;
@@ -143,7 +143,7 @@ impl Attendant for Overheard {
     }
 }
 
-impl Overheard {
+impl CapturedExchange {
     /// The answer's body, decoded. Whoever does not need it may ignore the error.
     fn answer(&self) -> Result<Bytes, String> {
         let codings = self.response_headers.get_all("content-encoding").iter();
@@ -177,7 +177,7 @@ impl Overheard {
                 tracing::debug!(path = ?self.path, "a [[capture]] rule cannot be filled");
                 continue;
             };
-            self.publish(vec![(channel, payload)], By::Capture).await;
+            self.publish(vec![(channel, payload)], Source::Capture).await;
         }
     }
 
@@ -195,7 +195,7 @@ impl Overheard {
             }
         }
         if !posts.is_empty() {
-            self.publish(posts, By::Header).await;
+            self.publish(posts, Source::Header).await;
         }
     }
 
@@ -203,7 +203,7 @@ impl Overheard {
         tracing::warn!(path = ?self.path, "what the site announced is not published: {why}");
     }
 
-    async fn publish(&self, posts: Vec<(ChannelName, Payload)>, by: By) {
+    async fn publish(&self, posts: Vec<(ChannelName, Payload)>, by: Source) {
         if let Err(error) = self.publisher.publish(posts, by).await {
             tracing::warn!(path = ?self.path, %error, "what passed is not published");
         }
@@ -215,7 +215,7 @@ impl Overheard {
         content: Option<&Content>,
         answer: Option<&Bytes>,
     ) -> Option<(ChannelName, Payload)> {
-        let source = Source { overheard: self, rule, content, answer };
+        let source = ExchangeValues { overheard: self, rule, content, answer };
         let channel = rule.channel.fill(|field| source.text(field))?;
         let channel = ChannelName::new(&channel).ok()?;
         let data = match rule.data.only_field() {
@@ -245,7 +245,7 @@ impl Overheard {
         let kind = self.request_headers.get("content-type").and_then(|kind| kind.to_str().ok());
         let kind = kind.unwrap_or_default();
         if let Some(encoding) = Encoding::of(kind) {
-            let form = encoding.parse(body, Files::PassedOver);
+            let form = encoding.parse(body, FileFields::PassedOver);
             return Ok(form.map_or(Content::Nothing, Content::Form));
         }
         let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

@@ -1,6 +1,6 @@
 //! Where the fields of a rule find their values: in a request, its body, and the site's answer.
 
-use super::{Overheard, Rule};
+use super::{CapturedExchange, Rule};
 use crate::hub::channel::Payload;
 use crate::protocol::http::cookie;
 use crate::protocol::http::query::Query;
@@ -20,14 +20,14 @@ pub(super) enum Content {
 }
 
 /// Where the fields of a rule find their values.
-pub(super) struct Source<'a> {
-    pub(super) overheard: &'a Overheard,
+pub(super) struct ExchangeValues<'a> {
+    pub(super) overheard: &'a CapturedExchange,
     pub(super) rule: &'a Rule,
     pub(super) content: Option<&'a Content>,
     pub(super) answer: Option<&'a Bytes>,
 }
 
-impl Source<'_> {
+impl ExchangeValues<'_> {
     /// A field as a part of a text.
     pub(super) fn text(&self, field: &Field) -> Option<Cow<'_, str>> {
         let payload = self.payload(field)?;

@@ -18,7 +18,7 @@ struct Published<'a> {
 }
 
 #[derive(Serialize)]
-struct Place {
+struct PositionFields {
     #[serde(serialize_with = "as_text")]
     id: Position,
     #[serde(serialize_with = "as_number")]
@@ -32,8 +32,8 @@ struct Channel<'a> {
     kept: usize,
     bytes: u64,
     epoch: String,
-    newest: Option<Place>,
-    oldest: Option<Place>,
+    newest: Option<PositionFields>,
+    oldest: Option<PositionFields>,
 }
 
 #[derive(Serialize)]
@@ -73,7 +73,8 @@ impl<'a> Published<'a> {
 
 impl<'a> Channel<'a> {
     fn of(info: &'a Info) -> Self {
-        let place = |(id, stamp): (Position, Stamp)| Place { id, stamp: info.tick.show(stamp) };
+        let place =
+            |(id, stamp): (Position, Stamp)| PositionFields { id, stamp: info.tick.show(stamp) };
         Self {
             channel: &info.channel,
             held: info.held,
@@ -101,7 +102,7 @@ impl From<PublishError> for Reply {
                 let hint = "send fewer at once, or raise publish.messages_per_second";
                 Reply::error(413, &error, hint)
             }
-            PublishError::Full(_) => {
+            PublishError::TableFull(_) => {
                 let hint = "try again later, or raise history.channels";
                 Reply::error(503, &error, hint).with("Retry-After", "5")
             }

@@ -17,15 +17,15 @@ pub(super) mod posts;
 #[cfg(test)]
 mod tests;
 
-use super::idempotency::{Answers, Conflict, Id, KEPT, LONGEST_KEY, print};
+use super::idempotency::{Conflict, Id, IdempotencyCache, KEPT, LONGEST_KEY, print};
 use super::payload::payload;
-use super::{By, Once, PublishError, Publisher};
+use super::{Idempotency, PublishError, Publisher, Source};
 use crate::hub::channel::ChannelName;
 use crate::protocol::http::query::{Query, decode_strictly};
 use crate::protocol::http::{Endpoint, Reply, Request};
 use async_trait::async_trait;
 use http::Method;
-use posts::{Posts, bad_name};
+use posts::{PublishRequest, bad_name};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub type History = Arc<dyn Fn(&ChannelName, Option<&str>) -> Option<Reply> + Sen
 pub struct Hook {
     publisher: Publisher,
     history: History,
-    answers: Answers,
+    answers: IdempotencyCache,
 }
 
 /// How long a key is known that was made here: long enough to repeat what was not answered.
@@ -57,7 +57,7 @@ impl Hook {
     const LONGEST_PAGE: usize = 1_000;
 
     /// A hook that publishes through `publisher`, and knows the `answers` to repetitions.
-    pub fn new(publisher: Publisher, history: History, answers: Answers) -> Self {
+    pub fn new(publisher: Publisher, history: History, answers: IdempotencyCache) -> Self {
         Self { publisher, history, answers }
     }
 
@@ -78,13 +78,13 @@ impl Hook {
         })
     }
 
-    async fn publish(&self, request: &Request, posts: Result<Posts, Reply>) -> Reply {
-        let Posts { posts, many } = match posts {
+    async fn publish(&self, request: &Request, posts: Result<PublishRequest, Reply>) -> Reply {
+        let PublishRequest { posts, many } = match posts {
             Ok(posts) => posts,
             Err(reply) => return reply,
         };
         if !self.publisher.is_shared() {
-            return match self.publisher.publish(posts, By::Hook).await {
+            return match self.publisher.publish(posts, Source::Hook).await {
                 Ok(receipts) => answer::published(&receipts, many),
                 Err(error) => error.into(),
             };
@@ -94,8 +94,8 @@ impl Hook {
         let made = || format!("{:032x}", fastrand::u128(..));
         let key = given.map_or_else(made, str::to_owned);
         let kept = if given.is_some() { KEPT } else { MADE_KEPT };
-        let once = Once { key: &format!("{} {key}", request.path), kept };
-        match self.publisher.publish_once(posts, By::Hook, Some(once)).await {
+        let once = Idempotency { key: &format!("{} {key}", request.path), kept };
+        match self.publisher.publish_once(posts, Source::Hook, Some(once)).await {
             Ok(receipts) => answer::published(&receipts, many),
             Err(error @ PublishError::Unknown(_)) => {
                 Reply::from(error).with("Idempotency-Key", key)
@@ -185,9 +185,9 @@ impl Endpoint for Hook {
 }
 
 /// The one message that is the whole body of a request.
-fn one(channel: ChannelName, request: &Request) -> Result<Posts, Reply> {
+fn one(channel: ChannelName, request: &Request) -> Result<PublishRequest, Reply> {
     let payload = payload(content_type(request), request.body.clone())?;
-    Ok(Posts { posts: vec![(channel, payload)], many: false })
+    Ok(PublishRequest { posts: vec![(channel, payload)], many: false })
 }
 
 /// The content type of a request; one with foreign bytes in it stands for itself as U+FFFD, which

@@ -20,7 +20,7 @@ fn hook_with(settings: hub::Settings) -> Hook {
         let heard = hub.read(&subscription, Take::All, Time(0))?;
         Some(Reply::json(200, &json!([heard.found.messages.len(), cursor])))
     });
-    Hook::new(publisher, history, Answers::default())
+    Hook::new(publisher, history, IdempotencyCache::default())
 }
 
 fn hook() -> Hook {

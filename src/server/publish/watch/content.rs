@@ -1,6 +1,6 @@
 //! Reading a file whole, or not at all.
 
-use super::file::Look;
+use super::file::FileStat;
 use bytes::Bytes;
 use nix::libc;
 use std::fs::{File, OpenOptions};
@@ -12,11 +12,11 @@ use std::path::Path;
 #[derive(Debug)]
 pub(super) enum Content {
     /// It did not change from the first look at it to the last.
-    Whole(Bytes, Look),
+    Whole(Bytes, FileStat),
     /// Somebody changed it meanwhile.
-    Changing(Look),
+    Changing(FileStat),
     /// It is longer than was wanted.
-    TooLong(Look),
+    TooLong(FileStat),
     /// It is not there any more.
     Gone,
     /// It is nothing that is read; why.
@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path, most: u64) -> Content {
 }
 
 fn try_read(path: &Path, most: u64) -> io::Result<Content> {
-    // Opening a pipe must not wait for its other end.
+    // RequestHead a pipe must not wait for its other end.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let (meta, before) = look(&file)?;
@@ -56,17 +56,17 @@ fn try_read(path: &Path, most: u64) -> io::Result<Content> {
     Ok(Content::Whole(bytes.into(), after))
 }
 
-fn look(file: &File) -> io::Result<(std::fs::FileType, Look)> {
+fn look(file: &File) -> io::Result<(std::fs::FileType, FileStat)> {
     let meta = file.metadata()?;
-    Ok((meta.file_type(), Look::of(&meta)))
+    Ok((meta.file_type(), FileStat::of(&meta)))
 }
 
 /// How the entry looks; `Err` says why it is no file to be watched, `Ok(None)` that it is gone.
-pub(super) fn inspect(path: &Path) -> Result<Option<Look>, String> {
+pub(super) fn inspect(path: &Path) -> Result<Option<FileStat>, String> {
     match path.symlink_metadata() {
         Ok(meta) => match oddity(meta.file_type()) {
             Some(what) => Err(what.to_owned()),
-            None => Ok(Some(Look::of(&meta))),
+            None => Ok(Some(FileStat::of(&meta))),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),

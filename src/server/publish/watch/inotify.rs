@@ -18,7 +18,7 @@ pub(super) type Wd = WatchDescriptor;
 
 /// What came out of the queue.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum WatchEvent {
     /// Of the entry `name` of a watched directory; how many had been told of before.
     Entry { wd: Wd, name: OsString, sign: Sign, number: u64 },
     /// The watched directory itself was moved, deleted or unmounted.
@@ -121,7 +121,7 @@ impl Queue {
     }
 
     /// The oldest that was fetched.
-    pub(super) fn next(&mut self) -> Option<Told> {
+    pub(super) fn next(&mut self) -> Option<WatchEvent> {
         loop {
             let event = self.fetched.pop_front()?;
             self.note(&event, -1);
@@ -153,15 +153,15 @@ impl Queue {
         }
     }
 
-    fn told(&self, event: InotifyEvent, number: u64) -> Option<Told> {
+    fn told(&self, event: InotifyEvent, number: u64) -> Option<WatchEvent> {
         use AddWatchFlags as F;
         let (wd, mask) = (event.wd, event.mask);
         if mask.contains(F::IN_Q_OVERFLOW) {
-            return Some(Told::Lost { since: self.drained });
+            return Some(WatchEvent::Lost { since: self.drained });
         }
         let Some(name) = event.name else {
             let ended = F::IN_DELETE_SELF | F::IN_MOVE_SELF | F::IN_UNMOUNT | F::IN_IGNORED;
-            return mask.intersects(ended).then_some(Told::Folder(wd));
+            return mask.intersects(ended).then_some(WatchEvent::Folder(wd));
         };
         let sign = match mask {
             _ if mask.contains(F::IN_CREATE) => Sign::Created,
@@ -172,6 +172,6 @@ impl Queue {
             _ if mask.intersects(F::IN_DELETE | F::IN_MOVED_FROM) => Sign::Gone,
             _ => return None,
         };
-        Some(Told::Entry { wd, name, sign, number })
+        Some(WatchEvent::Entry { wd, name, sign, number })
     }
 }

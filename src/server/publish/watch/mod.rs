@@ -1,4 +1,4 @@
-//! Files that the site writes, as messages.
+//! FilePattern that the site writes, as messages.
 //!
 //! **One write, one message at the most, and never a torn one.** A file's content is read when
 //! its writer has closed it, and thrown away if anything is told of it meanwhile; then that is
@@ -13,7 +13,7 @@
 //! was modified, as PHP's own poll would see it.
 //!
 //! All of it runs on one thread of its own, so that a storm of files takes no worker from the
-//! polls. Files are remembered up to the number of channels, the least recently written are
+//! polls. FilePattern are remembered up to the number of channels, the least recently written are
 //! forgotten first; forgotten ones are watched as well, only a `chmod` may then be taken for a
 //! `touch`. Symbolic links, directories and names that are no channels are refused in the log.
 
@@ -24,20 +24,20 @@ mod inotify;
 mod pattern;
 mod worker;
 
-pub use pattern::{ChannelOf, ChannelOfError, Files, FilesError};
+pub use pattern::{ChannelOf, ChannelOfError, FilePattern, FilesError};
 
 use super::Publisher;
 use parking_lot::Mutex;
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::watch;
-use worker::Work;
+use worker::Worker;
 
 /// One `[[watch]]` rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Which files.
-    pub files: Files,
+    pub files: FilePattern,
     /// Which channels they are.
     pub channel: ChannelOf,
     /// Whether their content is the message; otherwise it is empty.
@@ -56,7 +56,7 @@ pub struct Settings {
 /// Watches files.
 pub struct Watcher {
     settings: watch::Sender<Settings>,
-    work: Mutex<Option<Work>>,
+    work: Mutex<Option<Worker>>,
 }
 
 impl Watcher {
@@ -66,7 +66,7 @@ impl Watcher {
     /// Begins to watch, and puts what is there on its channels.
     pub fn new(settings: Settings, publisher: Publisher) -> Self {
         let (sender, receiver) = watch::channel(settings);
-        let work = Mutex::new(Some(Work::new(publisher, receiver)));
+        let work = Mutex::new(Some(Worker::new(publisher, receiver)));
         Self { settings: sender, work }
     }
 

@@ -10,7 +10,7 @@ use std::str::FromStr;
 /// `/dev/shm/*.comet`: files of one directory. At most one `*`, in the last segment; it stands
 /// for one character or more, and not for a first dot (so that hidden files are left alone).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
+pub struct FilePattern {
     source: String,
     folder: PathBuf,
     before: String,
@@ -38,7 +38,7 @@ pub enum FilesError {
     Nul,
 }
 
-impl FromStr for Files {
+impl FromStr for FilePattern {
     type Err = FilesError;
 
     fn from_str(source: &str) -> Result<Self, FilesError> {
@@ -68,13 +68,13 @@ impl FromStr for Files {
     }
 }
 
-impl fmt::Display for Files {
+impl fmt::Display for FilePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.source)
     }
 }
 
-impl Files {
+impl FilePattern {
     /// The directory they are in.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn star(pattern: &str, name: &str) -> Option<String> {
-        let files: Files = pattern.parse().unwrap();
+        let files: FilePattern = pattern.parse().unwrap();
         files.star(OsStr::new(name)).map(|star| star.to_str().unwrap().to_owned())
     }
 
@@ -190,9 +190,9 @@ mod tests {
             ("/x/*-*.txt", FilesError::Stars),
             ("/x/a\0b", FilesError::Nul),
         ] {
-            assert_eq!(text.parse::<Files>(), Err(error), "{text}");
+            assert_eq!(text.parse::<FilePattern>(), Err(error), "{text}");
         }
-        assert_eq!("/data.txt".parse::<Files>().unwrap().folder(), Path::new("/"));
+        assert_eq!("/data.txt".parse::<FilePattern>().unwrap().folder(), Path::new("/"));
     }
 
     #[test]

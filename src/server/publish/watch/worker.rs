@@ -1,7 +1,7 @@
 //! The watching thread's work: all feeds over one queue.
 
-use super::directory::{Feed, Later, Reason};
-use super::inotify::{Queue, Told, Wd};
+use super::directory::{DirectoryWatch, Later, Reason};
+use super::inotify::{Queue, WatchEvent, Wd};
 use super::{Settings, Watcher};
 use crate::server::publish::Publisher;
 use std::cmp::Reverse;
@@ -15,13 +15,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-pub(super) struct Work {
+pub(super) struct Worker {
     publisher: Publisher,
     settings: watch::Receiver<Settings>,
     /// Made with the first rule; a gate without one takes nothing from the system.
     queue: Option<Queue>,
     /// Each with a number of its own, which its timers know.
-    feeds: Vec<(u64, Feed)>,
+    feeds: Vec<(u64, DirectoryWatch)>,
     next_feed: u64,
     timers: BinaryHeap<Reverse<(Instant, u64, u32, OsString)>>,
     /// When directories are read again because signs were lost, and since when.
@@ -29,7 +29,7 @@ pub(super) struct Work {
     looked: Instant,
 }
 
-impl Work {
+impl Worker {
     /// Signs that come faster than they are dealt with are lost again and again; reading the
     /// directories has to end before it begins anew.
     const RESCAN: Duration = Duration::from_millis(100);
@@ -109,7 +109,7 @@ impl Work {
                 self.feeds.push(old.swap_remove(place));
                 continue;
             }
-            let mut feed = Feed::new(rule, self.publisher.clone(), settings.files);
+            let mut feed = DirectoryWatch::new(rule, self.publisher.clone(), settings.files);
             let mut later = Vec::new();
             feed.settle(queue, Reason::Start, &mut later);
             timers.push((self.next_feed, later));
@@ -154,9 +154,9 @@ impl Work {
         self.deal_with_due(Instant::now()).await;
     }
 
-    async fn hear(&mut self, told: Told, queue: &mut Queue) {
+    async fn hear(&mut self, told: WatchEvent, queue: &mut Queue) {
         match told {
-            Told::Entry { wd, name, sign, number } => {
+            WatchEvent::Entry { wd, name, sign, number } => {
                 for index in 0..self.feeds.len() {
                     let mut later = Vec::new();
                     let (id, feed) = &mut self.feeds[index];
@@ -169,7 +169,7 @@ impl Work {
                     self.release_unless(before, after, queue);
                 }
             }
-            Told::Folder(wd) => {
+            WatchEvent::Folder(wd) => {
                 let mut lost = false;
                 for index in 0..self.feeds.len() {
                     let mut later = Vec::new();
@@ -185,7 +185,7 @@ impl Work {
                     self.release_unless(Some(wd), None, queue);
                 }
             }
-            Told::Lost { since } => {
+            WatchEvent::Lost { since } => {
                 let at = Instant::now() + Self::RESCAN;
                 if self.rescan.is_none() {
                     tracing::warn!(

@@ -3,8 +3,8 @@
 mod read;
 mod request_log;
 
-use super::handshake::{self, Entrance, Speech};
-use super::head::{self, Head, Sighting};
+use super::handshake::{self, Protocol, Transport};
+use super::head::{self, Head, HeadScan};
 use super::http2::Http2;
 use super::one_request::OneRequest;
 use super::{Front, buffer_pool, response};
@@ -13,12 +13,12 @@ use crate::protocol::http::framing::Framing;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::access_log;
-use crate::server::gate::grant::{Asking, Verdict};
+use crate::server::gate::grant::{AuthRequest, Verdict};
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::proxy::forwarded::Client;
-use crate::server::gate::proxy::request_context::Handed;
-use crate::server::gate::replay::End;
-use crate::server::gate::{Connected, Decision, Held, Incoming, Settings, Timer, Waiting};
+use crate::server::gate::proxy::request_context::RequestContext;
+use crate::server::gate::replay::ReplayOutcome;
+use crate::server::gate::{Connected, Decision, HeldPoll, HeldReplay, Incoming, Settings, Timer};
 use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
 use pingora::apps::{HttpServerApp, ServerApp};
@@ -26,7 +26,7 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use read::gone;
-use request_log::{Account, turned_away};
+use request_log::{RequestLog, turned_away};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -39,39 +39,39 @@ struct Connection {
     peer: Option<IpAddr>,
     /// What has been read and not been looked at; nothing is allocated while it is empty.
     pending: BytesMut,
-    speech: Speech,
+    speech: Protocol,
     /// No request has come on it yet.
     fresh: bool,
     timer: Timer,
 }
 
 /// What the lane itself is to do with a request.
-enum Next {
+enum Action {
     Answer(Reply, Option<Cause>),
-    Hold(Box<Held>),
-    Replay(Box<Waiting>, Client),
+    Hold(Box<HeldPoll>),
+    Replay(Box<HeldReplay>, Client),
     Publish(ChannelName),
 }
 
 /// An answer, if there is anybody to get it, and how long its poll was held.
-type Answered = (Option<Reply>, Option<(Duration, Cause)>);
+type Answer = (Option<Reply>, Option<(Duration, Cause)>);
 
 /// What a head turned out to want.
-enum Considered {
+enum Admission {
     /// The lane's own work.
-    Own(Next, Account),
+    Own(Action, RequestLog),
     /// The engine's; the request is framed like that.
-    HandOn(Framing, Box<Handed>),
+    HandOff(Framing, Box<RequestContext>),
     /// Nobody knows before the site has been asked.
-    Ask(Box<Asking>),
+    Ask(Box<AuthRequest>),
 }
 
 /// What becomes of a connection after a request.
-enum After {
+enum Disposition {
     Keep,
     Close,
     /// The request, whose head is that long, is the engine's.
-    HandOn(usize, Framing, Box<Handed>),
+    HandOff(usize, Framing, Box<RequestContext>),
 }
 
 /// Serves a connection until either side has enough of it.
@@ -91,17 +91,17 @@ pub(super) async fn serve(
         let read = connection.read_head(&front, &mut shutdown).await;
         let Some((sighting, settings)) = read else { return };
         let after = match connection.agreed(sighting) {
-            Sighting::More => After::Close,
-            Sighting::Refused(status, wrong) => {
+            HeadScan::More => Disposition::Close,
+            HeadScan::Refused(status, wrong) => {
                 connection.refuse(&front, &settings, status, wrong).await
             }
-            Sighting::Http2 => return connection.hand_on_http2(&front, &shutdown).await,
-            Sighting::Head(length) => connection.request(&front, settings, length, &shutdown).await,
+            HeadScan::Http2 => return connection.hand_on_http2(&front, &shutdown).await,
+            HeadScan::Head(length) => connection.request(&front, settings, length, &shutdown).await,
         };
         match after {
-            After::Keep => connection.fresh = false,
-            After::Close => return Box::pin(connection.close()).await,
-            After::HandOn(length, framing, handed) => {
+            Disposition::Keep => connection.fresh = false,
+            Disposition::Close => return Box::pin(connection.close()).await,
+            Disposition::HandOff(length, framing, handed) => {
                 // Boxed, as the connection's own future is to stay small.
                 let engine = connection.hand_on(&front, length, framing, handed, &shutdown);
                 match Box::pin(engine).await {
@@ -115,11 +115,13 @@ pub(super) async fn serve(
 
 impl Connection {
     /// What was sighted, if it is in the protocol that was agreed on.
-    fn agreed(&self, sighting: Sighting) -> Sighting {
+    fn agreed(&self, sighting: HeadScan) -> HeadScan {
         match (self.speech, &sighting) {
-            (Speech::Http1, Sighting::Http2) => Sighting::Refused(400, "HTTP/2 was not agreed on"),
+            (Protocol::Http1, HeadScan::Http2) => {
+                HeadScan::Refused(400, "HTTP/2 was not agreed on")
+            }
             // Whoever has agreed on HTTP/2 would not understand an answer.
-            (Speech::Http2, Sighting::Head(_) | Sighting::Refused(..)) => Sighting::More,
+            (Protocol::Http2, HeadScan::Head(_) | HeadScan::Refused(..)) => HeadScan::More,
             _ => sighting,
         }
     }
@@ -131,46 +133,46 @@ impl Connection {
         settings: Arc<Settings>,
         length: usize,
         shutdown: &ShutdownWatch,
-    ) -> After {
+    ) -> Disposition {
         let mut verdict = None;
         let (next, mut account) = loop {
             let considered = head::parse(&self.pending[..length], settings.head, |head| {
                 self.consider(front, &settings, head, verdict.take())
             });
             match considered {
-                Ok(Considered::Own(next, account)) => break (next, account),
-                Ok(Considered::HandOn(framing, handed)) => {
-                    return After::HandOn(length, framing, handed);
+                Ok(Admission::Own(next, account)) => break (next, account),
+                Ok(Admission::HandOff(framing, handed)) => {
+                    return Disposition::HandOff(length, framing, handed);
                 }
-                Ok(Considered::Ask(asking)) => verdict = Some(Box::pin(asking.verdict()).await),
+                Ok(Admission::Ask(asking)) => verdict = Some(Box::pin(asking.verdict()).await),
                 Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
             }
         };
         // A poll that goes to the site later has to keep its head for it.
-        let replayed = matches!(next, Next::Replay(..));
+        let replayed = matches!(next, Action::Replay(..));
         let head: Box<[u8]> = self.pending[..if replayed { length } else { 0 }].into();
         // The buffer is given back, so that a held poll holds none.
         let early = BytesMut::from(&self.pending[length..]);
         buffer_pool::give_back(std::mem::replace(&mut self.pending, early));
         let (reply, held, published) = match next {
-            Next::Hold(held) => {
+            Action::Hold(held) => {
                 let most = settings.head.bytes;
                 let gone = pin!(gone(&mut self.stream, &mut self.pending, most));
                 let ended = held.wait(&mut self.timer, gone).await;
                 (ended.reply, Some((ended.held, ended.cause)), ended.published)
             }
-            Next::Answer(reply, cause) => {
+            Action::Answer(reply, cause) => {
                 (Some(reply), cause.map(|cause| (Duration::ZERO, cause)), None)
             }
-            Next::Replay(waiting, client) => {
+            Action::Replay(waiting, client) => {
                 let replay = self.replay(front, &settings, head, waiting, client);
                 match Box::pin(replay).await {
                     Ok((reply, held)) => (reply, held, None),
-                    Err(handed) => return After::HandOn(length, Framing::Length(0), handed),
+                    Err(handed) => return Disposition::HandOff(length, Framing::Length(0), handed),
                 }
             }
             // Boxed, as the connection's own future is to stay small.
-            Next::Publish(channel) => {
+            Action::Publish(channel) => {
                 (Some(Box::pin(front.gate.publish(channel)).await), None, None)
             }
         };
@@ -183,7 +185,7 @@ impl Connection {
             front.gate.written(published);
         }
         account.log(&settings, reply.as_ref().filter(|_| written), held);
-        if written && account.keep { After::Keep } else { After::Close }
+        if written && account.keep { Disposition::Keep } else { Disposition::Close }
     }
 
     /// Holds a poll that the site answers; `head` is its own, as it came. The error is that it is
@@ -193,20 +195,20 @@ impl Connection {
         front: &Front,
         settings: &Arc<Settings>,
         head: Box<[u8]>,
-        waiting: Box<Waiting>,
+        waiting: Box<HeldReplay>,
         client: Client,
-    ) -> Result<Answered, Box<Handed>> {
+    ) -> Result<Answer, Box<RequestContext>> {
         let ended = {
             let gone = pin!(gone(&mut self.stream, &mut self.pending, settings.head.bytes));
             waiting.wait(&mut self.timer, gone).await
         };
         let held = Some((ended.held, ended.cause));
         match ended.end {
-            End::Reply(reply) => Ok((Some(reply), held)),
-            End::Gone => Ok((None, held)),
-            End::Forward(released) => {
+            ReplayOutcome::Reply(reply) => Ok((Some(reply), held)),
+            ReplayOutcome::Gone => Ok((None, held)),
+            ReplayOutcome::Forward(released) => {
                 self.pending = [&*head, &*self.pending].concat().as_slice().into();
-                Err(Handed::new(&front.gate, settings.clone(), client).released(released))
+                Err(RequestContext::new(&front.gate, settings.clone(), client).released(released))
             }
         }
     }
@@ -218,31 +220,31 @@ impl Connection {
         settings: &Arc<Settings>,
         head: &Head<'_>,
         verdict: Option<Verdict>,
-    ) -> Considered {
+    ) -> Admission {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
         // Counted once, also where the site had to be asked in between.
         if verdict.is_none()
             && let Some(reply) = front.gate.too_soon(settings, client.address)
         {
             let (next, account) = turned_away(front, settings, head, client.address, reply);
-            return Considered::Own(next, account);
+            return Admission::Own(next, account);
         }
-        if let Entrance::Redirect(port) = front.entrance
+        if let Transport::Redirect(port) = front.entrance
             && let Some(reply) = handshake::redirect(port, head.headers.get("host"), head.target)
         {
             let (next, account) = turned_away(front, settings, head, client.address, reply);
-            return Considered::Own(next, account);
+            return Admission::Own(next, account);
         }
-        let hand_on = || Handed::new(&front.gate, settings.clone(), client);
+        let hand_on = || RequestContext::new(&front.gate, settings.clone(), client);
         // Of a target in another form than a path nothing is known here.
         if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
-            return Considered::HandOn(head.framing.clone(), hand_on().for_site());
+            return Admission::HandOff(head.framing.clone(), hand_on().for_site());
         }
         if !head.plain {
-            return Considered::HandOn(head.framing.clone(), hand_on());
+            return Admission::HandOff(head.framing.clone(), hand_on());
         }
         let logged = access_log::is_logged();
-        let account = Account {
+        let account = RequestLog {
             _open: front.gate.open(),
             began: logged.then(Instant::now),
             client: client.address,
@@ -260,16 +262,16 @@ impl Connection {
             client: client.address,
         };
         let next = match front.gate.decide(settings, &incoming, verdict) {
-            Err(asking) => return Considered::Ask(asking),
+            Err(asking) => return Admission::Ask(asking),
             Ok(Decision::Site) => {
-                return Considered::HandOn(head.framing.clone(), hand_on().for_site());
+                return Admission::HandOff(head.framing.clone(), hand_on().for_site());
             }
-            Ok(Decision::Reply(reply, cause)) => Next::Answer(reply, cause),
-            Ok(Decision::Hold(held)) => Next::Hold(held),
-            Ok(Decision::Replay(waiting)) => Next::Replay(waiting, client),
-            Ok(Decision::Publish(channel)) => Next::Publish(channel),
+            Ok(Decision::Reply(reply, cause)) => Action::Answer(reply, cause),
+            Ok(Decision::Hold(held)) => Action::Hold(held),
+            Ok(Decision::Replay(waiting)) => Action::Replay(waiting, client),
+            Ok(Decision::Publish(channel)) => Action::Publish(channel),
         };
-        Considered::Own(next, account)
+        Admission::Own(next, account)
     }
 
     /// Has the engine do it, on this connection.
@@ -278,7 +280,7 @@ impl Connection {
         front: &Front,
         length: usize,
         framing: Framing,
-        handed: Box<Handed>,
+        handed: Box<RequestContext>,
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
         let Self { stream, peer, pending, speech, timer, .. } = self;
@@ -319,7 +321,7 @@ impl Connection {
         settings: &Settings,
         status: u16,
         wrong: &str,
-    ) -> After {
+    ) -> Disposition {
         let reply = Reply::new(status, "text/plain; charset=UTF-8", format!("{wrong}\n"));
         front.gate.refused(Refusal::of_head(status));
         tracing::debug!(peer = ?self.peer, status, wrong, "refused a connection's request");
@@ -339,6 +341,6 @@ impl Connection {
             };
             access_log::log(&line, &settings.mask);
         }
-        After::Close
+        Disposition::Close
     }
 }

@@ -4,7 +4,7 @@
 
 use super::Connection;
 use crate::server::gate::Settings;
-use crate::server::gate::front::head::{self, Sighting};
+use crate::server::gate::front::head::{self, HeadScan};
 use crate::server::gate::front::{Front, buffer_pool};
 use bytes::BytesMut;
 use pingora::protocols::Stream;
@@ -31,7 +31,7 @@ impl Connection {
         &mut self,
         front: &Front,
         shutdown: &mut ShutdownWatch,
-    ) -> Option<(Sighting, Arc<Settings>)> {
+    ) -> Option<(HeadScan, Arc<Settings>)> {
         let settings = front.gate.settings();
         if self.pending.is_empty() {
             // A new connection has its request with it; a kept one may be quiet for a while.
@@ -55,13 +55,13 @@ impl Connection {
         // Nearly every head comes in one piece.
         let settings = front.gate.settings();
         let sighting = match head::sight(&self.pending, 0, settings.head) {
-            Sighting::More => Box::pin(self.read_rest(&settings)).await?,
+            HeadScan::More => Box::pin(self.read_rest(&settings)).await?,
             sighting => sighting,
         };
         Some((sighting, settings))
     }
 
-    async fn read_rest(&mut self, settings: &Settings) -> Option<Sighting> {
+    async fn read_rest(&mut self, settings: &Settings) -> Option<HeadScan> {
         let reading = pin!(async {
             loop {
                 let seen = self.pending.len();
@@ -69,12 +69,12 @@ impl Connection {
                     return None;
                 }
                 match head::sight(&self.pending, seen, settings.head) {
-                    Sighting::More => {}
+                    HeadScan::More => {}
                     sighting => return Some(sighting),
                 }
             }
         });
-        let late = Sighting::Refused(408, "the head of the request did not arrive in time");
+        let late = HeadScan::Refused(408, "the head of the request did not arrive in time");
         self.timer.within(settings.head_timeout, reading).await.unwrap_or(Some(late))
     }
 

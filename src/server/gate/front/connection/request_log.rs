@@ -1,6 +1,6 @@
 //! What is remembered of a request that the lane answers, and its line in the log.
 
-use super::Next;
+use super::Action;
 use crate::protocol::http::Reply;
 use crate::server::gate::front::Front;
 use crate::server::gate::front::head::Head;
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// What is remembered of a request that the lane answers.
-pub(super) struct Account {
+pub(super) struct RequestLog {
     pub(super) _open: Open,
     /// When it began, if it is to be logged.
     pub(super) began: Option<Instant>,
@@ -20,7 +20,7 @@ pub(super) struct Account {
     pub(super) keep: bool,
 }
 
-impl Account {
+impl RequestLog {
     pub(super) fn log(
         &self,
         settings: &Settings,
@@ -48,7 +48,7 @@ pub(super) fn turned_away(
     head: &Head<'_>,
     client: Option<IpAddr>,
     reply: Reply,
-) -> (Next, Account) {
+) -> (Action, RequestLog) {
     if access_log::is_logged() {
         let (method, target, status) = (head.method, head.target, reply.status);
         let (bytes, took, held) = (reply.body.len(), Duration::ZERO, None);
@@ -58,5 +58,5 @@ pub(super) fn turned_away(
     // A body that was announced is not waited for.
     let keep = head.keep && head.framing.is_over();
     let _open = front.gate.open();
-    (Next::Answer(reply, None), Account { _open, began: None, client, target: None, keep })
+    (Action::Answer(reply, None), RequestLog { _open, began: None, client, target: None, keep })
 }

@@ -19,7 +19,7 @@ const MOST_POSTS: usize = 10_000;
 
 /// What one request wants published.
 #[derive(Debug, Default)]
-pub(in crate::server::publish) struct Posts {
+pub(in crate::server::publish) struct PublishRequest {
     pub(in crate::server::publish) posts: Vec<(ChannelName, Payload)>,
     /// Whether the request has the form for several, and so has its answer.
     pub(in crate::server::publish) many: bool,
@@ -29,7 +29,7 @@ pub(in crate::server::publish) struct Posts {
 pub(in crate::server::publish) fn read(
     content_type: Option<&str>,
     body: &Bytes,
-) -> Result<Posts, Reply> {
+) -> Result<PublishRequest, Reply> {
     let content_type = content_type.unwrap_or_default();
     let form = is_type(content_type, "application/x-www-form-urlencoded");
     if !form && !is_type(content_type, "application/json") {
@@ -62,7 +62,7 @@ fn too_many() -> Reply {
     wrong(format!("more than {MOST_POSTS} messages in one request"), "send them in several")
 }
 
-impl Posts {
+impl PublishRequest {
     /// Adds one message for each of `channels`, once where a channel is named twice.
     fn add<'a>(
         &mut self,
@@ -100,8 +100,8 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>,
     <&RawValue>::deserialize(value).map(Some)
 }
 
-fn read_json(text: &str) -> Result<Posts, Reply> {
-    let mut posts = Posts::default();
+fn read_json(text: &str) -> Result<PublishRequest, Reply> {
+    let mut posts = PublishRequest::default();
     if text.trim_ascii_start().starts_with('[') {
         posts.many = true;
         let entries: Bounded<&RawValue> =
@@ -118,7 +118,7 @@ fn read_json(text: &str) -> Result<Posts, Reply> {
 
 /// Adds what one JSON object says; whether it has the form for several channels.
 fn add_json(
-    posts: &mut Posts,
+    posts: &mut PublishRequest,
     json: &str,
     refuse: impl Fn(String) -> Reply,
 ) -> Result<bool, Reply> {
@@ -141,7 +141,7 @@ fn add_json(
     }
 }
 
-fn read_form(text: &str) -> Result<Posts, Reply> {
+fn read_form(text: &str) -> Result<PublishRequest, Reply> {
     if text.trim_ascii_start().starts_with(['{', '[']) {
         let hint = "send it with the header Content-Type: application/json";
         return Err(wrong("the form looks like JSON", hint));
@@ -152,7 +152,7 @@ fn read_form(text: &str) -> Result<Posts, Reply> {
     }
     let form = Query::parse(text);
     let payload = form_payload(&form)?;
-    let mut posts = Posts::default();
+    let mut posts = PublishRequest::default();
     if let Some(channel) = form.bytes("channel") {
         posts.add([channel], &payload)?;
         return Ok(posts);

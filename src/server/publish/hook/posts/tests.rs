@@ -2,27 +2,27 @@
 use super::*;
 use crate::hub::channel::Kind;
 
-fn of(content_type: &str, body: impl Into<Bytes>) -> Result<Posts, Reply> {
+fn of(content_type: &str, body: impl Into<Bytes>) -> Result<PublishRequest, Reply> {
     read(Some(content_type), &body.into())
 }
 
-fn json(body: &str) -> Result<Posts, Reply> {
+fn json(body: &str) -> Result<PublishRequest, Reply> {
     of("application/json", body.to_owned())
 }
 
-fn form(body: &str) -> Result<Posts, Reply> {
+fn form(body: &str) -> Result<PublishRequest, Reply> {
     of("application/x-www-form-urlencoded", body.to_owned())
 }
 
 /// Channels and bodies, for reading.
-fn shown(posts: &Posts) -> Vec<String> {
+fn shown(posts: &PublishRequest) -> Vec<String> {
     let shown = |(channel, payload): &(ChannelName, Payload)| {
         format!("{channel}={}", String::from_utf8_lossy(&payload.body))
     };
     posts.posts.iter().map(shown).collect()
 }
 
-fn status(read: Result<Posts, Reply>) -> u16 {
+fn status(read: Result<PublishRequest, Reply>) -> u16 {
     read.err().map_or(200, |reply| reply.status)
 }
 

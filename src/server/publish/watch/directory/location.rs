@@ -1,6 +1,6 @@
 //! Where a feed listens: at its directory, or above it until there is one.
 
-use super::{Feed, Later, Reason};
+use super::{DirectoryWatch, Later, Reason};
 use crate::server::publish::watch::inotify::{Queue, Wd};
 use nix::errno::Errno;
 use std::ffi::OsString;
@@ -8,20 +8,20 @@ use std::path::Path;
 
 /// Where a feed listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
-    Nowhere,
+pub(super) enum Location {
+    Unwatched,
     /// At the directory itself.
     Folder(Wd),
     /// The directory is not there; at the nearest above it that is, for this name.
     Above(Wd, OsString),
 }
 
-impl Feed {
+impl DirectoryWatch {
     /// The watches that it stands on.
     pub(in crate::server::publish::watch) fn wd(&self) -> Option<Wd> {
         match self.place {
-            Place::Nowhere => None,
-            Place::Folder(wd) | Place::Above(wd, _) => Some(wd),
+            Location::Unwatched => None,
+            Location::Folder(wd) | Location::Above(wd, _) => Some(wd),
         }
     }
 
@@ -40,8 +40,8 @@ impl Feed {
             match queue.watch(&folder) {
                 Ok(wd) => {
                     self.complaint = None;
-                    if self.place != Place::Folder(wd) {
-                        self.place = Place::Folder(wd);
+                    if self.place != Location::Folder(wd) {
+                        self.place = Location::Folder(wd);
                         self.scan(reason, later);
                     }
                     return;
@@ -51,11 +51,11 @@ impl Feed {
             }
             match nearest(queue, &folder) {
                 Ok((wd, name)) => {
-                    let above = Place::Above(wd, name);
+                    let above = Location::Above(wd, name);
                     if self.place == above {
                         return;
                     }
-                    if !matches!(self.place, Place::Above(..)) {
+                    if !matches!(self.place, Location::Above(..)) {
                         let folder = folder.display();
                         tracing::info!(%folder, "the watched directory is not there; waiting for it");
                     }
@@ -67,7 +67,7 @@ impl Feed {
     }
 
     fn complain(&mut self, error: Errno) {
-        self.place = Place::Nowhere;
+        self.place = Location::Unwatched;
         let hint = match error {
             Errno::ENOSPC => "; raise the sysctl fs.inotify.max_user_watches",
             Errno::EACCES => "; let the gate's user read the directory",
@@ -85,7 +85,7 @@ impl Feed {
     pub(in crate::server::publish::watch) fn lose(&mut self, wd: Wd) -> bool {
         let lost = self.wd() == Some(wd);
         if lost {
-            self.place = Place::Nowhere;
+            self.place = Location::Unwatched;
         }
         lost
     }

@@ -4,12 +4,12 @@ mod location;
 
 use super::Rule;
 use super::content::{self, Content};
-use super::file::{self, File, Look, Sign, Step, Wait};
+use super::file::{self, File, FileStat, Sign, Step, Wait};
 use super::inotify::{Queue, Wd};
 use crate::hub::channel::{ChannelName, Payload, Time};
 use crate::server::publish::idempotency::KEPT;
-use crate::server::publish::{By, Once, PublishError, Publisher, payload};
-use location::Place;
+use crate::server::publish::{Idempotency, PublishError, Publisher, Source, payload};
+use location::Location;
 use lru::LruCache;
 use ring::digest::{Context, SHA256};
 use std::ffi::{OsStr, OsString};
@@ -17,10 +17,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-pub(super) struct Feed {
+pub(super) struct DirectoryWatch {
     pub(super) rule: Rule,
     publisher: Publisher,
-    place: Place,
+    place: Location,
     files: LruCache<OsString, File>,
     /// What has been said of entries that cannot be watched, so that it is said once.
     told: LruCache<OsString, String>,
@@ -42,7 +42,7 @@ pub(super) enum Reason {
 /// A file is to be looked at again.
 pub(super) type Later = (OsString, Wait);
 
-impl Feed {
+impl DirectoryWatch {
     /// Entries whose refusal is remembered.
     const TOLD: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 
@@ -50,7 +50,7 @@ impl Feed {
     pub(super) fn new(rule: Rule, publisher: Publisher, files: usize) -> Self {
         let files = LruCache::new(NonZeroUsize::new(files).unwrap_or(NonZeroUsize::MIN));
         let told = LruCache::new(Self::TOLD);
-        Self { rule, publisher, place: Place::Nowhere, files, told, complaint: None }
+        Self { rule, publisher, place: Location::Unwatched, files, told, complaint: None }
     }
 
     /// Takes note of a sign; whether the directory's path has to be looked at again.
@@ -63,8 +63,8 @@ impl Feed {
         later: &mut Vec<Later>,
     ) -> bool {
         match &self.place {
-            Place::Above(above, awaited) => *above == wd && awaited == name,
-            Place::Folder(folder) if *folder == wd => {
+            Location::Above(above, awaited) => *above == wd && awaited == name,
+            Location::Folder(folder) if *folder == wd => {
                 if let Some(star) = self.rule.files.star(name) {
                     let star = star.to_owned();
                     self.hear_of_file(name, &star, (sign, number), queue, later).await;
@@ -186,9 +186,9 @@ impl Feed {
         // Other gates may see the same file.
         let state = shared.then(|| self.state(name, &look, &payload));
         let key = state.as_ref().map(|state| format!("{state}.{}", self.file(name).times(state)));
-        let once = key.as_ref().map(|key| Once { key, kept: KEPT });
+        let once = key.as_ref().map(|key| Idempotency { key, kept: KEPT });
         let posts = vec![(channel.clone(), payload)];
-        match self.publisher.publish_once(posts, By::Watch, once).await {
+        match self.publisher.publish_once(posts, Source::Watch, once).await {
             Ok(_) => {
                 let file = self.file(name);
                 state.into_iter().for_each(|state| file.published(state));
@@ -210,7 +210,7 @@ impl Feed {
 
     /// Whether the channel, which other gates share, has had a message since the file was
     /// modified.
-    async fn is_known(&self, channel: &ChannelName, look: &Look) -> bool {
+    async fn is_known(&self, channel: &ChannelName, look: &FileStat) -> bool {
         self.publisher.refresh(channel).await;
         let info = self.publisher.hub().info(channel, self.publisher.now());
         let newest = info.and_then(|info| Some((info.newest?.1, info.tick)));
@@ -218,7 +218,7 @@ impl Feed {
     }
 
     /// What all gates that see a file in the same state call it, so that it is published once.
-    fn state(&self, name: &OsStr, look: &Look, payload: &Payload) -> String {
+    fn state(&self, name: &OsStr, look: &FileStat, payload: &Payload) -> String {
         let mut all = Context::new(&SHA256);
         all.update(self.path(name).as_os_str().as_encoded_bytes());
         all.update(format!("\0{}\0", look.mark()).as_bytes());
@@ -261,7 +261,7 @@ impl Feed {
 
     /// Reads the directory for what is in it.
     pub(super) fn scan(&mut self, reason: Reason, later: &mut Vec<Later>) {
-        if !matches!(self.place, Place::Folder(_)) {
+        if !matches!(self.place, Location::Folder(_)) {
             return;
         }
         if let Some(name) = self.rule.files.only() {
@@ -302,7 +302,7 @@ impl Feed {
         &mut self,
         name: &OsStr,
         star: &OsStr,
-        look: Look,
+        look: FileStat,
         now: SystemTime,
         later: &mut Vec<Later>,
     ) -> bool {
@@ -330,7 +330,7 @@ impl Feed {
         };
         self.file(name).saw(look, 0);
         let (at, keep) = (time_of(&look), self.rule.content);
-        if let Err(error) = self.publisher.seed(&channel, payload, at, keep, By::Watch) {
+        if let Err(error) = self.publisher.seed(&channel, payload, at, keep, Source::Watch) {
             self.refuse(name, &error.to_string());
         }
         true
@@ -351,7 +351,7 @@ fn wait_of(step: Step) -> Option<Wait> {
 }
 
 /// When a file was modified, rounded up to the microsecond.
-fn time_of(look: &Look) -> Time {
+fn time_of(look: &FileStat) -> Time {
     let micros = look.modified.max(0).unsigned_abs().div_ceil(1_000);
     Time(u64::try_from(micros).unwrap_or(u64::MAX))
 }

@@ -41,7 +41,7 @@ pub(super) enum Sign {
 
 /// What a file looks like from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct FileStat {
     device: u64,
     inode: u64,
     pub(super) size: u64,
@@ -53,7 +53,7 @@ pub(super) struct Look {
     links: u64,
 }
 
-impl Look {
+impl FileStat {
     pub(super) fn of(meta: &Metadata) -> Self {
         let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * NANOS + i128::from(nanos);
         Self {
@@ -69,7 +69,7 @@ impl Look {
     }
 
     /// Whether it is the same file with the same content, as far as can be seen.
-    pub(super) fn is_unchanged(&self, other: &Look) -> bool {
+    pub(super) fn is_unchanged(&self, other: &FileStat) -> bool {
         (self.device, self.inode, self.size, self.modified)
             == (other.device, other.inode, other.size, other.modified)
     }
@@ -93,7 +93,7 @@ impl Look {
     /// Whether attributes that were set mean that it was touched. Kernels before 6.13 tell time
     /// in ticks: a second touch within one leaves the same times, which is told from a `chmod`
     /// by the times being equal and all else the same.
-    fn is_touched_since(&self, seen: &Look, now: SystemTime) -> bool {
+    fn is_touched_since(&self, seen: &FileStat, now: SystemTime) -> bool {
         if !self.is_unchanged(seen) {
             return true;
         }
@@ -136,9 +136,9 @@ enum Phase {
     /// It was created and closed, still empty.
     Blank,
     /// It has been written to and is still open; how it looked when it was last looked at.
-    Writing(Option<Look>),
+    Writing(Option<FileStat>),
     /// It was found changed; this is how it looked.
-    Found(Look),
+    Lookup(FileStat),
 }
 
 /// What is to be done about a file.
@@ -169,7 +169,7 @@ pub(super) struct File {
     content: bool,
     phase: Phase,
     /// How it looked when it was last published, or first found.
-    seen: Option<Look>,
+    seen: Option<FileStat>,
     /// How many signs had been given by then: what they tell of was published.
     told: u64,
     turn: u32,
@@ -191,7 +191,7 @@ impl File {
         &mut self,
         sign: Sign,
         number: u64,
-        look: impl FnOnce() -> Option<Look>,
+        look: impl FnOnce() -> Option<FileStat>,
         now: SystemTime,
     ) -> Step {
         let told = number < self.told;
@@ -204,14 +204,14 @@ impl File {
                 Step::Nothing
             }
             (Sign::Closed, Phase::Created) => self.later(Phase::Blank, SOON),
-            (Sign::Closed, Phase::Writing(_) | Phase::Found(_))
+            (Sign::Closed, Phase::Writing(_) | Phase::Lookup(_))
             | (Sign::Attributes, Phase::Blank) => self.publish(Step::Publish),
             (Sign::MovedIn, _) => match look() {
                 // Published already, between its being moved and that being told.
                 Some(look) if self.seen == Some(look) => self.publish(Step::Nothing),
                 _ => self.publish(Step::Publish),
             },
-            (Sign::Attributes, Phase::Writing(_) | Phase::Found(_))
+            (Sign::Attributes, Phase::Writing(_) | Phase::Lookup(_))
             | (Sign::Closed, Phase::Blank)
             | (Sign::Gone, _) => Step::Nothing,
             (Sign::Closed, Phase::Quiet) => match (look(), &self.seen) {
@@ -228,7 +228,7 @@ impl File {
     }
 
     /// The time of a [`Step::Later`] has come.
-    pub(super) fn is_due(&mut self, turn: u32, look: impl FnOnce() -> Option<Look>) -> Step {
+    pub(super) fn is_due(&mut self, turn: u32, look: impl FnOnce() -> Option<FileStat>) -> Step {
         if turn != self.turn {
             return Step::Nothing;
         }
@@ -252,12 +252,12 @@ impl File {
             // somebody is at it: a write is told of when it is done, which takes its time.
             Phase::Created => match look() {
                 Some(look) if look.links > 1 => self.publish(Step::PublishSettled),
-                Some(look) if look.size > 0 => self.later(Phase::Found(look), FRESH),
+                Some(look) if look.size > 0 => self.later(Phase::Lookup(look), FRESH),
                 _ => Step::Nothing,
             },
-            Phase::Found(before) => match look() {
+            Phase::Lookup(before) => match look() {
                 Some(look) if look.is_unchanged(&before) => self.publish(Step::PublishSettled),
-                Some(look) => self.later(Phase::Found(look), SETTLED),
+                Some(look) => self.later(Phase::Lookup(look), SETTLED),
                 None => Step::Nothing,
             },
         }
@@ -265,19 +265,24 @@ impl File {
 
     /// It was come upon in a directory. It is news if it does not look as it did when last seen,
     /// or could have been written again at the very time: after `since`, signs were lost.
-    pub(super) fn find(&mut self, look: Look, since: Option<SystemTime>, now: SystemTime) -> Step {
+    pub(super) fn find(
+        &mut self,
+        look: FileStat,
+        since: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Step {
         let lost = since.is_some_and(|since| look.is_since(since));
         let half_told = matches!(self.phase, Phase::Created | Phase::Blank | Phase::Writing(_));
         if !lost && !half_told && self.seen.is_some_and(|seen| seen.is_unchanged(&look)) {
             return Step::Nothing;
         }
-        self.later(Phase::Found(look), SETTLED.saturating_sub(look.age(now)))
+        self.later(Phase::Lookup(look), SETTLED.saturating_sub(look.age(now)))
     }
 
     /// It was there when watching began, and is to be published unless others have done so.
-    pub(super) fn was_there(&mut self, look: Look) -> Step {
+    pub(super) fn was_there(&mut self, look: FileStat) -> Step {
         self.is_old = true;
-        self.later(Phase::Found(look), SETTLED)
+        self.later(Phase::Lookup(look), SETTLED)
     }
 
     /// Whether it was, and was not published since.
@@ -297,17 +302,17 @@ impl File {
     }
 
     /// It changed while it was read.
-    pub(super) fn is_changing(&mut self, look: Look) -> Step {
-        self.later(Phase::Found(look), SETTLED)
+    pub(super) fn is_changing(&mut self, look: FileStat) -> Step {
+        self.later(Phase::Lookup(look), SETTLED)
     }
 
     /// It is empty, which may be for a moment only.
-    pub(super) fn is_empty(&mut self, look: Look) -> Step {
-        self.later(Phase::Found(look), EMPTY)
+    pub(super) fn is_empty(&mut self, look: FileStat) -> Step {
+        self.later(Phase::Lookup(look), EMPTY)
     }
 
     /// It looked so when it was published, after so many signs.
-    pub(super) fn saw(&mut self, look: Look, told: u64) {
+    pub(super) fn saw(&mut self, look: FileStat, told: u64) {
         self.seen = Some(look);
         self.told = told;
         self.is_old = false;
@@ -335,6 +340,6 @@ impl File {
 }
 
 /// How old the content of a file found at the start must be to be taken as it is.
-pub(super) fn is_settled(look: &Look, now: SystemTime) -> bool {
+pub(super) fn is_settled(look: &FileStat, now: SystemTime) -> bool {
     look.age(now) >= SETTLED
 }

@@ -3,9 +3,9 @@
 use super::*;
 
 /// A file of that size, modified so many milliseconds after 1970.
-fn look(size: u64, millis: i128) -> Look {
+fn look(size: u64, millis: i128) -> FileStat {
     let modified = millis * 1_000_000;
-    Look {
+    FileStat {
         device: 1,
         inode: 2,
         size,
@@ -23,7 +23,7 @@ fn at(millis: u64) -> SystemTime {
 
 /// How often a file is published that was last seen `seen`, and is told of by `signs`, each with
 /// how the file looks then.
-fn published(seen: Option<Look>, signs: &[(Sign, Look)]) -> usize {
+fn published(seen: Option<FileStat>, signs: &[(Sign, FileStat)]) -> usize {
     let mut file = File { seen, ..File::new(true) };
     let mut count = 0;
     let mut now = look(0, 0);
@@ -52,7 +52,7 @@ fn one_write_is_one_message_however_it_is_made() {
     let (old, new) = (look(3, 1_000), look(3, 2_000));
     let later = look(3, 2_001);
     let blank = |millis| look(0, millis);
-    let linked = Look { links: 2, ..new };
+    let linked = FileStat { links: 2, ..new };
     for (what, seen, signs) in [
         ("truncate, write, close", Some(old), vec![(Modified, new), (Closed, new)]),
         ("within one tick", Some(new), vec![(Modified, new), (Closed, new)]),
@@ -89,7 +89,7 @@ fn one_write_is_one_message_however_it_is_made() {
 fn what_is_no_write_is_no_message() {
     use Sign::{Attributes, Closed, Created, Gone, Modified, MovedIn};
     let seen = look(3, 1_000);
-    let chmod = Look { mode: 0o100_600, changed: 5_000_000_000, ..seen };
+    let chmod = FileStat { mode: 0o100_600, changed: 5_000_000_000, ..seen };
     for (what, signs) in [
         ("chmod", vec![(Attributes, chmod)]),
         ("opened for writing, and not written", vec![(Closed, seen)]),
