@@ -29,7 +29,7 @@ impl Desk {
         let mut released = 0;
         for mut published in published {
             released += published.wake.claim();
-            while published.wake.ring(256) {}
+            while published.wake.notify(256) {}
         }
         released
     }

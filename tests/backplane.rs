@@ -245,7 +245,7 @@ async fn read_all(hub: Hub, channel: ChannelName, last: u64) -> u64 {
         let answer = match hub.poll(&[subscription], Take::All, true, system_time()).unwrap() {
             PollOutcome::Answer(answer) => answer,
             PollOutcome::Waiting(mut waiter) => loop {
-                waiter.rung().await;
+                waiter.notified().await;
                 if let Some(answer) = waiter.look(system_time()) {
                     break answer;
                 }

@@ -420,7 +420,7 @@ async fn slow_clients_of_the_internal_side_are_cut_off_and_hinder_no_publish() {
     let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
     let late =
         |cause: &str| metrics.value(&format!("pollgate_refusals_total{{cause=\"{cause}\"}}"));
-    assert!(late("head_late") >= 24.0 && late("body_late") >= 24.0);
+    assert!(late("head_timeout") >= 24.0 && late("body_timeout") >= 24.0);
     assert_eq!(gate.status().await["channels"], 2);
     is_well(&gate, before, "slow publishers").await;
 }
@@ -641,7 +641,7 @@ async fn a_stream_that_stalls_is_ended_and_the_others_go_on() {
     }
     let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
     // What is on its way to the site already ends with the site's patience.
-    assert_eq!(metrics.value("pollgate_refusals_total{cause=\"body_late\"}"), 1.0);
+    assert_eq!(metrics.value("pollgate_refusals_total{cause=\"body_timeout\"}"), 1.0);
     // Bodies that pause and go on are no hindrance.
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(frame::PREFACE).await.unwrap();

@@ -159,7 +159,7 @@ async fn clients_that_take_all_files_take_neither_the_hook_nor_the_site() {
     for _ in 0..400 {
         crowd.push(Client::connect(gate.addr()).await);
     }
-    eventually("connections refused", async || refusals(&gate, "files").await >= 100.0).await;
+    eventually("connections refused", async || refusals(&gate, "fd_limit").await >= 100.0).await;
     let open = gate.open_files();
     assert!(open < 290, "{open} files are open, of 300");
 
@@ -196,7 +196,7 @@ async fn requests_to_the_site_take_only_their_share_of_the_files() {
         }
         crowd.push(poller);
     }
-    eventually("requests refused", async || refusals(&gate, "files").await >= 100.0).await;
+    eventually("requests refused", async || refusals(&gate, "fd_limit").await >= 100.0).await;
     gate.publish("news", "x").await;
     let open = gate.open_files();
     assert!(open < 290, "{open} files are open, of 300");
@@ -351,7 +351,7 @@ async fn connections_to_the_internal_side_leave_the_public_one_its_files() {
     }
     assert_eq!(hook.post("/channels/news", "text/plain", "x").await.status, 200);
     let text = hook.get("/metrics").await.text();
-    let files = Metrics::parse(&text).value("pollgate_refusals_total{cause=\"files\"}");
+    let files = Metrics::parse(&text).value("pollgate_refusals_total{cause=\"fd_limit\"}");
     assert!(files >= 100.0, "{files}");
     drop(crowd);
     eventually("a new publisher's turn", async || {

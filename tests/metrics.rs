@@ -151,7 +151,7 @@ async fn heads_that_nobody_understands_are_counted_by_what_is_wrong() {
         assert_eq!(client.read_response().await.status, status);
     }
     let metrics = metrics(&gate).await;
-    for cause in ["malformed_head", "head_too_large", "head_late"] {
+    for cause in ["malformed_head", "head_too_large", "head_timeout"] {
         let series = format!("pollgate_refusals_total{{cause=\"{cause}\"}}");
         assert_eq!(metrics.value(&series), 1.0, "{cause}");
     }
@@ -224,7 +224,7 @@ async fn the_metrics_want_no_token_and_count_those_who_have_none() {
     let refused = client.request("POST", "/publish", &[("Origin", "http://a")], b"").await;
     assert_eq!(refused.status, 403);
     let metrics = metrics(&gate).await;
-    assert_eq!(metrics.value("pollgate_refusals_total{cause=\"token\"}"), 1.0);
-    assert_eq!(metrics.value("pollgate_refusals_total{cause=\"page\"}"), 1.0);
-    assert_eq!(gate.status().await["refusals"]["token"], 1);
+    assert_eq!(metrics.value("pollgate_refusals_total{cause=\"unauthorized\"}"), 1.0);
+    assert_eq!(metrics.value("pollgate_refusals_total{cause=\"cross_origin\"}"), 1.0);
+    assert_eq!(gate.status().await["refusals"]["unauthorized"], 1);
 }

@@ -161,9 +161,9 @@ impl World {
 
     /// A held poll is rung by the very next publish, and finds it.
     fn release_by_a_publish(&mut self, mut waiter: Waiter) -> pollgate::hub::Answer {
-        assert!(!is_rung(&waiter), "rung without a publish");
+        assert!(!is_notified(&waiter), "rung without a publish");
         self.publish(1, 3);
-        assert!(is_rung(&waiter), "a publish did not ring");
+        assert!(is_notified(&waiter), "a publish did not ring");
         let answer = waiter.look(self.now).expect("rung, but nothing found");
         assert!(waiter.look(self.now).is_some(), "a second look finds the same");
         answer
@@ -285,8 +285,8 @@ impl World {
     }
 }
 
-fn is_rung(waiter: &Waiter) -> bool {
-    pin!(waiter.rung()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+fn is_notified(waiter: &Waiter) -> bool {
+    pin!(waiter.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 fn texts(heard: &ChannelUpdate) -> Vec<String> {
@@ -337,7 +337,7 @@ fn no_wake_is_lost_between_threads() {
                     let answer = match hub.poll(&cursors, Take::All, true, now).unwrap() {
                         PollOutcome::Answer(answer) => answer,
                         PollOutcome::Waiting(mut waiter) => loop {
-                            waiter.rung().await;
+                            waiter.notified().await;
                             if let Some(answer) = waiter.look(now) {
                                 break answer;
                             }

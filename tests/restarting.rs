@@ -74,7 +74,7 @@ async fn crash(gate: Gate) {
 }
 
 /// What a native poll is answered that asks once more with the cursor of `answer`.
-async fn go_on(gate: &Gate, answer: &Value) -> Value {
+async fn resume(gate: &Gate, answer: &Value) -> Value {
     gate.get(&format!("/comet/c?timeout=0&cursor={}", answer["cursor"].as_str().unwrap()))
         .await
         .json()
@@ -101,13 +101,13 @@ async fn a_client_that_polls_across_a_restart_loses_nothing() {
         for part in ["a", "b"] {
             gate.publish("c", format!("{round}{part}")).await;
         }
-        answer = go_on(&gate, &answer).await;
+        answer = resume(&gate, &answer).await;
         assert_eq!(data(&answer), [format!("{round}a"), format!("{round}b")]);
         // Published before the end, asked for after it.
         gate.publish("c", format!("{round}c")).await;
         stop(gate).await;
         gate = kept.gate("0s").await;
-        answer = go_on(&gate, &answer).await;
+        answer = resume(&gate, &answer).await;
         assert_eq!((data(&answer), answer.get("reset")), (vec![&*format!("{round}c")], None));
     }
     assert_eq!(kept.names(), ["history"]);
@@ -170,7 +170,7 @@ async fn after_a_crash_old_cursors_are_told_so_and_get_the_history() {
 
     let gate = kept.gate("0s").await;
     assert!(gate.log().contains("did not end in order"), "{}", gate.log());
-    let answer = go_on(&gate, &before).await;
+    let answer = resume(&gate, &before).await;
     assert_eq!((data(&answer), &answer["reset"]), (vec!["in the file"], &json!(true)));
     // Who only asks for changes is told that there was one.
     let changed = gate.get(&format!("/novcomet?subscribed[c]={stamp}")).await.json();
@@ -179,7 +179,7 @@ async fn after_a_crash_old_cursors_are_told_so_and_get_the_history() {
     let stamp = format!("{:.6}", changed["k"]["c"].as_f64().unwrap());
     gate.hold(Way::Plain, &format!("/novcomet?subscribed[c]={stamp}")).await;
     gate.publish("c", "new").await;
-    assert_eq!(data(&go_on(&gate, &answer).await), ["new"]);
+    assert_eq!(data(&resume(&gate, &answer).await), ["new"]);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ fn publish(hub: &Hub, channel: &str) -> usize {
     let posts = [(name(channel), Payload::text(String::from("news")))];
     let mut wake = hub.publish(&posts, NOW).unwrap().remove(0).wake;
     let released = wake.claim();
-    while wake.ring(1) {}
+    while wake.notify(1) {}
     released
 }
 
@@ -64,7 +64,7 @@ fn poll(hub: &Hub, channels: &[(&str, Cursor)]) -> PollOutcome {
 /// Waits as the gate does: until there is news, or the gate drains.
 fn wait(waiter: &mut Waiter) -> Answer {
     loop {
-        block_on(waiter.rung());
+        block_on(waiter.notified());
         if waiter.is_draining() {
             return waiter.finish(NOW);
         }
@@ -146,8 +146,8 @@ fn a_ring_from_outside_and_a_publish_do_not_hide_each_other() {
         let hub = hub(10);
         let cursor = begin(&hub, "a");
         let PollOutcome::Waiting(mut waiter) = poll(&hub, &[("a", cursor)]) else { unreachable!() };
-        let ringer = waiter.ringer();
-        let outside = thread::spawn(move || ringer.ring());
+        let ringer = waiter.wake_handle();
+        let outside = thread::spawn(move || ringer.notify());
         let publisher = thread::spawn({
             let hub = hub.clone();
             move || publish(&hub, "a")

@@ -52,9 +52,9 @@ pub(super) struct BackplaneService {
 impl BackgroundService for BackplaneService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let publisher = self.publisher.clone();
-        let ring = Arc::new(move |wake, new| publisher.arrived(wake, new));
+        let on_wake = Arc::new(move |wake, new| publisher.arrived(wake, new));
         tokio::select! {
-            () = self.backplane.run(ring) => {}
+            () = self.backplane.run(on_wake) => {}
             _ = shutdown.wait_for(|ending| *ending) => {}
         }
     }

@@ -29,7 +29,7 @@ pub(super) struct LiveSettings {
     pub(super) publish: Arc<ArcSwap<publish::Settings>>,
     pub(super) internal: Arc<ArcSwap<internal::Settings>>,
     pub(super) drain: Arc<ArcSwap<Drain>>,
-    pub(super) tally: Arc<SharedMetrics>,
+    pub(super) metrics: Arc<SharedMetrics>,
     /// How often the history is written to its file.
     pub(super) snapshot_every: watch::Sender<Duration>,
     /// The servers whose health is checked.
@@ -56,8 +56,8 @@ impl LiveSettings {
         log: Log,
     ) -> Self {
         let upstream = Arc::new(upstream);
-        let tally = Arc::new(SharedMetrics::default());
-        tally.watched.watch(&config.watched);
+        let metrics = Arc::new(SharedMetrics::default());
+        metrics.watched.watch(&config.watched);
         let (hub, backplane) = table(config);
         Self {
             hub,
@@ -69,7 +69,7 @@ impl LiveSettings {
             )),
             internal: shared(internal_settings(config)),
             drain: shared(config.drain.clone()),
-            tally,
+            metrics,
             snapshot_every: watch::channel(config.snapshot.every).0,
             upstream: watch::channel(upstream).0,
             supplied,
@@ -96,7 +96,7 @@ impl LiveSettings {
         }
         self.drain.store(Arc::new(config.drain.clone()));
         self.internal.store(Arc::new(internal_settings(config)));
-        self.tally.watched.watch(&config.watched);
+        self.metrics.watched.watch(&config.watched);
         if config.hub != running.hub {
             self.hub.reconfigure(config.hub.clone(), system_time());
         }

@@ -112,13 +112,13 @@ impl App {
             let publish = demo::upstream::publish(internal.first(), live.internal.clone());
             server.add_service(demo::upstream::service(bound, publish, &public_stopped));
         }
-        let keeping =
+        let snapshot_writer =
             if heritage.is_there() { SnapshotWriter::inherit } else { SnapshotWriter::read };
         let every = live.snapshot_every.subscribe();
         let answers = IdempotencyCache::default();
         let kept = (live.hub.clone(), answers.clone());
-        let keeping = Arc::new(keeping(&config.snapshot, kept, every)?);
-        let parts = Parts::new(config.clone(), sources, site, live.clone(), keeping);
+        let snapshot_writer = Arc::new(snapshot_writer(&config.snapshot, kept, every)?);
+        let parts = Parts::new(config.clone(), sources, site, live.clone(), snapshot_writer);
 
         let captures = Arc::new(Captures::new(parts.publisher.clone()));
         let proxy = Proxy::new(parts.gate.clone(), captures);
@@ -138,7 +138,7 @@ impl App {
             server.add_service(redirect.accepting(accepted.clone()).threads(1));
         }
         let (internal_app, page) = parts.internal(public_stopped, answers.clone())?;
-        let turnstile = internal_app.turnstile();
+        let quiesce = internal_app.quiesce();
         let private =
             Listening::new("internal", internal_app, private, Buffers::Write, internal_stopped);
         server.add_service(private.accepting(accepted).threads(1));
@@ -146,7 +146,7 @@ impl App {
         server.add_service(background("health checks", Arc::new(health_checks)));
         server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone() })));
         server.add_service(background("page", page));
-        server.add_service(background("snapshot", parts.keeping.clone()));
+        server.add_service(background("snapshot", parts.snapshot_writer.clone()));
         if let Some(backplane) = live.backplane.clone() {
             let feeding = BackplaneService { backplane, publisher: parts.publisher.clone() };
             server.add_service(background("backplane", Arc::new(feeding)));
@@ -156,14 +156,14 @@ impl App {
         server.add_service(background("reload", Arc::new(occasions)));
         server.add_service(background("renewal", Arc::new(Reexec::new(renew))));
 
-        let Parts { gate, publisher, keeping, reload, .. } = parts;
+        let Parts { gate, publisher, snapshot_writer, reload, .. } = parts;
         let (hub, settings) = (live.hub.clone(), live.drain.clone());
         let upgrading = upgrade::Parts {
             hub: hub.clone(),
             answers: answers.clone(),
             publisher: publisher.clone(),
-            turnstile: turnstile.clone(),
-            keeping: keeping.clone(),
+            quiesce: quiesce.clone(),
+            snapshot_writer: snapshot_writer.clone(),
             accepting,
             sockets: shared,
         };
@@ -181,8 +181,8 @@ impl App {
             hub,
             gate,
             publisher,
-            turnstile,
-            keeping,
+            quiesce,
+            snapshot_writer,
             settings,
             stop_public,
             stop_internal,
@@ -247,8 +247,8 @@ struct Parts {
     reload: Reload,
     /// The runtime of the held polls, once it runs.
     crowd: Arc<OnceLock<Handle>>,
-    tally: Arc<SharedMetrics>,
-    keeping: Arc<SnapshotWriter>,
+    metrics: Arc<SharedMetrics>,
+    snapshot_writer: Arc<SnapshotWriter>,
 }
 
 impl Parts {
@@ -257,18 +257,18 @@ impl Parts {
         sources: Sources,
         site: Site,
         live: Arc<LiveSettings>,
-        keeping: Arc<SnapshotWriter>,
+        snapshot_writer: Arc<SnapshotWriter>,
     ) -> Self {
-        let (hub, tally, crowd) = (live.hub.clone(), live.tally.clone(), Arc::default());
+        let (hub, metrics, crowd) = (live.hub.clone(), live.metrics.clone(), Arc::default());
         let (clock, limits) = (Arc::new(system_time), live.publish.clone());
         let elsewhere = live.backplane.clone().map(|gates| Arc::new(RedisSequencer(gates)) as _);
-        let (crowd_of, tally_of) = (Arc::clone(&crowd), tally.clone());
+        let (crowd_of, tally_of) = (Arc::clone(&crowd), metrics.clone());
         let publisher = Publisher::new(hub.clone(), elsewhere, clock, limits, crowd_of, tally_of);
         let publish = browser_publish(&publisher);
         let files = FdBudget::within(open_files());
-        let gate = Gate::new(live.gate.clone(), hub, system_time, publish, tally.clone(), files);
+        let gate = Gate::new(live.gate.clone(), hub, system_time, publish, metrics.clone(), files);
         let reload = Reload::new(sources, site, config, live);
-        Self { publisher, gate, reload, crowd, tally, keeping }
+        Self { publisher, gate, reload, crowd, metrics, snapshot_writer }
     }
 
     /// The app of the internal listener: the hook, and the gate about itself; and its page.
@@ -303,7 +303,7 @@ impl Parts {
             vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone()];
         let settings = self.reload.live().internal.clone();
         let most = descriptors::internal(open_files());
-        Ok((Internal::new(settings, token, endpoints, self.tally.clone(), most), page))
+        Ok((Internal::new(settings, token, endpoints, self.metrics.clone(), most), page))
     }
 
     /// A channel's history, as the native dialect answers.
@@ -318,20 +318,20 @@ impl Parts {
                 },
             };
             let subscription = Subscription { channel: channel.clone(), cursor };
-            let heard = hub.read(&subscription, Take::All, system_time())?;
-            Some(Native::default().render(&smallvec::smallvec![heard]))
+            let update = hub.read(&subscription, Take::All, system_time())?;
+            Some(Native::default().render(&smallvec::smallvec![update]))
         })
     }
 
     fn sight(&self) -> StatsSources {
-        let Self { gate, publisher, reload, tally, keeping, .. } = self;
+        let Self { gate, publisher, reload, metrics, snapshot_writer, .. } = self;
         StatsSources {
             hub: publisher.hub().clone(),
             gate: gate.clone(),
             publisher: publisher.clone(),
             reload: reload.clone(),
-            tally: tally.clone(),
-            keeping: keeping.clone(),
+            metrics: metrics.clone(),
+            snapshot_writer: snapshot_writer.clone(),
             started: system_time(),
         }
     }

@@ -26,8 +26,8 @@ pub(super) struct Shutdown {
     pub(super) hub: Hub,
     pub(super) gate: Gate,
     pub(super) publisher: Publisher,
-    pub(super) turnstile: Quiesce<Target>,
-    pub(super) keeping: Arc<SnapshotWriter>,
+    pub(super) quiesce: Quiesce<Target>,
+    pub(super) snapshot_writer: Arc<SnapshotWriter>,
     pub(super) upgrading: Arc<UpgradeServer>,
     pub(super) settings: Arc<ArcSwap<Drain>>,
     pub(super) stop_public: watch::Sender<bool>,
@@ -63,7 +63,7 @@ impl Shutdown {
         /// How long connections may take to pass on answers that are written already.
         const LAST_BYTES: Duration = Duration::from_secs(2);
         /// How long before the end waiting for the site is given up.
-        const FAREWELL: Duration = Duration::from_secs(2);
+        const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
         let drain = self.settings.load_full();
         let deadline = Instant::now() + drain.timeout;
         let moved = *self.upgrading.moved.borrow();
@@ -78,7 +78,7 @@ impl Shutdown {
         self.release(self.hub.drain(), drain.spread).await;
         let done = || self.hub.held() == 0 && self.gate.under_way() == 0;
         // Polls that have no turn at the site by then are told so, rather than cut off.
-        self.until(deadline - FAREWELL.min(drain.timeout / 4), done).await;
+        self.until(deadline - CLOSE_TIMEOUT.min(drain.timeout / 4), done).await;
         self.gate.close_queues();
         self.until(deadline, done).await;
         if moved {
@@ -90,7 +90,7 @@ impl Shutdown {
         let _ = self.stop_internal.send(true);
         if !moved {
             let shut = self.shut().await;
-            self.keeping.finish(shut).await;
+            self.snapshot_writer.finish(shut).await;
             self.upgrading.leave();
         }
         tracing::info!(
@@ -117,8 +117,8 @@ impl Shutdown {
         /// How long an answer may take that is under way.
         const LAST_ANSWERS: Duration = Duration::from_secs(5);
         let stop = async {
-            self.turnstile.stop().await.go_on(Target::Closed);
-            self.publisher.turnstile().stop().await.go_on(publish::Target::Closed);
+            self.quiesce.stop().await.resume(Target::Closed);
+            self.publisher.quiesce().stop().await.resume(publish::Target::Closed);
         };
         let stopped = tokio::time::timeout(LAST_ANSWERS, stop).await.is_ok();
         if !stopped {
@@ -144,7 +144,7 @@ impl Shutdown {
         for mut wake in wakes {
             while !wake.is_empty() {
                 let ringing = wake.len().min(room);
-                wake.ring(ringing);
+                wake.notify(ringing);
                 room -= ringing;
                 if room == 0 {
                     tokio::time::sleep(STEP).await;

@@ -22,8 +22,8 @@ pub(super) struct StatsSources {
     pub(super) gate: Gate,
     pub(super) publisher: Publisher,
     pub(super) reload: Reload,
-    pub(super) tally: Arc<SharedMetrics>,
-    pub(super) keeping: Arc<SnapshotWriter>,
+    pub(super) metrics: Arc<SharedMetrics>,
+    pub(super) snapshot_writer: Arc<SnapshotWriter>,
     /// When the process started.
     pub(super) started: Time,
 }
@@ -40,11 +40,11 @@ impl StatsSources {
             publishes: self.publisher.counts().sum(),
             deliveries: counters.deliveries.load(Ordering::Relaxed),
             releases: by_word(&counters.releases),
-            refusals: by_word(&self.tally.refusals),
+            refusals: by_word(&self.metrics.refusals),
             upstream: by_word(&counters.upstream),
             generation: in_force.generation,
             restart: in_force.restart.clone(),
-            snapshot: self.keeping.report(),
+            snapshot: self.snapshot_writer.report(),
         }
     }
 
@@ -99,7 +99,7 @@ impl StatsSources {
         let help = "From a publish until the answer of a held poll that it released was written.";
         text.histogram("pollgate_publish_to_write_seconds", help, &counters.publish_to_write);
         let help = "Requests refused, by why, on both listeners.";
-        text.counts("pollgate_refusals_total", help, "cause", &self.tally.refusals);
+        text.counts("pollgate_refusals_total", help, "cause", &self.metrics.refusals);
         let help = "How often a config has come into force, the first included.";
         text.number(Gauge, "pollgate_config_generation", help, figures.generation);
     }
@@ -115,7 +115,7 @@ impl StatsSources {
 
     /// The channels that `metrics.channels` lists; without any there are no such families.
     fn watched(&self, text: &mut Text) {
-        let all = self.tally.watched.all();
+        let all = self.metrics.watched.all();
         if all.is_empty() {
             return;
         }
@@ -144,7 +144,7 @@ impl StatsSources {
         let help = "Channels that wait to be read from Redis.";
         text.number(Kind::Gauge, "pollgate_backplane_reads_waiting", help, figures.reads);
         let help = "How often pushes were lost: connections that ended, and overflows.";
-        text.number(Kind::Counter, "pollgate_backplane_losses_total", help, figures.losses);
+        text.number(Kind::Counter, "pollgate_backplane_pushes_lost_total", help, figures.losses);
     }
 
     fn process(&self, text: &mut Text) {
@@ -183,5 +183,5 @@ fn event(recent: log::Recent) -> Event {
 }
 
 fn by_word<L: Label>(counts: &Counts<L>) -> BTreeMap<&'static str, u64> {
-    counts.all().map(|(label, count)| (label.word(), count)).collect()
+    counts.all().map(|(label, count)| (label.as_str(), count)).collect()
 }

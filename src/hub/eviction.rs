@@ -101,12 +101,12 @@ impl Hub {
     /// Evicts the least recently used quiet channel.
     pub(super) fn evict_one(&self) -> bool {
         let Some(channel) = self.shared.table.remove_oldest_quiet() else { return false };
-        drop(self.bury(&channel));
+        drop(self.retire(&channel));
         true
     }
 
     /// Settles the accounts of a channel that has left the table.
-    pub(super) fn bury(&self, channel: &Channel) -> WakeSet {
+    pub(super) fn retire(&self, channel: &Channel) -> WakeSet {
         let mut state = channel.state.lock();
         state.forgotten = true;
         let newest = state.history.newest_stamp().unwrap_or_default();

@@ -224,9 +224,9 @@ impl Hub {
         let mut news = false;
         for subscription in subscriptions {
             let looked = self.look_at(subscription, take, Some(waiter.bell()), now)?;
-            news |= looked.heard.found.news;
-            answer.push(looked.heard);
-            waiter.sit(looked.seat, looked.unplaced);
+            news |= looked.update.found.news;
+            answer.push(looked.update);
+            waiter.register(looked.seat, looked.unresolved);
         }
         // Look at after the registration: a drain that came before it has set the flag, one
         // that comes after it finds the registration.
@@ -246,7 +246,7 @@ impl Hub {
         now: Time,
     ) -> Result<Answer, TableFull> {
         let now = self.time(now);
-        let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.heard);
+        let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.update);
         subscriptions.iter().map(look).collect()
     }
 
@@ -261,9 +261,9 @@ impl Hub {
         let mut want = None;
         let looked = self.with_state(&subscription.channel, now, |channel, state| {
             let tick = state.limits.tick;
-            let (found, unplaced) = match state.feed {
+            let (found, unresolved) = match state.feed {
                 None => (state.history.since(subscription.cursor, take, tick, now), None),
-                Some(_) => state.look_at_fed(subscription.cursor, take, now, &mut want),
+                Some(_) => state.look_at_replica(subscription.cursor, take, now, &mut want),
             };
             let found = self.unless_moved(found, subscription.cursor);
             let seat = bell.filter(|_| !found.news).map(|bell| waiter::Registration {
@@ -271,8 +271,8 @@ impl Hub {
                 key: state.waiters.insert(bell.clone()),
                 round: state.round,
             });
-            let heard = ChannelUpdate { channel: channel.name.clone(), tick, found };
-            waiter::Look { heard, seat, unplaced }
+            let update = ChannelUpdate { channel: channel.name.clone(), tick, found };
+            waiter::Look { update, seat, unresolved }
         });
         self.tell(&subscription.channel, want);
         looked
@@ -351,7 +351,7 @@ impl Hub {
     /// to be rung; they find themselves reset, and its next life has a new epoch.
     pub fn forget(&self, name: &ChannelName) -> Option<WakeSet> {
         let channel = self.shared.table.remove(name)?;
-        Some(self.bury(&channel))
+        Some(self.retire(&channel))
     }
 
     /// The limits of a channel, whether or not it exists.

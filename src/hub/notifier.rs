@@ -20,7 +20,7 @@ impl Notifier {
     }
 
     /// Wakes the task that listens. Only useful after [`Notifier::claim`].
-    pub(super) fn ring(&self) {
+    pub(super) fn notify(&self) {
         self.waker.wake();
     }
 
@@ -38,9 +38,9 @@ pub struct WakeHandle(pub(super) std::sync::Arc<Notifier>);
 
 impl WakeHandle {
     /// Wakes the poll, unless somebody else is about to.
-    pub fn ring(&self) {
+    pub fn notify(&self) {
         if self.0.claim() {
-            self.0.ring();
+            self.0.notify();
         }
     }
 }

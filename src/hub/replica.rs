@@ -30,7 +30,7 @@ pub struct Applied {
 
 impl Hub {
     /// Whether the channels are fed from elsewhere.
-    pub fn is_fed(&self) -> bool {
+    pub fn is_replica(&self) -> bool {
         self.shared.origin.is_some()
     }
 
@@ -208,7 +208,7 @@ impl Hub {
 impl State {
     /// Looks into the history of a fed channel for a poll that has just come. What cannot be
     /// placed is quiet, and comes back to be placed later.
-    pub(super) fn look_at_fed(
+    pub(super) fn look_at_replica(
         &mut self,
         cursor: Cursor,
         take: Take,
@@ -219,29 +219,29 @@ impl State {
             return (self.history.since(cursor, take, self.limits.tick, now), None);
         };
         *want = feed.polled(now);
-        let mut unplaced = Unresolved { cursor, arrived: now, read: None, quiet: false };
+        let mut unresolved = Unresolved { cursor, arrived: now, read: None, quiet: false };
         if !self.history.can_place(cursor) {
             let (read, wanted) = feed.is_unsure();
             *want = want.or(wanted);
-            unplaced.read = Some(read);
+            unresolved.read = Some(read);
         }
-        self.place(unplaced, take, now)
+        self.place(unresolved, take, now)
     }
 
     /// Places a cursor if that can be done by now.
     pub(super) fn place(
         &self,
-        unplaced: Unresolved,
+        unresolved: Unresolved,
         take: Take,
         now: Time,
     ) -> (Lookup, Option<Unresolved>) {
-        let Unresolved { cursor, arrived, read, .. } = unplaced;
+        let Unresolved { cursor, arrived, read, .. } = unresolved;
         let tick = self.limits.tick;
         let feed = self.feed.as_ref();
         let is_live = feed.is_some_and(|feed| feed.is_live());
         let was_read = read.is_none_or(|read| feed.is_some_and(|feed| feed.has_read(read)));
         let found = match cursor {
-            Cursor::Now if is_live && unplaced.arrived < now => {
+            Cursor::Now if is_live && unresolved.arrived < now => {
                 self.history.since_arrival(arrived, take, tick, now)
             }
             _ => self.history.since(cursor, take, tick, now),
@@ -256,7 +256,7 @@ impl State {
             return (found, None);
         }
         let quiet = is_live && matches!(cursor, Cursor::After(_) | Cursor::Changed { .. });
-        let found = if quiet { found } else { self.history.unplaced(cursor, tick, arrived) };
-        (found, Some(Unresolved { quiet, ..unplaced }))
+        let found = if quiet { found } else { self.history.unresolved(cursor, tick, arrived) };
+        (found, Some(Unresolved { quiet, ..unresolved }))
     }
 }

@@ -34,8 +34,8 @@ fn publish(hub: &Hub, channel: &str, text: &str) -> usize {
     hub.publish(&posts, NOW).unwrap().remove(0).wake.claim()
 }
 
-fn is_rung(waiter: &Waiter) -> bool {
-    pin!(waiter.rung()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+fn is_notified(waiter: &Waiter) -> bool {
+    pin!(waiter.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 #[test]
@@ -51,10 +51,10 @@ fn a_ring_for_nothing_new_leaves_the_poll_held() {
     let mut waiter = hold(&hub, &["a", "b"]);
     // As if a publish it has already been answered with rang late.
     assert!(waiter.bell().claim());
-    assert!(is_rung(&waiter) && waiter.look(NOW).is_none());
+    assert!(is_notified(&waiter) && waiter.look(NOW).is_none());
     assert_eq!(hub.held_on(&name("a")), 1);
     assert_eq!(publish(&hub, "b", "news"), 1);
-    assert!(is_rung(&waiter));
+    assert!(is_notified(&waiter));
     assert_eq!(waiter.look(NOW).unwrap()[1].found.messages.len(), 1);
 }
 
@@ -179,7 +179,7 @@ fn a_poll_on_a_channel_that_is_not_live_is_held_and_answered_when_it_is() {
     let (hub, wants) = fed();
     let mut at_two = held_at(&hub, Cursor::At(message(1, 2).position));
     let mut lost = held_at(&hub, Cursor::At(message(9, 2).position));
-    assert!(at_two.is_unplaced() && at_two.look(NOW).is_none());
+    assert!(at_two.is_unresolved() && at_two.look(NOW).is_none());
     assert_eq!(*wants.lock(), [SyncRequest::Join]);
     go_live(&hub, vec![message(1, 2), message(1, 3)]);
     let answer = at_two.look(NOW).unwrap();
@@ -225,7 +225,7 @@ fn a_stamp_ahead_of_what_is_here_is_not_answered_with_what_its_client_has() {
     let found = waiter.look(Time(NOW.0 + 9)).unwrap();
     assert_eq!(found[0].found.messages.len(), 1);
     let mut waiter = held_at(&hub, Cursor::After(Stamp(NOW.0 + 3)));
-    assert!(!waiter.is_unplaced());
+    assert!(!waiter.is_unresolved());
     drop(hub.pushed(&name("a"), message(1, 3), Time(NOW.0 + 9)));
     assert!(waiter.look(Time(NOW.0 + 9)).is_none());
 }
@@ -307,6 +307,6 @@ fn a_seed_is_stamped_with_its_own_time_and_never_hides_a_newer_message() {
     // It never ages out, as it still stands in the file.
     hub.sweep(Time(NOW.0 + 86_400_000_000));
     let subscription = Subscription { channel: name("a"), cursor: Cursor::Oldest };
-    let heard = hub.read(&subscription, Take::All, Time(NOW.0 + 86_400_000_000)).unwrap();
-    assert_eq!(heard.found.messages.len(), 1);
+    let update = hub.read(&subscription, Take::All, Time(NOW.0 + 86_400_000_000)).unwrap();
+    assert_eq!(update.found.messages.len(), 1);
 }

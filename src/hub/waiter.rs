@@ -20,10 +20,10 @@ pub struct Waiter {
     /// Those of its channels whose cursor cannot be placed yet. One word in each held poll, as it
     /// is nearly always empty.
     #[allow(clippy::box_collection)]
-    unplaced: Option<Box<Vec<(usize, Unresolved)>>>,
+    unresolved: Option<Box<Vec<(usize, Unresolved)>>>,
     take: Take,
     counted: bool,
-    hasty: bool,
+    no_wait: bool,
 }
 
 /// A cursor that is placed later, where positions are given elsewhere.
@@ -41,9 +41,9 @@ pub(super) struct Unresolved {
 
 /// What a look into one channel found.
 pub(super) struct Look {
-    pub(super) heard: ChannelUpdate,
+    pub(super) update: ChannelUpdate,
     pub(super) seat: Option<Registration>,
-    pub(super) unplaced: Option<Unresolved>,
+    pub(super) unresolved: Option<Unresolved>,
 }
 
 /// A waiter's place on one channel.
@@ -73,12 +73,12 @@ impl Registration {
         bell: &Arc<Notifier>,
         registered: &ChannelUpdate,
         take: Take,
-        unplaced: &mut Option<Unresolved>,
+        unresolved: &mut Option<Unresolved>,
         now: Time,
     ) -> Result<ChannelUpdate, TableFull> {
-        let cursor = match unplaced {
+        let cursor = match unresolved {
             None => Cursor::At(registered.found.position),
-            Some(unplaced) => unplaced.cursor,
+            Some(unresolved) => unresolved.cursor,
         };
         let channel = self.channel.clone();
         let mut state = channel.state.lock();
@@ -88,19 +88,19 @@ impl Registration {
             let channel = registered.channel.clone();
             let subscription = Subscription { channel, cursor };
             let looked = hub.look_at(&subscription, take, Some(bell), now)?;
-            *unplaced = looked.unplaced;
+            *unresolved = looked.unresolved;
             if let Some(seat) = looked.seat {
                 *self = seat;
             }
-            return Ok(looked.heard);
+            return Ok(looked.update);
         }
-        let was_unplaced = unplaced.is_some();
-        let found = hub.with_trimmed(&mut state, now, |state| match *unplaced {
+        let was_unplaced = unresolved.is_some();
+        let found = hub.with_trimmed(&mut state, now, |state| match *unresolved {
             // A position from here is good for ever: what began anew since then resets it.
             None => state.history.since(cursor, take, state.limits.tick, now),
             Some(cursor) => {
                 let (found, still) = state.place(cursor, take, now);
-                *unplaced = still;
+                *unresolved = still;
                 found
             }
         });
@@ -129,10 +129,10 @@ impl Waiter {
             bell: Arc::default(),
             seats: SmallVec::new(),
             registered: Answer::new(),
-            unplaced: None,
+            unresolved: None,
             take,
             counted: false,
-            hasty: false,
+            no_wait: false,
         }
     }
 
@@ -140,9 +140,9 @@ impl Waiter {
         &self.bell
     }
 
-    pub(super) fn sit(&mut self, seat: Option<Registration>, unplaced: Option<Unresolved>) {
-        if let Some(unplaced) = unplaced.filter(|_| seat.is_some()) {
-            self.unplaced.get_or_insert_default().push((self.seats.len(), unplaced));
+    pub(super) fn register(&mut self, seat: Option<Registration>, unresolved: Option<Unresolved>) {
+        if let Some(unresolved) = unresolved.filter(|_| seat.is_some()) {
+            self.unresolved.get_or_insert_default().push((self.seats.len(), unresolved));
         }
         self.seats.extend(seat);
     }
@@ -156,7 +156,7 @@ impl Waiter {
     }
 
     /// Waits until a publish rings; then [`Waiter::look`]. Cancelling it loses nothing.
-    pub async fn rung(&self) {
+    pub async fn notified(&self) {
         poll_fn(|context| self.bell.poll_claimed(context)).await;
     }
 
@@ -167,22 +167,22 @@ impl Waiter {
         let mut news = false;
         let mut placed = false;
         let mut answer = Answer::new();
-        let mut unplaced = self.unplaced.take();
+        let mut unresolved = self.unresolved.take();
         let mut still = Vec::new();
         for (index, (registered, seat)) in self.registered.iter().zip(&mut self.seats).enumerate() {
-            let mut own = unplaced.as_deref_mut().and_then(|all| Unresolved::of(index, all));
+            let mut own = unresolved.as_deref_mut().and_then(|all| Unresolved::of(index, all));
             let was_unplaced = own.is_some();
             // A table without room (the channel was forgotten meanwhile) leaves the poll as it
             // is; its next one is told.
             let (hub, bell) = (&self.hub, &self.bell);
-            let heard = seat.look_again(hub, bell, registered, self.take, &mut own, now);
-            let heard = heard.unwrap_or_else(|TableFull| registered.clone());
-            news |= heard.found.news;
+            let update = seat.look_again(hub, bell, registered, self.take, &mut own, now);
+            let update = update.unwrap_or_else(|TableFull| registered.clone());
+            news |= update.found.news;
             placed |= was_unplaced;
             still.extend(own.map(|own| (index, own)));
-            answer.push(heard);
+            answer.push(update);
         }
-        self.unplaced = (!still.is_empty()).then(|| Box::new(still));
+        self.unresolved = (!still.is_empty()).then(|| Box::new(still));
         if placed && !news {
             self.registered = answer;
             return None;
@@ -191,18 +191,18 @@ impl Waiter {
     }
 
     /// Whether one of its channels cannot say yet whether there is news.
-    pub fn is_unplaced(&self) -> bool {
-        self.unplaced.as_ref().is_some_and(|all| all.iter().any(|(_, one)| !one.quiet))
+    pub fn is_unresolved(&self) -> bool {
+        self.unresolved.as_ref().is_some_and(|all| all.iter().any(|(_, one)| !one.quiet))
     }
 
     /// Has the poll wait only until all its channels can say whether there is news.
-    pub fn set_hasty(&mut self, hasty: bool) {
-        self.hasty = hasty;
+    pub fn set_no_wait(&mut self, no_wait: bool) {
+        self.no_wait = no_wait;
     }
 
     /// Whether such a poll is to be answered as it is.
     pub fn is_due(&self) -> bool {
-        self.hasty && !self.is_unplaced()
+        self.no_wait && !self.is_unresolved()
     }
 
     /// Whether the gate is to end, so that the poll is to be answered as it is.
@@ -211,7 +211,7 @@ impl Waiter {
     }
 
     /// Rings this poll.
-    pub fn ringer(&self) -> WakeHandle {
+    pub fn wake_handle(&self) -> WakeHandle {
         WakeHandle(self.bell.clone())
     }
 
@@ -222,12 +222,12 @@ impl Waiter {
 
     /// Where its channels were when it was registered.
     pub fn positions(&self) -> impl Iterator<Item = Position> {
-        self.registered.iter().map(|heard| heard.found.position)
+        self.registered.iter().map(|update| update.found.position)
     }
 
     /// The channels it waits on.
     pub fn channels(&self) -> impl Iterator<Item = &ChannelName> {
-        self.registered.iter().map(|heard| &heard.channel)
+        self.registered.iter().map(|update| &update.channel)
     }
 
     fn leave(&mut self) {
@@ -283,10 +283,10 @@ impl WakeSet {
     }
 
     /// Rings at most `most` of the claimed polls; true while there are more.
-    pub fn ring(&mut self, most: usize) -> bool {
+    pub fn notify(&mut self, most: usize) -> bool {
         let rest = self.bells.len().saturating_sub(most);
         for bell in self.bells.drain(rest..) {
-            bell.ring();
+            bell.notify();
         }
         !self.bells.is_empty()
     }
@@ -296,7 +296,7 @@ impl Drop for WakeSet {
     fn drop(&mut self) {
         for bell in self.bells.drain(..) {
             bell.claim();
-            bell.ring();
+            bell.notify();
         }
     }
 }

@@ -52,7 +52,7 @@ pub(crate) async fn replay(page: &str) -> (String, Vec<String>) {
             out.extend(block.iter().map(|line| line.to_string()));
         } else {
             let talk = talk.as_mut().expect("a transcript before its `toml transcript`");
-            out.extend(talk.go_on(block, at + 1, &mut mistakes).await);
+            out.extend(talk.resume(block, at + 1, &mut mistakes).await);
         }
         at += block.len();
     }
@@ -110,7 +110,7 @@ impl Talk {
     }
 
     /// Does what a block says; answers the block as it really went.
-    async fn go_on(
+    async fn resume(
         &mut self,
         block: &[&str],
         first: usize,

@@ -27,7 +27,7 @@ pub struct DemoSite {
 const PAGE: &str = include_str!("page.html");
 
 /// The longest form it reads, in bytes.
-const LONGEST_FORM: usize = 16 * 1024;
+const MAX_FORM_LENGTH: usize = 16 * 1024;
 
 impl DemoSite {
     /// A site that publishes in this way.
@@ -58,7 +58,7 @@ async fn read_form(session: &mut ServerSession) -> Option<Query<'static>> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = session.read_request_body().await {
         body.extend_from_slice(&chunk);
-        if body.len() > LONGEST_FORM {
+        if body.len() > MAX_FORM_LENGTH {
             return None;
         }
     }

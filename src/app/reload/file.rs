@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 /// be written.
 const QUIET: Duration = Duration::from_millis(100);
 /// In folders that are never quiet it is looked at after this long.
-const LONGEST: Duration = Duration::from_secs(1);
+const MAX_LENGTH: Duration = Duration::from_secs(1);
 
 /// See the [module](self).
 pub(super) struct ConfigFile {
@@ -83,7 +83,7 @@ impl Watched {
             self.stirred.notified().await;
             self.unseen = true;
         }
-        let longest = Instant::now() + LONGEST;
+        let longest = Instant::now() + MAX_LENGTH;
         while Instant::now() < longest {
             let quiet = (Instant::now() + QUIET).min(longest);
             if timeout_at(quiet, self.stirred.notified()).await.is_err() {

@@ -121,8 +121,8 @@ pub(super) struct UpgradeServer {
     pub(super) hub: Hub,
     answers: IdempotencyCache,
     pub(super) publisher: Publisher,
-    pub(super) turnstile: Quiesce<Target>,
-    pub(super) keeping: Arc<SnapshotWriter>,
+    pub(super) quiesce: Quiesce<Target>,
+    pub(super) snapshot_writer: Arc<SnapshotWriter>,
     pub(super) accepting: watch::Sender<Accepting>,
     /// Told once this gate is another's.
     pub(super) moved: watch::Sender<bool>,
@@ -145,8 +145,8 @@ pub(super) struct Parts {
     pub(super) hub: Hub,
     pub(super) answers: IdempotencyCache,
     pub(super) publisher: Publisher,
-    pub(super) turnstile: Quiesce<Target>,
-    pub(super) keeping: Arc<SnapshotWriter>,
+    pub(super) quiesce: Quiesce<Target>,
+    pub(super) snapshot_writer: Arc<SnapshotWriter>,
     pub(super) accepting: watch::Sender<Accepting>,
     pub(super) sockets: Vec<Shared>,
 }
@@ -158,15 +158,15 @@ impl UpgradeServer {
             tracing::warn!(%error, "this gate cannot be upgraded, only restarted");
         };
         let meet = |(path, default)| heritage.meet(path, default).map_err(cannot).ok();
-        let Parts { hub, answers, publisher, turnstile, keeping, accepting, sockets } = parts;
+        let Parts { hub, answers, publisher, quiesce, snapshot_writer, accepting, sockets } = parts;
         let (moved, passing) = (watch::channel(false).0, Arc::default());
         let (meeting, sockets) = (meeting(config).and_then(meet), Mutex::new(sockets));
         Self {
             hub,
             answers,
             publisher,
-            turnstile,
-            keeping,
+            quiesce,
+            snapshot_writer,
             accepting,
             moved,
             passing,
@@ -247,15 +247,15 @@ impl UpgradeServer {
     /// Stops everything that could change the history. `None` if something does not stop.
     fn freeze(&self, runtime: &Handle) -> Option<Paused<'_>> {
         /// How long a request on the internal side may be under way.
-        const PATIENCE: Duration = Duration::from_secs(5);
-        self.keeping.leave(false);
+        const TIMEOUT: Duration = Duration::from_secs(5);
+        self.snapshot_writer.leave(false);
         let mut frozen = Paused { gate: self, stopped: None, moved_on: false };
         self.accepting.send_replace(Accepting::Paused);
         let stop = async {
-            let turnstile = self.turnstile.stop().await;
-            (turnstile, self.publisher.turnstile().stop().await)
+            let quiesce = self.quiesce.stop().await;
+            (quiesce, self.publisher.quiesce().stop().await)
         };
-        let stopped = runtime.block_on(async { tokio::time::timeout(PATIENCE, stop).await });
+        let stopped = runtime.block_on(async { tokio::time::timeout(TIMEOUT, stop).await });
         frozen.stopped = Some(stopped.ok()?);
         Some(frozen)
     }
@@ -276,8 +276,8 @@ impl Paused<'_> {
                 let hub = self.gate.hub.clone();
                 move |name: &_| hub.tick(name)
             };
-            publishing.go_on(publish::Target::Successor(successor.clone().publish(tick)));
-            internal.go_on(Target::Successor(successor.ask()));
+            publishing.resume(publish::Target::Successor(successor.clone().publish(tick)));
+            internal.resume(Target::Successor(successor.ask()));
             self.gate.accepting.send_replace(Accepting::Never);
             self.gate.close();
         }
@@ -292,7 +292,7 @@ impl Drop for Paused<'_> {
         }
         self.gate.hub.move_on(false);
         self.gate.accepting.send_replace(Accepting::Yes);
-        self.gate.keeping.leave(true);
+        self.gate.snapshot_writer.leave(true);
     }
 }
 

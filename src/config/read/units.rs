@@ -20,14 +20,14 @@ const SIZES: [(&str, u64); 9] = [
 ];
 
 /// The longest duration: a century. Beyond it, adding to the clock could overflow.
-const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
+const MAX_LENGTH: Duration = Duration::from_secs(36_500 * 86_400);
 
 /// Reads `25s`, `500ms`, `5m`, `2h` or `1d`; a `0` needs no unit. The error says what to write.
 pub(in crate::config) fn duration(text: &str) -> Result<Duration, String> {
     let hint = "write a whole number and one of ms, s, m, h, d, such as \"25s\"";
     let millis = number_with_unit(text, &DURATIONS, hint)?;
     let duration = Duration::from_millis(millis);
-    if duration > LONGEST {
+    if duration > MAX_LENGTH {
         Err("the longest duration is \"36500d\"".to_owned())
     } else {
         Ok(duration)

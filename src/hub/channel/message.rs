@@ -99,7 +99,7 @@ pub struct Renders(Mutex<SmallVec<[(RenderKey, Bytes); 1]>>);
 
 impl Renders {
     /// More ways than this are rendered anew each time; it bounds what one message can hold.
-    const MOST: usize = 8;
+    const MAX: usize = 8;
 
     /// What was rendered under `key`, or what `render` makes now.
     pub fn get_or_render(&self, key: RenderKey, render: impl FnOnce() -> Bytes) -> Bytes {
@@ -110,7 +110,7 @@ impl Renders {
         // Rendering under the lock makes the others wait for one rendering instead of doing
         // their own; it is a copy of one message.
         let bytes = render();
-        if rendered.len() < Self::MOST {
+        if rendered.len() < Self::MAX {
             rendered.push((key, bytes.clone()));
         }
         bytes

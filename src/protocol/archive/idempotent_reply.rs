@@ -46,7 +46,7 @@ impl StoredReply {
 
     pub(super) fn read(parts: &mut Parts<'_>) -> Result<Self, ArchiveError> {
         /// More headers than any answer has.
-        const MOST_HEADERS: u64 = 100;
+        const MAX_HEADERS: u64 = 100;
         let since = super::read::time(parts.number()?)?;
         let print = [parts.number()?, parts.number()?];
         let mut text = || parts.short_text().map(str::to_owned);
@@ -55,7 +55,7 @@ impl StoredReply {
         let status = status.map_err(|_| ArchiveError::Damaged("a status is impossible"))?;
         let content_type = parts.short_text()?.to_owned();
         let count = parts.number()?;
-        if count > MOST_HEADERS {
+        if count > MAX_HEADERS {
             return Err(ArchiveError::Damaged("an answer has too many headers"));
         }
         let mut headers = Vec::new();

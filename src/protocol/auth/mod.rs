@@ -73,14 +73,14 @@ pub struct Channels(Vec<Pattern>);
 
 impl Channels {
     /// Most patterns in one grant; no token needs more, and each poll looks at them.
-    const MOST: usize = 1000;
+    const MAX: usize = 1000;
 
     /// Of names, or beginnings of names with a `*`; `None` where one is neither, or where there
     /// are too many.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        let patterns = patterns.into_iter().take(Self::MOST + 1).map(Pattern::new);
+        let patterns = patterns.into_iter().take(Self::MAX + 1).map(Pattern::new);
         let patterns: Vec<Pattern> = patterns.collect::<Option<_>>()?;
-        (patterns.len() <= Self::MOST).then_some(Self(patterns))
+        (patterns.len() <= Self::MAX).then_some(Self(patterns))
     }
 
     /// Whether `name` is one of them.

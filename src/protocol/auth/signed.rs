@@ -12,7 +12,7 @@ use ring::hmac;
 use std::fmt;
 
 /// The longest token that is looked at, in bytes; a longer one is bad.
-const MOST_BYTES: usize = 16 * 1024;
+const MAX_BYTES: usize = 16 * 1024;
 
 /// The keys that tokens are signed with, by their ids.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl Keys {
 
     /// What `token` is worth at `now`.
     pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Rejection> {
-        if token.len() > MOST_BYTES {
+        if token.len() > MAX_BYTES {
             return Err(Rejection::Bad("it is too long"));
         }
         let malformed = Rejection::Bad("it is not <key>.<expiry>.<channels>.<signature>");

@@ -82,9 +82,9 @@ enum State {
 
 impl Chunks {
     /// Digits of a size: 2^48 bytes are more than anybody sends.
-    const MOST_DIGITS: usize = 12;
+    const MAX_DIGITS: usize = 12;
     /// Bytes of trailers.
-    const MOST_TRAILERS: usize = 8 * 1024;
+    const MAX_TRAILERS: usize = 8 * 1024;
 
     fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
         let mut taken = 0;
@@ -108,7 +108,7 @@ impl Chunks {
     fn step(&mut self, byte: u8) -> Result<State, Misframed> {
         match (self.at, byte) {
             (State::Size, b'\r') if self.length > 0 => Ok(State::SizeLf),
-            (State::Size, _) if self.length < Self::MOST_DIGITS => {
+            (State::Size, _) if self.length < Self::MAX_DIGITS => {
                 let digit = char::from(byte).to_digit(16).ok_or(Misframed)?;
                 self.left = self.left * 16 + u64::from(digit);
                 self.length += 1;
@@ -123,7 +123,7 @@ impl Chunks {
             (State::Trailer, b'\r') => Ok(State::LastLf),
             (State::Trailer | State::TrailerText, b'\n' | 0) => Err(Misframed),
             (State::TrailerText, b'\r') => Ok(State::TrailerLf),
-            (State::Trailer | State::TrailerText, _) if self.length < Self::MOST_TRAILERS => {
+            (State::Trailer | State::TrailerText, _) if self.length < Self::MAX_TRAILERS => {
                 self.length += 1;
                 Ok(State::TrailerText)
             }

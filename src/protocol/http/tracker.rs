@@ -4,7 +4,7 @@
 use super::framing::{Framing, Misframed};
 
 /// A head longer than this is not followed.
-const MOST: usize = 64 * 1024;
+const MAX: usize = 64 * 1024;
 
 /// Where a connection is.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl BodyTracker {
                     let before = head.len();
                     head.extend_from_slice(rest);
                     let Some(end) = end(head) else {
-                        if head.len() > MOST {
+                        if head.len() > MAX {
                             self.0 = State::Over;
                         }
                         return Ok(bytes.len());

@@ -102,7 +102,7 @@ impl Shared {
     }
 
     /// Keeps the nodes of the cluster at work, for ever.
-    pub(super) async fn keep_cluster(self: &Arc<Self>, cluster: &Cluster, ring: &OnWake) {
+    pub(super) async fn keep_cluster(self: &Arc<Self>, cluster: &Cluster, on_wake: &OnWake) {
         let (mut known, mut tasks) = (Knowledge::default(), JoinSet::new());
         loop {
             let found = known.look(cluster).await;
@@ -111,8 +111,8 @@ impl Shared {
             let moves = self.note(&mut known, moves).await;
             self.move_to(cluster, &mut known, moves);
             for master in known.masters.values_mut().filter(|master| master.task.is_none()) {
-                let (shared, node, ring) = (self.clone(), master.node.clone(), ring.clone());
-                let task = tasks.spawn(async move { shared.keep_node(&node, &ring).await });
+                let (shared, node, on_wake) = (self.clone(), master.node.clone(), on_wake.clone());
+                let task = tasks.spawn(async move { shared.keep_node(&node, &on_wake).await });
                 master.task = Some(task);
             }
             self.part(&mut known, &found);
@@ -247,7 +247,7 @@ impl Shared {
         for ((redis, whole), partitions) in told {
             tracing::info!(redis, partitions, whole, "a node of the cluster has more channels");
         }
-        if self.nodes.hand_on(&places, |channel| self.hub.lost(channel)) > 0 {
+        if self.nodes.hand_off(&places, |channel| self.hub.lost(channel)) > 0 {
             self.losses.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -1,7 +1,7 @@
 //! Commands to the servers: each goes to the node of its channel, all for one node in one go, and
 //! the answers come in the order asked.
 
-use super::link::{LinkConnection, PATIENCE, is_redirection, reason};
+use super::link::{LinkConnection, TIMEOUT, is_redirection, reason};
 use super::nodes::Node;
 use super::scripts::Scripts;
 use super::{Failure, Shared};
@@ -22,13 +22,13 @@ pub(super) type Answer = Result<Value, Failure>;
 type Share = (Arc<Node>, Vec<usize>);
 
 /// How long to wait before a call is sent again that a cluster did not take.
-const AGAIN: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 impl Shared {
     /// Sends `calls`; an answer for each, in their order. What was surely not done, as a script is
     /// not there or a slot is on its way to another node, is sent again for a while.
     pub(super) async fn call(&self, calls: &[Call]) -> Vec<Answer> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let mut answers = Vec::new();
         answers.resize_with(calls.len(), || Ok(Value::Nil));
         let mut open: Vec<_> = (0..calls.len()).collect();
@@ -55,7 +55,7 @@ impl Shared {
             }
             if moved {
                 self.look_again();
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
             open.sort_unstable();
         }
@@ -121,7 +121,7 @@ impl Node {
             pipe.add_command(command.clone());
         }
         let sent = line.connection.req_packed_commands(&pipe, 0, commands.len());
-        let reason = match tokio::time::timeout(PATIENCE * 2, sent).await {
+        let reason = match tokio::time::timeout(TIMEOUT * 2, sent).await {
             Ok(Ok(values)) => {
                 self.mind(&values, &mut line, scripts).await;
                 return values.into_iter().map(Ok).collect();

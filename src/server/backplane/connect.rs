@@ -1,6 +1,6 @@
 //! How connections are opened: to which server, as whom, and over what.
 
-use super::link::{PATIENCE, reason};
+use super::link::{TIMEOUT, reason};
 use super::sentinel::Sentinels;
 use super::tls::Tls;
 use super::url::nobody;
@@ -63,15 +63,15 @@ impl Access {
         server: &Server,
         config: AsyncConnectionConfig,
     ) -> Result<MultiplexedConnection, String> {
-        let config = config.set_response_timeout(Some(PATIENCE));
-        let opened = tokio::time::timeout(PATIENCE, self.greet(login, server, config)).await;
+        let config = config.set_response_timeout(Some(TIMEOUT));
+        let opened = tokio::time::timeout(TIMEOUT, self.handshake(login, server, config)).await;
         opened.unwrap_or_else(|_| {
             let hint = if self.url.is_tls() { "; does it speak TLS there?" } else { "" };
-            Err(format!("no answer within {} s{hint}", PATIENCE.as_secs()))
+            Err(format!("no answer within {} s{hint}", TIMEOUT.as_secs()))
         })
     }
 
-    async fn greet(
+    async fn handshake(
         &self,
         login: &RedisConnectionInfo,
         server: &Server,
@@ -83,7 +83,7 @@ impl Access {
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         match &self.tls {
             Some(tls) => {
-                let stream = tls.greet(server, stream).await?;
+                let stream = tls.handshake(server, stream).await?;
                 log_in(stream, login, config).await.map_err(|error| reason(&error))
             }
             None => log_in(stream, login, config).await.map_err(|error| {

@@ -21,11 +21,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// How long a server may take to answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 /// How often an idle connection is probed.
 pub(super) const PROBE: Duration = Duration::from_secs(2);
 /// How long to wait before connecting again, at the least and at the most.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// See the [module](self).
 pub(super) struct Link {
@@ -121,29 +121,29 @@ impl Link {
     }
 
     async fn keep_connected(&self) {
-        let mut wait = AGAIN.0;
+        let mut wait = RETRY_DELAY.0;
         loop {
             let closed = Arc::<Notify>::default();
             match self.connect(&closed).await {
                 Ok((server, connection)) => {
                     tracing::info!(redis = %server, "connected to the backplane");
-                    wait = AGAIN.0;
+                    wait = RETRY_DELAY.0;
                     self.serve(&server, connection, &closed).await;
                 }
                 Err(reason) => {
                     self.place.doubt();
-                    if self.is_news(&reason) {
+                    if self.has_update(&reason) {
                         tracing::warn!(redis = self.name, reason, "the backplane is away");
                     }
                     self.state.store(Arc::new(State::Down(reason)));
                 }
             }
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(AGAIN.1);
+            wait = (wait * 2).min(RETRY_DELAY.1);
         }
     }
 
-    fn is_news(&self, reason: &str) -> bool {
+    fn has_update(&self, reason: &str) -> bool {
         !matches!(&**self.state.load(), State::Down(before) if before == reason)
     }
 
@@ -301,7 +301,7 @@ pub(super) fn is_redirection(error: &ServerError) -> bool {
 /// What went wrong, in words that fit behind "Redis is away".
 pub(super) fn reason(error: &RedisError) -> String {
     if error.is_timeout() {
-        return format!("no answer within {} s", PATIENCE.as_secs());
+        return format!("no answer within {} s", TIMEOUT.as_secs());
     }
     cause(error).map_or_else(|| error.to_string(), told)
 }

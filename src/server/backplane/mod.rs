@@ -181,9 +181,9 @@ impl Backplane {
     }
 
     /// Keeps the connections and the channels, for ever. Cancelling it ends all of that.
-    pub async fn run(&self, ring: OnWake) {
+    pub async fn run(&self, on_wake: OnWake) {
         let shared = &self.shared;
-        tokio::join!(shared.keep_all(&ring), shared.pass_on_wants(), shared.sweep());
+        tokio::join!(shared.keep_all(&on_wake), shared.pass_on_wants(), shared.sweep());
     }
 
     /// Why not everything is as it should be; empty = it is.
@@ -270,15 +270,19 @@ impl Backplane {
 
 impl Shared {
     /// Keeps the nodes at work, for ever.
-    async fn keep_all(self: &Arc<Self>, ring: &OnWake) {
+    async fn keep_all(self: &Arc<Self>, on_wake: &OnWake) {
         match &self.cluster {
-            Some(cluster) => self.keep_cluster(cluster, ring).await,
-            None => self.keep_node(self.nodes.now().at(0), ring).await,
+            Some(cluster) => self.keep_cluster(cluster, on_wake).await,
+            None => self.keep_node(self.nodes.now().at(0), on_wake).await,
         }
     }
 
-    async fn keep_node(&self, node: &Node, ring: &OnWake) {
-        tokio::join!(node.link.keep(), self.keep_pushes(node, ring), self.read_all(node, ring));
+    async fn keep_node(&self, node: &Node, on_wake: &OnWake) {
+        tokio::join!(
+            node.link.keep(),
+            self.keep_pushes(node, on_wake),
+            self.read_all(node, on_wake)
+        );
     }
 
     /// Puts a message that has its position on its channel here, if that follows it.

@@ -58,7 +58,11 @@ impl Nodes {
 
     /// From now on each partition of `moves` is at another node. The channels that were subscribed
     /// to are told to `lost` and subscribed to there; how many they are.
-    pub(super) fn hand_on(&self, moves: &[(u32, Arc<Node>)], lost: impl Fn(&ChannelName)) -> usize {
+    pub(super) fn hand_off(
+        &self,
+        moves: &[(u32, Arc<Node>)],
+        lost: impl Fn(&ChannelName),
+    ) -> usize {
         let _moving = self.moving.write();
         let before = self.map.load_full();
         let mut map = (*before).clone();

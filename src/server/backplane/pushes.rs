@@ -5,7 +5,7 @@
 //! Beyond that, as when the connection is lost or a probe fails, all channels are stale: they are
 //! subscribed to anew on a new connection, in batches, and then read.
 
-use super::link::{self, PATIENCE, PROBE, reason};
+use super::link::{self, PROBE, TIMEOUT, reason};
 use super::nodes::Node;
 use super::subscriptions::{Change, UnsubscribeCause};
 use super::{OnWake, Shared, envelope};
@@ -22,7 +22,7 @@ const SETTLING: Duration = Duration::from_millis(200);
 /// The bytes of pushes that wait, at the most.
 const QUEUE_BYTES: usize = 64 << 20;
 /// How long to wait before connecting again, at the least and at the most.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Pushes on their way from the connection to the channels.
 struct Queue {
@@ -68,11 +68,11 @@ fn queue(most: usize) -> (Queue, Stream) {
 
 impl Shared {
     /// Keeps the subscriptions at `node`, for ever.
-    pub(super) async fn keep_pushes(&self, node: &Node, ring: &OnWake) {
-        let mut wait = AGAIN.0;
+    pub(super) async fn keep_pushes(&self, node: &Node, on_wake: &OnWake) {
+        let mut wait = RETRY_DELAY.0;
         loop {
             let began = tokio::time::Instant::now();
-            let reason = self.serve_pushes(node, ring).await;
+            let reason = self.serve_pushes(node, on_wake).await;
             let stale = node.members.end(&reason);
             let (redis, channels) = (node.link.name(), stale.len());
             tracing::warn!(redis, reason, channels, "pushes from the backplane are lost");
@@ -82,16 +82,16 @@ impl Shared {
                 self.nodes.while_at(channel, node, || self.hub.lost(channel));
             }
             self.look_again();
-            if began.elapsed() > AGAIN.1 * 2 {
-                wait = AGAIN.0;
+            if began.elapsed() > RETRY_DELAY.1 * 2 {
+                wait = RETRY_DELAY.0;
             }
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(AGAIN.1);
+            wait = (wait * 2).min(RETRY_DELAY.1);
         }
     }
 
     /// Until the connection fails; why it did.
-    async fn serve_pushes(&self, node: &Node, ring: &OnWake) -> String {
+    async fn serve_pushes(&self, node: &Node, on_wake: &OnWake) -> String {
         let (queue, stream) = queue(self.queue);
         let config = AsyncConnectionConfig::new().set_push_sender(move |push| queue.put(push));
         let (server, connection) = match node.link.open(config).await {
@@ -100,21 +100,21 @@ impl Shared {
         };
         node.members.begin(|channel| self.hub.held_on(channel) > 0);
         tokio::select! {
-            reason = self.receive(node, stream, ring) => reason,
+            reason = self.receive(node, stream, on_wake) => reason,
             reason = self.subscribe(node, connection.clone()) => reason,
             reason = probe(&connection) => reason,
             () = node.link.moved(&server) => "another server is the master now".to_owned(),
         }
     }
 
-    async fn receive(&self, node: &Node, mut stream: Stream, ring: &OnWake) -> String {
+    async fn receive(&self, node: &Node, mut stream: Stream, on_wake: &OnWake) -> String {
         while let Some(push) = stream.pushes.recv().await {
             stream.bytes.fetch_sub(length(&push), Ordering::Relaxed);
             if stream.overflowed.load(Ordering::Relaxed) {
                 return "more pushes came than could be worked off".to_owned();
             }
             match push.kind {
-                PushKind::Message | PushKind::SMessage => self.pushed(node, push.data, ring),
+                PushKind::Message | PushKind::SMessage => self.pushed(node, push.data, on_wake),
                 PushKind::Subscribe | PushKind::SSubscribe => {
                     if let Some(channel) = self.named(&push.data) {
                         node.members.confirmed(&channel, |channel| self.hub.confirmed(channel));
@@ -147,7 +147,7 @@ impl Shared {
         }
     }
 
-    fn pushed(&self, node: &Node, data: Vec<Value>, ring: &OnWake) {
+    fn pushed(&self, node: &Node, data: Vec<Value>, on_wake: &OnWake) {
         let Some(channel) = self.named(&data) else { return };
         let Some(Value::BulkString(body)) = data.into_iter().nth(1) else { return };
         let Some(message) = envelope::read(body) else {
@@ -155,7 +155,7 @@ impl Shared {
             return;
         };
         let pushed = self.hub.pushed(&channel, message, (self.clock)());
-        ring(pushed.wake, u64::from(pushed.stored));
+        on_wake(pushed.wake, u64::from(pushed.stored));
         if pushed.unwanted {
             node.members.leave(&channel, |channel| self.hub.is_joined(channel));
         }
@@ -192,7 +192,7 @@ impl Shared {
                 moved = true;
             }
             // Behind the answers the confirmations wait for their turn.
-            let wait = if moved { SETTLING } else { PATIENCE * 2 };
+            let wait = if moved { SETTLING } else { TIMEOUT * 2 };
             if tokio::time::timeout(wait, node.members.all_answered()).await.is_ok() {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Reading what is elsewhere, for channels that have just been joined, or may have missed
 //! something. Those that polls are held on come first.
 
-use super::link::{self, LinkConnection, PATIENCE, reason};
+use super::link::{self, LinkConnection, TIMEOUT, reason};
 use super::nodes::Node;
 use super::scripts::snapshot;
 use super::{OnWake, Shared};
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 /// Channels read in one go: it bounds the memory of an answer.
 const BATCH: usize = 32;
 /// How long to wait after a read that failed.
-const AGAIN: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Channels that want to be read; each is there once at the most.
 #[derive(Default)]
@@ -62,7 +62,7 @@ struct Read {
 
 impl Shared {
     /// Reads whatever wants to be read at `node`, for ever.
-    pub(super) async fn read_all(&self, node: &Node, ring: &OnWake) {
+    pub(super) async fn read_all(&self, node: &Node, on_wake: &OnWake) {
         loop {
             let begin = |channel: ChannelName| {
                 if !self.nodes.is_at(&channel, node) {
@@ -75,14 +75,14 @@ impl Shared {
                 Some(Read { channel, number, after })
             };
             let reads: Vec<_> = node.reads.next().await.into_iter().filter_map(begin).collect();
-            if !reads.is_empty() && !self.read(node, reads, ring).await {
-                tokio::time::sleep(AGAIN).await;
+            if !reads.is_empty() && !self.read(node, reads, on_wake).await {
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
 
     /// Whether all of it went well; what did not is queued again.
-    async fn read(&self, node: &Node, reads: Vec<Read>, ring: &OnWake) -> bool {
+    async fn read(&self, node: &Node, reads: Vec<Read>, on_wake: &OnWake) -> bool {
         let mut values = self.ask(node, &reads).await.into_iter();
         let mut well = true;
         for read in reads {
@@ -90,7 +90,7 @@ impl Shared {
                 Some(snapshot) => {
                     let now = (self.clock)();
                     let ended = self.hub.read_ends(&read.channel, read.number, snapshot, now);
-                    ring(ended.wake, 0);
+                    on_wake(ended.wake, 0);
                 }
                 None => {
                     well = false;
@@ -126,7 +126,7 @@ impl Shared {
             pipe.add_command(self.scripts.read(&self.keys, &read.channel, read.after));
         }
         let asked = line.connection.req_packed_commands(&pipe, 0, reads.len());
-        match tokio::time::timeout(PATIENCE * 2, asked).await {
+        match tokio::time::timeout(TIMEOUT * 2, asked).await {
             Ok(Ok(values)) => {
                 self.mind(node, &line, &values);
                 values

@@ -1,7 +1,7 @@
 //! Sentinels: they watch a master and its replicas, and know which one is the master.
 //!
 //! One of them is asked whenever a connection is to be made, the next one if it does not answer
-//! within [`PATIENCE`](super::link::PATIENCE). Meanwhile one is listened to: it says when it makes another server the
+//! within [`TIMEOUT`](super::link::PATIENCE). Meanwhile one is listened to: it says when it makes another server the
 //! master (`+switch-master`), and is asked every [`PROBE`](super::link::PROBE), as what it says may get lost. Both use
 //! the same one, so that two that disagree do not send us to and fro; it is doubted, and another
 //! one takes its place, when what it says turns out to be wrong.
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// How long to wait before listening to another one.
-const AGAIN: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// See the [module](self).
 pub(super) struct Sentinels {
@@ -112,7 +112,7 @@ impl Sentinels {
                 before = reason;
                 self.give_up(turn);
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 

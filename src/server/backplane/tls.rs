@@ -45,7 +45,7 @@ impl Tls {
     }
 
     /// Greets `server` over `stream`.
-    pub(super) async fn greet(
+    pub(super) async fn handshake(
         &self,
         server: &Server,
         stream: TcpStream,

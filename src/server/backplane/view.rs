@@ -9,7 +9,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use std::time::Duration;
 
 /// How long a node may take to say it.
-const PATIENCE: Duration = Duration::from_millis(700);
+const TIMEOUT: Duration = Duration::from_millis(700);
 
 /// See the [module](self).
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub(super) async fn ask(
     pipe.cmd("INFO").arg("replication").cmd("CLUSTER").arg("NODES");
     pipe.cmd("INFO").arg("replication").cmd("TIME");
     let asked = connection.req_packed_commands(&pipe, 0, pipe.len());
-    let Ok(answers) = tokio::time::timeout(PATIENCE, asked).await else {
+    let Ok(answers) = tokio::time::timeout(TIMEOUT, asked).await else {
         return Err("it does not say how the slots are divided".to_owned());
     };
     let answers = answers.map_err(|error| reason(&error))?;

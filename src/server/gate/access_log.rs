@@ -42,7 +42,7 @@ pub fn log(line: &Line<'_>, mask: &[String]) {
     match line.held {
         Some((held, cause)) => {
             let held_ms = milliseconds(held);
-            let cause = cause.word();
+            let cause = cause.as_str();
             tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms, held_ms, cause);
         }
         None => tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms),

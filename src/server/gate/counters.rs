@@ -183,9 +183,11 @@ impl Counters {
     pub(super) fn release(&self, cause: Cause, answer: Option<&Answer>, watched: &Watched) {
         self.releases.count(cause);
         let mut messages = 0;
-        for heard in answer.into_iter().flatten().filter(|heard| !heard.found.messages.is_empty()) {
-            let some = heard.found.messages.len();
-            watched.delivered(&heard.channel, some);
+        for update in
+            answer.into_iter().flatten().filter(|update| !update.found.messages.is_empty())
+        {
+            let some = update.found.messages.len();
+            watched.delivered(&update.channel, some);
             messages += some as u64;
         }
         if messages > 0 {

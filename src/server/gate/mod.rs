@@ -54,9 +54,9 @@ struct Shared {
     limits: Limits,
     clock: fn() -> Time,
     browser_publish: BrowserPublish,
-    leaves: Grants,
+    grants: Grants,
     counters: Counters,
-    tally: Arc<SharedMetrics>,
+    metrics: Arc<SharedMetrics>,
     replays: replay::Replays,
     files: FdBudget,
 }
@@ -65,27 +65,27 @@ struct Shared {
 const RETRY_AFTER: &str = "5";
 
 impl Gate {
-    /// The public side of `hub`; what it counts together with others is in `tally`, and what it
+    /// The public side of `hub`; what it counts together with others is in `metrics`, and what it
     /// may open in `files`.
     pub fn new(
         settings: Arc<ArcSwap<Settings>>,
         hub: Hub,
         clock: fn() -> Time,
         browser_publish: BrowserPublish,
-        tally: Arc<SharedMetrics>,
+        metrics: Arc<SharedMetrics>,
         files: FdBudget,
     ) -> Self {
         let (limits, counters) = (Limits::default(), Counters::default());
-        let (leaves, replays) = (Grants::default(), replay::Replays::default());
+        let (grants, replays) = (Grants::default(), replay::Replays::default());
         let shared = Shared {
             settings,
             hub,
             limits,
             clock,
             browser_publish,
-            leaves,
+            grants,
             counters,
-            tally,
+            metrics,
             replays,
             files,
         };
@@ -104,7 +104,7 @@ impl Gate {
 
     /// Counts a request that is refused.
     pub fn refused(&self, cause: Refusal) {
-        self.shared.tally.refusals.count(cause);
+        self.shared.metrics.refusals.count(cause);
     }
 
     /// Counts that the answer of a poll was written which a message of `published` released.
@@ -143,10 +143,10 @@ impl Gate {
 
     /// The answer to a request of `client` that comes too soon after others; `None` = it may be
     /// served. Asked once for each request, wherever it comes in.
-    pub fn too_soon(&self, settings: &Settings, client: Option<IpAddr>) -> Option<Reply> {
+    pub fn rate_limited(&self, settings: &Settings, client: Option<IpAddr>) -> Option<Reply> {
         let wait = settings.requests.take(client).err()?;
         self.refused(Refusal::RequestRate);
-        Some(poll::replies::too_soon(wait))
+        Some(poll::replies::rate_limited(wait))
     }
 
     /// How many connections there are.

@@ -50,8 +50,8 @@ struct App {
     settings: Arc<ArcSwap<Settings>>,
     page: Secret,
     endpoints: Vec<Arc<dyn Endpoint>>,
-    tally: Arc<SharedMetrics>,
-    turnstile: Quiesce<Target>,
+    metrics: Arc<SharedMetrics>,
+    quiesce: Quiesce<Target>,
     places: ConnectionSlots,
 }
 
@@ -80,23 +80,23 @@ impl Drop for ConnectionSlot<'_> {
 
 impl Internal {
     /// An app that asks `endpoints` in their order. `page` is the token of the internal page,
-    /// made anew at each start; empty = there is no page. Refusals are counted in `tally`. Beyond
+    /// made anew at each start; empty = there is no page. Refusals are counted in `metrics`. Beyond
     /// `most` connections new ones are closed at once.
     pub fn new(
         settings: Arc<ArcSwap<Settings>>,
         page: Secret,
         endpoints: Vec<Arc<dyn Endpoint>>,
-        tally: Arc<SharedMetrics>,
+        metrics: Arc<SharedMetrics>,
         most: usize,
     ) -> Self {
-        let (turnstile, taken) = (Quiesce::default(), AtomicUsize::new(0));
+        let (quiesce, taken) = (Quiesce::default(), AtomicUsize::new(0));
         let places = ConnectionSlots { most, taken };
-        Self(Arc::new(App { settings, page, endpoints, tally, turnstile, places }))
+        Self(Arc::new(App { settings, page, endpoints, metrics, quiesce, places }))
     }
 
     /// What every request passes through.
-    pub fn turnstile(&self) -> Quiesce<Target> {
-        self.0.turnstile.clone()
+    pub fn quiesce(&self) -> Quiesce<Target> {
+        self.0.quiesce.clone()
     }
 }
 
@@ -108,7 +108,7 @@ impl ServerApp for Internal {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let Some(_place) = self.0.places.take() else {
-            self.0.tally.refusals.count(Refusal::FdLimit);
+            self.0.metrics.refusals.count(Refusal::FdLimit);
             return None;
         };
         let patience = self.0.settings.load().patience;
@@ -122,7 +122,7 @@ impl App {
         let mut request = match read_head(session) {
             Ok(request) => request,
             Err(reply) => {
-                self.refused(&reply, Refusal::HeadLate, Refusal::MalformedHead);
+                self.refused(&reply, Refusal::HeadTimeout, Refusal::MalformedHead);
                 return Ok(reply);
             }
         };
@@ -136,8 +136,9 @@ impl App {
             page: endpoint.is_some_and(|endpoint| endpoint.may_be_visited(path)),
         };
         if let Err(refusal) = guard::admit(&self.settings.load(), &self.page, &visitor) {
-            let cause = if refusal.status == 401 { Refusal::Token } else { Refusal::Page };
-            self.tally.refusals.count(cause);
+            let cause =
+                if refusal.status == 401 { Refusal::Unauthorized } else { Refusal::CrossOrigin };
+            self.metrics.refusals.count(cause);
             return Ok(refusal);
         }
         let Some(endpoint) = endpoint else {
@@ -147,14 +148,14 @@ impl App {
         match session::read_body(session, endpoint.longest_body(path)).await? {
             Ok(body) => request.body = body,
             Err(refusal) => {
-                self.refused(&refusal, Refusal::BodyLate, Refusal::MalformedBody);
+                self.refused(&refusal, Refusal::BodyTimeout, Refusal::MalformedBody);
                 return Ok(refusal);
             }
         }
         if request.method == Method::HEAD {
             request.method = Method::GET;
         }
-        let place = self.turnstile.pass().await;
+        let place = self.quiesce.pass().await;
         let elsewhere = match &*place {
             Target::Local if endpoint.waits(&request.path) => {
                 drop(place);
@@ -176,9 +177,9 @@ impl App {
     /// Counts a request that was not read.
     fn refused(&self, reply: &Reply, late: Refusal, malformed: Refusal) {
         match reply.status {
-            408 => self.tally.refusals.count(late),
-            400 => self.tally.refusals.count(malformed),
-            413 => self.tally.refusals.count(Refusal::MessageSize),
+            408 => self.metrics.refusals.count(late),
+            400 => self.metrics.refusals.count(malformed),
+            413 => self.metrics.refusals.count(Refusal::MessageSize),
             _ => {}
         }
     }
@@ -219,7 +220,7 @@ impl HttpServerApp for App {
                 self.reply(&mut session).await
             }
             Ok(Err(refusal)) => {
-                self.refused(&refusal, Refusal::HeadLate, Refusal::MalformedHead);
+                self.refused(&refusal, Refusal::HeadTimeout, Refusal::MalformedHead);
                 Ok(refusal)
             }
             Err(broken) => Err(broken),

@@ -90,7 +90,7 @@ impl Limits {
         }
         // From here on the drop guard counts it out again.
         let mut permit = Permit { counts: counts.clone(), address: None, grant: None };
-        let address = address.map(household);
+        let address = address.map(ip_prefix);
         permit.address =
             counts.by_address.take(address, settings.per_address).ok_or(Rejection::Address)?;
         permit.grant = counts.by_grant.take(grant, settings.per_grant).ok_or(Rejection::Grant)?;
@@ -143,7 +143,7 @@ impl<K: Copy + Eq + Hash> PerKeyCounts<K> {
 
 /// What one household or server has: an IPv4 address, or the 64 bits of a network, below which
 /// IPv6 addresses are to be had for nothing.
-pub fn household(address: IpAddr) -> IpAddr {
+pub fn ip_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
         v4 => v4,

@@ -1,10 +1,10 @@
 //! How often an address may connect and ask: a token bucket for each.
 //!
 //! A bucket holds what one second allows, so that a page with its pictures comes in one go. The
-//! addresses seen last have one, at most [`MOST`]; whoever is forgotten begins with a full one. So
+//! addresses seen last have one, at most [`MAX`]; whoever is forgotten begins with a full one. So
 //! memory is bounded, and an attacker with more addresses than that is not what this stops.
 
-use crate::server::limits::permit::household;
+use crate::server::limits::permit::ip_prefix;
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Addresses that have a bucket, each of them less than a hundred bytes.
-const MOST: usize = 65_536;
+const MAX: usize = 65_536;
 
 /// What one address may do in a second.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl<C: Clock> Rate<C> {
     /// Who has no address (a unix socket) is never refused.
     pub fn take(&self, address: Option<IpAddr>) -> Result<(), Duration> {
         let (Some(buckets), Some(address)) = (&self.buckets, address) else { return Ok(()) };
-        let taken = buckets.check_key(&household(address));
+        let taken = buckets.check_key(&ip_prefix(address));
         taken.map_err(|not_until| not_until.wait_time_from(buckets.clock().now()))
     }
 }
@@ -77,7 +77,7 @@ impl StateStore for Recent {
         let mut buckets = self.0.lock();
         let (taken, bucket) = f(buckets.get(key).copied())?;
         buckets.put(*key, bucket);
-        if buckets.len() > MOST {
+        if buckets.len() > MAX {
             buckets.pop_lru();
         }
         Ok(taken)
@@ -133,9 +133,9 @@ mod tests {
     #[test]
     fn only_so_many_addresses_are_remembered() {
         let rate = Rate::with_clock(1, FakeRelativeClock::default());
-        for n in 0..u32::try_from(MOST).unwrap() + 100 {
+        for n in 0..u32::try_from(MAX).unwrap() + 100 {
             assert!(rate.take(Some(IpAddr::from(n.to_be_bytes()))).is_ok());
         }
-        assert_eq!(rate.buckets.unwrap().into_state_store().0.lock().len(), MOST);
+        assert_eq!(rate.buckets.unwrap().into_state_store().0.lock().len(), MAX);
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// No chain and no key is as long as this.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A certificate, those that vouch for it, and its key. Shows no key in `Debug`.
 #[derive(Clone)]
@@ -140,8 +140,8 @@ fn read(path: &Path) -> Result<(Vec<u8>, u32), String> {
     let file = File::open(path).map_err(wrong)?;
     let mode = file.metadata().map_err(wrong)?.permissions().mode();
     let mut bytes = Vec::new();
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(wrong)?;
-    if bytes.len() as u64 > MOST_BYTES {
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(wrong)?;
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(format!("{} is longer than 1 MiB", path.display()));
     }
     Ok((bytes, mode))

@@ -50,7 +50,7 @@ pub struct Quiesced<P>(OwnedRwLockWriteGuard<P>);
 
 impl<P> Quiesced<P> {
     /// Lets everybody pass, to `place` from now on.
-    pub fn go_on(mut self, place: P) {
+    pub fn resume(mut self, place: P) {
         *self.0 = place;
     }
 }
@@ -61,28 +61,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_waits_for_those_within_and_the_others_for_it() {
-        let turnstile = Quiesce::<u8>::default();
-        let within = turnstile.pass().await;
+        let quiesce = Quiesce::<u8>::default();
+        let within = quiesce.pass().await;
         let stopping = tokio::spawn({
-            let turnstile = turnstile.clone();
-            async move { turnstile.stop().await }
+            let quiesce = quiesce.clone();
+            async move { quiesce.stop().await }
         });
         tokio::task::yield_now().await;
         assert!(!stopping.is_finished());
         drop(within);
         let stopped = stopping.await;
         let later = tokio::spawn({
-            let turnstile = turnstile.clone();
-            async move { *turnstile.pass().await }
+            let quiesce = quiesce.clone();
+            async move { *quiesce.pass().await }
         });
         tokio::task::yield_now().await;
         assert!(!later.is_finished());
         assert!(stopped.is_ok_and(|stopped| {
-            stopped.go_on(7);
+            stopped.resume(7);
             true
         }));
         assert!(later.await.is_ok_and(|place| place == 7));
-        drop(turnstile.stop().await);
-        assert_eq!(*turnstile.pass().await, 7);
+        drop(quiesce.stop().await);
+        assert_eq!(*quiesce.pass().await, 7);
     }
 }

@@ -1,11 +1,11 @@
 //! IdempotencyCache that are remembered, so that a publisher may repeat itself without harm.
 //!
-//! A write that bears an `Idempotency-Key` is done once: a repetition within [`KEPT`] gets the
+//! A write that bears an `Idempotency-Key` is done once: a repetition within [`TTL`] gets the
 //! first answer, one that comes while the first is at work waits for it, and the same key with
 //! another body is a conflict. Only answers of success are remembered: an error published
 //! nothing, so it may be mended and sent again under the same key.
 //!
-//! Overflow: beyond [`MOST_KEYS`] or [`MOST_BYTES`] the oldest are dropped, and a repetition of
+//! Overflow: beyond [`MAX_KEYS`] or [`MAX_BYTES`] the oldest are dropped, and a repetition of
 //! those is done anew. Cancelling a write before it is done leaves its key as if never used.
 //! What is done can be taken along into another process, with the history: [`IdempotencyCache::remembered`].
 
@@ -20,13 +20,13 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Slot, OwnedMutexGuard};
 
 /// How long an answer is remembered.
-pub(super) const KEPT: Duration = Duration::from_secs(300);
+pub(super) const TTL: Duration = Duration::from_secs(300);
 /// Keys remembered at the most.
-const MOST_KEYS: usize = 10_000;
+const MAX_KEYS: usize = 10_000;
 /// Bytes of keys and answers remembered at the most.
-const MOST_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// The longest key, in bytes.
-pub(super) const LONGEST_KEY: usize = 255;
+pub(super) const MAX_KEY_LENGTH: usize = 255;
 
 /// What one key stands for: it belongs to a method and a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -221,7 +221,7 @@ impl Table {
     }
 
     fn bound(&mut self) {
-        while self.entries.len() > MOST_KEYS || self.bytes > MOST_BYTES {
+        while self.entries.len() > MAX_KEYS || self.bytes > MAX_BYTES {
             if !self.drop_oldest() {
                 return;
             }
@@ -229,7 +229,7 @@ impl Table {
     }
 
     fn expire(&mut self, now: Time) {
-        let kept_since = now.before(KEPT);
+        let kept_since = now.before(TTL);
         while self.entries.peek_lru().is_some_and(|(_, entry)| entry.since < kept_since) {
             self.drop_oldest();
         }
@@ -334,13 +334,13 @@ mod tests {
     #[tokio::test]
     async fn keys_and_bytes_are_bounded_and_the_oldest_go_first() {
         let answers = IdempotencyCache::default();
-        for key in 0..MOST_KEYS + 1 {
+        for key in 0..MAX_KEYS + 1 {
             once(&answers, &key.to_string(), "a", 1, "x").await;
         }
-        assert_eq!(answers.len(), MOST_KEYS);
+        assert_eq!(answers.len(), MAX_KEYS);
         assert_eq!(once(&answers, "1", "a", 1, "new").await, "x");
         assert_eq!(once(&answers, "0", "a", 1, "new").await, "new");
-        once(&answers, "huge", "a", 1, &"x".repeat(MOST_BYTES)).await;
+        once(&answers, "huge", "a", 1, &"x".repeat(MAX_BYTES)).await;
         assert_eq!(answers.len(), 0);
         assert_eq!(answers.table.lock().bytes, 0);
     }

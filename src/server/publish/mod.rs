@@ -181,15 +181,15 @@ struct Shared {
     /// Who gives the positions; `None` = the hub itself.
     elsewhere: Option<Arc<dyn Sequencer>>,
     counts: Counts<Source>,
-    tally: Arc<SharedMetrics>,
+    metrics: Arc<SharedMetrics>,
     /// What every change of the hub goes through.
-    turnstile: Quiesce<Target>,
+    quiesce: Quiesce<Target>,
 }
 
 impl Publisher {
     /// A publisher into `hub`, through `elsewhere` if that gives the positions. `crowd` is the
     /// runtime that the held polls are on, as soon as there is one: a large wake is rung there,
-    /// between the deliveries of its batches. `tally` knows the channels that are counted by
+    /// between the deliveries of its batches. `metrics` knows the channels that are counted by
     /// themselves.
     pub fn new(
         hub: Hub,
@@ -197,11 +197,11 @@ impl Publisher {
         clock: Clock,
         settings: Arc<ArcSwap<Settings>>,
         crowd: Arc<OnceLock<Handle>>,
-        tally: Arc<SharedMetrics>,
+        metrics: Arc<SharedMetrics>,
     ) -> Self {
         let counts = Counts::default();
-        let turnstile = Quiesce::default();
-        let shared = Shared { hub, clock, settings, crowd, elsewhere, counts, tally, turnstile };
+        let quiesce = Quiesce::default();
+        let shared = Shared { hub, clock, settings, crowd, elsewhere, counts, metrics, quiesce };
         Self { shared: Arc::new(shared) }
     }
 
@@ -229,11 +229,11 @@ impl Publisher {
         for (channel, payload) in &posts {
             let length = payload.body.len() as u64;
             if length > most {
-                self.shared.tally.refusals.count(Refusal::MessageSize);
+                self.shared.metrics.refusals.count(Refusal::MessageSize);
                 return Err(PublishError::TooLong { channel: channel.clone(), length, most });
             }
         }
-        let place = self.shared.turnstile.pass().await;
+        let place = self.shared.quiesce.pass().await;
         match &*place {
             Target::Local => {}
             Target::Closed => return Err(PublishError::Ended),
@@ -254,7 +254,7 @@ impl Publisher {
         };
         drop(place);
         self.shared.counts.add(by, posts.len() as u64);
-        posts.iter().for_each(|(channel, _)| self.shared.tally.watched.published(channel));
+        posts.iter().for_each(|(channel, _)| self.shared.metrics.watched.published(channel));
         let mut wakes = PendingWakeups::default();
         let receipts = posts.into_iter().zip(published).map(|((channel, _), published)| Receipt {
             channel,
@@ -266,7 +266,7 @@ impl Publisher {
             },
         });
         let receipts = receipts.collect();
-        wakes.ring(self.shared.crowd.get());
+        wakes.notify(self.shared.crowd.get());
         Ok(receipts)
     }
 
@@ -277,7 +277,7 @@ impl Publisher {
             Err(RateLimited::For(wait)) => PublishError::TooSoon { wait },
             Err(RateLimited::Beyond(most)) => PublishError::TooMany { messages, most },
         };
-        self.shared.tally.refusals.count(Refusal::PublishRate);
+        self.shared.metrics.refusals.count(Refusal::PublishRate);
         Err(refused)
     }
 
@@ -298,17 +298,17 @@ impl Publisher {
         let seeded = self.shared.hub.seed(channel, payload, at, keep, self.now())?;
         let Some(published) = seeded else { return Ok(false) };
         self.shared.counts.add(by, 1);
-        self.shared.tally.watched.published(channel);
+        self.shared.metrics.watched.published(channel);
         let mut wakes = PendingWakeups::default();
         wakes.claim(published.wake);
-        wakes.ring(self.shared.crowd.get());
+        wakes.notify(self.shared.crowd.get());
         Ok(true)
     }
 
     /// Forgets a channel and releases the polls held on it, which find themselves reset. How
     /// many those are; `None` if there is no such channel.
     pub async fn forget(&self, channel: &ChannelName) -> Result<Option<usize>, PublishError> {
-        let place = self.shared.turnstile.pass().await;
+        let place = self.shared.quiesce.pass().await;
         if !matches!(*place, Target::Local) {
             return Err(PublishError::Ended);
         }
@@ -325,7 +325,7 @@ impl Publisher {
                 wakes.adopt(wake, polls)
             }
         });
-        wakes.ring(self.shared.crowd.get());
+        wakes.notify(self.shared.crowd.get());
         Ok(released)
     }
 
@@ -341,7 +341,7 @@ impl Publisher {
         self.shared.counts.add(Source::Backplane, new);
         let mut wakes = PendingWakeups::default();
         wakes.adopt(wake, 0);
-        wakes.ring(self.shared.crowd.get());
+        wakes.notify(self.shared.crowd.get());
     }
 
     /// Whether the positions are given elsewhere, and so the channels shared.
@@ -350,8 +350,8 @@ impl Publisher {
     }
 
     /// What every publish goes through.
-    pub fn turnstile(&self) -> &Quiesce<Target> {
-        &self.shared.turnstile
+    pub fn quiesce(&self) -> &Quiesce<Target> {
+        &self.shared.quiesce
     }
 
     /// The settings of this moment.

@@ -43,7 +43,7 @@ async fn a_receipt_tells_position_stamp_and_released() {
     assert_eq!(receipts[0].id.seq, 1);
     assert_eq!(receipts[0].stamp.to_string(), "1700000000.000000");
     assert_eq!(receipts[0].released, 1);
-    waiter.rung().await;
+    waiter.notified().await;
     assert_eq!(publisher.counts().of(Source::Watch), 1);
 }
 
@@ -86,7 +86,7 @@ async fn a_crowd_is_rung_after_the_receipt_and_whole() {
     assert_eq!(receipts[0].released, 1_000);
     let all = async {
         for waiter in &crowd {
-            waiter.rung().await;
+            waiter.notified().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), all).await.unwrap();
@@ -102,7 +102,7 @@ fn outside_of_a_runtime_a_crowd_is_rung_as_well() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         for waiter in &crowd {
-            waiter.rung().await;
+            waiter.notified().await;
         }
     });
 }
@@ -113,6 +113,6 @@ async fn forgetting_releases_and_is_told_apart_from_nothing() {
     assert_eq!(publisher.forget(&name("live")).await, Ok(None));
     let mut waiter = hold(&publisher, &["live"]);
     assert_eq!(publisher.forget(&name("live")).await, Ok(Some(1)));
-    waiter.rung().await;
+    waiter.notified().await;
     assert!(waiter.look(publisher.now()).unwrap()[0].found.reset);
 }

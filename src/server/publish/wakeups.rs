@@ -42,20 +42,20 @@ impl PendingWakeups {
 
     /// Rings a few at once, many in a task of their own. Without a runtime there is nobody to
     /// starve, and dropping rings.
-    pub(super) fn ring(self, crowd: Option<&Handle>) {
+    pub(super) fn notify(self, crowd: Option<&Handle>) {
         if self.polls > BATCH
             && let Some(runtime) = crowd.cloned().or_else(|| Handle::try_current().ok())
         {
-            runtime.spawn(self.ring_in_batches());
+            runtime.spawn(self.notify_in_batches());
         }
     }
 
-    async fn ring_in_batches(self) {
+    async fn notify_in_batches(self) {
         let mut room = BATCH;
         for (mut polls, mut wake) in self.wakes {
             while polls > 0 {
                 let batch = polls.min(room);
-                wake.ring(batch);
+                wake.notify(batch);
                 polls -= batch;
                 room -= batch;
                 if room == 0 {

@@ -23,7 +23,7 @@ impl Text {
 
     /// A family of one number.
     pub fn number(&mut self, kind: Kind, name: &str, help: &str, value: impl Display) {
-        self.begin(kind.word(), name, help);
+        self.begin(kind.as_str(), name, help);
         self.sample(name, &[], value);
     }
 
@@ -36,7 +36,7 @@ impl Text {
         label: &str,
         values: impl IntoIterator<Item = (impl AsRef<str>, V)>,
     ) {
-        self.begin(kind.word(), name, help);
+        self.begin(kind.as_str(), name, help);
         for (word, value) in values {
             self.sample(name, &[(label, word.as_ref())], value);
         }
@@ -44,7 +44,7 @@ impl Text {
 
     /// A family of counters.
     pub fn counts<L: Label>(&mut self, name: &str, help: &str, label: &str, counts: &Counts<L>) {
-        let values = counts.all().map(|(label, count)| (label.word(), count));
+        let values = counts.all().map(|(label, count)| (label.as_str(), count));
         self.numbers(Kind::Counter, name, help, label, values);
     }
 
@@ -85,7 +85,7 @@ impl Text {
 }
 
 impl Kind {
-    fn word(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",

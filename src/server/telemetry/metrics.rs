@@ -20,7 +20,7 @@ pub trait Label: Copy + 'static {
     const ALL: &'static [Self];
 
     /// The value as it is written.
-    fn word(self) -> &'static str;
+    fn as_str(self) -> &'static str;
 
     /// Its place in [`Label::ALL`].
     fn index(self) -> usize;
@@ -36,7 +36,7 @@ macro_rules! labels {
         impl $crate::server::telemetry::metrics::Label for $name {
             const ALL: &'static [Self] = &[$(Self::$value),+];
 
-            fn word(self) -> &'static str {
+            fn as_str(self) -> &'static str {
                 match self { $(Self::$value => $word),+ }
             }
 
@@ -156,7 +156,7 @@ mod tests {
         let counts = Counts::<Word>::default();
         counts.count(Word::No);
         counts.add(Word::No, 2);
-        let all: Vec<_> = counts.all().map(|(label, count)| (label.word(), count)).collect();
+        let all: Vec<_> = counts.all().map(|(label, count)| (label.as_str(), count)).collect();
         assert_eq!(all, [("yes", 0), ("no", 3)]);
         assert_eq!((counts.of(Word::No), counts.sum()), (3, 3));
     }

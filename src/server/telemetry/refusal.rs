@@ -21,7 +21,7 @@ labels! {
         /// A message longer than `history.max_message`, or a body that is none of one.
         MessageSize = "message_size",
         /// As many connections as the limit of open files leaves to the public side.
-        FdLimit = "files",
+        FdLimit = "fd_limit",
         /// As many polls as `limits.per_channel` are held on this channel.
         PerChannel = "per_channel",
         /// A poll that the site answers waited too long for its turn there.
@@ -43,16 +43,16 @@ labels! {
         /// A head with too many bytes or lines.
         HeadTooLarge = "head_too_large",
         /// A head that took too long.
-        HeadLate = "head_late",
+        HeadTimeout = "head_timeout",
         /// A body that is framed wrongly.
         MalformedBody = "malformed_body",
         /// A body that took too long.
-        BodyLate = "body_late",
+        BodyTimeout = "body_timeout",
         /// No token, or a wrong one, on the internal listener.
-        Token = "token",
+        Unauthorized = "unauthorized",
         /// A browser page from elsewhere, or a host name that may be one's, on the internal
         /// listener.
-        Page = "page",
+        CrossOrigin = "cross_origin",
     }
 }
 
@@ -60,7 +60,7 @@ impl Refusal {
     /// Why a head was refused with `status`.
     pub fn of_head(status: u16) -> Self {
         match status {
-            408 => Self::HeadLate,
+            408 => Self::HeadTimeout,
             431 => Self::HeadTooLarge,
             _ => Self::MalformedHead,
         }

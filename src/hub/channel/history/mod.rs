@@ -116,7 +116,7 @@ pub struct History {
 
 impl History {
     /// How long what is known elsewhere of a channel outlives its messages, at the least.
-    pub const KEPT: Duration = Duration::from_secs(7 * 86_400);
+    pub const TTL: Duration = Duration::from_secs(7 * 86_400);
 
     /// An empty history; all its stamps will be above `floor`.
     pub fn new(epoch: Epoch, floor: Stamp) -> Self {
@@ -307,7 +307,7 @@ impl History {
     fn since_time(&self, time: u64, take: Take, tick: Tick, now: Time) -> Lookup {
         if self.is_void() {
             // Longer ago, a channel may have come and gone.
-            let kept = time.saturating_add(Self::KEPT.as_micros() as u64) >= self.clock.seq;
+            let kept = time.saturating_add(Self::TTL.as_micros() as u64) >= self.clock.seq;
             let here = self.here(tick, now);
             return if kept { self.quiet(here) } else { self.reset(take, tick, now) };
         }
@@ -326,7 +326,7 @@ impl History {
     }
 
     /// The quiet answer to a poll that cannot be placed yet: the cursor it came with.
-    pub fn unplaced(&self, cursor: Cursor, tick: Tick, arrived: Time) -> Lookup {
+    pub fn unresolved(&self, cursor: Cursor, tick: Tick, arrived: Time) -> Lookup {
         let (position, stamp) = match cursor {
             Cursor::At(position) => (position, tick.just_before(arrived)),
             Cursor::After(stamp) | Cursor::Changed { after: Some(stamp), .. } => {

@@ -9,7 +9,7 @@
 //! shows that something is missing; then pushes are held back, and a read fills the hole or, where
 //! that cannot be done, the history begins anew, so that its cursors are reset.
 //!
-//! **Overflow.** At most [`MOST_HELD_BACK`] pushes wait for a read, of [`MOST_BYTES`] in all; what
+//! **Overflow.** At most [`MAX_HELD_BACK`] pushes wait for a read, of [`MAX_BYTES`] in all; what
 //! comes beyond is dropped, and read afterwards.
 
 #[cfg(test)]
@@ -22,9 +22,9 @@ use super::{Epoch, Position};
 use std::collections::VecDeque;
 
 /// Pushes that wait for the end of a read, at the most.
-const MOST_HELD_BACK: usize = 256;
+const MAX_HELD_BACK: usize = 256;
 /// Their bytes in all.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// What the one who does the I/O is to do. Each is wanted once until it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -315,8 +315,8 @@ impl ReplicaState {
     /// The push of message `seq` has released so many polls: whoever published it wants to know,
     /// and may hear of its position later than of its push.
     pub fn released(&mut self, seq: u64, polls: usize) {
-        const MOST: usize = 8;
-        if self.released.len() == MOST {
+        const MAX: usize = 8;
+        if self.released.len() == MAX {
             self.released.pop_front();
         }
         self.released.push_back((seq, polls));
@@ -330,8 +330,8 @@ impl ReplicaState {
     fn hold_back(&mut self, message: Message) {
         let length = message.len();
         if self.overflowed
-            || self.held_back.len() >= MOST_HELD_BACK
-            || self.held_bytes + length > MOST_BYTES && !self.held_back.is_empty()
+            || self.held_back.len() >= MAX_HELD_BACK
+            || self.held_bytes + length > MAX_BYTES && !self.held_back.is_empty()
         {
             self.overflowed = true;
             return;

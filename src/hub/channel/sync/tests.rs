@@ -22,7 +22,7 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    const KEPT: usize = 4;
+    const TTL: usize = 4;
 
     fn message(&self, seq: u64) -> Message {
         let epoch = self.place.unwrap().0;
@@ -41,7 +41,7 @@ impl Elsewhere {
         self.place = Some((epoch, newest + 1));
         self.published.push((self.time, format!("{epoch}-{}", newest + 1)));
         self.kept.push(newest + 1);
-        if self.kept.len() > Self::KEPT {
+        if self.kept.len() > Self::TTL {
             self.kept.remove(0);
         }
         if subscribed {
@@ -285,7 +285,7 @@ fn too_many_pushes_during_a_read_are_read_once_more() {
     gate.feed.polled(NOW);
     gate.feed.confirmed();
     gate.begin_read(&mut elsewhere);
-    for _ in 0..MOST_HELD_BACK + 3 {
+    for _ in 0..MAX_HELD_BACK + 3 {
         elsewhere.publish(true);
         gate.deliver(&mut elsewhere);
     }
@@ -294,5 +294,5 @@ fn too_many_pushes_during_a_read_are_read_once_more() {
     gate.begin_read(&mut elsewhere);
     gate.end_read();
     assert!(gate.feed.is_live());
-    assert_eq!(gate.history.position().seq, MOST_HELD_BACK as u64 + 3);
+    assert_eq!(gate.history.position().seq, MAX_HELD_BACK as u64 + 3);
 }

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use std::fmt;
 
 /// The longest token that is looked at, in bytes; a longer one is bad.
-const MOST_BYTES: usize = 16 * 1024;
+const MAX_BYTES: usize = 16 * 1024;
 
 /// The algorithms by their names (RFC 7518, section 3.1).
 pub const ALGORITHMS: [(&str, Algorithm); 4] = [
@@ -169,7 +169,7 @@ impl Verifier {
 
     /// What `token` is worth at `now`.
     pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Rejection> {
-        if token.len() > MOST_BYTES {
+        if token.len() > MAX_BYTES {
             return Err(Rejection::Bad("it is too long"));
         }
         let claims = self.claims(token)?;

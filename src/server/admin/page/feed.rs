@@ -18,13 +18,13 @@ use tokio::sync::Notify;
 /// Stats are published this often.
 const EVERY: Duration = Duration::from_secs(1);
 /// A page that has not asked for this long is closed, or hidden.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// A page's poll is held no longer, whatever happens.
 const HOLD: Duration = Duration::from_secs(5);
 /// Stats kept for a page that is opened.
-const KEPT: usize = 120;
+const TTL: usize = 120;
 /// Pages that may look at a time.
-const MOST: usize = 64;
+const MAX: usize = 64;
 
 /// See the [module](self).
 pub(super) struct PageChannel {
@@ -40,7 +40,7 @@ pub(super) struct PageChannel {
 impl PageChannel {
     /// A feed on which nothing is published yet.
     pub(super) fn new(clock: fn() -> Time) -> Self {
-        let limits = Limits { messages: KEPT, age: Duration::from_secs(180), ..Limits::default() };
+        let limits = Limits { messages: TTL, age: Duration::from_secs(180), ..Limits::default() };
         let settings =
             hub::Settings { channels: 1, limits: Arc::new(limits), ..hub::Settings::default() };
         let hub = Hub::new(settings, fastrand::u64(..));
@@ -83,7 +83,7 @@ impl PageChannel {
 
     async fn news(&self, waiter: &mut Waiter) -> hub::Answer {
         loop {
-            waiter.rung().await;
+            waiter.notified().await;
             if let Some(answer) = waiter.look((self.clock)()) {
                 return answer;
             }
@@ -91,7 +91,7 @@ impl PageChannel {
     }
 
     fn is_looked_at(&self) -> bool {
-        self.looked.lock().is_some_and(|last| last.elapsed() < PATIENCE)
+        self.looked.lock().is_some_and(|last| last.elapsed() < TIMEOUT)
     }
 
     /// Publishes `figures`, which is JSON, while somebody looks; until the process ends.
@@ -129,7 +129,7 @@ struct Viewer<'a>(&'a AtomicUsize);
 impl<'a> Viewer<'a> {
     fn begin(looking: &'a AtomicUsize) -> Option<Self> {
         let this = (looking.fetch_add(1, Ordering::Relaxed), Self(looking));
-        (this.0 < MOST).then_some(this.1)
+        (this.0 < MAX).then_some(this.1)
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn there_is_a_bound_on_the_pages() {
         let feed = feed();
-        let polls = (0..=MOST).map(|_| {
+        let polls = (0..=MAX).map(|_| {
             let feed = feed.clone();
             tokio::spawn(async move { feed.poll("").await.status })
         });

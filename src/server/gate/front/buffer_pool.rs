@@ -7,21 +7,21 @@ use bytes::BytesMut;
 use std::cell::Cell;
 
 /// A buffer that has grown beyond this many bytes is not kept.
-const MOST_KEPT: usize = 16 * 1024;
+const MAX_KEPT: usize = 16 * 1024;
 
 thread_local! {
     static SPARE: Cell<BytesMut> = Cell::new(BytesMut::new());
 }
 
 /// An empty buffer, mostly one with room.
-pub(super) fn lend() -> BytesMut {
+pub(super) fn take() -> BytesMut {
     SPARE.take()
 }
 
 /// Gives a buffer back; what is in it is forgotten.
-pub(super) fn give_back(mut buffer: BytesMut) {
+pub(super) fn put(mut buffer: BytesMut) {
     buffer.clear();
-    if buffer.capacity() <= MOST_KEPT {
+    if buffer.capacity() <= MAX_KEPT {
         SPARE.set(buffer);
     }
 }
@@ -32,17 +32,17 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_back_empty_and_with_its_room() {
-        let mut buffer = lend();
+        let mut buffer = take();
         buffer.extend_from_slice(b"GET / HTTP/1.1");
         let room = buffer.capacity();
-        give_back(buffer);
-        let again = lend();
+        put(buffer);
+        let again = take();
         assert_eq!((again.len(), again.capacity()), (0, room));
     }
 
     #[test]
     fn a_large_buffer_is_not_kept() {
-        give_back(BytesMut::with_capacity(MOST_KEPT + 1));
-        assert_eq!(lend().capacity(), 0);
+        put(BytesMut::with_capacity(MAX_KEPT + 1));
+        assert_eq!(take().capacity(), 0);
     }
 }

@@ -39,7 +39,7 @@ pub(super) enum Protocol {
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// Greets a TLS client; `None` = nothing became of it.
-pub(super) async fn greet(
+pub(super) async fn handshake(
     front: &Front,
     stream: Stream,
     mut shutdown: ShutdownWatch,
@@ -54,7 +54,7 @@ pub(super) async fn greet(
     let limit = front.gate.settings().head_timeout;
     let greeting = pin!(async {
         tokio::select! {
-            greeted = tls.greet(stream) => Some(greeted),
+            greeted = tls.handshake(stream) => Some(greeted),
             _ = shutdown.wait_for(|ending| *ending) => None,
         }
     });

@@ -39,7 +39,7 @@ impl Http2 {
     }
 
     /// The answer to a stream that is not served, whatever it wants.
-    fn turned_away(
+    fn reject(
         &self,
         stream: &ServerSession,
         settings: &Settings,
@@ -50,7 +50,7 @@ impl Http2 {
             let words = "the request has too many headers\n";
             return Some(Reply::new(431, "text/plain; charset=UTF-8", words));
         }
-        self.gate.too_soon(settings, client)
+        self.gate.rate_limited(settings, client)
     }
 
     /// Holds or answers the stream, or gives it back with what was found.
@@ -62,7 +62,7 @@ impl Http2 {
         let client = session::client(&stream, &settings);
         let handed = RequestContext::new(&self.gate, settings, client);
         let settings = handed.settings.clone();
-        if let Some(reply) = self.turned_away(&stream, &settings, client.address) {
+        if let Some(reply) = self.reject(&stream, &settings, client.address) {
             stream.set_write_timeout(settings.write_timeout);
             let _ = session::write(&mut stream, reply).await;
             session::log(&stream, &settings, client.address, handed.began, None);

@@ -16,9 +16,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes of following requests that are kept aside; more stay in the kernel.
-const MOST_ASIDE: usize = 64 * 1024;
+const MAX_ASIDE: usize = 64 * 1024;
 /// Bytes gathered before they are written.
-const MOST_GATHERED: usize = 16 * 1024;
+const MAX_GATHERED: usize = 16 * 1024;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl OneRequest {
     /// Reads what comes after the request, only to see the client's end.
     fn watch(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut room = [0u8; 512];
-        while self.aside.len() < MOST_ASIDE {
+        while self.aside.len() < MAX_ASIDE {
             let mut buf = ReadBuf::new(&mut room);
             ready!(Pin::new(&mut self.inner).poll_read(context, &mut buf))?;
             if buf.filled().is_empty() {
@@ -142,10 +142,10 @@ impl AsyncWrite for OneRequest {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.gathered.len() + buf.len() > MOST_GATHERED {
+        if this.gathered.len() + buf.len() > MAX_GATHERED {
             ready!(this.write_gathered(context))?;
         }
-        if buf.len() > MOST_GATHERED {
+        if buf.len() > MAX_GATHERED {
             return Pin::new(&mut this.inner).poll_write(context, buf);
         }
         this.gathered.extend_from_slice(buf);

@@ -7,11 +7,11 @@ use std::time::SystemTime;
 
 /// A body up to this many bytes is copied behind its head, so that both leave in one write; a
 /// longer one is worth a write of its own.
-pub(super) const MOST_COPIED: usize = 16 * 1024;
+pub(super) const MAX_COPIED: usize = 16 * 1024;
 
 /// Appends the head of `reply`, and its body if it is short. `keep` = the connection stays.
 pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
-    let short = reply.body.len() <= MOST_COPIED;
+    let short = reply.body.len() <= MAX_COPIED;
     out.reserve(320 + if short { reply.body.len() } else { 0 });
     let reason = http::StatusCode::from_u16(reply.status).ok();
     let reason = reason.and_then(|status| status.canonical_reason()).unwrap_or_default();
@@ -37,7 +37,7 @@ pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
 
 /// What is left to be written of the body after [`write`].
 pub(super) fn rest(reply: &Reply) -> &[u8] {
-    if reply.body.len() <= MOST_COPIED { &[] } else { &reply.body }
+    if reply.body.len() <= MAX_COPIED { &[] } else { &reply.body }
 }
 
 /// A header line. A value that is no header value is left out: nothing that somebody published
@@ -96,9 +96,9 @@ mod tests {
 
     #[test]
     fn a_long_body_is_left_to_a_second_write() {
-        let reply = Reply::new(200, "text/plain", vec![b'x'; MOST_COPIED + 1]);
+        let reply = Reply::new(200, "text/plain", vec![b'x'; MAX_COPIED + 1]);
         assert!(bytes(&reply, true).ends_with(b"\r\n\r\n"));
-        assert_eq!(rest(&reply).len(), MOST_COPIED + 1);
+        assert_eq!(rest(&reply).len(), MAX_COPIED + 1);
     }
 
     #[test]

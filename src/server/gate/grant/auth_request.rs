@@ -30,7 +30,7 @@ use tokio::sync::{OnceCell, Semaphore};
 /// Questions that are at the site at once.
 const AT_ONCE: usize = 16;
 /// The longest body of a refusal that is passed on, in bytes.
-const MOST_BODY: usize = 64 << 10;
+const MAX_BODY: usize = 64 << 10;
 /// What the site is told of the client beside its cookies and what the gate itself says.
 const PASSED_ON: [&str; 4] = ["authorization", "user-agent", "accept-language", "origin"];
 /// The header with the channels, in the question and in the answer.
@@ -55,7 +55,7 @@ impl Default for InFlight {
 
 /// A question to the site, ready to be asked.
 pub(crate) struct AuthRequest {
-    leaves: Grants,
+    grants: Grants,
     server: Address,
     target: String,
     headers: HeaderMap,
@@ -118,7 +118,7 @@ impl Grants {
             return Authorization::Known(Verdict::Unknown(unknown("there is no server to ask")));
         };
         Authorization::Site(Box::new(AuthRequest {
-            leaves: self.clone(),
+            grants: self.clone(),
             server,
             target,
             headers: question(visitor, host, channels),
@@ -202,7 +202,7 @@ impl AuthRequest {
     /// Asks, or waits for who is asking the same already.
     pub(crate) async fn verdict(self: Box<Self>) -> Verdict {
         let cell = {
-            let mut cells = self.leaves.shared.asking.cells.lock();
+            let mut cells = self.grants.shared.asking.cells.lock();
             let known = cells.get(&self.key).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
                 let cell = Arc::<Cell>::default();
@@ -232,10 +232,10 @@ impl AuthRequest {
     }
 
     async fn ask(&self) -> AuthResponse {
-        let seen = self.leaves.seen();
+        let seen = self.grants.seen();
         let asked = tokio::time::timeout(self.settings.timeout, async {
             // It is never closed.
-            let _turn = self.leaves.shared.asking.at_once.acquire().await;
+            let _turn = self.grants.shared.asking.at_once.acquire().await;
             self.exchange().await
         });
         let said = match asked.await {
@@ -262,7 +262,7 @@ impl AuthRequest {
 
     fn remember(&self, Permission { grant, names, seen }: &Permission) {
         // Kept under the lock of the revocations, so that none comes in between.
-        let in_use = self.leaves.shared.used.lock();
+        let in_use = self.grants.shared.used.lock();
         if self.settings.cache.is_zero() || in_use.was_revoked(*seen, names, &self.credentials) {
             return;
         }
@@ -274,7 +274,7 @@ impl AuthRequest {
             let (allowed, channel) = (names.contains(channel), channel.clone());
             let credentials = self.credentials.clone();
             let word = CachedDecision { grant: *grant, allowed, credentials, channel, until };
-            self.leaves.shared.memory.keep(*key, word);
+            self.grants.shared.memory.keep(*key, word);
         }
     }
 
@@ -317,7 +317,7 @@ impl AuthRequest {
         let text = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_owned();
         let scheme = text(header::WWW_AUTHENTICATE).map(str::to_owned);
-        let body = Limited::new(answer.into_body(), MOST_BODY).collect().await;
+        let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
         let body = body.map_err(|_| "its refusal is too long, or breaks off".to_owned())?;
         let mut reply = Reply::new(status.as_u16(), "", body.to_bytes());
         reply.content_type = content_type.into();
@@ -329,7 +329,7 @@ impl AuthRequest {
 
     /// Which of the channels a yes is for.
     fn allowed(&self, headers: &HeaderMap) -> Result<AuthResponse, String> {
-        let (grant, seen) = (self.leaves.number(), 0);
+        let (grant, seen) = (self.grants.number(), 0);
         let asked = self.channels.iter().map(|(_, name)| name);
         let Some(list) = headers.get(CHANNELS) else {
             return Ok(AuthResponse::Permission(Permission {

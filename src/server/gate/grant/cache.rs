@@ -9,7 +9,7 @@ use std::time::Instant;
 
 /// Answers that are remembered, at some 200 bytes each; beyond them the least used is forgotten,
 /// which costs a question.
-const MOST: usize = 50_000;
+const MAX: usize = 50_000;
 
 /// Who asks what: a digest, so that no cookie is kept, and none can be mistaken for another.
 pub(super) type Key = [u8; 32];
@@ -49,7 +49,7 @@ impl DecisionCache {
     pub(super) fn keep(&self, key: Key, word: CachedDecision) {
         let mut words = self.0.lock();
         words.put(key, word);
-        if words.len() > MOST {
+        if words.len() > MAX {
             words.pop_lru();
         }
     }
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn the_least_used_is_forgotten_first() {
         let memory = DecisionCache::default();
-        for number in 0..=MOST {
+        for number in 0..=MAX {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_be_bytes());
             memory.keep(key, word(number as u64, "a", 1, 100));

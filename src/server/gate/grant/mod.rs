@@ -38,9 +38,9 @@ use std::time::Duration;
 pub(super) type Credentials = SmallVec<[u64; 2]>;
 
 /// Cookies of a request that are kept as credentials.
-const MOST_COOKIES: usize = 32;
+const MAX_COOKIES: usize = 32;
 
-/// Stands for all cookies beyond [`MOST_COOKIES`]: whoever shows so many is taken for anybody, so
+/// Stands for all cookies beyond [`MAX_COOKIES`]: whoever shows so many is taken for anybody, so
 /// that no leave hides behind them when it is to be taken back.
 const ANYBODY: u64 = 0;
 
@@ -92,7 +92,7 @@ struct Revocation {
 }
 
 /// Revocations that are looked at for leave that was found before them and used after them.
-const MOST_RECENT: usize = 256;
+const MAX_RECENT: usize = 256;
 
 impl Revocation {
     fn means(&self, channels: &[ChannelName], credentials: &[u64]) -> bool {
@@ -124,7 +124,7 @@ pub(crate) struct Allowed {
 
 /// The leave of a held poll.
 pub(super) struct GrantGuard {
-    leaves: Grants,
+    grants: Grants,
     key: usize,
     revoked: Arc<AtomicBool>,
     expires: Option<Seconds>,
@@ -185,7 +185,7 @@ impl Gate {
             None => {
                 let channels = poll.subscriptions.iter().map(|s| s.channel.clone());
                 let channels: Names = channels.collect();
-                self.shared.leaves.look(auth, &visitor(), &channels, (self.shared.clock)())
+                self.shared.grants.look(auth, &visitor(), &channels, (self.shared.clock)())
             }
         };
         let (cause, reply) = match asked {
@@ -205,7 +205,7 @@ impl Gate {
 
     /// Takes back leave to poll; none = any channel, any credential. How many grants that were.
     pub fn revoke(&self, channel: Option<&ChannelName>, credential: Option<&str>) -> usize {
-        self.shared.leaves.revoke(channel, credential)
+        self.shared.grants.revoke(channel, credential)
     }
 }
 
@@ -265,14 +265,14 @@ impl Grants {
         let channels: Names = waiter.channels().cloned().collect();
         let mut in_use = self.shared.used.lock();
         let late = in_use.was_revoked(seen, &channels, &credentials);
-        let (revoked, ringer) = (Arc::new(AtomicBool::new(late)), waiter.ringer());
+        let (revoked, ringer) = (Arc::new(AtomicBool::new(late)), waiter.wake_handle());
         let used = ActiveGrant { grant, credentials, channels, ringer, revoked: revoked.clone() };
         let key = in_use.used.insert(used);
         drop(in_use);
         if late {
-            waiter.ringer().ring();
+            waiter.wake_handle().notify();
         }
-        GrantGuard { leaves: self.clone(), key, revoked, expires }
+        GrantGuard { grants: self.clone(), key, revoked, expires }
     }
 
     /// Takes back what was granted for `channel` to whoever showed `credential` (a token, or the
@@ -292,12 +292,12 @@ impl Grants {
         }
         in_use.revocations += 1;
         in_use.recent.push_back(revocation);
-        if in_use.recent.len() > MOST_RECENT {
+        if in_use.recent.len() > MAX_RECENT {
             in_use.recent.pop_front();
         }
         drop(in_use);
         // Unlock, then wake.
-        rung.iter().for_each(WakeHandle::ring);
+        rung.iter().for_each(WakeHandle::notify);
         grants.len()
     }
 
@@ -334,7 +334,7 @@ impl Grants {
         let token = auth::token(visitor.query, visitor.headers);
         let authorization = visitor.headers.get("authorization");
         let mut more = cookies(visitor.headers).map(|(_, value)| value);
-        let cookies: Credentials = more.by_ref().take(MOST_COOKIES).map(hash).collect();
+        let cookies: Credentials = more.by_ref().take(MAX_COOKIES).map(hash).collect();
         let anybody = more.next().map(|_| ANYBODY);
         token
             .as_deref()
@@ -380,6 +380,6 @@ impl GrantGuard {
 
 impl Drop for GrantGuard {
     fn drop(&mut self) {
-        self.leaves.shared.used.lock().used.try_remove(self.key);
+        self.grants.shared.used.lock().used.try_remove(self.key);
     }
 }

@@ -23,40 +23,40 @@ fn waiter(hub: &Hub, channel: &str) -> Waiter {
     }
 }
 
-fn allowed(leaves: &Grants, credential: &str, expires: Option<Seconds>) -> Allowed {
-    let credentials = [leaves.shared.hasher.hash_one(credential)].as_slice().into();
-    Allowed { grant: leaves.number(), credentials, expires, seen: leaves.seen() }
+fn allowed(grants: &Grants, credential: &str, expires: Option<Seconds>) -> Allowed {
+    let credentials = [grants.shared.hasher.hash_one(credential)].as_slice().into();
+    Allowed { grant: grants.number(), credentials, expires, seen: grants.seen() }
 }
 
 #[test]
 fn leave_lasts_until_its_second_or_until_it_is_taken_back() {
-    let (leaves, hub) = (Grants::default(), Hub::new(hub::Settings::default(), 1));
+    let (grants, hub) = (Grants::default(), Hub::new(hub::Settings::default(), 1));
     let soon = NOW.0 / 1_000_000 + 1;
-    let first = leaves.take(allowed(&leaves, "a", Some(soon)), &waiter(&hub, "x"));
+    let first = grants.take(allowed(&grants, "a", Some(soon)), &waiter(&hub, "x"));
     assert_eq!(first.left(NOW), Some(Duration::from_secs(1)));
     assert_eq!(first.check(NOW), Ok(()));
     assert_eq!(first.check(Time(NOW.0 + 1_000_000)), Err(Rejection::Expired));
-    let second = leaves.take(allowed(&leaves, "b", None), &waiter(&hub, "y"));
-    assert_eq!((second.left(NOW), leaves.revoke(Some(&name("x")), Some("b"))), (None, 0));
-    assert_eq!(leaves.revoke(None, Some("b")), 1);
+    let second = grants.take(allowed(&grants, "b", None), &waiter(&hub, "y"));
+    assert_eq!((second.left(NOW), grants.revoke(Some(&name("x")), Some("b"))), (None, 0));
+    assert_eq!(grants.revoke(None, Some("b")), 1);
     assert_eq!((first.check(NOW), second.check(NOW)), (Ok(()), Err(Rejection::Revoked)));
     drop((first, second));
-    assert_eq!(leaves.revoke(None, None), 0);
+    assert_eq!(grants.revoke(None, None), 0);
 }
 
 #[test]
 fn leave_that_is_taken_back_between_the_look_and_the_hold_is_found_gone() {
-    let (leaves, hub) = (Grants::default(), Hub::new(hub::Settings::default(), 1));
-    let (found, other) = (allowed(&leaves, "a", None), allowed(&leaves, "b", None));
-    leaves.revoke(None, Some("a"));
+    let (grants, hub) = (Grants::default(), Hub::new(hub::Settings::default(), 1));
+    let (found, other) = (allowed(&grants, "a", None), allowed(&grants, "b", None));
+    grants.revoke(None, Some("a"));
     let waiter = waiter(&hub, "x");
-    assert_eq!(leaves.take(found, &waiter).check(NOW), Err(Rejection::Revoked));
-    assert_eq!(leaves.take(other.clone(), &waiter).check(NOW), Ok(()));
+    assert_eq!(grants.take(found, &waiter).check(NOW), Err(Rejection::Revoked));
+    assert_eq!(grants.take(other.clone(), &waiter).check(NOW), Ok(()));
     // So many that nobody remembers whom the first ones meant.
-    for _ in 0..=MOST_RECENT {
-        leaves.revoke(None, Some("c"));
+    for _ in 0..=MAX_RECENT {
+        grants.revoke(None, Some("c"));
     }
-    assert_eq!(leaves.take(other, &waiter).check(NOW), Err(Rejection::Revoked));
+    assert_eq!(grants.take(other, &waiter).check(NOW), Err(Rejection::Revoked));
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn equal_questions_at_the_same_time_are_one() {
             let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
         }
     });
-    let leaves = Grants::default();
+    let grants = Grants::default();
     let (cache, timeout) = (Duration::ZERO, Duration::from_secs(10));
     let auth = Auth::Upstream(Upstream { url: Url::Path("/auth".to_owned()), cache, timeout });
     let path = Pattern::new("/comet/*").unwrap();
@@ -91,7 +91,7 @@ async fn equal_questions_at_the_same_time_are_one() {
             client: None,
             server: Some(server.clone()),
         };
-        let Authorization::Site(asking) = leaves.look(&auth, &visitor, &[name("a")], NOW) else {
+        let Authorization::Site(asking) = grants.look(&auth, &visitor, &[name("a")], NOW) else {
             unreachable!("nothing is remembered")
         };
         matches!(asking.verdict().await, Verdict::Allowed(..))

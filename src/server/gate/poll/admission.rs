@@ -128,8 +128,8 @@ impl Gate {
             return self.refuse(rule, request, Refusal::ChannelsPerPoll, reply);
         }
         // Where messages come from elsewhere, it may take a moment to know whether there are some.
-        let hasty = poll.timeout == Some(Duration::ZERO);
-        let wanted = (!hasty || self.shared.hub.is_fed()) && request.method != "HEAD";
+        let no_wait = poll.timeout == Some(Duration::ZERO);
+        let wanted = (!no_wait || self.shared.hub.is_replica()) && request.method != "HEAD";
         let (permit, refused) = match wanted.then(|| self.admit(settings, rule, request, &poll)) {
             Some(Ok(permit)) => (Some(permit), None),
             Some(Err(refused)) => (None, Some(refused)),
@@ -139,12 +139,12 @@ impl Gate {
         let found = match permit {
             None => hub.look(&poll.subscriptions, poll.take, now),
             Some(permit) => match hub.poll(&poll.subscriptions, poll.take, true, now) {
-                Ok(PollOutcome::Waiting(mut waiter)) if hasty && !waiter.is_unplaced() => {
+                Ok(PollOutcome::Waiting(mut waiter)) if no_wait && !waiter.is_unresolved() => {
                     Ok(waiter.finish(now))
                 }
                 Ok(PollOutcome::Waiting(mut waiter)) => {
-                    waiter.set_hasty(hasty);
-                    let leave = allowed.map(|allowed| self.shared.leaves.take(allowed, &waiter));
+                    waiter.set_no_wait(no_wait);
+                    let leave = allowed.map(|allowed| self.shared.grants.take(allowed, &waiter));
                     let guards = (waiter, leave, permit);
                     return self.hold(settings, rule, request, poll, guards);
                 }
@@ -159,14 +159,14 @@ impl Gate {
                 self.refuse(rule, request, Refusal::TableFull, reply)
             }
             (Ok(answer), Some((cause, status, error)))
-                if !answer.iter().any(|heard| heard.found.news) =>
+                if !answer.iter().any(|update| update.found.news) =>
             {
                 let reply = refusal(rule, status, &error, "try again later");
                 self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
             }
             (Ok(answer), _) => {
                 let cause = self.cause_at_once(&answer);
-                self.shared.counters.release(cause, Some(&answer), &self.shared.tally.watched);
+                self.shared.counters.release(cause, Some(&answer), &self.shared.metrics.watched);
                 let origin = allowed_origin(rule, request.headers);
                 let reply = rule.dialect.render(&answer, poll.callback.as_deref());
                 Decision::Reply(finished(reply, rule, origin.as_deref()), Some(cause))
@@ -194,7 +194,7 @@ impl Gate {
     }
 
     fn cause_at_once(&self, answer: &Answer) -> Cause {
-        if answer.iter().any(|heard| heard.found.news) {
+        if answer.iter().any(|update| update.found.news) {
             Cause::of(answer)
         } else if self.shared.hub.is_draining() {
             Cause::Drain
@@ -218,7 +218,7 @@ impl Gate {
             return Err((Refusal::PerChannel, 503, error));
         }
         let auth = rule.auth.as_ref().filter(|_| limits.per_grant > 0);
-        let grant = auth.and_then(|auth| self.shared.leaves.holder(auth, request));
+        let grant = auth.and_then(|auth| self.shared.grants.holder(auth, request));
         let permit = self.shared.limits.admit(request.client, grant, limits);
         permit.map_err(|refusal| match refusal {
             permit::Rejection::Held => (Refusal::HoldMax, 503, refusal.to_string()),

@@ -55,8 +55,8 @@ impl HeldPoll {
         let leave = self.leave.as_ref();
         let (cause, answer) = hold::hold(&mut self.waiter, leave, timer, clock, gone).await;
         let held = self.began.elapsed();
-        let Shared { counters, tally, .. } = &*self.gate.shared;
-        counters.release(cause, answer.as_ref(), &tally.watched);
+        let Shared { counters, metrics, .. } = &*self.gate.shared;
+        counters.release(cause, answer.as_ref(), &metrics.watched);
         counters.hold.observe(held);
         let published = answer.as_ref().and_then(oldest);
         let ended = self.leave.as_ref().and_then(|leave| leave.check(clock()).err());
@@ -71,6 +71,6 @@ impl HeldPoll {
 
 /// When the oldest message of an answer was published.
 fn oldest(answer: &Answer) -> Option<Time> {
-    let messages = answer.iter().filter_map(|heard| heard.found.messages.first());
+    let messages = answer.iter().filter_map(|update| update.found.messages.first());
     messages.map(|message| message.published).min()
 }

@@ -68,7 +68,7 @@ labels! {
 impl Cause {
     /// The cause of an answer with news.
     pub fn of(answer: &Answer) -> Self {
-        if answer.iter().any(|heard| heard.found.reset) { Self::Reset } else { Self::Message }
+        if answer.iter().any(|update| update.found.reset) { Self::Reset } else { Self::Message }
     }
 }
 
@@ -85,7 +85,7 @@ pub(in crate::server::gate) async fn hold(
     loop {
         tokio::select! {
             biased;
-            () = waiter.rung() => {
+            () = waiter.notified() => {
                 if is_over(leave, clock()) {
                     return (Cause::Expired, None);
                 }
@@ -105,7 +105,7 @@ pub(in crate::server::gate) async fn hold(
                     return (Cause::Expired, None);
                 }
                 let answer = waiter.finish(clock());
-                let news = answer.iter().any(|heard| heard.found.news);
+                let news = answer.iter().any(|update| update.found.news);
                 let cause = if news { Cause::of(&answer) } else { Cause::Timeout };
                 return (cause, Some(answer));
             }

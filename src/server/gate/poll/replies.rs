@@ -22,7 +22,7 @@ pub(in crate::server::gate) fn wrong_method(method: &str, rule: &Rule) -> Reply 
 }
 
 /// The answer to an address that asks too often; it may again after `wait`.
-pub(in crate::server::gate) fn too_soon(wait: Duration) -> Reply {
+pub(in crate::server::gate) fn rate_limited(wait: Duration) -> Reply {
     let words = "too many requests from this address; try again later\n";
     let reply = Reply::new(429, "text/plain; charset=UTF-8", words);
     unstored(reply.with("Retry-After", retry_after(wait)))

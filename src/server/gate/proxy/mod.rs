@@ -104,7 +104,7 @@ impl Proxy {
     }
 
     /// Answers a request for which there is no file left.
-    async fn turn_away(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+    async fn reject(&self, session: &mut Session, context: &mut Context) -> Result<()> {
         self.gate.refused(Refusal::FdLimit);
         if let Some(released) = &mut context.released {
             released.failed();
@@ -180,7 +180,7 @@ impl ProxyHttp for Proxy {
         if context.file.is_some() {
             return Ok(false);
         }
-        self.turn_away(session, context).await.map(|()| true)
+        self.reject(session, context).await.map(|()| true)
     }
 
     async fn upstream_peer(
@@ -328,7 +328,7 @@ impl ProxyHttp for Proxy {
         if *error.esource() == ErrorSource::Downstream {
             match status {
                 400 => self.gate.refused(Refusal::MalformedBody),
-                408 => self.gate.refused(Refusal::BodyLate),
+                408 => self.gate.refused(Refusal::BodyTimeout),
                 _ => {}
             }
         }

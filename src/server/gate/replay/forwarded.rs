@@ -83,7 +83,7 @@ impl ReleasedReplay {
     /// The site has said all that it has to say, whether with a body or without.
     pub(in crate::server::gate) fn answered(&mut self) {
         self.turn = None;
-        self.land();
+        self.complete();
         // Before the client has it, as its next poll may be here at once.
         if self.is_good {
             self.gate.note(self.request, self.position);
@@ -97,9 +97,9 @@ impl ReleasedReplay {
         }
     }
 
-    fn land(&mut self) {
+    fn complete(&mut self) {
         if let Some(lead) = self.lead.take() {
-            lead.land();
+            lead.complete();
         }
     }
 }

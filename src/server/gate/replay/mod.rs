@@ -137,7 +137,7 @@ impl Gate {
             false => Cause::Timeout,
         };
         let leave = allowed.zip(waiter.as_ref());
-        let leave = leave.map(|(allowed, waiter)| self.shared.leaves.take(allowed, waiter));
+        let leave = leave.map(|(allowed, waiter)| self.shared.grants.take(allowed, waiter));
         Decision::Replay(Box::new(HeldReplay {
             gate: self.clone(),
             rule: rule.clone(),
@@ -179,12 +179,12 @@ impl Gate {
     ) -> Result<Look, TableFull> {
         let hub = &self.shared.hub;
         // A poll of this dialect is on one channel.
-        let heard = match hub.poll(&poll.subscriptions, poll.take, hold, now)? {
+        let update = match hub.poll(&poll.subscriptions, poll.take, hold, now)? {
             PollOutcome::Waiting(waiter) => return Ok(Look::held(waiter, false)),
             PollOutcome::Answer(answer) => answer.into_iter().next(),
         };
-        let news = heard.as_ref().is_some_and(|heard| heard.found.news);
-        let position = heard.map(|heard| heard.found.position);
+        let news = update.as_ref().is_some_and(|update| update.found.news);
+        let position = update.map(|update| update.found.position);
         let asked = || self.shared.replays.asked.at(id) == position;
         if let Some(position) = position
             && hold
@@ -233,8 +233,8 @@ impl HeldReplay {
             timer.set(hold::shorter(self.duration, leave.and_then(|leave| leave.left(clock()))));
             let (cause, answer) = hold::hold(waiter, leave, timer, clock, gone.as_mut()).await;
             self.cause = cause;
-            if let Some(heard) = answer.and_then(|answer| answer.into_iter().next()) {
-                self.position = Some(heard.found.position);
+            if let Some(update) = answer.and_then(|answer| answer.into_iter().next()) {
+                self.position = Some(update.found.position);
             }
             self.waiter = None;
         }
@@ -291,7 +291,7 @@ impl HeldReplay {
     fn end(self: Box<Self>, turn: Option<SlotOutcome>) -> ReplayEnd {
         let cause = if turn.is_some() { self.cause } else { Cause::Gone };
         let (held, counters) = (self.began.elapsed(), &self.gate.shared.counters);
-        counters.release(cause, None, &self.gate.shared.tally.watched);
+        counters.release(cause, None, &self.gate.shared.metrics.watched);
         counters.hold.observe(held);
         let end = match turn {
             None => ReplayOutcome::Gone,

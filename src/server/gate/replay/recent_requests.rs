@@ -17,7 +17,7 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Requests that are remembered, at some 100 bytes each.
-const MOST: usize = 50_000;
+const MAX: usize = 50_000;
 
 /// How long a poll is held that repeats another: not as long as the news that it was to be
 /// forwarded for is new.
@@ -63,7 +63,7 @@ impl RecentRequests {
     pub(super) fn note(&self, id: Id, position: Position) {
         let mut positions = self.positions.lock();
         positions.put(id, position);
-        if positions.len() > MOST {
+        if positions.len() > MAX {
             positions.pop_lru();
         }
     }

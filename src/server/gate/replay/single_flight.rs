@@ -19,18 +19,18 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 /// The longest body that is shared, in bytes.
-const MOST_BODY: usize = 1 << 20;
+const MAX_BODY: usize = 1 << 20;
 /// Bytes of answers that are kept for those who come a little later.
-const MOST_KEPT: usize = 32 << 20;
+const MAX_KEPT: usize = 32 << 20;
 /// Fetches that are known of, under way and done.
-const MOST_FLIGHTS: usize = 10_000;
+const MAX_FLIGHTS: usize = 10_000;
 /// How long an answer is kept for those that the same publish has released.
-const KEPT: Duration = Duration::from_secs(5);
+const TTL: Duration = Duration::from_secs(5);
 /// How long the body of an answer may be on its way: a client that takes it slowly is not to
 /// delay the others, so another one goes.
 const STUCK: Duration = Duration::from_secs(3);
 /// How long for those whose time was up, for which no position says that it is new enough.
-const KEPT_FOR_QUIET: Duration = Duration::from_secs(1);
+const QUIET_TTL: Duration = Duration::from_secs(1);
 
 /// Headers that are one client's own, or one connection's.
 const OWN_HEADERS: [&str; 14] = [
@@ -167,8 +167,8 @@ impl SingleFlight {
 
 fn kept_for(cause: Cause) -> Duration {
     match cause {
-        Cause::Message | Cause::Reset => KEPT,
-        Cause::Timeout | Cause::Gone | Cause::Drain | Cause::Expired => KEPT_FOR_QUIET,
+        Cause::Message | Cause::Reset => TTL,
+        Cause::Timeout | Cause::Gone | Cause::Drain | Cause::Expired => QUIET_TTL,
     }
 }
 
@@ -215,9 +215,9 @@ impl InFlight {
     /// Drops what is old, and what is too much.
     fn trim(&mut self) {
         while let Some((_, flight)) = self.by_key.peek_lru() {
-            let over = self.kept > MOST_KEPT || self.by_key.len() > MOST_FLIGHTS;
+            let over = self.kept > MAX_KEPT || self.by_key.len() > MAX_FLIGHTS;
             let old =
-                matches!(*flight.state.borrow(), State::Landed(_)) && flight.began.elapsed() > KEPT;
+                matches!(*flight.state.borrow(), State::Landed(_)) && flight.began.elapsed() > TTL;
             if !over && !old {
                 return;
             }
@@ -250,7 +250,7 @@ impl Leader {
     /// A piece of its body.
     pub(super) fn body(&mut self, piece: &Bytes) {
         let Some((_, body)) = &mut self.answer else { return };
-        if body.len() + piece.len() > MOST_BODY {
+        if body.len() + piece.len() > MAX_BODY {
             self.answer = None;
             self.sender.send_replace(State::Landed(Outcome::EachAlone));
             return;
@@ -259,7 +259,7 @@ impl Leader {
     }
 
     /// The answer is whole.
-    pub(super) fn land(mut self) {
+    pub(super) fn complete(mut self) {
         let Some((mut reply, body)) = self.answer.take() else { return };
         reply.body = body.freeze();
         let mut flying = self.board.0.lock();
@@ -286,7 +286,7 @@ fn shared_head(head: &ResponseHeader) -> Option<Reply> {
         return None;
     }
     let length = head.headers.get("content-length").and_then(|length| length.to_str().ok());
-    if length.and_then(|length| length.parse::<usize>().ok()).is_some_and(|l| l > MOST_BODY) {
+    if length.and_then(|length| length.parse::<usize>().ok()).is_some_and(|l| l > MAX_BODY) {
         return None;
     }
     let mut reply = Reply::new(status, "", "");

@@ -60,8 +60,8 @@ impl Tls {
     }
 
     /// Greets the client of a connection.
-    pub(super) async fn greet(&self, stream: Stream) -> Result<TlsStream, HandshakeError> {
-        TlsStream::greet(stream, self.config.clone()).await
+    pub(super) async fn handshake(&self, stream: Stream) -> Result<TlsStream, HandshakeError> {
+        TlsStream::handshake(stream, self.config.clone()).await
     }
 }
 

@@ -30,7 +30,7 @@ const RECORD: usize = 16 * 1024;
 const AROUND: usize = 64;
 /// The most that is gathered before it must have made sense: the longest message of a handshake
 /// that the library takes, in its records.
-const MOST_RECEIVED: usize = 80 * 1024;
+const MAX_RECEIVED: usize = 80 * 1024;
 
 /// See the [module](self).
 pub(crate) struct TlsStream {
@@ -71,7 +71,7 @@ enum Wish<'a> {
 
 impl TlsStream {
     /// Agrees on everything with the client.
-    pub(super) async fn greet(
+    pub(super) async fn handshake(
         inner: Stream,
         config: Arc<ServerConfig>,
     ) -> Result<Self, HandshakeError> {
@@ -127,7 +127,7 @@ impl TlsStream {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let mut done = self.work(Wish::Nothing);
-        if done.is_ok() && self.received.len() > MOST_RECEIVED {
+        if done.is_ok() && self.received.len() > MAX_RECEIVED {
             done = Err(Error::General("a message is too long".to_owned()));
         }
         done.map_err(|error| {

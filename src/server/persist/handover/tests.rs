@@ -29,8 +29,8 @@ fn sockets_and_history_change_hands() {
     let (near, far) = UnixStream::pair().unwrap();
     let giver = OldProcess::begin(old).unwrap();
     giver.sockets(&[(socket("a"), far.as_fd())]).unwrap();
-    let heard = giver.ready().unwrap();
-    assert_eq!(heard.address(), "127.0.0.1:7080".parse().ok());
+    let update = giver.ready().unwrap();
+    assert_eq!(update.address(), "127.0.0.1:7080".parse().ok());
     giver.history(|mut to| to.write_all(b"history")).unwrap();
     giver.go().unwrap();
     drop(far);

@@ -13,9 +13,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 /// The longest word, in bytes.
-const LONGEST: u32 = 1 << 20;
+const MAX_LENGTH: u32 = 1 << 20;
 /// The most file descriptors beside one word; Linux allows 253.
-const MOST: usize = 250;
+const MAX: usize = 250;
 
 /// Everything that is said.
 #[derive(Serialize, Deserialize)]
@@ -67,10 +67,10 @@ pub(super) fn say_with(
 ) -> io::Result<()> {
     let json = serde_json::to_vec(word)?;
     let too_much = || io::Error::new(io::ErrorKind::InvalidInput, "too many sockets");
-    let length = u32::try_from(json.len()).ok().filter(|length| *length <= LONGEST);
-    let length = length.filter(|_| fds.len() <= MOST).ok_or_else(too_much)?.to_le_bytes();
+    let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_LENGTH);
+    let length = length.filter(|_| fds.len() <= MAX).ok_or_else(too_much)?.to_le_bytes();
     // The descriptors go with the first bytes; those are so few that they go in one piece.
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(too_much());
@@ -87,7 +87,7 @@ pub(super) fn hear(from: &UnixStream) -> io::Result<WireMessage> {
 /// Hears a word and takes what is handed over with it.
 pub(super) fn hear_with(mut from: &UnixStream) -> io::Result<(WireMessage, Vec<OwnedFd>)> {
     let mut length = [0; 4];
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
     let got = recvmsg(from, &mut [IoSliceMut::new(&mut length)], &mut beside, flags)?;
@@ -105,7 +105,7 @@ pub(super) fn hear_with(mut from: &UnixStream) -> io::Result<(WireMessage, Vec<O
     }
     from.read_exact(&mut length[got.bytes..])?;
     let length = u32::from_le_bytes(length);
-    if length > LONGEST {
+    if length > MAX_LENGTH {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut json = Vec::new();

@@ -51,11 +51,11 @@ fn epoch(hub: &Hub) -> crate::hub::channel::Epoch {
 fn kept(hub: &Hub) -> Vec<String> {
     let subscription =
         Subscription { channel: ChannelName::new("c").unwrap(), cursor: Cursor::Oldest };
-    let heard = hub.read(&subscription, Take::All, NOW);
+    let update = hub.read(&subscription, Take::All, NOW);
     let text = |message: &std::sync::Arc<crate::hub::channel::Message>| {
         String::from_utf8(message.payload.body.to_vec()).unwrap()
     };
-    heard.map_or(Vec::new(), |heard| heard.found.messages.iter().map(text).collect())
+    update.map_or(Vec::new(), |update| update.found.messages.iter().map(text).collect())
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub(in crate::server::publish) struct Announced {
 }
 
 /// Messages that one answer can announce.
-const MOST: usize = 100;
+const MAX: usize = 100;
 
 /// What the headers announce; the error says what is wrong with them.
 pub(in crate::server::publish) fn read(headers: &HeaderMap) -> Result<Vec<Announced>, String> {
@@ -25,8 +25,8 @@ pub(in crate::server::publish) fn read(headers: &HeaderMap) -> Result<Vec<Announ
     for value in headers.get_all("pollgate-publish") {
         let value = value.to_str().map_err(|_| "it is not visible ASCII".to_owned())?;
         for one in value.split(',') {
-            if all.len() == MOST {
-                return Err(format!("it names more than {MOST} messages"));
+            if all.len() == MAX {
+                return Err(format!("it names more than {MAX} messages"));
             }
             all.push(announced(one)?);
         }

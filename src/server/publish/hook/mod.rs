@@ -17,7 +17,7 @@ pub(super) mod posts;
 #[cfg(test)]
 mod tests;
 
-use super::idempotency::{Conflict, Id, IdempotencyCache, KEPT, LONGEST_KEY, print};
+use super::idempotency::{Conflict, Id, IdempotencyCache, MAX_KEY_LENGTH, TTL, print};
 use super::payload::payload;
 use super::{Idempotency, PublishError, Publisher, Source};
 use crate::hub::channel::ChannelName;
@@ -54,7 +54,7 @@ enum Target {
 impl Hook {
     /// Channels on one page of the list, and the most that may be asked for.
     const PAGE: usize = 100;
-    const LONGEST_PAGE: usize = 1_000;
+    const MAX_PAGE_LENGTH: usize = 1_000;
 
     /// A hook that publishes through `publisher`, and knows the `answers` to repetitions.
     pub fn new(publisher: Publisher, history: History, answers: IdempotencyCache) -> Self {
@@ -64,8 +64,8 @@ impl Hook {
     async fn write(&self, request: &Request, work: impl Future<Output = Reply>) -> Reply {
         let Some(key) = request.headers.get("idempotency-key") else { return work.await };
         let key = key.to_str().unwrap_or_default();
-        if key.is_empty() || key.len() > LONGEST_KEY {
-            let hint = format!("send 1 to {LONGEST_KEY} visible ASCII characters, or none");
+        if key.is_empty() || key.len() > MAX_KEY_LENGTH {
+            let hint = format!("send 1 to {MAX_KEY_LENGTH} visible ASCII characters, or none");
             return Reply::error(400, "the Idempotency-Key cannot be used", hint);
         }
         let id =
@@ -93,7 +93,7 @@ impl Hook {
         let given = request.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
         let made = || format!("{:032x}", fastrand::u128(..));
         let key = given.map_or_else(made, str::to_owned);
-        let kept = if given.is_some() { KEPT } else { MADE_KEPT };
+        let kept = if given.is_some() { TTL } else { MADE_KEPT };
         let once = Idempotency { key: &format!("{} {key}", request.path), kept };
         match self.publisher.publish_once(posts, Source::Hook, Some(once)).await {
             Ok(receipts) => answer::published(&receipts, many),
@@ -122,9 +122,9 @@ impl Hook {
         let limit = match query.text("limit") {
             None => Self::PAGE,
             Some(text) => match text.parse() {
-                Ok(limit @ 1..=Self::LONGEST_PAGE) => limit,
+                Ok(limit @ 1..=Self::MAX_PAGE_LENGTH) => limit,
                 _ => {
-                    let hint = format!("ask for 1 to {}", Self::LONGEST_PAGE);
+                    let hint = format!("ask for 1 to {}", Self::MAX_PAGE_LENGTH);
                     return Reply::error(400, "\"limit\" is no number of channels", hint);
                 }
             },

@@ -17,8 +17,8 @@ fn hook_with(settings: hub::Settings) -> Hook {
         Publisher::new(hub.clone(), None, clock, settings, Arc::default(), Arc::default());
     let history: History = Arc::new(move |channel, cursor| {
         let subscription = Subscription { channel: channel.clone(), cursor: Cursor::Oldest };
-        let heard = hub.read(&subscription, Take::All, Time(0))?;
-        Some(Reply::json(200, &json!([heard.found.messages.len(), cursor])))
+        let update = hub.read(&subscription, Take::All, Time(0))?;
+        Some(Reply::json(200, &json!([update.found.messages.len(), cursor])))
     });
     Hook::new(publisher, history, IdempotencyCache::default())
 }

@@ -41,7 +41,7 @@ pub(super) struct Queue {
 impl Queue {
     /// Events fetched at the most. What is beyond stays with the kernel, which has a bound of
     /// its own (fs.inotify.max_queued_events) and says when that was not enough.
-    const MOST: usize = 32 * 1024;
+    const MAX: usize = 32 * 1024;
 
     pub(super) fn new() -> Result<Self, Errno> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
@@ -88,7 +88,7 @@ impl Queue {
 
     /// Fetches what has been told so far; whether that is all of it.
     pub(super) fn fetch(&mut self) -> bool {
-        while self.fetched.len() < Self::MOST {
+        while self.fetched.len() < Self::MAX {
             let now = SystemTime::now();
             match self.inotify.read_events() {
                 Ok(events) => {

@@ -12,9 +12,9 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 /// How many are kept.
-const MOST: usize = 40;
+const MAX: usize = 40;
 /// How many bytes of each, roughly.
-const LONGEST: usize = 400;
+const MAX_LENGTH: usize = 400;
 
 static RECENT: Mutex<VecDeque<Recent>> = Mutex::new(VecDeque::new());
 
@@ -47,7 +47,7 @@ impl<S: Subscriber> Layer<S> for Keep {
         event.record(&mut text);
         let level = about.level().as_str();
         let mut recent = RECENT.lock();
-        if recent.len() >= MOST {
+        if recent.len() >= MAX {
             recent.pop_front();
         }
         recent.push_back(Recent { time: SystemTime::now(), level, text: text.0 });
@@ -60,9 +60,9 @@ struct Text(String);
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let shown = format!("{value:?}");
-        let end = (0..=LONGEST.min(shown.len())).rev().find(|end| shown.is_char_boundary(*end));
+        let end = (0..=MAX_LENGTH.min(shown.len())).rev().find(|end| shown.is_char_boundary(*end));
         let shown = &shown[..end.unwrap_or_default()];
-        if self.0.len() + shown.len() > 2 * LONGEST {
+        if self.0.len() + shown.len() > 2 * MAX_LENGTH {
             return;
         }
         // Writing to a string cannot fail. The words come first, wherever they stand.

@@ -26,7 +26,7 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use read::gone;
-use request_log::{RequestLog, turned_away};
+use request_log::{RequestLog, reject};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub(super) async fn serve(
     mut shutdown: ShutdownWatch,
 ) {
     // Boxed, as a greeting is over soon, and its room would stay with the connection.
-    let greeted = Box::pin(handshake::greet(&front, stream, shutdown.clone())).await;
+    let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
     let Some((stream, speech)) = greeted else { return };
     let (pending, timer) = (BytesMut::new(), Timer::default());
     let mut connection = Connection { stream, peer, pending, speech, fresh: true, timer };
@@ -95,7 +95,7 @@ pub(super) async fn serve(
             HeadScan::Refused(status, wrong) => {
                 connection.refuse(&front, &settings, status, wrong).await
             }
-            HeadScan::Http2 => return connection.hand_on_http2(&front, &shutdown).await,
+            HeadScan::Http2 => return connection.hand_off_http2(&front, &shutdown).await,
             HeadScan::Head(length) => connection.request(&front, settings, length, &shutdown).await,
         };
         match after {
@@ -103,7 +103,7 @@ pub(super) async fn serve(
             Disposition::Close => return Box::pin(connection.close()).await,
             Disposition::HandOff(length, framing, handed) => {
                 // Boxed, as the connection's own future is to stay small.
-                let engine = connection.hand_on(&front, length, framing, handed, &shutdown);
+                let engine = connection.hand_off(&front, length, framing, handed, &shutdown);
                 match Box::pin(engine).await {
                     Some(back) => connection = back,
                     None => return,
@@ -153,7 +153,7 @@ impl Connection {
         let head: Box<[u8]> = self.pending[..if replayed { length } else { 0 }].into();
         // The buffer is given back, so that a held poll holds none.
         let early = BytesMut::from(&self.pending[length..]);
-        buffer_pool::give_back(std::mem::replace(&mut self.pending, early));
+        buffer_pool::put(std::mem::replace(&mut self.pending, early));
         let (reply, held, published) = match next {
             Action::Hold(held) => {
                 let most = settings.head.bytes;
@@ -224,24 +224,24 @@ impl Connection {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
         // Counted once, also where the site had to be asked in between.
         if verdict.is_none()
-            && let Some(reply) = front.gate.too_soon(settings, client.address)
+            && let Some(reply) = front.gate.rate_limited(settings, client.address)
         {
-            let (next, account) = turned_away(front, settings, head, client.address, reply);
+            let (next, account) = reject(front, settings, head, client.address, reply);
             return Admission::Own(next, account);
         }
         if let Transport::Redirect(port) = front.entrance
             && let Some(reply) = handshake::redirect(port, head.headers.get("host"), head.target)
         {
-            let (next, account) = turned_away(front, settings, head, client.address, reply);
+            let (next, account) = reject(front, settings, head, client.address, reply);
             return Admission::Own(next, account);
         }
-        let hand_on = || RequestContext::new(&front.gate, settings.clone(), client);
+        let hand_off = || RequestContext::new(&front.gate, settings.clone(), client);
         // Of a target in another form than a path nothing is known here.
         if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
-            return Admission::HandOff(head.framing.clone(), hand_on().for_site());
+            return Admission::HandOff(head.framing.clone(), hand_off().for_site());
         }
         if !head.plain {
-            return Admission::HandOff(head.framing.clone(), hand_on());
+            return Admission::HandOff(head.framing.clone(), hand_off());
         }
         let logged = access_log::is_logged();
         let account = RequestLog {
@@ -264,7 +264,7 @@ impl Connection {
         let next = match front.gate.decide(settings, &incoming, verdict) {
             Err(asking) => return Admission::Ask(asking),
             Ok(Decision::Site) => {
-                return Admission::HandOff(head.framing.clone(), hand_on().for_site());
+                return Admission::HandOff(head.framing.clone(), hand_off().for_site());
             }
             Ok(Decision::Reply(reply, cause)) => Action::Answer(reply, cause),
             Ok(Decision::Hold(held)) => Action::Hold(held),
@@ -275,7 +275,7 @@ impl Connection {
     }
 
     /// Has the engine do it, on this connection.
-    async fn hand_on(
+    async fn hand_off(
         self,
         front: &Front,
         length: usize,
@@ -294,7 +294,7 @@ impl Connection {
         Some(Self { stream, peer, pending, speech, fresh: false, timer })
     }
 
-    async fn hand_on_http2(self, front: &Front, shutdown: &ShutdownWatch) {
+    async fn hand_off_http2(self, front: &Front, shutdown: &ShutdownWatch) {
         let stream = OneRequest::new(self.stream, self.pending, 0, Framing::Endless);
         let http2 = Arc::new(Http2::new(front.gate.clone(), front.proxy.clone()));
         http2.process_new(Box::new(stream), shutdown).await;
@@ -302,7 +302,7 @@ impl Connection {
 
     /// Writes an answer; whether that went well.
     async fn write(&mut self, limit: Option<Duration>, reply: &Reply, keep: bool) -> bool {
-        let mut bytes = buffer_pool::lend();
+        let mut bytes = buffer_pool::take();
         response::write(&mut bytes, reply, keep);
         let writing = pin!(async {
             self.stream.write_all(&bytes).await?;
@@ -310,7 +310,7 @@ impl Connection {
             self.stream.flush().await
         });
         let written = matches!(self.timer.within(limit, writing).await, Some(Ok(())));
-        buffer_pool::give_back(bytes);
+        buffer_pool::put(bytes);
         written
     }
 

@@ -82,11 +82,11 @@ impl Connection {
     /// away from a client that is still writing.
     pub(super) async fn close(mut self) {
         const LINGER: Duration = Duration::from_secs(1);
-        const MOST: usize = 256 * 1024;
+        const MAX: usize = 256 * 1024;
         let lingering = pin!(async {
             let _ = AsyncWriteExt::shutdown(&mut self.stream).await;
             let mut sum = 0;
-            while sum < MOST {
+            while sum < MAX {
                 self.pending.clear();
                 match read_some(&mut self.stream, &mut self.pending).await {
                     0 => return,
@@ -117,7 +117,7 @@ async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
         let mut buf = ReadBuf::uninit(&mut room);
         let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buf));
         if pending.capacity() == 0 && !buf.filled().is_empty() {
-            *pending = buffer_pool::lend();
+            *pending = buffer_pool::take();
         }
         pending.extend_from_slice(buf.filled());
         Poll::Ready(read.map(|()| buf.filled().len()))

@@ -42,7 +42,7 @@ impl RequestLog {
 }
 
 /// Answers a request with `reply`, whatever it wants.
-pub(super) fn turned_away(
+pub(super) fn reject(
     front: &Front,
     settings: &Settings,
     head: &Head<'_>,

@@ -15,7 +15,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// Messages that one request may publish, over all of its channels.
-const MOST_POSTS: usize = 10_000;
+const MAX_POSTS: usize = 10_000;
 
 /// What one request wants published.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ fn wrong(error: impl fmt::Display, hint: &str) -> Reply {
 }
 
 fn too_many() -> Reply {
-    wrong(format!("more than {MOST_POSTS} messages in one request"), "send them in several")
+    wrong(format!("more than {MAX_POSTS} messages in one request"), "send them in several")
 }
 
 impl PublishRequest {
@@ -72,7 +72,7 @@ impl PublishRequest {
         let mut seen = HashSet::new();
         for channel in channels.into_iter().filter(|channel| seen.insert(*channel)) {
             let name = ChannelName::from_bytes(channel).map_err(bad_name)?;
-            if self.posts.len() == MOST_POSTS {
+            if self.posts.len() == MAX_POSTS {
                 return Err(too_many());
             }
             self.posts.push((name, payload.clone()));
@@ -147,7 +147,7 @@ fn read_form(text: &str) -> Result<PublishRequest, Reply> {
         return Err(wrong("the form looks like JSON", hint));
     }
     // Beside the channels there are but a few fields; it bounds what reading them takes.
-    if text.bytes().filter(|byte| *byte == b'&').count() > MOST_POSTS + 16 {
+    if text.bytes().filter(|byte| *byte == b'&').count() > MAX_POSTS + 16 {
         return Err(too_many());
     }
     let form = Query::parse(text);
@@ -184,7 +184,7 @@ fn form_payload(form: &Query) -> Result<Payload, Reply> {
 
 const FORM_SHAPE: &str = "send channel=live&data=... or channel[]=a&channel[]=b&data=...";
 
-/// A JSON array of no more than [`MOST_POSTS`] entries. A longer one is refused while it is read,
+/// A JSON array of no more than [`MAX_POSTS`] entries. A longer one is refused while it is read,
 /// so that many tiny entries cannot take a multiple of the body's length.
 struct Bounded<T>(Vec<T>);
 
@@ -206,8 +206,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedVisitor<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
         let mut read = Vec::new();
         while let Some(entry) = entries.next_element()? {
-            if read.len() == MOST_POSTS {
-                return Err(A::Error::custom(format!("more than {MOST_POSTS} entries")));
+            if read.len() == MAX_POSTS {
+                return Err(A::Error::custom(format!("more than {MAX_POSTS} entries")));
             }
             read.push(entry);
         }

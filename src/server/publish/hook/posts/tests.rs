@@ -87,10 +87,10 @@ fn depth_and_number_are_bounded() {
     assert_eq!(status(json(&"[".repeat(100_000))), 422);
     let deep = format!(r#"{{"channel":"a","data":{}{}}}"#, "[".repeat(129), "]".repeat(129));
     assert_eq!(status(json(&deep)), 422);
-    let many = |entry: &str| vec![entry; MOST_POSTS + 1].join(",");
+    let many = |entry: &str| vec![entry; MAX_POSTS + 1].join(",");
     assert_eq!(status(json(&format!("[{}]", many("{}")))), 422);
     assert_eq!(status(json(&format!(r#"{{"channels":[{}]}}"#, many("\"a\"")))), 422);
-    assert_eq!(status(form(&"channel[]=a&".repeat(MOST_POSTS + 20))), 422);
+    assert_eq!(status(form(&"channel[]=a&".repeat(MAX_POSTS + 20))), 422);
     let names: Vec<_> = (0..101).map(|n| format!("\"{n}\"")).collect();
     let product = vec![format!(r#"{{"channels":[{}]}}"#, names.join(",")); 100].join(",");
     assert_eq!(status(json(&format!("[{product}]"))), 422);

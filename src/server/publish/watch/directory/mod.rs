@@ -7,7 +7,7 @@ use super::content::{self, Content};
 use super::file::{self, File, FileStat, Sign, Step, Wait};
 use super::inotify::{Queue, Wd};
 use crate::hub::channel::{ChannelName, Payload, Time};
-use crate::server::publish::idempotency::KEPT;
+use crate::server::publish::idempotency::TTL;
 use crate::server::publish::{Idempotency, PublishError, Publisher, Source, payload};
 use location::Location;
 use lru::LruCache;
@@ -186,7 +186,7 @@ impl DirectoryWatch {
         // Other gates may see the same file.
         let state = shared.then(|| self.state(name, &look, &payload));
         let key = state.as_ref().map(|state| format!("{state}.{}", self.file(name).times(state)));
-        let once = key.as_ref().map(|key| Idempotency { key, kept: KEPT });
+        let once = key.as_ref().map(|key| Idempotency { key, kept: TTL });
         let posts = vec![(channel.clone(), payload)];
         match self.publisher.publish_once(posts, Source::Watch, once).await {
             Ok(_) => {
