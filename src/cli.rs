@@ -6,6 +6,7 @@ use crate::app::{App, Inherited};
 use crate::config::{Config, Contact, Mistakes, Site, Sources, assignment};
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
+use crate::server::limits::descriptors;
 use crate::server::net::client::{self, Call};
 use crate::server::telemetry::log;
 use clap::{Args, Parser, Subcommand};
@@ -189,7 +190,7 @@ fn start(sources: Sources, site: Site, how: Start) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     // Each held poll is an open file.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+    if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
     let public = if config.tls.is_some() { "https://" } else { "http://" };

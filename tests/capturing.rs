@@ -95,7 +95,7 @@ async fn every_part_of_a_request_and_its_answer_can_be_the_message() {
     for (status, answer, messages) in [
         ("500 Oops", "{\"ok\":1}", 0),
         ("201 Created", "{\"ok\":2}", 1),
-        ("302 Lookup", "{\"ok\":3}", 2),
+        ("302 Found", "{\"ok\":3}", 2),
     ] {
         let mut client = gate.connect().await;
         client.send("PUT", "/rooms/7%2Fb?x=q", &headers, body).await;

@@ -53,7 +53,7 @@ async fn an_answer_reaches_the_client_as_it_was_given() {
         let mut site = PlainSite::start_by_hand().await;
         let gate = Gate::start_before(site.addr(), BACKEND).await;
         for (head, status) in [
-            ("HTTP/1.1 404 Not Lookup\r\nX-Own: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n", 404),
+            ("HTTP/1.1 404 Not Found\r\nX-Own: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n", 404),
             ("HTTP/1.0 500 Oh\r\nX-Own: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n", 500),
         ] {
             let mut poller = way.connect(&gate).await;

@@ -163,8 +163,8 @@ async fn requests_of_the_site_are_counted_by_what_it_answers() {
     let gate = Gate::start_before(site.addr(), "").await;
     for (answer, status) in [
         ("HTTP/1.1 204 No Content\r\n\r\n", 204),
-        ("HTTP/1.1 302 Lookup\r\nContent-Length: 0\r\nLocation: /\r\n\r\n", 302),
-        ("HTTP/1.1 404 Not Lookup\r\nContent-Length: 0\r\n\r\n", 404),
+        ("HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /\r\n\r\n", 302),
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 404),
         ("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", 500),
         ("", 502),
     ] {

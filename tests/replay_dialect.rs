@@ -102,7 +102,7 @@ async fn an_answer_is_the_sites_own_and_is_not_kept_on_the_way() {
             let mut poller = gate.hold(way, "/live/poll?room=1").await;
             gate.publish("room-1", "").await;
             let mut visit = site.visit().await;
-            let head = "HTTP/1.1 404 Not Lookup\r\nSet-Cookie: a=b\r\nContent-Type: text/x\r\n";
+            let head = "HTTP/1.1 404 Not Found\r\nSet-Cookie: a=b\r\nContent-Type: text/x\r\n";
             visit
                 .send(format!("{head}{headers}Connection: close\r\nContent-Length: 3\r\n\r\nhey"))
                 .await;
@@ -386,7 +386,7 @@ async fn with_share_another_goes_in_place_of_one_that_leaves() {
 async fn with_share_an_answer_for_one_alone_lets_each_go_by_itself() {
     for refused in [
         "HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno".to_owned(),
-        "HTTP/1.1 302 Lookup\r\nConnection: close\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n"
+        "HTTP/1.1 302 Found\r\nConnection: close\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n"
             .to_owned(),
         format!(
             "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1048577\r\n\r\n{}",

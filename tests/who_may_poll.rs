@@ -192,7 +192,7 @@ async fn a_site_that_does_not_say_makes_for_503_and_holds_nobody() {
         let mut site = PlainSite::start_by_hand().await;
         let gate = Gate::start_before(site.addr(), ASKED).await;
         for answer in [
-            "HTTP/1.1 302 Lookup\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\nPollgate-Channels: %ff\r\nContent-Length: 0\r\n\r\n",
             "nonsense\r\n\r\n",

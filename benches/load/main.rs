@@ -27,7 +27,7 @@ use std::time::Instant;
 fn main() -> io::Result<()> {
     let args = Args::parse();
     // Servers inherit it; clients need it just as much.
-    rlimit::increase_nofile_limit(u64::MAX)?;
+    pollgate::server::limits::descriptors::raise_limit()?;
     match (args.floor, args.site) {
         (Some(address), _) => floor::serve(address, Way::Hold),
         (_, Some(address)) => floor::serve(address, Way::Site),

@@ -230,14 +230,9 @@ fn engine_settings(config: &Config) -> ServerConf {
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
         max_retries: 16,
-        upstream_keepalive_pool_size: descriptors::most_idle(open_files()),
+        upstream_keepalive_pool_size: descriptors::most_idle(descriptors::soft_limit()),
         ..ServerConf::default()
     }
-}
-
-/// The most files that this process may have open.
-fn open_files() -> u64 {
-    rlimit::Resource::NOFILE.get_soft().unwrap_or(1024)
 }
 
 /// What the listeners have in common.
@@ -265,7 +260,7 @@ impl Parts {
         let (crowd_of, tally_of) = (Arc::clone(&crowd), metrics.clone());
         let publisher = Publisher::new(hub.clone(), elsewhere, clock, limits, crowd_of, tally_of);
         let publish = browser_publish(&publisher);
-        let files = FdBudget::within(open_files());
+        let files = FdBudget::within(descriptors::soft_limit());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, metrics.clone(), files);
         let reload = Reload::new(sources, site, config, live);
         Self { publisher, gate, reload, crowd, metrics, snapshot_writer }
@@ -302,7 +297,7 @@ impl Parts {
         let endpoints: Vec<Arc<dyn Endpoint>> =
             vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone()];
         let settings = self.reload.live().internal.clone();
-        let most = descriptors::internal(open_files());
+        let most = descriptors::internal(descriptors::soft_limit());
         Ok((Internal::new(settings, token, endpoints, self.metrics.clone(), most), page))
     }
 

@@ -7,6 +7,7 @@ use crate::hub::{Hub, Info};
 use crate::server::admin::page::{self, BusyChannel, Event, Overview};
 use crate::server::admin::{Stats, process};
 use crate::server::gate::Gate;
+use crate::server::limits::descriptors::soft_limit;
 use crate::server::publish::{Publisher, system_time};
 use crate::server::telemetry::exposition::{Kind, Text};
 use crate::server::telemetry::log;
@@ -62,7 +63,7 @@ impl StatsSources {
             figures: self.figures(),
             memory: process::resident_memory(),
             open_fds: process::open_fds(),
-            max_fds: process::max_fds(),
+            max_fds: Some(soft_limit()),
             busiest,
             events,
         }
@@ -86,7 +87,7 @@ impl StatsSources {
         let help = "Connections of the public side now.";
         text.number(Gauge, "pollgate_connections", help, figures.connections);
         text.number(Gauge, "pollgate_channels", "Channels in the table now.", figures.channels);
-        let help = "Dump of all messages kept.";
+        let help = "Memory of all messages kept.";
         text.number(Gauge, "pollgate_history_bytes", help, figures.history_bytes);
         let help = "Messages published, by the way they came.";
         text.counts("pollgate_publishes_total", help, "by", self.publisher.counts());
@@ -157,7 +158,7 @@ impl StatsSources {
         for (name, help, value) in [
             ("process_resident_memory_bytes", "Resident memory.", process::resident_memory()),
             ("process_open_fds", "Open file descriptors.", process::open_fds()),
-            ("process_max_fds", "The most file descriptors.", process::max_fds()),
+            ("process_max_fds", "The most file descriptors.", Some(soft_limit())),
         ] {
             if let Some(value) = value {
                 text.number(Kind::Gauge, name, help, value);

@@ -4,7 +4,7 @@ use super::read::report::Report;
 use super::{Config, Site};
 use crate::protocol::address::Address;
 use crate::server::backplane;
-use crate::server::limits::descriptors::FdBudget;
+use crate::server::limits::descriptors::{self, FdBudget};
 use crate::server::limits::permit;
 use crate::server::net::certificate::{Identity, IdentityError};
 use std::path::Path;
@@ -39,7 +39,7 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
 /// Looks at what the machine allows.
 pub(super) fn machine(config: &mut Config) {
     // The gate raises its own limit to the hard one when it starts.
-    let Ok(limit) = rlimit::Resource::NOFILE.get_hard() else { return };
+    let limit = descriptors::hard_limit();
     let most = FdBudget::within(limit).connections();
     // Who has not asked for a number is not told about it: connections end at the files anyway.
     let asked = config.limits.held != permit::Settings::default().held;

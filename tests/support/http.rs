@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Addr, BOUND, tls};
+use super::{Addr, BOUND, QUIET, tls};
 
 /// The content type of what a form sends.
 pub const FORM: &str = "application/x-www-form-urlencoded";
@@ -227,10 +227,9 @@ impl Client {
         assert!(rest.is_empty(), "instead of closing, the other side sent: {text}");
     }
 
-    /// Whether nothing has come and the connection is still open. Says nothing
-    /// about the future: let something else prove that the poll is held.
+    /// True if nothing comes for a moment ([`QUIET`]) and the connection stays open.
     pub async fn is_quiet(&mut self) -> bool {
-        tokio::time::timeout(Duration::ZERO, self.wire.fill_buf()).await.is_err()
+        tokio::time::timeout(QUIET, self.wire.fill_buf()).await.is_err()
     }
 
     /// Closes the writing half, as `shutdown(SHUT_WR)` does.

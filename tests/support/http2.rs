@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::http::Response;
-use super::{Addr, BOUND, tls};
+use super::{Addr, BOUND, QUIET, tls};
 
 /// One connection; its requests are streams of their own. Dropping it closes it.
 pub struct Http2 {
@@ -101,11 +101,12 @@ impl Http2 {
         Response { status, headers: headers.collect(), body, head: Vec::new() }
     }
 
-    /// Whether none of the requests has been answered.
+    /// True if none of the requests is answered for a moment ([`QUIET`]).
     pub async fn is_quiet(&mut self) -> bool {
+        let until = tokio::time::Instant::now() + QUIET;
         for asked in &mut self.asked {
             let Asked::Waiting(answer) = asked else { return false };
-            if let Ok(answer) = tokio::time::timeout(Duration::ZERO, answer).await {
+            if let Ok(answer) = tokio::time::timeout_at(until, answer).await {
                 *asked = Asked::Answered(answer.unwrap_or_else(|e| panic!("answer: {e}")));
                 return false;
             }

@@ -50,5 +50,5 @@ pub use php::PhpSite;
 pub use process::{Process, allow_open_files};
 pub use site::PlainSite;
 pub use temp::TempDir;
-pub use wait::{BOUND, eventually, eventually_some};
+pub use wait::{BOUND, QUIET, eventually, eventually_some};
 pub use way::{Poller, Way};

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 /// How long a test waits for anything before it fails.
 pub const BOUND: Duration = Duration::from_secs(10);
 
+/// How long nothing may come for a connection to count as quiet: far longer than a gate takes to
+/// answer a poll that it does not hold.
+pub const QUIET: Duration = Duration::from_millis(50);
+
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 

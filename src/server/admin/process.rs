@@ -20,20 +20,16 @@ pub fn open_fds() -> Option<u64> {
     }
 }
 
-/// How many file descriptors may be open.
-pub fn max_fds() -> Option<u64> {
-    rlimit::Resource::NOFILE.get_soft().ok()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::server::limits::descriptors::soft_limit;
 
     #[test]
     fn this_process_has_memory_and_files() {
         assert!(resident_memory().unwrap() > 1 << 20);
-        let (open, max) = (open_fds().unwrap(), max_fds().unwrap());
+        let (open, max) = (open_fds().unwrap(), soft_limit());
         assert!((3..=max).contains(&open), "{open} of {max}");
     }
 }

@@ -5,7 +5,25 @@
 //! New connections are refused a little before forwarding is, so that those there are can still
 //! be served.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The number of files that this process may have open now.
+pub fn soft_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// The number up to which this process may raise that.
+pub fn hard_limit() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
+/// Raises the limit of open files to the hard one.
+pub fn raise_limit() -> io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
 
 /// Counts the files of the public side.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 
 use super::file::FileStat;
 use bytes::Bytes;
-use nix::libc;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,7 +30,7 @@ pub(super) fn read(path: &Path, most: u64) -> Content {
     match try_read(path, most) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Content::Gone,
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
             Content::Refused("it is a symbolic link, which is not followed".to_owned())
         }
         Err(error) => Content::Refused(error.to_string()),
@@ -37,8 +38,8 @@ pub(super) fn read(path: &Path, most: u64) -> Content {
 }
 
 fn try_read(path: &Path, most: u64) -> io::Result<Content> {
-    // RequestHead a pipe must not wait for its other end.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    // Opening a pipe must not wait for its other end.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let (meta, before) = look(&file)?;
     if let Some(what) = oddity(meta) {

@@ -1,20 +1,28 @@
 //! The kernel's queue of signs (inotify(7)).
 //!
-//! `nix` is used for it as it is at hand already (the proxy engine stands on it) and hands the
-//! kernel's own events through: which of them a write causes is what this module is about, and a
-//! library over several systems folds them together.
+//! The kernel's own events are read, through `rustix`: this module is about which of them a write
+//! causes, and a library over several systems folds them together.
 
 use super::file::Sign;
-use nix::errno::Errno;
-use nix::libc;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-pub(super) type Wd = WatchDescriptor;
+/// The kernel's number for a watched directory.
+pub(super) type Wd = i32;
+
+/// One event as the kernel reports it.
+struct InotifyEvent {
+    wd: Wd,
+    mask: ReadFlags,
+    name: Option<OsString>,
+}
 
 /// What came out of the queue.
 #[derive(Debug)]
@@ -28,7 +36,7 @@ pub(super) enum WatchEvent {
 }
 
 pub(super) struct Queue {
-    inotify: Inotify,
+    inotify: OwnedFd,
     fetched: VecDeque<InotifyEvent>,
     /// How many have been taken out of `fetched`.
     taken: u64,
@@ -44,60 +52,54 @@ impl Queue {
     const MAX: usize = 32 * 1024;
 
     pub(super) fn new() -> Result<Self, Errno> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let (fetched, ahead) = Default::default();
         Ok(Self { inotify, fetched, taken: 0, ahead, drained: SystemTime::now() })
     }
 
     /// A descriptor to wait for.
     pub(super) fn descriptor(&self) -> std::io::Result<OwnedFd> {
-        self.inotify.as_fd().try_clone_to_owned()
+        self.inotify.try_clone()
     }
 
     /// Watches the directory that is at `folder` now; the same directory gets the same answer.
     pub(super) fn watch(&self, folder: &Path) -> Result<Wd, Errno> {
-        use AddWatchFlags as F;
-        let signs = F::IN_CREATE
-            | F::IN_MODIFY
-            | F::IN_CLOSE_WRITE
-            | F::IN_ATTRIB
-            | F::IN_MOVED_TO
-            | F::IN_MOVED_FROM
-            | F::IN_DELETE
-            | F::IN_DELETE_SELF
-            | F::IN_MOVE_SELF;
+        use WatchFlags as F;
+        let signs = F::CREATE
+            | F::MODIFY
+            | F::CLOSE_WRITE
+            | F::ATTRIB
+            | F::MOVED_TO
+            | F::MOVED_FROM
+            | F::DELETE
+            | F::DELETE_SELF
+            | F::MOVE_SELF;
         self.add(folder, signs)
     }
 
     /// Watches a directory for what appears in it.
     pub(super) fn watch_for_entries(&self, folder: &Path) -> Result<Wd, Errno> {
-        self.add(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)
+        self.add(folder, WatchFlags::CREATE | WatchFlags::MOVED_TO)
     }
 
-    fn add(&self, folder: &Path, signs: AddWatchFlags) -> Result<Wd, Errno> {
+    fn add(&self, folder: &Path, signs: WatchFlags) -> Result<Wd, Errno> {
         // A directory may be watched for two reasons, so signs are only added. What is deleted
         // and still open elsewhere is no longer what its name stands for.
-        let how = libc::IN_MASK_ADD | libc::IN_EXCL_UNLINK | libc::IN_ONLYDIR;
-        self.inotify.add_watch(folder, signs | AddWatchFlags::from_bits_retain(how))
+        let how = WatchFlags::MASK_ADD | WatchFlags::EXCL_UNLINK | WatchFlags::ONLYDIR;
+        inotify::add_watch(&self.inotify, folder, signs | how)
     }
 
     pub(super) fn unwatch(&self, wd: Wd) {
         // The kernel may have removed it by itself.
-        let _ = self.inotify.rm_watch(wd);
+        let _ = inotify::remove_watch(&self.inotify, wd);
     }
 
     /// Fetches what has been told so far; whether that is all of it.
     pub(super) fn fetch(&mut self) -> bool {
         while self.fetched.len() < Self::MAX {
             let now = SystemTime::now();
-            match self.inotify.read_events() {
-                Ok(events) => {
-                    for event in events {
-                        self.note(&event, 1);
-                        self.fetched.push_back(event);
-                    }
-                }
-                Err(Errno::EINTR) => {}
+            match self.read() {
+                Ok(()) | Err(Errno::INTR) => {}
                 Err(_) => {
                     // EAGAIN; nothing else is known to happen.
                     if self.fetched.is_empty() {
@@ -108,6 +110,26 @@ impl Queue {
             }
         }
         false
+    }
+
+    /// Reads as many events as fit one buffer.
+    fn read(&mut self) -> Result<(), Errno> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut events = Vec::new();
+        loop {
+            let event = reader.next()?;
+            let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
+            events.push(InotifyEvent { wd: event.wd(), mask: event.events(), name });
+            if reader.is_buffer_empty() {
+                break;
+            }
+        }
+        for event in events {
+            self.note(&event, 1);
+            self.fetched.push_back(event);
+        }
+        Ok(())
     }
 
     /// How many were fetched so far: what a file looks like now is the outcome of all of these.
@@ -139,9 +161,8 @@ impl Queue {
     }
 
     fn note(&mut self, event: &InotifyEvent, change: i32) {
-        use AddWatchFlags as F;
-        let content =
-            F::IN_MODIFY | F::IN_CREATE | F::IN_MOVED_TO | F::IN_MOVED_FROM | F::IN_DELETE;
+        use ReadFlags as F;
+        let content = F::MODIFY | F::CREATE | F::MOVED_TO | F::MOVED_FROM | F::DELETE;
         let Some(name) = event.name.as_ref().filter(|_| event.mask.intersects(content)) else {
             return;
         };
@@ -154,22 +175,22 @@ impl Queue {
     }
 
     fn told(&self, event: InotifyEvent, number: u64) -> Option<WatchEvent> {
-        use AddWatchFlags as F;
+        use ReadFlags as F;
         let (wd, mask) = (event.wd, event.mask);
-        if mask.contains(F::IN_Q_OVERFLOW) {
+        if mask.contains(F::QUEUE_OVERFLOW) {
             return Some(WatchEvent::Lost { since: self.drained });
         }
         let Some(name) = event.name else {
-            let ended = F::IN_DELETE_SELF | F::IN_MOVE_SELF | F::IN_UNMOUNT | F::IN_IGNORED;
+            let ended = F::DELETE_SELF | F::MOVE_SELF | F::UNMOUNT | F::IGNORED;
             return mask.intersects(ended).then_some(WatchEvent::Folder(wd));
         };
         let sign = match mask {
-            _ if mask.contains(F::IN_CREATE) => Sign::Created,
-            _ if mask.contains(F::IN_MOVED_TO) => Sign::MovedIn,
-            _ if mask.contains(F::IN_MODIFY) => Sign::Modified,
-            _ if mask.contains(F::IN_CLOSE_WRITE) => Sign::Closed,
-            _ if mask.contains(F::IN_ATTRIB) => Sign::Attributes,
-            _ if mask.intersects(F::IN_DELETE | F::IN_MOVED_FROM) => Sign::Gone,
+            _ if mask.contains(F::CREATE) => Sign::Created,
+            _ if mask.contains(F::MOVED_TO) => Sign::MovedIn,
+            _ if mask.contains(F::MODIFY) => Sign::Modified,
+            _ if mask.contains(F::CLOSE_WRITE) => Sign::Closed,
+            _ if mask.contains(F::ATTRIB) => Sign::Attributes,
+            _ if mask.intersects(F::DELETE | F::MOVED_FROM) => Sign::Gone,
             _ => return None,
         };
         Some(WatchEvent::Entry { wd, name, sign, number })

@@ -95,7 +95,7 @@ impl Worker {
                 Ok(queue) => self.queue = Some(queue),
                 Err(error) => {
                     let hint = "raise the sysctl fs.inotify.max_user_instances";
-                    tracing::error!("cannot watch files: {}; {hint}", error.desc());
+                    tracing::error!("cannot watch files: {}; {hint}", std::io::Error::from(error));
                     return;
                 }
             }

@@ -2,8 +2,9 @@
 
 use super::{DirectoryWatch, Later, Reason};
 use crate::server::publish::watch::inotify::{Queue, Wd};
-use nix::errno::Errno;
+use rustix::io::Errno;
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 
 /// Where a feed listens.
@@ -46,7 +47,7 @@ impl DirectoryWatch {
                     }
                     return;
                 }
-                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(error) => return self.complain(error),
             }
             match nearest(queue, &folder) {
@@ -69,11 +70,11 @@ impl DirectoryWatch {
     fn complain(&mut self, error: Errno) {
         self.place = Location::Unwatched;
         let hint = match error {
-            Errno::ENOSPC => "; raise the sysctl fs.inotify.max_user_watches",
-            Errno::EACCES => "; let the gate's user read the directory",
+            Errno::NOSPC => "; raise the sysctl fs.inotify.max_user_watches",
+            Errno::ACCESS => "; let the gate's user read the directory",
             _ => "",
         };
-        let complaint = format!("{}{hint}", error.desc());
+        let complaint = format!("{}{hint}", io::Error::from(error));
         if self.complaint.as_ref() != Some(&complaint) {
             let folder = self.rule.files.folder().display();
             tracing::error!(%folder, "cannot watch the directory: {complaint}");
@@ -93,12 +94,12 @@ impl DirectoryWatch {
 
 /// Listens at the nearest directory above `folder`, and for which name.
 fn nearest(queue: &Queue, folder: &Path) -> Result<(Wd, OsString), Errno> {
-    let mut error = Errno::ENOENT;
+    let mut error = Errno::NOENT;
     for above in folder.ancestors().skip(1) {
         let name = folder.strip_prefix(above).ok().and_then(|rest| rest.iter().next());
         match queue.watch_for_entries(above) {
             Ok(wd) => return Ok((wd, name.unwrap_or_default().to_owned())),
-            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(other) => {
                 error = other;
                 break;
