@@ -2,7 +2,7 @@ CARGO ?= cargo
 # Further flags for every cargo command, such as --locked.
 FLAGS ?=
 
-.PHONY: help demo build deb test quick models miri chaos backplane fuzz lint deny bench setup clean
+.PHONY: help demo build manual deb test quick models miri chaos backplane fuzz lint deny bench setup clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 14
@@ -14,7 +14,10 @@ demo: setup-build ## the gate before a demo site: open the page it names
 build: setup-build ## the release binary: target/release/pollgate
 	$(CARGO) build $(FLAGS) --release
 
-deb: build ## a Debian package below target/debian, with cargo-deb
+manual: setup-build ## the man page and the shells' completions, below target/package
+	$(CARGO) run $(FLAGS) --example manual -- target/package
+
+deb: build manual ## a Debian package below target/debian, with cargo-deb
 	$(CARGO) deb --no-build --strip $(ARGS)
 
 test: setup-test ## every test, also those with real PHP and a real browser

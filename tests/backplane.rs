@@ -151,7 +151,10 @@ async fn php_publishes_straight_into_redis_as_the_page_says() {
     let script = page.split("```php\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let folder = TempDir::new("php");
     let script = folder.write("publish.php", script);
-    folder.write("publish.lua", std::fs::read(root.join("src/server/backplane/scripts/publish.lua")).unwrap());
+    folder.write(
+        "publish.lua",
+        std::fs::read(root.join("src/server/backplane/scripts/publish.lua")).unwrap(),
+    );
     let redis = Redis::start().await;
     let gate = gate(&redis.url()).await;
     let mut client = gate.connect().await;

@@ -199,7 +199,10 @@ async fn php_publishes_straight_into_the_cluster_as_the_page_says() {
     let function = function.split("$redis = new Redis();").next().unwrap();
     let folder = TempDir::new("php");
     let script = folder.write("publish.php", format!("{function}{use_it}"));
-    folder.write("publish.lua", std::fs::read(root.join("src/backplane/publish.lua")).unwrap());
+    folder.write(
+        "publish.lua",
+        std::fs::read(root.join("src/server/backplane/scripts/publish.lua")).unwrap(),
+    );
     let cluster = RedisCluster::start(0).await;
     let gate = gate(&cluster.url()).await;
     for (channel, text) in one_each(&cluster).iter().zip(["from PHP, é", "two", "three"]) {
