@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Instructions in user space for one request: benches/instructions.py BINARY...
+
+Runs each binary under `valgrind --tool=callgrind` with few requests and with many, and divides the
+difference: a count that hardly depends on the machine or its load. Prints, for each binary, the
+instructions for a delivery with its re-poll, and for a forwarded request. Needs valgrind.
+"""
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+
+CLIENTS = 50
+
+
+def read_response(stream):
+    """Head and body of one response with a Content-Length."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        line = stream.readline()
+        if not line:
+            raise EOFError("the gate closed the connection")
+        head += line
+    length = int(re.search(rb"content-length: (\d+)", head, re.I)[1])
+    return head, stream.read(length)
+
+
+def site():
+    """A server that answers every request with two bytes; returns its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection):
+        with connection, connection.makefile("rb") as stream:
+            while line := stream.readline():
+                if line == b"\r\n":
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    def accept():
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listener.getsockname()[1]
+
+
+class Gate:
+    """A gate under callgrind."""
+
+    def __init__(self, binary, upstream):
+        self.folder = tempfile.TemporaryDirectory()
+        self.counts = pathlib.Path(self.folder.name, "counts")
+        self.process = subprocess.Popen(
+            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self.counts}", "-q",
+             binary, "run", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0",
+             "--upstream", f"127.0.0.1:{upstream}", "--set", "threads=1",
+             "--set", "log.level=warn", "--set", "limits.per_address=0"],
+            stdout=subprocess.PIPE, text=True)
+        ports = {}
+        while len(ports) < 2:
+            if found := re.match(r"(gate|internal)\s+http://127.0.0.1:(\d+)", self.process.stdout.readline()):
+                ports[found[1]] = int(found[2])
+        self.public, self.internal = ports["gate"], ports["internal"]
+
+    def connect(self, port):
+        connection = socket.create_connection(("127.0.0.1", port))
+        return connection, connection.makefile("rb")
+
+    def stop(self):
+        """Ends the gate; returns its instructions."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+        return int(re.search(r"^(?:totals|summary): (\d+)", self.counts.read_text(), re.M)[1])
+
+
+def deliver(gate, rounds):
+    clients = [gate.connect(gate.public) for _ in range(CLIENTS)]
+    hook, answers = gate.connect(gate.internal)
+    poll = b"GET /comet/news?cursor=%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for connection, _ in clients:
+        connection.sendall(poll % b"")
+    for _ in range(rounds):
+        body = b""
+        while f'"held":{CLIENTS}'.encode() not in body:
+            hook.sendall(b"GET /channels/news HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            body = read_response(answers)[1]
+        hook.sendall(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")
+        read_response(answers)
+        for connection, stream in clients:
+            cursor = re.search(rb'"cursor":"([^"]+)"', read_response(stream)[1])[1]
+            connection.sendall(poll % cursor)
+
+
+def forward(gate, rounds):
+    connection, stream = gate.connect(gate.public)
+    for _ in range(rounds * 10):
+        connection.sendall(b"GET /page.php?a=1 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: x\r\n\r\n")
+        read_response(stream)
+
+
+def per_request(binary, work, requests):
+    """The instructions for one of the requests that a round of `work` makes."""
+    upstream = site()
+    few, many = 10, 60
+    totals = []
+    for rounds in (few, many):
+        gate = Gate(binary, upstream)
+        work(gate, rounds)
+        totals.append(gate.stop())
+    return (totals[1] - totals[0]) / ((many - few) * requests)
+
+
+for binary in sys.argv[1:]:
+    print(f"{binary}: {per_request(binary, deliver, CLIENTS):,.0f} for a delivery and re-poll, "
+          f"{per_request(binary, forward, 10):,.0f} for a forwarded request")
