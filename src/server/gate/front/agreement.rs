@@ -1,9 +1,9 @@
-//! Whether everybody sees the same request: the lane, the engine behind it, and a third reader
-//! that knows no more of HTTP than that lines end in CRLF and that a colon ends a name.
+//! Checks that three readers see the same request: the fast path, pingora behind it, and a third
+//! reader that knows no more of HTTP than that lines end in CRLF and that a colon ends a name.
 //!
-//! A head that the lane takes is either a plain poll, and then the engine would have seen that
-//! poll and nothing behind it; or it is handed on, and then the engine sees that one request,
-//! with the body that the lane follows, and what comes behind stays with the lane.
+//! A head that the fast path takes is either a plain poll, and then pingora would have seen that
+//! poll and nothing behind it; or it is handed off, and then pingora sees that one request, with
+//! the body that the fast path follows, and later bytes stay with the fast path.
 
 use super::head::{self, Bounds, HeadScan};
 use super::one_request::OneRequest;
@@ -15,7 +15,7 @@ use std::io::{Cursor, Read};
 
 const BOUNDS: Bounds = Bounds { bytes: 16 * 1024, headers: 100 };
 
-/// What a reader takes for the head of a request.
+/// The head of a request as one reader takes it.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     method: String,
@@ -24,18 +24,18 @@ struct Seen {
     headers: Vec<(String, Vec<u8>)>,
 }
 
-/// What the engine made of a request.
+/// Pingora's reading of the request.
 #[derive(Debug, PartialEq, Eq)]
 enum Engine {
-    /// It refuses the head.
+    /// Pingora refuses the head.
     Refused,
-    /// The body breaks off after that, or is none.
+    /// The body breaks off after these bytes, or is none.
     Broken(Seen, Vec<u8>),
     Whole(Seen, Vec<u8>),
 }
 
-/// Panics if they disagree on `bytes`, all that a client sends, of which `came` are there when
-/// the lane looks. Whether there was a request.
+/// Panics if the readers disagree on `bytes`, all that a client sends, of which `came` are there
+/// when the fast path looks. Returns true if there was a request.
 pub(crate) fn check(bytes: &[u8], came: usize) -> bool {
     let HeadScan::Head(length) = head::sight(bytes, 0, BOUNDS) else { return false };
     let ours = head::parse(&bytes[..length], BOUNDS, |head| {
@@ -63,7 +63,8 @@ pub(crate) fn check(bytes: &[u8], came: usize) -> bool {
         Engine::Refused => {}
         Engine::Broken(seen, got) => {
             assert_eq!(*seen, third, "another head: {}", story());
-            // It may be kinder or harsher than the lane, but not see what the lane does not.
+            // Pingora may be kinder or harsher than the fast path, but must not see what that does
+            // not.
             assert!(body.starts_with(got), "bytes that are no body: {}", story());
         }
         Engine::Whole(seen, got) => {
@@ -95,7 +96,7 @@ fn third(head: &[u8]) -> Seen {
     Seen { method, target, headers }
 }
 
-/// The values of that name that are text, as the lane shows them.
+/// The values of that name that are text, as the fast path shows them.
 fn texts<'a>(seen: &'a Seen, name: &str) -> Vec<&'a str> {
     let named = seen.headers.iter().filter(|(known, _)| known == name);
     named.filter_map(|(_, value)| std::str::from_utf8(value).ok()).collect()
@@ -123,8 +124,8 @@ fn body(bytes: &[u8], mut framing: Framing) -> (Vec<u8>, Option<usize>) {
     (body, end)
 }
 
-/// Hands the request on as the lane does. What is left for the lane; `None` if the connection
-/// ends with the request.
+/// Hands the request off as the fast path does. Returns the bytes left for the fast path; `None` if
+/// the connection ends with the request.
 fn engine(bytes: &[u8], came: usize, head: usize, framing: Framing) -> (Engine, Option<Vec<u8>>) {
     let connection = Box::new(Cursor::new(bytes[came..].to_vec()));
     let ahead = BytesMut::from(&bytes[..came]);
@@ -164,7 +165,7 @@ async fn read(session: &mut ServerSession) -> Engine {
     }
 }
 
-/// What `work` gives; it has nothing to wait for.
+/// The result of `work`, which has nothing to wait for.
 fn now<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     runtime.unwrap_or_else(|error| unreachable!("a runtime without I/O: {error}")).block_on(work)
@@ -276,7 +277,7 @@ mod tests {
         "A\r\n0123456789\r\n00\r\nX: y\r\n\r\n",
         "5;a=b\r\nhello\r\n0\r\n\r\n",
     ];
-    /// What attackers put in between.
+    /// Bytes that attackers put in between.
     const ODD: &[&[u8]] = &[
         b"\r",
         b"\n",
@@ -299,7 +300,7 @@ mod tests {
         b"x",
     ];
 
-    /// What stands where, by a number for each choice.
+    /// Builds a request, with a number for each choice.
     fn request(
         first: usize,
         lines: &[usize],

@@ -1,7 +1,8 @@
-//! A buffer that the connections of a thread lend each other, so that a request allocates none.
+//! A buffer that the connections of a thread take in turn, so that a request allocates none.
 //!
 //! Nearly every request is read and answered without a pause in between, so one buffer a thread is
-//! always there. Whoever waits while he has it keeps it; the next one gets a new one.
+//! always there. A connection that waits while it has the buffer keeps it; the next one gets a new
+//! one.
 
 use bytes::BytesMut;
 use std::cell::Cell;
@@ -13,12 +14,12 @@ thread_local! {
     static SPARE: Cell<BytesMut> = Cell::new(BytesMut::new());
 }
 
-/// An empty buffer, mostly one with room.
+/// An empty buffer, mostly one with capacity.
 pub(super) fn take() -> BytesMut {
     SPARE.take()
 }
 
-/// Gives a buffer back; what is in it is forgotten.
+/// Puts a buffer back and clears it.
 pub(super) fn put(mut buffer: BytesMut) {
     buffer.clear();
     if buffer.capacity() <= MAX_KEPT {

@@ -1,4 +1,4 @@
-//! How connections come in: as they are, over TLS, or where they are only shown the way to TLS.
+//! Transports of incoming connections: plain HTTP, TLS, or a redirect to TLS.
 
 use super::Front;
 use super::response;
@@ -12,21 +12,21 @@ use std::pin::pin;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
-/// What a listener's connections speak.
+/// The transport of a listener's connections.
 #[derive(Clone)]
 pub enum Transport {
     /// HTTP.
     Plain,
-    /// HTTP over TLS; on unix sockets, which nobody listens in on, HTTP.
+    /// HTTP over TLS; on unix sockets, which cannot be eavesdropped on, HTTP.
     Tls(Arc<Tls>),
-    /// HTTP, to be sent to that port of the same host over TLS.
+    /// HTTP, redirected to that port of the same host over TLS.
     Redirect(u16),
 }
 
-/// What the client may begin with.
+/// The protocol that the client may begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// HTTP/1.1 or HTTP/2, as its first bytes say.
+    /// HTTP/1.1 or HTTP/2, depending on its first bytes.
     Any,
     /// HTTP/1.1: over TLS, HTTP/2 has to be agreed on (RFC 9113, section 3.3).
     Http1,
@@ -34,11 +34,11 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// A path that certificates are asked for by (RFC 8555, section 8.3): over plain HTTP, and
-/// answered by the site.
+/// Path prefix of ACME challenges (RFC 8555, section 8.3): they come over plain HTTP and are
+/// forwarded to the upstream.
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
-/// Greets a TLS client; `None` = nothing became of it.
+/// Does the TLS handshake with a client; `None` = it failed.
 pub(super) async fn handshake(
     front: &Front,
     stream: Stream,
@@ -82,18 +82,18 @@ pub(super) async fn handshake(
     }
 }
 
-/// Tells a client that forgot about TLS.
+/// Sends an error to a client that speaks plain HTTP on a TLS port.
 async fn answer_plain(stream: &mut Stream) {
     let words = "This port speaks HTTPS: write https:// before the address.\n";
     let reply = Reply::new(400, "text/plain; charset=UTF-8", words);
     let mut bytes = BytesMut::new();
     response::write(&mut bytes, &reply, false);
-    // It is short, and there is room for it, or the client is gone.
+    // The response is short, and there is room for it, or the client is gone.
     let _ = stream.write_all(&bytes).await;
     let _ = stream.shutdown().await;
 }
 
-/// The way to `target` over TLS; `None` if it is to be answered over plain HTTP.
+/// The redirect to `target` over TLS; `None` if the request must be served over plain HTTP.
 pub(super) fn redirect(port: u16, host: Option<&str>, target: &str) -> Option<Reply> {
     if target.starts_with(CHALLENGES) {
         return None;
@@ -103,7 +103,7 @@ pub(super) fn redirect(port: u16, host: Option<&str>, target: &str) -> Option<Re
         return Some(Reply::new(400, "", ""));
     };
     let port = if port == 443 { String::new() } else { format!(":{port}") };
-    // No body, so that it answers any method.
+    // No body, so that the response fits any method.
     Some(Reply::new(308, "", "").with("Location", format!("https://{host}{port}{target}")))
 }
 

@@ -1,11 +1,11 @@
-//! The head of an HTTP/1.1 request, as the lane reads it.
+//! The head of an HTTP/1.1 request, as the fast path reads it.
 
 use crate::protocol::http::Headers;
 use crate::protocol::http::framing::{Chunks, Framing};
 use crate::protocol::http::validate;
 use httparse::{EMPTY_HEADER, Header, Status};
 
-/// How large a head may be.
+/// Upper bounds of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// Bytes.
@@ -17,7 +17,7 @@ pub struct Bounds {
 /// The bytes that begin an HTTP/2 connection (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What the bytes read so far are.
+/// Result of a scan of the bytes read so far.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HeadScan {
     /// More are needed.
@@ -26,7 +26,7 @@ pub(super) enum HeadScan {
     Head(usize),
     /// An HTTP/2 connection.
     Http2,
-    /// Nothing that is answered, but with this status.
+    /// No request: it is refused with this status.
     Refused(u16, &'static str),
 }
 
@@ -36,7 +36,7 @@ pub(super) fn sight(bytes: &[u8], seen: usize, bounds: Bounds) -> HeadScan {
     if bytes[..preface] == PREFACE[..preface] {
         return if bytes.len() >= PREFACE.len() { HeadScan::Http2 } else { HeadScan::More };
     }
-    // Empty lines before a request are to be overlooked (RFC 9112, section 2.2).
+    // A server should ignore empty lines before a request (RFC 9112, section 2.2).
     let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
     let from = seen.saturating_sub(3).max(start).min(bytes.len());
     let mut line_ends = memchr::memchr_iter(b'\n', &bytes[from..]).map(|at| from + at + 1);
@@ -54,7 +54,7 @@ pub(super) fn sight(bytes: &[u8], seen: usize, bounds: Bounds) -> HeadScan {
     }
 }
 
-/// A head, taken apart.
+/// A parsed head.
 pub(super) struct Head<'a> {
     pub(super) method: &'a str,
     pub(super) path: &'a str,
@@ -62,18 +62,18 @@ pub(super) struct Head<'a> {
     /// The whole target as it came.
     pub(super) target: &'a str,
     pub(super) headers: RawHeaders<'a>,
-    /// Whether the connection is kept after it, as far as the client says.
+    /// True if the client lets the connection live on after the request.
     pub(super) keep: bool,
-    /// Whether the lane answers it itself, if it is a poll.
+    /// True if the fast path answers the request itself, provided it is a poll.
     pub(super) plain: bool,
     pub(super) framing: Framing,
 }
 
-/// The headers of a head, where they stand.
+/// The headers of a head, borrowed from the buffer.
 pub(super) struct RawHeaders<'a>(&'a [Header<'a>]);
 
 impl RawHeaders<'_> {
-    /// Whether `word` is in one of the comma-separated lists of that name.
+    /// True if `word` is in one of the comma-separated lists of that name.
     fn lists(&self, name: &str, word: &str) -> bool {
         self.named(name).any(|value| {
             value
@@ -82,8 +82,8 @@ impl RawHeaders<'_> {
         })
     }
 
-    /// Whether there is one of that name, whatever its value: [`Headers::get`] passes over those
-    /// that are no text.
+    /// True if there is a header of that name, whatever its value: [`Headers::get`] skips values
+    /// that are not text.
     fn has(&self, name: &str) -> bool {
         self.named(name).next().is_some()
     }
@@ -104,15 +104,15 @@ impl Headers for RawHeaders<'_> {
     }
 }
 
-/// Takes the head `bytes` apart and lets `with` look at it. The error is the status and words
-/// to refuse it with.
+/// Parses the head `bytes` and lets `with` look at it. The error is the status and words to refuse
+/// the request with.
 pub(super) fn parse<T>(
     bytes: &[u8],
     bounds: Bounds,
     with: impl FnOnce(&Head<'_>) -> T,
 ) -> Result<T, (u16, &'static str)> {
     validate::check(bytes).map_err(|wrong| (400, wrong))?;
-    // Most heads have few headers; room for many is only made where it is needed.
+    // Most heads have few headers; room for many is only made if it is needed.
     let mut few = [EMPTY_HEADER; 32];
     match parse_into(bytes, &mut few, with) {
         Err((TooMany, with)) => {
@@ -163,7 +163,7 @@ fn head<'a>(method: &'a str, target: &'a str, version: u8, headers: &'a [Header<
     Head { method, path, query, target, headers, keep, plain, framing }
 }
 
-/// The strict look at the head has been before: a length is one number, an encoding is chunked.
+/// The head has been validated before: a length is one number, an encoding is chunked.
 fn framing(headers: &RawHeaders<'_>, upgrade: bool) -> Framing {
     if upgrade {
         return Framing::Endless;

@@ -1,4 +1,4 @@
-//! HTTP/2: the streams are pingora's; plain polls among them are held here.
+//! HTTP/2: pingora serves the streams; plain polls among them are held here.
 
 use crate::protocol::http::Reply;
 use crate::server::gate::poll::hold::Cause;
@@ -18,12 +18,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The app of one HTTP/2 connection: how long it may be idle is fixed where it begins.
+/// The app of one HTTP/2 connection: its idle timeout is fixed when the connection begins.
 pub(super) struct Http2 {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
     options: HttpServerOptions,
-    /// The most that the headers of one stream may be.
+    /// Upper bound of the headers of one stream.
     head_bytes: u32,
 }
 
@@ -38,7 +38,7 @@ impl Http2 {
         Self { gate, proxy, options, head_bytes }
     }
 
-    /// The answer to a stream that is not served, whatever it wants.
+    /// The response to a stream that is not served, regardless of the request.
     fn reject(
         &self,
         stream: &ServerSession,
@@ -53,7 +53,7 @@ impl Http2 {
         self.gate.rate_limited(settings, client)
     }
 
-    /// Holds or answers the stream, or gives it back with what was found.
+    /// Holds or answers the stream, or returns it with its classification.
     async fn poll(
         &self,
         mut stream: Box<ServerSession>,

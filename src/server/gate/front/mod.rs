@@ -1,16 +1,15 @@
-//! The connection lane: the public listener's own handling of connections.
+//! The fast path: the public listener's own handling of connections.
 //!
-//! Over HTTP/1.1 the lane reads a request's head itself. A plain poll it holds and answers
-//! without the proxy engine ever seeing it, in a fraction of the memory. Every other request is
-//! handed to the engine on the same connection, narrowed to just that request
-//! (`OneRequest`), and the connection comes back to the lane afterwards. So there is one place
-//! that decides where a request ends, requests that arrive early are answered in their order,
-//! and a head that could be read in two ways goes nowhere.
+//! Over HTTP/1.1 the fast path reads a request's head itself. It holds and answers a plain poll
+//! without pingora's proxy ever seeing it, in a fraction of the memory. It hands every other
+//! request off to pingora on the same connection, narrowed to just that request (`OneRequest`), and
+//! gets the connection back afterwards. So one place decides where a request ends, requests that
+//! arrive early are answered in their order, and a head that could be read in two ways goes
+//! nowhere.
 //!
-//! HTTP/2 connections are pingora's, with plain polls taken out of their streams in the same
-//! way.
+//! HTTP/2 connections are pingora's, with plain polls taken out of their streams in the same way.
 //!
-//! What a connection speaks before that, plain or TLS, is its `Transport`'s matter.
+//! The `Transport` decides what a connection speaks before that, plain or TLS.
 
 #[cfg(test)]
 mod agreement;
@@ -46,24 +45,24 @@ pub struct Front {
 }
 
 impl Front {
-    /// A lane before `proxy`, both of them `gate`'s, for connections that come in through
+    /// A fast path before `proxy`, both of them `gate`'s, for connections that come in through
     /// `entrance`.
     pub fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>, entrance: Transport) -> Self {
         Self { gate, proxy, entrance }
     }
 }
 
-/// Closes connections that come too often, or find no room, before the next one is accepted.
-/// They are not worth an answer.
+/// Closes connections that come too often, or find no room, before the next one is accepted. They
+/// get no response.
 ///
-/// What it admits reaches the app: the engine only sets options of the socket in between, which
-/// Linux does not refuse.
+/// A connection that it admits reaches the app: in between, pingora only sets options of the
+/// socket, which Linux does not refuse.
 pub struct AdmissionFilter {
     gate: Gate,
 }
 
 impl AdmissionFilter {
-    /// The door of `gate`.
+    /// The admission filter of `gate`.
     pub fn new(gate: Gate) -> Self {
         Self { gate }
     }
@@ -89,10 +88,11 @@ impl ServerApp for Front {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        // The task that calls this is several times as large as the lane's own, and would live as
-        // long as the connection.
+        // The task that calls this is several times as large as the fast path's own, and would live
+        // as long as the connection.
         let peer = peer(&stream);
-        // TCP has been admitted by `AdmissionFilter`, which is not asked about unix sockets.
+        // `AdmissionFilter` has admitted TCP connections; pingora does not ask it about unix
+        // sockets.
         if peer.is_none() && !self.gate.admits(None) {
             return None;
         }

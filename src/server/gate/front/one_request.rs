@@ -1,9 +1,10 @@
 //! A connection narrowed to one request.
 //!
-//! Whoever is handed this stream reads exactly one request: the bytes the lane has read already,
-//! then the body as [`Framing`] follows it, and nothing behind it. What the client sends
-//! beyond is kept aside for the lane, and the client's end is still seen meanwhile. Writes are
-//! gathered, so that an answer's head and the beginning of its body leave together.
+//! The reader of this stream sees exactly one request: the bytes that the fast path has read
+//! already, then the body as [`Framing`] follows it, and nothing behind it. Bytes that the client
+//! sends beyond it are kept aside for the fast path, and the client's end is still noticed
+//! meanwhile. Writes are gathered, so that a response's head and the beginning of its body leave
+//! together.
 
 use crate::protocol::http::framing::Framing;
 use crate::server::net::stream::{pass_on_identity, pass_on_tls};
@@ -25,7 +26,7 @@ const MAX_GATHERED: usize = 16 * 1024;
 pub(super) struct OneRequest {
     inner: Stream,
     framing: Framing,
-    /// Read by the lane, not yet by whoever has this stream.
+    /// Read by the fast path, not yet by the reader of this stream.
     ahead: BytesMut,
     /// Bytes at the start of `ahead` that are known to belong to the request.
     cleared: usize,
@@ -40,8 +41,8 @@ impl OneRequest {
         Self { inner, framing, ahead, cleared: head, aside, gathered }
     }
 
-    /// The connection, and what has come of the next requests; `None` if this one was not read
-    /// to its end.
+    /// The connection, and the bytes of the next requests that have come; `None` if this request
+    /// was not read to its end.
     pub(super) fn finish(mut self) -> Option<(Stream, BytesMut)> {
         if self.cleared > 0 || !self.framing.is_over() {
             return None;
@@ -50,7 +51,7 @@ impl OneRequest {
         Some((self.inner, self.ahead))
     }
 
-    /// Hands out what the lane has read, as far as it belongs to the request.
+    /// Returns bytes that the fast path has read, as far as they belong to the request.
     fn read_ahead(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
         if self.cleared == 0 {
             self.cleared = self.framing.take(&self.ahead)?;
@@ -65,7 +66,7 @@ impl OneRequest {
         Ok(length > 0)
     }
 
-    /// Reads what comes after the request, only to see the client's end.
+    /// Reads what comes after the request, only to notice the client's end.
     fn watch(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut room = [0u8; 512];
         while self.aside.len() < MAX_ASIDE {
@@ -79,7 +80,7 @@ impl OneRequest {
         Poll::Pending
     }
 
-    /// Hands out the request, and after it nothing.
+    /// Returns the request's bytes, and after them nothing.
     fn read_request(
         &mut self,
         context: &mut Context<'_>,
@@ -120,8 +121,8 @@ impl AsyncRead for OneRequest {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let read = this.read_request(context, buf);
-        // Whoever waits for more has nothing more to write just now: what was gathered is not to
-        // wait with it. An answer that the site sends slowly passes as it comes.
+        // A reader that waits for more has nothing more to write just now, so gathered bytes must
+        // not wait with it. A response that the upstream sends slowly passes as it comes.
         if read.is_pending() && !this.gathered.is_empty() {
             match this.write_gathered(context) {
                 Poll::Ready(Ok(())) => {
@@ -165,7 +166,7 @@ impl AsyncWrite for OneRequest {
     }
 }
 
-// The rest of what pingora asks of a stream is the connection's own.
+// Pingora's other requirements on a stream are met by the connection itself.
 
 #[async_trait]
 impl Shutdown for OneRequest {

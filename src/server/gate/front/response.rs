@@ -1,4 +1,4 @@
-//! Answers of the lane: head and body as one piece of bytes.
+//! Responses of the fast path: head and body as one piece of bytes.
 
 use crate::protocol::http::Reply;
 use bytes::BytesMut;
@@ -35,13 +35,13 @@ pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
     }
 }
 
-/// What is left to be written of the body after [`write`].
+/// The part of the body that is still unwritten after [`write`].
 pub(super) fn rest(reply: &Reply) -> &[u8] {
     if reply.body.len() <= MAX_COPIED { &[] } else { &reply.body }
 }
 
-/// A header line. A value that is no header value is left out: nothing that somebody published
-/// can begin a line of its own.
+/// A header line. An invalid header value is left out: no published text can begin a line of its
+/// own.
 fn header(out: &mut BytesMut, name: &str, value: &str) {
     if value.bytes().all(|byte| byte >= b' ' && byte != 0x7f || byte == b'\t') {
         put(out, [name, ": ", value, "\r\n"]);
@@ -52,7 +52,7 @@ fn put<const PARTS: usize>(out: &mut BytesMut, parts: [&str; PARTS]) {
     parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
-/// The `Date` of an answer (RFC 9110, section 5.6.7), made once a second and thread.
+/// The `Date` of a response (RFC 9110, section 5.6.7), made once a second and thread.
 fn date(now: SystemTime) -> [u8; 29] {
     thread_local! {
         static LAST: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };

@@ -1,9 +1,9 @@
 //! TLS on the public listener: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN.
 //!
-//! The lane itself greets a TLS client, within `limits.head_timeout`; a greeting that fails is
-//! the client's affair and no more than a debug line. A connection that waits holds its keys and
-//! no buffer ([`stream`]). The certificate can be replaced while connections last: they keep what
-//! they have, new ones get the new one.
+//! The fast path itself does the TLS handshake, within `limits.head_timeout`; a failed handshake is
+//! the client's affair and no more than a debug line. A connection that waits holds its keys and no
+//! buffer ([`stream`]). The certificate can be replaced while connections last: they keep theirs,
+//! new ones get the new one.
 
 mod stream;
 
@@ -23,11 +23,11 @@ use std::sync::Arc;
 /// `[tls]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The file of the certificate and those that vouch for it, as PEM.
+    /// The file of the certificate and its chain, as PEM.
     pub cert: PathBuf,
     /// The file of its private key, as PEM.
     pub key: PathBuf,
-    /// Where plain HTTP is answered with the way to HTTPS.
+    /// Listening addresses that redirect plain HTTP to HTTPS.
     pub redirect: Vec<Address>,
 }
 
@@ -38,34 +38,34 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Shows `identity` to clients.
+    /// Presents `identity` to clients.
     pub fn new(identity: &Identity) -> Result<Self, rustls::Error> {
         let shown = Arc::new(Shown(ArcSwap::new(identity.certified())));
-        // Named, as another part of the program might choose another one for all.
+        // Named, as another part of the program might install another default.
         let provider = Arc::new(ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(shown.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Clients keep what resumes their sessions; the gate remembers none.
+        // Clients keep what resumes their sessions; the gate stores none.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.ticketer = ring::Ticketer::new()?;
         Ok(Self { config: Arc::new(config), shown })
     }
 
-    /// Shows another identity from now on.
+    /// Presents another identity from now on.
     pub fn replace(&self, identity: &Identity) {
         self.shown.0.store(identity.certified());
     }
 
-    /// Greets the client of a connection.
+    /// Does the handshake with the client of a connection.
     pub(super) async fn handshake(&self, stream: Stream) -> Result<TlsStream, HandshakeError> {
         TlsStream::handshake(stream, self.config.clone()).await
     }
 }
 
-/// What clients are shown at this moment.
+/// The certificate presented at this moment.
 #[derive(Debug)]
 struct Shown(ArcSwap<CertifiedKey>);
 

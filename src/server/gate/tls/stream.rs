@@ -1,9 +1,8 @@
-//! A TLS connection that holds no buffer while nothing is under way on it.
+//! A TLS connection that holds no buffer while it is idle.
 //!
-//! The TLS library is used without its own buffers, one of which would stay with every
-//! connection. Here what was received is gathered only as long as a record is incomplete, and
-//! what is to be sent only until the network takes it: one batch, so that a client that does not
-//! read holds up the writer.
+//! The TLS library is used without its own buffers, one of which would stay with every connection.
+//! Received bytes are gathered only as long as a record is incomplete, and bytes to send only until
+//! the network takes them: one batch, so that a client that does not read holds up the writer.
 
 use crate::server::net::stream::pass_on_identity;
 use async_trait::async_trait;
@@ -26,9 +25,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes read at once, and bytes made one record of: the longest that a record may have.
 const RECORD: usize = 16 * 1024;
-/// What a record is longer than the bytes in it, at the most that is usual.
+/// Bytes that a record adds to its payload, at the usual maximum.
 const AROUND: usize = 64;
-/// The most that is gathered before it must have made sense: the longest message of a handshake
+/// Upper bound of bytes gathered before they must have made sense: the longest handshake message
 /// that the library takes, in its records.
 const MAX_RECEIVED: usize = 80 * 1024;
 
@@ -36,7 +35,7 @@ const MAX_RECEIVED: usize = 80 * 1024;
 pub(crate) struct TlsStream {
     inner: Stream,
     session: UnbufferedServerConnection,
-    /// Came, and is no whole record yet.
+    /// Received, and no whole record yet.
     received: BytesMut,
     /// Decrypted, and not handed out yet.
     plain: BytesMut,
@@ -48,21 +47,22 @@ pub(crate) struct TlsStream {
     closed: bool,
 }
 
-/// Why a client was not greeted.
+/// Reason why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
-    /// It speaks HTTP without TLS; it can still be answered [`beneath`](TlsStream::beneath).
+    /// The client speaks HTTP without TLS; it can still be answered
+    /// [`beneath`](TlsStream::beneath).
     #[error("it speaks plain HTTP")]
     Plain(Box<TlsStream>),
-    /// Nothing became of the handshake.
+    /// The handshake failed.
     #[error("{0}")]
     Handshake(#[from] io::Error),
-    /// The library would not begin one.
+    /// The library refused to begin one.
     #[error("{0}")]
     Tls(#[from] Error),
 }
 
-/// What to do once the session can take it.
+/// Work to do once the session can take it.
 enum Wish<'a> {
     Nothing,
     Send(&'a [u8]),
@@ -70,7 +70,7 @@ enum Wish<'a> {
 }
 
 impl TlsStream {
-    /// Agrees on everything with the client.
+    /// Does the handshake with the client.
     pub(super) async fn handshake(
         inner: Stream,
         config: Arc<ServerConfig>,
@@ -89,7 +89,7 @@ impl TlsStream {
         }
     }
 
-    /// Whether HTTP/2 was agreed on.
+    /// True if HTTP/2 was agreed on.
     pub(crate) fn is_http2(&self) -> bool {
         self.session.alpn_protocol() == Some(b"h2")
     }
@@ -112,7 +112,7 @@ impl TlsStream {
         }
     }
 
-    /// Reads once, and decrypts what has become whole.
+    /// Reads once, and decrypts complete records.
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut room = [MaybeUninit::uninit(); RECORD];
         let mut buf = ReadBuf::uninit(&mut room);
@@ -137,7 +137,7 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Has the session do all that it can, with what was received and what is wished for.
+    /// Has the session do all that it can with the received bytes and the wish.
     fn work(&mut self, mut wish: Wish<'_>) -> Result<(), Error> {
         loop {
             let UnbufferedStatus { mut discard, state } =
@@ -155,7 +155,7 @@ impl TlsStream {
                     append(&mut self.unsent, 0, |out| data.encode(out).map_err(Short::from))?;
                     true
                 }
-                // What was encoded waits in `unsent`, which is sent before anything else.
+                // Encoded bytes wait in `unsent`, which is sent before anything else.
                 ConnectionState::TransmitTlsData(data) => {
                     data.done();
                     true
@@ -186,7 +186,7 @@ impl TlsStream {
         }
     }
 
-    /// Tells the client what was wrong, if the network takes it at once.
+    /// Sends the client an alert with the reason, if the network takes it at once.
     fn say_why(&mut self, context: &mut Context<'_>) {
         self.ended = true;
         while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
@@ -216,7 +216,7 @@ impl TlsStream {
     }
 }
 
-/// Does what is wished for.
+/// Fulfils a wish.
 fn fulfil<T>(
     wish: &mut Wish<'_>,
     mut traffic: WriteTraffic<'_, T>,
@@ -233,7 +233,7 @@ fn fulfil<T>(
     }
 }
 
-/// Why something was not written into the room it was given.
+/// Reason why bytes were not written into the room given.
 enum Short {
     /// It needs that many bytes.
     Room(usize),
@@ -263,7 +263,7 @@ impl From<EncryptError> for Short {
     }
 }
 
-/// Appends what `write` writes, first into `room` bytes and then into as many as it asks for.
+/// Appends the output of `write`, first into `room` bytes and then into as many as it asks for.
 fn append(
     out: &mut BytesMut,
     mut room: usize,
@@ -297,7 +297,7 @@ impl AsyncRead for TlsStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // What the session has to say by itself does not wait for the next answer.
+        // The session's own messages do not wait for the next response.
         if let Poll::Ready(sent) = this.poll_send(context) {
             sent?;
         }
@@ -336,7 +336,7 @@ impl AsyncWrite for TlsStream {
         }
         match this.poll_send(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            // It is taken; whatever comes next waits for it.
+            // The bytes are accepted; the next write waits for them.
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(length)),
         }
     }
@@ -357,8 +357,8 @@ impl AsyncWrite for TlsStream {
     }
 }
 
-/// Whoever gives the connection up without a word has it closed properly all the same, if the
-/// network takes the goodbye at once; without one, a client may suspect that something was cut.
+/// A connection that is dropped without a shutdown is closed properly all the same, if the network
+/// takes the closing alert at once; without one, a client may suspect a truncation.
 impl Drop for TlsStream {
     fn drop(&mut self) {
         let handshaking = self.session.is_handshaking();
@@ -394,6 +394,6 @@ impl Shutdown for TlsStream {
     }
 }
 
-// The rest of what pingora asks of a stream is the connection's own.
+// Pingora's other requirements on a stream are met by the connection itself.
 
 pass_on_identity!(TlsStream);

@@ -1,4 +1,4 @@
-//! One connection, request by request.
+//! One client connection on the fast path, request by request.
 
 mod read;
 mod request_log;
@@ -37,7 +37,7 @@ use tokio::io::AsyncWriteExt;
 struct Connection {
     stream: Stream,
     peer: Option<IpAddr>,
-    /// What has been read and not been looked at; nothing is allocated while it is empty.
+    /// Bytes read and not yet parsed; nothing is allocated while it is empty.
     pending: BytesMut,
     speech: Protocol,
     /// No request has come on it yet.
@@ -45,7 +45,7 @@ struct Connection {
     timer: Timer,
 }
 
-/// What the lane itself is to do with a request.
+/// Work that the fast path does for a request itself.
 enum Action {
     Answer(Reply, Option<Cause>),
     Hold(Box<HeldPoll>),
@@ -53,28 +53,28 @@ enum Action {
     Publish(ChannelName),
 }
 
-/// An answer, if there is anybody to get it, and how long its poll was held.
+/// The response, if the client is still there to get it, and how long its poll was held.
 type Answer = (Option<Reply>, Option<(Duration, Cause)>);
 
-/// What a head turned out to want.
+/// The outcome of reading a head.
 enum Admission {
-    /// The lane's own work.
+    /// The fast path serves the request.
     Own(Action, RequestLog),
-    /// The engine's; the request is framed like that.
+    /// Pingora serves the request, which is framed like this.
     HandOff(Framing, Box<RequestContext>),
-    /// Nobody knows before the site has been asked.
+    /// The upstream has to be asked for authorization first.
     Ask(Box<AuthRequest>),
 }
 
-/// What becomes of a connection after a request.
+/// The state of a connection after a request.
 enum Disposition {
     Keep,
     Close,
-    /// The request, whose head is that long, is the engine's.
+    /// Pingora serves the request, whose head is that long.
     HandOff(usize, Framing, Box<RequestContext>),
 }
 
-/// Serves a connection until either side has enough of it.
+/// Serves a connection until either side ends it.
 pub(super) async fn serve(
     front: Arc<Front>,
     stream: Stream,
@@ -82,7 +82,7 @@ pub(super) async fn serve(
     _connected: Connected,
     mut shutdown: ShutdownWatch,
 ) {
-    // Boxed, as a greeting is over soon, and its room would stay with the connection.
+    // Boxed: a handshake is over soon, and its room would stay with the connection.
     let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
     let Some((stream, speech)) = greeted else { return };
     let (pending, timer) = (BytesMut::new(), Timer::default());
@@ -102,7 +102,7 @@ pub(super) async fn serve(
             Disposition::Keep => connection.fresh = false,
             Disposition::Close => return Box::pin(connection.close()).await,
             Disposition::HandOff(length, framing, handed) => {
-                // Boxed, as the connection's own future is to stay small.
+                // Boxed to keep the connection's own future small.
                 let engine = connection.hand_off(&front, length, framing, handed, &shutdown);
                 match Box::pin(engine).await {
                     Some(back) => connection = back,
@@ -114,19 +114,19 @@ pub(super) async fn serve(
 }
 
 impl Connection {
-    /// What was sighted, if it is in the protocol that was agreed on.
+    /// The scan's result, if it is in the protocol that was agreed on.
     fn agreed(&self, sighting: HeadScan) -> HeadScan {
         match (self.speech, &sighting) {
             (Protocol::Http1, HeadScan::Http2) => {
                 HeadScan::Refused(400, "HTTP/2 was not agreed on")
             }
-            // Whoever has agreed on HTTP/2 would not understand an answer.
+            // A client that has agreed on HTTP/2 would not understand a response.
             (Protocol::Http2, HeadScan::Head(_) | HeadScan::Refused(..)) => HeadScan::More,
             _ => sighting,
         }
     }
 
-    /// Does what the request wants whose head is the first `length` pending bytes.
+    /// Serves the request whose head is the first `length` pending bytes.
     async fn request(
         &mut self,
         front: &Front,
@@ -148,10 +148,10 @@ impl Connection {
                 Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
             }
         };
-        // A poll that goes to the site later has to keep its head for it.
+        // A poll that goes to the upstream later has to keep its head for it.
         let replayed = matches!(next, Action::Replay(..));
         let head: Box<[u8]> = self.pending[..if replayed { length } else { 0 }].into();
-        // The buffer is given back, so that a held poll holds none.
+        // The buffer goes back to the pool, so that a held poll holds none.
         let early = BytesMut::from(&self.pending[length..]);
         buffer_pool::put(std::mem::replace(&mut self.pending, early));
         let (reply, held, published) = match next {
@@ -171,7 +171,7 @@ impl Connection {
                     Err(handed) => return Disposition::HandOff(length, Framing::Length(0), handed),
                 }
             }
-            // Boxed, as the connection's own future is to stay small.
+            // Boxed to keep the connection's own future small.
             Action::Publish(channel) => {
                 (Some(Box::pin(front.gate.publish(channel)).await), None, None)
             }
@@ -188,8 +188,8 @@ impl Connection {
         if written && account.keep { Disposition::Keep } else { Disposition::Close }
     }
 
-    /// Holds a poll that the site answers; `head` is its own, as it came. The error is that it is
-    /// the site's by now.
+    /// Holds a poll that the upstream answers; `head` is its own, as it came. The error means that
+    /// the request now belongs to the upstream.
     async fn replay(
         &mut self,
         front: &Front,
@@ -213,7 +213,7 @@ impl Connection {
         }
     }
 
-    /// Finds out what a request wants; `verdict` is what the site said when it was asked.
+    /// Classifies a request; `verdict` is the upstream's response to the authorization request.
     fn consider(
         &self,
         front: &Front,
@@ -222,7 +222,7 @@ impl Connection {
         verdict: Option<Verdict>,
     ) -> Admission {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
-        // Counted once, also where the site had to be asked in between.
+        // Counted once, even if the upstream had to be asked in between.
         if verdict.is_none()
             && let Some(reply) = front.gate.rate_limited(settings, client.address)
         {
@@ -236,7 +236,7 @@ impl Connection {
             return Admission::Own(next, account);
         }
         let hand_off = || RequestContext::new(&front.gate, settings.clone(), client);
-        // Of a target in another form than a path nothing is known here.
+        // Rules match paths only; a target in another form goes to the upstream.
         if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
             return Admission::HandOff(head.framing.clone(), hand_off().for_site());
         }
@@ -274,7 +274,7 @@ impl Connection {
         Admission::Own(next, account)
     }
 
-    /// Has the engine do it, on this connection.
+    /// Has pingora serve the request on this connection.
     async fn hand_off(
         self,
         front: &Front,
@@ -288,7 +288,7 @@ impl Connection {
         let session = ServerSession::new_http1(Box::new(one));
         let engine = front.proxy.process_new_http(session, shutdown);
         let (stream, _) = handed.scope(engine).await?.consume();
-        // It is the stream that was handed over.
+        // Pingora gives back the stream that was handed to it.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
         Some(Self { stream, peer, pending, speech, fresh: false, timer })
@@ -300,7 +300,7 @@ impl Connection {
         http2.process_new(Box::new(stream), shutdown).await;
     }
 
-    /// Writes an answer; whether that went well.
+    /// Writes a response. Returns true if that succeeded.
     async fn write(&mut self, limit: Option<Duration>, reply: &Reply, keep: bool) -> bool {
         let mut bytes = buffer_pool::take();
         response::write(&mut bytes, reply, keep);
@@ -314,7 +314,7 @@ impl Connection {
         written
     }
 
-    /// Answers a request that nobody understands.
+    /// Answers a request that cannot be parsed.
     async fn refuse(
         &mut self,
         front: &Front,

@@ -1,6 +1,6 @@
-//! Reading from a connection: heads, and whether the client is still there.
+//! Reading from a connection: heads, and the client's end.
 //!
-//! A connection that waits for bytes holds no room for them.
+//! A connection that waits for bytes holds no buffer for them.
 
 use super::Connection;
 use crate::server::gate::Settings;
@@ -21,12 +21,12 @@ use tokio::time::timeout;
 /// Bytes read at once; most heads are shorter.
 const READ: usize = 4096;
 
-/// How long a new connection may take to its request when the gate is to end.
+/// Time that a new connection has for its request when the gate shuts down.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
 impl Connection {
-    /// Reads until there is a head, or something that can be none. `None` = the connection is to
-    /// be closed without a word. The settings are those that the request is served with.
+    /// Reads until there is a head, or bytes that can be none. `None` = the connection must be
+    /// closed without a response. Also returns the settings that the request is served with.
     pub(super) async fn read_head(
         &mut self,
         front: &Front,
@@ -34,7 +34,7 @@ impl Connection {
     ) -> Option<(HeadScan, Arc<Settings>)> {
         let settings = front.gate.settings();
         if self.pending.is_empty() {
-            // A new connection has its request with it; a kept one may be quiet for a while.
+            // A new connection has its request with it; a kept one may be idle for a while.
             let fresh = self.fresh;
             let idle = if fresh { settings.head_timeout } else { settings.idle_timeout };
             drop(settings);
@@ -44,7 +44,8 @@ impl Connection {
                     length = read_some(&mut self.stream, &mut self.pending) => return length > 0,
                     _ = shutdown.wait_for(|ending| *ending) => {}
                 }
-                // Who came in at the very end has his request on the way, and gets his answer.
+                // A client that connected at the very end has its request on the way, and gets its
+                // response.
                 let last = read_some(&mut self.stream, &mut self.pending);
                 fresh && Box::pin(timeout(LAST_CALL, last)).await.is_ok_and(|length| length > 0)
             });
@@ -78,7 +79,7 @@ impl Connection {
         self.timer.within(settings.head_timeout, reading).await.unwrap_or(Some(late))
     }
 
-    /// Closes, after reading a little of what may still be coming: a reset would take the answer
+    /// Closes, after reading a little of what may still be coming: a reset would take the response
     /// away from a client that is still writing.
     pub(super) async fn close(mut self) {
         const LINGER: Duration = Duration::from_secs(1);
@@ -98,7 +99,7 @@ impl Connection {
     }
 }
 
-/// Ends when the client does. What it sends meanwhile is its next request, kept in `pending` up
+/// Ends when the client does. Meanwhile the client can send its next request, kept in `pending` up
 /// to `most` bytes; more stays in the kernel.
 pub(super) async fn gone(stream: &mut Stream, pending: &mut BytesMut, most: usize) {
     while pending.len() < most {
@@ -109,8 +110,8 @@ pub(super) async fn gone(stream: &mut Stream, pending: &mut BytesMut, most: usiz
     std::future::pending().await
 }
 
-/// Reads once, and tells how much; 0 = nothing will come any more. The room to read into is on
-/// the stack of the moment: a connection that waits holds none.
+/// Reads once, and returns the number of bytes; 0 = nothing will come any more. The buffer is on
+/// the stack during the read only: a connection that waits holds none.
 async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
     let read = poll_fn(|context| {
         let mut room = [MaybeUninit::uninit(); READ];

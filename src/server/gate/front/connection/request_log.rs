@@ -1,4 +1,4 @@
-//! What is remembered of a request that the lane answers, and its line in the log.
+//! Record of a request that the fast path answers, and its line in the access log.
 
 use super::Action;
 use crate::protocol::http::Reply;
@@ -9,13 +9,13 @@ use crate::server::gate::{Open, Settings, access_log};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// What is remembered of a request that the lane answers.
+/// Record of a request that the fast path answers.
 pub(super) struct RequestLog {
     pub(super) _open: Open,
-    /// When it began, if it is to be logged.
+    /// Time at which it began, if it is logged.
     pub(super) began: Option<Instant>,
     pub(super) client: Option<IpAddr>,
-    /// The target, if it is to be logged.
+    /// The target, if it is logged.
     pub(super) target: Option<Box<str>>,
     pub(super) keep: bool,
 }
@@ -41,7 +41,7 @@ impl RequestLog {
     }
 }
 
-/// Answers a request with `reply`, whatever it wants.
+/// Answers a request with `reply`, regardless of its kind.
 pub(super) fn reject(
     front: &Front,
     settings: &Settings,
@@ -55,7 +55,7 @@ pub(super) fn reject(
         let line = access_log::Line { client, method, target, status, bytes, took, held };
         access_log::log(&line, &settings.mask);
     }
-    // A body that was announced is not waited for.
+    // The fast path does not wait for a body that was announced.
     let keep = head.keep && head.framing.is_over();
     let _open = front.gate.open();
     (Action::Answer(reply, None), RequestLog { _open, began: None, client, target: None, keep })
