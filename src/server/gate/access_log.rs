@@ -9,30 +9,30 @@ use std::time::Duration;
 /// The log target of the access log.
 pub const TARGET: &str = "pollgate::access";
 
-/// What is logged of one request.
+/// One logged request.
 pub struct Line<'a> {
     /// The client, behind trusted proxies.
     pub client: Option<IpAddr>,
-    /// The method; `-` where the head was not understood.
+    /// The method; `-` if the head could not be parsed.
     pub method: &'a str,
-    /// Path and query as they came; `-` where the head was not understood.
+    /// Path and query as they came; `-` if the head could not be parsed.
     pub target: &'a str,
-    /// The status answered; 0 = none.
+    /// The status of the response; 0 = none.
     pub status: u16,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub bytes: usize,
-    /// From the request's head to the end of its answer.
+    /// From the request's head to the end of its response.
     pub took: Duration,
-    /// For polls: how long it was held, and why that ended.
+    /// For polls: the time held, and the cause that ended it.
     pub held: Option<(Duration, Cause)>,
 }
 
-/// Whether the access log is on.
+/// True if the access log is on.
 pub fn is_logged() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::INFO)
 }
 
-/// Logs one request; the values of the query parameters in `mask` are not shown.
+/// Logs one request; masks the values of the query parameters in `mask`.
 pub fn log(line: &Line<'_>, mask: &[String]) {
     let client = line.client.map(|client| client.to_string());
     let client = client.as_deref().unwrap_or("unix");
@@ -49,7 +49,7 @@ pub fn log(line: &Line<'_>, mask: &[String]) {
     }
 }
 
-/// To the microsecond.
+/// Rounded to the microsecond.
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

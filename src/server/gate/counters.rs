@@ -1,4 +1,4 @@
-//! What the public side has done, and what is under way.
+//! Counters and gauges of the public side.
 
 use super::Gate;
 use super::poll::hold::Cause;
@@ -10,20 +10,20 @@ use crate::server::telemetry::metrics::{Counts, Histogram, labels};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// What the public side has done since the start.
+/// Counts of the public side since the start.
 #[derive(Debug)]
 pub struct Counters {
     /// Messages in answers.
     pub deliveries: AtomicU64,
     /// Polls answered, or left, by cause.
     pub releases: Counts<Cause>,
-    /// How long held polls were held.
+    /// Times that held polls were held.
     pub hold: Histogram,
-    /// From a message's publish until the answer of a poll that it released was written.
+    /// From a message's publish until the response to a poll that it released was written.
     pub publish_to_write: Histogram,
-    /// Requests forwarded to the site, by what it answered.
+    /// Requests forwarded to the upstream, by its response.
     pub upstream: Counts<SiteAnswer>,
-    /// From a request's turn to the head of the site's answer.
+    /// From the moment a request is forwarded to the head of the upstream's response.
     pub upstream_time: Histogram,
     /// Requests under way now, held or forwarded.
     pub(super) open: AtomicUsize,
@@ -73,21 +73,21 @@ impl Default for Counters {
 }
 
 labels! {
-    /// What the site answered to a forwarded request.
+    /// The upstream's response to a forwarded request.
     SiteAnswer {
         /// 101, to an upgrade.
         Informational = "1xx",
-        /// It went well.
+        /// Success.
         Success = "2xx",
-        /// It is elsewhere.
+        /// A redirect.
         Redirect = "3xx",
-        /// The client's mistake.
+        /// The client's error.
         ClientError = "4xx",
-        /// The site's mistake.
+        /// The upstream's error.
         ServerError = "5xx",
-        /// No answer: it could not be reached, was silent, or broke off before one.
+        /// No response: the upstream could not be reached, was silent, or broke off before one.
         None = "none",
-        /// The client left before there was one.
+        /// The client left before there was a response.
         Gone = "gone",
     }
 }
@@ -104,19 +104,19 @@ impl SiteAnswer {
     }
 }
 
-/// Counts one request to the site, once.
+/// Counts one request to the upstream, once.
 #[derive(Debug, Default)]
 pub(super) struct Forwarded {
     began: Option<Instant>,
 }
 
 impl Forwarded {
-    /// The site's turn begins; again with another of its servers.
+    /// The request is forwarded; again if another server is tried.
     pub(super) fn begin(&mut self) {
         self.began.get_or_insert_with(Instant::now);
     }
 
-    /// The head of an answer has come. An interim one is followed by another.
+    /// The head of a response has come. An interim one is followed by another.
     pub(super) fn answered(&mut self, counters: &Counters, status: u16) {
         if (100..200).contains(&status) && status != 101 {
             return;
@@ -127,7 +127,7 @@ impl Forwarded {
         }
     }
 
-    /// The request is over, whether there was an answer or not.
+    /// The request is over, with or without a response.
     pub(super) fn end(&mut self, counters: &Counters, client_left: bool) {
         if self.began.take().is_some() {
             counters.upstream.count(if client_left { SiteAnswer::Gone } else { SiteAnswer::None });
@@ -146,18 +146,18 @@ impl Drop for Connected {
 }
 
 impl Connected {
-    /// Counts a connection whose file is counted already.
+    /// Counts a connection whose descriptor is counted already.
     pub(super) fn new(gate: &Gate) -> Self {
         gate.shared.counters.connections.fetch_add(1, Ordering::Relaxed);
         Self(gate.clone())
     }
 }
 
-/// The file of one request to the site, given back when it is dropped.
+/// The descriptor of one request to the upstream, released when it is dropped.
 pub(super) struct SiteFile(Gate);
 
 impl SiteFile {
-    /// `None` if there is none left.
+    /// `None` if the budget has none left.
     pub(super) fn new(gate: &Gate) -> Option<Self> {
         gate.shared.files.open(FdKind::Site).then(|| Self(gate.clone()))
     }
@@ -195,7 +195,7 @@ impl Counters {
         }
     }
 
-    /// Counts an answer that was written at `now`, to a poll that the message of `published`
+    /// Counts a response that was written at `now`, to a poll that the message of `published`
     /// released.
     pub(super) fn written(&self, published: Time, now: Time) {
         self.publish_to_write.observe(Duration::from_micros(now.0.saturating_sub(published.0)));

@@ -1,8 +1,8 @@
-//! The public side: which requests are polls, how they are held and answered, and how all
-//! others reach the site.
+//! The public side: classifies requests, holds and answers the polls among them, and forwards all
+//! others to the upstream.
 //!
-//! A request is taken apart by whoever has the connection, [`Gate::decide`] says what is to
-//! become of it, and [`HeldPoll::wait`] holds it if need be. Neither knows a connection.
+//! The owner of the connection parses a request, [`Gate::decide`] decides about it, and
+//! [`HeldPoll::wait`] holds it if need be. Neither of the two knows a connection.
 
 pub mod access_log;
 mod counters;
@@ -38,7 +38,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Publishes an empty message on a channel for a browser; says whether that went well.
+/// Publishes an empty message on a channel for a browser; returns true on success.
 pub type BrowserPublish =
     Arc<dyn Fn(ChannelName) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
@@ -61,12 +61,12 @@ struct Shared {
     files: FdBudget,
 }
 
-/// Seconds after which a refused client may come back.
+/// Seconds after which a refused client may retry.
 const RETRY_AFTER: &str = "5";
 
 impl Gate {
-    /// The public side of `hub`; what it counts together with others is in `metrics`, and what it
-    /// may open in `files`.
+    /// The public side of `hub`; `metrics` are the counts it shares with other parts, and `files`
+    /// is its budget of descriptors.
     pub fn new(
         settings: Arc<ArcSwap<Settings>>,
         hub: Hub,
@@ -92,12 +92,12 @@ impl Gate {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The settings of this moment.
+    /// The settings in force at this moment.
     pub fn settings(&self) -> Arc<Settings> {
         self.shared.settings.load_full()
     }
 
-    /// What was done since the start.
+    /// The counts since the start.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
@@ -107,7 +107,7 @@ impl Gate {
         self.shared.metrics.refusals.count(cause);
     }
 
-    /// Counts that the answer of a poll was written which a message of `published` released.
+    /// Counts that the response to a poll was written which a message of `published` released.
     pub fn written(&self, published: Option<Time>) {
         if let Some(published) = published {
             self.shared.counters.written(published, (self.shared.clock)());
@@ -120,7 +120,7 @@ impl Gate {
         Open(self.clone())
     }
 
-    /// Whether a connection from `peer` may come in; its file is counted from here on, and
+    /// True if a connection from `peer` may come in; its descriptor is counted from here on, and
     /// [`Gate::connected`] has to follow.
     pub fn admits(&self, peer: Option<IpAddr>) -> bool {
         let settings = self.settings();
@@ -141,31 +141,31 @@ impl Gate {
         Connected::new(self)
     }
 
-    /// The answer to a request of `client` that comes too soon after others; `None` = it may be
-    /// served. Asked once for each request, wherever it comes in.
+    /// The response to a request of `client` that exceeds its rate limit; `None` = it may be
+    /// served. Called once for each request, on every path.
     pub fn rate_limited(&self, settings: &Settings, client: Option<IpAddr>) -> Option<Reply> {
         let wait = settings.requests.take(client).err()?;
         self.refused(Refusal::RequestRate);
         Some(poll::replies::rate_limited(wait))
     }
 
-    /// How many connections there are.
+    /// Number of open connections.
     pub fn connections(&self) -> usize {
         self.shared.counters.connections.load(Ordering::Relaxed)
     }
 
-    /// How many requests are under way.
+    /// Number of requests under way.
     pub fn under_way(&self) -> usize {
         self.shared.counters.open.load(Ordering::Relaxed)
     }
 
-    /// Whether the gate is to end, so that no connection is to be kept.
+    /// True if the gate is shutting down, so that no connection is kept.
     pub fn is_draining(&self) -> bool {
         self.shared.hub.is_draining()
     }
 
-    /// Polls that still wait for their turn at the site get none any more, but an answer that says
-    /// so.
+    /// Closes the queues for the upstream: polls that still wait for a slot get none any more, but
+    /// a response that explains it.
     pub fn close_queues(&self) {
         self.shared.replays.close();
     }

@@ -1,4 +1,4 @@
-//! Which requests are polls: the rules of the config, tried in their order.
+//! Routing: the config's rules, tried in their order, decide which requests are polls.
 
 use crate::hub::channel::Pattern;
 use crate::protocol::auth::Auth;
@@ -33,11 +33,11 @@ pub struct Rule {
     pub methods: Vec<Method>,
     /// The wire format.
     pub dialect: Dialect,
-    /// How long a quiet poll is held; `None` = as `hold.timeout` says, zero = for ever.
+    /// Hold time of a poll without messages; `None` = `hold.timeout`, zero = for ever.
     pub timeout: Option<Duration>,
-    /// Who may poll; `None` = everybody.
+    /// Authorization of its polls; `None` = all clients may poll.
     pub auth: Option<Arc<Auth>>,
-    /// Origins whose pages may read the answers (CORS); `*` = any.
+    /// Origins whose pages may read the responses (CORS); `*` = any.
     pub origins: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ impl Rule {
         self.when.iter().all(has) && !self.unless.iter().any(filled)
     }
 
-    /// The id in `publish=ID`, where the gate is to publish for a browser.
+    /// The id in `publish=ID`, if the gate publishes for browsers.
     fn browser_publish<'a>(&self, query: &'a Query) -> Option<std::borrow::Cow<'a, str>> {
         match &self.dialect {
             Dialect::NovComet(NovComet { browser_publish: true, .. }) => {
@@ -96,14 +96,14 @@ pub struct Routes {
     rules: Vec<Arc<Rule>>,
 }
 
-/// What a request is, as one rule sees it.
+/// Classification of a request by one rule.
 #[derive(Debug)]
 pub enum Match<'a> {
-    /// A poll, if the rule's templates can be filled; what the `*` of the path stands for.
+    /// A poll, if the rule's templates can be filled.
     Poll {
         /// The rule.
         rule: &'a Arc<Rule>,
-        /// What the `*` of its path stands for, still escaped.
+        /// The part that the `*` of its path matched, still escaped.
         rest: Option<&'a str>,
     },
     /// A browser publishes an empty message on this channel.
@@ -132,21 +132,20 @@ impl Routes {
         &self.rules
     }
 
-    /// Whether a request for `path` (as it stands in the target) may be a poll.
+    /// True if a request for `path` (as it stands in the target) may be a poll.
     pub fn may_be_poll(&self, path: &str) -> bool {
         let decoded = decode(path);
         self.rules.iter().any(|rule| rule.path.matches(&decoded))
     }
 
-    /// Whether a POST to `path` (as it stands in the target) may be a poll, so that its form
-    /// has to be read to find out.
+    /// True if a POST to `path` (as it stands in the target) may be a poll, so that its form has to
+    /// be read to find out.
     pub fn may_take_form(&self, path: &str) -> bool {
         let decoded = decode(path);
         self.rules.iter().any(|rule| rule.takes("POST") && rule.path.matches(&decoded))
     }
 
-    /// What the rules make of a request, first match first. A request that none claims is the
-    /// site's.
+    /// The first rule that matches a request. A request that no rule matches goes to the upstream.
     pub fn matches<'a>(
         &'a self,
         method: &'a str,
@@ -170,7 +169,7 @@ impl Routes {
     }
 }
 
-/// `path` percent-decoded; escapes that are none stand for themselves.
+/// `path` percent-decoded; invalid escapes stand for themselves.
 fn decode(path: &str) -> std::borrow::Cow<'_, str> {
     match path.contains('%') {
         true => percent_decode_str(path).decode_utf8_lossy(),
@@ -195,7 +194,7 @@ fn rest_of<'a>(path: &'a str, pattern: &Pattern) -> Option<&'a str> {
     path.get(at..)
 }
 
-/// What is polled where the config names nothing.
+/// The rules of a config that names none.
 fn default_rules() -> Vec<Rule> {
     // Both patterns and the template are well-formed as they stand here.
     let (Some(below), Some(exact)) = (Pattern::new("/comet/*"), Pattern::new("/comet")) else {

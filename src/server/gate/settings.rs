@@ -1,4 +1,4 @@
-//! What the public side is told by the config.
+//! The public side's settings from the config.
 
 use super::front;
 use super::poll::hold;
@@ -13,32 +13,32 @@ use std::time::Duration;
 /// The settings of the public side; one snapshot serves a request from end to end.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Which requests are polls.
+    /// The poll rules.
     pub routes: Routes,
-    /// How long polls are held.
+    /// Hold timeout and jitter.
     pub hold: hold::Settings,
-    /// How many.
+    /// Limits on the number of held polls.
     pub limits: permit::Settings,
-    /// How often one address may connect; a trusted proxy as often as it likes.
+    /// Rate limit of connections of one address; trusted proxies are exempt.
     pub connections: Arc<Rate>,
-    /// How often one address may ask.
+    /// Rate limit of requests of one address.
     pub requests: Arc<Rate>,
-    /// Networks whose forwarded headers are believed.
+    /// Networks whose forwarded headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Query parameters whose values are not logged.
     pub mask: Vec<String>,
-    /// The site's servers.
+    /// The upstream's servers.
     pub upstream: Arc<Upstream>,
-    /// How long connecting to the site may take.
+    /// Timeout of connecting to the upstream.
     pub connect_timeout: Duration,
-    /// How long the site may be silent.
+    /// Timeout of the upstream's silence.
     pub read_timeout: Duration,
-    /// How large the head of a request may be.
+    /// Upper bounds of a request's head.
     pub head: front::Bounds,
-    /// How long the head of a request may take; `None` = for ever.
+    /// Timeout of a request's head; `None` = for ever.
     pub head_timeout: Option<Duration>,
-    /// How long a kept-alive connection may be idle between requests; `None` = for ever.
+    /// Timeout of a kept-alive connection between requests; `None` = for ever.
     pub idle_timeout: Option<Duration>,
-    /// How long writing to a client, or the body of its request, may stall; `None` = for ever.
+    /// Timeout of a stalled write to a client, or of a stalled request body; `None` = for ever.
     pub write_timeout: Option<Duration>,
 }

@@ -1,4 +1,4 @@
-//! The site behind the gate: which of its servers gets a request.
+//! The upstream: the servers behind the gate, and which of them gets a request.
 
 use crate::protocol::address::Address;
 use crate::server::net::resolve::resolve;
@@ -21,11 +21,11 @@ use tokio::sync::watch;
 /// `[upstream]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The site's servers.
+    /// The upstream's servers.
     pub servers: Vec<Address>,
-    /// How long connecting may take.
+    /// Timeout of connecting.
     pub connect_timeout: Duration,
-    /// How long the site may be silent.
+    /// Timeout of the upstream's silence.
     pub read_timeout: Duration,
 }
 
@@ -39,10 +39,10 @@ impl Default for Settings {
     }
 }
 
-/// How often a server that might be down is asked.
+/// Interval of the health checks.
 const HEALTH_CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// The site's servers, in turn, those that answer first. [`HealthChecks`] finds out which do.
+/// The upstream's servers, in turn; healthy ones come first. [`HealthChecks`] finds out which are.
 pub struct Upstream {
     balancer: LoadBalancer<RoundRobin>,
 }
@@ -54,7 +54,7 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// A server of the site cannot be used.
+/// A server of the upstream cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// Its name cannot be looked up.
@@ -84,8 +84,8 @@ impl Upstream {
         Ok(Self { balancer })
     }
 
-    /// The next server in turn that answers its health checks; where none does, the next in turn
-    /// all the same, as it may be back by now.
+    /// The next server in turn that passes its health checks; if none does, the next in turn all
+    /// the same, as it may be back by now.
     pub fn next(&self) -> Option<HttpPeer> {
         match self.choose()? {
             SocketAddr::Inet(addr) => Some(HttpPeer::new(addr, false, String::new())),
@@ -95,7 +95,7 @@ impl Upstream {
         }
     }
 
-    /// Where that server is, for requests that are not forwarded ones.
+    /// Address of the next server, for requests that are not forwarded ones.
     pub fn next_address(&self) -> Option<Address> {
         Some(match self.choose()? {
             SocketAddr::Inet(addr) => Address::tcp(addr),
@@ -109,24 +109,24 @@ impl Upstream {
         Some(chosen.addr)
     }
 
-    /// Whether the other one has the same servers at the same addresses.
+    /// True if `other` has the same servers at the same addresses.
     pub fn is_as(&self, other: &Self) -> bool {
         self.balancer.backends().get_backend() == other.balancer.backends().get_backend()
     }
 
-    /// How many servers there are.
+    /// Number of servers.
     pub fn servers(&self) -> usize {
         self.balancer.backends().get_backend().len()
     }
 
-    /// Whether a server answers its health checks.
+    /// True if a server passes its health checks.
     pub fn is_healthy(&self) -> bool {
         let backends = self.balancer.backends();
         backends.get_backend().iter().any(|backend| backends.ready(backend))
     }
 }
 
-/// Logs when a server stops or begins to answer.
+/// Logs when a server becomes unhealthy or healthy.
 struct TellHealth;
 
 #[async_trait::async_trait]
@@ -140,13 +140,13 @@ impl HealthObserve for TellHealth {
     }
 }
 
-/// Asks the servers in force, whichever they are, whether they answer: a background service.
+/// Checks the health of the servers in force, across reloads: a background service.
 pub struct HealthChecks {
     upstream: watch::Receiver<Arc<Upstream>>,
 }
 
 impl HealthChecks {
-    /// Checks the servers of `upstream`, and others as soon as it has others.
+    /// Checks the servers of `upstream`, and new ones as soon as it has them.
     pub fn new(upstream: watch::Receiver<Arc<Upstream>>) -> Self {
         Self { upstream }
     }
@@ -177,7 +177,7 @@ fn backend(server: &Address) -> Result<Backend, UpstreamError> {
         Address::Tcp { .. } => {
             let lookup = |error| UpstreamError::Lookup(server.clone(), error);
             let found = resolve(server).map_err(lookup)?;
-            // PHP's own server listens on IPv4 where it is told "localhost".
+            // PHP's built-in server listens on IPv4 for "localhost".
             let v4 = found.iter().find(|addr| addr.is_ipv4()).or(found.first());
             SocketAddr::Inet(*v4.ok_or_else(|| UpstreamError::NoAddress(server.clone()))?)
         }

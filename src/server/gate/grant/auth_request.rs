@@ -1,8 +1,8 @@
-//! AuthRequest the site who may poll.
+//! Authorization requests to the upstream.
 //!
-//! One request serves all who ask the same at the same time. Few are at the site at once, and the
-//! time for one counts from when it was wanted, so a slow site makes for 503, never for a queue
-//! without an end.
+//! One request serves all clients that ask the same at the same time. Few are at the upstream at
+//! once, and the timeout of one counts from when it was wanted, so a slow upstream makes for 503,
+//! never for a queue without an end.
 
 use super::cache::{CachedDecision, Key};
 use super::{Allowed, Authorization, Credentials, Grants, Names, Requester, Verdict};
@@ -27,21 +27,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OnceCell, Semaphore};
 
-/// Questions that are at the site at once.
+/// Authorization requests at the upstream at once.
 const AT_ONCE: usize = 16;
 /// The longest body of a refusal that is passed on, in bytes.
 const MAX_BODY: usize = 64 << 10;
-/// What the site is told of the client beside its cookies and what the gate itself says.
+/// Headers of the client that are forwarded, beside its cookies and the gate's own headers.
 const PASSED_ON: [&str; 4] = ["authorization", "user-agent", "accept-language", "origin"];
-/// The header with the channels, in the question and in the answer.
+/// The header with the channels, in the request and in the response.
 const CHANNELS: &str = "pollgate-channels";
-/// What stands as it is in a list of channels.
+/// Bytes that need no escape in a list of channels.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A question under way, and its answer.
+/// A request under way, and its response.
 type Cell = OnceCell<Arc<AuthResponse>>;
 
-/// Questions under way.
+/// Requests under way.
 pub(super) struct InFlight {
     cells: Mutex<HashMap<Key, Weak<Cell>>>,
     at_once: Semaphore,
@@ -53,23 +53,23 @@ impl Default for InFlight {
     }
 }
 
-/// A question to the site, ready to be asked.
+/// A request to the upstream, ready to be sent.
 pub(crate) struct AuthRequest {
     grants: Grants,
     server: Address,
     target: String,
     headers: HeaderMap,
-    /// The whole question.
+    /// Digest of the whole request.
     key: Key,
-    /// Its channels, each with the key of the question for it alone.
+    /// Its channels, each with the key of the request for it alone.
     channels: Vec<(Key, ChannelName)>,
     credentials: Credentials,
     settings: Upstream,
 }
 
-/// What the site has answered.
+/// The upstream's response.
 enum AuthResponse {
-    /// Permission to these channels.
+    /// Authorization for these channels.
     Permission(Permission),
     No(Reply),
     Nothing(String),
@@ -78,12 +78,12 @@ enum AuthResponse {
 struct Permission {
     grant: u64,
     names: Names,
-    /// How many revocations there were when the site was asked.
+    /// Number of revocations at the time of the request.
     seen: u64,
 }
 
 impl Grants {
-    /// What the site has said lately, or what it is to be asked.
+    /// The cached decision, or the request to send to the upstream.
     pub(super) fn look_upstream(
         &self,
         settings: &Upstream,
@@ -130,7 +130,7 @@ impl Grants {
     }
 }
 
-/// The headers of the question.
+/// The headers of the request.
 fn question(visitor: &Requester<'_>, host: &str, channels: &[ChannelName]) -> HeaderMap {
     let names: Vec<String> =
         channels.iter().map(|name| utf8_percent_encode(name, PLAIN).to_string()).collect();
@@ -157,9 +157,9 @@ fn question(visitor: &Requester<'_>, host: &str, channels: &[ChannelName]) -> He
     headers
 }
 
-/// Tells one question from all others: whom, on whose behalf, what. Whatever the site is told may
-/// be what it decides by, so all of it counts: of the query and the path everything but what is new
-/// with each poll, or names the channels, which count by themselves.
+/// Distinguishes one request from all others: target, client and channels. The upstream may decide
+/// by any part of what it gets, so all of it counts: of the query and the path everything but what
+/// is new with each poll, or names the channels, which count by themselves.
 fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -> Key {
     let dialect = &visitor.rule.dialect;
     let path = match dialect.has_channels_in_path() {
@@ -179,8 +179,8 @@ fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -
     key
 }
 
-/// Takes what is hashed into a digest that nobody can make collide. Each part brings its length or
-/// its end, so none can be taken for two.
+/// Feeds a hash into a digest for which no client can find a collision. Each part brings its length
+/// or its end, so none can be taken for two.
 struct Digest(Context);
 
 impl Hasher for Digest {
@@ -189,7 +189,7 @@ impl Hasher for Digest {
     }
 
     fn finish(&self) -> u64 {
-        // Nobody asks.
+        // Unused.
         0
     }
 }
@@ -199,7 +199,7 @@ fn unknown(error: &str) -> Reply {
 }
 
 impl AuthRequest {
-    /// Asks, or waits for who is asking the same already.
+    /// Sends the request, or waits for one like it that is under way.
     pub(crate) async fn verdict(self: Box<Self>) -> Verdict {
         let cell = {
             let mut cells = self.grants.shared.asking.cells.lock();
@@ -211,7 +211,7 @@ impl AuthRequest {
                 cell
             })
         };
-        // If the one that asks is dropped, the next of those who wait asks in its place.
+        // If the task that sends it is dropped, the next waiting task sends it instead.
         let said = cell.get_or_init(|| async { Arc::new(self.ask().await) }).await.clone();
         match &*said {
             AuthResponse::Permission(Permission { grant, names, seen }) => {
@@ -234,7 +234,7 @@ impl AuthRequest {
     async fn ask(&self) -> AuthResponse {
         let seen = self.grants.seen();
         let asked = tokio::time::timeout(self.settings.timeout, async {
-            // It is never closed.
+            // The semaphore is never closed.
             let _turn = self.grants.shared.asking.at_once.acquire().await;
             self.exchange().await
         });
@@ -261,7 +261,7 @@ impl AuthRequest {
     }
 
     fn remember(&self, Permission { grant, names, seen }: &Permission) {
-        // Kept under the lock of the revocations, so that none comes in between.
+        // Stored under the lock of the revocations, so that none comes in between.
         let in_use = self.grants.shared.used.lock();
         if self.settings.cache.is_zero() || in_use.was_revoked(*seen, names, &self.credentials) {
             return;
@@ -327,7 +327,7 @@ impl AuthRequest {
         }))
     }
 
-    /// Which of the channels a yes is for.
+    /// The channels that a response authorizes.
     fn allowed(&self, headers: &HeaderMap) -> Result<AuthResponse, String> {
         let (grant, seen) = (self.grants.number(), 0);
         let asked = self.channels.iter().map(|(_, name)| name);

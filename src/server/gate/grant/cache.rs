@@ -1,4 +1,4 @@
-//! What the site has said lately of a client and a channel.
+//! A cache of the upstream's recent authorization decisions, by client and channel.
 
 use super::{Credentials, shows};
 use crate::hub::channel::ChannelName;
@@ -7,21 +7,21 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::time::Instant;
 
-/// Answers that are remembered, at some 200 bytes each; beyond them the least used is forgotten,
-/// which costs a question.
+/// Cached decisions, at some 200 bytes each; beyond them the least used is dropped, which costs a
+/// request.
 const MAX: usize = 50_000;
 
-/// Who asks what: a digest, so that no cookie is kept, and none can be mistaken for another.
+/// Digest of client and channel, so that no cookie is kept, and no two of them are confused.
 pub(super) type Key = [u8; 32];
 
-/// What the site said.
+/// The upstream's decision.
 #[derive(Debug, Clone)]
 pub(super) struct CachedDecision {
     pub(super) grant: u64,
     pub(super) allowed: bool,
     pub(super) credentials: Credentials,
     pub(super) channel: ChannelName,
-    /// When it is to be asked again.
+    /// Time of expiry.
     pub(super) until: Instant,
 }
 
@@ -35,7 +35,7 @@ impl Default for DecisionCache {
 }
 
 impl DecisionCache {
-    /// What was said and is still good.
+    /// The decision, if it has not expired.
     pub(super) fn recall(&self, key: &Key) -> Option<CachedDecision> {
         let mut words = self.0.lock();
         let word = words.get(key)?;
@@ -54,8 +54,8 @@ impl DecisionCache {
         }
     }
 
-    /// Forgets what was said of a channel to whoever showed that credential; the grants that it
-    /// was part of.
+    /// Drops the decisions about a channel for clients that have shown that credential; returns the
+    /// grants that they were part of.
     pub(super) fn forget(
         &self,
         channel: Option<&ChannelName>,

@@ -1,9 +1,9 @@
-//! GrantGuard to poll: what a rule's `auth` has said, for as long as a poll is held by it.
+//! Grants: the decision of a rule's `auth`, for as long as a poll is held by it.
 //!
-//! A token speaks for itself at once. The site is asked at most once for the same client and
-//! channels at a time, and its word is kept for a while ([`memory`]). GrantGuard that is taken back
-//! ends the polls that are held by it: they are rung, and find it gone. A [`GrantGuard`] is counted out
-//! by being dropped.
+//! A token is checked at once, without the upstream. The upstream gets at most one request at a
+//! time for the same client and channels, and its decision is cached for a while ([`cache`]). A
+//! revoked grant ends the polls that it holds: they are notified, and find it gone. Dropping a
+//! [`GrantGuard`] ends its use of the grant.
 
 mod auth_request;
 mod cache;
@@ -34,17 +34,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What a client shows of itself, as hashes; of it a grant can be found again.
+/// Hashes of the credentials that a client shows; a grant can be found again by them.
 pub(super) type Credentials = SmallVec<[u64; 2]>;
 
 /// Cookies of a request that are kept as credentials.
 const MAX_COOKIES: usize = 32;
 
-/// Stands for all cookies beyond [`MAX_COOKIES`]: whoever shows so many is taken for anybody, so
-/// that no leave hides behind them when it is to be taken back.
+/// Stands for all cookies beyond [`MAX_COOKIES`]: a client that shows so many matches every
+/// credential, so that no grant hides behind them when it is revoked.
 const ANYBODY: u64 = 0;
 
-/// Whether `credential` may be among those shown.
+/// True if `credential` may be among those shown.
 fn shows(credentials: &[u64], credential: u64) -> bool {
     credentials.iter().any(|shown| *shown == credential || *shown == ANYBODY)
 }
@@ -52,7 +52,7 @@ fn shows(credentials: &[u64], credential: u64) -> bool {
 /// Some of a poll's channels.
 pub(super) type Names = SmallVec<[ChannelName; 1]>;
 
-/// All leave that is used or remembered.
+/// All grants in use or in the cache.
 #[derive(Clone, Default)]
 pub(super) struct Grants {
     shared: Arc<Shared>,
@@ -67,16 +67,16 @@ struct Shared {
     next: AtomicU64,
 }
 
-/// GrantGuard by which polls are held, and how it was taken back lately.
+/// Grants that hold polls, and recent revocations.
 #[derive(Default)]
 struct InUse {
     used: Slab<ActiveGrant>,
     recent: VecDeque<Revocation>,
-    /// How many revocations there were.
+    /// Number of revocations so far.
     revocations: u64,
 }
 
-/// GrantGuard by which a poll is held now.
+/// A grant that holds a poll now.
 struct ActiveGrant {
     grant: u64,
     credentials: Credentials,
@@ -85,13 +85,13 @@ struct ActiveGrant {
     revoked: Arc<AtomicBool>,
 }
 
-/// What was taken back: on a channel, from a credential; `None` = any.
+/// A revocation: of a channel, for a credential; `None` = any.
 struct Revocation {
     channel: Option<ChannelName>,
     credential: Option<u64>,
 }
 
-/// Revocations that are looked at for leave that was found before them and used after them.
+/// Revocations that are kept for grants that were found before them and used after them.
 const MAX_RECENT: usize = 256;
 
 impl Revocation {
@@ -102,27 +102,27 @@ impl Revocation {
 }
 
 impl InUse {
-    /// Whether leave that was found after `seen` revocations has been taken back since then.
+    /// True if a grant that was found after `seen` revocations has been revoked since then.
     fn was_revoked(&self, seen: u64, channels: &[ChannelName], credentials: &[u64]) -> bool {
         let missed = usize::try_from(self.revocations.saturating_sub(seen)).unwrap_or(usize::MAX);
-        // What is not known any more counts as meant.
+        // Revocations that are no longer known count as matching.
         missed > self.recent.len()
             || self.recent.iter().rev().take(missed).any(|one| one.means(channels, credentials))
     }
 }
 
-/// What a poll may do, before it is held.
+/// A poll's authorization, before it is held.
 #[derive(Debug, Clone)]
 pub(crate) struct Allowed {
-    /// Tells this grant from others.
+    /// Distinguishes this grant from others.
     grant: u64,
     credentials: Credentials,
     expires: Option<Seconds>,
-    /// How many revocations there were when it was found.
+    /// Number of revocations at the time it was found.
     seen: u64,
 }
 
-/// The leave of a held poll.
+/// The grant of a held poll.
 pub(super) struct GrantGuard {
     grants: Grants,
     key: usize,
@@ -130,37 +130,37 @@ pub(super) struct GrantGuard {
     expires: Option<Seconds>,
 }
 
-/// What is to be made of a poll.
+/// The state of a poll's authorization.
 pub(super) enum Authorization {
-    /// This.
+    /// Decided.
     Known(Verdict),
-    /// The site is to be asked.
+    /// The upstream has to be asked.
     Site(Box<AuthRequest>),
 }
 
-/// Whether a client may poll.
+/// The decision about a client's poll.
 pub(crate) enum Verdict {
     /// It may poll these of the channels.
     Allowed(Allowed, Names),
     /// It may not.
     Rejection(Rejection),
-    /// It may not, in the site's own words.
+    /// It may not; the response is the upstream's own.
     Blocked(Reply),
-    /// The site did not say.
+    /// The upstream gave no decision.
     Unknown(Reply),
 }
 
-/// Why a poll does not go on as it is.
+/// Reason why a poll does not go on as it is.
 pub(super) enum Blocked {
     /// It is not allowed.
     Reply(Refusal, Reply),
-    /// The site has to be asked.
+    /// The upstream has to be asked.
     Ask(Box<AuthRequest>),
 }
 
 impl Gate {
-    /// Whether the client may poll, if the rule asks for that; what it may not is taken out of
-    /// the poll. The error is what becomes of the request instead.
+    /// Checks the client's authorization, if the rule requires one, and removes the channels that
+    /// it may not poll. The error is what becomes of the request instead.
     pub(super) fn allow(
         &self,
         settings: &Settings,
@@ -203,13 +203,13 @@ impl Gate {
         Err(Blocked::Reply(cause, reply))
     }
 
-    /// Takes back leave to poll; none = any channel, any credential. How many grants that were.
+    /// Revokes grants; `None` = any channel, any credential. Returns the number of revoked grants.
     pub fn revoke(&self, channel: Option<&ChannelName>, credential: Option<&str>) -> usize {
         self.shared.grants.revoke(channel, credential)
     }
 }
 
-/// A request, as far as it matters who makes it.
+/// A request, as far as its authorization depends on it.
 pub(super) struct Requester<'a> {
     /// The rule of its poll.
     pub(super) rule: &'a Rule,
@@ -219,15 +219,15 @@ pub(super) struct Requester<'a> {
     pub(super) path: &'a str,
     pub(super) query: &'a Query<'a>,
     pub(super) headers: &'a dyn Headers,
-    /// The host that it is for.
+    /// The requested host.
     pub(super) host: &'a str,
     pub(super) client: Option<IpAddr>,
-    /// The server of the site that would be asked.
+    /// The upstream server that would be asked.
     pub(super) server: Option<Address>,
 }
 
 impl Grants {
-    /// What `auth` makes of a poll on `channels`.
+    /// The result of `auth` for a poll on `channels`.
     pub(super) fn look(
         &self,
         auth: &Auth,
@@ -259,7 +259,7 @@ impl Grants {
         })
     }
 
-    /// GrantGuard for a poll that is held from now on.
+    /// A grant for a poll that is held from now on.
     pub(super) fn take(&self, allowed: Allowed, waiter: &Waiter) -> GrantGuard {
         let Allowed { grant, credentials, expires, seen } = allowed;
         let channels: Names = waiter.channels().cloned().collect();
@@ -275,8 +275,8 @@ impl Grants {
         GrantGuard { grants: self.clone(), key, revoked, expires }
     }
 
-    /// Takes back what was granted for `channel` to whoever showed `credential` (a token, or the
-    /// value of a cookie); none = any. How many grants that were.
+    /// Revokes the grants of `channel` for clients that have shown `credential` (a token, or the
+    /// value of a cookie); `None` = any. Returns the number of revoked grants.
     pub(super) fn revoke(&self, channel: Option<&ChannelName>, credential: Option<&str>) -> usize {
         let credential = credential.map(|text| self.shared.hasher.hash_one(text));
         let revocation = Revocation { channel: channel.cloned(), credential };
@@ -301,9 +301,9 @@ impl Grants {
         grants.len()
     }
 
-    /// Tells the polls of one grant from those of others, also where it is found again and again:
-    /// by the token without its signature, which may be written in several ways, or by what the
-    /// site is asked with. `None` = the client has shown nothing.
+    /// Distinguishes the polls of one grant from those of others, also if it is found again and
+    /// again: by the token without its signature, which may be written in several ways, or by the
+    /// authorization request to the upstream. `None` = the client has shown nothing.
     pub(super) fn holder(&self, auth: &Auth, request: &Incoming<'_>) -> Option<u64> {
         let token = auth::token(request.query, request.headers);
         match auth {
@@ -320,7 +320,7 @@ impl Grants {
         }
     }
 
-    /// How many revocations there were so far.
+    /// Number of revocations so far.
     fn seen(&self) -> u64 {
         self.shared.used.lock().revocations
     }
@@ -360,13 +360,13 @@ fn seconds(now: Time) -> Seconds {
 }
 
 impl GrantGuard {
-    /// How long it is still good; `None` = as long as nobody takes it back.
+    /// Time until it expires; `None` = it holds until it is revoked.
     pub(super) fn left(&self, now: Time) -> Option<Duration> {
         let micros = self.expires?.saturating_mul(1_000_000).saturating_sub(now.0);
         Some(Duration::from_micros(micros))
     }
 
-    /// Why it is good no more, if it is not.
+    /// The reason why it is no longer valid, if it is not.
     pub(super) fn check(&self, now: Time) -> Result<(), Rejection> {
         if self.revoked.load(Ordering::SeqCst) {
             return Err(Rejection::Revoked);

@@ -52,7 +52,7 @@ fn leave_that_is_taken_back_between_the_look_and_the_hold_is_found_gone() {
     let waiter = waiter(&hub, "x");
     assert_eq!(grants.take(found, &waiter).check(NOW), Err(Rejection::Revoked));
     assert_eq!(grants.take(other.clone(), &waiter).check(NOW), Ok(()));
-    // So many that nobody remembers whom the first ones meant.
+    // So many that the first ones are no longer known.
     for _ in 0..=MAX_RECENT {
         grants.revoke(None, Some("c"));
     }
@@ -101,7 +101,7 @@ async fn equal_questions_at_the_same_time_are_one() {
         (true, true, true, true)
     );
     assert_eq!(asked.load(Ordering::SeqCst), 2);
-    // Nothing is remembered, so it is asked again.
+    // Nothing is cached, so the upstream is asked again.
     assert!(ask("s=1").await);
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }

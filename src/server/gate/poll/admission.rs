@@ -1,4 +1,4 @@
-//! What is to become of a request: it is the site's, it is answered, or it is held.
+//! Admission: decides if a request goes to the upstream, is answered at once, or is held.
 
 use super::hold::Cause;
 use super::replies::{allowed_origin, finished, preflight, refusal, unstored, wrong_method};
@@ -16,19 +16,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A request, taken apart.
+/// A parsed request.
 pub struct Incoming<'a> {
     /// The method.
     pub method: &'a str,
     /// Path and query as they came.
     pub target: &'a str,
-    /// The host that it is for.
+    /// The requested host.
     pub host: &'a str,
     /// The path as it came, escaped.
     pub path: &'a str,
     /// The parameters behind the `?`.
     pub query: &'a Query<'a>,
-    /// The parameters of a form in the body, where one was read.
+    /// The parameters of a form in the body, if one was read.
     pub form: Option<&'a Query<'a>>,
     /// The headers.
     pub headers: &'a dyn Headers,
@@ -36,28 +36,28 @@ pub struct Incoming<'a> {
     pub client: Option<IpAddr>,
 }
 
-/// What is to become of a request.
+/// The decision about a request.
 pub enum Decision {
-    /// It is the site's.
+    /// It goes to the upstream.
     Site,
     /// It is answered at once.
     Reply(Reply, Option<Cause>),
     /// It is held.
     Hold(Box<HeldPoll>),
-    /// It is held, and then it is the site's.
+    /// It is held, and then it goes to the upstream.
     Replay(Box<HeldReplay>),
-    /// It publishes on that channel: [`Gate::publish`] has the answer.
+    /// It publishes on that channel: [`Gate::publish`] has the response.
     Publish(ChannelName),
 }
 
-/// How long a poll that is not to be held waits until it is known whether there are messages.
+/// Time that a poll with a zero timeout waits until it is known if there are messages.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 impl Gate {
-    /// Says what is to become of a request. A poll that is to be held is registered by now.
+    /// Decides about a request. A poll to hold is registered by now.
     ///
-    /// The error is that the site has to be asked who may poll; with its `verdict` it is to be
-    /// decided again.
+    /// The error means that the upstream has to be asked for authorization; decide again with its
+    /// `verdict`.
     pub(crate) fn decide(
         &self,
         settings: &Settings,
@@ -127,7 +127,7 @@ impl Gate {
             let reply = refusal(rule, 400, &error, &hint);
             return self.refuse(rule, request, Refusal::ChannelsPerPoll, reply);
         }
-        // Where messages come from elsewhere, it may take a moment to know whether there are some.
+        // With a backplane, it may take a moment to know if there are messages.
         let no_wait = poll.timeout == Some(Duration::ZERO);
         let wanted = (!no_wait || self.shared.hub.is_replica()) && request.method != "HEAD";
         let (permit, refused) = match wanted.then(|| self.admit(settings, rule, request, &poll)) {
@@ -182,7 +182,7 @@ impl Gate {
         poll: Poll,
         (waiter, leave, permit): (Waiter, Option<GrantGuard>, Permit),
     ) -> Decision {
-        // One that is not to be held is here only until its channels have caught up.
+        // A poll with a zero timeout waits only until its channels have caught up.
         let wait = poll.timeout.map(|wait| if wait.is_zero() { CATCH_UP } else { wait });
         let duration = settings.hold.duration(rule.timeout, wait);
         let origin = allowed_origin(rule, request.headers);
@@ -203,7 +203,8 @@ impl Gate {
         }
     }
 
-    /// GrantGuard to hold a poll, or why not, and the status and words to refuse it with.
+    /// A permit to hold a poll, or the cause of its refusal, with the status and words of the
+    /// response.
     pub(in crate::server::gate) fn admit(
         &self,
         settings: &Settings,
@@ -239,8 +240,8 @@ impl Gate {
         Decision::Reply(finished(reply, rule, origin.as_deref()), None)
     }
 
-    /// Publishes an empty message for a browser; the answer is what PHP's `touch()` would have
-    /// said.
+    /// Publishes an empty message for a browser; the response is the one that PHP's `touch()` would
+    /// have led to.
     pub async fn publish(&self, channel: ChannelName) -> Reply {
         let published = (self.shared.browser_publish)(channel).await;
         if !published {
@@ -251,8 +252,7 @@ impl Gate {
         unstored(reply.with("X-Content-Type-Options", "nosniff"))
     }
 
-    /// Lets a browser publish that may poll the channel. The error is as that of
-    /// [`Gate::decide`].
+    /// Lets a browser publish that may poll the channel. The error is as that of [`Gate::decide`].
     fn publish_for_browser(
         &self,
         settings: &Settings,

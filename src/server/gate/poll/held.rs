@@ -1,4 +1,4 @@
-//! A poll's life between the decision to hold it and its answer.
+//! A held poll, from the decision to hold it to its response.
 
 use super::hold::{self, Cause};
 use super::replies::finished;
@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A poll to be held.
+/// A poll to hold.
 pub struct HeldPoll {
     pub(in crate::server::gate) gate: Gate,
     pub(in crate::server::gate) rule: Arc<Rule>,
@@ -27,23 +27,22 @@ pub struct HeldPoll {
     pub(in crate::server::gate) _permit: Permit,
 }
 
-/// How a held poll ended.
+/// The outcome of a hold.
 pub struct HoldOutcome {
-    /// Why.
+    /// The cause that ended it.
     pub cause: Cause,
-    /// How long it was held.
+    /// Time it was held.
     pub held: Duration,
-    /// The answer; `None` if the client is gone.
+    /// The response; `None` if the client is gone.
     pub reply: Option<Reply>,
-    /// When the oldest message in it was published, if there is one.
+    /// Publish time of the oldest message in it, if there is one.
     pub published: Option<Time>,
 }
 
 impl HeldPoll {
-    /// Holds the poll until it is to be answered or `gone` ends. Dropping it ends the hold.
+    /// Holds the poll until it can be answered or `gone` ends. Dropping the future ends the hold.
     ///
-    /// Everything stays in the box meanwhile: the future of a held poll is what a held poll
-    /// costs.
+    /// Everything stays in the box meanwhile: the size of this future is the cost of a held poll.
     pub async fn wait(
         mut self: Box<Self>,
         timer: &mut Timer,
@@ -69,7 +68,7 @@ impl HeldPoll {
     }
 }
 
-/// When the oldest message of an answer was published.
+/// Publish time of the oldest message of an answer.
 fn oldest(answer: &Answer) -> Option<Time> {
     let messages = answer.iter().filter_map(|update| update.found.messages.first());
     messages.map(|message| message.published).min()

@@ -1,5 +1,5 @@
-//! Holding a poll: until its channel has news, its time is up, its client is gone, or the gate
-//! is to end.
+//! Holding a poll: until its channel has an update, its timeout ends, its client is gone, or the
+//! gate shuts down.
 
 use super::timer::Timer;
 use crate::hub::channel::Time;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// `[hold]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// How long a quiet poll is held; zero = for ever.
+    /// Timeout of a poll without messages; zero = for ever.
     pub timeout: Duration,
     /// The share (0 to 1) of the timeout by which a quiet hold may end earlier, at random.
     pub jitter: f64,
@@ -26,8 +26,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// How long a poll is held: the rule's timeout, else the general one, less the jitter, and
-    /// no longer than the client wants. `None` = for ever.
+    /// The hold time of a poll: the rule's timeout, else the general one, less the jitter, and no
+    /// longer than the client wants. `None` = for ever.
     pub fn duration(&self, rule: Option<Duration>, client: Option<Duration>) -> Option<Duration> {
         let timeout = rule.unwrap_or(self.timeout);
         let held = timeout.mul_f64(1.0 - self.jitter * fastrand::f64());
@@ -36,7 +36,7 @@ impl Settings {
     }
 }
 
-/// The shorter of two times, where `None` is for ever.
+/// The shorter of two times; `None` is for ever.
 pub(in crate::server::gate) fn shorter(
     one: Option<Duration>,
     other: Option<Duration>,
@@ -48,7 +48,7 @@ pub(in crate::server::gate) fn shorter(
 }
 
 labels! {
-    /// Why a hold ended.
+    /// Cause of a hold's end.
     Cause {
         /// A message came, before the hold or during it.
         Message = "message",
@@ -58,15 +58,15 @@ labels! {
         Timeout = "timeout",
         /// The client closed, or half-closed, its connection.
         Gone = "gone",
-        /// The gate is to end.
+        /// The gate shuts down.
         Drain = "drain",
-        /// The leave to poll has ended, or was taken back.
+        /// The grant has expired or was revoked.
         Expired = "expired",
     }
 }
 
 impl Cause {
-    /// The cause of an answer with news.
+    /// The cause of an answer with an update.
     pub fn of(answer: &Answer) -> Self {
         if answer.iter().any(|update| update.found.reset) { Self::Reset } else { Self::Message }
     }

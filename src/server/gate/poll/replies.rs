@@ -1,4 +1,4 @@
-//! What every answer to a poll bears, and the answers that are no dialect's.
+//! Headers of every response to a poll, and the responses outside of any dialect.
 
 use crate::protocol::dialect::Dialect;
 use crate::protocol::http::{Headers, Reply, retry_after};
@@ -21,19 +21,19 @@ pub(in crate::server::gate) fn wrong_method(method: &str, rule: &Rule) -> Reply 
     unstored(reply.with("Allow", rule.allow()))
 }
 
-/// The answer to an address that asks too often; it may again after `wait`.
+/// The response to an address that exceeds its rate limit; it may retry after `wait`.
 pub(in crate::server::gate) fn rate_limited(wait: Duration) -> Reply {
     let words = "too many requests from this address; try again later\n";
     let reply = Reply::new(429, "text/plain; charset=UTF-8", words);
     unstored(reply.with("Retry-After", retry_after(wait)))
 }
 
-/// The headers that keep everybody between here and the client from keeping an answer.
+/// The headers that keep all caches on the way to the client from storing a response.
 pub(in crate::server::gate) fn unstored(reply: Reply) -> Reply {
     reply.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no")
 }
 
-/// The headers that every answer to a poll bears.
+/// Adds the headers of every response to a poll.
 pub(in crate::server::gate) fn finished(reply: Reply, rule: &Rule, origin: Option<&str>) -> Reply {
     let reply = unstored(reply);
     if rule.origins.is_empty() {
@@ -42,7 +42,7 @@ pub(in crate::server::gate) fn finished(reply: Reply, rule: &Rule, origin: Optio
     let reply = reply.with("Vary", "Origin");
     match origin {
         None => reply,
-        // Any page may read it, but none of them as the user.
+        // Any page may read it, but none of them with the user's credentials.
         Some("*") => reply.with("Access-Control-Allow-Origin", "*"),
         Some(origin) => reply
             .with("Access-Control-Allow-Origin", origin.to_owned())
@@ -50,7 +50,7 @@ pub(in crate::server::gate) fn finished(reply: Reply, rule: &Rule, origin: Optio
     }
 }
 
-/// The origin of a request, as far as the rule lists it.
+/// The origin of a request, if the rule lists it.
 pub(in crate::server::gate) fn allowed_origin(
     rule: &Rule,
     headers: &dyn Headers,

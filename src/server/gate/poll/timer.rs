@@ -1,8 +1,8 @@
 //! One timer for all the waits of a connection.
 //!
 //! Arming and disarming a timer costs more than the wait it guards when that wait is short, as
-//! nearly all of a connection's are. So this timer is moved only to an earlier time; a later
-//! deadline is left to be found when it fires, which is once in a while and not once a wait.
+//! nearly all of a connection's are. So this timer is moved only to an earlier time; it finds a
+//! later deadline when it fires, which is once in a while and not once a wait.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -41,7 +41,7 @@ impl Timer {
         Poll::Pending
     }
 
-    /// What `work` comes to, or `None` if it takes longer than `limit`. Work that is done at once
+    /// The result of `work`, or `None` if it takes longer than `limit`. Work that is done at once
     /// does not touch the clock.
     pub async fn within<T>(
         &mut self,

@@ -1,4 +1,4 @@
-//! Bodies of POST polls, which are read before the site gets them.
+//! Bodies of POST polls, which are read before they are forwarded.
 
 use super::session;
 use crate::protocol::http::form::{Encoding, FileFields};
@@ -8,11 +8,11 @@ use bytes::BytesMut;
 use pingora::Result;
 use pingora::proxy::Session;
 
-/// The longest body that is looked into or kept, in bytes.
+/// The longest body that is parsed or kept, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// The form of a POST that may be a poll. The body stays there for the site: pingora repeats
-/// what was read from its retry buffer, which is just large enough.
+/// The form of a POST that may be a poll. The body stays available for the upstream: pingora
+/// repeats the bytes read from its retry buffer, which is just large enough.
 pub(in crate::server::gate) async fn read(
     session: &mut Session,
     settings: &Settings,
@@ -36,8 +36,8 @@ pub(in crate::server::gate) async fn read(
     Ok(encoding.parse(&body, FileFields::Count))
 }
 
-/// Reads the body of a request that is held before the site gets it, and keeps it. False = it is
-/// too long for that.
+/// Reads the body of a request that is held before it is forwarded, and keeps it. False = it is too
+/// long for that.
 pub(in crate::server::gate) async fn keep_body(
     session: &mut Session,
     settings: &Settings,

@@ -1,9 +1,9 @@
-//! What a visitor sees of a failure: its status, and a page where the site sent none.
+//! Error responses to the client: the status, and a page if the upstream sent none.
 
 use crate::protocol::http::Reply;
 use pingora::{Error, ErrorSource, ErrorType};
 
-/// The status to answer a failed request with; 0 = nobody is there to read it.
+/// The status of the response to a failed request; 0 = the client is gone.
 pub(in crate::server::gate) fn status_of(error: &Error) -> u16 {
     use ErrorType as E;
     match (error.esource(), error.etype()) {
@@ -26,7 +26,7 @@ fn is_invalid_data(error: &Error) -> bool {
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData)
 }
 
-/// A plain page for a status that the site did not send.
+/// A plain page for a status that the upstream did not send.
 pub(in crate::server::gate) fn page(status: u16) -> Reply {
     let (title, text) = match status {
         502 => ("502 Bad Gateway", "The site does not answer just now. Please try again soon."),

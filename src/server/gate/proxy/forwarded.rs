@@ -1,18 +1,18 @@
-//! What the site is told about the client, whoever the client says it is.
+//! Forwarded headers: describe the client to the upstream, regardless of the client's own claims.
 //!
-//! `X-Forwarded-For/Proto/Host` and `Forwarded` (RFC 7239) are always set by the gate. What a
-//! request brings of them is believed only from a peer in `trusted_proxies`, or on a unix socket,
-//! which only this machine's own processes can reach.
+//! The gate always sets `X-Forwarded-For/Proto/Host` and `Forwarded` (RFC 7239). It trusts those
+//! that a request brings only from a peer in `trusted_proxies`, or on a unix socket, which only
+//! this machine's own processes can reach.
 
 use crate::protocol::http::Headers;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
-/// Whether a header of that (lower case) name does not go on to the site as the client sent it;
-/// `trusted` = the client is believed about the connection behind it.
+/// True if a header of that (lower case) name is not forwarded as the client sent it; `trusted` =
+/// the client's claims about the connection behind it are trusted.
 pub fn is_dropped(name: &str, trusted: bool) -> bool {
     match name {
-        // The gate sets them, with what was there if that is believed.
+        // The gate sets them, with the earlier value if that is trusted.
         "forwarded" | "x-forwarded-for" => true,
         "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-port" | "x-forwarded-server"
         | "x-forwarded-prefix" | "x-real-ip" | "x-client-ip" | "client-ip" | "true-client-ip" => {
@@ -20,25 +20,25 @@ pub fn is_dropped(name: &str, trusted: bool) -> bool {
         }
         // PHP hands it to scripts as HTTP_PROXY, which HTTP clients obey.
         "proxy" => true,
-        // The gate's own are for the site to send, not for its visitors.
+        // The gate's own headers are for the upstream to send, not for its clients.
         "pollgate-publish" | "pollgate-channels" | "pollgate-page" => true,
         _ => false,
     }
 }
 
-/// Who sent a request, as far as the gate can tell.
+/// The sender of a request, as far as the gate can determine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
     /// The peer of the connection; `None` on a unix socket.
     pub peer: Option<IpAddr>,
-    /// Whether what the peer says of others is believed.
+    /// True if the peer's claims about others are trusted.
     pub trusted: bool,
     /// The client: the rightmost address that is no trusted proxy's.
     pub address: Option<IpAddr>,
 }
 
 impl Client {
-    /// Reads the way a request has come.
+    /// Reads the hops of a request.
     pub fn of(peer: Option<IpAddr>, headers: &dyn Headers, proxies: &[IpNet]) -> Self {
         let known = |address: &IpAddr| proxies.iter().any(|net| net.contains(address));
         let peer = peer.map(|peer| peer.to_canonical());
@@ -49,7 +49,7 @@ impl Client {
         let way = headers.all("x-forwarded-for");
         let mut address = peer;
         for hop in way.rsplit(',') {
-            // What is no address ends the way: what is left of it nobody vouches for.
+            // A hop that is no address ends the way: no trusted proxy vouches for the rest.
             let Some(hop) = parse_hop(hop) else { break };
             address = Some(hop);
             if !known(&hop) {
@@ -69,8 +69,7 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     found.map(|address: IpAddr| address.to_canonical())
 }
 
-/// The headers to set on the request to the site. `host` and `proto` are those of the request
-/// itself.
+/// The headers to set on the forwarded request. `host` and `proto` are those of the request itself.
 pub fn forwarded(
     client: &Client,
     headers: &dyn Headers,
@@ -172,7 +171,7 @@ mod tests {
             "localhost",
             "::ffff:10.0.0.256",
         ] {
-            // Whoever wrote what stands to the left of it is not believed.
+            // The writer of what stands to the left of it is not trusted.
             assert_eq!(address(&format!("10.0.0.66, {nonsense}")), "10.0.0.1", "{nonsense:?}");
             assert_eq!(
                 address(&format!("6.6.6.6, {nonsense}, 10.0.0.7")),
@@ -185,7 +184,7 @@ mod tests {
         assert_eq!(address("6.6.6.6,\t2001:db8::1 ,10.0.0.7:1"), "2001:db8::1");
         let long = "10.0.0.7, ".repeat(5_000);
         assert_eq!(address(&format!("203.0.113.9, {long}10.0.0.8")), "203.0.113.9");
-        // One who is trusted himself, and says so of everybody.
+        // A hop that is trusted itself, and claims that all others are.
         let stranger = client("203.0.113.9", "10.0.0.1, 10.0.0.2", "10.0.0.0/8");
         assert_eq!((stranger.trusted, stranger.address), (false, "203.0.113.9".parse().ok()));
         let mapped = client("::ffff:10.0.0.1", "203.0.113.9", "10.0.0.0/8");

@@ -1,5 +1,5 @@
-//! The public side in pingora's hands: [`ProxyHttp`] holds the polls in its `request_filter` and
-//! forwards everything else to the site.
+//! The proxy: the public side as a pingora [`ProxyHttp`]. It holds the polls in its
+//! `request_filter` and forwards all other requests to the upstream.
 
 pub(super) mod body;
 pub(super) mod error_page;
@@ -28,23 +28,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tap::Tap;
 
-/// The proxy: the gate, and the site behind it.
+/// The proxy: the gate, and the upstream behind it.
 pub struct Proxy {
     gate: Gate,
     attention: Arc<dyn Observe>,
 }
 
-/// What is remembered of one request.
+/// State of one request.
 pub struct Context {
     settings: Arc<Settings>,
     began: Instant,
-    /// Whoever sent it; `None` until somebody has looked.
+    /// The sender; `None` until it has been determined.
     client: Option<Client>,
     finding: Classification,
-    /// A poll that was held, and is the site's now.
+    /// A poll that was held, and is forwarded now.
     released: Option<Box<ReleasedReplay>>,
     held: Option<(Duration, Cause)>,
-    /// Connections to the site that failed so far.
+    /// Failed connections to the upstream so far.
     failures: usize,
     forwarded: Forwarded,
     tee: Tap,
@@ -53,7 +53,7 @@ pub struct Context {
 }
 
 impl Proxy {
-    /// Puts `gate` before the site that its settings name; `attention` is paid to what passes.
+    /// Puts `gate` before the upstream of its settings; `attention` observes the exchanges.
     pub fn new(gate: Gate, attention: Arc<dyn Observe>) -> Self {
         Self { gate, attention }
     }
@@ -103,7 +103,7 @@ impl Proxy {
         Ok(true)
     }
 
-    /// Answers a request for which there is no file left.
+    /// Answers a request for which no descriptor is left.
     async fn reject(&self, session: &mut Session, context: &mut Context) -> Result<()> {
         self.gate.refused(Refusal::FdLimit);
         if let Some(released) = &mut context.released {
@@ -124,7 +124,7 @@ impl ProxyHttp for Proxy {
                 let RequestContext { settings, client, began, finding, open } = *handed;
                 (settings, Some(client), began, finding, open)
             }
-            // A request of the engine's own.
+            // A request of pingora's own.
             None => {
                 let (settings, open) = (self.gate.settings(), self.gate.open());
                 (settings, None, Instant::now(), Classification::Undecided, open)
@@ -151,11 +151,11 @@ impl ProxyHttp for Proxy {
         }
         let stall = context.settings.write_timeout;
         session.as_mut().set_write_timeout(stall);
-        // Whoever has changed the protocol may be silent in it.
+        // A client that has switched protocols may be silent in the new one.
         let upgrade = session.as_downstream().is_upgrade_req();
         session.as_mut().set_read_timeout(stall.filter(|_| !upgrade));
         if upgrade {
-            // Nobody knows what follows on the connection, whatever the site says to it.
+            // The bytes that follow on the connection are unknown, whatever the upstream responds.
             session.set_keepalive(None);
         }
         if context.client.is_none() {
@@ -163,7 +163,7 @@ impl ProxyHttp for Proxy {
         }
         let answered = match std::mem::replace(&mut context.finding, Classification::Site) {
             Classification::Site => false,
-            // Whatever fails here is about the client.
+            // A failure here is about the client.
             Classification::Undecided => {
                 self.poll(session, context).await.map_err(|e| e.into_down())?
             }
@@ -225,8 +225,8 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         context.tee.begin(&*self.attention, session.req_header(), context.released.is_some());
         let Some(client) = context.client else { return Ok(()) };
-        // A target with a host in it says twice for whom it is (RFC 9112, section 3.2.2). The engine
-        // has seen to it that both are the same.
+        // A target with a host in it names the host twice (RFC 9112, section 3.2.2). Pingora has
+        // checked that both are the same.
         if !upstream.raw_path().starts_with(b"/") && upstream.uri.path().starts_with('/') {
             upstream.set_uri(upstream.uri.clone());
         }
@@ -245,7 +245,8 @@ impl ProxyHttp for Proxy {
         }
         let cookies = headers.get_all("cookie");
         if cookies.iter().nth(1).is_some() {
-            // What HTTP/2 may take apart, HTTP/1.1 has in one piece (RFC 9113, section 8.2.3).
+            // HTTP/2 may split a cookie header that HTTP/1.1 has in one piece (RFC 9113, section
+            // 8.2.3).
             let cookies: Vec<&[u8]> = cookies.iter().map(|value| value.as_bytes()).collect();
             upstream.insert_header("cookie", cookies.join(&b"; "[..]))?;
         }
@@ -355,7 +356,7 @@ impl ProxyHttp for Proxy {
         let client_left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
         context.forwarded.end(self.gate.counters(), client_left);
         if error.is_none() {
-            // An answer may end without a last piece.
+            // A response may end without a last piece.
             context.tee.end();
         }
         if let (None, Some(mut released)) = (error, context.released.take()) {
@@ -367,5 +368,5 @@ impl ProxyHttp for Proxy {
     }
 }
 
-/// How long a connection to the site is kept for the next request.
+/// Time that a connection to the upstream is kept for the next request.
 const UPSTREAM_IDLE: Duration = Duration::from_secs(60);

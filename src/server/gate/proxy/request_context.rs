@@ -1,8 +1,8 @@
-//! What travels with a request that is handed on to the engine.
+//! The context that travels with a request that is handed off to pingora.
 //!
-//! The engine makes a request's context by itself, with nothing to make it of. What the front has
-//! found out lies ready for it in the task that hands the request on, so that nothing is found
-//! out twice, and one snapshot of the settings serves the request from end to end.
+//! Pingora makes a request's context by itself, with nothing to make it of. So the front leaves its
+//! findings in the task that hands the request off; nothing is determined twice, and one snapshot
+//! of the settings serves the request from end to end.
 
 use super::forwarded::Client;
 use crate::server::gate::replay::ReleasedReplay;
@@ -12,27 +12,27 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What is known of a request when the engine gets it.
+/// Facts known of a request when pingora gets it.
 pub(in crate::server::gate) struct RequestContext {
     /// The settings it is served with.
     pub(in crate::server::gate) settings: Arc<Settings>,
-    /// Who sent it.
+    /// The sender.
     pub(in crate::server::gate) client: Client,
-    /// When its head was there.
+    /// Time at which its head was there.
     pub(in crate::server::gate) began: Instant,
-    /// What it was found to be.
+    /// Its classification.
     pub(in crate::server::gate) finding: Classification,
     /// Counts it as under way.
     pub(in crate::server::gate) open: Open,
 }
 
-/// What a request was found to be.
+/// Classification of a request.
 pub(in crate::server::gate) enum Classification {
-    /// It is the site's.
+    /// It goes to the upstream.
     Site,
-    /// It was held, and is now the site's.
+    /// It was held, and now goes to the upstream.
     Released(Box<ReleasedReplay>),
-    /// Nobody has looked: it is an odd one, or has a body that may have to be read for it.
+    /// Not determined yet: it is an odd one, or has a body that may have to be read for it.
     Undecided,
 }
 
@@ -51,7 +51,7 @@ impl RequestContext {
         Box::new(Self { settings, client, began, finding, open })
     }
 
-    /// The same, known to be the site's.
+    /// The same, known to go to the upstream.
     pub(in crate::server::gate) fn for_site(mut self: Box<Self>) -> Box<Self> {
         self.finding = Classification::Site;
         self
@@ -72,7 +72,7 @@ impl RequestContext {
         HANDED.scope(Cell::new(Some(self)), engine).await
     }
 
-    /// What was handed on with the request that this task serves; whoever asks first gets it.
+    /// The context handed off with the request that this task serves; the first caller gets it.
     pub(in crate::server::gate) fn take() -> Option<Box<Self>> {
         HANDED.try_with(Cell::take).ok().flatten()
     }

@@ -1,4 +1,4 @@
-//! Polls on a session of pingora's, HTTP/1.x or HTTP/2.
+//! Polls on a pingora session, HTTP/1.x or HTTP/2.
 
 use super::forwarded::Client;
 use crate::protocol::http::Reply;
@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Says what is to become of the session's request; `form` is that of its body.
+/// Decides about the session's request; `form` is that of its body.
 pub(in crate::server::gate) async fn decide(
     gate: &Gate,
     settings: &Settings,
@@ -52,7 +52,7 @@ pub(in crate::server::gate) fn host(head: &RequestHeader) -> &str {
     host.or_else(|| head.uri.authority().map(|authority| authority.as_str())).unwrap_or_default()
 }
 
-/// Logs the session's request and its answer.
+/// Logs the session's request and its response.
 pub(in crate::server::gate) fn log(
     session: &ServerSession,
     settings: &Settings,
@@ -76,7 +76,7 @@ pub(in crate::server::gate) fn log(
     access_log::log(&line, &settings.mask);
 }
 
-/// Holds a poll and answers it; how it ended. `stall` is how long its body may pause.
+/// Holds a poll and answers it; returns its outcome. `stall` is how long its body may pause.
 pub(in crate::server::gate) async fn hold(
     session: &mut ServerSession,
     held: Box<HeldPoll>,
@@ -101,7 +101,7 @@ pub(in crate::server::gate) async fn hold(
     Ok(ended)
 }
 
-/// Holds a poll that the site answers, until it has its turn there.
+/// Holds a poll that the upstream answers, until it has its slot there.
 pub(in crate::server::gate) async fn replay(
     session: &mut ServerSession,
     waiting: Box<HeldReplay>,
@@ -118,7 +118,7 @@ pub(in crate::server::gate) async fn replay(
     ended
 }
 
-/// Reads what is left of the body, and forgets it.
+/// Reads and discards the rest of the body.
 pub(in crate::server::gate) async fn discard_body(
     session: &mut ServerSession,
     stall: Option<Duration>,
@@ -130,8 +130,8 @@ pub(in crate::server::gate) async fn discard_body(
     Ok(())
 }
 
-/// Reads the next piece of the body; a client that takes longer than `stall` is an error. The
-/// engine itself does not time what it reads of HTTP/2.
+/// Reads the next piece of the body; a client that takes longer than `stall` is an error. Pingora
+/// itself has no timeout on its reads of HTTP/2.
 pub(in crate::server::gate) async fn read_piece(
     session: &mut ServerSession,
     stall: Option<Duration>,
@@ -142,11 +142,11 @@ pub(in crate::server::gate) async fn read_piece(
     timeout(stall, piece).await.map_err(late)?
 }
 
-/// A client that waits for leave to send its body gets it.
+/// Sends 100 (Continue) to a client that waits for it before it sends its body.
 pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) -> Result<()> {
     let expects = session.req_header().headers.get("expect").is_some();
     if expects && !session.is_body_done() {
-        // GrantGuard to go on is taken for a refusal by the engine, which then gives up the connection.
+        // Pingora takes a 100 (Continue) for a refusal, and then gives up the connection.
         let kept = session.get_keepalive();
         session.write_continue_response().await?;
         session.set_keepalive(kept);
@@ -154,7 +154,7 @@ pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) 
     Ok(())
 }
 
-/// Writes a whole answer; to HEAD without its body.
+/// Writes a whole response; to HEAD without its body.
 pub(in crate::server::gate) async fn write(
     session: &mut ServerSession,
     reply: Reply,
@@ -180,9 +180,9 @@ fn head(reply: &Reply) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-/// Who sent the session's request.
+/// The sender of the session's request.
 pub(in crate::server::gate) fn client(session: &ServerSession, settings: &Settings) -> Client {
-    // No peer is one on a unix socket.
+    // Without a peer it is a unix socket.
     let peer = session.client_addr().and_then(SocketAddr::as_inet).map(|addr| addr.ip());
     Client::of(peer, &session.req_header().headers, &settings.trusted_proxies)
 }

@@ -1,8 +1,8 @@
-//! Listening along with what passes between a client and the site: the proxy tells this what it
-//! sees, and it tells the [`Observer`].
+//! A tap on the exchanges between a client and the upstream: the proxy reports what passes, and the
+//! tap passes it on to the [`Observer`].
 //!
-//! What is to be done in the end is done before the last piece of the answer goes to the client,
-//! if it takes no waiting; else it goes on beside it. So one who has its answer finds its message
+//! The observer's completion runs before the last piece of the response goes to the client, if it
+//! does not wait; else it goes on beside it. So a client that has its response finds its message
 //! published.
 
 use crate::protocol::http::observer::{Observe, Observer, RequestHead};
@@ -11,22 +11,22 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use std::pin::Pin;
 use std::task::{Context, Waker};
 
-/// The header with which a site publishes.
+/// The header with which an upstream publishes.
 pub(in crate::server::gate) const PUBLISH: &str = "pollgate-publish";
 
-/// Listens to one request, or to none.
+/// Observes one request, or none.
 #[derive(Default)]
 pub(in crate::server::gate) struct Tap(Option<Box<dyn Observer>>);
 
 impl Tap {
-    /// The request is about to go to the site; `poll` = it was held until now.
+    /// The request is about to be forwarded; `poll` = it was held until now.
     pub(in crate::server::gate) fn begin(
         &mut self,
         attention: &dyn Observe,
         head: &RequestHeader,
         poll: bool,
     ) {
-        // Another server is tried: what was sent to the one before does not count.
+        // Another server is tried: bytes sent to the one before do not count.
         if let Some(attendant) = &mut self.0 {
             return attendant.begin();
         }
@@ -45,7 +45,7 @@ impl Tap {
         }
     }
 
-    /// Also takes the header away that is for the gate alone.
+    /// Also removes the headers that are for the gate alone.
     pub(in crate::server::gate) fn response_head(
         &mut self,
         head: &mut ResponseHeader,
@@ -70,7 +70,7 @@ impl Tap {
         }
     }
 
-    /// The answer is complete.
+    /// The response is complete.
     pub(in crate::server::gate) fn end(&mut self) {
         let Some(attendant) = self.0.take() else { return };
         let mut deed = attendant.end();

@@ -1,11 +1,11 @@
-//! Connections to the site for requests that switch to another protocol (WebSockets).
+//! Connections to the upstream for requests that switch to another protocol (WebSockets).
 //!
-//! The engine (pingora 0.9.1, `proxy_h1`) sends such a request to the site and then tells itself
-//! that it has no body. If the site's 101 overtakes that note, the engine takes the note for the
-//! end of the new protocol, and closes before a byte was passed: on a busy machine once in two
-//! hundred times. So the site's answer is withheld until the note has been read, which shows on
-//! the connection: the engine flushes it once after the head, and once more for the end of the
-//! body that is not there.
+//! Pingora (0.9.1, `proxy_h1`) sends such a request to the upstream and then notifies itself that
+//! the request has no body. If the upstream's 101 overtakes that note, pingora takes the note for
+//! the end of the new protocol, and closes before a byte was passed: on a busy machine once in two
+//! hundred times. So the upstream's response is withheld until the note has been read, which shows
+//! on the connection: pingora flushes it once after the head, and once more for the end of the body
+//! that is not there.
 
 use async_trait::async_trait;
 use pingora::Result;
@@ -26,8 +26,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Whether the request is one that this module is for. Other protocols than WebSocket are not
-/// passed on; a request with a body, which WebSockets do not have, may wait for a word of the site
+/// True if this module handles the request. Other protocols than WebSocket are not passed on; a
+/// request with a body, which WebSockets do not have, may wait for the upstream's 100 (Continue)
 /// before it sends it.
 pub(in crate::server::gate) fn is_for(head: &RequestHeader) -> bool {
     let says = |name: &str, word: &str| {
@@ -40,7 +40,7 @@ pub(in crate::server::gate) fn is_for(head: &RequestHeader) -> bool {
         && !body.iter().any(|name| head.headers.contains_key(*name))
 }
 
-/// Has the engine make a connection for this request alone.
+/// Has pingora make a connection for this request alone.
 pub(in crate::server::gate) fn prepare(peer: &mut HttpPeer) {
     /// All other connections are of group 0.
     static GROUP: AtomicU64 = AtomicU64::new(1);
@@ -77,7 +77,7 @@ impl L4Connect for Connect {
 struct Withheld<S> {
     inner: S,
     flushes_to_come: u8,
-    /// Whoever wants to read before.
+    /// The reader that waits for the second flush.
     reader: Option<Waker>,
 }
 
@@ -127,7 +127,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Withheld<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug> VirtualSocket for Withheld<S> {
-    /// What the gate wants is set already.
+    /// The gate's own options are set already.
     fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
         Ok(())
     }

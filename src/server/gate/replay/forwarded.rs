@@ -1,4 +1,5 @@
-//! A poll that is the site's by now: what the site is asked, and what its answer means to others.
+//! A poll that has been forwarded to the upstream: the request as it is sent, and the effect of its
+//! response on other polls.
 
 use super::recent_requests;
 use super::single_flight::Leader;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// A poll on its way to the site. Dropping it gives its turn to the next.
+/// A poll on its way to the upstream. Dropping it gives its slot to the next.
 pub(in crate::server::gate) struct ReleasedReplay {
     pub(super) gate: Gate,
     pub(super) rule: Arc<Rule>,
@@ -25,16 +26,16 @@ pub(in crate::server::gate) struct ReleasedReplay {
     pub(super) position: Option<Position>,
     pub(super) lead: Option<Leader>,
     pub(super) turn: Option<OwnedSemaphorePermit>,
-    /// The site has answered, and not with a failure of its own.
+    /// The upstream has answered, and not with a failure of its own.
     pub(super) is_good: bool,
-    /// When its head was there.
+    /// Time at which its head was there.
     pub(in crate::server::gate) began: Instant,
-    /// How long it was held, and why no longer.
+    /// Time it was held, and the cause that ended the hold.
     pub(in crate::server::gate) held: (Duration, Cause),
 }
 
 impl ReleasedReplay {
-    /// Makes the request as the site is to get it.
+    /// Prepares the request for the upstream.
     pub(in crate::server::gate) fn prepare(&self, upstream: &mut RequestHeader) -> Result<()> {
         if let Dialect::Replay(replay) = &self.rule.dialect
             && replay.add_query.is_some()
@@ -43,7 +44,7 @@ impl ReleasedReplay {
             upstream.set_raw_path(&target)?;
         }
         if self.lead.is_some() {
-            // What one of them has already is no answer for the others.
+            // A part that one client has cached already is no response for the others.
             for name in ["if-none-match", "if-modified-since", "if-range", "range"] {
                 upstream.remove_header(name);
             }
@@ -51,14 +52,14 @@ impl ReleasedReplay {
         Ok(())
     }
 
-    /// The head of the site's answer, on its way to the client.
+    /// The head of the upstream's response, on its way to the client.
     pub(in crate::server::gate) fn head(&mut self, head: &mut ResponseHeader) -> Result<()> {
         if head.status.is_informational() {
             return Ok(());
         }
         let reply = finished(Reply::new(200, "", ""), &self.rule, self.origin.as_deref());
         for (name, value) in &reply.headers {
-            // What the site says itself counts.
+            // A header of the upstream itself takes precedence.
             if head.headers.get(&**name).is_none() {
                 head.insert_header(name.clone().into_owned(), &**value)?;
             }
@@ -70,7 +71,7 @@ impl ReleasedReplay {
         Ok(())
     }
 
-    /// A piece of its body; with the last one the site has done its work.
+    /// A piece of its body; with the last one the response is complete.
     pub(in crate::server::gate) fn body(&mut self, piece: Option<&Bytes>, last: bool) {
         if let (Some(lead), Some(piece)) = (&mut self.lead, piece) {
             lead.body(piece);
@@ -80,7 +81,7 @@ impl ReleasedReplay {
         }
     }
 
-    /// The site has said all that it has to say, whether with a body or without.
+    /// The upstream's response is complete, with or without a body.
     pub(in crate::server::gate) fn answered(&mut self) {
         self.turn = None;
         self.complete();
@@ -90,7 +91,7 @@ impl ReleasedReplay {
         }
     }
 
-    /// The site did not answer: nobody else is to count on this poll.
+    /// The upstream did not answer: no other poll may count on this one.
     pub(in crate::server::gate) fn failed(&mut self) {
         if let Some(lead) = self.lead.take() {
             lead.fail();

@@ -1,12 +1,14 @@
-//! Polls that the site answers itself: they are held here, and then forwarded as they came.
+//! Polls that the upstream answers itself: they are held here, and then forwarded as they came.
 //!
-//! A held one costs what any held poll does, and nothing at the site. ReleasedReplay, it gets a turn
-//! ([`UpstreamSlots`]), so that a publish to a crowd is no stampede; where the site's answer is the same
-//! for all, one of the crowd fetches it for the others ([`SingleFlight`]). A client that leaves while
-//! it is held or waits for its turn is never forwarded: dropping the future gives all of it back.
+//! A held one costs what any held poll does, and nothing at the upstream. Once released, it gets a
+//! slot ([`UpstreamSlots`]), so that a publish to many clients is no stampede; if the upstream's
+//! response is the same for all, one of them fetches it for the others ([`SingleFlight`]). A poll
+//! whose client leaves while it is held or waits for its slot is never forwarded: dropping the
+//! future releases all of it.
 //!
-//! Such a client never says what it has. So nothing is lost only because a poll within `slack` of
-//! a publish is forwarded too; see [`RecentRequests`] for what keeps that from going in circles.
+//! The upstream's own poll never carries a position. So nothing is lost only because a poll within
+//! `slack` of a publish is forwarded too; see [`RecentRequests`] for what keeps that from going in
+//! circles.
 
 mod forwarded;
 mod recent_requests;
@@ -36,7 +38,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// What the gate keeps for all of them.
+/// State that the gate keeps for all of them.
 #[derive(Default)]
 pub(super) struct Replays {
     turns: UpstreamSlots,
@@ -45,23 +47,23 @@ pub(super) struct Replays {
 }
 
 impl Replays {
-    /// Nobody is forwarded any more who has no turn yet.
+    /// Closes the queues: a poll without a slot is not forwarded any more.
     pub(super) fn close(&self) {
         self.turns.close();
     }
 }
 
-/// A poll that waits for news, for its turn, or for both.
+/// A poll that waits for an update, for its slot, or for both.
 pub struct HeldReplay {
     gate: Gate,
     rule: Arc<Rule>,
-    /// Its registration; `None` = it is forwarded as soon as it has its turn.
+    /// Its registration; `None` = it is forwarded as soon as it has its slot.
     waiter: Option<Waiter>,
-    /// By what leave it is held.
+    /// The grant by which it is held.
     leave: Option<GrantGuard>,
     duration: Option<Duration>,
     cause: Cause,
-    /// Where the channel was when it was released.
+    /// The channel's position when it was released.
     position: Option<Position>,
     request: recent_requests::Id,
     share: Option<single_flight::Key>,
@@ -69,21 +71,21 @@ pub struct HeldReplay {
     /// The longest time in the queue.
     patience: Duration,
     began: Instant,
-    /// Without one there was no room to hold it: it goes at once or not at all.
+    /// `None` = there was no room to hold it: it goes at once or not at all.
     permit: Option<Permit>,
 }
 
-/// How its wait ended.
+/// The end of its wait.
 pub(super) struct ReplayEnd {
     pub(super) cause: Cause,
-    /// How long it took until it had its turn.
+    /// Time until it had its slot.
     pub(super) held: Duration,
     pub(super) end: ReplayOutcome,
 }
 
-/// What is to be done with it.
+/// The outcome of its wait.
 pub(super) enum ReplayOutcome {
-    /// It goes to the site.
+    /// It goes to the upstream.
     Forward(Box<ReleasedReplay>),
     /// It is answered here.
     Reply(Reply),
@@ -91,18 +93,18 @@ pub(super) enum ReplayOutcome {
     Gone,
 }
 
-/// How a turn came out.
+/// The outcome of the wait for a slot.
 enum SlotOutcome {
     Mine(OwnedSemaphorePermit, Option<Leader>),
     Answered(Reply),
-    /// The gate ends, or there was no room to wait.
+    /// The gate shuts down, or there was no room to wait.
     Refused,
-    /// Its leave has ended.
+    /// Its grant has expired or was revoked.
     Rejection,
 }
 
 impl Gate {
-    /// Says what is to become of a poll that the site answers.
+    /// Decides about a poll that the upstream answers.
     pub(super) fn replay(
         &self,
         settings: &Settings,
@@ -168,7 +170,7 @@ impl Gate {
         }
     }
 
-    /// Looks whether a poll has to wait.
+    /// Checks if a poll has to wait.
     fn look(
         &self,
         poll: &Poll,
@@ -202,14 +204,14 @@ impl Gate {
     }
 }
 
-/// What a look has found.
+/// The result of that check.
 struct Look {
-    /// The registration of a poll that is to be held.
+    /// The registration of a poll to hold.
     waiter: Option<Waiter>,
     position: Option<Position>,
     /// Something was published that it may not have.
     news: bool,
-    /// It was asked since then, so it is to be held for a moment only.
+    /// It was forwarded since then, so it is held for a moment only.
     repeated: bool,
 }
 
@@ -221,8 +223,8 @@ impl Look {
 }
 
 impl HeldReplay {
-    /// Holds the poll if it is to be held, and waits for its turn. Dropping it, or the end of
-    /// `gone`, ends both.
+    /// Holds the poll if it has to be held, and waits for its slot. Dropping the future, or the end
+    /// of `gone`, ends both.
     pub(super) async fn wait(
         mut self: Box<Self>,
         timer: &mut Timer,
@@ -256,7 +258,7 @@ impl HeldReplay {
         self.end(turn)
     }
 
-    /// Waits until the poll may go to the site, or somebody else has been there for it.
+    /// Waits until the poll may go to the upstream, or another poll has fetched its response.
     async fn turn(&self) -> SlotOutcome {
         let replays = &self.gate.shared.replays;
         let Dialect::Replay(replay) = &self.rule.dialect else { return SlotOutcome::Refused };
@@ -277,7 +279,7 @@ impl HeldReplay {
                 Join::Follow(flight) => match flight.landing().await {
                     Outcome::Answer(reply) => return SlotOutcome::Answered(reply),
                     Outcome::EachAlone => break,
-                    // Its client has left; somebody else is to go.
+                    // The fetching poll's client has left; another poll takes over.
                     Outcome::Abandoned => {}
                 },
             }

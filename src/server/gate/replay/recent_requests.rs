@@ -1,9 +1,10 @@
-//! What was asked of the site lately, and where its channel was then.
+//! Recent requests to the upstream, and the position of their channel at that time.
 //!
 //! Within the slack after a publish every poll is forwarded. A client that polls again as soon as
-//! it is answered would so go in circles, as fast as the site can turn, until the slack is over.
-//! So a poll that repeats, to the letter, one that the site has answered since that publish is
-//! held for a moment before it goes there again. Forgetting one costs a request, never a message.
+//! it is answered would so go in circles, as fast as the upstream responds, until the slack is
+//! over. So a poll that repeats, to the letter, one that the upstream has answered since that
+//! publish is held for a moment before it goes there again. Forgetting one costs a request, never a
+//! message.
 
 use crate::hub::channel::Position;
 use crate::protocol::http::Headers;
@@ -13,19 +14,18 @@ use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::time::Duration;
 
-/// How long such a poll is held.
+/// Time that such a poll is held.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Requests that are remembered, at some 100 bytes each.
 const MAX: usize = 50_000;
 
-/// How long a poll is held that repeats another: not as long as the news that it was to be
-/// forwarded for is new.
+/// Hold time of a poll that repeats another: shorter than the slack, within which it is forwarded.
 pub(super) fn pause(duration: Option<Duration>, slack: Duration) -> Option<Duration> {
     Some(duration.unwrap_or(PAUSE).min(PAUSE).min(slack))
 }
 
-/// A request by all that may make a difference to the site.
+/// Identifies a request by all that may make a difference to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Id(u64);
 
@@ -43,8 +43,8 @@ impl Default for RecentRequests {
 }
 
 impl RecentRequests {
-    /// What `request` is remembered by. Where the answer is the same for all (`shared`), its
-    /// query makes no difference; else all of it but what jQuery adds against caches.
+    /// The key of `request`. If the response is the same for all (`shared`), its query makes no
+    /// difference; else all of it but the parameter that jQuery adds against caches.
     pub(super) fn id(&self, request: &Incoming<'_>, shared: bool) -> Id {
         let mut hasher = self.hasher.build_hasher();
         let header = |name| Headers::get(request.headers, name);
@@ -59,7 +59,7 @@ impl RecentRequests {
         Id(hasher.finish())
     }
 
-    /// Notes that the site has answered a request for a channel that was at `position` before.
+    /// Notes that the upstream has answered a request for a channel that was at `position` before.
     pub(super) fn note(&self, id: Id, position: Position) {
         let mut positions = self.positions.lock();
         positions.put(id, position);
@@ -68,7 +68,7 @@ impl RecentRequests {
         }
     }
 
-    /// Where the channel was when the request was last answered.
+    /// The channel's position when the request was last answered.
     pub(super) fn at(&self, id: Id) -> Option<Position> {
         self.positions.lock().get(&id).copied()
     }

@@ -1,5 +1,5 @@
-//! One request for all: where the site's answer is the same for everybody, one of the polls that
-//! a publish has released fetches it, and the others get it too.
+//! One request for all: if the upstream's response is the same for all clients, one of the polls
+//! that a publish has released fetches it, and the others get it too.
 
 use crate::hub::channel::{ChannelName, Position};
 use crate::protocol::dialect::Poll;
@@ -20,16 +20,17 @@ use tokio::time::timeout_at;
 
 /// The longest body that is shared, in bytes.
 const MAX_BODY: usize = 1 << 20;
-/// Bytes of answers that are kept for those who come a little later.
+/// Bytes of responses that are kept for polls that come a little later.
 const MAX_KEPT: usize = 32 << 20;
-/// Fetches that are known of, under way and done.
+/// Upper bound of tracked fetches, under way and done.
 const MAX_FLIGHTS: usize = 10_000;
-/// How long an answer is kept for those that the same publish has released.
+/// Time that a response is kept for polls that the same publish has released.
 const TTL: Duration = Duration::from_secs(5);
-/// How long the body of an answer may be on its way: a client that takes it slowly is not to
-/// delay the others, so another one goes.
+/// Longest time that the body of a response may be on its way: a client that takes it slowly must
+/// not delay the others, so another poll fetches it.
 const STUCK: Duration = Duration::from_secs(3);
-/// How long for those whose time was up, for which no position says that it is new enough.
+/// Time that a response is kept for polls whose hold timed out, for which no position proves that
+/// it is new enough.
 const QUIET_TTL: Duration = Duration::from_secs(1);
 
 /// Headers that are one client's own, or one connection's.
@@ -50,7 +51,7 @@ const OWN_HEADERS: [&str; 14] = [
     "age",
 ];
 
-/// Polls with one answer.
+/// Polls with one response.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     rule: String,
@@ -70,33 +71,33 @@ impl Key {
         Some(Self {
             rule: format!("{:?} {}", rule.path, replay.channel),
             channel: poll.subscriptions.first()?.channel.clone(),
-            // The two headers that make a difference to any client's reading of an answer.
+            // The two headers that make a difference to any client's reading of a response.
             request: format!("{} {}\n{encoding}\n{origin}", request.method, request.path),
         })
     }
 }
 
-/// How a fetch ended for those who wait for it.
+/// The end of a fetch for the polls that wait for it.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
-    /// With an answer for all.
+    /// A response for all.
     Answer(Reply),
-    /// With one that is not for all, or none: each is to go by itself.
+    /// A response that is not for all, or none: each poll is forwarded by itself.
     EachAlone,
-    /// Not at all; another is to go.
+    /// No end: another poll has to fetch it.
     Abandoned,
 }
 
-/// How far a fetch is.
+/// Progress of a fetch.
 #[derive(Debug, Clone)]
 enum State {
     RecentRequests,
-    /// The head of the answer has come, at that time.
+    /// The head of the response has come, at that time.
     Answering(Instant),
     Landed(Outcome),
 }
 
-/// What to do for an answer.
+/// A poll's part in getting the response.
 pub(super) enum Join {
     /// Fetch it.
     Leader(Leader),
@@ -106,7 +107,7 @@ pub(super) enum Join {
     Landed(Reply),
 }
 
-/// A fetch under way, as the others see it.
+/// A fetch under way, as the other polls see it.
 #[derive(Debug, Clone)]
 pub(super) struct Flight {
     position: Option<Position>,
@@ -135,13 +136,13 @@ impl Default for Shared {
 }
 
 impl SingleFlight {
-    /// Joins those who want the answer for a channel at `position`, or leads them.
+    /// Joins the fetch of the response for a channel at `position`, or leads a new one.
     pub(super) fn join(&self, key: &Key, position: Option<Position>, cause: Cause) -> Join {
         let mut flying = self.board.0.lock();
         if let Some(flight) = flying.by_key.get(key)
             && flight.covers(position)
         {
-            // Look at once: it may end meanwhile.
+            // Look at once: the fetch may end meanwhile.
             let state = flight.state.borrow().clone();
             let flies = flight.state.has_changed().is_ok();
             match state {
@@ -173,7 +174,7 @@ fn kept_for(cause: Cause) -> Duration {
 }
 
 impl Flight {
-    /// Whether its answer has all that a poll released at `position` is to get.
+    /// True if its response has all that a poll released at `position` must get.
     fn covers(&self, position: Option<Position>) -> bool {
         self.position.zip(position).is_some_and(|(own, other)| own.covers(other))
     }
@@ -212,7 +213,7 @@ impl InFlight {
         self.trim();
     }
 
-    /// Drops what is old, and what is too much.
+    /// Drops entries that are old, or beyond the bounds.
     fn trim(&mut self) {
         while let Some((_, flight)) = self.by_key.peek_lru() {
             let over = self.kept > MAX_KEPT || self.by_key.len() > MAX_FLIGHTS;
@@ -227,18 +228,18 @@ impl InFlight {
     }
 }
 
-/// The one that fetches. Dropping it lets another go in its place.
+/// The fetching poll. Dropping it lets another one take over.
 pub(super) struct Leader {
     board: Arc<Shared>,
     key: Key,
     flight: Flight,
     sender: watch::Sender<State>,
-    /// The answer so far, if it can be shared.
+    /// The response so far, if it can be shared.
     answer: Option<(Reply, BytesMut)>,
 }
 
 impl Leader {
-    /// The head of the answer, as the client is to get it.
+    /// The head of the response, as the client gets it.
     pub(super) fn head(&mut self, head: &ResponseHeader) {
         self.answer = shared_head(head).map(|reply| (reply, BytesMut::new()));
         self.sender.send_replace(match self.answer {
@@ -258,12 +259,12 @@ impl Leader {
         body.extend_from_slice(piece);
     }
 
-    /// The answer is whole.
+    /// The response is complete.
     pub(super) fn complete(mut self) {
         let Some((mut reply, body)) = self.answer.take() else { return };
         reply.body = body.freeze();
         let mut flying = self.board.0.lock();
-        // Its place may have been given to a later one.
+        // A later fetch may have taken its entry.
         let ours = |flight: &Flight| flight.state.same_channel(&self.flight.state);
         if flying.by_key.peek(&self.key).is_some_and(ours) {
             flying.kept += reply.body.len();
@@ -272,14 +273,14 @@ impl Leader {
         flying.trim();
     }
 
-    /// There is none.
+    /// There is no response.
     pub(super) fn fail(self) {
         self.sender.send_replace(State::Landed(Outcome::EachAlone));
     }
 }
 
-/// The head of an answer for all; `None` if it is for one alone. A refusal, a redirection to a
-/// login, or a part of a body are answers to whoever has asked.
+/// The head of a response for all; `None` if it is for one client alone. A refusal, a redirection
+/// to a login, or a part of a body are responses to one client.
 fn shared_head(head: &ResponseHeader) -> Option<Reply> {
     let status = head.status.as_u16();
     if !(200..300).contains(&status) || status == 206 {

@@ -1,4 +1,4 @@
-//! UpstreamSlots at the site: so many polls of a rule are there at once, the others queue in the order in
+//! Slots at the upstream: a rule forwards so many polls at once, the others queue in the order in
 //! which they came.
 
 use crate::protocol::dialect::replay::Replay;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
-/// The turns of all rules. They belong to what a rule says, so that they outlive a reload that
-/// leaves it as it is.
+/// The slots of all rules. They are keyed by the rule's settings, so that they outlive a reload
+/// that does not change it.
 #[derive(Default)]
 pub(super) struct UpstreamSlots {
     rules: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -18,7 +18,7 @@ pub(super) struct UpstreamSlots {
 }
 
 impl UpstreamSlots {
-    /// The turns of a rule.
+    /// The slots of a rule.
     pub(super) fn of(&self, rule: &Rule, replay: &Replay) -> Arc<Semaphore> {
         let key = format!("{:?} {} {}", rule.path, replay.channel, replay.concurrency);
         let mut rules = self.rules.lock();
@@ -30,7 +30,7 @@ impl UpstreamSlots {
         turns
     }
 
-    /// Whoever waits for a turn, or will, gets none.
+    /// Ends all present and future waits for a slot without one.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.rules.lock().values().for_each(|turns| turns.close());
