@@ -1,7 +1,7 @@
-//! The internal listener's log: one line a request, never its token.
+//! The internal listener's access log: one line a request, never its token.
 //!
-//! Headers are not logged, so `Authorization` is not. What is asked and published all the time is
-//! for debugging; what was refused, went wrong or changes the gate is told.
+//! Headers are not logged, so `Authorization` is not. Frequent reads and publishes are logged for
+//! debugging only; refusals, failures and changes of the gate are logged always.
 
 use crate::protocol::http::query::masked;
 use http::Method;
@@ -11,21 +11,21 @@ use std::time::Duration;
 /// The log target of these lines.
 const TARGET: &str = "pollgate::internal";
 
-/// What is logged of one request.
+/// One logged request.
 pub(super) struct Line<'a> {
-    /// Who asked; `None` on a unix socket.
+    /// Address of the client; `None` on a unix socket.
     pub(super) peer: Option<IpAddr>,
-    /// The method and target; `None` where the head was not understood.
+    /// The method and target; `None` if the head could not be parsed.
     pub(super) asked: Option<(&'a Method, &'a str)>,
-    /// The status answered.
+    /// The status of the response.
     pub(super) status: u16,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub(super) bytes: usize,
-    /// From the head to the end of the answer.
+    /// From the head to the end of the response.
     pub(super) took: Duration,
 }
 
-/// Logs one request; the values of the query parameters in `mask` are not shown.
+/// Logs one request; masks the values of the query parameters in `mask`.
 pub(super) fn log(line: &Line<'_>, mask: &[String]) {
     let usual = line.asked.is_some_and(|(method, target)| is_usual(method, target, line.status));
     if usual && !tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
@@ -42,7 +42,7 @@ pub(super) fn log(line: &Line<'_>, mask: &[String]) {
     }
 }
 
-/// A read or a publish that went well; a gate that is not ready says so to every probe.
+/// A read or a publish that succeeded, or a probe of a gate that is not ready.
 fn is_usual(method: &Method, target: &str, status: u16) -> bool {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let publishes = *method == Method::POST

@@ -1,15 +1,14 @@
-//! The internal listener: it reads requests, guards them, and hands them to its endpoints.
+//! The internal listener: reads requests, guards them, and dispatches them to its endpoints.
 //!
-//! Order: the head is read and looked at strictly (400), the guard decides (401, 403), an
-//! endpoint is found (404), the body is read within that endpoint's bound (413), the endpoint
-//! answers. `Expect: 100-continue` is answered only once it is clear that the body is wanted.
+//! Order: the head is read and validated (400), the guard decides (401, 403), an endpoint is found
+//! (404), the body is read within that endpoint's bound (413), the endpoint answers. `Expect:
+//! 100-continue` is answered only once it is clear that the body is wanted.
 //!
-//! How long a client may take is [`Timeouts`]'s; how many connections there may be is told by the one
-//! who makes the app.
+//! [`Timeouts`] bounds the time of a client; the maker of the app sets the number of connections.
 //!
-//! A connection is kept unless the client says otherwise or is HTTP/1.0, or something of the
-//! request was left unread. It ends with the process: a drain leaves it be, so that the site can
-//! publish until the last poll is answered.
+//! A connection is kept unless the client asks for its end or is HTTP/1.0, or part of the request
+//! was left unread. It ends with the process: a drain leaves it be, so that the site can publish
+//! until the last poll is answered.
 
 mod access_log;
 mod guard;
@@ -45,7 +44,7 @@ use timed_stream::TimedStream;
 /// The internal listener's app; see the [module](self).
 pub struct Internal(Arc<App>);
 
-/// The same, for connections whose bodies are followed.
+/// The same, for connections whose bodies are tracked.
 struct App {
     settings: Arc<ArcSwap<Settings>>,
     page: Secret,
@@ -55,13 +54,13 @@ struct App {
     places: ConnectionSlots,
 }
 
-/// The connections that there may be, each a file that others cannot open.
+/// Slots for connections; each takes a descriptor from the rest of the process.
 struct ConnectionSlots {
     most: usize,
     taken: AtomicUsize,
 }
 
-/// One of them; dropping it gives it back.
+/// One slot; dropping it frees it.
 struct ConnectionSlot<'a>(&'a AtomicUsize);
 
 impl ConnectionSlots {
@@ -79,8 +78,8 @@ impl Drop for ConnectionSlot<'_> {
 }
 
 impl Internal {
-    /// An app that asks `endpoints` in their order. `page` is the token of the internal page,
-    /// made anew at each start; empty = there is no page. Refusals are counted in `metrics`. Beyond
+    /// An app that tries `endpoints` in their order. `page` is the token of the internal page, made
+    /// anew at each start; empty = there is no page. Refusals are counted in `metrics`. Beyond
     /// `most` connections new ones are closed at once.
     pub fn new(
         settings: Arc<ArcSwap<Settings>>,
@@ -94,7 +93,7 @@ impl Internal {
         Self(Arc::new(App { settings, page, endpoints, metrics, quiesce, places }))
     }
 
-    /// What every request passes through.
+    /// The gate that every request passes through.
     pub fn quiesce(&self) -> Quiesce<Target> {
         self.0.quiesce.clone()
     }
@@ -117,7 +116,7 @@ impl ServerApp for Internal {
 }
 
 impl App {
-    /// The answer to the request whose head has been read.
+    /// The response to the request whose head has been read.
     async fn reply(&self, session: &mut ServerSession) -> Result<Reply, Broken> {
         let mut request = match read_head(session) {
             Ok(request) => request,
@@ -166,7 +165,7 @@ impl App {
             Target::Closed => None,
         };
         drop(place);
-        // The next connection leads to where the next request is answered.
+        // A new connection leads to the process that serves the next request.
         session.set_keepalive(None);
         match elsewhere {
             Some(ask) => Ok(ask(request).await),
@@ -215,7 +214,7 @@ impl HttpServerApp for App {
             Ok(Ok(())) => {
                 bodiless = session.req_header().method == Method::HEAD;
                 let keep = wants_to_stay(session.req_header());
-                // On every request: pingora turns it to "for ever" when it parses one.
+                // On every request: pingora resets it to "for ever" when it parses one.
                 session.set_keepalive(keep.then_some(session::NO_LIMIT));
                 self.reply(&mut session).await
             }
@@ -232,7 +231,7 @@ impl HttpServerApp for App {
                 self.log(&session, asked, (status, bytes), began);
                 whole
             }
-            // There is nobody left to answer.
+            // The client is gone.
             Err(Broken) => return None,
         };
         if !whole {
@@ -248,8 +247,8 @@ impl HttpServerApp for App {
     }
 }
 
-/// The request that a parsed head makes, still without its body; or the refusal of a head that
-/// leaves doubts.
+/// The request that a parsed head makes, still without its body; or the refusal of an ambiguous
+/// head.
 fn read_head(session: &mut ServerSession) -> Result<Request, Reply> {
     let checked = validate::check(&session.to_h1_raw());
     let header = session.req_header();
@@ -266,21 +265,21 @@ fn read_head(session: &mut ServerSession) -> Result<Request, Reply> {
             Ok(request)
         }
         Err(error) => {
-            // Where this request ends is in doubt, and with it where the next one begins.
+            // The end of this request is in doubt, and with it the beginning of the next one.
             session.set_keepalive(None);
             Err(malformed(error))
         }
     }
 }
 
-/// The reply to what is no proper HTTP request.
+/// The response to bytes that are no proper HTTP request.
 fn malformed(error: impl std::fmt::Display) -> Reply {
     Reply::error(400, error, "send a plain HTTP/1.1 request")
 }
 
-/// Whether the client waits for the answer's length rather than for the end of the connection.
-/// HTTP/1.0 is closed even where it asks to be kept: PHP's stream wrapper is such a client, and
-/// reads to the end.
+/// True if the client waits for the response's length rather than for the end of the connection.
+/// HTTP/1.0 is closed even if it asks to be kept: PHP's stream wrapper is such a client, and reads
+/// to the end.
 fn wants_to_stay(header: &RequestHeader) -> bool {
     let close = |value: &http::HeaderValue| {
         value

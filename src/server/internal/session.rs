@@ -1,4 +1,5 @@
-//! Reading requests from and writing replies to a connection, with a bound on everything.
+//! Sessions of the internal listener: reads requests from a connection and writes responses to it,
+//! with a bound on everything.
 
 use super::malformed;
 use crate::protocol::http::Reply;
@@ -11,24 +12,24 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// How long the engine itself keeps a connection: that is timed beneath it.
+/// Pingora's own timeout of a kept connection: none, as [`TimedStream`] beneath it has one.
 pub(super) const NO_LIMIT: u64 = 0;
-/// How long a whole body may take to arrive, and a whole answer to leave.
+/// Timeout of a whole body, and of a whole response.
 const TRANSFER: Duration = Duration::from_secs(60);
-/// How long a closed connection is listened to, so that the answer is not overtaken by a reset.
+/// Time that a closed connection is still read, so that a reset does not overtake the response.
 const LINGER: Duration = Duration::from_secs(2);
-/// How much is listened to then, in bytes.
+/// Upper bound of the bytes read then.
 const LINGER_BYTES: usize = 16 << 20;
 
-/// The connection is of no more use; there is nobody to answer.
+/// The connection is of no more use; the client cannot be answered.
 #[derive(Debug)]
 pub(super) struct Broken;
 
-/// Waits for a request's head. The refusal is the answer to bytes that are none.
+/// Waits for a request's head. The refusal is the response to bytes that are none.
 pub(super) async fn read_request(session: &mut ServerSession) -> Result<Result<(), Reply>, Broken> {
     // A client that sends its next request early is served in order.
     session.set_pipelining_enabled(true);
-    // Silences are timed beneath the session.
+    // The stream beneath the session has the timeouts.
     session.set_read_timeout(None);
     match session.read_request().await {
         Ok(true) => Ok(Ok(())),
@@ -39,7 +40,7 @@ pub(super) async fn read_request(session: &mut ServerSession) -> Result<Result<(
         }
         Err(error) if *error.etype() == ErrorType::InvalidHTTPHeader => {
             session.set_keepalive(None);
-            // The parser's words hold the bytes themselves; they help in the log alone.
+            // The parser's message holds the bytes themselves; it helps in the log alone.
             tracing::debug!(%error, "internal listener");
             Ok(Err(malformed("this is no HTTP request")))
         }
@@ -47,13 +48,13 @@ pub(super) async fn read_request(session: &mut ServerSession) -> Result<Result<(
     }
 }
 
-/// Whether that is a client's silence in the middle of a request.
+/// True if the error is a client's silence in the middle of a request.
 fn is_late(error: &pingora::Error) -> bool {
     let io = error.root_cause().downcast_ref::<std::io::Error>();
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut)
 }
 
-/// Reads the body, if it is no longer than `most` bytes; the refusal says that it is not.
+/// Reads the body; the refusal means that it is longer than `most` bytes.
 pub(super) async fn read_body(
     session: &mut ServerSession,
     most: u64,
@@ -68,7 +69,7 @@ pub(super) async fn read_body(
         return Ok(Ok(Bytes::new()));
     }
     if expects_continue(session) {
-        // pingora takes the interim answer for one that comes before the body, and would close.
+        // Pingora takes the interim response for one that comes before the body, and would close.
         let kept = session.get_keepalive();
         session.write_continue_response().await.map_err(|_| Broken)?;
         session.set_keepalive(kept);
@@ -119,7 +120,7 @@ fn expects_continue(session: &ServerSession) -> bool {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Writes `reply`, without its body where `bodiless`. pingora adds `Connection` as it is.
+/// Writes `reply`, without its body if `bodiless`. Pingora adds `Connection` itself.
 pub(super) async fn write(
     session: &mut ServerSession,
     reply: Reply,
@@ -134,7 +135,7 @@ pub(super) async fn write(
         if !bodiless && !reply.body.is_empty() {
             session.write_response_body(reply.body, true).await?;
         }
-        // Flushes the head where there is no body.
+        // Flushes the head if there is no body.
         session.finish_body().await
     };
     match timeout(TRANSFER, sent).await {
@@ -157,8 +158,8 @@ fn response_head(reply: &Reply) -> pingora::Result<ResponseHeader> {
     Ok(head)
 }
 
-/// Closes the connection so that the answer arrives: closing one with unread bytes resets it,
-/// and a reset overtakes what was sent (RFC 9112, section 9.6).
+/// Closes the connection so that the response arrives: closing one with unread bytes resets it, and
+/// a reset overtakes sent bytes (RFC 9112, section 9.6).
 pub(super) async fn close(session: ServerSession) {
     let ServerSession::H1(session) = session else { return };
     let mut stream = session.into_inner();
@@ -174,6 +175,6 @@ pub(super) async fn close(session: ServerSession) {
         }
         std::io::Result::Ok(())
     };
-    // Whatever comes of it, the connection ends here.
+    // Either way, the connection ends here.
     let _ = timeout(LINGER, drained).await;
 }

@@ -1,5 +1,4 @@
-//! Whether the gate answers on the internal side itself, leaves that to another process, or is
-//! past answering.
+//! Target of internal requests: this process, its successor, or none any more.
 
 use crate::protocol::http::{Reply, Request};
 use crate::server::net::quiesce;
@@ -7,13 +6,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// Passes a request on to another process and answers what that answered.
+/// Passes a request on to another process and returns its response.
 pub type Remote = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
 
-/// Where requests are answered.
+/// The process that answers requests.
 pub type Target = quiesce::Target<Remote>;
 
-/// What is said when there is nobody left to answer.
+/// The response once no process answers any more.
 pub(super) fn ended() -> Reply {
     Reply::error(503, "the gate has ended", "try again; the next one may be there already")
 }

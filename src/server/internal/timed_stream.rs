@@ -1,10 +1,10 @@
-//! A connection that is looked at on its way to the engine's parser.
+//! A connection that is checked on its way to pingora's parser.
 //!
-//! Its bodies are followed, as the parser overlooks chunk extensions and the like: what is framed
-//! wrongly is an error here. And its silences are timed: a client may be quiet between two
-//! requests for so long, take so long to a whole head, and pause so long in a body or in taking an
-//! answer. Whoever takes longer meets an error of the kind [`ErrorKind::TimedOut`], between two
-//! requests one of the kind [`ErrorKind::ConnectionAborted`], as nobody waits for an answer there.
+//! It tracks bodies, as the parser overlooks chunk extensions and the like: wrong framing is an
+//! error here. And it has timeouts: between two requests, for a whole head, for a pause in a body
+//! or in taking a response. A client that takes longer meets an error of the kind
+//! [`ErrorKind::TimedOut`], between two requests one of the kind [`ErrorKind::ConnectionAborted`],
+//! as no client waits for a response there.
 
 use crate::protocol::http::tracker::{BodyTracker, Phase};
 use crate::server::net::stream::{pass_on_identity, pass_on_tls};
@@ -17,14 +17,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// How long a client may take; `None` = for ever.
+/// Timeouts of a client; `None` = for ever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timeouts {
-    /// To a whole head, and to the first byte on a new connection.
+    /// Of a whole head, and of the first byte on a new connection.
     pub head: Option<Duration>,
     /// Between two requests.
     pub idle: Option<Duration>,
-    /// In the middle of a body, and to take some of an answer.
+    /// In the middle of a body, and in taking some of a response.
     pub stall: Option<Duration>,
 }
 
@@ -46,7 +46,7 @@ impl TimedStream {
         Self { inner, follower: BodyTracker::default(), patience, fresh: true, reading, writing }
     }
 
-    /// What becomes of a read that has nothing to read.
+    /// The result of a read that has nothing to read.
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Timeouts { head, idle, stall } = self.patience;
         let (limit, kind) = match self.follower.place() {
@@ -58,19 +58,19 @@ impl TimedStream {
         self.reading.poll(limit, context).map(|()| Err(kind.into()))
     }
 
-    /// Notes what was read; how much of it may be read on.
+    /// Tracks bytes read; returns how many of them may be passed on.
     fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let before = self.follower.place();
         let taken = self.follower.take(bytes)?;
         self.fresh &= bytes.is_empty();
-        // A head has its time as a whole; all else begins anew.
+        // A head has one timeout as a whole; all else begins anew.
         if before != Phase::Head || self.follower.place() != Phase::Head {
             self.reading.disarm();
         }
         Ok(taken)
     }
 
-    /// Times a client that does not take what is written.
+    /// Times a client that does not take written bytes.
     fn accepted<T>(
         &mut self,
         done: Poll<io::Result<T>>,
@@ -109,7 +109,7 @@ impl AsyncRead for TimedStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        // The bytes that were framed wrongly have been read, and nothing may come behind them.
+        // The wrongly framed bytes have been read, and nothing may come behind them.
         this.follower.check()?;
         match Pin::new(&mut this.inner).poll_read(context, buf) {
             Poll::Pending => this.wait(context),
@@ -145,7 +145,7 @@ impl AsyncWrite for TimedStream {
     }
 }
 
-// The rest of what pingora asks of a stream is the connection's own.
+// Pingora's other requirements on a stream are met by the connection itself.
 
 #[async_trait]
 impl Shutdown for TimedStream {

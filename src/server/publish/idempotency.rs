@@ -1,13 +1,13 @@
-//! IdempotencyCache that are remembered, so that a publisher may repeat itself without harm.
+//! A cache of replies by idempotency key, so that a publisher may retry without harm.
 //!
-//! A write that bears an `Idempotency-Key` is done once: a repetition within [`TTL`] gets the
-//! first answer, one that comes while the first is at work waits for it, and the same key with
-//! another body is a conflict. Only answers of success are remembered: an error published
-//! nothing, so it may be mended and sent again under the same key.
+//! A write that bears an `Idempotency-Key` is done once: a repetition within [`TTL`] gets the first
+//! reply, one that comes while the first is at work waits for it, and the same key with another
+//! body is a conflict. Only successes are stored: an error published nothing, so the request may be
+//! corrected and sent again under the same key.
 //!
-//! Overflow: beyond [`MAX_KEYS`] or [`MAX_BYTES`] the oldest are dropped, and a repetition of
-//! those is done anew. Cancelling a write before it is done leaves its key as if never used.
-//! What is done can be taken along into another process, with the history: [`IdempotencyCache::remembered`].
+//! Overflow: beyond [`MAX_KEYS`] or [`MAX_BYTES`] the oldest are dropped, and a repetition of those
+//! is done anew. Cancelling a write before it is done leaves its key as if never used. Stored
+//! replies can move into another process, with the history: [`IdempotencyCache::remembered`].
 
 use crate::hub::channel::Time;
 use crate::protocol::archive::StoredReply;
@@ -19,16 +19,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex as Slot, OwnedMutexGuard};
 
-/// How long an answer is remembered.
+/// Time that a reply is stored.
 pub(super) const TTL: Duration = Duration::from_secs(300);
-/// Keys remembered at the most.
+/// Upper bound of stored keys.
 const MAX_KEYS: usize = 10_000;
-/// Bytes of keys and answers remembered at the most.
+/// Upper bound of the bytes of stored keys and replies.
 const MAX_BYTES: usize = 16 << 20;
 /// The longest key, in bytes.
 pub(super) const MAX_KEY_LENGTH: usize = 255;
 
-/// What one key stands for: it belongs to a method and a path.
+/// A key within its scope, a method and a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Id {
     pub(super) method: http::Method,
@@ -36,7 +36,7 @@ pub(super) struct Id {
     pub(super) key: String,
 }
 
-/// The answers remembered; a cheap handle.
+/// The stored replies; a cheap handle.
 #[derive(Clone, Default)]
 pub struct IdempotencyCache {
     table: Arc<Mutex<Table>>,
@@ -58,17 +58,17 @@ struct Entry {
     print: Fingerprint,
     since: Time,
     bytes: usize,
-    /// Locked while the write is at work; then the answer, if it is one to remember.
+    /// Locked while the write is at work; then the reply, if it is one to store.
     slot: Arc<Slot<Option<Reply>>>,
 }
 
-/// Tells one body from another without keeping it, in any process.
+/// Distinguishes bodies without keeping them, in any process.
 type Fingerprint = [u64; 2];
 
-/// The print of a body of that type.
+/// The fingerprint of a body of that type.
 pub(super) fn print(content_type: Option<&str>, body: &[u8]) -> Fingerprint {
     let mut digest = Context::new(&SHA256);
-    // With its length before it, as no other type and body are to run together into the same.
+    // With the type's length before it, so that no other type and body run together into the same.
     let kind = content_type.map_or(u64::MAX, |kind| kind.len() as u64);
     for piece in [&kind.to_le_bytes()[..], content_type.unwrap_or_default().as_bytes(), body] {
         digest.update(piece);
@@ -78,20 +78,20 @@ pub(super) fn print(content_type: Option<&str>, body: &[u8]) -> Fingerprint {
     [number(&digest.as_ref()[..8]), number(&digest.as_ref()[8..16])]
 }
 
-/// The key was used for something else.
+/// The key was used for another request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Conflict;
 
 enum Claim {
-    /// Nobody has done it yet, and nobody will while this is held.
+    /// The write has not been done, and no other caller does it while this is held.
     First(OwnedMutexGuard<Option<Reply>>),
-    /// Somebody has, or is about to.
+    /// Another caller has done it, or is about to.
     After(Arc<Slot<Option<Reply>>>),
 }
 
 impl IdempotencyCache {
-    /// The remembered answer for `id`, or else what `work` answers. `print` is of what must be
-    /// the same for a repetition to be one.
+    /// The stored reply for `id`, or else the result of `work`. A repetition must have the same
+    /// `print`.
     pub(super) async fn once(
         &self,
         id: Id,
@@ -114,18 +114,18 @@ impl IdempotencyCache {
         Ok(reply)
     }
 
-    /// All that is done, the oldest first, for [`IdempotencyCache::recall`] in another process.
+    /// All stored replies, the oldest first, for [`IdempotencyCache::recall`] in another process.
     pub fn remembered(&self) -> Vec<StoredReply> {
         let table = self.table.lock();
         let done = |(id, entry): (&Id, &Entry)| {
-            // One that is at work is not done.
+            // A write that is still at work has no reply.
             let reply = entry.slot.try_lock().ok()?.clone()?;
             Some(id.remembered(entry, reply))
         };
         table.entries.iter().rev().filter_map(done).collect()
     }
 
-    /// Goes on with what another process remembered.
+    /// Takes over another process's stored replies.
     pub fn recall(&self, remembered: Vec<StoredReply>, now: Time) {
         let mut table = self.table.lock();
         for one in remembered {
@@ -157,7 +157,8 @@ impl IdempotencyCache {
         table.insert(id, Entry { print, since: now, bytes: id.cost(), slot: slot.clone() });
         Ok(match guard {
             Ok(guard) => Claim::First(guard),
-            // Never: nobody else knows the slot yet. Waiting for it would be right, too.
+            // Cannot happen: no other caller knows the slot yet. Waiting for it would be right,
+            // too.
             Err(_) => Claim::After(slot),
         })
     }
@@ -169,7 +170,7 @@ impl IdempotencyCache {
 }
 
 impl Id {
-    /// The memory an entry takes without its answer, roughly, in bytes.
+    /// The memory an entry takes without its reply, roughly, in bytes.
     fn cost(&self) -> usize {
         self.path.len() + self.key.len() + 300
     }
@@ -211,7 +212,7 @@ impl Table {
         self.bound();
     }
 
-    /// Books the length of an answer. Its entry may have been dropped meanwhile.
+    /// Adds the length of a reply. Its entry may have been dropped meanwhile.
     fn grow(&mut self, id: &Id, bytes: usize) {
         if let Some(entry) = self.entries.peek_mut(id) {
             entry.bytes += bytes;

@@ -1,10 +1,11 @@
-//! The ways in: everything that puts messages on channels does it through the [`Publisher`].
+//! Publishing: every message reaches its channel through the [`Publisher`].
 //!
 //! A publish is checked as a whole before any of it happens, so an error means that nothing was
-//! published. Its [`Receipt`] is true when it is given: the position is taken and the released
-//! polls are claimed. Ringing them comes after, in batches, and the publisher never waits for it.
+//! published. Its [`Receipt`] is true when it is returned: the position is taken and the released
+//! polls are claimed. They are notified afterwards, in batches, and the publisher never waits for
+//! it.
 //!
-//! The hook over HTTP is [`Hook`]; files that the site writes are [`watch`]ed.
+//! The hook over HTTP is [`Hook`]; the files of [`watch`] publish, too.
 
 pub mod capture;
 mod hook;
@@ -35,16 +36,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 
-/// What bounds a publish, and what is published that only passes.
+/// Bounds of a publish, and rules for messages in forwarded requests.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The longest message, in bytes.
     pub max_message: u64,
-    /// How often the hook takes one.
+    /// Rate limit of the hook.
     pub rate: Arc<Rate>,
-    /// Which requests that the site handles are messages.
+    /// Rules of requests to the upstream that are messages.
     pub capture: Vec<Arc<capture::Rule>>,
-    /// Whether the site may publish with a header of its answers.
+    /// True if the upstream may publish with a header of its responses.
     pub may_publish: bool,
 }
 
@@ -55,7 +56,7 @@ impl Default for Settings {
     }
 }
 
-/// Tells the time; [`system_time`] outside of tests.
+/// Returns the time; [`system_time`] outside of tests.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 
 /// The time of the system's clock, rounded up to the microsecond.
@@ -67,22 +68,22 @@ pub fn system_time() -> Time {
 }
 
 labels! {
-    /// Who published.
+    /// Source of a message.
     Source {
-        /// The site, over the internal listener.
+        /// The site's code, over the internal listener.
         Hook = "hook",
-        /// A file that the site wrote.
+        /// A watched file.
         Watch = "watch",
-        /// A request that the site handled.
+        /// A request that the upstream handled.
         Capture = "capture",
-        /// A header in the site's answer.
+        /// A header in the upstream's response.
         Header = "header",
         /// Another gate.
         Backplane = "backplane",
     }
 }
 
-/// What became of one message.
+/// The outcome of one message.
 #[derive(Debug, Clone)]
 pub struct Receipt {
     /// The channel it is on.
@@ -91,11 +92,11 @@ pub struct Receipt {
     pub id: Position,
     /// The stamp it was given, in the channel's tick.
     pub stamp: ShownStamp,
-    /// How many held polls it released.
+    /// Number of held polls that it released.
     pub released: usize,
 }
 
-/// Why nothing was published.
+/// Reason why nothing was published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// A message is too long; the publisher's fault.
@@ -105,30 +106,30 @@ pub enum PublishError {
         channel: ChannelName,
         /// Its length in bytes.
         length: u64,
-        /// The longest that is taken, in bytes.
+        /// The upper bound, in bytes.
         most: u64,
     },
-    /// The hook was given more than it takes in a second; the publisher's fault.
+    /// The hook's rate limit is exceeded; the publisher's fault.
     #[error("too many messages a second")]
     TooSoon {
-        /// When it will take these.
+        /// Time after which the hook takes these messages.
         wait: Duration,
     },
-    /// More messages at once than the hook takes in a second; the publisher's fault.
+    /// More messages at once than the hook's rate limit allows in a second; the publisher's fault.
     #[error("the request has {messages} messages, and {most} a second are taken")]
     TooMany {
-        /// How many they are.
+        /// Their number.
         messages: usize,
-        /// How many are taken.
+        /// The upper bound.
         most: u32,
     },
     /// The channel table has no room; the gate's fault.
     #[error(transparent)]
     TableFull(#[from] TableFull),
-    /// Positions are given elsewhere, and that cannot be reached; nothing was published.
+    /// The sequencer cannot be reached; nothing was published.
     #[error("{0}")]
     Away(String),
-    /// Positions are given elsewhere, and no answer came; the messages may be published or not.
+    /// The sequencer did not answer; the messages may be published or not.
     #[error("{0}; whether the message was published is unknown")]
     Unknown(String),
     /// The key was used with another message.
@@ -139,21 +140,21 @@ pub enum PublishError {
     Ended,
 }
 
-/// What makes a repetition of a publish one.
+/// Marks repetitions of a publish.
 #[derive(Debug, Clone, Copy)]
 pub struct Idempotency<'a> {
     /// The key.
     pub key: &'a str,
-    /// How long it is known.
+    /// Time that it is known.
     pub kept: Duration,
 }
 
-/// Gives messages their positions in place of the hub, and puts them into it: many gates share
-/// the channels then.
+/// Assigns positions in place of the hub, and puts the messages into it: many gates share the
+/// channels then.
 #[async_trait]
 pub trait Sequencer: Send + Sync {
-    /// Publishes `posts`, in their order; a repetition under the same key is not published
-    /// again. The wakes of the polls that are held here are to be rung.
+    /// Publishes `posts`, in their order; a repetition under the same key is not published again.
+    /// The caller notifies the held polls of the returned wakes.
     async fn publish(
         &self,
         posts: &[(ChannelName, Payload)],
@@ -163,11 +164,11 @@ pub trait Sequencer: Send + Sync {
     /// Forgets a channel everywhere; `None` if there is none.
     async fn forget(&self, channel: &ChannelName) -> Result<Option<WakeSet>, PublishError>;
 
-    /// Brings the hub to where a channel is, so that it can be looked at.
+    /// Brings the hub up to date with a channel, so that it can be inspected.
     async fn refresh(&self, channel: &ChannelName);
 }
 
-/// The one door into the hub; a cheap handle.
+/// The only way into the hub; a cheap handle.
 #[derive(Clone)]
 pub struct Publisher {
     shared: Arc<Shared>,
@@ -178,19 +179,18 @@ struct Shared {
     clock: Clock,
     settings: Arc<ArcSwap<Settings>>,
     crowd: Arc<OnceLock<Handle>>,
-    /// Who gives the positions; `None` = the hub itself.
+    /// Assigns the positions; `None` = the hub does.
     elsewhere: Option<Arc<dyn Sequencer>>,
     counts: Counts<Source>,
     metrics: Arc<SharedMetrics>,
-    /// What every change of the hub goes through.
+    /// Every change of the hub passes through it.
     quiesce: Quiesce<Target>,
 }
 
 impl Publisher {
-    /// A publisher into `hub`, through `elsewhere` if that gives the positions. `crowd` is the
-    /// runtime that the held polls are on, as soon as there is one: a large wake is rung there,
-    /// between the deliveries of its batches. `metrics` knows the channels that are counted by
-    /// themselves.
+    /// A publisher into `hub`, through `elsewhere` if that assigns the positions. `crowd` is the
+    /// runtime of the held polls, as soon as there is one: a large wake is notified there, between
+    /// the deliveries of its batches. `metrics` knows the channels that are counted by themselves.
     pub fn new(
         hub: Hub,
         elsewhere: Option<Arc<dyn Sequencer>>,
@@ -205,10 +205,10 @@ impl Publisher {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Publishes all of `posts`, or none of them where this is an error other than
-    /// [`PublishError::Unknown`]. The receipts come in the order of the posts; a poll that waits
-    /// on several of the channels counts once. Where the hub gives the positions, the future is
-    /// ready at once.
+    /// Publishes all of `posts`, or none of them if this is an error other than
+    /// [`PublishError::Unknown`]. The receipts come in the order of the posts; a poll that waits on
+    /// several of the channels counts once. If the hub assigns the positions, the future is ready
+    /// at once.
     pub async fn publish(
         &self,
         posts: Vec<(ChannelName, Payload)>,
@@ -217,8 +217,8 @@ impl Publisher {
         self.publish_once(posts, by, None).await
     }
 
-    /// Like [`Publisher::publish`]; where the positions are given elsewhere, a repetition under
-    /// the same key is answered as the first was, whichever gate it comes to.
+    /// Like [`Publisher::publish`]; with a sequencer, a repetition under the same key gets the
+    /// result of the first, whichever gate it comes to.
     pub async fn publish_once(
         &self,
         posts: Vec<(ChannelName, Payload)>,
@@ -270,7 +270,7 @@ impl Publisher {
         Ok(receipts)
     }
 
-    /// Counts messages of the hook against what it may take in a second.
+    /// Counts messages against the hook's rate limit.
     fn take(&self, messages: usize) -> Result<(), PublishError> {
         let refused = match self.shared.settings.load().rate.take(messages) {
             Ok(()) => return Ok(()),
@@ -281,9 +281,9 @@ impl Publisher {
         Err(refused)
     }
 
-    /// Puts on a channel what has been true since `at`, unless the channel has had a message
-    /// since; whether it did. With `keep` its newest message never ages out. Where the
-    /// positions are given elsewhere, the channel has a life there, and nothing is done.
+    /// Puts a state on a channel that has been true since `at`, unless the channel has had a
+    /// message since. Returns true if it did. With `keep` its newest message never ages out. With a
+    /// sequencer, the channel's history is there, and nothing is done.
     pub fn seed(
         &self,
         channel: &ChannelName,
@@ -305,8 +305,8 @@ impl Publisher {
         Ok(true)
     }
 
-    /// Forgets a channel and releases the polls held on it, which find themselves reset. How
-    /// many those are; `None` if there is no such channel.
+    /// Forgets a channel and releases the polls held on it, which get a reset. Returns the number
+    /// of those polls; `None` if there is no such channel.
     pub async fn forget(&self, channel: &ChannelName) -> Result<Option<usize>, PublishError> {
         let place = self.shared.quiesce.pass().await;
         if !matches!(*place, Target::Local) {
@@ -329,14 +329,15 @@ impl Publisher {
         Ok(released)
     }
 
-    /// Brings the hub to where a channel is, where its messages come from elsewhere.
+    /// Brings the hub up to date with a channel, if a sequencer assigns its positions.
     pub async fn refresh(&self, channel: &ChannelName) {
         if let Some(elsewhere) = &self.shared.elsewhere {
             elsewhere.refresh(channel).await;
         }
     }
 
-    /// Rings the polls that a message from elsewhere releases, claimed already; `new` messages came with it.
+    /// Notifies the polls that a message from the sequencer releases, claimed already; `new`
+    /// messages came with it.
     pub fn arrived(&self, wake: WakeSet, new: u64) {
         self.shared.counts.add(Source::Backplane, new);
         let mut wakes = PendingWakeups::default();
@@ -344,32 +345,32 @@ impl Publisher {
         wakes.notify(self.shared.crowd.get());
     }
 
-    /// Whether the positions are given elsewhere, and so the channels shared.
+    /// True if a sequencer assigns the positions, so that gates share the channels.
     pub fn is_shared(&self) -> bool {
         self.shared.elsewhere.is_some()
     }
 
-    /// What every publish goes through.
+    /// The gate that every publish passes through.
     pub fn quiesce(&self) -> &Quiesce<Target> {
         &self.shared.quiesce
     }
 
-    /// The settings of this moment.
+    /// The settings in force at this moment.
     pub fn settings(&self) -> Arc<Settings> {
         self.shared.settings.load_full()
     }
 
-    /// The longest message that is taken, in bytes.
+    /// The longest accepted message, in bytes.
     pub fn longest_message(&self) -> u64 {
         self.shared.settings.load().max_message
     }
 
-    /// How many messages were published, by whom.
+    /// Number of published messages, by source.
     pub fn counts(&self) -> &Counts<Source> {
         &self.shared.counts
     }
 
-    /// The hub itself, for those who only look.
+    /// The hub itself, for read access.
     pub fn hub(&self) -> &Hub {
         &self.shared.hub
     }

@@ -1,11 +1,11 @@
-//! What a message is, decided once from its bytes and its content type.
+//! Payloads: the kind of a message is decided once, from its bytes and its content type.
 
 use crate::hub::channel::{Kind, Payload};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-/// Why bytes are no message.
+/// Reason why bytes are no message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     /// The content type could not stand in a header.
@@ -14,7 +14,7 @@ pub enum PayloadError {
     /// JSON is always UTF-8 (RFC 8259, section 8.1).
     #[error("the JSON is not UTF-8")]
     NotUtf8,
-    /// The parser's own words.
+    /// The parser's own message.
     #[error("not JSON: {0}")]
     NotJson(String),
     /// Readers recurse; ours and the browsers' have bounds.
@@ -22,13 +22,13 @@ pub enum PayloadError {
     TooDeep,
 }
 
-/// How deep the arrays and objects of a JSON message may be nested.
+/// Upper bound of nested arrays and objects in a JSON message.
 const MAX_DEPTH: usize = 128;
 
 const MAX_CONTENT_TYPE: usize = 255;
 
 /// Makes a message of `body`, verbatim. As `application/json` it must be JSON; of any other type,
-/// or of none, it is text where it is UTF-8.
+/// or of none, it is text if it is UTF-8.
 pub fn payload(content_type: Option<&str>, body: Bytes) -> Result<Payload, PayloadError> {
     let content_type = content_type.map(str::trim).filter(|text| !text.is_empty());
     if let Some(text) = content_type {
@@ -63,7 +63,7 @@ pub(super) fn from_json(value: &RawValue) -> Result<Payload, PayloadError> {
     Ok(Payload { kind: Kind::Json, content_type: "application/json".into(), body })
 }
 
-/// Whether a `Content-Type` names the type `name`, whatever its parameters.
+/// True if a `Content-Type` names the type `name`, whatever its parameters.
 pub(super) fn is_type(content_type: &str, name: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default();
     essence.trim().eq_ignore_ascii_case(name)
@@ -86,7 +86,7 @@ fn check_depth(json: &[u8]) -> Result<(), PayloadError> {
     let mut bytes = json.iter();
     while let Some(byte) = bytes.next() {
         match byte {
-            // Whatever is escaped, it neither ends the string nor nests.
+            // An escaped byte neither ends the string nor nests.
             b'\\' if in_string => {
                 bytes.next();
             }

@@ -1,4 +1,4 @@
-//! Whether messages are taken here, in another process, or not at all any more.
+//! Target of messages: this process, its successor, or none any more.
 
 use super::{PublishError, Receipt, Source};
 use crate::hub::channel::{ChannelName, Payload};
@@ -14,8 +14,8 @@ pub type Remote = Arc<
         + Sync,
 >;
 
-/// What came of that.
+/// The result of that publish.
 pub type Answered = Result<Vec<Receipt>, PublishError>;
 
-/// Where messages are taken: into the hub (or to where positions are given), or elsewhere.
+/// The process that takes messages: this one (into the hub or to the sequencer), or its successor.
 pub type Target = quiesce::Target<Remote>;

@@ -96,7 +96,7 @@ async fn a_crowd_is_rung_after_the_receipt_and_whole() {
 fn outside_of_a_runtime_a_crowd_is_rung_as_well() {
     let publisher = publisher(hub::Settings::default());
     let crowd: Vec<_> = (0..300).map(|_| hold(&publisher, &["live"])).collect();
-    // Ready at once: nobody else gives the position.
+    // Ready at once: the hub assigns the position.
     let publishing = pin!(publisher.publish(vec![(name("live"), Payload::empty())], Source::Watch));
     assert!(publishing.poll(&mut Context::from_waker(Waker::noop())).is_ready());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -1,15 +1,15 @@
-//! Who may do what on the internal listener.
+//! The guard: decides which requests the internal listener serves.
 //!
-//! Two dangers, two rules. Whoever can reach the listener must know the token, where there is
-//! one. And the browser of somebody who can reach it must not be turned against it by a page
-//! from elsewhere: what bears the marks of such a page is refused, token or not configured.
+//! Two dangers, two rules. A client that can reach the listener must know the token, if one is
+//! configured. And a browser that can reach it must not be turned against it by a page from
+//! elsewhere: a request that bears the marks of such a page is refused, with or without a token.
 //! Programs that publish (PHP, curl) leave no such marks.
 //!
-//! The internal page is a page, too; its requests carry the page token, which a page from
-//! elsewhere cannot read, except one that has had its own name resolved to this listener (DNS
-//! rebinding). So the page token counts only under a host that no stranger can own. And
-//! as browsers mark nothing on plain HTTP, where no token is asked for such a page could read what
-//! any program can: there every request has to name a host of ours, or none.
+//! The internal page is a page, too; its requests carry the page token, which a page from elsewhere
+//! cannot read, except one that has had its own name resolved to this listener (DNS rebinding). So
+//! the page token counts only under a host that no stranger can own. And as browsers mark nothing
+//! on plain HTTP, where no token is required such a page could read all that any program can: there
+//! every request has to name a host of ours, or none.
 
 #[cfg(test)]
 mod tests;
@@ -21,36 +21,36 @@ use crate::protocol::http::{Headers, Reply};
 use http::{HeaderMap, Method};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Who may ask.
+/// The guard's settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The bearer token; empty = none is asked for.
+    /// The bearer token; empty = none is required.
     pub token: Secret,
-    /// Host names besides IP literals and `localhost` under which the internal side is asked
+    /// Host names besides IP literals and `localhost` under which the internal side may be reached
     /// without a token.
     pub names: Vec<String>,
     /// Query parameters whose values are not logged.
     pub mask: Vec<String>,
-    /// How long clients may take.
+    /// Timeouts of clients.
     pub patience: Timeouts,
 }
 
 /// The header in which the internal page carries its token.
 pub const PAGE_HEADER: &str = "pollgate-page";
 
-/// What the guard looks at.
+/// The parts of a request that the guard checks.
 pub(super) struct Requester<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
     /// It came over a unix socket, which no browser reaches.
     pub(super) local: bool,
-    /// The path asks for no token.
+    /// The path requires no token.
     pub(super) open: bool,
     /// The path is a page that a link elsewhere may lead to.
     pub(super) page: bool,
 }
 
-/// Lets `visitor` in, or says why not.
+/// Admits `visitor`, or returns the refusal.
 pub(super) fn admit(
     settings: &Settings,
     page: &Secret,
@@ -88,17 +88,17 @@ fn bears_token(token: &Secret, headers: &HeaderMap) -> bool {
     !token.is_empty() && scheme.eq_ignore_ascii_case("bearer") && token.is(offered.trim())
 }
 
-/// Whether a request bears the marks of a browser page that must not make it by itself: any page
+/// True if a request bears the marks of a browser page that must not make it by itself: any page
 /// for a write, one of another origin for a read.
 fn came_from_a_page(visitor: &Requester<'_>) -> bool {
     let site = Headers::get(visitor.headers, "sec-fetch-site");
     if matches!(*visitor.method, Method::GET | Method::HEAD) {
-        // Whoever follows a link to our page sees it; the page with the link does not.
+        // A user who follows a link to our page sees it; the page with the link does not.
         let dest = Headers::get(visitor.headers, "sec-fetch-dest");
         let visits = visitor.page && dest == Some("document");
         return matches!(site, Some("cross-site" | "same-site")) && !visits;
     }
-    // Whatever a header with foreign bytes says, a program would not have sent it.
+    // No program sends such a header, even one with foreign bytes.
     visitor.headers.contains_key("origin")
         || visitor.headers.contains_key("sec-fetch-site") && site != Some("none")
 }
@@ -109,13 +109,13 @@ fn is_our_page(settings: &Settings, page: &Secret, headers: &HeaderMap) -> bool 
     !page.is_empty() && page.is(offered) && is_ours(settings, host)
 }
 
-/// Whether a request is for a host of ours, or is a simple program's that names none.
+/// True if a request is for a host of ours, or comes from a simple program that names none.
 fn names_us(settings: &Settings, headers: &HeaderMap) -> bool {
     !headers.contains_key("host")
         || Headers::get(headers, "host").is_some_and(|host| is_ours(settings, host))
 }
 
-/// Whether a `Host` is one that no stranger can have resolved to this listener.
+/// True if no stranger can have this `Host` resolved to this listener.
 fn is_ours(settings: &Settings, host: &str) -> bool {
     let Some(name) = host_name(host) else { return false };
     let literal = match name.strip_prefix('[') {

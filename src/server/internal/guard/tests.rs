@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue};
 const TOKEN: &str = "hunter2";
 const PAGE: &str = "0123456789abcdef";
 
-/// The status with which a request is refused; 200 where it is admitted.
+/// The status with which a request is refused; 200 if it is admitted.
 fn ask(token: &str, method: Method, open: bool, headers: &[(&str, &str)]) -> u16 {
     let (token, names) = (Secret::new(token), vec!["gate.example".into()]);
     let settings = Settings { token, names, ..Settings::default() };
@@ -59,7 +59,7 @@ fn without_a_token_a_host_that_a_stranger_may_own_is_refused() {
             }
         }
     }
-    // With a token, the probes are open under any name, and all else wants it.
+    // With a token, the probes are open under any name, and all else requires it.
     assert_eq!(ask(TOKEN, Method::GET, true, &[("host", "gate")]), 200);
     assert_eq!(ask(TOKEN, Method::GET, false, &[("host", "gate")]), 401);
 }

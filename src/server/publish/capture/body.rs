@@ -1,11 +1,11 @@
-//! A body in passing, as far as it is kept.
+//! A body in passing, kept up to a bound.
 
-/// A body as far as it is kept.
+/// A body, kept up to a bound.
 pub(super) struct Body {
-    /// `None` = nobody wants it.
+    /// `None` = no rule needs it.
     pub(super) bytes: Option<Vec<u8>>,
     pub(super) most: usize,
-    /// It was longer than that.
+    /// It was longer than the bound.
     pub(super) over: bool,
 }
 
@@ -20,7 +20,7 @@ impl Body {
         }
     }
 
-    /// All of it, if it was wanted and is not too long.
+    /// All of it, if it was kept and is not too long.
     pub(super) fn whole(&self) -> Result<&[u8], String> {
         match &self.bytes {
             Some(bytes) if !self.over => Ok(bytes),

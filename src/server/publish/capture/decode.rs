@@ -1,4 +1,4 @@
-//! Bodies in the content codings that sites use (RFC 9110, section 8.4), undone within a bound.
+//! Decodes bodies in the usual content codings (RFC 9110, section 8.4), within a bound.
 
 use bytes::Bytes;
 use std::io::{self, Read};
@@ -37,8 +37,8 @@ pub(in crate::server::publish) fn decode(
     Ok(bytes)
 }
 
-/// Whether a deflated body begins as it should (RFC 1950, section 2.2): some servers leave the
-/// wrapping away (RFC 9110, section 8.4.1.2).
+/// True if a deflated body begins as it should (RFC 1950, section 2.2): some servers omit the
+/// wrapping (RFC 9110, section 8.4.1.2).
 fn is_wrapped(body: &[u8]) -> bool {
     let first = body.first_chunk().map(|first| u16::from_be_bytes(*first));
     first.is_some_and(|first| first >> 8 & 0x0f == 8 && first % 31 == 0)

@@ -1,25 +1,25 @@
-//! `Pollgate-Publish: live; data=hello%20there`, with which an answer of the site publishes.
+//! `Pollgate-Publish: live; data=hello%20there`, with which a response of the upstream publishes.
 //!
 //! The channel and the data are percent-encoded (`rawurlencode` in PHP), so that neither has a
-//! comma or a semicolon. There may be several such headers, or several in one with commas
-//! between. Without `data` the message is the answer's body with its content type.
+//! comma or a semicolon. There may be several such headers, or several in one with commas between.
+//! Without `data` the message is the response's body with its content type.
 
 use crate::hub::channel::ChannelName;
 use bytes::Bytes;
 use http::HeaderMap;
 
-/// One message that an answer announces.
+/// One message that a response announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server::publish) struct Announced {
     pub(in crate::server::publish) channel: ChannelName,
-    /// `None` = the answer's body.
+    /// `None` = the response's body.
     pub(in crate::server::publish) data: Option<Bytes>,
 }
 
-/// Messages that one answer can announce.
+/// Messages that one response can announce.
 const MAX: usize = 100;
 
-/// What the headers announce; the error says what is wrong with them.
+/// The messages that the headers announce; the error explains what is wrong with them.
 pub(in crate::server::publish) fn read(headers: &HeaderMap) -> Result<Vec<Announced>, String> {
     let mut all = Vec::new();
     for value in headers.get_all("pollgate-publish") {
@@ -47,7 +47,7 @@ fn announced(text: &str) -> Result<Announced, String> {
     Ok(Announced { channel, data })
 }
 
-/// Percent-decoded; an escape that is none is an error.
+/// Percent-decoded; an invalid escape is an error.
 fn decoded(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -1,9 +1,9 @@
-//! Messages in requests that the site handles (`[[capture]]`), and in its answers to them
-//! (`Pollgate-Publish`).
+//! Captures messages from requests that the upstream handles (`[[capture]]`), and from its
+//! responses to them (`Pollgate-Publish`).
 //!
-//! The requests pass untouched. What a rule needs of their bodies, and of the answer's, is kept
-//! beside them up to the longest message; of more, nothing is published and a line logged. A
-//! message is published once the answer is complete; a request whose answer breaks off
+//! The requests pass untouched. Their bodies, and the responses', are kept beside them if a rule
+//! needs them, up to the longest message; of more, nothing is published and a line logged. A
+//! message is published once the response is complete; a request whose response breaks off
 //! publishes nothing.
 
 mod body;
@@ -27,11 +27,11 @@ use percent_encoding::percent_decode_str;
 use source::{Content, ExchangeValues};
 use std::sync::Arc;
 
-/// Listens to the requests that the rules are about.
+/// Observes the requests that match the rules.
 pub struct Captures(Publisher);
 
 impl Captures {
-    /// What is overheard is published there, by its settings of the moment.
+    /// Publishes captured messages through `publisher`, by its settings of the moment.
     pub fn new(publisher: Publisher) -> Self {
         Self(publisher)
     }
@@ -41,8 +41,8 @@ impl Observe for Captures {
     fn attend(&self, request: RequestHead<'_>) -> Option<Box<dyn Observer>> {
         let settings = self.0.settings();
         let path = percent_decode_str(request.path).decode_utf8_lossy();
-        // A poll is a poll, whatever its path is captured for; and a HEAD request is not handled as
-        // what it asks for would be.
+        // A poll is a poll, whatever its path is captured for; and the upstream does not handle a
+        // HEAD request as it would handle the method that it stands in for.
         let captured = !request.poll && request.method != "HEAD";
         let fits = |rule: &&Arc<Rule>| captured && rule.fits(request.method, &path);
         let rules: Vec<Arc<Rule>> = settings.capture.iter().filter(fits).cloned().collect();
@@ -74,7 +74,7 @@ impl Observe for Captures {
     }
 }
 
-/// A request that is listened to.
+/// An observed request.
 struct CapturedExchange {
     publisher: Publisher,
     rules: Vec<Arc<Rule>>,
@@ -89,7 +89,7 @@ struct CapturedExchange {
     sent_all: bool,
     response_headers: HeaderMap,
     response: Body,
-    /// What the answer's head publishes.
+    /// The messages that the response's head announces.
     announced: Vec<Announced>,
     answered: bool,
 }
@@ -144,7 +144,7 @@ impl Observer for CapturedExchange {
 }
 
 impl CapturedExchange {
-    /// The answer's body, decoded. Whoever does not need it may ignore the error.
+    /// The response's body, decoded. A caller that does not need it may ignore the error.
     fn answer(&self) -> Result<Bytes, String> {
         let codings = self.response_headers.get_all("content-encoding").iter();
         let codings: Result<Vec<_>, _> = codings.map(|coding| coding.to_str()).collect();
@@ -225,15 +225,15 @@ impl CapturedExchange {
         Some((channel, data))
     }
 
-    /// Whether the site has the whole request. A body of a known length is there with its last
-    /// byte, even if the client is still to say so.
+    /// True if the upstream has the whole request. A body of a known length is there with its last
+    /// byte, even if the client has not signalled its end yet.
     fn is_sent(&self) -> bool {
         let length = self.request_headers.get("content-length");
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         self.sent_all || length == Some(self.sent)
     }
 
-    /// What the request's body says.
+    /// The parsed body of the request.
     async fn content(&self) -> Result<Content, String> {
         if self.request.bytes.is_none() {
             return Ok(Content::Nothing);

@@ -1,4 +1,4 @@
-//! Which requests are messages, and what of them.
+//! Capture rules: select the requests that are messages, and the parts of them that are published.
 
 use crate::hub::channel::Pattern;
 use crate::protocol::template::{Field, Template};
@@ -16,7 +16,7 @@ pub struct Rule {
     pub channel: Template,
     /// The message.
     pub data: Template,
-    /// Which answers mean that the site has taken the request.
+    /// Statuses by which the upstream accepts the request.
     pub on: Statuses,
 }
 
@@ -38,7 +38,7 @@ impl Rule {
     }
 }
 
-/// Statuses of answers: `2xx`, `200`, or several with commas between.
+/// Statuses of responses: `2xx`, `200`, or several with commas between.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statuses(Vec<(u16, u16)>);
 

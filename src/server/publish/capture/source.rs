@@ -1,4 +1,4 @@
-//! Where the fields of a rule find their values: in a request, its body, and the site's answer.
+//! Values for the fields of a rule: from a request, its body, and the upstream's response.
 
 use super::{CapturedExchange, Rule};
 use crate::hub::channel::Payload;
@@ -12,14 +12,14 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// What the body of a request says.
+/// The parsed body of a request.
 pub(super) enum Content {
     Nothing,
     Form(Query<'static>),
     Json(Box<RawValue>),
 }
 
-/// Where the fields of a rule find their values.
+/// Values for the fields of a rule.
 pub(super) struct ExchangeValues<'a> {
     pub(super) overheard: &'a CapturedExchange,
     pub(super) rule: &'a Rule,

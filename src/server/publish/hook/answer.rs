@@ -1,4 +1,4 @@
-//! The JSON shapes of the hook's answers.
+//! The JSON shapes of the hook's responses.
 
 use crate::hub::Info;
 use crate::hub::channel::{Position, ShownStamp, Stamp};
@@ -43,7 +43,7 @@ struct Page<'a> {
     next: Option<&'a str>,
 }
 
-/// One object for one message, an array where the request could have named several.
+/// One object for one message, an array if the request has the form for several.
 pub(in crate::server::publish) fn published(receipts: &[Receipt], many: bool) -> Reply {
     match receipts {
         [only] if !many => Reply::json(200, &Published::of(only)),

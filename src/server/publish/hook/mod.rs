@@ -1,16 +1,16 @@
-//! The hook: how the site publishes, looks and tidies up over HTTP.
+//! The hook: the HTTP API to publish, inspect and delete channels.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
 //! | `POST /channels/{channel}` | publishes the body, verbatim, with its content type |
-//! | `POST /publish` | publishes what a JSON body or a form says; several are all or none |
+//! | `POST /publish` | publishes the messages of a JSON body or a form; several are all or none |
 //! | `GET /channels?after=&limit=` | the channels in the order of their names, a page at a time |
-//! | `GET /channels/{channel}` | what is known of a channel |
+//! | `GET /channels/{channel}` | the state of a channel |
 //! | `GET /channels/{channel}/messages?cursor=` | its history after the cursor, or all of it |
 //! | `DELETE /channels/{channel}` | forgets it |
 //!
-//! Channel names stand percent-encoded in paths, their slashes too. From a request value to a
-//! reply value; who reads and writes them, and who may ask, is the internal listener's business.
+//! Channel names stand percent-encoded in paths, their slashes too. The hook maps a request value
+//! to a reply value; the internal listener reads and writes them, and authorizes the requests.
 
 pub(super) mod answer;
 pub(super) mod posts;
@@ -29,8 +29,8 @@ use posts::{PublishRequest, bad_name};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Renders the history of a channel after a cursor, or all of it without one; `None` if there is
-/// no such channel. It is the native dialect's to say what that looks like.
+/// Renders the history of a channel after a cursor, or all of it without one; `None` if there is no
+/// such channel. The native dialect decides on its format.
 pub type History = Arc<dyn Fn(&ChannelName, Option<&str>) -> Option<Reply> + Send + Sync>;
 
 /// See the [module](self).
@@ -40,10 +40,10 @@ pub struct Hook {
     answers: IdempotencyCache,
 }
 
-/// How long a key is known that was made here: long enough to repeat what was not answered.
+/// Time that a generated key is known: long enough to retry after a lost response.
 const MADE_KEPT: Duration = Duration::from_secs(30);
 
-/// What a path means.
+/// The target of a path.
 enum Target {
     Publish,
     Channels,
@@ -52,11 +52,11 @@ enum Target {
 }
 
 impl Hook {
-    /// Channels on one page of the list, and the most that may be asked for.
+    /// Channels on one page of the list, and the upper bound of a requested page.
     const PAGE: usize = 100;
     const MAX_PAGE_LENGTH: usize = 1_000;
 
-    /// A hook that publishes through `publisher`, and knows the `answers` to repetitions.
+    /// A hook that publishes through `publisher`; `answers` are the stored replies.
     pub fn new(publisher: Publisher, history: History, answers: IdempotencyCache) -> Self {
         Self { publisher, history, answers }
     }
@@ -89,7 +89,7 @@ impl Hook {
                 Err(error) => error.into(),
             };
         }
-        // Whether it was published may never be known; with a key that is no harm.
+        // The outcome of a publish may never be known; with a key a retry does no harm.
         let given = request.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
         let made = || format!("{:032x}", fastrand::u128(..));
         let key = given.map_or_else(made, str::to_owned);
@@ -203,7 +203,7 @@ fn no_channel(channel: &ChannelName) -> Reply {
 }
 
 impl Target {
-    /// Its methods, as an `Allow` header lists them.
+    /// Its methods, in the form of an `Allow` header.
     fn methods(&self) -> &'static str {
         match self {
             Self::Publish => "POST",

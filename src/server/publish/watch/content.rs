@@ -1,4 +1,4 @@
-//! Reading a file whole, or not at all.
+//! Reads a file whole, or not at all.
 
 use super::file::FileStat;
 use bytes::Bytes;
@@ -9,22 +9,22 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// What became of reading a file.
+/// The result of reading a file.
 #[derive(Debug)]
 pub(super) enum Content {
     /// It did not change from the first look at it to the last.
     Whole(Bytes, FileStat),
-    /// Somebody changed it meanwhile.
+    /// It changed during the read.
     Changing(FileStat),
-    /// It is longer than was wanted.
+    /// It is longer than the bound.
     TooLong(FileStat),
     /// It is not there any more.
     Gone,
-    /// It is nothing that is read; why.
+    /// It is no regular file; the reason.
     Refused(String),
 }
 
-/// Reads at most `most` bytes. Symbolic links are not followed: whoever may write into the
+/// Reads at most `most` bytes. Symbolic links are not followed: a process that may write into the
 /// directory could show any file of the machine to the public with them.
 pub(super) fn read(path: &Path, most: u64) -> Content {
     match try_read(path, most) {
@@ -62,7 +62,7 @@ fn look(file: &File) -> io::Result<(std::fs::FileType, FileStat)> {
     Ok((meta.file_type(), FileStat::of(&meta)))
 }
 
-/// How the entry looks; `Err` says why it is no file to be watched, `Ok(None)` that it is gone.
+/// State of the entry; `Err` explains why it is no file to be watched, `Ok(None)` = it is gone.
 pub(super) fn inspect(path: &Path) -> Result<Option<FileStat>, String> {
     match path.symlink_metadata() {
         Ok(meta) => match oddity(meta.file_type()) {

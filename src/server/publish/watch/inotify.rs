@@ -1,4 +1,4 @@
-//! The kernel's queue of signs (inotify(7)).
+//! The kernel's queue of file events (inotify(7)).
 //!
 //! The kernel's own events are read, through `rustix`: this module is about which of them a write
 //! causes, and a library over several systems folds them together.
@@ -24,31 +24,31 @@ struct InotifyEvent {
     name: Option<OsString>,
 }
 
-/// What came out of the queue.
+/// An event out of the queue.
 #[derive(Debug)]
 pub(super) enum WatchEvent {
-    /// Of the entry `name` of a watched directory; how many had been told of before.
+    /// An event of the entry `name` of a watched directory; `number` events came before it.
     Entry { wd: Wd, name: OsString, sign: Sign, number: u64 },
     /// The watched directory itself was moved, deleted or unmounted.
     Folder(Wd),
-    /// The queue ran over some time after `since`; signs are lost.
+    /// The queue ran over some time after `since`; events are lost.
     Lost { since: SystemTime },
 }
 
 pub(super) struct Queue {
     inotify: OwnedFd,
     fetched: VecDeque<InotifyEvent>,
-    /// How many have been taken out of `fetched`.
+    /// Number of events taken out of `fetched`.
     taken: u64,
-    /// How often a fetched event says of an entry that its content is not what it was.
+    /// Number of fetched events by which an entry's content has changed.
     ahead: HashMap<(Wd, OsString), u32>,
-    /// When the queue was last seen empty.
+    /// Time at which the queue was last seen empty.
     drained: SystemTime,
 }
 
 impl Queue {
-    /// Events fetched at the most. What is beyond stays with the kernel, which has a bound of
-    /// its own (fs.inotify.max_queued_events) and says when that was not enough.
+    /// Upper bound of fetched events. More stay with the kernel, which has a bound of its own
+    /// (fs.inotify.max_queued_events) and reports when that was not enough.
     const MAX: usize = 32 * 1024;
 
     pub(super) fn new() -> Result<Self, Errno> {
@@ -62,7 +62,7 @@ impl Queue {
         self.inotify.try_clone()
     }
 
-    /// Watches the directory that is at `folder` now; the same directory gets the same answer.
+    /// Watches the directory that is at `folder` now; the same directory gets the same descriptor.
     pub(super) fn watch(&self, folder: &Path) -> Result<Wd, Errno> {
         use WatchFlags as F;
         let signs = F::CREATE
@@ -77,7 +77,7 @@ impl Queue {
         self.add(folder, signs)
     }
 
-    /// Watches a directory for what appears in it.
+    /// Watches a directory for new entries.
     pub(super) fn watch_for_entries(&self, folder: &Path) -> Result<Wd, Errno> {
         self.add(folder, WatchFlags::CREATE | WatchFlags::MOVED_TO)
     }
@@ -94,7 +94,7 @@ impl Queue {
         let _ = inotify::remove_watch(&self.inotify, wd);
     }
 
-    /// Fetches what has been told so far; whether that is all of it.
+    /// Fetches the events so far. Returns true if those are all.
     pub(super) fn fetch(&mut self) -> bool {
         while self.fetched.len() < Self::MAX {
             let now = SystemTime::now();
@@ -137,12 +137,12 @@ impl Queue {
         self.taken + self.fetched.len() as u64
     }
 
-    /// Whether something was fetched and not yet dealt with.
+    /// True if fetched events are still to be handled.
     pub(super) fn has_fetched(&self) -> bool {
         !self.fetched.is_empty()
     }
 
-    /// The oldest that was fetched.
+    /// The oldest fetched event.
     pub(super) fn next(&mut self) -> Option<WatchEvent> {
         loop {
             let event = self.fetched.pop_front()?;
@@ -155,7 +155,7 @@ impl Queue {
         }
     }
 
-    /// Whether what was fetched says of an entry that its content is not what it was.
+    /// True if a fetched event has changed an entry's content.
     pub(super) fn is_ahead(&self, wd: Wd, name: &OsStr) -> bool {
         !self.ahead.is_empty() && self.ahead.contains_key(&(wd, name.to_owned()))
     }

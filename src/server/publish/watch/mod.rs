@@ -1,19 +1,19 @@
-//! FilePattern that the site writes, as messages.
+//! Watches files that the site's code writes, and publishes them as messages.
 //!
-//! **One write, one message at the most, and never a torn one.** A file's content is read when
-//! its writer has closed it, and thrown away if anything is told of it meanwhile; then that is
-//! waited for. A writer that never pauses is thus not published until it does; the last state
-//! always is. Two who write at the same time without a lock tear the file itself.
+//! **One write, one message at the most, and never a torn one.** A file's content is read when its
+//! writer has closed it, and thrown away if an event of it comes meanwhile; then the watch waits
+//! for the end of that. A writer that never pauses is thus not published until it does; the last
+//! state always is. Two processes that write at the same time without a lock tear the file itself.
 //!
-//! **Nothing is missed for good.** Where the kernel's queue ran over, the directory is read and
-//! compared with what was known of it. A directory that is not there yet, vanishes or is
-//! replaced is found again by its path, at the latest after [`Watcher::LOOK`].
+//! **Nothing is missed for good.** If the kernel's queue ran over, the directory is read and
+//! compared with the known state. A directory that does not exist yet, vanishes or is replaced is
+//! found again by its path, at the latest after [`Watcher::LOOK`].
 //!
-//! **What is there at the start** is the first message of its channel, stamped with the time it
-//! was modified, as PHP's own poll would see it.
+//! **A file that exists at the start** is the first message of its channel, stamped with the time
+//! it was modified, as PHP's own poll would see it.
 //!
 //! All of it runs on one thread of its own, so that a storm of files takes no worker from the
-//! polls. FilePattern are remembered up to the number of channels, the least recently written are
+//! polls. Files are remembered up to the number of channels, the least recently written are
 //! forgotten first; forgotten ones are watched as well, only a `chmod` may then be taken for a
 //! `touch`. Symbolic links, directories and names that are no channels are refused in the log.
 
@@ -36,20 +36,20 @@ use worker::Worker;
 /// One `[[watch]]` rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Which files.
+    /// Selects the files.
     pub files: FilePattern,
-    /// Which channels they are.
+    /// Names their channels.
     pub channel: ChannelOf,
-    /// Whether their content is the message; otherwise it is empty.
+    /// True if their content is the message; otherwise it is empty.
     pub content: bool,
 }
 
-/// What is watched.
+/// Settings of the watcher.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The rules; a file may fit several.
     pub rules: Vec<Rule>,
-    /// How many files of each rule are remembered.
+    /// Number of files that each rule remembers.
     pub files: usize,
 }
 
@@ -60,22 +60,22 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// How often the directories are looked up by their paths.
+    /// Interval at which the directories are looked up by their paths.
     pub const LOOK: Duration = Duration::from_secs(1);
 
-    /// Begins to watch, and puts what is there on its channels.
+    /// Begins to watch, and puts existing files on their channels.
     pub fn new(settings: Settings, publisher: Publisher) -> Self {
         let (sender, receiver) = watch::channel(settings);
         let work = Mutex::new(Some(Worker::new(publisher, receiver)));
         Self { settings: sender, work }
     }
 
-    /// Watches something else from now on. A rule that was there before goes on undisturbed.
+    /// Switches to other settings. A rule that was there before goes on undisturbed.
     pub fn reconfigure(&self, settings: Settings) {
         self.settings.send_replace(settings);
     }
 
-    /// Publishes what is written, until `stop` ends. To be run once.
+    /// Publishes written files, until `stop` ends. Call it once.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let work = self.work.lock().take();
         if let Some(mut work) = work {

@@ -1,4 +1,4 @@
-//! Which files are watched, and which channels they are.
+//! Patterns that select watched files and name their channels.
 
 use crate::hub::channel::{ChannelName, NameError};
 use std::ffi::{OsStr, OsString};
@@ -14,14 +14,14 @@ pub struct FilePattern {
     source: String,
     folder: PathBuf,
     before: String,
-    /// What follows the `*`; `None` without one.
+    /// The text after the `*`; `None` without one.
     after: Option<String>,
 }
 
-/// Why a text selects no files.
+/// Reason why a text selects no files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FilesError {
-    /// It depends on where the gate was started.
+    /// It depends on the gate's working directory.
     #[error("must begin with /, as a relative path depends on where the gate was started")]
     Relative,
     /// It names a directory.
@@ -80,13 +80,13 @@ impl FilePattern {
         &self.folder
     }
 
-    /// Whether there is a `*`, so that `{1}` stands for something.
+    /// True if there is a `*`, so that `{1}` stands for something.
     pub fn has_star(&self) -> bool {
         self.after.is_some()
     }
 
-    /// What the `*` stands for in a file's name (empty without one); `None` if the file is not
-    /// among these.
+    /// The part of a file's name that the `*` matches (empty without one); `None` if the file does
+    /// not match.
     pub fn star<'a>(&self, name: &'a OsStr) -> Option<&'a OsStr> {
         let Some(after) = &self.after else {
             return (name == self.before.as_str()).then(|| OsStr::new(""));
@@ -97,23 +97,23 @@ impl FilePattern {
         (!star.is_empty() && !hidden).then(|| OsStr::from_bytes(star))
     }
 
-    /// The one file, where there is no `*`.
+    /// The one file, if there is no `*`.
     pub fn only(&self) -> Option<OsString> {
         self.after.is_none().then(|| self.before.clone().into())
     }
 }
 
-/// `{1}` or `files/{1}`: the channel of a file, by what the `*` of its path stands for.
+/// `{1}` or `files/{1}`: the channel of a file; `{1}` is the part that the `*` of its path matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelOf(String);
 
-/// Why a text names no channel of a file.
+/// Reason why a text names no channel of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelOfError {
     /// A brace is not part of `{1}`.
     #[error("the only field of a watched file is {{1}}, what the * of its path stands for")]
     Field,
-    /// What stands there is no name.
+    /// The text is no valid name.
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -121,7 +121,7 @@ pub enum ChannelOfError {
 impl ChannelOf {
     const FIELD: &str = "{1}";
 
-    /// Whether it depends on the `*`.
+    /// True if it depends on the `*`.
     pub fn has_field(&self) -> bool {
         self.0.contains(Self::FIELD)
     }
@@ -140,7 +140,7 @@ impl FromStr for ChannelOf {
         if text.replace(Self::FIELD, "").contains(['{', '}']) {
             return Err(ChannelOfError::Field);
         }
-        // Whatever the star stands for, it has a character at least.
+        // The star stands for at least one character.
         ChannelName::new(&text.replace(Self::FIELD, "x"))?;
         Ok(Self(text.to_owned()))
     }

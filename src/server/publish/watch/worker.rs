@@ -1,4 +1,4 @@
-//! The watching thread's work: all feeds over one queue.
+//! The watching thread's work: all directory watches over one queue.
 
 use super::directory::{DirectoryWatch, Later, Reason};
 use super::inotify::{Queue, WatchEvent, Wd};
@@ -24,20 +24,20 @@ pub(super) struct Worker {
     feeds: Vec<(u64, DirectoryWatch)>,
     next_feed: u64,
     timers: BinaryHeap<Reverse<(Instant, u64, u32, OsString)>>,
-    /// When directories are read again because signs were lost, and since when.
+    /// Time to read directories again because events were lost, and the time of that loss.
     rescan: Option<(Instant, SystemTime)>,
     looked: Instant,
 }
 
 impl Worker {
-    /// Signs that come faster than they are dealt with are lost again and again; reading the
+    /// Events that come faster than they are handled are lost again and again; reading the
     /// directories has to end before it begins anew.
     const RESCAN: Duration = Duration::from_millis(100);
 
-    /// How long a gate that watches nothing sleeps.
+    /// Sleep of a gate that watches nothing.
     const IDLE: Duration = Duration::from_secs(3600);
 
-    /// Signs dealt with before others get their turn.
+    /// Events handled before other work continues.
     const BATCH: usize = 1024;
 
     pub(super) fn new(publisher: Publisher, settings: watch::Receiver<Settings>) -> Self {
@@ -73,7 +73,7 @@ impl Worker {
                 () = tokio::time::sleep_until(wake) => {}
             }
             self.deal().await;
-            // A storm of signs is dealt with in turns, so that the end is not kept waiting.
+            // A storm of events is handled in batches, so that a stop need not wait.
             tokio::task::yield_now().await;
         }
     }
@@ -87,7 +87,7 @@ impl Worker {
         AsyncFd::with_interest(descriptor, Interest::READABLE).ok()
     }
 
-    /// Takes on the rules as they are now.
+    /// Applies the rules in force.
     fn configure(&mut self) {
         let settings = self.settings.borrow_and_update().clone();
         if self.queue.is_none() && !settings.rules.is_empty() {
@@ -142,7 +142,7 @@ impl Worker {
         look.min(timer).min(rescan)
     }
 
-    /// Deals with what was told, and with what is due.
+    /// Handles fetched events, and checks that are due.
     async fn deal(&mut self) {
         let Some(mut queue) = self.queue.take() else { return };
         queue.fetch();
@@ -228,7 +228,7 @@ impl Worker {
         self.queue = Some(queue);
     }
 
-    /// Looks whether the directories are still those at their paths.
+    /// Checks that the directories are still those at their paths.
     fn look(&mut self, queue: &mut Queue) {
         for index in 0..self.feeds.len() {
             let mut later = Vec::new();
@@ -247,7 +247,7 @@ impl Worker {
         }
     }
 
-    /// Ends the watch `before`, unless it is `after` as well or any feed still stands on it.
+    /// Ends the watch `before`, unless it is `after` as well or any other rule still uses it.
     fn release_unless(&self, before: Option<Wd>, after: Option<Wd>, queue: &Queue) {
         let Some(before) = before.filter(|_| before != after) else { return };
         if !self.feeds.iter().any(|(_, feed)| feed.wd() == Some(before)) {

@@ -1,4 +1,4 @@
-//! The bodies of `POST /publish`: JSON and forms, read into posts.
+//! The bodies of `POST /publish`: parses JSON and forms into publish requests.
 
 #[cfg(test)]
 mod tests;
@@ -17,15 +17,15 @@ use std::marker::PhantomData;
 /// Messages that one request may publish, over all of its channels.
 const MAX_POSTS: usize = 10_000;
 
-/// What one request wants published.
+/// The messages of one request.
 #[derive(Debug, Default)]
 pub(in crate::server::publish) struct PublishRequest {
     pub(in crate::server::publish) posts: Vec<(ChannelName, Payload)>,
-    /// Whether the request has the form for several, and so has its answer.
+    /// True if the request has the form for several messages, and so has its response.
     pub(in crate::server::publish) many: bool,
 }
 
-/// Reads `body` by its content type; whatever is wrong with it is the reply.
+/// Reads `body` by its content type; the error is the response to an invalid one.
 pub(in crate::server::publish) fn read(
     content_type: Option<&str>,
     body: &Bytes,
@@ -63,7 +63,7 @@ fn too_many() -> Reply {
 }
 
 impl PublishRequest {
-    /// Adds one message for each of `channels`, once where a channel is named twice.
+    /// Adds one message for each of `channels`, once if a channel is named twice.
     fn add<'a>(
         &mut self,
         channels: impl IntoIterator<Item = &'a [u8]>,
@@ -81,7 +81,7 @@ impl PublishRequest {
     }
 }
 
-/// The reply to a name that is none.
+/// The response to an invalid name.
 pub(in crate::server::publish) fn bad_name(error: crate::hub::channel::NameError) -> Reply {
     Reply::error(400, error, "a name is 1 to 255 bytes of UTF-8 without control characters")
 }
@@ -95,7 +95,7 @@ struct Post<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// Tells `"data":null`, which is a message, from no `data`, which is a touch.
+/// Distinguishes `"data":null`, which is a message, from no `data`, which is a touch.
 fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(value).map(Some)
 }
@@ -116,7 +116,7 @@ fn read_json(text: &str) -> Result<PublishRequest, Reply> {
     Ok(posts)
 }
 
-/// Adds what one JSON object says; whether it has the form for several channels.
+/// Adds the messages of one JSON object. Returns true if it has the form for several channels.
 fn add_json(
     posts: &mut PublishRequest,
     json: &str,

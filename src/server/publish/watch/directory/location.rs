@@ -1,4 +1,4 @@
-//! Where a feed listens: at its directory, or above it until there is one.
+//! Location of a watch: its directory, or the nearest one above it until it exists.
 
 use super::{DirectoryWatch, Later, Reason};
 use crate::server::publish::watch::inotify::{Queue, Wd};
@@ -7,18 +7,18 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-/// Where a feed listens.
+/// Location of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Location {
     Unwatched,
-    /// At the directory itself.
+    /// The directory itself.
     Folder(Wd),
-    /// The directory is not there; at the nearest above it that is, for this name.
+    /// The directory does not exist; the nearest above it that does, waiting for this name.
     Above(Wd, OsString),
 }
 
 impl DirectoryWatch {
-    /// The watches that it stands on.
+    /// The inotify watch in use.
     pub(in crate::server::publish::watch) fn wd(&self) -> Option<Wd> {
         match self.place {
             Location::Unwatched => None,
@@ -26,8 +26,8 @@ impl DirectoryWatch {
         }
     }
 
-    /// Sees to it that the feed listens at the directory that is at its path now. What is in
-    /// one that it has not listened at yet is read for `reason`.
+    /// Watches the directory that is at its path now. The contents of one that has not been watched
+    /// yet are read for `reason`.
     pub(in crate::server::publish::watch) fn settle(
         &mut self,
         queue: &Queue,
@@ -35,8 +35,8 @@ impl DirectoryWatch {
         later: &mut Vec<Later>,
     ) {
         let folder = self.rule.files.folder().to_owned();
-        // It may appear between the look and the listening, so look again; it may vanish again,
-        // too, so not for ever. The next look comes soon.
+        // It may appear between the check and the watch, so check again; it may vanish again, too,
+        // so not for ever. The next check comes soon.
         for _ in 0..4 {
             match queue.watch(&folder) {
                 Ok(wd) => {
@@ -82,7 +82,7 @@ impl DirectoryWatch {
         }
     }
 
-    /// The directory it stands on is gone, or is another one's now.
+    /// The watched directory is gone, or belongs to another path now.
     pub(in crate::server::publish::watch) fn lose(&mut self, wd: Wd) -> bool {
         let lost = self.wd() == Some(wd);
         if lost {
@@ -92,7 +92,7 @@ impl DirectoryWatch {
     }
 }
 
-/// Listens at the nearest directory above `folder`, and for which name.
+/// Watches the nearest directory above `folder`; returns the name to wait for.
 fn nearest(queue: &Queue, folder: &Path) -> Result<(Wd, OsString), Errno> {
     let mut error = Errno::NOENT;
     for above in folder.ancestors().skip(1) {

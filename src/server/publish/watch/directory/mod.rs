@@ -1,4 +1,4 @@
-//! One `[[watch]]` at work: its directory, its files, and what they publish.
+//! A directory watch: one `[[watch]]` rule at work, with its files and their messages.
 
 mod location;
 
@@ -22,38 +22,38 @@ pub(super) struct DirectoryWatch {
     publisher: Publisher,
     place: Location,
     files: LruCache<OsString, File>,
-    /// What has been said of entries that cannot be watched, so that it is said once.
+    /// Reported reasons why entries cannot be watched, so that each is logged once.
     told: LruCache<OsString, String>,
-    /// What has been said of the directory.
+    /// The reported error of the directory.
     complaint: Option<String>,
 }
 
-/// Why a directory is read.
+/// Reason why a directory is read.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Reason {
-    /// Watching begins: what is there is what has been true since it was written.
+    /// Watching begins: the files are states that have been true since they were written.
     Start,
-    /// The directory has appeared, or is another one than before: what is there is news.
+    /// The directory has appeared, or is another one than before: its files are new messages.
     Appeared,
-    /// Signs were lost after this time.
+    /// Events were lost after this time.
     Lost(SystemTime),
 }
 
-/// A file is to be looked at again.
+/// A file to check again.
 pub(super) type Later = (OsString, Wait);
 
 impl DirectoryWatch {
     /// Entries whose refusal is remembered.
     const TOLD: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 
-    /// A feed that remembers so many files.
+    /// A watch that remembers so many files.
     pub(super) fn new(rule: Rule, publisher: Publisher, files: usize) -> Self {
         let files = LruCache::new(NonZeroUsize::new(files).unwrap_or(NonZeroUsize::MIN));
         let told = LruCache::new(Self::TOLD);
         Self { rule, publisher, place: Location::Unwatched, files, told, complaint: None }
     }
 
-    /// Takes note of a sign; whether the directory's path has to be looked at again.
+    /// Handles an event. Returns true if the directory's path has to be checked again.
     pub(super) async fn hear(
         &mut self,
         wd: Wd,
@@ -94,7 +94,7 @@ impl DirectoryWatch {
         self.take(step, name, star, queue, later).await;
     }
 
-    /// It is time to look at a file again.
+    /// Checks a file whose wait is over.
     pub(super) async fn is_due(
         &mut self,
         name: &OsStr,
@@ -130,7 +130,8 @@ impl DirectoryWatch {
         later.extend(next.map(|wait| (name.to_owned(), wait)));
     }
 
-    /// Publishes what a file says now; when to look at it again, if that is not sure.
+    /// Publishes the current state of a file; returns the time of the next check if it is not
+    /// certain.
     async fn publish(
         &mut self,
         name: &OsStr,
@@ -139,12 +140,12 @@ impl DirectoryWatch {
         queue: &mut Queue,
     ) -> Option<Wait> {
         let channel = self.channel(name, star)?;
-        // What is seen from here on is the outcome of all that has been told by now.
+        // The state seen from here on is the outcome of all events so far.
         queue.fetch();
         let told = queue.known();
         let (payload, look) = if self.rule.content {
             let wd = self.wd()?;
-            // What is told of a change ends with a sign of its own, when all is written.
+            // A change under way ends with an event of its own, when all is written.
             if queue.is_ahead(wd, name) {
                 return None;
             }
@@ -208,8 +209,7 @@ impl DirectoryWatch {
         }
     }
 
-    /// Whether the channel, which other gates share, has had a message since the file was
-    /// modified.
+    /// True if the channel, which other gates share, has had a message since the file was modified.
     async fn is_known(&self, channel: &ChannelName, look: &FileStat) -> bool {
         self.publisher.refresh(channel).await;
         let info = self.publisher.hub().info(channel, self.publisher.now());
@@ -217,7 +217,7 @@ impl DirectoryWatch {
         newest.is_some_and(|(newest, tick)| newest >= tick.at_or_after(time_of(look)))
     }
 
-    /// What all gates that see a file in the same state call it, so that it is published once.
+    /// A name of a file's state, the same in all gates that see it, so that it is published once.
     fn state(&self, name: &OsStr, look: &FileStat, payload: &Payload) -> String {
         let mut all = Context::new(&SHA256);
         all.update(self.path(name).as_os_str().as_encoded_bytes());
@@ -245,7 +245,7 @@ impl DirectoryWatch {
         }
     }
 
-    /// Says once why a file is not published.
+    /// Logs once why a file is not published.
     fn refuse(&mut self, name: &OsStr, why: &str) {
         if self.told.get(name).is_some_and(|told| told == why) {
             return;
@@ -259,7 +259,7 @@ impl DirectoryWatch {
         self.rule.channel.fill(star).map_err(|error| self.refuse(name, &error.to_string())).ok()
     }
 
-    /// Reads the directory for what is in it.
+    /// Reads the directory's entries.
     pub(super) fn scan(&mut self, reason: Reason, later: &mut Vec<Later>) {
         if !matches!(self.place, Location::Folder(_)) {
             return;
@@ -297,7 +297,8 @@ impl DirectoryWatch {
         }
     }
 
-    /// Takes a file as what has been true since it was written; whether that could be done.
+    /// Takes a file as a state that has been true since it was written. Returns true if that could
+    /// be done.
     fn begin(
         &mut self,
         name: &OsStr,
@@ -308,7 +309,7 @@ impl DirectoryWatch {
     ) -> bool {
         let Some(channel) = self.channel(name, star) else { return true };
         if self.publisher.is_shared() && self.rule.content {
-            // Other gates may see the file, too, and the one who knows is not reached yet.
+            // Other gates may see the file, too, and the sequencer cannot be reached yet.
             let wait = wait_of(self.file(name).was_there(look));
             later.extend(wait.map(|wait| (name.to_owned(), wait)));
             return true;
@@ -350,13 +351,13 @@ fn wait_of(step: Step) -> Option<Wait> {
     if let Step::Later(wait) = step { Some(wait) } else { None }
 }
 
-/// When a file was modified, rounded up to the microsecond.
+/// Modification time of a file, rounded up to the microsecond.
 fn time_of(look: &FileStat) -> Time {
     let micros = look.modified.max(0).unsigned_abs().div_ceil(1_000);
     Time(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 
-/// The bytes of a file as a message. Without a content type there is nothing to be wrong.
+/// The bytes of a file as a message. Without a content type nothing can be invalid.
 fn text(bytes: bytes::Bytes) -> Payload {
     payload(None, bytes).unwrap_or_else(|_| Payload::empty())
 }

@@ -1,8 +1,8 @@
-//! When a file has been written: what the kernel tells of it, as steps.
+//! A watched file: turns the kernel's events into steps, and so decides when it has been written.
 //!
-//! The ways in which files come to be new, and what is told of each:
+//! The ways in which files are written, and the events of each:
 //!
-//! | what is done | what is told |
+//! | write | events |
 //! |---|---|
 //! | `file_put_contents` | (created,) modified, closed |
 //! | `touch` of PHP | attributes; for a new file: created, closed, attributes |
@@ -11,9 +11,9 @@
 //! | hard link into place | created |
 //! | `chmod` | attributes |
 //!
-//! So a closed file is news if it was modified before, which does not depend on the clock; with
-//! attributes alone the modification time decides; and what was created only is looked at again
-//! a little later.
+//! So a closed file is a new message if it was modified before, which does not depend on the clock;
+//! with attributes alone the modification time decides; and a file that was created only is checked
+//! again a little later.
 
 #[cfg(test)]
 mod tests;
@@ -22,14 +22,14 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
-/// What the kernel tells of a file.
+/// The kernel's event of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
     /// A new entry: opened, or linked.
     Created,
     /// Written to, or truncated.
     Modified,
-    /// Closed by one who could write.
+    /// Closed by a process that could write.
     Closed,
     /// Its times, mode or owner were set.
     Attributes,
@@ -39,13 +39,13 @@ pub(super) enum Sign {
     Gone,
 }
 
-/// What a file looks like from outside.
+/// The metadata of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileStat {
     device: u64,
     inode: u64,
     pub(super) size: u64,
-    /// When it was modified, in nanoseconds since 1970.
+    /// Modification time, in nanoseconds since 1970.
     pub(super) modified: i128,
     changed: i128,
     mode: u32,
@@ -68,31 +68,31 @@ impl FileStat {
         }
     }
 
-    /// Whether it is the same file with the same content, as far as can be seen.
+    /// True if it is the same file with the same content, as far as metadata can show.
     pub(super) fn is_unchanged(&self, other: &FileStat) -> bool {
         (self.device, self.inode, self.size, self.modified)
             == (other.device, other.inode, other.size, other.modified)
     }
 
-    /// Whether it was modified after `time`, or so close to it that clocks cannot tell.
+    /// True if it was modified after `time`, or so close to it that clocks cannot decide.
     pub(super) fn is_since(&self, time: SystemTime) -> bool {
         self.modified >= nanos_of(time) - TICK.as_nanos().cast_signed()
     }
 
-    /// The same for all who see the same state of a file, also on another machine.
+    /// A name of this state, the same on every machine that sees it.
     pub(super) fn mark(&self) -> String {
         format!("{} {}", self.modified, self.size)
     }
 
-    /// How long ago it was modified.
+    /// Time since it was modified.
     pub(super) fn age(&self, now: SystemTime) -> Duration {
         let age = nanos_of(now).saturating_sub(self.modified).max(0);
         Duration::from_nanos(u64::try_from(age).unwrap_or(u64::MAX))
     }
 
-    /// Whether attributes that were set mean that it was touched. Kernels before 6.13 tell time
-    /// in ticks: a second touch within one leaves the same times, which is told from a `chmod`
-    /// by the times being equal and all else the same.
+    /// True if an attributes event means that it was touched. Kernels before 6.13 count time in
+    /// ticks: a second touch within one leaves the same times, and differs from a `chmod` by equal
+    /// times and all else the same.
     fn is_touched_since(&self, seen: &FileStat, now: SystemTime) -> bool {
         if !self.is_unchanged(seen) {
             return true;
@@ -112,36 +112,36 @@ fn nanos_of(time: SystemTime) -> i128 {
 /// Longer than the tick of any kernel's file times.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How long the other half of a `touch`, or the first bytes of a new file, are waited for.
+/// Time to wait for the other half of a `touch`, or for the first bytes of a new file.
 const SOON: Duration = Duration::from_millis(20);
 
-/// How long a file that was found changed, nobody knows by whom, has to stay as it is.
+/// Time that a file that was found changed, by an unknown writer, has to stay as it is.
 const SETTLED: Duration = Duration::from_millis(500);
 
-/// How long a new file that somebody may be writing has to stay as it is.
+/// Time that a new file that may still be written has to stay as it is.
 const FRESH: Duration = Duration::from_millis(200);
 
-/// How long a file must have stayed empty, before its being empty is what was written: a
-/// truncation is told of when it is done, which takes its time with a large file.
+/// Time that a file must have stayed empty before its emptiness is the written state: the event of
+/// a truncation comes when it is done, which takes its time with a large file.
 const EMPTY: Duration = Duration::from_millis(100);
 
-/// Where in being written a file is.
+/// Progress of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Phase {
-    /// Nobody writes it, as far as is known.
+    /// No writer is known.
     #[default]
     Quiet,
     /// It was created, and nothing else is known.
     Created,
     /// It was created and closed, still empty.
     Blank,
-    /// It has been written to and is still open; how it looked when it was last looked at.
+    /// It has been written to and is still open; its last known state.
     Writing(Option<FileStat>),
-    /// It was found changed; this is how it looked.
+    /// It was found changed, in this state.
     Lookup(FileStat),
 }
 
-/// What is to be done about a file.
+/// The next step for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Nothing.
@@ -150,32 +150,32 @@ pub(super) enum Step {
     Publish,
     /// It has stayed as it is for long enough: publish, also if it is empty.
     PublishSettled,
-    /// Ask [`File::is_due`] then.
+    /// Call [`File::is_due`] then.
     Later(Wait),
 }
 
-/// When a file is to be looked at again.
+/// Time at which a file must be checked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wait {
     pub(super) length: Duration,
-    /// Which wait of the file it is; an earlier one has been overtaken.
+    /// Number of this wait; an earlier one is obsolete.
     pub(super) turn: u32,
 }
 
-/// What is known of one file.
+/// State of one file.
 #[derive(Debug)]
 pub(super) struct File {
-    /// Whether its content is the message, so that it must be whole.
+    /// True if its content is the message, so that it must be whole.
     content: bool,
     phase: Phase,
-    /// How it looked when it was last published, or first found.
+    /// Its state when it was last published, or first found.
     seen: Option<FileStat>,
-    /// How many signs had been given by then: what they tell of was published.
+    /// Number of events by then: their changes have been published.
     told: u64,
     turn: u32,
-    /// It was there when watching began, and others may have published it long ago.
+    /// It was there when watching began, and other gates may have published it long ago.
     is_old: bool,
-    /// The state that was published last, and how often before.
+    /// The state that was published last, and the number of times before.
     state: Option<(String, u32)>,
 }
 
@@ -185,8 +185,8 @@ impl File {
         Self { content, phase, seen: None, told: 0, turn: 0, is_old, state: None }
     }
 
-    /// Takes note of a sign, before which `number` others were given. `look` looks at the file;
-    /// `None` if it is not there.
+    /// Handles an event, the one after `number` others. `look` reads the file's state; `None` if it
+    /// does not exist.
     pub(super) fn on(
         &mut self,
         sign: Sign,
@@ -207,7 +207,7 @@ impl File {
             (Sign::Closed, Phase::Writing(_) | Phase::Lookup(_))
             | (Sign::Attributes, Phase::Blank) => self.publish(Step::Publish),
             (Sign::MovedIn, _) => match look() {
-                // Published already, between its being moved and that being told.
+                // Published already, between its move and the event of it.
                 Some(look) if self.seen == Some(look) => self.publish(Step::Nothing),
                 _ => self.publish(Step::Publish),
             },
@@ -227,7 +227,7 @@ impl File {
         }
     }
 
-    /// The time of a [`Step::Later`] has come.
+    /// Handles the end of a [`Step::Later`].
     pub(super) fn is_due(&mut self, turn: u32, look: impl FnOnce() -> Option<FileStat>) -> Step {
         if turn != self.turn {
             return Step::Nothing;
@@ -235,8 +235,8 @@ impl File {
         match self.phase {
             Phase::Quiet => Step::Nothing,
             Phase::Writing(_) if self.content => Step::Nothing,
-            // Somebody keeps it open between writes, or has set its time of modification alone,
-            // which is told in the same way.
+            // A process keeps it open between writes, or has set its time of modification alone,
+            // which causes the same event.
             Phase::Writing(before) => match (look(), before) {
                 (None, _) => Step::Nothing,
                 (Some(look), Some(before)) if look.is_unchanged(&before) => {
@@ -248,8 +248,8 @@ impl File {
                 (Some(look), _) => self.later(Phase::Writing(Some(look)), SETTLED),
             },
             Phase::Blank => self.publish(Step::PublishSettled),
-            // With bytes in it and nobody having written them here, it was linked into place; or
-            // somebody is at it: a write is told of when it is done, which takes its time.
+            // With bytes in it and no write event, it was linked into place, or a write is under
+            // way: its event comes when it is done, which takes its time.
             Phase::Created => match look() {
                 Some(look) if look.links > 1 => self.publish(Step::PublishSettled),
                 Some(look) if look.size > 0 => self.later(Phase::Lookup(look), FRESH),
@@ -263,8 +263,9 @@ impl File {
         }
     }
 
-    /// It was come upon in a directory. It is news if it does not look as it did when last seen,
-    /// or could have been written again at the very time: after `since`, signs were lost.
+    /// Handles a file found in a directory. It is a new message if its state differs from the last
+    /// known one, or could have been written again at the very time: after `since`, events were
+    /// lost.
     pub(super) fn find(
         &mut self,
         look: FileStat,
@@ -279,46 +280,46 @@ impl File {
         self.later(Phase::Lookup(look), SETTLED.saturating_sub(look.age(now)))
     }
 
-    /// It was there when watching began, and is to be published unless others have done so.
+    /// It was there when watching began, and is published unless other gates have done so.
     pub(super) fn was_there(&mut self, look: FileStat) -> Step {
         self.is_old = true;
         self.later(Phase::Lookup(look), SETTLED)
     }
 
-    /// Whether it was, and was not published since.
+    /// True if it was there, and has not been published since.
     pub(super) fn is_old(&self) -> bool {
         self.is_old
     }
 
-    /// How often this very state was published: two touches within one tick look the same.
+    /// Number of times this very state was published: two touches within one tick look the same.
     pub(super) fn times(&self, state: &str) -> u32 {
         self.state.as_ref().map_or(0, |(last, times)| if last == state { *times } else { 0 })
     }
 
-    /// This state was published.
+    /// Records that this state was published.
     pub(super) fn published(&mut self, state: String) {
         let times = self.times(&state) + 1;
         self.state = Some((state, times));
     }
 
-    /// It changed while it was read.
+    /// Records that it changed while it was read.
     pub(super) fn is_changing(&mut self, look: FileStat) -> Step {
         self.later(Phase::Lookup(look), SETTLED)
     }
 
-    /// It is empty, which may be for a moment only.
+    /// Records that it is empty, which may be for a moment only.
     pub(super) fn is_empty(&mut self, look: FileStat) -> Step {
         self.later(Phase::Lookup(look), EMPTY)
     }
 
-    /// It looked so when it was published, after so many signs.
+    /// Records its state when it was published, after so many events.
     pub(super) fn saw(&mut self, look: FileStat, told: u64) {
         self.seen = Some(look);
         self.told = told;
         self.is_old = false;
     }
 
-    /// A file of which only the being written counts may be published while it is open.
+    /// Handles a write. A file without content in its message may be published while it is open.
     fn write(&mut self) -> Step {
         if !self.content {
             return self.later(Phase::Writing(None), SETTLED);
@@ -339,7 +340,7 @@ impl File {
     }
 }
 
-/// How old the content of a file found at the start must be to be taken as it is.
+/// True if the content of a file found at the start is old enough to be taken as it is.
 pub(super) fn is_settled(look: &FileStat, now: SystemTime) -> bool {
     look.age(now) >= SETTLED
 }

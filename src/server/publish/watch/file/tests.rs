@@ -21,22 +21,22 @@ fn at(millis: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
-/// How often a file is published that was last seen `seen`, and is told of by `signs`, each with
-/// how the file looks then.
+/// Number of times that a file is published that was last seen `seen` and gets `signs`, each with
+/// the file's state then.
 fn published(seen: Option<FileStat>, signs: &[(Sign, FileStat)]) -> usize {
     let mut file = File { seen, ..File::new(true) };
     let mut count = 0;
     let mut now = look(0, 0);
     for (sign, look) in signs {
         now = *look;
-        // Each is dealt with before the next is told.
+        // Each event is handled before the next comes.
         let step = file.on(*sign, 0, || Some(*look), at(1_000_000));
         if step == Step::Publish {
             file.saw(*look, 0);
             count += 1;
         }
     }
-    // Nothing more is told: whatever was to be looked at later is due.
+    // No more events: all pending checks are due.
     for _ in 0..3 {
         if matches!(file.is_due(file.turn, || Some(now)), Step::PublishSettled) {
             file.saw(now, 0);
@@ -137,7 +137,7 @@ fn what_was_told_before_the_file_was_looked_at_is_published_with_it() {
     let mut file = File::new(false);
     let written = look(3, 5_000);
     assert_eq!(file.on(Sign::MovedIn, 7, || Some(written), at(5_000)), Step::Publish);
-    // A chmod, and another write that was over by then, of which the last sign is yet to come.
+    // A chmod, and another write that was over by then, whose last event is still to come.
     file.saw(written, 10);
     assert_eq!(file.on(Sign::Attributes, 8, || Some(written), at(5_001)), Step::Nothing);
     assert!(matches!(file.on(Sign::Modified, 9, || Some(written), at(5_001)), Step::Later(_)));
@@ -151,7 +151,7 @@ fn what_was_found_is_published_once_it_stays_as_it_is() {
     assert_eq!(file.find(look(3, 1_000), None, at(2_000)), Step::Nothing);
     let first = wait(file.find(look(4, 2_000), None, at(2_100)));
     assert_eq!(first.length, Duration::from_millis(400));
-    // Somebody goes on writing; the end of that is told.
+    // The process goes on writing; the end of that causes an event.
     let second = wait(file.is_due(first.turn, || Some(look(5, 2_300))));
     assert_eq!(second.length, SETTLED);
     assert_eq!(file.is_due(first.turn, || Some(look(5, 2_300))), Step::Nothing, "overtaken");
