@@ -1,4 +1,4 @@
-//! Services: the only room that knows pingora, sockets and files.
+//! Services: the only floor that uses pingora, sockets and files.
 
 pub mod admin;
 pub mod backplane;

@@ -1,10 +1,10 @@
-//! Taking back leave to poll.
+//! Revokes grants.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
-//! | `DELETE /grants?channel=&credential=` | `{"revoked":2}`: grants that were forgotten; their held polls are answered with 401 |
+//! | `DELETE /grants?channel=&credential=` | `{"revoked":2}`: number of revoked grants; their held polls are answered with 401 |
 //!
-//! Both parameters are optional and narrow what is meant. A credential is a token, or the value of
+//! Both parameters are optional and narrow the selection. A credential is a token, or the value of
 //! a cookie, that a client has shown.
 
 use crate::hub::channel::ChannelName;
@@ -13,7 +13,7 @@ use crate::protocol::http::{Endpoint, Reply, Request};
 use async_trait::async_trait;
 use http::Method;
 
-/// Takes leave back: for a channel, from a credential; `None` = any. Answers how many grants.
+/// Revokes grants: of a channel, for a credential; `None` = any. Returns their number.
 pub type Revoke = Box<dyn Fn(Option<&ChannelName>, Option<&str>) -> usize + Send + Sync>;
 
 /// See the [module](self).

@@ -1,16 +1,16 @@
-//! The gate about itself, on the internal listener.
+//! The admin side: the gate's own state, on the internal listener.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
 //! | `GET /healthz` | 200 `ok` while the process can answer at all |
 //! | `GET /readyz` | 200 `{"ready":true}`, or 503 with the reasons why it is not |
-//! | `GET /metrics` | figures, as Prometheus reads them |
-//! | `GET /` | a page with live figures; see [`page`] |
-//! | `GET /status` | figures, as JSON |
+//! | `GET /metrics` | metrics in Prometheus' text format |
+//! | `GET /` | a page with live stats; see [`page`] |
+//! | `GET /status` | stats, as JSON |
 //! | `GET /config` | the settings in force, as TOML, without secrets |
-//! | `POST /reload` | reads the config again: 200 with what has changed, 422 with what is wrong |
+//! | `POST /reload` | reads the config again: 200 with the changes, 422 with the mistakes |
 //!
-//! It knows none of this itself: the top hands in what to ask.
+//! It knows none of this itself: its owner hands in the [`Sources`].
 
 mod grants;
 pub mod page;
@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// The gate's figures at one moment.
+/// The gate's stats at one moment.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Stats {
     /// Polls held.
@@ -42,43 +42,43 @@ pub struct Stats {
     pub history_bytes: u64,
     /// Messages published since the start.
     pub publishes: u64,
-    /// Messages in answers since the start.
+    /// Messages in responses since the start.
     pub deliveries: u64,
-    /// Polls that ended since the start, by why.
+    /// Polls that ended since the start, by cause.
     pub releases: BTreeMap<&'static str, u64>,
-    /// Requests refused since the start, by why, on both listeners.
+    /// Requests refused since the start, by cause, on both listeners.
     pub refusals: BTreeMap<&'static str, u64>,
-    /// Requests forwarded to the site since the start, by its answer.
+    /// Requests forwarded to the upstream since the start, by its response.
     pub upstream: BTreeMap<&'static str, u64>,
-    /// How often a config has come into force, the first included.
+    /// Number of configs that have come into force, the first included.
     pub generation: u64,
     /// Keys that were changed and take a restart to come into force.
     pub restart: Vec<String>,
-    /// The file in which the history outlives a restart, if there is one.
+    /// The file with the history for the next start, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Snapshot>,
 }
 
-/// The file in which the history outlives a restart.
+/// The file with the history for the next start.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Snapshot {
     /// Its path.
     pub file: PathBuf,
-    /// When it was last written, in whole seconds since 1970.
+    /// Time of the last write, in whole seconds since 1970.
     pub written: Option<u64>,
-    /// Why it could not be written the last time, if so.
+    /// Error of the last attempt to write it, if that failed.
     pub error: Option<String>,
-    /// Where a file that could not be read at the start was moved to.
+    /// New path of a file that could not be read at the start.
     pub damaged: Option<PathBuf>,
 }
 
-/// What the admin side asks the top.
+/// Callbacks through which the admin side gets its data.
 pub struct Sources {
-    /// Why the gate is not ready; empty = it is.
+    /// Reasons why the gate is not ready; empty = it is.
     pub unready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// The figures of this moment.
+    /// The stats of this moment.
     pub figures: Box<dyn Fn() -> Stats + Send + Sync>,
-    /// The same and more, as Prometheus reads it.
+    /// The same and more, in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The settings in force as TOML, secrets masked.
     pub config: Box<dyn Fn() -> String + Send + Sync>,

@@ -1,8 +1,8 @@
-//! What the system tells about this process.
+//! The system's data about this process.
 
 use std::fs;
 
-/// Resident memory in bytes; `None` where the system does not tell.
+/// Resident memory in bytes; `None` if the system does not provide it.
 pub fn resident_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -10,7 +10,7 @@ pub fn resident_memory() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// How many file descriptors are open.
+/// Number of open file descriptors.
 pub fn open_fds() -> Option<u64> {
     // Since Linux 6.2 the folder's size is their number; with very many of them, counting takes
     // a while.

@@ -9,32 +9,32 @@ use std::pin::Pin;
 /// Reads the config again, and puts it in force if it is good.
 pub type Reload = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Reloading> + Send>> + Send + Sync>;
 
-/// What became of a reload; an error has all mistakes, and nothing has changed.
+/// The result of a reload; an error has all mistakes, and nothing has changed.
 pub type Reloading = Result<Reloaded, Vec<Mistake>>;
 
 /// A config that came into force.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Reloaded {
-    /// How often a config has come into force, the first included.
+    /// Number of configs that have come into force, the first included.
     pub generation: u64,
     /// The keys that have other values now.
     pub changed: Vec<String>,
-    /// The keys that say something else in the config, and take a restart.
+    /// The keys with other values in the config that take a restart.
     pub restart: Vec<String>,
 }
 
-/// One thing that is wrong with a config.
+/// One mistake in a config.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Mistake {
-    /// The key, with dots; empty where the file is not even TOML.
+    /// The key, with dots; empty if the file is not even TOML.
     pub key: String,
-    /// The line in the file, from 1; `None` for what was not written there.
+    /// The line in the file, from 1; `None` for a value from elsewhere.
     pub line: Option<usize>,
-    /// What is wrong, and what to change.
+    /// The problem, and its remedy.
     pub message: String,
 }
 
-/// The answer to one who asked for a reload.
+/// The response to a reload.
 pub(super) fn answer(reloading: Reloading) -> Reply {
     match reloading {
         Ok(reloaded) => Reply::json(200, &reloaded),

@@ -1,9 +1,9 @@
-//! How many files the public side may have open, so that clients cannot take those that the
+//! The budget of file descriptors of the public side, so that clients cannot take those that the
 //! internal side, the site and the gate itself need.
 //!
-//! Each connection of a client is a file, and each request under way to the site is another one.
-//! New connections are refused a little before forwarding is, so that those there are can still
-//! be served.
+//! Each connection of a client takes a descriptor, and each request under way to the upstream takes
+//! another one. New connections are refused a little before forwarding is, so that existing ones
+//! can still be served.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
@@ -34,27 +34,27 @@ pub struct FdBudget {
     used: AtomicUsize,
 }
 
-/// What a file is wanted for.
+/// Purpose of a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FdKind {
     /// A client's connection.
     Connection,
-    /// A request to the site.
+    /// A request to the upstream.
     Site,
 }
 
 impl FdBudget {
-    /// What the public side may have of `limit`, the process's limit of open files. An eighth of
-    /// it, within bounds, is kept for everything else.
+    /// The public side's share of `limit`, the process's limit of open files. An eighth of it,
+    /// within bounds, is reserved for everything else.
     pub fn within(limit: u64) -> Self {
         let (limit, kept) = (usize::try_from(limit).unwrap_or(usize::MAX), kept(limit));
         let all = limit.saturating_sub(kept);
         let connections = all.saturating_sub((limit / 16).min(1024));
-        // Under a limit that low the gate tries what it can.
+        // Under a limit that low the gate uses what it can get.
         Self { connections: connections.max(16), all: all.max(32), used: AtomicUsize::new(0) }
     }
 
-    /// How many clients can be connected while nothing is under way to the site.
+    /// Number of clients that can be connected while nothing is under way to the upstream.
     pub fn connections(&self) -> usize {
         self.connections
     }
@@ -76,17 +76,18 @@ impl FdBudget {
     }
 }
 
-/// What is kept of that limit of open files for everything but the public side.
+/// The part of that limit of open files reserved for everything but the public side.
 fn kept(limit: u64) -> usize {
     64 + usize::try_from(limit / 8).unwrap_or(usize::MAX).min(4096)
 }
 
-/// Connections that the internal side may have of that limit of open files: half of what is kept.
+/// Upper bound of the internal side's connections under that limit of open files: half of the
+/// reserve.
 pub fn internal(limit: u64) -> usize {
     kept(limit) / 2
 }
 
-/// Idle connections to the site that are kept under that limit of open files.
+/// Idle connections to the upstream that are kept under that limit of open files.
 pub fn most_idle(limit: u64) -> usize {
     usize::try_from(limit / 16).unwrap_or(usize::MAX).min(128)
 }

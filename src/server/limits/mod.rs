@@ -1,4 +1,4 @@
-//! What bounds clients: permits to hold, rates, descriptors.
+//! Limits of clients: permits to hold, rate limits, descriptors.
 
 pub mod descriptors;
 pub mod permit;

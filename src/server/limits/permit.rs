@@ -1,4 +1,4 @@
-//! How many polls may be held, and by whom.
+//! Permits to hold polls: bounds their number, in all and per client, grant and channel.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What bounds polls and clients; zero = no bound, except for [`Settings::held`].
+/// Limits of polls and clients; zero = no limit, except for [`Settings::held`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Held polls in all.
@@ -40,7 +40,7 @@ impl Default for Settings {
     }
 }
 
-/// Why a poll is not held.
+/// Reason why a poll is not held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// As many polls as allowed are held.
@@ -88,7 +88,7 @@ impl Limits {
             counts.held.fetch_sub(1, Ordering::Relaxed);
             return Err(Rejection::Held);
         }
-        // From here on the drop guard counts it out again.
+        // From here on dropping the permit restores the counts.
         let mut permit = Permit { counts: counts.clone(), address: None, grant: None };
         let address = address.map(ip_prefix);
         permit.address =
@@ -106,7 +106,7 @@ impl Drop for Permit {
     }
 }
 
-/// How many polls are held for each of those who have some.
+/// Held polls by key, for keys that have some.
 #[derive(Debug)]
 struct PerKeyCounts<K>(Mutex<HashMap<K, usize>>);
 
@@ -117,8 +117,8 @@ impl<K> Default for PerKeyCounts<K> {
 }
 
 impl<K: Copy + Eq + Hash> PerKeyCounts<K> {
-    /// Counts one more for `who`; `None` = it has as many as `most` already. What it answers is to
-    /// be given back: nobody, where nothing was counted.
+    /// Counts one more for `who`; `None` = it has as many as `most` already. The caller must give
+    /// the key in the result back; it is `None` where nothing was counted.
     fn take(&self, who: Option<K>, most: usize) -> Option<Option<K>> {
         let Some(who) = who.filter(|_| most > 0) else { return Some(None) };
         let mut shares = self.0.lock();
@@ -141,8 +141,8 @@ impl<K: Copy + Eq + Hash> PerKeyCounts<K> {
     }
 }
 
-/// What one household or server has: an IPv4 address, or the 64 bits of a network, below which
-/// IPv6 addresses are to be had for nothing.
+/// The prefix of one household or server: an IPv4 address, or the 64 bits of a network, below which
+/// IPv6 addresses cost nothing.
 pub fn ip_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),

@@ -1,7 +1,8 @@
-//! How many messages a second the hook takes: one token bucket for those who bear the token.
+//! Rate limit of the hook, in messages a second: one token bucket for all clients that bear the
+//! token.
 //!
-//! It holds what one second allows, so that a batch comes in one go. A request takes what it wants
-//! as a whole, or nothing.
+//! It holds what one second allows, so that a batch comes in one go. A request takes all the tokens
+//! it needs, or none.
 
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
@@ -17,17 +18,17 @@ type Bucket<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Cl
 #[derive(Debug)]
 pub struct Rate<C: Clock = MonotonicClock> {
     per_second: u32,
-    /// `None` = as many as anybody likes.
+    /// `None` = no limit.
     bucket: Option<Bucket<C>>,
     clock: C,
 }
 
-/// Why messages are not taken now.
+/// Reason why messages are not taken now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RateLimited {
-    /// They will be, after this time.
+    /// They exceed the rate for this time.
     For(Duration),
-    /// They never will: they are more than this, which the bucket holds.
+    /// They are more than this, which the bucket holds: never possible.
     Beyond(u32),
 }
 
@@ -37,7 +38,7 @@ impl Rate {
         Self::with_clock(per_second, MonotonicClock)
     }
 
-    /// This one, if it allows as much, as full as it is; else a new one.
+    /// This one with its tokens, if its limit is the same; else a new one.
     pub fn allowing(self: &Arc<Self>, per_second: u32) -> Arc<Self> {
         if self.per_second == per_second { self.clone() } else { Arc::new(Self::new(per_second)) }
     }
@@ -50,7 +51,7 @@ impl<C: Clock + Clone> Rate<C> {
         Self { per_second, bucket, clock }
     }
 
-    /// Takes as many as there are `messages`, or none.
+    /// Takes a token for each of `messages`, or none.
     pub(crate) fn take(&self, messages: usize) -> Result<(), RateLimited> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
         let wanted = u32::try_from(messages).unwrap_or(u32::MAX);
@@ -75,7 +76,7 @@ mod tests {
         assert_eq!(rate.take(8), Ok(()));
         let wait = rate.take(4);
         assert!(matches!(wait, Err(RateLimited::For(wait)) if wait <= Duration::from_millis(200)));
-        // Nothing was taken by the refused ones.
+        // The refused ones have taken nothing.
         assert_eq!(rate.take(2), Ok(()));
         clock.advance(Duration::from_secs(1));
         assert_eq!((rate.take(11), rate.take(10)), (Err(RateLimited::Beyond(10)), Ok(())));

@@ -1,7 +1,7 @@
-//! How often an address may connect and ask: a token bucket for each.
+//! Rate limits of connections and requests of an address: a token bucket for each.
 //!
 //! A bucket holds what one second allows, so that a page with its pictures comes in one go. The
-//! addresses seen last have one, at most [`MAX`]; whoever is forgotten begins with a full one. So
+//! addresses seen last have one, at most [`MAX`]; a forgotten address begins with a full one. So
 //! memory is bounded, and an attacker with more addresses than that is not what this stops.
 
 use crate::server::limits::permit::ip_prefix;
@@ -17,14 +17,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Addresses that have a bucket, each of them less than a hundred bytes.
+/// Upper bound of addresses with a bucket, each of them less than a hundred bytes.
 const MAX: usize = 65_536;
 
-/// What one address may do in a second.
+/// The rate limit of each address.
 #[derive(Debug)]
 pub struct Rate<C: Clock = MonotonicClock> {
     per_second: u32,
-    /// `None` = as often as it likes.
+    /// `None` = no limit.
     buckets: Option<RateLimiter<IpAddr, Recent, C, NoOpMiddleware<C::Instant>>>,
 }
 
@@ -34,7 +34,7 @@ impl Rate {
         Self::with_clock(per_second, MonotonicClock)
     }
 
-    /// This one, if it allows as much, with its buckets as they are; else a new one.
+    /// This one with its buckets, if its limit is the same; else a new one.
     pub fn allowing(self: &Arc<Self>, per_second: u32) -> Arc<Self> {
         if self.per_second == per_second { self.clone() } else { Arc::new(Self::new(per_second)) }
     }
@@ -47,8 +47,8 @@ impl<C: Clock> Rate<C> {
         Self { per_second, buckets }
     }
 
-    /// Takes one from the bucket of `address`. The error is how long until there is one again.
-    /// Who has no address (a unix socket) is never refused.
+    /// Takes a token from the bucket of `address`. The error is the time until there is one again.
+    /// A client without an address (on a unix socket) is never refused.
     pub fn take(&self, address: Option<IpAddr>) -> Result<(), Duration> {
         let (Some(buckets), Some(address)) = (&self.buckets, address) else { return Ok(()) };
         let taken = buckets.check_key(&ip_prefix(address));

@@ -1,4 +1,4 @@
-//! A certificate and its key, read from their files and checked before anybody is shown them.
+//! A certificate and its key, read from their files and checked before a client sees them.
 
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
@@ -14,27 +14,27 @@ use std::sync::Arc;
 /// No chain and no key is as long as this.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// A certificate, those that vouch for it, and its key. Shows no key in `Debug`.
+/// A certificate, its chain, and its key. Shows no key in `Debug`.
 #[derive(Clone)]
 pub struct Identity {
     certified: Arc<CertifiedKey>,
-    /// Whether users that have nothing to do with the gate can read the key.
+    /// True if users that have nothing to do with the gate can read the key.
     pub key_is_open: bool,
 }
 
-/// What is wrong with one of the two files, and what to do about it.
+/// A problem with one of the two files, and its remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// With the certificate's.
+    /// With the certificate.
     #[error("{0}")]
     Cert(String),
-    /// With the key's.
+    /// With the key.
     #[error("{0}")]
     Key(String),
 }
 
 impl Identity {
-    /// Reads both files; the error has what is wrong with each.
+    /// Reads both files; the error has the problems of each.
     pub fn read(cert: &Path, key: &Path) -> Result<Self, Vec<IdentityError>> {
         let chain = read_chain(cert).map_err(IdentityError::Cert);
         let signing = read_key(key).map_err(IdentityError::Key);
@@ -46,7 +46,7 @@ impl Identity {
         };
         let certified = CertifiedKey::new(chain, signing);
         match certified.keys_match() {
-            // A key that does not tell its public half cannot be compared.
+            // A key without access to its public half cannot be compared.
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(Error::InconsistentKeys(_)) => {
                 let message = format!(
@@ -65,7 +65,7 @@ impl Identity {
         Ok(Self { certified: Arc::new(certified), key_is_open })
     }
 
-    /// What rustls shows to the other side.
+    /// The form in which rustls presents it to the other side.
     pub fn certified(&self) -> Arc<CertifiedKey> {
         self.certified.clone()
     }
@@ -84,7 +84,7 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// The certificates in a file, at least one; the error says what is wrong with it.
+/// The certificates in a file, at least one; the error explains what is wrong with it.
 pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let (pem, _) = read(path)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
@@ -100,7 +100,7 @@ pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(chain)
 }
 
-/// The key, and whether everybody can read it.
+/// The key, and true if all users can read it.
 fn read_key(path: &Path) -> Result<(Arc<dyn rustls::sign::SigningKey>, bool), String> {
     let (pem, mode) = read(path)?;
     if holds(&pem, "BEGIN ENCRYPTED PRIVATE KEY") || holds(&pem, "Proc-Type: 4,ENCRYPTED") {

@@ -12,19 +12,19 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-/// Why a request to the internal listener came to nothing.
+/// Reason why a request to the internal listener failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answers at the address.
+    /// No process listens at the address.
     #[error("no gate answers at {0}: {1}")]
     Connect(Address, io::Error),
     /// The connection broke.
     #[error("the gate at {0} broke off: {1}")]
     Http(Address, hyper::Error),
-    /// The request cannot be written down, as with a line break in a header.
+    /// The request cannot be encoded, as with a line break in a header.
     #[error("the request cannot be sent: {0}")]
     Request(http::Error),
-    /// There was no answer in time.
+    /// There was no response in time.
     #[error("the gate at {0} did not answer within {1:?}")]
     Timeout(Address, Duration),
 }
@@ -42,10 +42,10 @@ pub struct Call<'a> {
     pub body: Bytes,
 }
 
-/// How long an answer may take.
+/// Timeout of a response.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends `call` to the gate at `address` and reads its whole answer.
+/// Sends `call` to the gate at `address` and reads its whole response.
 pub async fn call(
     address: &Address,
     token: &Secret,
@@ -69,7 +69,7 @@ pub async fn call(
 }
 
 /// Sends any request to the gate at `address`, over a connection of its own, and reads its whole
-/// answer.
+/// response.
 pub async fn exchange_with(
     address: &Address,
     mut request: http::Request<Bytes>,

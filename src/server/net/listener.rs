@@ -1,8 +1,8 @@
-//! Listening sockets, bound before anything starts: so a busy address is told at once, port 0
+//! Listening sockets, bound before anything starts: so a busy address is reported at once, port 0
 //! has its number, and the public listeners can close while the internal ones stay.
 //!
-//! Accepting can pause: connections wait in the system's backlog then, until it goes on here or
-//! in another process that has the same socket.
+//! Accepting can pause: connections wait in the system's backlog then, until it resumes here or in
+//! another process that has the same socket.
 
 use crate::protocol::address::Address;
 use crate::server::net::resolve::resolve;
@@ -24,14 +24,14 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-/// Connections that wait to be accepted, at the most; the system may allow fewer.
+/// Upper bound of connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 65_535;
 
-/// A bound socket and where it is.
+/// A bound socket and its address.
 pub struct Bound {
-    /// The address with the port that the system chose, where it was 0.
+    /// The address with the port that the system chose, if it was 0.
     pub address: Address,
-    /// The address as it was asked for.
+    /// The requested address.
     pub asked: Address,
     socket: Arc<Socket>,
     /// The mode of a unix socket's file.
@@ -39,8 +39,8 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Binds `address`. A unix socket that nobody listens on any more is replaced; `mode` is its
-    /// file's.
+    /// Binds `address`. Replaces a unix socket on which no process listens any more; `mode` is that
+    /// of its file.
     pub fn new(asked: &Address, mode: u32) -> io::Result<Self> {
         let address = asked;
         let (address, socket) = match address {
@@ -56,13 +56,12 @@ impl Bound {
             }
         };
         socket.listen(BACKLOG)?;
-        // The engine accepts on it as it is; a blocking one would stop a whole thread.
+        // Pingora accepts on it as it is; a blocking one would stop a whole thread.
         socket.set_nonblocking(true)?;
         Ok(Self { address, asked: asked.clone(), socket: Arc::new(socket), mode })
     }
 
-    /// Takes a socket that another process has bound to `address`, where it was asked for as
-    /// `asked`.
+    /// Takes a socket that another process has bound to `address`, where `asked` was requested.
     pub fn take(address: Address, asked: Address, socket: OwnedFd, mode: u32) -> Self {
         Self { address, asked, socket: Arc::new(socket.into()), mode }
     }
@@ -81,7 +80,7 @@ impl Bound {
 pub struct Shared {
     /// The address it is bound to.
     pub address: Address,
-    /// The address as it was asked for.
+    /// The requested address.
     pub asked: Address,
     socket: Arc<Socket>,
 }
@@ -92,15 +91,15 @@ impl AsFd for Shared {
     }
 }
 
-/// Whether connections are accepted.
+/// State of accepting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accepting {
-    /// They are.
+    /// Connections are accepted.
     #[default]
     Yes,
-    /// They wait.
+    /// Connections wait in the backlog.
     Paused,
-    /// They are another process's business from now on.
+    /// Another process accepts the connections from now on.
     Never,
 }
 
@@ -141,13 +140,13 @@ impl<A> Listening<A> {
         shutdown: ShutdownWatch,
     ) -> Self {
         let (name, app, threads) = (name.to_owned(), Arc::new(app), None);
-        // Nobody will ever pause it.
+        // Nothing will ever pause it.
         let (_, accepting) = watch::channel(Accepting::Yes);
         let (runtime, door) = (Arc::default(), None);
         Self { name, app, bound, buffers, shutdown, accepting, door, threads, runtime }
     }
 
-    /// Tells `runtime` where the connections are served, once they are.
+    /// Sets `runtime` to the one that serves the connections, once they are served.
     pub fn tell_runtime(mut self, runtime: Arc<OnceLock<Handle>>) -> Self {
         self.runtime = runtime;
         self
@@ -159,7 +158,7 @@ impl<A> Listening<A> {
         self
     }
 
-    /// Asks `door` about every TCP connection before the next one is accepted.
+    /// Asks `door` to admit every TCP connection before the next one is accepted.
     pub fn door(mut self, door: impl ConnectionFilter + 'static) -> Self {
         self.door = Some(Arc::new(door));
         self
@@ -173,7 +172,7 @@ impl<A> Listening<A> {
 }
 
 impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
-    /// The engine's own service on copies of the sockets, and these.
+    /// Pingora's own service on copies of the sockets, and these.
     fn engine(&self) -> io::Result<(ListeningService<Lasting<A>>, ListenFds)> {
         let app = Lasting { app: self.app.clone(), shutdown: self.shutdown.clone() };
         let mut engine = ListeningService::new(self.name.clone(), app);
@@ -185,7 +184,7 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
             let (key, config) = match &bound.address {
                 Address::Unix(path) => {
                     let path = path.display().to_string();
-                    // The engine sets the mode once more, and its own would be for everybody.
+                    // Pingora sets the mode once more, and its default would be open to all users.
                     let mode = fs::Permissions::from_mode(bound.mode);
                     (path.clone(), ListenerConfig::uds(path).permissions(mode))
                 }
@@ -200,7 +199,7 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
         Ok((engine, Arc::new(parking_lot::Mutex::new(fds))))
     }
 
-    /// Accepts until that is to pause or to end.
+    /// Accepts until it has to pause or end.
     async fn accept(&self, listeners_per_fd: usize) {
         let (mut accepting, mut shutdown) = (self.accepting.clone(), self.shutdown.clone());
         let (stop, stopped) = watch::channel(false);
@@ -217,7 +216,7 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
                 _ = shutdown.wait_for(|ending| *ending) => {}
                 () = is(&mut accepting, |accepting| accepting != Accepting::Yes) => {}
             }
-            // The engine ends by it.
+            // Ends pingora's service.
             let _ = stop.send(true);
         };
         tokio::join!(engine.start_service(Some(fds), stopped, listeners_per_fd), pause);
@@ -227,7 +226,7 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
 /// Waits until `accepting` is as `wanted`.
 async fn is(accepting: &mut watch::Receiver<Accepting>, wanted: impl Fn(Accepting) -> bool) {
     if accepting.wait_for(|accepting| wanted(*accepting)).await.is_err() {
-        // Nobody can change it any more.
+        // Its sender is gone, so it cannot change any more.
         std::future::pending().await
     }
 }
@@ -252,10 +251,10 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Lasting<A> {
 /// The buffers of a listener's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Buffers {
-    /// None: an idle connection holds no memory for what it might read or write one day. The app
-    /// gathers for itself.
+    /// None: an idle connection holds no memory for reads or writes to come. The app gathers for
+    /// itself.
     None,
-    /// Writes are gathered, so that an answer's head and body leave together.
+    /// Writes are gathered, so that a response's head and body leave together.
     Write,
 }
 
@@ -305,7 +304,7 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Listening<A> {
             self.accept(listeners_per_fd).await;
         }
         self.bound.clear();
-        // The app's last words are for the end, not for a pause before it.
+        // The app's cleanup is for the end, not for a pause before it.
         let _ = shutdown.wait_for(|ending| *ending).await;
         self.app.cleanup().await;
     }

@@ -1,22 +1,23 @@
-//! Where things are done from now on, with a way to stop them in between.
+//! A quiesce point: callers enter through it before they do work, and it can be stopped and moved
+//! to another target.
 //!
-//! Whoever does something passes first, and keeps the pass until it is done. [`Quiesce::stop`]
-//! waits until all that have passed are done, and keeps the others waiting; so between the stop
-//! and what follows it nothing changes. Those who waited then learn the new place. A stop waits
-//! behind those before it, and those who come later wait behind the stop.
+//! A caller enters first, and keeps the guard until its work is done. [`Quiesce::stop`] waits until
+//! all that have entered are done, and keeps the others waiting; so between the stop and its end
+//! nothing changes. The waiting callers then get the new target. A stop waits behind those before
+//! it, and later callers wait behind the stop.
 
 use std::sync::Arc;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
 
-/// Where something is done.
+/// The target of work.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Target<O> {
     /// In this process.
     #[default]
     Local,
-    /// In another process, which is told by this.
+    /// Another process, reached through this.
     Successor(O),
-    /// Closed any more: the gate has ended.
+    /// None any more: the gate has ended.
     Closed,
 }
 
@@ -33,23 +34,23 @@ impl<P> Clone for Quiesce<P> {
 }
 
 impl<P> Quiesce<P> {
-    /// Passes, and tells the place. Cancelling it leaves nothing behind.
+    /// Enters, and returns the target. Cancelling it leaves nothing behind.
     pub async fn pass(&self) -> RwLockReadGuard<'_, P> {
         self.place.read().await
     }
 
-    /// Waits until nobody is within, and stops those who come.
+    /// Waits until no caller is inside, and stops later ones.
     pub async fn stop(&self) -> Quiesced<P> {
         Quiesced(self.place.clone().write_owned().await)
     }
 }
 
-/// Everybody waits while this is there. Dropping it lets them pass as before.
+/// All callers wait while this exists. Dropping it lets them enter as before.
 #[derive(Debug)]
 pub struct Quiesced<P>(OwnedRwLockWriteGuard<P>);
 
 impl<P> Quiesced<P> {
-    /// Lets everybody pass, to `place` from now on.
+    /// Lets all callers enter, with the target `place` from now on.
     pub fn resume(mut self, place: P) {
         *self.0 = place;
     }

@@ -5,13 +5,13 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 
-/// A new secret of 128 random bits; an error where the system has no randomness.
+/// A new secret of 128 random bits; an error if the system has no randomness.
 pub fn secret() -> io::Result<Secret> {
     let mut bits = [0; 16];
     loop {
         match getrandom(&mut bits, GetRandomFlags::empty()) {
             Ok(length) if length == bits.len() => return Ok(Secret::from_bits(bits)),
-            // Cut short by a signal.
+            // Interrupted by a signal.
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

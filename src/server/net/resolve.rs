@@ -1,4 +1,4 @@
-//! Names looked up.
+//! Name resolution.
 
 use crate::protocol::address::Address;
 use std::io;

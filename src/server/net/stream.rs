@@ -1,8 +1,8 @@
-//! Streams around another one: what the engine asks of a stream beside reading and writing is
-//! passed on to the one inside.
+//! Wrappers of streams: pass pingora's requirements on a stream, beside reading and writing, on to
+//! the inner one.
 
-/// Passes on who the connection is. The type has its stream in the field `inner`. Nothing is
-/// peeked at: what a layer has seen of the first bytes is taken as given.
+/// Passes on the identity of the connection. The type has its stream in the field `inner`. Peeking
+/// is not supported: a layer's own view of the first bytes is taken as given.
 macro_rules! pass_on_identity {
     ($outer:ty) => {
         impl pingora::protocols::UniqueID for $outer {
@@ -37,7 +37,7 @@ macro_rules! pass_on_identity {
     };
 }
 
-/// Passes on what is known of the connection's TLS.
+/// Passes on the connection's TLS state.
 macro_rules! pass_on_tls {
     ($outer:ty) => {
         impl pingora::protocols::Ssl for $outer {

@@ -1,4 +1,4 @@
-//! The history beyond one process: in a file, or handed to a successor.
+//! Persistence: the history beyond one process, in a file or handed to a successor.
 
 pub mod handover;
 pub mod snapshot;

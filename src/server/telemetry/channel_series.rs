@@ -1,4 +1,4 @@
-//! The channels that have series of their own.
+//! Time series of single channels.
 
 use crate::hub::channel::ChannelName;
 use arc_swap::ArcSwap;
@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is counted of one channel.
+/// Counts of one channel.
 #[derive(Debug, Default)]
 pub struct Series {
     /// Messages published.
     pub publishes: AtomicU64,
-    /// Messages in answers.
+    /// Messages in responses.
     pub deliveries: AtomicU64,
 }
 
@@ -22,7 +22,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Watches `names` from now on; those that were watched before go on where they are.
+    /// Watches `names` from now on; already watched ones keep their counts.
     pub fn watch(&self, names: &[ChannelName]) {
         let before = self.channels.load();
         let series = |name: &ChannelName| before.get(name).cloned().unwrap_or_default();
@@ -35,7 +35,7 @@ impl Watched {
         self.with(channel, |series| series.publishes.fetch_add(1, Ordering::Relaxed));
     }
 
-    /// Counts messages of `channel` in an answer.
+    /// Counts messages of `channel` in a response.
     pub fn delivered(&self, channel: &ChannelName, messages: usize) {
         self.with(channel, |series| {
             series.deliveries.fetch_add(messages as u64, Ordering::Relaxed)

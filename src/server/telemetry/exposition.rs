@@ -3,7 +3,7 @@
 use super::metrics::{Counts, Histogram, Label};
 use std::fmt::{Display, Write};
 
-/// What the numbers of a family are.
+/// Kind of a family's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// It only grows, but for a restart.
@@ -16,7 +16,7 @@ pub enum Kind {
 #[derive(Debug, Default)]
 pub struct Text(String);
 
-// Writing to a string cannot fail, so what that returns is not looked at.
+// Writing to a string cannot fail, so the result is ignored.
 impl Text {
     /// Its content type.
     pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";

@@ -1,12 +1,12 @@
-//! Counting, and saying what was counted in the text form that Prometheus reads.
+//! Counters and histograms, and their text form for Prometheus.
 //!
-//! What is counted with every poll is a relaxed addition to an atomic: no lock, nothing
-//! allocated, no name looked up. The libraries at hand keep a histogram behind a lock and a
-//! labelled counter in a map, which would stand in the way of every delivery. Reading is not
-//! atomic over several numbers; each by itself is true.
+//! A count on every poll is a relaxed addition to an atomic: no lock, nothing allocated, no name
+//! looked up. The libraries at hand keep a histogram behind a lock and a labelled counter in a map,
+//! which would stand in the way of every delivery. Reading is not atomic over several numbers; each
+//! by itself is true.
 //!
-//! Labels are enums ([`labels`]), so a series exists from the start, and nobody outside can make
-//! one. The only names from outside are those of [`Watched`], which the config lists.
+//! Labels are enums ([`labels`]), so a series exists from the start, and no client can make one.
+//! The only names from outside are those of [`Watched`], which the config lists.
 
 use super::channel_series::Watched;
 use super::refusal::Refusal;
@@ -22,7 +22,7 @@ pub trait Label: Copy + 'static {
     /// The value as it is written.
     fn as_str(self) -> &'static str;
 
-    /// Its place in [`Label::ALL`].
+    /// Its index in [`Label::ALL`].
     fn index(self) -> usize;
 }
 
@@ -72,7 +72,7 @@ impl<L: Label> Counts<L> {
         self.counts[label.index()].fetch_add(several, Ordering::Relaxed);
     }
 
-    /// How many were counted with `label`.
+    /// The count of `label`.
     pub fn of(&self, label: L) -> u64 {
         self.counts[label.index()].load(Ordering::Relaxed)
     }
@@ -82,13 +82,13 @@ impl<L: Label> Counts<L> {
         L::ALL.iter().map(|label| (*label, self.of(*label)))
     }
 
-    /// How many were counted in all.
+    /// The sum of all counts.
     pub fn sum(&self) -> u64 {
         self.all().map(|(_, count)| count).sum()
     }
 }
 
-/// Counts durations by how long they were.
+/// A histogram of durations.
 #[derive(Debug)]
 pub struct Histogram {
     /// The upper bounds of all buckets but the last, which has none, in microseconds.
@@ -113,7 +113,7 @@ impl Histogram {
         self.sum.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// How many were counted.
+    /// Number of observations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
@@ -124,7 +124,7 @@ impl Histogram {
     }
 }
 
-/// What both listeners and the ways in count together.
+/// Metrics that both listeners and all sources of messages share.
 #[derive(Debug, Default)]
 pub struct SharedMetrics {
     /// Requests refused.

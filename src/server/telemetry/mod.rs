@@ -1,4 +1,4 @@
-//! Logs and metrics, as the services share them.
+//! Logs and metrics, shared by the services.
 
 pub mod channel_series;
 pub mod exposition;

@@ -1,10 +1,10 @@
-//! Why requests are refused, on either listener.
+//! Causes of refused requests, on either listener.
 
 use super::metrics::labels;
 
 labels! {
-    /// Why a request was refused. A refusal is an answer that the gate gives in place of what was
-    /// asked for; a site that fails is none.
+    /// Cause of a refused request. A refusal is a response of the gate in place of the requested
+    /// one; a failure of the upstream is none.
     Refusal {
         /// As many polls as `hold.max` are held.
         HoldMax = "hold_max",
@@ -18,25 +18,25 @@ labels! {
         RequestRate = "request_rate",
         /// More messages a second than `publish.messages_per_second` for the hook.
         PublishRate = "publish_rate",
-        /// A message longer than `history.max_message`, or a body that is none of one.
+        /// A message longer than `history.max_message`, or a body that is longer than any message.
         MessageSize = "message_size",
-        /// As many connections as the limit of open files leaves to the public side.
+        /// As many connections as the limit of open files allows the public side.
         FdLimit = "fd_limit",
         /// As many polls as `limits.per_channel` are held on this channel.
         PerChannel = "per_channel",
-        /// A poll that the site answers waited too long for its turn there.
+        /// A poll that the upstream answers waited too long for its slot there.
         SiteQueue = "site_queue",
         /// A poll names more channels than `limits.channels_per_poll`.
         ChannelsPerPoll = "channels_per_poll",
         /// The channel table is full, and none of its channels is quiet.
         TableFull = "table_full",
-        /// A poll that its dialect does not understand.
+        /// A poll that its dialect cannot parse.
         BadRequest = "bad_request",
         /// A method that the path does not have.
         Method = "method",
-        /// A poll without leave: no token, a bad one, or a no of the site's.
+        /// A poll without authorization: no token, a bad one, or a refusal by the upstream.
         Rejection = "denied",
-        /// A poll for which the site did not say whether it is allowed.
+        /// A poll for which the upstream gave no authorization decision.
         Auth = "auth",
         /// A head that is no HTTP, or could be read in two ways.
         MalformedHead = "malformed_head",
@@ -50,14 +50,14 @@ labels! {
         BodyTimeout = "body_timeout",
         /// No token, or a wrong one, on the internal listener.
         Unauthorized = "unauthorized",
-        /// A browser page from elsewhere, or a host name that may be one's, on the internal
+        /// A browser page from elsewhere, or a host name that may belong to one, on the internal
         /// listener.
         CrossOrigin = "cross_origin",
     }
 }
 
 impl Refusal {
-    /// Why a head was refused with `status`.
+    /// The cause of a head refused with `status`.
     pub fn of_head(status: u16) -> Self {
         match status {
             408 => Self::HeadTimeout,

@@ -1,8 +1,8 @@
-//! The page's figures, on a channel of their own.
+//! The page's stats, on a channel of their own.
 //!
-//! The page polls as any client does, in the native dialect, but in a table of its own: neither
-//! the users' channels nor their figures know of it. Once a second the figures are published
-//! there, and only while somebody looks; a page that is opened finds those of the last minutes.
+//! The page polls as any client does, in the native dialect, but in a table of its own: neither the
+//! users' channels nor their stats include it. Once a second the stats are published there, and
+//! only while a page is open; a page that is opened finds those of the last minutes.
 
 use crate::hub::channel::{ChannelName, Cursor, Kind, Limits, Payload, Take, Time};
 use crate::hub::{self, Hub, PollOutcome, Subscription, Waiter};
@@ -15,15 +15,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Stats are published this often.
+/// Interval of the stats.
 const EVERY: Duration = Duration::from_secs(1);
-/// A page that has not asked for this long is closed, or hidden.
+/// A page that has not polled for this long is closed, or hidden.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A page's poll is held no longer, whatever happens.
 const HOLD: Duration = Duration::from_secs(5);
-/// Stats kept for a page that is opened.
+/// Stats kept for newly opened pages.
 const TTL: usize = 120;
-/// Pages that may look at a time.
+/// Upper bound of open pages.
 const MAX: usize = 64;
 
 /// See the [module](self).
@@ -31,26 +31,26 @@ pub(super) struct PageChannel {
     hub: Hub,
     channel: ChannelName,
     clock: fn() -> Time,
-    /// When somebody looked last.
+    /// Time of the latest poll of a page.
     looked: Mutex<Option<Instant>>,
     somebody: Notify,
     looking: AtomicUsize,
 }
 
 impl PageChannel {
-    /// A feed on which nothing is published yet.
+    /// A channel on which nothing is published yet.
     pub(super) fn new(clock: fn() -> Time) -> Self {
         let limits = Limits { messages: TTL, age: Duration::from_secs(180), ..Limits::default() };
         let settings =
             hub::Settings { channels: 1, limits: Arc::new(limits), ..hub::Settings::default() };
         let hub = Hub::new(settings, fastrand::u64(..));
-        // It is neither empty nor long, and of letters.
+        // A valid name: not empty, not long, and of letters.
         let channel = ChannelName::new("figures").expect("a channel's name");
         let (looked, somebody, looking) = Default::default();
         Self { hub, channel, clock, looked, somebody, looking }
     }
 
-    /// Answers a page's poll, as soon as there are figures after its cursor.
+    /// Answers a page's poll, as soon as there are stats after its cursor.
     pub(super) async fn poll(&self, cursor: &str) -> Reply {
         let cursor = match cursor {
             "" => Cursor::Now,
@@ -94,7 +94,7 @@ impl PageChannel {
         self.looked.lock().is_some_and(|last| last.elapsed() < TIMEOUT)
     }
 
-    /// Publishes `figures`, which is JSON, while somebody looks; until the process ends.
+    /// Publishes `figures`, which is JSON, while a page is open; until the process ends.
     pub(super) async fn run(
         &self,
         figures: impl Fn() -> String + Send + Sync,
@@ -118,12 +118,12 @@ impl PageChannel {
     fn publish(&self, json: String) {
         let content_type = "application/json".into();
         let payload = Payload { kind: Kind::Json, content_type, body: json.into() };
-        // Dropping what it gives back rings the pages. There is always room for the one channel.
+        // Dropping the result notifies the pages. There is always room for the one channel.
         drop(self.hub.publish(&[(self.channel.clone(), payload)], (self.clock)()));
     }
 }
 
-/// One page that looks; counted until it is dropped.
+/// One open page; counted until it is dropped.
 struct Viewer<'a>(&'a AtomicUsize);
 
 impl<'a> Viewer<'a> {

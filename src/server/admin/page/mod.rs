@@ -1,9 +1,9 @@
-//! The page for people: `GET /` on the internal listener.
+//! The admin page: `GET /` on the internal listener.
 //!
-//! It is one file that needs nothing from elsewhere. Its policy (Content Security Policy, level
-//! 3) lets nothing run but the script that bears the number made for this very answer, and
-//! everything that the script shows is put there as text. It carries the page token, which the
-//! guard wants from pages that write; where `publish.token` is set it asks for that, too.
+//! It is one file that needs nothing from elsewhere. Its policy (Content Security Policy, level 3)
+//! lets nothing run but the script that bears the nonce of this very response, and everything that
+//! the script shows is inserted as text. It carries the page token, which the guard requires of
+//! pages that write; if `publish.token` is set it asks for that, too.
 
 mod feed;
 
@@ -20,7 +20,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use serde::Serialize;
 
-/// What the page shows, at one moment.
+/// The data of the page, at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Overview {
     /// Seconds since 1970.
@@ -31,20 +31,20 @@ pub struct Overview {
     pub pid: u32,
     /// Seconds since the start.
     pub uptime: u64,
-    /// Why the gate is not ready; empty = it is.
+    /// Reasons why the gate is not ready; empty = it is.
     pub unready: Vec<String>,
-    /// The figures of `/status`.
+    /// The stats of `/status`.
     #[serde(flatten)]
     pub figures: Stats,
     /// Resident memory in bytes.
     pub memory: Option<u64>,
     /// Open file descriptors.
     pub open_fds: Option<u64>,
-    /// The most of them.
+    /// Limit of open file descriptors.
     pub max_fds: Option<u64>,
     /// The channels with most held polls.
     pub busiest: Vec<BusyChannel>,
-    /// What was logged lately.
+    /// Recent log events.
     pub events: Vec<Event>,
 }
 
@@ -72,16 +72,16 @@ pub struct Event {
     pub time: f64,
     /// `ERROR`, `WARN` or `INFO`.
     pub level: &'static str,
-    /// Its words and values.
+    /// Its message and values.
     pub text: String,
 }
 
-/// How many channels the page lists.
+/// Number of channels that the page lists.
 pub const BUSIEST: usize = 10;
 
 /// See the [module](self).
 pub struct Page {
-    /// The page around the places for the number of one answer.
+    /// The page, split where the nonce of a response goes.
     parts: Vec<String>,
     feed: PageChannel,
     glance: Box<dyn Fn() -> Overview + Send + Sync>,
@@ -94,7 +94,7 @@ const JS: &str = include_str!("page.js");
 const FIGURES: &str = "/page/figures";
 
 impl Page {
-    /// A page that carries `token` and shows what `glance` sees.
+    /// A page that carries `token` and shows the data of `glance`.
     pub fn new(
         token: &Secret,
         clock: fn() -> Time,
@@ -132,7 +132,7 @@ impl Endpoint for Page {
         matches!(path, "/" | FIGURES)
     }
 
-    /// The page itself tells nothing; it asks for the token before it shows something.
+    /// The page itself holds no data; it asks for the token before it shows any.
     fn is_open(&self, path: &str) -> bool {
         path == "/"
     }

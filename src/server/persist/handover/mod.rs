@@ -3,7 +3,7 @@
 //! ```text
 //! new                                    old
 //!  │ hello: version                       │
-//!  │──────────────────────────────────────▶ looks at who asks
+//!  │──────────────────────────────────────▶ checks the other process
 //!  │                    sockets, with fds │
 //!  ◀──────────────────────────────────────│
 //!  │ binds and builds the rest            │ serves on
@@ -16,14 +16,14 @@
 //!  │                                   go │
 //!  ◀──────────────────────────────────────│
 //!  │ serving                              │
-//!  │──────────────────────────────────────▶ sends its polls away, ends
+//!  │──────────────────────────────────────▶ answers its polls, ends
 //! ```
 //!
 //! Until `go` the new process has given out nothing, so if it falls silent or dies the old one
 //! goes on as if nothing had happened. Between `go` and `serving` the new one does nothing but
-//! write the word; if it dies even then, the old one takes everything back.
+//! write the message; if it dies even then, the old one takes everything back.
 //!
-//! Each side looks at whose process the other is: the same user's, or root's. Words are JSON with
+//! Each side checks that the other process is the same user's, or root's. Messages are JSON with
 //! their length before it; the history is an archive, as in a snapshot.
 
 mod socket;
@@ -44,26 +44,26 @@ use wire::WireMessage;
 
 /// Both sides have to speak this version of it.
 const PROTOCOL: u32 = 1;
-/// How long the other side may take for an answer that needs no work.
+/// Timeout of the other side for an answer that needs no work.
 const PROMPT: Duration = Duration::from_secs(5);
-/// How long the new process may take to build itself.
+/// Timeout of the new process to build itself.
 const BUILDING: Duration = Duration::from_secs(60);
-/// How long the history may be under way. Publishes wait meanwhile.
+/// Timeout of the history's transfer. Publishes wait meanwhile.
 const LOADING: Duration = Duration::from_secs(10);
 
-/// Why a handover came to nothing.
+/// Reason why a handover failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandoverError {
     /// The connection broke, or the other side fell silent.
     #[error("the other process broke off: {0}")]
     Broken(#[from] io::Error),
-    /// The other side said no.
+    /// The other side refused.
     #[error("the other process refused: {0}")]
     Refused(String),
     /// The other side speaks another protocol.
     #[error("the other process is another version ({0}) that hands over in another way")]
     Version(String),
-    /// The other side said something out of turn.
+    /// The other side sent a message out of turn.
     #[error("the other process said something unexpected")]
     Unexpected,
 }
@@ -77,19 +77,19 @@ pub struct Socket {
     pub bound: String,
 }
 
-/// What the new process says of itself once it could serve.
+/// The new process's description of itself once it could serve.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Ready {
-    /// Where it takes requests of the internal side.
+    /// Address of its internal side.
     pub internal: String,
     /// The token for them.
     pub token: String,
-    /// Whether it has taken the upgrade socket, too.
+    /// True if it has taken the upgrade socket, too.
     pub upgrade: bool,
 }
 
 impl Ready {
-    /// Where it takes requests of the internal side.
+    /// Address of its internal side.
     pub fn address(&self) -> Option<Address> {
         self.internal.parse().ok()
     }
@@ -101,7 +101,7 @@ pub struct OldProcess {
 }
 
 impl OldProcess {
-    /// Hears who is there.
+    /// Receives the new process's hello.
     pub fn begin(stream: UnixStream) -> Result<Self, HandoverError> {
         socket::look_at(&stream).map_err(|error| HandoverError::Refused(error.to_string()))?;
         let giver = Self { stream };
@@ -121,7 +121,7 @@ impl OldProcess {
         socket::process(&self.stream)
     }
 
-    /// Says why nothing comes of it.
+    /// Sends the reason of a refusal.
     pub fn refuse(&self, why: &str) {
         // It may be gone already.
         let _ = wire::say(&self.stream, &WireMessage::Refused { why: why.to_owned() });
@@ -133,7 +133,7 @@ impl OldProcess {
         Ok(wire::say_with(&self.stream, &WireMessage::sockets(described), &fds)?)
     }
 
-    /// Waits until the new process could serve.
+    /// Waits until the new process is able to serve.
     pub fn ready(&self) -> Result<Ready, HandoverError> {
         self.patience(BUILDING)?;
         match wire::hear(&self.stream)? {
@@ -142,7 +142,7 @@ impl OldProcess {
         }
     }
 
-    /// Sends what `write` writes, and waits until the new process has taken it in.
+    /// Sends the output of `write`, and waits until the new process has taken it in.
     pub fn history(
         &self,
         write: impl FnOnce(BufWriter<&UnixStream>) -> io::Result<()>,
@@ -159,7 +159,7 @@ impl OldProcess {
     /// Lets the new process serve. An error means that it never will.
     pub fn go(self) -> Result<(), HandoverError> {
         wire::say(&self.stream, &WireMessage::Go)?;
-        // Without a limit: it either says so or is dead, and only then may this one go on.
+        // Without a limit: it either confirms or is dead, and only then may this process go on.
         self.stream.set_read_timeout(None)?;
         match wire::hear(&self.stream)? {
             WireMessage::Serving => Ok(()),
@@ -179,9 +179,9 @@ pub struct NewProcess {
 }
 
 impl NewProcess {
-    /// Says who is there, and takes the sockets.
+    /// Sends the hello, and takes the sockets.
     pub fn begin(stream: UnixStream) -> Result<(Self, Vec<(Socket, OwnedFd)>), HandoverError> {
-        // The old process may be at work with another one that wants the same.
+        // The old process may be at work with another new one.
         let limit = Some(BUILDING);
         stream.set_read_timeout(limit)?;
         stream.set_write_timeout(limit)?;
@@ -198,7 +198,7 @@ impl NewProcess {
         }
     }
 
-    /// Says that it could serve; what comes then is the history.
+    /// Reports that it could serve; the history comes next.
     pub fn ready(&self, ready: Ready) -> Result<BufReader<&UnixStream>, HandoverError> {
         wire::say(&self.stream, &WireMessage::Ready(ready))?;
         match wire::hear(&self.stream)? {
@@ -208,8 +208,8 @@ impl NewProcess {
         }
     }
 
-    /// Says that it has the history, waits for the word to go, and confirms it. From then on this
-    /// process is the gate.
+    /// Reports that it has the history, waits for `go`, and confirms it. From then on this process
+    /// is the gate.
     pub fn loaded(self) -> Result<(), HandoverError> {
         wire::say(&self.stream, &WireMessage::Loaded)?;
         match wire::hear(&self.stream)? {

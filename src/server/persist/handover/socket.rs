@@ -1,4 +1,4 @@
-//! Where the two processes meet: the path of the socket, and who may be at its other end.
+//! The upgrade socket: its path, and the check of the process at its other end.
 
 use crate::protocol::address::Address;
 use rustix::net::sockopt::socket_peercred;
@@ -10,25 +10,25 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// Why the two cannot meet.
+/// Reason why the two processes cannot connect.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Nobody is there.
+    /// No process listens.
     #[error("no gate is running that could be taken over: {path}: {error}", path = .0.display(), error = .1)]
     Nobody(PathBuf, io::Error),
     /// The socket cannot be made.
     #[error("cannot listen on {path}: {error}", path = .0.display(), error = .1)]
     Bind(PathBuf, io::Error),
-    /// Others could put something else there.
+    /// Other users could put something else there.
     #[error("the folder {path} is open to others; remove it, or name another upgrade.socket", path = .0.display())]
     Open(PathBuf),
-    /// The process at the other end is somebody else's.
+    /// The process at the other end belongs to another user.
     #[error("the process at the other end of the upgrade socket is user {0}'s")]
     Stranger(u32),
 }
 
-/// The path where a gate with that first internal address is met, unless the config says
-/// otherwise. None where the system is to choose the port: nobody could tell the path.
+/// The path of a gate with that first internal address, unless the config sets one. `None` if the
+/// system chooses the port: no other process could derive the path.
 pub fn default_path(internal: &Address) -> Option<PathBuf> {
     let name = match internal {
         Address::Tcp { port: 0, .. } => return None,
@@ -45,8 +45,8 @@ pub fn default_path(internal: &Address) -> Option<PathBuf> {
     Some(base.join(format!("pollgate-{}", user.as_raw())).join(format!("{name}.upgrade")))
 }
 
-/// Listens at `path`, for this user's processes alone. A socket that nobody listens on is
-/// replaced. The folder of a `default` path is made, and has to be private.
+/// Listens at `path`, for this user's processes alone. Replaces a socket on which no process
+/// listens. Makes the folder of a `default` path, which has to be private.
 pub fn bind(path: &Path, default: bool) -> Result<UnixListener, SocketError> {
     if let (true, Some(folder)) = (default, path.parent()) {
         private_folder(folder)?;
@@ -64,7 +64,7 @@ pub fn bind(path: &Path, default: bool) -> Result<UnixListener, SocketError> {
     Ok(listener)
 }
 
-/// Makes the folder for this user alone; one that is there already has to be like that.
+/// Makes the folder for this user alone; an existing one has to be like that.
 fn private_folder(folder: &Path) -> Result<(), SocketError> {
     let failed = |error| SocketError::Bind(folder.to_owned(), error);
     match DirBuilder::new().mode(0o700).create(folder) {
@@ -77,7 +77,7 @@ fn private_folder(folder: &Path) -> Result<(), SocketError> {
     if private { Ok(()) } else { Err(SocketError::Open(folder.to_owned())) }
 }
 
-/// Joins the gate that listens at `path`.
+/// Connects to the gate that listens at `path`.
 pub fn join(path: &Path) -> Result<UnixStream, SocketError> {
     let nobody = |error| SocketError::Nobody(path.to_owned(), error);
     let stream = UnixStream::connect(path).map_err(nobody)?;
@@ -91,7 +91,7 @@ pub(super) fn process(stream: impl AsFd) -> Option<u32> {
     u32::try_from(pid.as_raw_nonzero().get()).ok()
 }
 
-/// Makes sure that the process at the other end is the same user's or root's.
+/// Checks that the process at the other end is the same user's or root's.
 pub(super) fn look_at(stream: impl AsFd) -> Result<(), SocketError> {
     let peer = socket_peercred(stream).map_err(|_| SocketError::Stranger(u32::MAX))?.uid;
     if peer.is_root() || peer == geteuid() {

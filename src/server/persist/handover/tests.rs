@@ -22,7 +22,7 @@ fn sockets_and_history_change_hands() {
         taker.ready(ready()).unwrap().take(7).read_to_end(&mut history).unwrap();
         taker.loaded().unwrap();
         let (described, fd) = sockets.remove(0);
-        // What was handed over is alive: it is the other end of a pipe.
+        // The received descriptor is alive: it is the other end of a pipe.
         UnixStream::from(fd).write_all(b"alive").unwrap();
         (described, history)
     });

@@ -1,4 +1,4 @@
-//! Words on the socket: JSON with its length before it, file descriptors beside it.
+//! Messages on the socket: JSON with its length before it, file descriptors beside it.
 
 use super::{PROTOCOL, Ready, Socket};
 use rustix::cmsg_space;
@@ -12,12 +12,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-/// The longest word, in bytes.
+/// The longest message, in bytes.
 const MAX_LENGTH: u32 = 1 << 20;
-/// The most file descriptors beside one word; Linux allows 253.
+/// The most file descriptors beside one message; Linux allows 253.
 const MAX: usize = 250;
 
-/// Everything that is said.
+/// All messages.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum WireMessage {
@@ -34,7 +34,7 @@ pub(super) enum WireMessage {
         sockets: Vec<Socket>,
     },
     Ready(Ready),
-    /// What follows is the history.
+    /// The history follows.
     History,
     Loaded,
     Go,
@@ -59,7 +59,7 @@ pub(super) fn say(to: &UnixStream, word: &WireMessage) -> io::Result<()> {
     say_with(to, word, &[])
 }
 
-/// Says `word` and hands over copies of `fds`.
+/// Sends `word` and hands over copies of `fds`.
 pub(super) fn say_with(
     mut to: &UnixStream,
     word: &WireMessage,
@@ -84,7 +84,7 @@ pub(super) fn hear(from: &UnixStream) -> io::Result<WireMessage> {
     hear_with(from).map(|(word, _)| word)
 }
 
-/// Hears a word and takes what is handed over with it.
+/// Receives a message and the descriptors handed over with it.
 pub(super) fn hear_with(mut from: &UnixStream) -> io::Result<(WireMessage, Vec<OwnedFd>)> {
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX))];

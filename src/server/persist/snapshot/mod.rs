@@ -1,12 +1,12 @@
-//! The history in a file, for the next start.
+//! A snapshot of the history in a file, for the next start.
 //!
-//! The file is written whole beside its place, brought to the disk and moved there; so there is
-//! always one whole file, the old one or the new one. It is read at the start and at once
-//! written again, not clean any more: from then on positions are given out that it does not
-//! know. Only [`Snapshot::finish`] writes a clean one, after the last position.
+//! The file is written whole beside its path, synced to the disk and renamed; so there is always
+//! one whole file, the old one or the new one. It is read at the start and at once written again,
+//! not clean any more: from then on positions are given out that it does not know. Only
+//! [`Snapshot::finish`] writes a clean one, after the last position.
 //!
-//! A file that cannot be understood is moved out of the way and the gate starts empty. A file
-//! that cannot be written is told in the log and in [`Snapshot::report`]; the gate goes on.
+//! A file that cannot be parsed is moved out of the way and the gate starts empty. A file that
+//! cannot be written is reported in the log and in [`Snapshot::report`]; the gate goes on.
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime};
 pub struct Settings {
     /// The file; `None` = the history ends with the process.
     pub file: Option<PathBuf>,
-    /// How often it is written; zero = only when the gate ends.
+    /// Interval of writes; zero = only when the gate ends.
     pub every: Duration,
 }
 
@@ -38,27 +38,27 @@ impl Default for Settings {
     }
 }
 
-/// Why the gate cannot start with its snapshot.
+/// Reason why the gate cannot start with its snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The file is there, and its bytes cannot be had.
+    /// The file exists and cannot be read.
     #[error("cannot read the snapshot {file}: {1}", file = .0.display())]
     Read(PathBuf, io::Error),
-    /// There can be no file at that place.
+    /// The file cannot be written.
     #[error("cannot write the snapshot {file}: {1}", file = .0.display())]
     Write(PathBuf, io::Error),
 }
 
-/// What there is to say of a snapshot.
+/// State of a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The file.
     pub file: PathBuf,
-    /// When it was last written, in whole seconds since 1970.
+    /// Time of the last write, in whole seconds since 1970.
     pub written: Option<u64>,
-    /// Why the last attempt to write it failed, if it did.
+    /// Error of the last attempt to write it, if that failed.
     pub error: Option<String>,
-    /// Where a damaged file was moved to at the start.
+    /// New path of a file that was damaged at the start.
     pub damaged: Option<PathBuf>,
 }
 
@@ -73,7 +73,7 @@ pub struct Snapshot {
 #[derive(PartialEq, Eq)]
 enum Ownership {
     Ours,
-    /// The last word is written, or it is another process that writes.
+    /// The final file is written, or another process writes it.
     Left,
 }
 
@@ -85,8 +85,8 @@ impl Snapshot {
         Self { file: file.to_owned(), place, report }
     }
 
-    /// Reads `file`, where it is there, into `hub`, which is not in use yet; and the answers that
-    /// are remembered in it.
+    /// Reads `file`, if it exists, into `hub`, which is not in use yet; returns the stored replies
+    /// in it, too.
     pub fn open(
         file: &Path,
         hub: &Hub,
@@ -117,7 +117,7 @@ impl Snapshot {
         Ok((snapshot, remembered))
     }
 
-    /// Makes sure that nobody takes what is in the file for the end of the story.
+    /// Makes sure that no process takes the file's contents for the complete history.
     fn void(&self, hub: &Hub, remembered: &[StoredReply]) -> Result<(), SnapshotError> {
         let Err(error) = self.write(hub, remembered) else { return Ok(()) };
         // A full disk is no reason not to start, if the old file can go.
@@ -138,7 +138,7 @@ impl Snapshot {
         fs::remove_file(&self.file).map_err(|error| SnapshotError::Write(self.file.clone(), error))
     }
 
-    /// Moves a file that cannot be understood out of the way.
+    /// Moves a file that cannot be parsed out of the way.
     fn set_aside(&self, error: &ArchiveError) {
         let aside = format!("{}.damaged-{}", self.file.display(), seconds());
         let moved = fs::rename(&self.file, &aside);
@@ -152,13 +152,13 @@ impl Snapshot {
         self.report.lock().damaged = moved.is_ok().then(|| aside.into());
     }
 
-    /// Writes the file while the gate runs. To be called off the runtime's threads, with what was
-    /// remembered before: so its messages are in the hub by now.
+    /// Writes the file while the gate runs. Call it off the runtime's threads, with replies stored
+    /// before: so their messages are in the hub by now.
     pub fn write(&self, hub: &Hub, remembered: &[StoredReply]) -> io::Result<()> {
         self.write_as(hub, remembered, false, &mut self.place.lock())
     }
 
-    /// Writes the file for good: no position may be given out any more.
+    /// Writes the final file: no position may be given out any more.
     pub fn finish(&self, hub: &Hub, remembered: &[StoredReply]) -> io::Result<()> {
         let mut place = self.place.lock();
         self.write_as(hub, remembered, true, &mut place)?;
@@ -171,7 +171,7 @@ impl Snapshot {
         *self.place.lock() = if back { Ownership::Ours } else { Ownership::Left };
     }
 
-    /// What there is to say of it.
+    /// The state of the snapshot.
     pub fn report(&self) -> Report {
         self.report.lock().clone()
     }
@@ -204,10 +204,10 @@ impl Snapshot {
     }
 }
 
-/// Whether a file was clean, and what is remembered in it.
+/// True if the file was clean, and the stored replies in it.
 type Found = (bool, Vec<StoredReply>);
 
-/// Reads the file into `hub`; `None` where there is none. It is read twice, so that nothing of a
+/// Reads the file into `hub`; `None` if it does not exist. It is read twice, so that nothing of a
 /// damaged one gets into the hub.
 fn read(file: &Path, hub: &Hub, now: Time) -> Result<Option<Found>, ArchiveError> {
     let mut opened = match File::open(file) {
@@ -234,26 +234,26 @@ fn write(file: &Path, hub: &Hub, remembered: &[StoredReply], clean: bool) -> io:
         let opened = writer.end()?.into_inner().map_err(io::IntoInnerError::into_error)?;
         opened.sync_all()?;
         fs::rename(&new, file)?;
-        // The new name is only as lasting as its folder.
+        // The new name is only as durable as its folder.
         File::open(folder(file))?.sync_all()
     })();
     if written.is_err() {
-        // The error that matters is the one before.
+        // The earlier error is the one that matters.
         let _ = fs::remove_file(&new);
     }
     written
 }
 
-/// What the file is called while it is being written.
+/// Path of the file while it is being written.
 fn beside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".new");
     name.into()
 }
 
-/// Removes what a process that was killed has left.
+/// Removes the leftover of a process that was killed.
 fn remove_leftover(file: &Path) {
-    // If it is there and stays, creating it says so.
+    // If it exists and stays, creating it reports that.
     let _ = fs::remove_file(beside(file));
 }
 
@@ -261,7 +261,7 @@ fn folder(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Why there can be no snapshot at that path, as far as that can be told without touching it.
+/// Reason why there can be no snapshot at that path, as far as a check without touching it shows.
 pub fn objection(file: &Path) -> Option<String> {
     if file.is_dir() {
         return Some(format!("{} is a folder; name a file", file.display()));

@@ -9,7 +9,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
-/// How a line is written.
+/// Format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
     /// For people.
@@ -22,7 +22,7 @@ pub enum Format {
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How a line is written.
+    /// Format of a line.
     pub format: Format,
     /// The least important level that is logged.
     pub level: LevelFilter,
@@ -42,7 +42,7 @@ pub struct Log {
     change: Box<dyn Fn(&Settings) + Send + Sync>,
 }
 
-/// Begins to log. A second start in one process (a test) logs as the first one does.
+/// Begins to log. A second call in one process (a test) logs as the first one does.
 pub fn begin(settings: &Settings) -> Log {
     let (layer, handle) = reload::Layer::new(lines(settings));
     if tracing_subscriber::registry().with(layer).try_init().is_err() {
@@ -50,34 +50,34 @@ pub fn begin(settings: &Settings) -> Log {
     }
     Log {
         change: Box::new(move |settings| {
-            // It fails only where the subscriber is gone, and with it the log.
+            // It fails only if the subscriber is gone, and with it the log.
             let _ = handle.reload(lines(settings));
-            // What writes to the `log` crate, as the engine does, asks there first.
+            // Users of the `log` crate, pingora among them, check this level first.
             ::log::set_max_level(most_verbose());
         }),
     }
 }
 
 impl Log {
-    /// Logs as `settings` say, from the next line on.
+    /// Logs by `settings`, from the next line on.
     pub fn change(&self, settings: &Settings) {
         (self.change)(settings);
     }
 }
 
-/// What is logged, and how.
+/// The layer that selects and formats events.
 fn lines(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
-    // The proxy engine tells of every start and stop of its parts; that is for debugging.
+    // Pingora logs every start and stop of its parts; that is for debugging.
     let usual = settings.level.min(LevelFilter::WARN);
     let engine = if settings.level > LevelFilter::INFO { settings.level } else { usual };
     let filter = Targets::new()
         .with_default(engine)
-        // Says the same as `gate::upstream` does, with all of a connection's options.
+        // Logs the same as `gate::upstream` does, with all of a connection's options.
         .with_target("pingora_load_balancing", usual.min(LevelFilter::ERROR))
         .with_target("pollgate", settings.level);
     let lines = fmt::layer().with_writer(std::io::stderr);
-    // The filter comes last: only the level of the last one is known to those who ask for it before
-    // they say something, as the engine does many times a request.
+    // The filter comes last: callers that check the level before they log, as pingora does many
+    // times a request, see that of the last one only.
     match settings.format {
         Format::Json => Box::new(lines.json().and_then(recent::Keep).and_then(filter)),
         Format::Text => {
@@ -87,7 +87,7 @@ fn lines(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
     }
 }
 
-/// The level of the filter in force, in the words of the `log` crate.
+/// The level of the filter in force, as a level of the `log` crate.
 fn most_verbose() -> ::log::LevelFilter {
     match LevelFilter::current() {
         LevelFilter::OFF => ::log::LevelFilter::Off,

@@ -1,6 +1,6 @@
-//! The newest events, kept for those who look at the gate: a bounded ring beside the log.
+//! The newest events, kept for the admin page: a bounded ring beside the log.
 //!
-//! What is in it has been logged, so it holds no secret. The access log is not in it.
+//! Its events have been logged, so it holds no secret. The access log is not in it.
 
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -11,9 +11,9 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// How many are kept.
+/// Number of events kept.
 const MAX: usize = 40;
-/// How many bytes of each, roughly.
+/// Bytes kept of each, roughly.
 const MAX_LENGTH: usize = 400;
 
 static RECENT: Mutex<VecDeque<Recent>> = Mutex::new(VecDeque::new());
@@ -21,11 +21,11 @@ static RECENT: Mutex<VecDeque<Recent>> = Mutex::new(VecDeque::new());
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recent {
-    /// When it was logged.
+    /// Time at which it was logged.
     pub time: SystemTime,
     /// `ERROR`, `WARN` or `INFO`.
     pub level: &'static str,
-    /// Its words, and its values behind them.
+    /// Its message, and its values behind that.
     pub text: String,
 }
 
@@ -34,7 +34,7 @@ pub fn recent() -> Vec<Recent> {
     RECENT.lock().iter().cloned().collect()
 }
 
-/// Keeps what passes.
+/// Keeps the events that pass.
 pub(super) struct Keep;
 
 impl<S: Subscriber> Layer<S> for Keep {
@@ -65,7 +65,7 @@ impl Visit for Text {
         if self.0.len() + shown.len() > 2 * MAX_LENGTH {
             return;
         }
-        // Writing to a string cannot fail. The words come first, wherever they stand.
+        // Writing to a string cannot fail. The message comes first, wherever it stands.
         match field.name() {
             "message" => self.0.insert_str(0, shown),
             name if name.starts_with("log.") => {}
