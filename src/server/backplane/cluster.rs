@@ -1,15 +1,15 @@
-//! The masters of a cluster, as nodes of ours: found by asking all of them how the slots are
-//! divided, now and then, and at once when something does not fit.
+//! The nodes of a Redis cluster: its masters, found by asking all of them for the division of the
+//! slots, now and then, and at once when something does not fit.
 //!
-//! **Who has a slot.** What a node says of itself and of others counts by its config epoch, as
-//! among the nodes themselves. A node that cannot be reached keeps its partitions until another one
+//! **Owner of a slot.** A node's view of itself and of others counts by its config epoch, as among
+//! the nodes themselves. A node that cannot be reached keeps its partitions until another one
 //! claims them; publishes to them fail meanwhile, the others go on.
 //!
 //! **A partition that moves** takes its channels along: they are subscribed to at the new node,
-//! then read. Their positions go on if nothing can have got lost (`kin.lua`): the old node, after it
-//! gave the partition away, is the process that it was, and so is the new one since before it got
-//! it. That takes looks at both, a few seconds apart at the most. In all other cases, as after a
-//! failover, the server that gives the positions is another one, and a new epoch begins.
+//! then read. Their positions go on if nothing can have got lost (`continue.lua`): the old node,
+//! after it gave the partition away, is the process that it was, and so is the new one since before
+//! it got it. That takes looks at both, a few seconds apart at the most. In all other cases, as
+//! after a failover, another server gives the positions, and a new epoch begins.
 
 use super::connect::Access;
 use super::continuity::{Judged, MasterState, judge};
@@ -29,13 +29,13 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-/// How often to look while everything is in its place, and while it is not.
+/// Interval of looks while everything is in its place, and while it is not.
 const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(200));
-/// How long to wait after a look, whatever happens.
+/// Shortest pause after a look.
 const REST: Duration = Duration::from_millis(30);
-/// How long to wait for the two nodes between which a partition moves to agree.
+/// Time to wait for the two nodes between which a partition moves to agree.
 const AGREE: Duration = Duration::from_secs(1);
-/// Looks that are further apart say nothing about the time between.
+/// Looks that are further apart prove nothing about the time between.
 const RECENT: Duration = Duration::from_secs(10);
 
 /// See the [module](self).
@@ -53,18 +53,18 @@ impl Cluster {
         Self { access, look: Notify::new(), nowhere, is_known: AtomicBool::new(false) }
     }
 
-    /// Why it cannot be said yet that everything is as it should be.
+    /// Reason why it is not ready yet.
     pub(super) fn unready(&self) -> Option<String> {
         let known = self.is_known.load(Ordering::Relaxed);
         (!known).then(|| "not every node of the cluster has said what it has".to_owned())
     }
 }
 
-/// A master, as it was at the latest look.
+/// A master, as of the latest look.
 struct Known {
     node: Arc<Node>,
     server: Server,
-    /// What keeps it at work; `None` = nothing yet.
+    /// The task that serves it; `None` = not started yet.
     task: Option<AbortHandle>,
     sight: MasterState,
 }
@@ -75,16 +75,16 @@ impl Known {
     }
 }
 
-/// All that is known of a cluster.
+/// The known state of a cluster.
 #[derive(Default)]
 struct Knowledge {
     masters: BTreeMap<String, Known>,
-    /// Since when a partition is waited for.
+    /// Time since when a partition is waited for.
     waiting: HashMap<u32, Instant>,
     looked: Option<Instant>,
 }
 
-/// A partition that is to be at another node, and what is to be noted there before.
+/// A partition that moves to another node, and the note to write there before.
 struct Move {
     partition: u32,
     to: String,
@@ -116,7 +116,7 @@ impl Shared {
                 master.task = Some(task);
             }
             self.part(&mut known, &found);
-            // Those that were ended.
+            // Reap ended tasks.
             while tasks.try_join_next().is_some() {}
             known.looked = Some(Instant::now());
             tokio::time::sleep(REST).await;
@@ -127,7 +127,7 @@ impl Shared {
         }
     }
 
-    /// Whether every partition is where it belongs, as its node says itself.
+    /// True if every partition is where it belongs, by its node's own view.
     fn is_settled(&self, known: &Knowledge) -> bool {
         let said = |node: &Arc<Node>| {
             let mut masters = known.masters.values();
@@ -136,7 +136,7 @@ impl Shared {
         known.waiting.is_empty() && self.nodes.now().all().iter().all(said)
     }
 
-    /// Makes nodes of the masters that are new, or elsewhere than before.
+    /// Makes nodes of the masters that are new, or have moved.
     fn meet(&self, cluster: &Cluster, known: &mut Knowledge, found: &[View]) {
         for master in found.iter().flat_map(|view| &view.masters) {
             let before = known.masters.get(&master.id);
@@ -157,7 +157,7 @@ impl Shared {
         }
     }
 
-    /// Which partitions are to be elsewhere than they are.
+    /// The partitions that have to move.
     fn moves(&self, cluster: &Cluster, known: &mut Knowledge, found: &[View]) -> Vec<Move> {
         if found.is_empty() {
             return Vec::new();
@@ -203,7 +203,8 @@ impl Shared {
         moves
     }
 
-    /// Has noted at the new nodes what is to be; what could not be noted has to wait.
+    /// Writes the notes at the new nodes; returns the moves that may proceed, the others have to
+    /// wait.
     async fn note(&self, known: &mut Knowledge, moves: Vec<Move>) -> Vec<Move> {
         let mut by_node: BTreeMap<String, Vec<Move>> = BTreeMap::new();
         let (noted, mut done): (Vec<_>, Vec<_>) =
@@ -218,7 +219,7 @@ impl Shared {
             for (one, answer) in moves.into_iter().zip(answers) {
                 match answer {
                     Value::Int(1) => done.push(one),
-                    // It is tried again at the next look, which finds another server, too.
+                    // The next look tries again, and finds another server, too.
                     other => tracing::warn!(?other, "where channels come from cannot be noted"),
                 }
             }
@@ -252,7 +253,7 @@ impl Shared {
         }
     }
 
-    /// Parts with those that are no masters any more.
+    /// Drops the nodes that are no masters any more.
     fn part(&self, known: &mut Knowledge, found: &[View]) {
         if found.is_empty() {
             return;
@@ -269,7 +270,7 @@ impl Shared {
     }
 }
 
-/// Who has a partition, by the views there are.
+/// The owner of a partition, by the views at hand.
 fn owner(found: &[View], partition: u32) -> Option<&Master> {
     let masters = found.iter().flat_map(|view| &view.masters);
     let claims = masters.filter(|master| master.has >> partition & 1 == 1);
@@ -277,7 +278,8 @@ fn owner(found: &[View], partition: u32) -> Option<&Master> {
 }
 
 impl Knowledge {
-    /// Asks all nodes that can be asked; without any, those that the URL names. What they say.
+    /// Asks all nodes that can be asked; without any, those that the URL names. Returns their
+    /// views.
     async fn look(&mut self, cluster: &Cluster) -> Vec<View> {
         let mut asking = JoinSet::new();
         for (id, master) in &self.masters {
@@ -293,7 +295,7 @@ impl Knowledge {
             }
         }
         for (id, master) in &mut self.masters {
-            // Another one may be at its place.
+            // Another node may have taken its address.
             let is_itself = |view: &View| view.own().is_none_or(|own| own.id == *id);
             let is_up = master.is_up();
             master.sight.saw(views.remove(id).filter(is_itself), is_up);
@@ -303,7 +305,7 @@ impl Knowledge {
         if found.is_empty() { self.look_outside(cluster).await } else { found }
     }
 
-    /// Asks the nodes of the URL, and those that were known, over connections of their own.
+    /// Asks the nodes of the URL, and the known ones, over connections of their own.
     async fn look_outside(&self, cluster: &Cluster) -> Vec<View> {
         let mut asking = JoinSet::new();
         let known = self.masters.values().map(|master| &master.server);
@@ -334,7 +336,7 @@ impl Knowledge {
     }
 }
 
-/// Sends what is to be noted; an answer for each.
+/// Sends notes; returns a reply for each.
 async fn send_notes(mut line: LinkConnection, moves: &[Move]) -> Vec<Value> {
     let mut pipe = Pipeline::new();
     for note in moves.iter().filter_map(|one| one.note.as_ref()) {

@@ -1,5 +1,5 @@
 //! Commands to the servers: each goes to the node of its channel, all for one node in one go, and
-//! the answers come in the order asked.
+//! the replies come in the order of the commands.
 
 use super::link::{LinkConnection, TIMEOUT, is_redirection, reason};
 use super::nodes::Node;
@@ -15,18 +15,19 @@ use tokio::time::Instant;
 
 /// A command, and the channel that it is about.
 pub(super) type Call = (ChannelName, Cmd);
-/// What became of one.
+/// The result of a command.
 pub(super) type Answer = Result<Value, Failure>;
 
 /// The calls to one node, by their numbers.
 type Share = (Arc<Node>, Vec<usize>);
 
-/// How long to wait before a call is sent again that a cluster did not take.
+/// Time to wait before a call is sent again that a cluster did not take.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 impl Shared {
-    /// Sends `calls`; an answer for each, in their order. What was surely not done, as a script is
-    /// not there or a slot is on its way to another node, is sent again for a while.
+    /// Sends `calls`; returns a reply for each, in their order. A call that was surely not
+    /// executed, as its script is missing or its slot is on its way to another node, is sent again
+    /// for a while.
     pub(super) async fn call(&self, calls: &[Call]) -> Vec<Answer> {
         let end = Instant::now() + TIMEOUT;
         let mut answers = Vec::new();
@@ -67,7 +68,8 @@ impl Shared {
         answer.unwrap_or_else(|| Err(Failure::Unknown("Redis has not answered".to_owned())))
     }
 
-    /// Sends those `open`; their answers with their numbers, which may be errors of a server.
+    /// Sends the calls `open`; returns their replies with their numbers, which may be errors of a
+    /// server.
     async fn send(&self, calls: &[Call], open: Vec<usize>) -> Vec<(usize, Answer)> {
         let commands = |numbers: &[usize]| -> Vec<_> {
             numbers.iter().map(|number| calls[*number].1.clone()).collect()
@@ -92,7 +94,7 @@ impl Shared {
         all
     }
 
-    /// Those `open`, by the node that each goes to.
+    /// The calls `open`, by the node that each goes to.
     fn shares(&self, calls: &[Call], open: Vec<usize>) -> Vec<Share> {
         let now = self.nodes.now();
         let mut shares: Vec<Share> = Vec::new();
@@ -108,7 +110,8 @@ impl Shared {
 }
 
 impl Node {
-    /// Sends commands in one go; the answers in their order, which may be errors of the server.
+    /// Sends commands in one go; returns the replies in their order, which may be errors of the
+    /// server.
     async fn send(&self, commands: Vec<Cmd>, scripts: &Scripts) -> Vec<Answer> {
         let mut line = match self.link.line() {
             Ok(line) => line,
@@ -134,13 +137,13 @@ impl Node {
         commands.iter().map(|_| Err(Failure::Unknown(unknown.clone()))).collect()
     }
 
-    /// Does what the errors among `values` ask for.
+    /// Handles the errors among `values`.
     async fn mind(&self, values: &[Value], line: &mut LinkConnection, scripts: &Scripts) {
         match values.iter().find_map(kind_of_error) {
-            // Somebody has emptied the server's scripts.
+            // The server's scripts have been flushed.
             Some(ServerErrorKind::NoScript) => {
                 for script in scripts.all() {
-                    // Where this fails, the next command says so.
+                    // If this fails, the next command reports it.
                     let _ = script.load_async(&mut line.connection).await;
                 }
             }
@@ -153,7 +156,7 @@ impl Node {
     }
 }
 
-/// What kind of error a value is, if it is one.
+/// The kind of error of a value, if it is one.
 fn kind_of_error(value: &Value) -> Option<ServerErrorKind> {
     match value {
         Value::ServerError(error) => error.kind(),

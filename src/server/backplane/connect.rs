@@ -1,4 +1,4 @@
-//! How connections are opened: to which server, as whom, and over what.
+//! Opens connections to Redis and its sentinels: address, login and transport.
 
 use super::link::{TIMEOUT, reason};
 use super::sentinel::Sentinels;
@@ -79,7 +79,7 @@ impl Access {
     ) -> Result<MultiplexedConnection, String> {
         let stream = TcpStream::connect((server.host.as_str(), server.port)).await;
         let stream = stream.map_err(|error| format!("cannot connect: {error}"))?;
-        // What is to be sent is whole already.
+        // Every write is whole already.
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         match &self.tls {
             Some(tls) => {
@@ -101,12 +101,12 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) -> Result<MultiplexedConnection, RedisError> {
     let (connection, driver) =
         MultiplexedConnection::new_with_config(login, stream, config).await?;
-    // It ends when the connection is dropped and what was sent is answered, or the other side ends.
+    // It ends when the connection is dropped and all requests are answered, or the other side ends.
     tokio::spawn(driver);
     Ok(connection)
 }
 
-/// `reason`, unless it is that there was no password; then what to do.
+/// `reason`; if it is a missing password, the remedy instead.
 fn needs_password(reason: String, advice: &str) -> String {
     match reason.contains("NOAUTH") {
         true => format!("it asks for a password; {advice}"),
@@ -114,16 +114,16 @@ fn needs_password(reason: String, advice: &str) -> String {
     }
 }
 
-/// Where the server of a link is.
+/// The server of a link.
 pub(super) enum LinkTarget {
     /// Always there.
     Fixed(Server),
-    /// Where the sentinels say that the master is.
+    /// The master that the sentinels name.
     Master(Sentinels),
 }
 
 impl LinkTarget {
-    /// Where the one server of a URL that is no cluster is.
+    /// The one server of a URL that is no cluster.
     pub(super) fn of(access: &Arc<Access>) -> Self {
         match access.url().kind() {
             Kind::Sentinel { master } => {
@@ -133,7 +133,7 @@ impl LinkTarget {
         }
     }
 
-    /// Where it is now.
+    /// Its current address.
     pub(super) async fn find(&self) -> Result<Server, String> {
         match self {
             Self::Fixed(server) => Ok(server.clone()),
@@ -141,14 +141,14 @@ impl LinkTarget {
         }
     }
 
-    /// What was found there was not what it should be.
+    /// The server found there was not what it should be.
     pub(super) fn doubt(&self) {
         if let Self::Master(sentinels) = self {
             sentinels.doubt();
         }
     }
 
-    /// Until it is known to be elsewhere than at `server`.
+    /// Waits until it is known to be elsewhere than at `server`.
     pub(super) async fn moved(&self, server: &Server) {
         match self {
             Self::Fixed(_) => pending().await,
@@ -156,7 +156,7 @@ impl LinkTarget {
         }
     }
 
-    /// Notices that it moves, for ever.
+    /// Watches for its moves, for ever.
     pub(super) async fn keep(&self) {
         match self {
             Self::Fixed(_) => pending().await,

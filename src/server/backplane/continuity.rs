@@ -1,5 +1,5 @@
-//! One master of a cluster as it was seen, and what that says about a partition that has moved:
-//! whether it can have lost something on the way.
+//! The observed state of one master of a cluster, and the judgement of a partition that has moved:
+//! can it have lost something on the way?
 
 use super::topology::{Master, Partitions};
 use super::view::View;
@@ -7,27 +7,27 @@ use super::view::View;
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct MasterState {
-    /// What it said last of itself and the others; `None` = nothing that counts.
+    /// Its latest view of itself and the others; `None` = none that counts.
     pub(super) view: Option<View>,
     /// The replication id that it had last.
     replid: String,
-    /// It said so at the latest look.
+    /// True if that view is of the latest look.
     pub(super) fresh: bool,
     /// The partitions that were in use at it, with the data that it has.
     had: Partitions,
-    /// Those that it was seen without, with the data that it has.
+    /// The partitions that it was seen without, with the data that it has.
     without: Partitions,
 }
 
-/// What is to be done about a partition that has moved.
+/// The judgement of a partition that has moved.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judged<'a> {
-    /// One of the two does not know of it yet.
+    /// One of the two masters does not know of it yet.
     Wait,
     /// The new server gives its own positions.
     New,
-    /// It is to be noted there (`kin.lua`) whose positions go on: those of the server with this
-    /// replication id, at its time; `None` = nobody's.
+    /// A note there (`continue.lua`) says whose positions go on: those of the server with this
+    /// replication id, at its time; `None` = no server's.
     Note {
         /// The old server.
         from: Option<(&'a str, u64)>,
@@ -39,8 +39,8 @@ pub(super) enum Judged<'a> {
 }
 
 impl MasterState {
-    /// It was asked, and has answered or not. What it said before counts no longer where the
-    /// connection was lost.
+    /// Records the result of asking it. An earlier view counts no longer if the connection was
+    /// lost.
     pub(super) fn saw(&mut self, view: Option<View>, is_up: bool) {
         self.fresh = view.is_some();
         let Some(view) = view else {
@@ -67,7 +67,7 @@ impl MasterState {
         self.uses(partition);
     }
 
-    /// What it claims for itself, at this very look.
+    /// Its claims for itself, as of the latest look.
     pub(super) fn claims(&self) -> Option<&Master> {
         self.view.as_ref().filter(|_| self.fresh)?.own()
     }
@@ -76,7 +76,8 @@ impl MasterState {
         self.claims().map(|own| is_in(partition, own.has))
     }
 
-    /// Whether it has given a partition away since it was in use there, with the data that it has.
+    /// Its view, if it has given a partition away since that was in use there, with the data that
+    /// it has.
     fn gave(&self, partition: u32) -> Option<&View> {
         let gave = self.claims_it(partition) == Some(false) && is_in(partition, self.had);
         self.view.as_ref().filter(|_| gave)
@@ -87,9 +88,9 @@ fn is_in(partition: u32, partitions: Partitions) -> bool {
     partitions >> partition & 1 == 1
 }
 
-/// What to do about a partition that has moved `from` one master to another, which is `there`.
+/// Judges a partition that has moved `from` one master to another, which is `there`.
 ///
-/// `is_patient`: there is time for both to hear of it. `is_close`: the look before was so short a
+/// `is_patient`: there is time for both to learn of it. `is_close`: the look before was so short a
 /// time ago that the partition cannot have been anywhere else in between.
 pub(super) fn judge<'a>(
     partition: u32,
@@ -100,7 +101,7 @@ pub(super) fn judge<'a>(
 ) -> Judged<'a> {
     let had = is_in(partition, there.had);
     let (Some(own), Some(view)) = (there.claims(), &there.view) else {
-        // What it has of before is not to be taken for all there was.
+        // Its earlier data must not be taken for the whole.
         return if is_patient || had { Judged::Wait } else { Judged::New };
     };
     let hears = from.and_then(|from| from.claims_it(partition)) == Some(true);
@@ -179,7 +180,7 @@ mod tests {
         a.saw(Some(view("a", Partitions::MAX, 3)), true);
         let nobody = Judged::Note { from: None, to: "a", term: 3 };
         assert_eq!(judge(P, Some(&b), &a, false, true), nobody);
-        // As long as it cannot be noted, nothing goes on there.
+        // As long as the note cannot be written, nothing goes on there.
         a.saw(None, true);
         assert_eq!(judge(P, Some(&b), &a, false, true), Judged::Wait);
     }

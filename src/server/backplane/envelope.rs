@@ -1,5 +1,5 @@
-//! A message as it is on its way between gates, and as the history elsewhere keeps it:
-//! `epoch seq stamp published kind content-type`, a line feed, and the body.
+//! The envelope of a message between gates and in the shared history: `epoch seq stamp published
+//! kind content-type`, a line feed, and the body.
 
 use crate::hub::channel::{Epoch, Kind, Message, Payload, Position, Stamp, Time};
 use bytes::Bytes;
@@ -14,8 +14,8 @@ pub(super) fn letter(kind: Kind) -> &'static str {
     }
 }
 
-/// Reads a message; `None` if it is none. What claims to be text and is no UTF-8 is taken for
-/// bytes: PHP may have put it there.
+/// Reads a message; `None` if it is none. Text that is no UTF-8 is taken for bytes: PHP may have
+/// put it there.
 pub(super) fn read(envelope: Vec<u8>) -> Option<Message> {
     let envelope = Bytes::from(envelope);
     let end = memchr::memchr(b'\n', &envelope)?;

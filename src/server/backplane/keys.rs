@@ -1,14 +1,14 @@
-//! Where a channel is in Redis.
+//! The keys of a channel in Redis.
 //!
 //! A channel belongs to one of [`PARTITIONS`]; the number in braces makes Redis Cluster keep all
-//! that belongs to a partition on one node. `docs/backplane.md` tells PHP the same.
+//! that belongs to a partition on one node. `docs/backplane.md` documents the same for PHP.
 
 use crate::hub::channel::ChannelName;
 
-/// Into so many parts the channels are divided. All gates must agree on it.
+/// Number of parts into which the channels are divided. All gates must agree on it.
 pub(super) const PARTITIONS: u32 = 64;
 
-/// How the keys are laid out; another version would be another word.
+/// The version of the keys' layout; another layout would have another value.
 pub(super) const LAYOUT: &str = "1/64";
 
 /// Names keys and pub/sub channels.
@@ -46,12 +46,12 @@ impl Keys {
         format!("{}:{{{partition}}}:i:{index}:{length}:{channel}:{key}", self.prefix)
     }
 
-    /// Where the layout is noted, in a partition.
+    /// The key of the layout's note, in a partition.
     pub(super) fn layout(&self, partition: u32) -> String {
         format!("{}:{{{partition}}}:layout", self.prefix)
     }
 
-    /// Where it is noted which servers a partition came from.
+    /// The key of the note about the servers that a partition came from.
     pub(super) fn kin(&self, partition: u32) -> String {
         format!("{}:{{{partition}}}:kin", self.prefix)
     }

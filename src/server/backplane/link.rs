@@ -1,6 +1,6 @@
 //! The connection for commands to one server: publishes and reads.
 //!
-//! It is either there or it is known why not; nothing waits for it to come back. One that fails
+//! It is either up, or down with a known reason; nothing waits for it to come back. One that fails
 //! a command or a probe is given up and made anew.
 
 use super::connect::{Access, LinkTarget};
@@ -20,18 +20,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long a server may take to answer.
+/// Timeout of a server's reply.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
-/// How often an idle connection is probed.
+/// Interval of probes of an idle connection.
 pub(super) const PROBE: Duration = Duration::from_secs(2);
-/// How long to wait before connecting again, at the least and at the most.
+/// Pause before reconnecting, the shortest and the longest.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// See the [module](self).
 pub(super) struct Link {
     access: Arc<Access>,
     place: LinkTarget,
-    /// What it is called in messages.
+    /// Its name in messages.
     name: String,
     keys: Keys,
     /// The partitions in which the layout is noted and checked.
@@ -41,7 +41,7 @@ pub(super) struct Link {
     trouble: Notify,
 }
 
-/// Whether the connection is there.
+/// State of the connection.
 enum State {
     Up(MultiplexedConnection),
     Down(String),
@@ -78,7 +78,7 @@ impl Link {
         Self { name, noted: AtomicU64::new(0), ..link }
     }
 
-    /// What it is called in messages.
+    /// Its name in messages.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -93,7 +93,7 @@ impl Link {
         self.state.store(Arc::new(State::Down(reason)));
     }
 
-    /// The connection, or why there is none.
+    /// The connection, or the reason why there is none.
     pub(super) fn line(&self) -> Result<LinkConnection, String> {
         let state = self.state.load_full();
         match &*state {
@@ -109,7 +109,7 @@ impl Link {
         }
     }
 
-    /// Whether `line` was the one in use.
+    /// True if `line` was the one in use.
     fn end(&self, line: &LinkConnection, reason: String) -> bool {
         let before = self.state.compare_and_swap(&line.state, Arc::new(State::Down(reason)));
         Arc::ptr_eq(&before, &line.state)
@@ -163,7 +163,7 @@ impl Link {
                     self.end(&line, "another server is the master now".to_owned());
                     break;
                 }
-                // Given up already, unless that was the one before.
+                // Given up already, unless that was an earlier connection.
                 () = self.trouble.notified() => {
                     if !Arc::ptr_eq(&self.state.load(), &line.state) {
                         break;
@@ -180,7 +180,7 @@ impl Link {
         }
     }
 
-    /// A connection to where the server is now.
+    /// A connection to the server's current address.
     pub(super) async fn open(
         &self,
         config: AsyncConnectionConfig,
@@ -193,7 +193,7 @@ impl Link {
         }
     }
 
-    /// Until the server is known to be elsewhere than at `server`.
+    /// Waits until the server is known to be elsewhere than at `server`.
     pub(super) async fn moved(&self, server: &Server) {
         self.place.moved(server).await;
     }
@@ -219,7 +219,7 @@ impl Link {
         Ok((server, connection))
     }
 
-    /// Gates that divide the channels in another way would not hear each other.
+    /// Gates that divide the channels in another way would not get each other's messages.
     async fn check_layout(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
         let noted = self.noted.load(Ordering::Relaxed);
         let mut pipe = redis::pipe();
@@ -235,7 +235,7 @@ impl Link {
         for found in found.map_err(|error| reason(&error))? {
             match found {
                 Value::Nil => {}
-                // A slot that is about to move; who gets it finds the note there.
+                // A slot that is about to move; its next owner finds the note there.
                 Value::ServerError(error) if self.is_node() && is_redirection(&error) => {}
                 Value::ServerError(error) if is_redirection(&error) => {
                     return Err("it is a node of a cluster; write redis-cluster://".to_owned());
@@ -259,7 +259,7 @@ impl Link {
     }
 }
 
-/// Whether it is the server at the other end that gives positions; else why not.
+/// Checks that the server at the other end gives positions; else the reason.
 async fn is_master(connection: &mut MultiplexedConnection) -> Result<(), String> {
     let role = request(connection, &cmd("ROLE")).await?;
     let word = match &role {
@@ -275,12 +275,12 @@ async fn is_master(connection: &mut MultiplexedConnection) -> Result<(), String>
     }
 }
 
-/// Whether the server still answers; else why not.
+/// Checks that the server still replies; else the reason.
 pub(super) async fn ping(connection: &MultiplexedConnection) -> Result<(), String> {
     request(&mut connection.clone(), &cmd("PING")).await.map(drop)
 }
 
-/// The answer to a command; an error of the server's is one.
+/// The reply to a command; a server's error is an error.
 pub(super) async fn request(
     connection: &mut MultiplexedConnection,
     cmd: &Cmd,
@@ -289,16 +289,16 @@ pub(super) async fn request(
     value.and_then(Value::extract_error).map_err(|error| reason(&error))
 }
 
-/// Whether a node of a cluster refuses a command as the slot is not there, or not all of it. It
+/// True if a node of a cluster refuses a command as it does not have the slot, or not all of it. It
 /// has done nothing then.
 pub(super) fn is_redirection(error: &ServerError) -> bool {
     let kinds = [ServerErrorKind::Moved, ServerErrorKind::Ask, ServerErrorKind::TryAgain];
-    // What a script finds out.
+    // Raised within a script.
     let within = || error.details().is_some_and(|told| told.contains("non local key"));
     error.kind().is_some_and(|kind| kinds.contains(&kind)) || within()
 }
 
-/// What went wrong, in words that fit behind "Redis is away".
+/// The reason of an error, in words that fit behind "Redis is away".
 pub(super) fn reason(error: &RedisError) -> String {
     if error.is_timeout() {
         return format!("no answer within {} s", TIMEOUT.as_secs());

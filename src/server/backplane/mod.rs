@@ -1,16 +1,17 @@
-//! Many gates, one table: channels shared over Redis.
+//! The backplane: many gates share their channels over Redis.
 //!
 //! Every publish is one script in Redis, which gives the message its position, keeps it in the
-//! channel's history and pushes it to the gates. A gate joins a channel at its first poll,
-//! and leaves it [`LINGER`] after its last one; meanwhile polls are served from its own table
-//! ([`crate::hub`]), which merges pushes and reads as [`crate::hub::channel::Feed`] says.
+//! channel's history and pushes it to the gates. A gate joins a channel at its first poll, and
+//! leaves it [`LINGER`] after its last one; meanwhile polls are served from its own table
+//! ([`crate::hub`]), which merges pushes and reads as [`crate::hub::channel::ReplicaState`]
+//! describes.
 //!
-//! **Nothing waits for Redis to come back.** A publish while it is away fails at once and
-//! says so; one that is not answered says that nobody knows. Polls stay held, and are answered
-//! when the channels have caught up.
+//! **Nothing waits for Redis to come back.** A publish while it is away fails at once, with that
+//! reason; one without a reply fails as unknown. Polls stay held, and are answered when the
+//! channels have caught up.
 //!
-//! **Bounds.** Pushes that wait are bounded by number and bytes (`pushes.rs`), reads by their
-//! batch (`reads.rs`); subscriptions and their queues by the number of channels in the table.
+//! **Bounds.** Pushes that wait are bounded by number and bytes (`pushes.rs`), reads by their batch
+//! (`reads.rs`); subscriptions and their queues by the number of channels in the table.
 
 mod cluster;
 mod commands;
@@ -55,17 +56,17 @@ use tokio::sync::mpsc;
 /// `[backplane]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where Redis is.
+    /// The servers of Redis.
     pub redis: Url,
-    /// What its keys begin with.
+    /// Prefix of its keys.
     pub prefix: String,
     /// The password of the sentinels; empty = they have none.
     pub sentinel_password: Secret,
     /// The files for TLS.
     pub files: TlsFiles,
-    /// What is in them, and whom this machine trusts; there if the URL asks for TLS.
+    /// Their contents, and the machine's authorities; present if the URL asks for TLS.
     pub tls: Option<Tls>,
-    /// Pushes that may wait to be worked off; beyond it they are dropped, and read later.
+    /// Upper bound of waiting pushes; beyond it they are dropped, and read later.
     pub queue: usize,
 }
 
@@ -80,31 +81,31 @@ impl Settings {
 /// The files that TLS to Redis needs, as PEM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Who is trusted; `None` = whom this machine trusts.
+    /// Trusted authorities; `None` = those of this machine.
     pub ca: Option<PathBuf>,
-    /// The certificate that is shown to Redis, and its key.
+    /// The certificate presented to Redis, and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// How long a channel stays subscribed after its last poll.
+/// Time that a channel stays subscribed after its last poll.
 pub const LINGER: Duration = Duration::from_secs(60);
-/// How often channels are looked through for those to leave and those to audit.
+/// Interval of sweeps, which find channels to leave and to audit.
 const SWEEP: Duration = Duration::from_secs(5);
-/// In how many sweeps each channel is audited once.
+/// Number of sweeps in which each channel is audited once.
 const AUDIT: usize = 12;
 /// Messages published in one go.
 const BATCH: usize = 128;
 
-/// Rings the polls that a message from elsewhere releases, and counts how many messages were new.
+/// Notifies the polls that a message from Redis releases, and counts the new messages.
 pub type OnWake = Arc<dyn Fn(WakeSet, u64) + Send + Sync>;
 
-/// Why something was not done.
+/// Reason why a request to Redis failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// Redis cannot be reached, or has refused; nothing was done.
     #[error("{0}")]
     Away(String),
-    /// No answer came; it may have been done or not.
+    /// No reply came; it may have been done or not.
     #[error("{0}")]
     Unknown(String),
     /// The idempotency key was used with another message.
@@ -112,14 +113,14 @@ pub enum Failure {
     Conflict,
 }
 
-/// What the backplane has to say about itself.
+/// The backplane's stats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Channels that are subscribed to, or to be.
+    /// Channels that are subscribed to, or will be.
     pub subscriptions: u64,
     /// Channels that wait to be read.
     pub reads: u64,
-    /// How often pushes were lost since the start: connections that ended, and overflows.
+    /// Losses of pushes since the start: connections that ended, and overflows.
     pub losses: u64,
 }
 
@@ -141,15 +142,15 @@ struct Shared {
     wants: tokio::sync::Mutex<mpsc::UnboundedReceiver<(ChannelName, SyncRequest)>>,
 }
 
-/// What the channels of a table want, on its way to the backplane. It is bounded by their number,
-/// as each says it once.
+/// Requests of a table's channels to the backplane. It is bounded by their number, as each requests
+/// a thing once.
 pub struct SyncRequests(mpsc::UnboundedReceiver<(ChannelName, SyncRequest)>);
 
 /// The two ends: one for [`Hub::fed`], one for [`Backplane::new`].
 pub fn wants() -> (crate::hub::SyncSink, SyncRequests) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let origin = Arc::new(move |channel: &ChannelName, want| {
-        // Nobody listens any more at the end of the process.
+        // At the end of the process the receiver is gone.
         let _ = sender.send((channel.clone(), want));
     });
     (origin, SyncRequests(receiver))
@@ -186,7 +187,7 @@ impl Backplane {
         tokio::join!(shared.keep_all(&on_wake), shared.pass_on_wants(), shared.sweep());
     }
 
-    /// Why not everything is as it should be; empty = it is.
+    /// Reasons why it is not ready; empty = it is.
     pub fn unready(&self) -> Vec<String> {
         let cluster = self.shared.cluster.as_ref().and_then(Cluster::unready);
         self.shared.nodes.now().unready().into_iter().chain(cluster).collect()
@@ -202,7 +203,7 @@ impl Backplane {
         }
     }
 
-    /// Publishes `posts` and offers them to the channels here. With a key, and how long that is
+    /// Publishes `posts` and offers them to the channels here. With a key, and the time that it is
     /// known, a repetition is not published again.
     pub async fn publish(
         &self,
@@ -251,8 +252,8 @@ impl Backplane {
         Ok(Some(shared.hub.reborn(channel, position, stamp, (shared.clock)())))
     }
 
-    /// Brings a channel that is not joined here to where it is elsewhere, so that it can be
-    /// looked at. Where that fails, what is here is all there is to see.
+    /// Brings a channel that is not joined here up to date with Redis, so that it can be inspected.
+    /// If that fails, the local history is all there is to see.
     pub async fn refresh(&self, channel: &ChannelName) {
         let shared = &self.shared;
         if shared.hub.is_joined(channel) {
@@ -304,7 +305,7 @@ impl Shared {
         }
     }
 
-    /// Leaves the channels that nobody polls any more; audits the others in turn.
+    /// Leaves the channels without recent polls; audits the others in turn.
     async fn sweep(&self) {
         let mut ticks = tokio::time::interval(SWEEP);
         for round in 0.. {
@@ -336,7 +337,7 @@ impl Failure {
         Self::Away(format!("Redis refuses: {} {detail}", error.code()))
     }
 
-    /// What is to be told first: a wrong key, then that nobody knows.
+    /// Rank for reports: a wrong key first, then an unknown outcome.
     fn rank(&self) -> u8 {
         match self {
             Self::Conflict => 0,
@@ -345,7 +346,7 @@ impl Failure {
         }
     }
 
-    /// Where messages before it were published, nobody can say that nothing was.
+    /// If messages before it were published, it can no longer mean that nothing was.
     fn after(self, some: bool) -> Self {
         match self {
             Self::Away(reason) if some => Self::Unknown(reason),

@@ -1,8 +1,8 @@
-//! The servers, and which of them has which partition of the channels.
+//! The servers, and the partitions of the channels that each of them has.
 //!
-//! One server has all of them, or the masters of a cluster share them, and may hand them on
-//! (`cluster.rs`). A [`Node`] is what it takes to work with one: a connection for
-//! commands, one for pushes, and the reads that wait.
+//! One server has all of them, or the masters of a cluster share them, and may hand them off
+//! (`cluster.rs`). A [`Node`] is the state to work with one: a connection for commands, one for
+//! pushes, and the reads that wait.
 
 use super::keys::{Keys, PARTITIONS};
 use super::link::Link;
@@ -26,12 +26,12 @@ impl Node {
         Self { link, members: Members::default(), reads: Reads::default() }
     }
 
-    /// Where channels are that no server has.
+    /// The node of channels that no server has.
     pub(super) fn nowhere(link: Link) -> Self {
         Self { link, members: Members::nowhere(), reads: Reads::default() }
     }
 
-    /// Why not everything is as it should be.
+    /// Reasons why it is not ready.
     fn unready(&self) -> impl Iterator<Item = String> + use<> {
         let pushes = self.members.unready();
         let pushes = pushes.map(|reason| format!("Redis at {}: {reason}", self.link.name()));
@@ -45,7 +45,7 @@ type Map = Vec<Arc<Node>>;
 /// See the [module](self).
 pub(super) struct Nodes {
     map: ArcSwap<Map>,
-    /// Held while channels change their node, so that none of their wishes gets lost on the way.
+    /// Held while channels change their node, so that none of their requests gets lost on the way.
     moving: RwLock<()>,
 }
 
@@ -56,8 +56,8 @@ impl Nodes {
         Self { map: ArcSwap::from_pointee(map), moving: RwLock::new(()) }
     }
 
-    /// From now on each partition of `moves` is at another node. The channels that were subscribed
-    /// to are told to `lost` and subscribed to there; how many they are.
+    /// Moves each partition of `moves` to another node. Calls `lost` for the subscribed channels
+    /// and subscribes to them there; returns their number.
     pub(super) fn hand_off(
         &self,
         moves: &[(u32, Arc<Node>)],
@@ -86,12 +86,12 @@ impl Nodes {
         count
     }
 
-    /// Where the partitions are at this moment.
+    /// The current map of the partitions.
     pub(super) fn now(&self) -> Now {
         Now(self.map.load())
     }
 
-    /// Whether a channel is at `node`.
+    /// True if a channel is at `node`.
     pub(super) fn is_at(&self, channel: &ChannelName, node: &Node) -> bool {
         std::ptr::eq(Arc::as_ptr(self.now().of(channel)), node)
     }
@@ -104,7 +104,7 @@ impl Nodes {
         }
     }
 
-    /// What a channel wants is to be done at its node.
+    /// Queues a channel's request at its node.
     pub(super) fn wants(&self, channel: ChannelName, want: SyncRequest, first: bool) {
         let _moving = self.moving.read();
         let now = self.now();
@@ -121,7 +121,7 @@ fn partitions_of(map: &Map, node: &Arc<Node>) -> Partitions {
     has.fold(0, |has, (partition, _)| has | 1 << partition)
 }
 
-/// Where the partitions are at one moment.
+/// The map of the partitions at one moment.
 pub(super) struct Now(Guard<Arc<Map>>);
 
 impl Now {
@@ -146,7 +146,7 @@ impl Now {
         nodes
     }
 
-    /// Why not everything is as it should be.
+    /// Reasons why they are not ready.
     pub(super) fn unready(&self) -> Vec<String> {
         self.all().iter().flat_map(|node| node.unready()).collect()
     }

@@ -1,7 +1,6 @@
-//! The connection for pushes from one server: subscriptions, and the messages that come over
-//! them.
+//! The connection for pushes from one server: subscriptions, and the messages that come over them.
 //!
-//! **Overflow.** Pushes that have come and are not worked off are bounded by number and bytes.
+//! **Overflow.** Pushes that have come and are not handled yet are bounded by number and bytes.
 //! Beyond that, as when the connection is lost or a probe fails, all channels are stale: they are
 //! subscribed to anew on a new connection, in batches, and then read.
 
@@ -17,11 +16,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How long to wait for a cluster to say where a slot is.
+/// Time to wait for a cluster to report where a slot is.
 const SETTLING: Duration = Duration::from_millis(200);
-/// The bytes of pushes that wait, at the most.
+/// Upper bound of the bytes of waiting pushes.
 const QUEUE_BYTES: usize = 64 << 20;
-/// How long to wait before connecting again, at the least and at the most.
+/// Pause before reconnecting, the shortest and the longest.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Pushes on their way from the connection to the channels.
@@ -90,7 +89,7 @@ impl Shared {
         }
     }
 
-    /// Until the connection fails; why it did.
+    /// Serves until the connection fails; returns the reason.
     async fn serve_pushes(&self, node: &Node, on_wake: &OnWake) -> String {
         let (queue, stream) = queue(self.queue);
         let config = AsyncConnectionConfig::new().set_push_sender(move |push| queue.put(push));
@@ -168,7 +167,7 @@ impl Shared {
                 Change::Join => self.scripts.subscribe(),
                 Change::Leave => self.scripts.unsubscribe(),
             };
-            // One command for each, so that each has one answer.
+            // One command for each, so that each has one reply.
             let mut pipe = redis::pipe();
             for channel in &batch {
                 let mut one = cmd(command);
@@ -191,7 +190,7 @@ impl Shared {
                 }
                 moved = true;
             }
-            // Behind the answers the confirmations wait for their turn.
+            // The confirmations wait behind the replies.
             let wait = if moved { SETTLING } else { TIMEOUT * 2 };
             if tokio::time::timeout(wait, node.members.all_answered()).await.is_ok() {
                 continue;
@@ -199,14 +198,14 @@ impl Shared {
             if !moved {
                 return "subscriptions are not confirmed".to_owned();
             }
-            // Where they belong by now is found out meanwhile.
+            // A look at the cluster finds their place meanwhile.
             self.look_again();
             node.members.send_again();
         }
     }
 }
 
-/// Whether a node of a cluster will be of another opinion soon.
+/// True if a node of a cluster is likely to answer otherwise soon.
 fn is_passing(error: &ServerError) -> bool {
     link::is_redirection(error) || error.kind() == Some(ServerErrorKind::ClusterDown)
 }

@@ -1,5 +1,5 @@
-//! Reading what is elsewhere, for channels that have just been joined, or may have missed
-//! something. Those that polls are held on come first.
+//! Reads channels from Redis that have just been joined, or may have missed a message. Those that
+//! hold polls come first.
 
 use super::link::{self, LinkConnection, TIMEOUT, reason};
 use super::nodes::Node;
@@ -13,12 +13,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Channels read in one go: it bounds the memory of an answer.
+/// Channels read in one go: it bounds the memory of a reply.
 const BATCH: usize = 32;
-/// How long to wait after a read that failed.
+/// Time to wait after a read that failed.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// Channels that want to be read; each is there once at the most.
+/// Channels to read; each is there once at the most.
 #[derive(Default)]
 pub(super) struct Reads {
     queues: Mutex<[VecDeque<ChannelName>; 2]>,
@@ -61,12 +61,12 @@ struct Read {
 }
 
 impl Shared {
-    /// Reads whatever wants to be read at `node`, for ever.
+    /// Reads queued channels at `node`, for ever.
     pub(super) async fn read_all(&self, node: &Node, on_wake: &OnWake) {
         loop {
             let begin = |channel: ChannelName| {
                 if !self.nodes.is_at(&channel, node) {
-                    // It has moved, and with it the wish.
+                    // It has moved, and with it the request.
                     let first = self.hub.held_on(&channel) > 0;
                     self.nodes.wants(channel, SyncRequest::Read, first);
                     return None;
@@ -81,7 +81,7 @@ impl Shared {
         }
     }
 
-    /// Whether all of it went well; what did not is queued again.
+    /// Returns true if all of it went well; failed reads are queued again.
     async fn read(&self, node: &Node, reads: Vec<Read>, on_wake: &OnWake) -> bool {
         let mut values = self.ask(node, &reads).await.into_iter();
         let mut well = true;
@@ -118,7 +118,7 @@ impl Shared {
         }
     }
 
-    /// The answers in the order of the reads; none at all where the connection fails.
+    /// The replies in the order of the reads; none at all if the connection fails.
     async fn ask(&self, node: &Node, reads: &[Read]) -> Vec<Value> {
         let Ok(mut line) = node.link.line() else { return Vec::new() };
         let mut pipe = redis::pipe();

@@ -1,10 +1,11 @@
 //! Sentinels: they watch a master and its replicas, and know which one is the master.
 //!
-//! One of them is asked whenever a connection is to be made, the next one if it does not answer
-//! within [`TIMEOUT`](super::link::PATIENCE). Meanwhile one is listened to: it says when it makes another server the
-//! master (`+switch-master`), and is asked every [`PROBE`](super::link::PROBE), as what it says may get lost. Both use
-//! the same one, so that two that disagree do not send us to and fro; it is doubted, and another
-//! one takes its place, when what it says turns out to be wrong.
+//! One of them is asked whenever a connection is made, the next one if it does not reply within
+//! [`TIMEOUT`](super::link::TIMEOUT). Meanwhile one is subscribed to: it announces when it makes
+//! another server the master (`+switch-master`), and is asked every [`PROBE`](super::link::PROBE),
+//! as an announcement may get lost. Both use the same one, so that two that disagree do not send us
+//! to and fro; it is doubted, and another one takes its place, when its reply turns out to be
+//! wrong.
 
 use super::Server;
 use super::connect::Access;
@@ -16,14 +17,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// How long to wait before listening to another one.
+/// Time to wait before subscribing to another one.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// See the [module](self).
 pub(super) struct Sentinels {
     access: Arc<Access>,
     master: String,
-    /// How often one was doubted: the number of the one that is asked.
+    /// Number of doubts so far, which selects the sentinel to ask.
     turn: AtomicUsize,
     told: watch::Sender<Option<Server>>,
 }
@@ -35,7 +36,7 @@ impl Sentinels {
         Self { access, master, turn, told }
     }
 
-    /// Where the master is, as the first one says that answers.
+    /// The master's address, from the first sentinel that replies.
     pub(super) async fn ask(&self) -> Result<Server, String> {
         let mut reasons = Vec::new();
         for _ in self.access.url().servers() {
@@ -56,7 +57,7 @@ impl Sentinels {
         self.question(&mut connection).await
     }
 
-    /// Asks over a connection, and notes the answer.
+    /// Asks over a connection, and stores the reply.
     async fn question(&self, connection: &mut MultiplexedConnection) -> Result<Server, String> {
         let mut question = cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
@@ -75,13 +76,13 @@ impl Sentinels {
         Ok(server)
     }
 
-    /// The one that is asked may be wrong; it is another's turn.
+    /// The current sentinel may be wrong; the next one takes its place.
     pub(super) fn doubt(&self) {
         self.give_up(self.turn.load(Ordering::Relaxed));
     }
 
     fn give_up(&self, turn: usize) {
-        // Only once, whoever has found it out.
+        // Only once, even if several tasks have found it out.
         let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
         let _ = self.turn.compare_exchange(turn, turn.wrapping_add(1), set, get);
     }
@@ -91,15 +92,15 @@ impl Sentinels {
         &servers[turn % servers.len()]
     }
 
-    /// Until the master is elsewhere than at `server`.
+    /// Waits until the master is elsewhere than at `server`.
     pub(super) async fn moved(&self, server: &Server) {
         let mut told = self.told.subscribe();
         let elsewhere = |told: &Option<Server>| told.as_ref().is_some_and(|told| told != server);
-        // The other end is in `self`.
+        // Its sender is in `self`.
         let _ = told.wait_for(elsewhere).await;
     }
 
-    /// Listens to one of them, for ever.
+    /// Subscribes to one of them, for ever.
     pub(super) async fn keep(&self) {
         let mut before = String::new();
         loop {
@@ -116,7 +117,7 @@ impl Sentinels {
         }
     }
 
-    /// Until it fails, or it is another's turn.
+    /// Listens until it fails, or another one takes its place.
     async fn listen(&self, turn: usize) -> Result<(), String> {
         let spoken = Arc::<Notify>::default();
         let speaks = spoken.clone();
@@ -132,7 +133,7 @@ impl Sentinels {
         request(&mut connection, subscribe.arg("+switch-master")).await?;
         while self.turn.load(Ordering::Relaxed) == turn {
             self.question(&mut connection).await?;
-            // Whatever it says is a reason to ask.
+            // Any announcement is a reason to ask.
             let _ = tokio::time::timeout(PROBE, spoken.notified()).await;
         }
         Ok(())

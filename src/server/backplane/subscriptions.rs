@@ -1,4 +1,4 @@
-//! The channels that are, or are to be, subscribed to at one server.
+//! The subscriptions at one server, wanted and confirmed.
 //!
 //! A subscription counts when the server has confirmed it **by the channel's name**. Each is
 //! numbered when it comes to be wanted, so that the confirmation of an earlier one, of a channel
@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 /// Subscriptions in one go.
 const BATCH: usize = 512;
 
-/// What is to be done about a channel's subscription.
+/// A change of a channel's subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Join,
     Leave,
 }
 
-/// What the end of a subscription, told by the server, means.
+/// Cause of a subscription's end that the server reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnsubscribeCause {
     /// It was given up here.
@@ -37,20 +37,20 @@ pub(super) struct Members {
 
 #[derive(Default)]
 struct State {
-    /// With the number of the wish.
+    /// With the number of the request.
     members: HashMap<ChannelName, u64>,
     wishes: u64,
     changes: VecDeque<(ChannelName, Change)>,
-    /// What was sent and has not been confirmed; a join with the number of its wish.
+    /// Sent and not confirmed yet; a join with the number of its request.
     sent: HashMap<ChannelName, (Change, u64)>,
-    /// Whether there is a connection; else why not.
+    /// `None` if there is a connection; else the reason why not.
     away: Option<String>,
-    /// Subscriptions from before that are to be confirmed until everything is as it was.
+    /// Earlier subscriptions that have to be confirmed until everything is as it was.
     missing: HashSet<ChannelName>,
 }
 
 impl Members {
-    /// Those of a server that is none: nothing is to be expected of it.
+    /// Those of the node of channels that no server has: nothing can be expected of it.
     pub(super) fn nowhere() -> Self {
         let state = Mutex::new(State::default());
         Self { state, more: Notify::new(), answered: Notify::new() }
@@ -66,13 +66,13 @@ impl Default for Members {
 }
 
 impl Members {
-    /// A channel is to be subscribed to.
+    /// Subscribes to a channel.
     pub(super) fn join(&self, channel: ChannelName) {
         self.state.lock().join(channel);
         self.more.notify_one();
     }
 
-    /// A channel was subscribed to, here or at another server, and is to be again.
+    /// Subscribes again to a channel that was subscribed to, here or at another server.
     pub(super) fn join_again(&self, channel: ChannelName) {
         let mut state = self.state.lock();
         state.missing.insert(channel.clone());
@@ -81,7 +81,7 @@ impl Members {
         self.more.notify_one();
     }
 
-    /// Gives away the channels that `which` names: others are to subscribe to them.
+    /// Gives away the channels that `which` selects: another node subscribes to them.
     pub(super) fn take(&self, which: impl Fn(&ChannelName) -> bool) -> Vec<ChannelName> {
         let mut state = self.state.lock();
         let taken: Vec<_> =
@@ -94,9 +94,9 @@ impl Members {
         taken
     }
 
-    /// A subscription may be given up, unless `is_wanted` says that somebody came meanwhile.
+    /// Unsubscribes from a channel, unless `is_wanted` finds that it has been polled meanwhile.
     ///
-    /// It is asked under the lock: whoever wants the channel after it is queued behind.
+    /// It is called under the lock: a poll that wants the channel after it is queued behind.
     pub(super) fn leave(&self, channel: &ChannelName, is_wanted: impl Fn(&ChannelName) -> bool) {
         let mut state = self.state.lock();
         if !is_wanted(channel) && state.members.remove(channel).is_some() {
@@ -116,7 +116,7 @@ impl Members {
         self.state.lock().members.len()
     }
 
-    /// Why not every subscription is there; `None` = all are.
+    /// Reason why a subscription is missing; `None` = all are there.
     pub(super) fn unready(&self) -> Option<String> {
         let state = self.state.lock();
         let missing = state.missing.len();
@@ -125,7 +125,7 @@ impl Members {
         state.away.clone().or_else(waits)
     }
 
-    /// Begins anew on a new connection, with the channels that `first` says first.
+    /// Begins anew on a new connection, with the channels that `first` selects first.
     pub(super) fn begin(&self, first: impl Fn(&ChannelName) -> bool) {
         let mut channels = self.all();
         channels.sort_by_cached_key(|channel| !first(channel));
@@ -146,7 +146,7 @@ impl Members {
         self.more.notify_one();
     }
 
-    /// The connection is no more; the channels that are subscribed to no longer.
+    /// The connection is lost; returns the channels that have lost their subscription.
     pub(super) fn end(&self, reason: &str) -> Vec<ChannelName> {
         let mut state = self.state.lock();
         state.away = Some(format!("pushes do not come: {reason}"));
@@ -155,7 +155,7 @@ impl Members {
         state.members.keys().cloned().collect()
     }
 
-    /// The next changes of one kind, which are now to be sent.
+    /// The next changes of one kind, to send now.
     pub(super) async fn next(&self) -> (Change, Vec<ChannelName>) {
         loop {
             if let Some(batch) = self.state.lock().next() {
@@ -165,9 +165,9 @@ impl Members {
         }
     }
 
-    /// The server confirms a subscription; `tell` hears of it if it is the one that is wanted.
+    /// The server confirms a subscription; calls `tell` if it is the one that is wanted.
     ///
-    /// It does so under the lock: whoever takes the channel away comes before or after it.
+    /// The call is under the lock: a change that takes the channel away comes before or after it.
     pub(super) fn confirmed(&self, channel: &ChannelName, tell: impl Fn(&ChannelName)) {
         let mut state = self.state.lock();
         if let Some(&(Change::Join, wish)) = state.sent.get(channel) {
@@ -181,7 +181,7 @@ impl Members {
         self.answered.notify_one();
     }
 
-    /// The server says that a subscription has ended.
+    /// The server reports that a subscription has ended.
     pub(super) fn ended(&self, channel: &ChannelName) -> UnsubscribeCause {
         let mut state = self.state.lock();
         let asked = matches!(state.sent.get(channel), Some((Change::Leave, _)));
@@ -197,14 +197,14 @@ impl Members {
         ended
     }
 
-    /// Until the server has answered to all that was sent.
+    /// Waits until the server has answered all requests.
     pub(super) async fn all_answered(&self) {
         while !self.state.lock().sent.is_empty() {
             self.answered.notified().await;
         }
     }
 
-    /// What was sent and not answered will not be: subscriptions are to be tried again.
+    /// Sent requests will not be answered: subscriptions are tried again.
     pub(super) fn send_again(&self) {
         let mut state = self.state.lock();
         for (channel, (change, wish)) in std::mem::take(&mut state.sent) {
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(members.ended(&name()), UnsubscribeCause::Unasked);
         members.leave(&name(), |_| false);
         assert_eq!(members.next().await, (Change::Leave, vec![name()]));
-        // Somebody wants it again before the answer.
+        // It is wanted again before the answer.
         members.join(name());
         assert_eq!(members.ended(&name()), UnsubscribeCause::Asked);
     }

@@ -1,4 +1,4 @@
-//! TLS to Redis and its sentinels: whom we trust, who we are, and what a failure means.
+//! TLS to Redis and its sentinels: trusted authorities, our certificate, and advice for failures.
 
 use super::Server;
 use crate::server::net::certificate::{Identity, read_chain};
@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// How we greet a server. Two are equal if they trust the same authorities and show the same.
+/// TLS settings of a client. Two are equal if they trust the same authorities and present the same
+/// certificate.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ClientConfig>,
@@ -23,12 +24,12 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Trusts the certificates in `ca`, or those that this machine trusts, and shows `identity`
-    /// to servers that ask. The error says what is wrong with them.
+    /// Trusts the certificates in `ca`, or those that this machine trusts, and presents `identity`
+    /// to servers that ask. The error explains what is wrong with them.
     pub fn new(ca: Option<&Path>, identity: Option<&Identity>) -> Result<Self, String> {
         let trusted = ca.map(read_chain).transpose()?.unwrap_or_default();
         let roots = if ca.is_some() { of_file(&trusted)? } else { of_machine()? };
-        // Named, as another part of the program might choose another one for all.
+        // Named, as another part of the program might install another default.
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -44,7 +45,7 @@ impl Tls {
         Ok(Self { config: Arc::new(config), trusted, identity: identity.cloned() })
     }
 
-    /// Greets `server` over `stream`.
+    /// Does the handshake with `server` over `stream`.
     pub(super) async fn handshake(
         &self,
         server: &Server,
@@ -112,7 +113,7 @@ pub(super) fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error
     }
 }
 
-/// What went wrong, and what to do about it.
+/// The problem, and its remedy.
 pub(super) fn told(error: &Error) -> String {
     use AlertDescription as Alert;
     match error {

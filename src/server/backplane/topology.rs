@@ -1,5 +1,5 @@
-//! How a cluster divides its slots, as one of its nodes tells it: the answer to `CLUSTER NODES`,
-//! read for the slots that our partitions are in.
+//! The division of a cluster's slots, from the reply of one of its nodes to `CLUSTER NODES`, read
+//! for the slots that our partitions are in.
 
 use super::Server;
 use super::keys::PARTITIONS;
@@ -12,10 +12,10 @@ const _: () = assert!(PARTITIONS == Partitions::BITS);
 /// A master, as the node that was asked knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Master {
-    /// What the cluster calls it, as long as it lives.
+    /// The id that the cluster gives it, as long as it lives.
     pub(super) id: String,
     pub(super) server: Server,
-    /// Of two that claim a slot, the one with the greater has it.
+    /// Config epoch: of two masters that claim a slot, the one with the greater has it.
     pub(super) epoch: u64,
     /// Those of our partitions whose slots it has.
     pub(super) has: Partitions,
@@ -23,7 +23,7 @@ pub(super) struct Master {
     pub(super) is_asked: bool,
 }
 
-/// The masters in the answer of the node at `asked`; `None` if it is no such answer.
+/// The masters in the reply of the node at `asked`; `None` if it is no such reply.
 pub(super) fn masters(answer: &str, asked: &Server) -> Option<Vec<Master>> {
     let mut known = false;
     let mut masters = Vec::new();
@@ -49,8 +49,8 @@ pub(super) fn masters(answer: &str, asked: &Server) -> Option<Vec<Master>> {
     known.then_some(masters)
 }
 
-/// `ip:port@bus-port[,host name[,...]]`. A node that does not know its own address is where it
-/// was asked; a host name is what a certificate can be about, so it goes first.
+/// `ip:port@bus-port[,host name[,...]]`. A node that does not know its own address has the address
+/// at which it was asked; a certificate can name a host, so the host name goes first.
 fn server(text: &str, asked: &Server) -> Option<Server> {
     let (address, name) = text.split_once(',').unwrap_or((text, ""));
     let name = name.split(',').next().filter(|name| !name.is_empty() && !name.contains('='));
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn slots_are_counted_as_redis_does() {
-        // The check value of the specification; the slots are what CLUSTER KEYSLOT says.
+        // The check value of the specification; the slots are those of CLUSTER KEYSLOT.
         assert_eq!(crc16(b"123456789"), 0x31c3);
         assert_eq!((slot(0), slot(5), slot(63)), (13_907, 9_974, 10_499));
     }

@@ -1,4 +1,4 @@
-//! Where Redis is, as users write it.
+//! The URL of Redis, as users write it.
 //!
 //! `redis://[[user]:password@]host[:port][/database]` names one server,
 //! `redis-sentinel://[[user]:password@]host[:port],.../master[/database]` the sentinels that know
@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-/// Whom to ask, and who we are there.
+/// The servers to ask, and the login.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     kind: Kind,
@@ -23,21 +23,21 @@ pub struct Url {
     database: u16,
 }
 
-/// What the servers of a [`Url`] are.
+/// Kind of a [`Url`]'s servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// Redis itself, one server.
     Single,
-    /// Sentinels, which know where Redis is.
+    /// Sentinels, which know the address of Redis.
     Sentinel {
-        /// What they call it.
+        /// The name of the master.
         master: String,
     },
     /// Nodes of a cluster.
     Cluster,
 }
 
-/// The place of one server.
+/// The address of one server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Server {
     /// Host name or IP address, IPv6 without its brackets.
@@ -46,7 +46,7 @@ pub struct Server {
     pub port: u16,
 }
 
-/// Why a text is no such URL, and what to write. It does not show the text, which may hold a
+/// Reason why a text is no such URL, and the remedy. It does not show the text, which may hold a
 /// password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
@@ -56,7 +56,7 @@ pub enum UrlError {
          rediss://, rediss-sentinel:// or rediss-cluster://"
     )]
     Scheme,
-    /// No host, or one that is none; with an example.
+    /// No host, or an invalid one; with an example.
     #[error("has no host, or one that is none; write {0}")]
     Host(&'static str),
     /// An IPv6 address without brackets.
@@ -65,7 +65,7 @@ pub enum UrlError {
     /// The port is no number.
     #[error("has a port that is no number from 1 to 65535")]
     Port,
-    /// Several hosts where one is meant.
+    /// Several hosts instead of one.
     #[error(
         "names several hosts; write one, or redis-sentinel:// before sentinels, or \
          redis-cluster:// before the nodes of a cluster"
@@ -74,7 +74,7 @@ pub enum UrlError {
     /// A user and no password.
     #[error("has a user and no password; write user:password@ before the host, or :password@")]
     Password,
-    /// A user or password with an escape that is none.
+    /// A user or password with an invalid escape.
     #[error("has a % in its user or password that is not followed by two hex digits; write %25")]
     Escape,
     /// A password with a slash.
@@ -88,13 +88,13 @@ pub enum UrlError {
     /// The database is no number.
     #[error("has a path that is no number of a database; write redis://host:port/0")]
     Database,
-    /// Sentinels, and nothing to ask them for.
+    /// Sentinels without the name of a master.
     #[error(
         "does not say which master the sentinels are to be asked for; write its name behind them, \
          as in redis-sentinel://host:26379/mymaster"
     )]
     Master,
-    /// What no sentinel calls a master.
+    /// A name that no sentinel accepts for a master.
     #[error("has a name of a master that is none; it is made of A-Z a-z 0-9 . - _")]
     MasterName,
     /// A cluster with a path.
@@ -102,7 +102,7 @@ pub enum UrlError {
     ClusterPath,
 }
 
-/// The schemes, what they mean, and an example of each.
+/// The schemes, their meaning, and an example of each.
 const SCHEMES: [(&str, &str); 3] = [
     ("", "redis://host:6379"),
     ("-sentinel", "redis-sentinel://host:26379,host2:26379/mymaster"),
@@ -147,7 +147,7 @@ impl FromStr for Url {
     }
 }
 
-/// User and password, and what is behind them.
+/// User and password, and the text behind them.
 fn credentials(authority: &str) -> Result<(String, Secret, &str), UrlError> {
     let Some((credentials, hosts)) = authority.rsplit_once('@') else {
         return Ok((String::new(), Secret::default(), authority));
@@ -201,7 +201,7 @@ fn master(name: &str) -> Result<String, UrlError> {
 }
 
 impl Url {
-    /// What the servers are.
+    /// Kind of the servers.
     pub fn kind(&self) -> &Kind {
         &self.kind
     }
@@ -211,7 +211,7 @@ impl Url {
         &self.servers
     }
 
-    /// Whether connections are encrypted: to the servers, and to those that they name.
+    /// True if connections are encrypted: to the servers, and to those that they name.
     pub fn is_tls(&self) -> bool {
         self.tls
     }
@@ -221,7 +221,7 @@ impl Url {
         &self.password
     }
 
-    /// Who we are at Redis, and in which database.
+    /// User, password and database at Redis.
     pub(super) fn login(&self) -> RedisConnectionInfo {
         let mut login = nobody().set_db(self.database.into());
         if !self.user.is_empty() {

@@ -1,4 +1,4 @@
-//! What one node of a cluster says, when it is asked, of itself and of the others.
+//! One cluster node's view of itself and of the others.
 
 use super::Server;
 use super::link::reason;
@@ -8,13 +8,13 @@ use redis::Value;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use std::time::Duration;
 
-/// How long a node may take to say it.
+/// Timeout of a node's reply.
 const TIMEOUT: Duration = Duration::from_millis(700);
 
 /// See the [module](self).
 #[derive(Debug, Clone)]
 pub(super) struct View {
-    /// The id of its data, before and after it said the rest.
+    /// The id of its data, the same before and after the rest was read.
     pub(super) replid: String,
     /// Microseconds since 1970 by its clock, after that.
     pub(super) time: u64,
@@ -22,13 +22,13 @@ pub(super) struct View {
 }
 
 impl View {
-    /// What it says of itself, if it is a master.
+    /// Its own entry, if it is a master.
     pub(super) fn own(&self) -> Option<&Master> {
         self.masters.iter().find(|master| master.is_asked)
     }
 }
 
-/// Asks the node at `server`; else why it does not say.
+/// Asks the node at `server`; the error is the reason of a failure.
 pub(super) async fn ask(
     mut connection: MultiplexedConnection,
     server: &Server,
@@ -60,7 +60,7 @@ fn refused(error: &redis::ServerError) -> String {
 fn read(answers: &[Value], server: &Server) -> Option<View> {
     let [before, nodes, after, Value::Array(time)] = answers else { return None };
     let replid = replid(text(before)?)?;
-    // It has become another one between the two.
+    // Its data has changed between the two.
     if Some(replid) != self::replid(text(after)?) {
         return None;
     }

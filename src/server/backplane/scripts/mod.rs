@@ -1,4 +1,4 @@
-//! The scripts that run in Redis, as commands, and their answers read.
+//! The scripts that run in Redis: builds their commands and reads their replies.
 
 use super::envelope;
 use super::keys::Keys;
@@ -7,7 +7,7 @@ use crate::hub::channel::{ChannelName, Epoch, Limits, Payload, Position, Snapsho
 use redis::{Cmd, Script, Value, cmd};
 use std::time::Duration;
 
-/// The scripts, and the words that differ in a cluster, where pushes stay within a shard.
+/// The scripts, and the commands that differ in a cluster, where pushes stay within a shard.
 pub(super) struct Scripts {
     publish: Script,
     read: Script,
@@ -27,7 +27,7 @@ impl Scripts {
     }
 }
 
-/// Where a published message is.
+/// The position of a published message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Placed {
     pub(super) position: Position,
@@ -39,30 +39,30 @@ impl Scripts {
         [&self.publish, &self.read, &self.forget]
     }
 
-    /// Whether they are for one server, which has all.
+    /// True if they are for one server, which has all.
     pub(super) fn is_for_one(&self) -> bool {
         !self.is_cluster
     }
 
-    /// How pushes go out.
+    /// The command to push.
     fn push(&self) -> &'static str {
         if self.is_cluster { "SPUBLISH" } else { "PUBLISH" }
     }
 
-    /// How channels are subscribed to.
+    /// The command to subscribe to channels.
     pub(super) fn subscribe(&self) -> &'static str {
         if self.is_cluster { "SSUBSCRIBE" } else { "SUBSCRIBE" }
     }
 
-    /// And how that is given up.
+    /// The command to unsubscribe.
     pub(super) fn unsubscribe(&self) -> &'static str {
         if self.is_cluster { "SUNSUBSCRIBE" } else { "UNSUBSCRIBE" }
     }
 
-    /// Notes where a partition comes from: from the server `from`, at its time, if it came whole.
+    /// Notes the origin of a partition: the server `from`, at its time, if it came whole.
     pub(super) fn kin(&self, note: String, from: Option<(&str, u64)>, to: &str, term: u64) -> Cmd {
         let (from, time) = from.unwrap_or_default();
-        // So rare that it does not matter whether the server has it.
+        // So rare that it does not matter if the server has it cached.
         let mut call = cmd("EVAL");
         call.arg(include_str!("continue.lua"))
             .arg(1)
@@ -130,7 +130,7 @@ fn new_epoch() -> u64 {
     Epoch::from_random(fastrand::u64(..)).number()
 }
 
-/// Reads the answer of a publish.
+/// Reads the reply of a publish.
 pub(super) fn placed(value: &Value) -> Option<Placed> {
     let Value::Array(words) = value else { return None };
     let [epoch, seq, stamp] = words.as_slice() else { return None };
@@ -138,13 +138,13 @@ pub(super) fn placed(value: &Value) -> Option<Placed> {
     Some(Placed { position, stamp: Stamp(number(stamp)?) })
 }
 
-/// Reads the answer of a read.
+/// Reads the reply of a read.
 pub(super) fn snapshot(value: Value) -> Option<Snapshot> {
     let Value::Array(words) = value else { return None };
     let mut words = words.into_iter();
     let server = crc32fast::hash(text(&words.next()?)?.as_bytes());
     let time = number(&words.next()?)?;
-    // What is published in this very microsecond comes after.
+    // Messages published in this very microsecond come after.
     let clock = Position { epoch: Epoch::of_clock(server), seq: time.saturating_sub(1) };
     let Some(epoch) = words.next() else {
         return Some(Snapshot { clock, place: None, messages: Vec::new() });
