@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Counts of the public side since the start.
 #[derive(Debug)]
 pub struct Counters {
-    /// Messages in answers.
+    /// Messages in responses.
     pub deliveries: AtomicU64,
     /// Polls answered, or left, by cause.
     pub releases: Counts<Cause>,

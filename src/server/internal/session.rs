@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Pingora's own timeout of a kept connection: none, as [`TimedStream`] beneath it has one.
+/// Pingora's own timeout of a kept connection: none, as the stream beneath it has one.
 pub(super) const NO_LIMIT: u64 = 0;
 /// Timeout of a whole body, and of a whole response.
 const TRANSFER: Duration = Duration::from_secs(60);

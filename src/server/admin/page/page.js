@@ -1,12 +1,12 @@
 "use strict";
-// Shows the gate's figures as they come. Everything from outside is put into the page as text.
+// Shows the gate's stats as they come. Everything from outside is put into the page as text.
 (() => {
   const SECONDS = 120, MESSAGES = 20, LONGEST = 4000;
   const page = document.querySelector('meta[name="pollgate-page"]').content;
   const at = (id) => document.getElementById(id);
   const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-  // What is remembered: figures of the last minutes, and the channel that is shown.
+  // State: stats of the last minutes, and the channel that is shown.
   let samples = [], newest = null, cursor = "oldest";
   let shown = null, shownCursor = "", looking = false;
 
@@ -37,7 +37,7 @@
     if (token) headers.Authorization = "Bearer " + token;
     if (type) headers["Content-Type"] = type;
     const options = { method, headers, body, cache: "no-store", credentials: "omit" };
-    // A gate that is gone without a word is noticed, too.
+    // Notices a gate that vanished without closing the connection, too.
     if (AbortSignal.timeout) options.signal = AbortSignal.timeout(20000);
     return fetch(path, options);
   }
@@ -52,7 +52,7 @@
     }
   }
 
-  // The figures.
+  // The stats.
 
   async function watch() {
     for (let wait = 0; ;) {
@@ -144,7 +144,7 @@
     samples = samples.filter((old) => old.time > figures.time - SECONDS - 2);
   }
 
-  // How fast each of the busiest channels is, where it was among them before.
+  // Rate of each of the busiest channels, if it was among them before.
   function rate(figures, passed) {
     const before = new Map(newest.busiest.map((busy) => [busy.channel, busy]));
     for (const busy of figures.busiest) {
@@ -188,7 +188,7 @@
     const y = (value) => (70 - 66 * (value / top)).toFixed(1);
     let curve = "", area = "", before = null, start = null;
     for (const sample of points) {
-      // While nobody looked there are no figures.
+      // No stats while no page was open.
       const joined = before && sample.time - before.time < 4;
       if (!joined && before) area += `L${x(before.time)} 72L${x(start.time)} 72Z`;
       if (!joined) start = sample;

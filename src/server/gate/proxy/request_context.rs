@@ -67,7 +67,7 @@ impl RequestContext {
         self
     }
 
-    /// Lets `engine`, which serves just this request, find it.
+    /// Runs `engine`, which serves just this request, with this context in its task.
     pub(in crate::server::gate) async fn scope<F: Future>(self: Box<Self>, engine: F) -> F::Output {
         HANDED.scope(Cell::new(Some(self)), engine).await
     }
