@@ -99,10 +99,10 @@ async fn the_internal_side_tells_of_refusals_and_changes_and_never_the_token() {
     let mut client = Client::connect(gate.internal()).await;
     let wrong = [("Authorization", "Bearer wr0ng")];
     assert_eq!(client.request("GET", "/status?token=s3cret", &wrong, b"").await.status, 401);
-    let refused = line(&gate, "pollgate::server::internal", "/status").await;
+    let refused = line(&gate, "pollgate::internal", "/status").await;
     assert_eq!(refused["fields"]["target"], "/status?token=***");
     assert_eq!((&refused["fields"]["status"], &refused["level"]), (&401.into(), &"INFO".into()));
-    let forgotten = line(&gate, "pollgate::server::internal", "/channels/news").await;
+    let forgotten = line(&gate, "pollgate::internal", "/channels/news").await;
     assert_eq!(forgotten["fields"]["method"], "DELETE");
     let log = gate.log();
     assert!(!log.contains("s3cret") && !log.contains("wr0ng"), "{log}");
@@ -114,7 +114,7 @@ async fn the_internal_side_tells_of_refusals_and_changes_and_never_the_token() {
 async fn the_internal_side_tells_of_everything_for_debugging() {
     let gate = Gate::start_alone(JSON).await;
     gate.publish("news", "one").await;
-    let published = line(&gate, "pollgate::server::internal", "/channels/news").await;
+    let published = line(&gate, "pollgate::internal", "/channels/news").await;
     let fields = &published["fields"];
     assert_eq!((&fields["method"], &fields["status"]), (&"POST".into(), &200.into()));
     assert_eq!((&fields["peer"], &published["level"]), (&"127.0.0.1".into(), &"DEBUG".into()));

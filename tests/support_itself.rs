@@ -5,7 +5,7 @@
 mod support;
 
 use support::{Addr, Client};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 /// A connection to a server that writes `bytes` once the client has begun to listen.
@@ -18,7 +18,7 @@ async fn answered_late(bytes: &'static [u8]) -> Client {
         tokio::task::yield_now().await;
         stream.write_all(bytes).await.unwrap();
         // The connection stays open until the client leaves.
-        let _ = stream.readable().await;
+        let _ = stream.read(&mut [0]).await;
     });
     client
 }
