@@ -1,5 +1,5 @@
-//! The envelope of a message between gates and in the shared history: `epoch seq stamp published
-//! kind content-type`, a line feed, and the body.
+//! The envelope of a message between gates and in the shared history:
+//! `epoch seq stamp published kind content-type`, a line feed, and the body.
 
 use crate::hub::channel::{Epoch, Kind, Message, Payload, Position, Stamp, Time};
 use bytes::Bytes;

@@ -1,8 +1,8 @@
 //! The internal listener: reads requests, guards them, and dispatches them to its endpoints.
 //!
 //! Order: the head is read and validated (400), the guard decides (401, 403), an endpoint is found
-//! (404), the body is read within that endpoint's bound (413), the endpoint answers. `Expect:
-//! 100-continue` is answered only once it is clear that the body is wanted.
+//! (404), the body is read within that endpoint's bound (413), the endpoint answers.
+//! `Expect: 100-continue` is answered only once it is clear that the body is wanted.
 //!
 //! [`Timeouts`] bounds the time of a client; the maker of the app sets the number of connections.
 //!
