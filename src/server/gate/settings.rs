@@ -31,7 +31,7 @@ pub struct Settings {
     pub upstream: Arc<Upstream>,
     /// Timeout of connecting to the upstream.
     pub connect_timeout: Duration,
-    /// Timeout of the upstream's silence.
+    /// Longest silence of the upstream.
     pub read_timeout: Duration,
     /// Upper bounds of a request's head.
     pub head: front::Bounds,

@@ -25,7 +25,7 @@ pub struct Settings {
     pub servers: Vec<Address>,
     /// Timeout of connecting.
     pub connect_timeout: Duration,
-    /// Timeout of the upstream's silence.
+    /// Longest silence of the upstream.
     pub read_timeout: Duration,
 }
 

@@ -93,7 +93,7 @@ impl Internal {
         Self(Arc::new(App { settings, page, endpoints, metrics, quiesce, places }))
     }
 
-    /// The gate that every request passes through.
+    /// The quiesce point that every request passes through.
     pub fn quiesce(&self) -> Quiesce<Target> {
         self.0.quiesce.clone()
     }

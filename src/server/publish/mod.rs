@@ -350,7 +350,7 @@ impl Publisher {
         self.shared.elsewhere.is_some()
     }
 
-    /// The gate that every publish passes through.
+    /// The quiesce point that every publish passes through.
     pub fn quiesce(&self) -> &Quiesce<Target> {
         &self.shared.quiesce
     }

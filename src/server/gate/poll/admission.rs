@@ -240,8 +240,8 @@ impl Gate {
         Decision::Reply(finished(reply, rule, origin.as_deref()), None)
     }
 
-    /// Publishes an empty message for a browser; the response is the one that PHP's `touch()` would
-    /// have led to.
+    /// Publishes an empty message for a browser; the response is that of PHP's `touch()`: true or
+    /// false.
     pub async fn publish(&self, channel: ChannelName) -> Reply {
         let published = (self.shared.browser_publish)(channel).await;
         if !published {

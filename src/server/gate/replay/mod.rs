@@ -6,7 +6,7 @@
 //! whose client leaves while it is held or waits for its slot is never forwarded: dropping the
 //! future releases all of it.
 //!
-//! The upstream's own poll never carries a position. So nothing is lost only because a poll within
+//! Such a client never sends its position. So nothing is lost only because a poll within
 //! `slack` of a publish is forwarded too; see [`RecentRequests`] for what keeps that from going in
 //! circles.
 

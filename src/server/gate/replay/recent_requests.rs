@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Requests that are remembered, at some 100 bytes each.
 const MAX: usize = 50_000;
 
-/// Hold time of a poll that repeats another: shorter than the slack, within which it is forwarded.
+/// Hold time of a poll that repeats another: at most the slack, within which the update is recent.
 pub(super) fn pause(duration: Option<Duration>, slack: Duration) -> Option<Duration> {
     Some(duration.unwrap_or(PAUSE).min(PAUSE).min(slack))
 }

@@ -132,7 +132,7 @@ impl Queue {
         Ok(())
     }
 
-    /// How many were fetched so far: what a file looks like now is the outcome of all of these.
+    /// Number of events fetched so far: a file's current state is the outcome of all of these.
     pub(super) fn known(&self) -> u64 {
         self.taken + self.fetched.len() as u64
     }
