@@ -1,8 +1,8 @@
-//! The table as values, for a process that goes on with it.
+//! The table as values, for a process that continues it.
 //!
-//! A dump goes channel by channel, each under its own lock and for no longer than it takes to
-//! count its messages up: their bytes are shared, not copied. So a dump does not stop the table,
-//! and is exact only if nothing is published meanwhile; who needs that sees to it.
+//! A dump goes channel by channel. It takes each channel's lock only to count up its messages;
+//! their bytes are shared, not copied. So a dump does not stop the table, and it is exact only if
+//! nothing is published meanwhile; a caller that needs an exact dump stops publishing first.
 
 use super::table::Table;
 use super::{Channel, Hub, State};
@@ -13,7 +13,7 @@ use slab::Slab;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What the table as a whole remembers, beside its channels.
+/// State of the table as a whole, beside its channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dump {
     /// The latest time seen.
@@ -22,28 +22,28 @@ pub struct Dump {
     pub floor: Stamp,
 }
 
-/// What one channel leaves behind.
+/// One channel's state in a dump.
 #[derive(Debug, Clone)]
 pub struct ChannelDump {
     /// Its name.
     pub channel: ChannelName,
-    /// When it was last used.
+    /// Time of its last use.
     pub used: Time,
-    /// Where its history is.
+    /// End of its history: position, stamps and bounds.
     pub kept: Persisted,
     /// The messages kept.
     pub messages: Vec<Arc<Message>>,
 }
 
 impl Hub {
-    /// What the table as a whole remembers.
+    /// State of the table as a whole.
     pub fn memory(&self) -> Dump {
         let latest = Time(self.shared.latest.load(Ordering::Relaxed));
         Dump { latest, floor: self.floor() }
     }
 
-    /// The channels of this moment, those that were not used for longest first, each looked at
-    /// when its turn comes. A channel that is forgotten meanwhile is left out.
+    /// The current channels, least recently used first. Each is read when its turn comes; a channel
+    /// that is forgotten meanwhile is left out.
     pub fn traces(&self) -> impl Iterator<Item = ChannelDump> + use<> {
         let mut channels: Vec<Arc<Channel>> =
             (0..Table::SHARDS).flat_map(|shard| self.shared.table.shard(shard)).collect();
@@ -57,15 +57,15 @@ impl Hub {
         })
     }
 
-    /// Takes on what an earlier table remembered. Time and stamps go on above it.
+    /// Takes over the state of an earlier table. Time and stamps continue above it.
     pub fn remember(&self, memory: Dump) {
         self.shared.latest.fetch_max(memory.latest.0, Ordering::Relaxed);
         self.shared.floor.fetch_max(memory.floor.0, Ordering::Relaxed);
     }
 
-    /// Puts in a channel of an earlier table with `count` messages, the oldest first, as far as
-    /// they fit into the settings. In `doubt` whether positions were given out after that table
-    /// was written down, the channel begins a new epoch. The first error ends it.
+    /// Adds a channel of an earlier table with `count` messages, oldest first, as far as they fit
+    /// into the settings. With `doubt`, positions may have been given out after that table was
+    /// written, so the channel begins a new epoch. The first error stops the restore.
     ///
     /// Meant for a table that is not in use yet; a channel that exists stays as it is.
     pub fn restore<E>(
@@ -101,9 +101,9 @@ impl Hub {
         Ok(())
     }
 
-    /// The table goes on in another process, which gives out positions that this one cannot
-    /// know; or `false`: it does not after all. A cursor that cannot be placed is then no reason
-    /// for a reset: the poll is told to come again with the cursor that it has.
+    /// Marks the table as continued in another process, which gives out positions that this one
+    /// cannot know; `false` takes the mark back. While it is set, an unknown cursor is no reason
+    /// for a reset: the poll is answered with the cursor that it has, and its client comes again.
     pub fn move_on(&self, moved: bool) {
         self.shared.moved.store(moved, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! Keeping the table within its bounds: opening channels, evicting them, forgetting what is old.
+//! Keeps the table within its bounds: opens channels, evicts them and forgets old messages.
 
 use super::table::Table;
 use super::{Channel, Hub, Settings, State, TableFull, WakeSet};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Hub {
-    /// Takes on new settings; existing channels are trimmed to them.
+    /// Applies new settings; existing channels are trimmed to them.
     pub fn reconfigure(&self, settings: Settings, now: Time) {
         let now = self.time(now);
         *self.shared.settings.write() = settings;
@@ -22,8 +22,8 @@ impl Hub {
         self.reclaim(now);
     }
 
-    /// Drops what has grown too old. To be called every now and then: a channel that nobody uses
-    /// would otherwise keep its messages for ever.
+    /// Drops messages that are too old. The caller runs this periodically: an unused channel would
+    /// otherwise keep its messages for ever.
     pub fn sweep(&self, now: Time) {
         let now = self.time(now);
         self.for_each_channel(|channel| self.with_trimmed(&mut channel.state.lock(), now, |_| ()));
@@ -35,8 +35,8 @@ impl Hub {
         }
     }
 
-    /// Runs `work` on a channel, which is created where it does not exist, with an up-to-date
-    /// history and under its lock.
+    /// Runs `work` on a channel under its lock, with an up-to-date history. Creates the channel if
+    /// it does not exist.
     pub(super) fn with_state<T>(
         &self,
         name: &ChannelName,
@@ -52,7 +52,7 @@ impl Hub {
         }
     }
 
-    /// Runs `work` on a trimmed history and books what that changed in the memory of all.
+    /// Runs `work` on a trimmed history and adds the change of its size to the table's total.
     pub(super) fn with_trimmed<T>(
         &self,
         state: &mut State,
@@ -60,7 +60,7 @@ impl Hub {
         work: impl FnOnce(&mut State) -> T,
     ) -> T {
         if state.forgotten {
-            // Its accounts are settled by `bury`.
+            // `retire` settles its accounts.
             return work(state);
         }
         let before = state.history.cost();
@@ -74,12 +74,13 @@ impl Hub {
         result
     }
 
-    /// The channel of that name, created where it does not exist.
+    /// The channel of that name; creates it if it does not exist.
     pub(super) fn open(&self, name: &ChannelName, now: Time) -> Result<Arc<Channel>, TableFull> {
         if let Some(channel) = self.shared.table.touch(name, now) {
             return Ok(channel);
         }
-        // Read until the channel is in the table: whoever changes the settings then finds it there.
+        // Held until the channel is in the table, so that a later change of the settings finds it
+        // there.
         let settings = self.shared.settings.read();
         while self.channels() >= settings.channels {
             if !self.evict_one() {
@@ -116,8 +117,8 @@ impl Hub {
         state.take_waiters()
     }
 
-    /// Brings the memory of all messages below its bound: quiet channels go, the least recently
-    /// used first; then the histories of those that polls are held on.
+    /// Brings the memory of all messages below its bound. Evicts quiet channels first, the least
+    /// recently used before the others; then clears the histories of channels with held polls.
     pub(super) fn reclaim(&self, now: Time) {
         let total = self.shared.settings.read().total;
         while self.cost() > total && self.evict_one() {}

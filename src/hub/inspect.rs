@@ -1,11 +1,11 @@
-//! Looking at the table without changing it.
+//! Reads the table without changing it.
 
 use super::{Channel, ChannelUpdate, Hub, Subscription};
 use crate::hub::channel::{ChannelName, Epoch, Position, Stamp, Take, Tick, Time};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// What is known of one channel.
+/// A channel's figures at one moment.
 #[derive(Debug, Clone)]
 pub struct Info {
     /// Its name.
@@ -27,23 +27,23 @@ pub struct Info {
 }
 
 impl Hub {
-    /// What is known of a channel; `None` if there is no such channel.
+    /// The figures of a channel; `None` if it does not exist.
     pub fn info(&self, name: &ChannelName, now: Time) -> Option<Info> {
         let now = self.time(now);
         let channel = self.shared.table.peek(name)?;
         Some(self.describe(&channel, now))
     }
 
-    /// What is known of at most `most` channels in the order of their names, after the name
-    /// `after`; and whether there are more.
+    /// The figures of at most `most` channels after the name `after`, in the order of their names,
+    /// and true if there are more.
     pub fn list(&self, after: Option<&str>, most: usize, now: Time) -> (Vec<Info>, bool) {
         let now = self.time(now);
         let (channels, more) = self.shared.table.page(after, most);
         (channels.iter().map(|channel| self.describe(channel, now)).collect(), more)
     }
 
-    /// What is known of the `most` channels with most held polls, the busiest first; of equals
-    /// those with most messages. It looks at every channel.
+    /// The figures of the `most` channels with the most held polls, busiest first; equals are
+    /// ordered by the number of messages. Looks at every channel.
     pub fn busiest(&self, most: usize, now: Time) -> Vec<Info> {
         let now = self.time(now);
         let mut least_first = BinaryHeap::with_capacity(most + 1);
@@ -80,7 +80,7 @@ impl Hub {
         })
     }
 
-    /// What a channel's history has for a cursor, without creating or holding anything.
+    /// Reads a channel's history from a cursor, without creating or holding anything.
     pub fn read(
         &self,
         subscription: &Subscription,

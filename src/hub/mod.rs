@@ -1,18 +1,18 @@
-//! The channel table: publish, poll, wait.
+//! The channel table: publishes messages, answers polls and registers waiters.
 //!
 //! **No wake is lost.** A poll that finds nothing is registered on its channel under the same
 //! lock as its look into the history, so a publish either comes before the look and is found, or
 //! after it and finds the registration.
 //!
 //! **Unlock, then wake.** A publish stores its message, takes the channel's waiters and unlocks;
-//! the caller then rings them, in batches, through [`WakeSet`]. A waiter that is rung looks again:
-//! a ring for something it already has is harmless.
+//! the caller then wakes them, in batches, through [`WakeSet`]. A waiter that wakes looks again: a
+//! wake for something it already has is harmless.
 //!
-//! **A dropped [`Waiter`] is gone.** It takes itself off its channels, so a cancelled poll leaves
-//! nothing behind.
+//! **A dropped [`Waiter`] is gone.** It removes itself from its channels, so a cancelled poll
+//! leaves nothing behind.
 //!
-//! **A forgotten channel stays forgotten.** Eviction and `forget` mark the channel under its
-//! lock; whoever still holds it looks the name up again and meets a new life with a new epoch.
+//! **A forgotten channel stays forgotten.** Eviction and `forget` mark the channel under its lock;
+//! a caller that still holds it looks the name up again and finds a new life with a new epoch.
 //!
 //! Locks are taken in the order shard, then channel, and never two of a kind.
 
@@ -45,12 +45,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use table::Table;
 
-/// What bounds the table.
+/// Bounds of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Channels in all; at this many, the least recently used quiet one makes room.
     pub channels: usize,
-    /// Dump for messages in all channels, in bytes.
+    /// Memory for messages in all channels, in bytes.
     pub total: u64,
     /// Limits of the channels that no override matches.
     pub limits: Arc<Limits>,
@@ -76,35 +76,35 @@ impl Settings {
 #[error("the channel table is full and none of its channels is quiet")]
 pub struct TableFull;
 
-/// One channel of a poll, and where the client is in it.
+/// One channel of a poll, and the client's position in it.
 #[derive(Debug, Clone)]
 pub struct Subscription {
     /// The channel.
     pub channel: ChannelName,
-    /// Where to begin.
+    /// Cursor from which the poll reads.
     pub cursor: Cursor,
 }
 
-/// What one channel of a poll has for it.
+/// The result of a poll on one of its channels.
 #[derive(Debug, Clone)]
 pub struct ChannelUpdate {
     /// The channel.
     pub channel: ChannelName,
     /// The unit of its stamps.
     pub tick: Tick,
-    /// What was found, and where the client is with it.
+    /// The messages found and the client's new position.
     pub found: Lookup,
 }
 
-/// What all channels of a poll have for it, in the order of its subscriptions.
+/// The results on all channels of a poll, in the order of its subscriptions.
 pub type Answer = SmallVec<[ChannelUpdate; 1]>;
 
 /// The outcome of [`Hub::poll`].
 #[derive(Debug)]
 pub enum PollOutcome {
-    /// There is something to say at once.
+    /// There is an answer at once.
     Answer(Answer),
-    /// There is nothing yet; the waiter is told when there is.
+    /// There is none yet; the waiter wakes when there is.
     Waiting(Waiter),
 }
 
@@ -115,9 +115,9 @@ pub struct Published {
     pub message: Arc<Message>,
     /// The unit of its channel's stamps.
     pub tick: Tick,
-    /// The held polls that it releases, to be rung.
+    /// The held polls that the message releases; the caller wakes them.
     pub wake: WakeSet,
-    /// How many of those are claimed already, or rung.
+    /// Number of those that are claimed or already woken.
     pub released: usize,
 }
 
@@ -130,7 +130,7 @@ pub struct Hub {
 struct Shared {
     table: Table,
     settings: RwLock<Settings>,
-    /// Where positions are given elsewhere: whom to tell what a channel wants.
+    /// Receives the channels' sync requests, where a sequencer gives the positions.
     origin: Option<SyncSink>,
     /// The latest time seen. The table's time never runs backwards, so a position that was given
     /// out is never overtaken by a message from before it.
@@ -138,13 +138,13 @@ struct Shared {
     /// The highest stamp of all channels that were forgotten. New lives begin above it, so a
     /// stamp cursor of an earlier life never hides a message of a later one.
     floor: AtomicU64,
-    /// Dump of all messages kept, in bytes.
+    /// Memory of all messages kept, in bytes.
     cost: AtomicU64,
     /// Polls held now.
     held: AtomicUsize,
-    /// Nothing is held any more.
+    /// No poll is held any more.
     draining: AtomicBool,
-    /// The table goes on in another process.
+    /// The table continues in another process.
     moved: AtomicBool,
     random: Mutex<fastrand::Rng>,
 }
@@ -153,7 +153,7 @@ struct Shared {
 #[derive(Debug)]
 struct Channel {
     name: ChannelName,
-    /// When it was last used, in microseconds since 1970; for eviction.
+    /// Time of its last use, in microseconds since 1970; for eviction.
     used: AtomicU64,
     state: Mutex<State>,
 }
@@ -163,11 +163,11 @@ struct State {
     history: History,
     limits: Arc<Limits>,
     waiters: Slab<Arc<Notifier>>,
-    /// Where positions are given elsewhere: how far the channel is with that.
+    /// Sync state of the channel, where a sequencer gives the positions.
     feed: Option<Box<ReplicaState>>,
-    /// Counts how often the waiters were taken; a registration is only good in its own round.
+    /// Counts how often the waiters were taken; a registration is valid only in its own round.
     round: u64,
-    /// The channel left the table; whoever holds it must look it up again.
+    /// The channel left the table; a caller that holds it must look it up again.
     forgotten: bool,
 }
 
@@ -184,8 +184,8 @@ impl Hub {
         Self::with_origin(settings, seed, None)
     }
 
-    /// A table whose channels get their messages and positions from elsewhere; `origin` is told
-    /// what they want for that.
+    /// A table whose channels get their messages and positions from a sequencer; `origin` receives
+    /// their sync requests.
     pub fn fed(settings: Settings, seed: u64, origin: SyncSink) -> Self {
         Self::with_origin(settings, seed, Some(origin))
     }
@@ -206,8 +206,8 @@ impl Hub {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Looks into every channel of a poll. Registers a waiter where none has news, unless `hold`
-    /// is false: then it is a [`Hub::look`].
+    /// Looks into every channel of a poll. Registers a waiter where none has an update, unless
+    /// `hold` is false: then it is a [`Hub::look`].
     pub fn poll(
         &self,
         subscriptions: &[Subscription],
@@ -228,8 +228,8 @@ impl Hub {
             answer.push(looked.update);
             waiter.register(looked.seat, looked.unresolved);
         }
-        // Look at after the registration: a drain that came before it has set the flag, one
-        // that comes after it finds the registration.
+        // Read after the registration: a drain that came before it has set the flag, one that comes
+        // after it finds the registration.
         if news || self.is_draining() {
             return Ok(PollOutcome::Answer(answer));
         }
@@ -237,8 +237,7 @@ impl Hub {
         Ok(PollOutcome::Waiting(waiter))
     }
 
-    /// Looks into every channel of a poll that is not to be held: the quiet state is an answer,
-    /// too.
+    /// Looks into every channel of a poll that does not wait: the quiet state is an answer, too.
     pub fn look(
         &self,
         subscriptions: &[Subscription],
@@ -250,7 +249,7 @@ impl Hub {
         subscriptions.iter().map(look).collect()
     }
 
-    /// Looks into one channel and, where there is no news, registers `bell` under the same lock.
+    /// Looks into one channel and, without an update, registers `bell` under the same lock.
     fn look_at(
         &self,
         subscription: &Subscription,
@@ -278,8 +277,8 @@ impl Hub {
         looked
     }
 
-    /// Puts one message on each of the named channels: all of them, or none where the table has
-    /// no room for one. The caller rings the wakes.
+    /// Stores one message on each of the named channels: on all of them, or on none where the table
+    /// has no room for one. The caller wakes the released polls.
     pub fn publish(
         &self,
         posts: &[(ChannelName, Payload)],
@@ -306,9 +305,9 @@ impl Hub {
         })
     }
 
-    /// Puts on a channel what has been true since `at`, stamped with that time, unless the
-    /// channel has had a message since. With `keep` its newest message never ages out, unless
-    /// the settings say otherwise.
+    /// Stores a state that has been true since `at`, stamped with that time, unless the channel has
+    /// had a message since. With `keep` its newest message never ages out, unless the settings
+    /// differ.
     pub fn seed(
         &self,
         name: &ChannelName,
@@ -327,7 +326,7 @@ impl Hub {
             let newest = state.history.newest().map(|message| message.stamp);
             let newest = newest.or(state.history.newest_stamp());
             let since = newest >= Some(tick.at_or_after(at.min(now)));
-            // What is to be kept may have aged out while nobody kept it.
+            // A message that should stay may have aged out before it was marked so.
             let is_there = !keep || !state.history.is_empty();
             if since && is_there {
                 return None;
@@ -339,16 +338,16 @@ impl Hub {
         published
     }
 
-    /// From now on the channel's newest message never ages out, unless the settings say
-    /// otherwise. A channel that does not exist stays so.
+    /// From now on the channel's newest message never ages out, unless the settings differ. Does
+    /// not create the channel.
     pub fn keep_newest(&self, name: &ChannelName) {
         if let Some(channel) = self.shared.table.peek(name) {
             channel.state.lock().history.keep_newest();
         }
     }
 
-    /// Forgets a channel and its history. `None` if there is no such channel. Its held polls are
-    /// to be rung; they find themselves reset, and its next life has a new epoch.
+    /// Forgets a channel and its history; `None` if it does not exist. The caller wakes its held
+    /// polls; they find themselves reset, and its next life has a new epoch.
     pub fn forget(&self, name: &ChannelName) -> Option<WakeSet> {
         let channel = self.shared.table.remove(name)?;
         Some(self.retire(&channel))
@@ -364,8 +363,8 @@ impl Hub {
         self.shared.settings.read().limits_for(name).tick
     }
 
-    /// From now on no poll is held. Returns the waiters of all channels, to be rung: they find
-    /// nothing, and [`Hub::is_draining`].
+    /// From now on no poll is held. Returns the waiters of all channels; the caller wakes them, and
+    /// they find nothing and [`Hub::is_draining`].
     pub fn drain(&self) -> Vec<WakeSet> {
         self.shared.draining.store(true, Ordering::SeqCst);
         let mut wakes = Vec::new();
@@ -378,22 +377,22 @@ impl Hub {
         wakes
     }
 
-    /// Whether [`Hub::drain`] was called.
+    /// True once [`Hub::drain`] was called.
     pub fn is_draining(&self) -> bool {
         self.shared.draining.load(Ordering::SeqCst)
     }
 
-    /// How many polls are held on a channel now.
+    /// Number of polls held on a channel now.
     pub fn held_on(&self, name: &ChannelName) -> usize {
         self.shared.table.peek(name).map_or(0, |channel| channel.state.lock().waiters.len())
     }
 
-    /// How many polls are held now.
+    /// Number of polls held now.
     pub fn held(&self) -> usize {
         self.shared.held.load(Ordering::Relaxed)
     }
 
-    /// How many channels there are.
+    /// Number of channels.
     pub fn channels(&self) -> usize {
         self.shared.table.len()
     }

@@ -1,4 +1,4 @@
-//! The bell of one held poll: rung by a publish, listened to by one task.
+//! The notifier of one held poll: a publish notifies it, one task waits on it.
 
 use atomic_waker::AtomicWaker;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,24 +7,24 @@ use std::task::{Context, Poll};
 /// Shared between a waiter and the channels it is registered on.
 #[derive(Debug, Default)]
 pub(super) struct Notifier {
-    /// Somebody has taken it upon them to release this poll.
+    /// A publish or another caller has claimed this poll and will wake it.
     claimed: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Notifier {
-    /// Claims the poll. True for the first to do so: of several publishes at once, one counts
-    /// it as released.
+    /// Claims the poll. True for the first claim: of several concurrent publishes, one counts it as
+    /// released.
     pub(super) fn claim(&self) -> bool {
         !self.claimed.swap(true, Ordering::AcqRel)
     }
 
-    /// Wakes the task that listens. Only useful after [`Notifier::claim`].
+    /// Wakes the waiting task. Only useful after [`Notifier::claim`].
     pub(super) fn notify(&self) {
         self.waker.wake();
     }
 
-    /// Ready once claimed; then the bell is as new.
+    /// Ready once claimed, and then unclaimed again.
     pub(super) fn poll_claimed(&self, context: &mut Context<'_>) -> Poll<()> {
         // Registered before the look, so that a claim in between finds the waker.
         self.waker.register(context.waker());
@@ -32,12 +32,12 @@ impl Notifier {
     }
 }
 
-/// Rings one held poll from outside, so that it looks at what has changed beside its channels.
+/// Wakes one held poll from outside, so that it looks at changes beside its channels.
 #[derive(Clone)]
 pub struct WakeHandle(pub(super) std::sync::Arc<Notifier>);
 
 impl WakeHandle {
-    /// Wakes the poll, unless somebody else is about to.
+    /// Wakes the poll, unless another caller has claimed it.
     pub fn notify(&self) {
         if self.0.claim() {
             self.0.notify();

@@ -1,8 +1,8 @@
-//! Channels that get their messages and positions from elsewhere: the table's side of it.
+//! Channels that get their messages and positions from a sequencer: the table's side of it.
 //!
-//! Every event is worked off under the channel's lock, together with its history, so that a poll
-//! always sees both as they belong together. What a channel then wants is told to the table's
-//! [`SyncSink`] after unlocking.
+//! Every event is applied under the channel's lock, together with its history, so that a poll
+//! always sees a consistent pair. The table's [`SyncSink`] receives a channel's request after
+//! unlocking.
 
 use super::waiter::Unresolved;
 use super::{Hub, State, TableFull, WakeSet};
@@ -12,35 +12,35 @@ use crate::hub::channel::{
 };
 use std::sync::Arc;
 
-/// Is told what a channel wants. It must not call back into the table.
+/// Receives the sync requests of channels. It must not call back into the table.
 pub type SyncSink = Arc<dyn Fn(&ChannelName, SyncRequest) + Send + Sync>;
 
-/// What became of a pushed message.
+/// The effect of a pushed message.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// The polls that it releases, claimed already and to be rung.
+    /// The polls that it releases, claimed already; the caller wakes them.
     pub wake: WakeSet,
-    /// How many polls the same message had released when its push came.
+    /// Number of polls that the same message had released when its push came.
     pub before: usize,
     /// It was new here.
     pub stored: bool,
-    /// Nobody here wants this channel's messages.
+    /// No poll here uses this channel.
     pub unwanted: bool,
 }
 
 impl Hub {
-    /// Whether the channels are fed from elsewhere.
+    /// True if the channels are replicas of a sequencer's.
     pub fn is_replica(&self) -> bool {
         self.shared.origin.is_some()
     }
 
-    /// Whether nothing is known to be missing on a channel.
+    /// True if no message of a channel is known to be missing.
     pub fn is_live(&self, name: &ChannelName) -> bool {
         let is_live = |state: &mut State| state.feed.as_ref().is_some_and(|feed| feed.is_live());
         self.with_known(name, is_live).unwrap_or(false)
     }
 
-    /// Whether a subscription to a channel is wanted.
+    /// True if a subscription to a channel is requested or confirmed.
     pub fn is_joined(&self, name: &ChannelName) -> bool {
         let joined = |state: &mut State| state.feed.as_ref().is_some_and(|feed| feed.is_joined());
         self.with_known(name, joined).unwrap_or(false)
@@ -52,13 +52,13 @@ impl Hub {
         self.tell(name, want.flatten());
     }
 
-    /// The subscription to a channel is no more; it is wanted again.
+    /// The subscription to a channel has ended; it is requested again.
     pub fn lost(&self, name: &ChannelName) {
         self.with_known(name, |state| state.feed.iter_mut().for_each(|feed| feed.lost()));
     }
 
-    /// Gives up the subscription to a channel that nobody has polled since `before` and nobody
-    /// waits on; whether that is so.
+    /// Gives up the subscription to a channel that was not polled since `before` and has no waiter;
+    /// true if it did.
     pub fn leave(&self, name: &ChannelName, before: Time) -> bool {
         let left = self.with_known(name, |state| match &mut state.feed {
             Some(feed) if state.waiters.is_empty() && feed.last_polled() < before => {
@@ -70,14 +70,14 @@ impl Hub {
         left.unwrap_or(true)
     }
 
-    /// Has a channel read what is elsewhere, to make sure that nothing is missing.
+    /// Makes a channel read the sequencer's history, in case messages are missing.
     pub fn audit(&self, name: &ChannelName) {
         let want = self.with_known(name, |state| state.feed.as_mut()?.audit());
         self.tell(name, want.flatten());
     }
 
-    /// A read of a channel begins: its number, and where the channel is. `None` = it is not
-    /// wanted any more.
+    /// A read of a channel begins. Returns its number and the channel's position; `None` if the
+    /// read is not needed any more.
     pub fn read_begins(&self, name: &ChannelName) -> Option<(u64, Position)> {
         let begun = self.with_known(name, |state| {
             let number = state.feed.as_mut()?.read_begins()?;
@@ -86,13 +86,13 @@ impl Hub {
         begun.flatten()
     }
 
-    /// That read failed; whether it is wanted again, in a while.
+    /// That read failed; true if the caller has to repeat it, after a while.
     pub fn read_failed(&self, name: &ChannelName, number: u64) -> bool {
         let want = self.with_known(name, |state| state.feed.as_mut()?.read_failed(number));
         want.flatten().is_some()
     }
 
-    /// That read has found `snapshot`. Returns the waiters that are to look again.
+    /// That read has found `snapshot`. Returns the waiters to wake.
     pub fn read_ends(
         &self,
         name: &ChannelName,
@@ -116,7 +116,7 @@ impl Hub {
         })
     }
 
-    /// A message that was published from here has its position.
+    /// A message that was published through this gate has its position.
     pub fn offered(&self, name: &ChannelName, message: Message, now: Time) -> Applied {
         let now = self.time(now);
         let (seq, mut before) = (message.position.seq, 0);
@@ -130,8 +130,8 @@ impl Hub {
         Applied { before, ..pushed }
     }
 
-    /// A channel was forgotten elsewhere and is at the beginning of another life now. `stamp` is
-    /// the newest of its lives before. The wake is claimed already.
+    /// A channel was forgotten at the sequencer and is at the beginning of another life. `stamp` is
+    /// the newest of its earlier lives. The wake is claimed already.
     pub fn reborn(
         &self,
         name: &ChannelName,
@@ -148,8 +148,7 @@ impl Hub {
         pushed.wake
     }
 
-    /// Puts what was read into a channel that nobody is subscribed to, so that it can be looked
-    /// at.
+    /// Stores the result of a read in a channel without a subscription, so that it can be shown.
     pub fn refresh(
         &self,
         name: &ChannelName,
@@ -177,7 +176,7 @@ impl Hub {
         let step = self.with_trimmed(&mut state, now, work);
         let unwanted = !state.feed.as_ref().is_some_and(|feed| feed.is_joined());
         let mut wake = if step.wake { state.take_waiters() } else { WakeSet::default() };
-        // Claimed under the lock, so that whoever published the message finds the number.
+        // Claimed under the lock, so that the publisher of the message finds the number.
         let newest = state.history.position().seq;
         if wake.claim() > 0
             && let Some(feed) = &mut state.feed
@@ -206,8 +205,8 @@ impl Hub {
 }
 
 impl State {
-    /// Looks into the history of a fed channel for a poll that has just come. What cannot be
-    /// placed is quiet, and comes back to be placed later.
+    /// Looks into the history of a replica for a poll that has just come. A cursor that cannot be
+    /// placed yet is quiet, and is placed later.
     pub(super) fn look_at_replica(
         &mut self,
         cursor: Cursor,
@@ -228,7 +227,7 @@ impl State {
         self.place(unresolved, take, now)
     }
 
-    /// Places a cursor if that can be done by now.
+    /// Places a cursor if that is possible by now.
     pub(super) fn place(
         &self,
         unresolved: Unresolved,

@@ -17,8 +17,8 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) const SHARDS: usize = 64;
-    /// How many channels of a shard one search for a quiet one looks at. Those it finds in use
-    /// move to the young end, so the next search goes on behind them.
+    /// Number of channels of a shard that one search for a quiet one examines. Busy ones move to
+    /// the young end, so the next search continues behind them.
     const SEARCH: usize = 32;
 
     pub(super) fn new() -> Self {
@@ -43,7 +43,7 @@ impl Table {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// The channel of that name, which now is the most recently used one.
+    /// The channel of that name; makes it the most recently used one.
     pub(super) fn touch(&self, name: &ChannelName, now: Time) -> Option<Arc<Channel>> {
         let mut shard = self.shard_of(name);
         let channel = shard.get(name)?;
@@ -56,7 +56,7 @@ impl Table {
         self.shard_of(name).peek(name).cloned()
     }
 
-    /// Puts in a channel, unless somebody else has just done so: then theirs is returned.
+    /// Inserts a channel. If a concurrent caller has just done so, returns that caller's channel.
     pub(super) fn insert(&self, name: &ChannelName, state: State, now: Time) -> Arc<Channel> {
         let mut shard = self.shard_of(name);
         if let Some(channel) = shard.get(name) {
@@ -75,9 +75,9 @@ impl Table {
         Some(channel)
     }
 
-    /// Takes out the least recently used channel without waiters, marked as forgotten.
+    /// Removes the least recently used channel without waiters and marks it as forgotten.
     pub(super) fn remove_oldest_quiet(&self) -> Option<Arc<Channel>> {
-        // Somebody may use the one that was found before it is taken; then look again.
+        // A poll may use the channel between the search and the removal; then search again.
         for _ in 0..8 {
             let channel = self.oldest_with(|channel| channel.state.lock().waiters.is_empty())?;
             let mut shard = self.shard_of(&channel.name);
@@ -93,8 +93,8 @@ impl Table {
         None
     }
 
-    /// The least recently used channel that `fits`. Within one search not every channel is
-    /// looked at (see [`Table::SEARCH`]), so `None` means "none found", not "none there".
+    /// The least recently used channel that `fits`. A search does not examine every channel (see
+    /// [`Table::SEARCH`]), so `None` means "none found", not "none there".
     pub(super) fn oldest_with(&self, fits: impl Fn(&Channel) -> bool) -> Option<Arc<Channel>> {
         let oldest_of_shard = |shard: &Mutex<Shard>| {
             let mut shard = shard.lock();
@@ -112,7 +112,7 @@ impl Table {
         self.shards.iter().filter_map(oldest_of_shard).min_by_key(age)
     }
 
-    /// At most `most` channels in the order of their names, after the name `after`, and whether
+    /// At most `most` channels after the name `after`, in the order of their names, and true if
     /// there are more.
     pub(super) fn page(&self, after: Option<&str>, most: usize) -> (Vec<Arc<Channel>>, bool) {
         let mut channels: Vec<Arc<Channel>> = (0..Self::SHARDS)

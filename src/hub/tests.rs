@@ -49,7 +49,7 @@ fn a_poll_on_several_channels_is_released_once() {
 fn a_ring_for_nothing_new_leaves_the_poll_held() {
     let hub = hub(10, 1 << 20);
     let mut waiter = hold(&hub, &["a", "b"]);
-    // As if a publish it has already been answered with rang late.
+    // As if the wake of a publish it was already answered with came late.
     assert!(waiter.bell().claim());
     assert!(is_notified(&waiter) && waiter.look(NOW).is_none());
     assert_eq!(hub.held_on(&name("a")), 1);
@@ -65,7 +65,7 @@ fn dropping_a_waiter_takes_it_off_every_channel() {
     assert_eq!((hub.held(), hub.held_on(&name("a")), hub.held_on(&name("b"))), (2, 1, 2));
     drop(first);
     assert_eq!((hub.held(), hub.held_on(&name("a")), hub.held_on(&name("b"))), (1, 0, 1));
-    // In another round the place may be taken by somebody else, who stays.
+    // In another round the key may belong to another waiter, which stays.
     publish(&hub, "b", "x");
     let third = hold(&hub, &["b"]);
     drop(second);
@@ -134,7 +134,7 @@ fn a_drain_rings_everybody_and_nobody_is_held_after_it() {
     assert!(matches!(ask(&hub, &["a"], true), Ok(PollOutcome::Answer(_))));
 }
 
-/// A fed table that notes what its channels want.
+/// A replica table that records the sync requests of its channels.
 fn fed() -> (Hub, Arc<Mutex<Vec<SyncRequest>>>) {
     let wants: Arc<Mutex<Vec<SyncRequest>>> = Arc::default();
     let told = wants.clone();
@@ -287,7 +287,7 @@ fn a_seed_is_stamped_with_its_own_time_and_never_hides_a_newer_message() {
     assert_eq!(seed("newer", Time(before.0 + 1)), Some(before.0 + 1));
     publish(&hub, "a", "live");
     assert_eq!(seed("late", Time(before.0 + 2)), None);
-    // A time to come is as of now.
+    // A time in the future counts as now.
     assert_eq!(seed("from the future", Time(NOW.0 + 9_000_000)), None);
     // After a crash it counts from the newest message that is left.
     let after = Hub::new(Settings::default(), 1);

@@ -1,4 +1,4 @@
-//! Held polls: their registration, and how they are woken.
+//! Held polls: their registration and their wakes.
 
 use super::notifier::{Notifier, WakeHandle};
 use super::{Answer, Channel, ChannelUpdate, Hub, State, Subscription, TableFull};
@@ -15,10 +15,10 @@ pub struct Waiter {
     hub: Hub,
     bell: Arc<Notifier>,
     seats: SmallVec<[Registration; 1]>,
-    /// What was found when it was registered: where to go on from, and the quiet answer.
+    /// The result at registration: positions to continue from, and the quiet answer.
     registered: Answer,
-    /// Those of its channels whose cursor cannot be placed yet. One word in each held poll, as it
-    /// is nearly always empty.
+    /// Channels whose cursors cannot be placed yet. One word in each held poll, as it is nearly
+    /// always empty.
     #[allow(clippy::box_collection)]
     unresolved: Option<Box<Vec<(usize, Unresolved)>>>,
     take: Take,
@@ -26,27 +26,27 @@ pub struct Waiter {
     no_wait: bool,
 }
 
-/// A cursor that is placed later, where positions are given elsewhere.
+/// A cursor that is placed later, where a sequencer gives the positions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unresolved {
     pub(super) cursor: Cursor,
-    /// When the poll came.
+    /// Time of the poll.
     pub(super) arrived: Time,
-    /// The read after whose end the cursor can be placed, whatever it is; `None` = any.
+    /// Number of the read after which any cursor can be placed; `None` = no read needed.
     pub(super) read: Option<u64>,
-    /// Whether it was looked at by then and there was just nothing new: a cursor in the
-    /// channel's time may be ahead of what is here.
+    /// The cursor was looked at after that read and there was just nothing new: a cursor in the
+    /// channel's time may be ahead of the newest message here.
     pub(super) quiet: bool,
 }
 
-/// What a look into one channel found.
+/// The result of a look into one channel.
 pub(super) struct Look {
     pub(super) update: ChannelUpdate,
     pub(super) seat: Option<Registration>,
     pub(super) unresolved: Option<Unresolved>,
 }
 
-/// A waiter's place on one channel.
+/// A waiter's registration on one channel.
 pub(super) struct Registration {
     pub(super) channel: Arc<Channel>,
     pub(super) key: usize,
@@ -59,14 +59,14 @@ impl Registration {
     }
 
     fn leave_locked(&self, state: &mut State) {
-        // In a later round the key may be somebody else's.
+        // In a later round the key may belong to another waiter.
         if state.round == self.round {
             state.waiters.try_remove(self.key);
         }
     }
 
-    /// Looks into the channel for what has come after `registered`; takes a seat anew where
-    /// there is nothing.
+    /// Looks into the channel for messages after `registered`; registers again where there are
+    /// none.
     fn look_again(
         &mut self,
         hub: &Hub,
@@ -96,7 +96,8 @@ impl Registration {
         }
         let was_unplaced = unresolved.is_some();
         let found = hub.with_trimmed(&mut state, now, |state| match *unresolved {
-            // A position from here is good for ever: what began anew since then resets it.
+            // A position from here is good for ever: a history that began anew since then resets
+            // it.
             None => state.history.since(cursor, take, state.limits.tick, now),
             Some(cursor) => {
                 let (found, still) = state.place(cursor, take, now);
@@ -155,13 +156,13 @@ impl Waiter {
         }
     }
 
-    /// Waits until a publish rings; then [`Waiter::look`]. Cancelling it loses nothing.
+    /// Waits until a publish wakes the poll; then call [`Waiter::look`]. Cancelling loses nothing.
     pub async fn notified(&self) {
         poll_fn(|context| self.bell.poll_claimed(context)).await;
     }
 
-    /// What has come since the poll was registered. Without news the poll stays registered and
-    /// `None` is returned: it was rung for something it had already.
+    /// The updates since the poll was registered. Without any, the poll stays registered and the
+    /// result is `None`: the wake was for something it had already.
     pub fn look(&mut self, now: Time) -> Option<Answer> {
         let now = self.hub.time(now);
         let mut news = false;
@@ -172,8 +173,8 @@ impl Waiter {
         for (index, (registered, seat)) in self.registered.iter().zip(&mut self.seats).enumerate() {
             let mut own = unresolved.as_deref_mut().and_then(|all| Unresolved::of(index, all));
             let was_unplaced = own.is_some();
-            // A table without room (the channel was forgotten meanwhile) leaves the poll as it
-            // is; its next one is told.
+            // A table without room (the channel was forgotten meanwhile) leaves the poll as it is;
+            // the client's next poll gets the error.
             let (hub, bell) = (&self.hub, &self.bell);
             let update = seat.look_again(hub, bell, registered, self.take, &mut own, now);
             let update = update.unwrap_or_else(|TableFull| registered.clone());
@@ -190,37 +191,37 @@ impl Waiter {
         news.then_some(answer)
     }
 
-    /// Whether one of its channels cannot say yet whether there is news.
+    /// True if a channel cannot be looked at yet, because its cursor is not placed.
     pub fn is_unresolved(&self) -> bool {
         self.unresolved.as_ref().is_some_and(|all| all.iter().any(|(_, one)| !one.quiet))
     }
 
-    /// Has the poll wait only until all its channels can say whether there is news.
+    /// Makes the poll wait only until all its cursors are placed.
     pub fn set_no_wait(&mut self, no_wait: bool) {
         self.no_wait = no_wait;
     }
 
-    /// Whether such a poll is to be answered as it is.
+    /// True if such a poll is due for its answer.
     pub fn is_due(&self) -> bool {
         self.no_wait && !self.is_unresolved()
     }
 
-    /// Whether the gate is to end, so that the poll is to be answered as it is.
+    /// True if the gate is draining, so that the poll gets the quiet answer.
     pub fn is_draining(&self) -> bool {
         self.hub.is_draining()
     }
 
-    /// Rings this poll.
+    /// A handle that wakes this poll.
     pub fn wake_handle(&self) -> WakeHandle {
         WakeHandle(self.bell.clone())
     }
 
-    /// Ends the hold: what has come since it began, or the quiet answer.
+    /// Ends the hold: returns the updates since it began, or the quiet answer.
     pub fn finish(&mut self, now: Time) -> Answer {
         self.look(now).unwrap_or_else(|| std::mem::take(&mut self.registered))
     }
 
-    /// Where its channels were when it was registered.
+    /// Positions of its channels at registration.
     pub fn positions(&self) -> impl Iterator<Item = Position> {
         self.registered.iter().map(|update| update.found.position)
     }
@@ -252,9 +253,9 @@ impl fmt::Debug for Waiter {
     }
 }
 
-/// The waiters that a publish has taken off its channel, to be rung in batches.
+/// The waiters that a publish has taken off its channel, for waking in batches.
 ///
-/// Dropping it rings the rest: a wake cannot be lost, only be late.
+/// Dropping it wakes the rest: a wake cannot be lost, only be late.
 #[derive(Default)]
 pub struct WakeSet {
     bells: Vec<Arc<Notifier>>,
@@ -266,23 +267,23 @@ impl WakeSet {
     }
 
     /// Claims the polls for this publish and returns how many it releases: those that no other
-    /// publish has claimed before. Only those remain to be rung.
+    /// publish has claimed before. Only those remain in the set.
     pub fn claim(&mut self) -> usize {
         self.bells.retain(|bell| bell.claim());
         self.bells.len()
     }
 
-    /// How many are still to be rung.
+    /// Number of polls still to wake.
     pub fn len(&self) -> usize {
         self.bells.len()
     }
 
-    /// Whether all were rung.
+    /// True if all were woken.
     pub fn is_empty(&self) -> bool {
         self.bells.is_empty()
     }
 
-    /// Rings at most `most` of the claimed polls; true while there are more.
+    /// Wakes at most `most` of the claimed polls; true while there are more.
     pub fn notify(&mut self, most: usize) -> bool {
         let rest = self.bells.len().saturating_sub(most);
         for bell in self.bells.drain(rest..) {

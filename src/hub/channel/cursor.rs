@@ -1,4 +1,4 @@
-//! Where a client is in a channel.
+//! A client's position in a channel.
 
 use super::stamp::Stamp;
 use std::fmt;
@@ -20,18 +20,18 @@ impl Epoch {
         Self(Self::LEAST + random % (62u64.pow(6) - Self::LEAST))
     }
 
-    /// Stands for one life of a clock elsewhere, named by `id`, in a position within its time:
-    /// no channel has it.
+    /// An epoch for one life of a sequencer's clock, named by `id`, in a position within its time.
+    /// No channel has it.
     pub fn of_clock(id: u32) -> Self {
         Self(1 + u64::from(id) % (Self::LEAST - 1))
     }
 
-    /// Whether it is from [`Epoch::of_clock`].
+    /// True if it is from [`Epoch::of_clock`].
     pub fn is_clock(self) -> bool {
         (1..Self::LEAST).contains(&self.0)
     }
 
-    /// The number that it is.
+    /// The epoch as a number.
     pub fn number(self) -> u64 {
         self.0
     }
@@ -63,7 +63,7 @@ impl FromStr for Epoch {
     }
 }
 
-/// What `byte` stands for in base 62: its place in [`DIGITS`].
+/// The value of `byte` in base 62: its index in [`DIGITS`].
 fn digit(byte: u8) -> Option<u64> {
     let place = match byte {
         b'0'..=b'9' => byte - b'0',
@@ -88,15 +88,15 @@ pub(super) fn base62(mut number: u64, room: &mut [u8; 11]) -> &str {
     }
 }
 
-/// An exact place in a channel's history: just after message `seq` of the life `epoch`.
+/// An exact position in a channel's history: just after message `seq` of the life `epoch`.
 ///
 /// The first message of a life has seq 1. Shown as `Xk3v9Q-42`; as the id of a message it means
 /// that message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// Which life of the history.
+    /// The life of the history.
     pub epoch: Epoch,
-    /// How many messages that life had had. Of a clock's epoch: microseconds since 1970.
+    /// Number of messages that life had had. In a clock's epoch: microseconds since 1970.
     pub seq: u64,
 }
 
@@ -104,7 +104,7 @@ impl Position {
     /// Nowhere: no history can place it.
     pub const NOWHERE: Self = Self { epoch: Epoch(0), seq: 0 };
 
-    /// Whether whoever is here has all that there is up to `other`.
+    /// True if a reader here has every message up to `other`.
     pub fn covers(self, other: Position) -> bool {
         self.epoch == other.epoch && self.seq >= other.seq
     }
@@ -130,10 +130,10 @@ impl FromStr for Position {
     }
 }
 
-/// Where a poll wants to begin in one channel.
+/// Starting point of a poll in one channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cursor {
-    /// With what is published from now on.
+    /// With the next message published.
     Now,
     /// With the oldest message kept.
     Oldest,
@@ -143,20 +143,20 @@ pub enum Cursor {
     At(Position),
     /// After a legacy stamp cursor: with the first message whose stamp is greater.
     After(Stamp),
-    /// For a client that only asks whether the channel's newest stamp, which outlives its
-    /// message, is greater than `after`. Without one, or with one ahead of both the clock and the
-    /// newest stamp, it means `slack` ago: such a client is never told its position, so this is
-    /// what joins one of its polls to the next.
+    /// For a client that only asks if the channel's newest stamp, which outlives its message, is
+    /// greater than `after`. Without a stamp, or with one ahead of both the clock and the newest
+    /// stamp, it means `slack` ago: such a client never receives its position, so this connects
+    /// each of its polls with the next.
     Changed {
-        /// The client's stamp, where it has one.
+        /// The client's stamp, if it has one.
         after: Option<Stamp>,
         /// How far back "now" reaches.
         slack: Duration,
     },
-    /// For a client whose position only the site knows: with what was published within that time
-    /// and later. It is told that there is something, not what.
+    /// For a client whose position only the upstream knows: everything published within that time
+    /// and later. The client learns that there is something, but not its content.
     Recent(Duration),
-    /// Somewhere that cannot be placed.
+    /// A cursor that cannot be placed.
     Lost,
 }
 

@@ -1,4 +1,4 @@
-//! Messages and what is rendered from them.
+//! Messages and the renderings made from them.
 
 use super::cursor::{Epoch, Position};
 use super::stamp::{Stamp, Time};
@@ -8,10 +8,10 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a message's bytes are, decided once when it is published.
+/// The kind of a message's bytes, decided once when it is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Valid JSON (and so valid UTF-8), to be passed on verbatim.
+    /// Valid JSON (and so valid UTF-8), passed on verbatim.
     Json,
     /// Valid UTF-8.
     Text,
@@ -19,10 +19,10 @@ pub enum Kind {
     Binary,
 }
 
-/// What a publisher hands in: bytes with their content type.
+/// Input of a publisher: bytes with their content type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
-    /// What the bytes are.
+    /// Kind of the bytes.
     pub kind: Kind,
     /// The content type they were published with.
     pub content_type: Arc<str>,
@@ -42,21 +42,21 @@ impl Payload {
     }
 }
 
-/// One message of a channel, with its place in it.
+/// One message of a channel, with its position in it.
 #[derive(Debug)]
 pub struct Message {
-    /// Its place: the epoch and its number in it.
+    /// Its position: the epoch and its number in it.
     pub position: Position,
-    /// Its place in the channel's time.
+    /// Its position in the channel's time.
     pub stamp: Stamp,
-    /// When it was published, by the gate's clock; its age counts from here.
+    /// Time of its publish by the gate's clock; its age counts from here.
     pub published: Time,
-    /// What it says.
+    /// Content of the message.
     pub payload: Payload,
 }
 
 impl Message {
-    /// What a message costs beside its bytes, roughly, in bytes: its own record and its slot.
+    /// Rough cost of a message beside its bytes, in bytes: its own record and its slot.
     pub(super) const OVERHEAD: u64 = 160;
 
     /// The length of its body in bytes.
@@ -64,7 +64,7 @@ impl Message {
         self.payload.body.len() as u64
     }
 
-    /// Whether its body is empty: a touch.
+    /// True if its body is empty: a touch.
     pub fn is_empty(&self) -> bool {
         self.payload.body.is_empty()
     }
@@ -85,30 +85,30 @@ impl RenderKey {
     /// The NovComet dialect.
     pub const NOVCOMET: Self = Self(1);
 
-    /// A key that no one else has, for a dialect whose settings shape its answer.
+    /// A key that no other dialect has, for one whose settings shape its answer.
     pub fn unique() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(2);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// What has been rendered from a channel's newest message, shared by all who are answered with
-/// it. It is replaced together with that message, so a channel keeps one set at the most.
+/// Renderings of a channel's newest message, shared by all polls that get it. They are replaced
+/// together with that message, so a channel keeps one set at the most.
 #[derive(Debug, Default)]
 pub struct Renders(Mutex<SmallVec<[(RenderKey, Bytes); 1]>>);
 
 impl Renders {
-    /// More ways than this are rendered anew each time; it bounds what one message can hold.
+    /// Most renderings kept, which bounds the memory of one message; others are rendered each time.
     const MAX: usize = 8;
 
-    /// What was rendered under `key`, or what `render` makes now.
+    /// The rendering under `key`; calls `render` if there is none yet.
     pub fn get_or_render(&self, key: RenderKey, render: impl FnOnce() -> Bytes) -> Bytes {
         let mut rendered = self.0.lock();
         if let Some((_, bytes)) = rendered.iter().find(|(known, _)| *known == key) {
             return bytes.clone();
         }
-        // Rendering under the lock makes the others wait for one rendering instead of doing
-        // their own; it is a copy of one message.
+        // Rendering under the lock makes other polls wait for one rendering instead of making their
+        // own; it is a copy of one message.
         let bytes = render();
         if rendered.len() < Self::MAX {
             rendered.push((key, bytes.clone()));

@@ -1,7 +1,7 @@
 //! Channels as plain data: names, messages, positions and the history that keeps them.
 //!
-//! Nothing here waits, locks or asks the clock; the time is an argument. The table of channels,
-//! with its locks and its waiting polls, is [`crate::hub`].
+//! Nothing here waits, locks or reads the clock; the time is an argument. The table of channels,
+//! with its locks and its held polls, is [`crate::hub`].
 
 mod cursor;
 mod history;

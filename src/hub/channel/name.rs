@@ -10,7 +10,7 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
-/// Why a text is no channel name.
+/// Reasons why a text is no channel name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The text is empty.
@@ -63,7 +63,7 @@ impl Deref for ChannelName {
     }
 }
 
-// Lets a table keyed by names be asked with a plain `&str`.
+// Allows a lookup in a table keyed by names with a plain `&str`.
 impl std::borrow::Borrow<str> for ChannelName {
     fn borrow(&self) -> &str {
         &self.0
@@ -90,8 +90,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Reads `scores/*` or `news`; `None` where a `*` stands anywhere but at the end, or where
-    /// there is nothing at all.
+    /// Reads `scores/*` or `news`; `None` for an empty text, or a `*` anywhere but at the end.
     pub fn new(text: &str) -> Option<Self> {
         let (stem, prefix) = match text.strip_suffix('*') {
             Some(stem) => (stem, true),
@@ -101,12 +100,12 @@ impl Pattern {
         valid.then(|| Self { text: stem.to_owned(), prefix })
     }
 
-    /// Whether `text` is selected.
+    /// True if `text` is selected.
     pub fn matches(&self, text: &str) -> bool {
         if self.prefix { text.starts_with(&self.text) } else { text == self.text }
     }
 
-    /// What the `*` stands for in `text`: `None` where `text` is not selected, or there is no `*`.
+    /// The part of `text` in place of the `*`; `None` if `text` is not selected or there is no `*`.
     pub fn rest<'a>(&self, text: &'a str) -> Option<&'a str> {
         if self.prefix { text.strip_prefix(self.text.as_str()) } else { None }
     }
@@ -116,7 +115,7 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether it ends in a `*`.
+    /// True if it ends in a `*`.
     pub fn is_prefix(&self) -> bool {
         self.prefix
     }

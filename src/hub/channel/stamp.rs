@@ -1,4 +1,4 @@
-//! Time as the gate tells it: microseconds since 1970, and the ticks in which a channel shows it.
+//! Time in the gate: microseconds since 1970, and the ticks in which a channel shows it.
 
 use std::fmt;
 use std::time::Duration;
@@ -50,9 +50,9 @@ impl Tick {
 
     /// Reads a number as this tick shows it (`1700000000.123456`, `1700000000123`, `1700000000`).
     ///
-    /// Zero, negative numbers and what is no decimal number are `None`. Digits past the
-    /// microsecond are dropped, and a number too large to be a time is the end of time: both
-    /// keep the order of stamps.
+    /// Zero, negative numbers and texts that are no decimal number are `None`. Digits past the
+    /// microsecond are dropped, and a number too large to be a time is the end of time: both keep
+    /// the order of stamps.
     pub fn parse(self, text: &str) -> Option<Stamp> {
         let text = text.trim();
         let unit = match self {
@@ -100,16 +100,16 @@ fn exponent(text: &str, unit: u64) -> Option<u64> {
         return None;
     }
     let number: f64 = text.parse().ok()?;
-    // The cast saturates: what is beyond u64 becomes the end of time.
+    // The cast saturates: a number beyond u64 becomes the end of time.
     (number > 0.0).then_some((number * unit as f64) as u64)
 }
 
-/// A place in a channel's time, in microseconds since 1970, a multiple of the channel's tick
-/// where the channel gave it. Strictly increasing within a channel. Zero stands for none.
+/// A moment in a channel's time, in microseconds since 1970, a multiple of the channel's tick if
+/// the channel gave it. Strictly increasing within a channel. Zero stands for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Stamp(pub u64);
 
-/// A stamp with its tick, to be displayed as a JSON number.
+/// A stamp with its tick, displayed as a JSON number.
 #[derive(Debug, Clone, Copy)]
 pub struct ShownStamp {
     tick: Tick,

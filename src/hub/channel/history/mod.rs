@@ -1,9 +1,9 @@
-//! The ring of a channel's newest messages, and how a cursor is placed in it.
+//! The ring of a channel's newest messages, and the placing of cursors in it.
 //!
-//! Overflow: a message pushed beyond the bounds evicts the oldest, and a cursor before what is
-//! left is answered with [`Lookup::reset`]. The newest message is never evicted by the count or
-//! the bytes, so a waiting poll that is woken for it finds it. Continuity is within one epoch;
-//! [`History::new`] begins one.
+//! Overflow: a message pushed beyond the bounds evicts the oldest, and a cursor before the kept
+//! messages is answered with [`Lookup::reset`]. Count and bytes never evict the newest message, so
+//! a waiting poll that wakes for it finds it. Continuity is within one epoch; [`History::new`]
+//! begins one.
 
 mod persisted;
 
@@ -24,9 +24,9 @@ pub struct Limits {
     pub messages: usize,
     /// Bytes of message bodies kept at the most.
     pub bytes: u64,
-    /// How long a message is kept; zero = for ever.
+    /// Longest time a message is kept; zero = for ever.
     pub age: Duration,
-    /// Whether the newest message never ages out; `None` = as [`History::keep_newest`] has it.
+    /// True if the newest message never ages out; `None` = as [`History::keep_newest`] set it.
     pub keep_newest: Option<bool>,
     /// The unit of the stamps.
     pub tick: Tick,
@@ -44,10 +44,10 @@ impl Default for Limits {
     }
 }
 
-/// Messages in order; one is kept in place, as that is what nearly every answer holds.
+/// Messages in order; one is stored inline, as nearly every answer holds just one.
 pub type Messages = SmallVec<[Arc<Message>; 1]>;
 
-/// How many of the messages after a cursor are wanted.
+/// Selects among the messages after a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
     /// All of them.
@@ -58,17 +58,17 @@ pub enum Take {
     Newest,
 }
 
-/// What a history has for a cursor.
+/// The result of placing a cursor in a history.
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    /// Whether the poll is to be answered now. Otherwise it waits for what comes after
+    /// True if the poll gets its answer now. Otherwise it waits for messages after
     /// [`Lookup::position`].
     pub news: bool,
-    /// Whether messages may be missing between the cursor and this answer.
+    /// True if messages may be missing between the cursor and this answer.
     pub reset: bool,
-    /// The messages, in order; empty without news, and after a reset where nothing is kept.
+    /// The messages, in order; empty if `news` is false, and after a reset where nothing is kept.
     pub messages: Messages,
-    /// Where the client is with the whole of this answer.
+    /// The client's position after the whole of this answer.
     pub position: Position,
     /// The same in the channel's time: the client's own stamp if it could be placed and nothing
     /// came after it; else the newest stamp; else the clock.
@@ -77,12 +77,12 @@ pub struct Lookup {
     pub renders: Option<Arc<Renders>>,
 }
 
-/// What [`History::accept`] did with a message whose position came from elsewhere.
+/// The result of [`History::accept`] for a message with a sequencer's position.
 #[derive(Debug, Clone)]
 pub enum Accepted {
     /// It was the next one and is now the newest.
     Stored(Arc<Message>),
-    /// It had been here before; nothing changed.
+    /// It was here before; nothing changed.
     Known,
     /// Messages between the newest and this one are missing, or it is of another epoch; nothing
     /// changed.
@@ -95,27 +95,27 @@ pub struct History {
     epoch: Epoch,
     /// The seq of the newest message ever; 0 = none yet.
     newest: u64,
-    /// Its stamp, kept when it is evicted; 0 = none yet.
+    /// Its stamp, kept after its eviction; 0 = none yet.
     newest_stamp: Stamp,
-    /// When the newest message was put in, also if it is evicted; for a life that has had none,
-    /// when an earlier one may have had its last.
+    /// Time at which the newest message was stored, also if it is evicted since; in a life without
+    /// messages, the time at which an earlier life may have had its last.
     touched: Time,
-    /// Stamps are given above this even if the clock says otherwise.
+    /// Stamps are given above this even if the clock is behind it.
     floor: Stamp,
     /// Up to this stamp messages may have been evicted; 0 = none were.
     evicted_stamp: Stamp,
-    /// Where positions are given elsewhere: the clock there, and its time at the latest look.
+    /// Where a sequencer gives the positions: its clock, and that clock's time at the latest look.
     clock: Position,
     /// Persisted messages; their seqs are contiguous and end with `newest`.
     ring: VecDeque<Arc<Message>>,
     bytes: u64,
-    /// The newest message never ages out, unless the limits say otherwise.
+    /// The newest message never ages out, unless the limits differ.
     keeps_newest: bool,
     renders: Arc<Renders>,
 }
 
 impl History {
-    /// How long what is known elsewhere of a channel outlives its messages, at the least.
+    /// Minimum time that the sequencer's record of a channel outlives its messages.
     pub const TTL: Duration = Duration::from_secs(7 * 86_400);
 
     /// An empty history; all its stamps will be above `floor`.
@@ -136,9 +136,9 @@ impl History {
         }
     }
 
-    /// An empty history whose positions are given elsewhere, just after `position`. Up to the
-    /// stamp `missing` there may have been messages. `clock` is the time there, at which all
-    /// this was so.
+    /// An empty history just after `position`, with positions from a sequencer. Up to the stamp
+    /// `missing` there may have been messages. `clock` is the sequencer's time at which all this
+    /// was so.
     pub fn after(position: Position, missing: Stamp, clock: Position) -> Self {
         let mut history = Self::new(position.epoch, missing);
         history.newest = position.seq;
@@ -147,9 +147,8 @@ impl History {
         history
     }
 
-    /// What stands for the history of a channel that does not exist elsewhere, as it was at the
-    /// time `clock`. Its position is that time, so that a client loses nothing of what comes
-    /// after it.
+    /// The history of a channel that did not exist at the sequencer at the time `clock`. Its
+    /// position is that time, so that a client loses no message that comes after it.
     pub fn void(clock: Position) -> Self {
         let mut history = Self::new(clock.epoch, Stamp(0));
         history.newest = clock.seq;
@@ -157,22 +156,22 @@ impl History {
         history
     }
 
-    /// Goes on as `new`, whose positions have nothing to do with these.
+    /// Continues as `new`, whose positions are unrelated to these.
     pub fn begin(&mut self, new: Self) {
         *self = Self { keeps_newest: self.keeps_newest, ..new };
     }
 
-    /// Whether it is from [`History::void`].
+    /// True if it is from [`History::void`].
     pub fn is_void(&self) -> bool {
         self.epoch.is_clock()
     }
 
-    /// The clock elsewhere, and its time at the latest look.
+    /// The sequencer's clock, and its time at the latest look.
     pub fn clock(&self) -> Position {
         self.clock
     }
 
-    /// Notes the time of another look, which found nothing that was not known.
+    /// Notes the time of another look that found nothing new.
     pub fn look_at(&mut self, clock: Position) {
         self.clock = clock;
         if self.is_void() {
@@ -180,19 +179,19 @@ impl History {
         }
     }
 
-    /// From now on the newest message never ages out, unless the limits say otherwise: it is
-    /// what stands in a file, as long as the file does.
+    /// From now on the newest message never ages out, unless the limits differ: it is the content
+    /// of a file, for as long as the file exists.
     pub fn keep_newest(&mut self) {
         self.keeps_newest = true;
     }
 
-    /// Stamps `payload`, puts it in and evicts what no longer fits.
+    /// Stamps `payload`, stores it and evicts messages beyond the limits.
     pub fn push(&mut self, payload: Payload, limits: &Limits, now: Time) -> Arc<Message> {
         self.push_from(payload, now, limits, now)
     }
 
-    /// The same for what has been true since `at`, which it is stamped with. Stamps still grow:
-    /// behind a newer message it is stamped after that.
+    /// The same for a state that has been true since `at`, which becomes its stamp. Stamps still
+    /// grow: behind a newer message it is stamped after that.
     pub fn push_from(
         &mut self,
         payload: Payload,
@@ -207,7 +206,7 @@ impl History {
         self.store(Message { position, stamp, published: now, payload }, limits, now)
     }
 
-    /// Puts in a message that was given its position and stamp elsewhere, if it is the next one.
+    /// Stores a message with a sequencer's position and stamp, if it is the next one.
     pub fn accept(&mut self, message: Message, limits: &Limits, now: Time) -> Accepted {
         if message.epoch() != self.epoch || message.position.seq > self.newest + 1 {
             return Accepted::Gap;
@@ -230,7 +229,7 @@ impl History {
         message
     }
 
-    /// Evicts what is beyond `limits` or too old at `now`.
+    /// Evicts messages that are beyond `limits` or too old at `now`.
     pub fn trim(&mut self, limits: &Limits, now: Time) {
         while self.ring.len() > 1
             && (self.ring.len() > limits.messages || self.bytes > limits.bytes)
@@ -249,7 +248,7 @@ impl History {
         }
     }
 
-    /// Evicts every message; positions and stamps go on.
+    /// Evicts every message; positions and stamps continue.
     pub fn clear(&mut self) {
         while !self.ring.is_empty() {
             self.evict_oldest();
@@ -266,7 +265,7 @@ impl History {
         }
     }
 
-    /// Places `cursor`. Call [`History::trim`] before, so that nothing outdated is found.
+    /// Places `cursor`. Call [`History::trim`] before, so that no outdated message is found.
     pub fn since(&self, cursor: Cursor, take: Take, tick: Tick, now: Time) -> Lookup {
         match cursor {
             Cursor::Now => self.quiet(self.here(tick, now)),
@@ -303,10 +302,10 @@ impl History {
         }
     }
 
-    /// Places the position of a channel that did not exist at `time`, by the clock elsewhere.
+    /// Places the position of a channel that did not exist at `time`, by the sequencer's clock.
     fn since_time(&self, time: u64, take: Take, tick: Tick, now: Time) -> Lookup {
         if self.is_void() {
-            // Longer ago, a channel may have come and gone.
+            // Before that, a channel may have come and gone.
             let kept = time.saturating_add(Self::TTL.as_micros() as u64) >= self.clock.seq;
             let here = self.here(tick, now);
             return if kept { self.quiet(here) } else { self.reset(take, tick, now) };
@@ -319,13 +318,14 @@ impl History {
         self.kept_from(skip, take, tick, now)
     }
 
-    /// What came after `time` by the clock elsewhere, for a client that was nowhere before.
+    /// The messages after `time` by the sequencer's clock, for a client without an earlier
+    /// position.
     pub fn since_arrival(&self, time: Time, take: Take, tick: Tick, now: Time) -> Lookup {
         let skip = self.ring.partition_point(|message| message.stamp.0 <= time.0);
         self.kept_from(skip, take, tick, now)
     }
 
-    /// The quiet answer to a poll that cannot be placed yet: the cursor it came with.
+    /// The quiet answer to a poll that cannot be placed yet: its own cursor.
     pub fn unresolved(&self, cursor: Cursor, tick: Tick, arrived: Time) -> Lookup {
         let (position, stamp) = match cursor {
             Cursor::At(position) => (position, tick.just_before(arrived)),
@@ -337,8 +337,8 @@ impl History {
         Lookup { position, ..self.quiet(stamp) }
     }
 
-    /// Whether what is known elsewhere cannot change how `cursor` is placed here, given that
-    /// nothing is missing here but perhaps the very newest messages.
+    /// True if the sequencer's history cannot change how `cursor` is placed here, given that at
+    /// most the very newest messages are missing here.
     pub fn can_place(&self, cursor: Cursor) -> bool {
         match cursor {
             Cursor::At(position) if position.epoch.is_clock() => position.epoch == self.clock.epoch,
@@ -366,19 +366,20 @@ impl History {
         }
         let mut found = self.kept_from(self.ring.len().saturating_sub(1), Take::Newest, tick, now);
         found.news = true;
-        // After a crash everything has changed since, later than the newest message; whoever was
-        // told of the message's own stamp would be told again and again.
+        // After a crash everything has changed since, later than the newest message; a client that
+        // got the message's own stamp would get the same answer again and again.
         found.stamp = self.newest_stamp;
         found
     }
 
-    /// Whether `stamp` is beyond both the clock and all that was given. At the clock itself
-    /// counts as beyond: a message published this very moment may still get that stamp.
+    /// True if `stamp` is beyond both the clock and every stamp given. At the clock itself counts
+    /// as beyond: a message published this very moment may still get that stamp.
     fn is_ahead(&self, stamp: Stamp, now: Time) -> bool {
         stamp.0 >= now.0 && stamp > self.newest_stamp
     }
 
-    /// The channel's time at its end: its newest stamp, else the last tick before all to come.
+    /// The channel's time at its end: its newest stamp, else the last tick before all future
+    /// stamps.
     fn here(&self, tick: Tick, now: Time) -> Stamp {
         if self.newest_stamp > Stamp(0) {
             return self.newest_stamp;
@@ -447,12 +448,12 @@ impl History {
         self.ring.front()
     }
 
-    /// How many messages are kept.
+    /// Number of messages kept.
     pub fn len(&self) -> usize {
         self.ring.len()
     }
 
-    /// Whether no message is kept.
+    /// True if no message is kept.
     pub fn is_empty(&self) -> bool {
         self.ring.is_empty()
     }

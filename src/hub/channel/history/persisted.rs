@@ -1,4 +1,4 @@
-//! A history that outlives its process: what to keep of it, and how it goes on from that.
+//! A history that outlives its process: the part that is saved, and its continuation.
 
 use super::{History, Limits};
 use crate::hub::channel::cursor::{Epoch, Position};
@@ -6,32 +6,32 @@ use crate::hub::channel::message::{Message, Payload};
 use crate::hub::channel::stamp::{Stamp, Time};
 use std::sync::Arc;
 
-/// A history without its messages: where it is, and below what it gives out no stamps.
+/// A history without its messages: its position and the bounds of its stamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Persisted {
     /// The position of the newest message ever.
     pub position: Position,
     /// Its stamp; 0 = there has been none.
     pub newest_stamp: Stamp,
-    /// All stamps to come are above it.
+    /// All future stamps are above it.
     pub floor: Stamp,
     /// Up to this stamp messages may have been evicted; 0 = none were.
     pub evicted_stamp: Stamp,
 }
 
-/// One kept message, without the position that follows from its place.
+/// One kept message, without the position that follows from its index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptMessage {
     /// Its stamp.
     pub stamp: Stamp,
-    /// When it was published.
+    /// Time of its publish.
     pub published: Time,
-    /// What it says.
+    /// Its content.
     pub payload: Payload,
 }
 
 impl History {
-    /// What to keep of this history: [`History::resume`] makes it again.
+    /// The state to save; [`History::resume`] makes the history again.
     pub fn kept(&self) -> (Persisted, Vec<Arc<Message>>) {
         let kept = Persisted {
             position: self.position(),
@@ -42,8 +42,8 @@ impl History {
         (kept, self.ring.iter().cloned().collect())
     }
 
-    /// A history that goes on where `kept` ended, still without its `messages` messages: those
-    /// are to be given back with [`History::give_back`].
+    /// A history that continues where `kept` ended, still without its `messages` messages: the
+    /// caller returns those with [`History::give_back`].
     pub fn resume(kept: &Persisted, messages: u64) -> Self {
         let mut history = Self::new(kept.position.epoch, kept.floor);
         history.newest = kept.position.seq.saturating_sub(messages);
@@ -52,7 +52,8 @@ impl History {
         history
     }
 
-    /// Puts back the next of the kept messages, the oldest first, and evicts what no longer fits.
+    /// Puts back the next of the kept messages, oldest first, and evicts messages beyond the
+    /// limits.
     pub fn give_back(&mut self, message: KeptMessage, limits: &Limits, now: Time) {
         let KeptMessage { stamp, published, payload } = message;
         let newest_stamp = self.newest_stamp;
@@ -63,8 +64,8 @@ impl History {
     }
 
     /// Begins a new life with the messages of the old one, whose end is unknown: positions were
-    /// given out that this history has not seen. So its old cursors find it reset, and for those
-    /// who only ask whether something has changed, something has.
+    /// given out that this history has not seen. So its old cursors are reset, and clients that
+    /// only ask if something has changed find a change.
     pub fn doubt(&mut self, epoch: Epoch, now: Stamp) {
         self.epoch = epoch;
         self.floor = self.floor.max(self.newest_stamp).max(now);

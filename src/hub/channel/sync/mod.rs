@@ -1,16 +1,16 @@
-//! A channel whose positions are given elsewhere, where other gates see it too: joining it,
+//! A channel whose positions come from a sequencer, where other gates see it too: joining it,
 //! keeping up with it, losing it.
 //!
-//! What is published elsewhere comes in two ways: *pushes*, which may be lost, and *reads* of
-//! the history there, which are whole but late. A [`ReplicaState`] merges them into the channel's local
-//! [`History`]. It does no I/O: it is told what happened and says what it [`SyncRequest`]s.
+//! The sequencer's messages arrive in two ways: *pushes*, which may be lost, and *reads* of its
+//! history, which are whole but late. A [`ReplicaState`] merges them into the channel's local
+//! [`History`]. It does no I/O: its methods take events and return [`SyncRequest`]s.
 //!
 //! **Never a silent hole.** A push is taken only if it is the very next message. Any other one
 //! shows that something is missing; then pushes are held back, and a read fills the hole or, where
-//! that cannot be done, the history begins anew, so that its cursors are reset.
+//! that is impossible, the history begins anew, so that its cursors are reset.
 //!
-//! **Overflow.** At most [`MAX_HELD_BACK`] pushes wait for a read, of [`MAX_BYTES`] in all; what
-//! comes beyond is dropped, and read afterwards.
+//! **Overflow.** At most [`MAX_HELD_BACK`] pushes wait for a read, of [`MAX_BYTES`] in all; further
+//! ones are dropped, and read afterwards.
 
 #[cfg(test)]
 mod tests;
@@ -26,44 +26,44 @@ const MAX_HELD_BACK: usize = 256;
 /// Their bytes in all.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What the one who does the I/O is to do. Each is wanted once until it was done.
+/// A request to the caller, which does the I/O. Each is made once until it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncRequest {
-    /// Subscribe to the channel, then say so ([`ReplicaState::confirmed`]).
+    /// Subscribe to the channel, then call [`ReplicaState::confirmed`].
     Join,
-    /// Read the history elsewhere ([`ReplicaState::read_begins`]).
+    /// Read the sequencer's history ([`ReplicaState::read_begins`]).
     Read,
 }
 
-/// What an event has led to.
+/// The effect of an event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// The channel's waiters are to look again.
+    /// The caller wakes the channel's waiters.
     pub wake: bool,
-    /// What is to be done.
+    /// The next request.
     pub want: Option<SyncRequest>,
     /// A message was new here.
     pub stored: bool,
 }
 
-/// The state of a channel elsewhere, as one read found it.
+/// The state of a channel at the sequencer, as one read found it.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The clock there, just before the read.
+    /// The sequencer's clock, just before the read.
     pub clock: Position,
-    /// The channel there; `None` = there is none.
+    /// The channel's state; `None` = it does not exist there.
     pub place: Option<Start>,
     /// Its newest messages without a gap up to `place`: all that are kept, or those after the
-    /// position that was asked for.
+    /// requested position.
     pub messages: Vec<Message>,
 }
 
-/// Where a channel is.
+/// End of a channel's history.
 #[derive(Debug, Clone, Copy)]
 pub struct Start {
-    /// Just after its newest message.
+    /// Position just after its newest message.
     pub position: Position,
-    /// The stamp of that.
+    /// The stamp of that message.
     pub stamp: Stamp,
     /// The newest stamp of its earlier lives; 0 = it had none.
     pub floor: Stamp,
@@ -71,13 +71,13 @@ pub struct Start {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nobody here has asked for the channel, or not for long.
+    /// No poll here has used the channel, or not for long.
     Idle,
-    /// The subscription is wanted and not confirmed.
+    /// The subscription is requested and not confirmed.
     Joining,
     /// Subscribed; something may be missing.
     Behind,
-    /// Subscribed; nothing is missing but what is on its way.
+    /// Subscribed; only messages still in transit are missing.
     Live,
 }
 
@@ -88,20 +88,20 @@ pub struct ReplicaState {
     held_back: VecDeque<Message>,
     held_bytes: u64,
     overflowed: bool,
-    /// How many reads have begun.
+    /// Number of reads that have begun.
     begun: u64,
-    /// The number of the latest read that ended well.
+    /// Number of the latest read that succeeded.
     ended: u64,
     reading: bool,
-    /// A read is wanted and has not begun.
+    /// A read is requested and has not begun.
     asked: bool,
     /// A poll came that only a read which begins after it can place.
     unsure: bool,
-    /// The read that is under way was wanted for such a poll.
+    /// The running read was requested for such a poll.
     awaited: bool,
-    /// When the channel was last polled.
+    /// Time of the channel's last poll.
     polled: Time,
-    /// How many polls the newest pushes have released, by their number.
+    /// Number of polls that each of the newest pushes has released, by message number.
     released: VecDeque<(u64, usize)>,
 }
 
@@ -135,29 +135,29 @@ impl ReplicaState {
         Some(SyncRequest::Join)
     }
 
-    /// Whether what is here is all there is, but for what is on its way.
+    /// True if only messages still in transit may be missing here.
     pub fn is_live(&self) -> bool {
         self.phase == Phase::Live
     }
 
-    /// Whether a subscription is wanted or there.
+    /// True if the subscription is requested or confirmed.
     pub fn is_joined(&self) -> bool {
         self.phase != Phase::Idle
     }
 
-    /// When the channel was last polled.
+    /// Time of the channel's last poll.
     pub fn last_polled(&self) -> Time {
         self.polled
     }
 
-    /// A cursor came that cannot be placed here and may be one of another gate's. After the read
-    /// of the returned number it can; that one is wanted from now on.
+    /// A cursor came that cannot be placed here and may be from another gate. Returns the number of
+    /// the read after which it can be placed; that read is requested from now on.
     pub fn is_unsure(&mut self) -> (u64, Option<SyncRequest>) {
         self.unsure = true;
         (self.begun + 1, self.ask())
     }
 
-    /// Whether that read is over.
+    /// True if that read is over.
     pub fn has_read(&self, number: u64) -> bool {
         self.is_live() && self.ended >= number
     }
@@ -171,14 +171,14 @@ impl ReplicaState {
         self.ask()
     }
 
-    /// The subscription is no more; it is wanted again.
+    /// The subscription has ended; it is requested again.
     pub fn lost(&mut self) {
         if self.phase != Phase::Idle {
             self.stop(Phase::Joining);
         }
     }
 
-    /// The subscription is given up, as nobody polls any more.
+    /// The subscription is given up, as the channel is not polled any more.
     pub fn left(&mut self) {
         self.stop(Phase::Idle);
     }
@@ -186,14 +186,14 @@ impl ReplicaState {
     fn stop(&mut self, phase: Phase) {
         self.phase = phase;
         self.drop_held();
-        // A read that is under way comes too late: its number is not the newest any more.
+        // The result of a running read comes too late: its number is not the newest any more.
         self.begun += u64::from(self.reading);
         self.unsure |= self.reading && self.awaited;
         self.reading = false;
         self.asked = false;
     }
 
-    /// Wants a read to make sure that nothing is missing.
+    /// Requests a read, in case messages are missing.
     pub fn audit(&mut self) -> Option<SyncRequest> {
         self.is_live().then(|| self.ask()).flatten()
     }
@@ -207,7 +207,7 @@ impl ReplicaState {
         Some(SyncRequest::Read)
     }
 
-    /// A read begins; its number. `None` = it is not wanted any more.
+    /// A read begins. Returns its number; `None` = it is not needed any more.
     pub fn read_begins(&mut self) -> Option<u64> {
         if self.reading || !matches!(self.phase, Phase::Behind | Phase::Live) {
             return None;
@@ -218,7 +218,7 @@ impl ReplicaState {
         Some(self.begun)
     }
 
-    /// That read failed. It is to be tried again, in a while.
+    /// That read failed. The caller repeats it after a while.
     pub fn read_failed(&mut self, number: u64) -> Option<SyncRequest> {
         if !self.reading || number != self.begun {
             return None;
@@ -257,7 +257,7 @@ impl ReplicaState {
         Step { wake: stored || waited, want, stored }
     }
 
-    /// The channel was read without a subscription, only to be looked at.
+    /// The channel was read without a subscription, only for display.
     pub fn refreshed(
         &mut self,
         snapshot: Snapshot,
@@ -297,8 +297,8 @@ impl ReplicaState {
         }
     }
 
-    /// A message that was published from here has its position. It is taken at once if it can
-    /// be; its push comes in any case.
+    /// A message that was published through this gate has its position. It is taken at once if
+    /// possible; its push comes in any case.
     pub fn offered(
         &mut self,
         message: Message,
@@ -312,8 +312,8 @@ impl ReplicaState {
         self.pushed(message, history, limits, now)
     }
 
-    /// The push of message `seq` has released so many polls: whoever published it wants to know,
-    /// and may hear of its position later than of its push.
+    /// The push of message `seq` has released that many polls. Its publisher reports the number,
+    /// and may learn the message's position later than the push arrives.
     pub fn released(&mut self, seq: u64, polls: usize) {
         const MAX: usize = 8;
         if self.released.len() == MAX {
@@ -322,7 +322,7 @@ impl ReplicaState {
         self.released.push_back((seq, polls));
     }
 
-    /// How many polls the push of message `seq` has released.
+    /// Number of polls that the push of message `seq` has released.
     pub fn has_released(&self, seq: u64) -> usize {
         self.released.iter().find(|(of, _)| *of == seq).map_or(0, |(_, polls)| *polls)
     }
@@ -385,7 +385,7 @@ fn begin(history: &mut History, epoch: Epoch, seq: u64, missing: Stamp, clock: P
     history.begin(History::after(Position { epoch, seq }, missing, clock));
 }
 
-/// Brings `history` to where `snapshot` is; whether anything changed.
+/// Brings `history` to the state of `snapshot`; true if anything changed.
 fn merge(snapshot: Snapshot, history: &mut History, limits: &Limits, now: Time) -> bool {
     let Snapshot { clock, place, messages } = snapshot;
     let Some(place) = place else {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 const NOW: Time = Time(1_700_000_000_000_000);
 
-/// What is elsewhere: one channel with a bounded history, and a subscription to it.
+/// A simulated sequencer: one channel with a bounded history, and a subscription to it.
 #[derive(Default)]
 struct Elsewhere {
     lives: u64,
@@ -14,7 +14,7 @@ struct Elsewhere {
     place: Option<(Epoch, u64)>,
     kept: Vec<u64>,
     floor: u64,
-    /// All that was ever published: its text by its stamp, which grow.
+    /// All messages ever published: text by stamp; stamps grow.
     published: Vec<(u64, String)>,
     on_its_way: VecDeque<Message>,
     server: u32,
@@ -49,7 +49,7 @@ impl Elsewhere {
         }
     }
 
-    /// Another life begins; it is pushed as the number 0.
+    /// Another life begins; its push has the number 0.
     fn forget(&mut self, subscribed: bool) {
         if self.place.is_some() {
             self.lives += 1;
@@ -65,7 +65,7 @@ impl Elsewhere {
         }
     }
 
-    /// Everything is gone, and another server is there.
+    /// All state is gone, and another server takes over.
     fn fail(&mut self) {
         (self.place, self.kept, self.floor) = (None, Vec::new(), 0);
         self.server += 1;
@@ -92,7 +92,7 @@ impl Elsewhere {
     }
 }
 
-/// A gate's view of it.
+/// A gate's view of the sequencer.
 struct Gate {
     feed: ReplicaState,
     history: History,
@@ -130,7 +130,7 @@ impl Gate {
         placed.then(|| self.history.since(cursor, Take::All, Tick::Micros, NOW))
     }
 
-    /// Brings it to where nothing is on its way any more.
+    /// Runs until nothing is in transit any more.
     fn settle(&mut self, elsewhere: &mut Elsewhere) {
         self.feed.polled(NOW);
         for _ in 0..20 {
@@ -145,7 +145,7 @@ impl Gate {
     }
 }
 
-/// A client that writes down what it got.
+/// A client that records its messages.
 struct Client {
     position: Position,
     got: Vec<String>,
@@ -188,7 +188,7 @@ proptest! {
                 }
                 6 => gate.begin_read(&mut elsewhere),
                 7 => gate.end_read(),
-                // A push that is lost without anybody noticing.
+                // A push that is lost unnoticed.
                 8 => drop(elsewhere.on_its_way.pop_front()),
                 9 => {
                     gate.feed.lost();
@@ -219,7 +219,7 @@ proptest! {
             Cursor::At(client.position), Take::All, Tick::Micros, NOW,
         );
         client.take(&found)?;
-        // What it has is the end of all that was published, without a hole.
+        // Its messages are the end of all that was published, without a hole.
         let all: BTreeMap<u64, String> = elsewhere.published.iter().cloned().collect();
         let all: Vec<&String> = all.values().collect();
         let of_this_life = all.len() - client.got.len().min(all.len());
@@ -231,7 +231,7 @@ proptest! {
         if alive {
             prop_assert_eq!(client.got.iter().collect::<Vec<_>>(), expected);
         }
-        // And it is where the channel is.
+        // And it has reached the channel's end.
         prop_assert_eq!(client.position, gate.history.position());
     }
 }
