@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where to listen, or whom to connect to.
+/// An address to listen on or to connect to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A TCP address; the host is a name or an IP address, IPv6 without its brackets.
@@ -19,7 +19,7 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Why a text is no address.
+/// Error for a text that is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is no address; write host:port, [::1]:port or unix:/path")]
 pub struct AddressError(String);
@@ -30,7 +30,7 @@ impl Address {
         Self::Tcp { host: socket.ip().to_string(), port: socket.port() }
     }
 
-    /// Whether nobody but this machine can reach it: loopback, `localhost` or a unix socket.
+    /// True if only this machine can reach it: loopback, `localhost` or a unix socket.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,

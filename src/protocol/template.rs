@@ -1,10 +1,10 @@
-//! Templates that name a channel or its data from parts of a request: `room-{query.room}`.
+//! Templates that make a channel's name or its data from parts of a request: `room-{query.room}`.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-/// A text with fields to be filled from a request.
+/// A text with fields that a request fills.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     source: String,
@@ -30,19 +30,19 @@ pub enum Field {
     Header(String),
     /// `{cookie.x}`: a cookie.
     Cookie(String),
-    /// `{path.1}`: what the N-th `*` of the rule's path stands for.
+    /// `{path.1}`: the text that the N-th `*` of the rule's path matches.
     Path(usize),
-    /// `{response.body}`: what the site answered.
+    /// `{response.body}`: the body of the upstream's response.
     ResponseBody,
 }
 
-/// Why a text is no template.
+/// Reasons why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// A brace has no partner.
     #[error("a brace has no partner")]
     Brace,
-    /// There is no such field.
+    /// The field is unknown.
     #[error(
         "there is no field {{{0}}}; known are {{query.x}} {{form.x}} {{json.a.b}} {{header.x}} \
          {{cookie.x}} {{path.1}} {{response.body}}"
@@ -51,7 +51,7 @@ pub enum TemplateError {
 }
 
 impl Template {
-    /// Fills every field by `value`; `None` if one has no value.
+    /// Fills every field with `value`; `None` if one has no value.
     pub fn fill<'a>(&self, value: impl Fn(&Field) -> Option<Cow<'a, str>>) -> Option<String> {
         let mut filled = String::new();
         for part in &self.parts {
@@ -63,7 +63,7 @@ impl Template {
         Some(filled)
     }
 
-    /// The field that it consists of, if it is nothing but one.
+    /// The only field of a template without other text.
     pub fn only_field(&self) -> Option<&Field> {
         match self.parts.as_slice() {
             [Part::Field(field)] => Some(field),
@@ -71,7 +71,7 @@ impl Template {
         }
     }
 
-    /// The fields it names.
+    /// The fields in the template.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         self.parts.iter().filter_map(|part| match part {
             Part::Field(field) => Some(field),

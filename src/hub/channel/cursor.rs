@@ -150,7 +150,7 @@ pub enum Cursor {
     Changed {
         /// The client's stamp, if it has one.
         after: Option<Stamp>,
-        /// How far back "now" reaches.
+        /// Reach of "now" into the past.
         slack: Duration,
     },
     /// For a client whose position only the upstream knows: everything published within that time

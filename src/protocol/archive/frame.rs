@@ -4,7 +4,7 @@ use super::{ArchiveError, Kind};
 use crc32fast::Hasher;
 use std::io::{self, Read, Write};
 
-/// A payload in the making.
+/// A payload under construction.
 #[derive(Default)]
 pub(super) struct Payload(Vec<u8>);
 
@@ -19,7 +19,7 @@ impl Payload {
         self
     }
 
-    /// A text of at most 65,535 bytes with its length before it; a longer one is left out.
+    /// A text of at most 65,535 bytes, after its length; a longer one is left out.
     pub(super) fn short_text(mut self, text: &str) -> Self {
         let (length, text) = u16::try_from(text.len()).map_or((0, ""), |length| (length, text));
         self.0.extend_from_slice(&length.to_le_bytes());
@@ -27,7 +27,7 @@ impl Payload {
         self
     }
 
-    /// Writes the frame of this payload with `rest` at its end.
+    /// Writes the frame of this payload followed by `rest`.
     pub(super) fn write(self, kind: Kind, rest: &[u8], to: &mut impl Write) -> io::Result<()> {
         let length = (self.0.len() + rest.len()) as u64;
         let mut head = [kind as u8; 9];
@@ -48,7 +48,7 @@ pub(super) fn read(from: &mut impl Read) -> Result<(Kind, Vec<u8>), ArchiveError
     let [kind, length @ ..] = head;
     let length = u64::from_le_bytes(length);
     let mut payload = Vec::new();
-    // Grows as bytes arrive, whatever the length promises.
+    // Memory grows as bytes arrive, whatever the declared length.
     from.take(length).read_to_end(&mut payload)?;
     if payload.len() as u64 != length {
         return Err(ArchiveError::CutOff);
@@ -66,7 +66,7 @@ pub(super) fn read(from: &mut impl Read) -> Result<(Kind, Vec<u8>), ArchiveError
     Ok((kind.ok_or(ArchiveError::Damaged("a frame of an unknown kind"))?, payload))
 }
 
-/// A payload that is taken apart from its beginning.
+/// A payload, parsed from its beginning.
 pub(super) struct Parts<'a>(pub(super) &'a [u8]);
 
 impl<'a> Parts<'a> {

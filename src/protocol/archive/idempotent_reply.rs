@@ -1,4 +1,4 @@
-//! Answers that a publisher who repeats itself is to get again.
+//! Stored responses for publishers that repeat a request.
 
 use super::frame::{Parts, Payload};
 use super::{ArchiveError, Kind};
@@ -6,7 +6,7 @@ use crate::hub::channel::Time;
 use bytes::Bytes;
 use std::io::{self, Write};
 
-/// An answer under the key it was asked for with.
+/// A response under the key of its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredReply {
     /// The method of the request.
@@ -15,11 +15,11 @@ pub struct StoredReply {
     pub path: String,
     /// Its key.
     pub key: String,
-    /// When it came.
+    /// Time of the request.
     pub since: Time,
-    /// Tells its body from another one.
+    /// Fingerprint that distinguishes its body from another one.
     pub print: [u64; 2],
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
     /// Its content type.
     pub content_type: String,
@@ -45,7 +45,7 @@ impl StoredReply {
     }
 
     pub(super) fn read(parts: &mut Parts<'_>) -> Result<Self, ArchiveError> {
-        /// More headers than any answer has.
+        /// More headers than any response has.
         const MAX_HEADERS: u64 = 100;
         let since = super::read::time(parts.number()?)?;
         let print = [parts.number()?, parts.number()?];

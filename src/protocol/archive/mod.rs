@@ -12,14 +12,13 @@
 //! end     = channels:u64 messages:u64 remembered:u64
 //! ```
 //!
-//! Version 1 has nothing remembered and does not count it. What is remembered stands before the
-//! channels, and is to be looked up before them: so nobody is told again of a message that is not
-//! there.
+//! Version 1 has no `remembered` frames and does not count them. They come before the channels, and
+//! must be looked up before them, so that no repeated response refers to a message that is missing.
 //!
-//! Each frame bears a checksum of its kind, length and payload, and the end counts what was
-//! before it: a changed byte, a missing piece and a cut-off end are all noticed. Reading trusts
-//! no length: memory is taken as bytes arrive, and a stream that is no archive is told from one
-//! that is damaged.
+//! Each frame has a checksum of its kind, length and payload, and the end counts everything before
+//! it: a changed byte, a missing piece and a cut-off end are all noticed. Reading trusts no length:
+//! memory is taken as bytes arrive, and a stream that is no archive is distinguished from one that
+//! is damaged.
 
 mod frame;
 mod idempotent_reply;
@@ -35,12 +34,12 @@ pub use write::Writer;
 
 use std::io;
 
-/// What the stream begins with.
+/// First bytes of the stream.
 const MAGIC: &[u8; 16] = b"pollgate-history";
-/// The version of everything behind the magic.
+/// Version of the format that follows the magic.
 const VERSION: u32 = 2;
 
-/// What frames are there for.
+/// Kinds of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
@@ -51,7 +50,7 @@ enum Kind {
     StoredReply = 5,
 }
 
-/// Why a stream cannot be read.
+/// Reasons why a stream cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// It is something else.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use std::io::Read;
 use std::sync::Arc;
 
-/// The end of the year 9999: a later time is none.
+/// The end of the year 9999: a later time is invalid.
 const LAST: u64 = 253_402_300_800_000_000;
 
 /// An archive whose beginning has been read.
@@ -64,14 +64,14 @@ impl<R: Read> Reader<R> {
         Ok(Self { from, version, clean, memory, channels, messages, remembered, content_type })
     }
 
-    /// Whether no position was given out after it was written.
+    /// True if no position was given out after it was written.
     pub fn is_clean(&self) -> bool {
         self.clean
     }
 
-    /// Puts everything that follows into `hub`, which is not in use yet. In `doubt` whether
-    /// positions were given out since, every channel begins a new epoch. After an error a part
-    /// of it is in the hub. Gives back the answers that are remembered, the oldest first.
+    /// Restores everything that follows into `hub`, which is not in use yet. With `doubt`,
+    /// positions may have been given out since, so every channel begins a new epoch. After an error
+    /// a part of it is in the hub. Returns the stored responses, oldest first.
     pub fn restore(
         mut self,
         hub: &Hub,
@@ -88,7 +88,7 @@ impl<R: Read> Reader<R> {
         Ok(remembered)
     }
 
-    /// Reads to the end and keeps nothing; whether all of it is sound.
+    /// Reads to the end and keeps nothing; an error if the archive is not sound.
     pub fn verify(mut self) -> Result<(), ArchiveError> {
         while let Some(head) = self.next_channel(&mut drop)? {
             self.messages(&head).try_for_each(|message| message.map(drop))?;
@@ -96,7 +96,7 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// The next channel, or `None` at a sound end. What is remembered before goes to `recall`.
+    /// The next channel, or `None` at a sound end. Stored responses before it go to `recall`.
     fn next_channel(
         &mut self,
         recall: &mut impl FnMut(StoredReply),
@@ -163,7 +163,7 @@ impl<R: Read> Reader<R> {
         if kind != channel::Kind::Binary && std::str::from_utf8(body).is_err() {
             return Err(ArchiveError::Damaged("a text is not UTF-8"));
         }
-        // Of its own size: the payload has room to spare.
+        // Allocated at its own size: the payload has room to spare.
         let body = Bytes::copy_from_slice(body);
         let content_type = self.content_type.clone();
         Ok(KeptMessage { stamp, published, payload: Payload { kind, content_type, body } })
@@ -181,7 +181,7 @@ fn channel(parts: &mut Parts<'_>) -> Result<Head, ArchiveError> {
         evicted_stamp: stamp(parts.number()?)?,
     };
     let messages = parts.number()?;
-    // Below half of the range there is room to count on.
+    // Below half of the range there is room to count on from it.
     if messages > seq || seq > u64::MAX / 2 {
         return Err(ArchiveError::Damaged("a position is impossible"));
     }

@@ -49,7 +49,7 @@ fn remembered(key: &str) -> StoredReply {
     }
 }
 
-/// `bytes` of an archive in which nothing is remembered, as version 1 wrote them.
+/// `bytes` of an archive without stored responses, as version 1 wrote them.
 fn of_version_1(mut bytes: Vec<u8>, channels: u64, messages: u64) -> Vec<u8> {
     bytes[MAGIC.len()] = 1;
     let end = 9 + 3 * 8 + 4;

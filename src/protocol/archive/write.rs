@@ -25,7 +25,7 @@ impl<W: Write> Writer<W> {
         Ok(Self { to, channels: 0, messages: 0, remembered: 0 })
     }
 
-    /// Adds an answer; before the first channel.
+    /// Adds a stored response; these come before the first channel.
     pub fn remembered(&mut self, remembered: &StoredReply) -> io::Result<()> {
         self.remembered += 1;
         remembered.write(&mut self.to)
@@ -62,7 +62,7 @@ impl<W: Write> Writer<W> {
         head.write(Kind::Message, &payload.body, &mut self.to)
     }
 
-    /// Ends the archive and gives back what it was written to.
+    /// Ends the archive and returns the writer below it.
     pub fn end(mut self) -> io::Result<W> {
         let end = Payload::default().number(self.channels).number(self.messages);
         let end = end.number(self.remembered);

@@ -10,14 +10,14 @@ use ring::signature::{
 use ring::{error::Unspecified, hmac};
 use signature::Verifier;
 
-/// Tells the token library to check with `ring`. Done once; later calls change nothing.
+/// Makes the token library verify with `ring`. Done once; later calls change nothing.
 pub(super) fn install() {
     static PROVIDER: CryptoProvider = CryptoProvider {
         signer_factory: no_signer,
         verifier_factory: verifier,
         key_utils: KeyUtils::new_unimplemented(),
     };
-    // An error says that it is there already.
+    // An error means that it is installed already.
     let _ = PROVIDER.install_default();
 }
 
@@ -27,7 +27,7 @@ fn no_signer(_: &Algorithm, _: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error
 }
 
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
-    // A key of one family never checks what claims to be of another.
+    // A key of one family never verifies a token that claims another.
     if algorithm.family() != key.family() {
         return Err(ErrorKind::InvalidAlgorithm.into());
     }

@@ -1,9 +1,9 @@
-//! Who may poll: the credentials that a request bears, and the [`Grant`] that they are worth.
+//! Authorization of polls: the credentials of a request, and the [`Grant`] they result in.
 //!
-//! Three kinds, by poll rule. A [`signed`] token is three lines of PHP; a [`jwt`] comes from
-//! whoever issues such tokens; and the site itself can be [asked](Upstream), with the client's own
-//! cookies. Tokens travel as the parameter `token`, as `Authorization: Bearer`, or as the cookie
-//! `pollgate_token`, looked for in this order.
+//! There are three kinds, by poll rule. A [`signed`] token takes three lines of PHP; a [`jwt`]
+//! comes from an issuer of such tokens; and an [upstream](Upstream) request asks the site itself,
+//! with the client's own cookies. A token is looked for in the parameter `token`, in
+//! `Authorization: Bearer` and in the cookie `pollgate_token`, in this order.
 
 pub mod jwt;
 mod jwt_keys;
@@ -20,36 +20,36 @@ use std::time::Duration;
 /// Seconds since 1970, as tokens count them.
 pub type Seconds = u64;
 
-/// How a rule finds out who may poll.
+/// Authorization method of a rule.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Auth {
-    /// The site is asked.
+    /// A request to the upstream decides.
     Upstream(Upstream),
-    /// By a token that the site has signed.
+    /// A token signed by the site decides.
     Signed(signed::Keys),
-    /// By a JSON Web Token (RFC 7519).
+    /// A JSON Web Token (RFC 7519) decides.
     Jwt(jwt::Verifier),
 }
 
-/// The site is asked whether a client may poll.
+/// Authorization by a request to the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// What is asked.
+    /// URL of the request.
     pub url: Url,
-    /// How long its word is good for the same client and channel.
+    /// Time for which a decision is reused for the same client and channel.
     pub cache: Duration,
-    /// How long it may take to answer.
+    /// Timeout of the request.
     pub timeout: Duration,
 }
 
-/// Where the site is asked.
+/// URL of an authorization request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Url {
-    /// A path (with a query, maybe) on one of the site's own servers.
+    /// A path (with a query, maybe) on one of the site's upstream servers.
     Path(String),
-    /// Somewhere else over plain HTTP.
+    /// Another server over plain HTTP.
     Absolute {
-        /// Where to connect to.
+        /// Address to connect to.
         server: Address,
         /// The value of `Host`.
         host: String,
@@ -58,62 +58,62 @@ pub enum Url {
     },
 }
 
-/// Leave to poll some channels, for some time.
+/// Authorization to poll some channels, for some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The channels.
     pub channels: Channels,
-    /// The first second in which it is good no more; `None` = it does not end by itself.
+    /// The first second in which it is no longer valid; `None` = it does not expire.
     pub expires: Option<Seconds>,
 }
 
-/// A set of channels, by their names or by how these begin.
+/// A set of channels, by names or by prefixes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Channels(Vec<Pattern>);
 
 impl Channels {
-    /// Most patterns in one grant; no token needs more, and each poll looks at them.
+    /// Maximum number of patterns in one grant; no token needs more, and each poll examines them.
     const MAX: usize = 1000;
 
-    /// Of names, or beginnings of names with a `*`; `None` where one is neither, or where there
-    /// are too many.
+    /// A set of names, or of prefixes with a `*`; `None` if one is neither, or if there are too
+    /// many.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let patterns = patterns.into_iter().take(Self::MAX + 1).map(Pattern::new);
         let patterns: Vec<Pattern> = patterns.collect::<Option<_>>()?;
         (patterns.len() <= Self::MAX).then_some(Self(patterns))
     }
 
-    /// Whether `name` is one of them.
+    /// True if `name` is in the set.
     pub fn has(&self, name: &ChannelName) -> bool {
         self.0.iter().any(|pattern| pattern.matches(name))
     }
 }
 
-/// Why a poll is not allowed; the client's fault.
+/// Reasons why a poll is not allowed; all are the client's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// There is no token.
     #[error("a token is wanted here")]
     Missing,
-    /// The token is none of ours, or was tampered with.
+    /// The token is not valid, or was tampered with.
     #[error("this is no valid token: {0}")]
     Bad(&'static str),
-    /// The token's time is over.
+    /// The token has expired.
     #[error("the token has expired")]
     Expired,
-    /// The token's time has not come.
+    /// The token is not valid yet.
     #[error("the token is not valid yet")]
     Early,
-    /// The token is good, but not for this channel.
+    /// The token is valid, but not for this channel.
     #[error("not allowed to poll \"{0}\"")]
     Channel(ChannelName),
-    /// The leave was taken back.
+    /// The grant was revoked.
     #[error("the leave to poll was taken back")]
     Revoked,
 }
 
 impl Rejection {
-    /// The answer to it.
+    /// The response to it.
     pub fn reply(&self) -> Reply {
         let body = serde_json::json!({ "error": self.to_string() });
         match self {
@@ -123,12 +123,12 @@ impl Rejection {
     }
 }
 
-/// The parameter in which a token travels.
+/// The query parameter of a token.
 pub const PARAMETER: &str = "token";
-/// The cookie in which a token travels.
+/// The cookie of a token.
 pub const COOKIE: &str = "pollgate_token";
 
-/// The token that a request bears.
+/// The token of a request.
 pub fn token<'a>(query: &'a Query<'_>, headers: &'a dyn Headers) -> Option<Cow<'a, str>> {
     let parameter = query.text(PARAMETER).filter(|token| !token.is_empty());
     let cookie = || cookie(headers, COOKIE).filter(|token| !token.is_empty());

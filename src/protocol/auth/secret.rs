@@ -1,9 +1,9 @@
-//! Text that must not be seen.
+//! Secret text.
 
 use std::fmt;
 use subtle::ConstantTimeEq;
 
-/// A token or key. It shows itself as `"***"` and is compared in constant time.
+/// A token or key. It is displayed as `"***"` and compared in constant time.
 #[derive(Clone, Default)]
 pub struct Secret(String);
 
@@ -13,22 +13,22 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The secret of these 128 bits, as 32 hex digits.
+    /// A secret of 128 bits, as 32 hex digits.
     pub fn from_bits(bits: [u8; 16]) -> Self {
         Self(format!("{:032x}", u128::from_be_bytes(bits)))
     }
 
-    /// Whether there is none.
+    /// True if there is no text.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The text itself, for the one who has to send it.
+    /// The text itself, for sending it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Whether `offered` is this secret; how long that takes tells only the lengths.
+    /// True if `offered` is this secret. The time it takes reveals only the lengths.
     pub fn is(&self, offered: &str) -> bool {
         self.0.as_bytes().ct_eq(offered.as_bytes()).into()
     }

@@ -1,7 +1,7 @@
-//! Signed tokens: what a site makes with `hash_hmac` and nothing else.
+//! Signed tokens, which a site makes with `hash_hmac` and nothing else.
 //!
 //! `<key id>.<unix expiry>.<base64url of channels>.<hex HMAC-SHA-256 of all before the last dot>`,
-//! the channels joined by commas, each a name or the beginning of names with a `*`.
+//! the channels joined by commas, each a name or a prefix of names with a `*`.
 
 use super::{Channels, Grant, Rejection, Seconds};
 use crate::protocol::auth::secret::Secret;
@@ -11,10 +11,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use std::fmt;
 
-/// The longest token that is looked at, in bytes; a longer one is bad.
+/// Maximum length of a token, in bytes; a longer one is rejected.
 const MAX_BYTES: usize = 16 * 1024;
 
-/// The keys that tokens are signed with, by their ids.
+/// The signing keys of tokens, by id.
 #[derive(Clone)]
 pub struct Keys(Vec<Key>);
 
@@ -26,7 +26,7 @@ struct Key {
 }
 
 impl Keys {
-    /// Keys by id. Several of them let one be replaced while its tokens are still about.
+    /// Keys by id. With several, one can be replaced while its tokens are still in use.
     pub fn new(keys: impl IntoIterator<Item = (String, Secret)>) -> Self {
         let key = |(id, secret): (String, Secret)| {
             let hmac = hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
@@ -35,7 +35,7 @@ impl Keys {
         Self(keys.into_iter().map(key).collect())
     }
 
-    /// What `token` is worth at `now`.
+    /// The grant of `token` at `now`.
     pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Rejection> {
         if token.len() > MAX_BYTES {
             return Err(Rejection::Bad("it is too long"));
@@ -48,7 +48,7 @@ impl Keys {
         else {
             return Err(malformed);
         };
-        // Nothing in it is believed before the signature is.
+        // The signature is checked before any content is trusted.
         let key = self.0.iter().find(|key| key.id == id);
         let key = key.ok_or(Rejection::Bad("its key is not known"))?;
         let wrong = Rejection::Bad("its signature is wrong");
@@ -67,7 +67,7 @@ impl Keys {
     }
 }
 
-/// A site may or may not take off the `=` at the end.
+/// The `=` at the end is optional, since sites differ.
 const BASE64URL: GeneralPurpose = URL_SAFE_NO_PAD;
 
 fn number(digits: &str) -> Option<u64> {

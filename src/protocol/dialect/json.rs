@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-/// Who may look at the JSON.
+/// Possible readers of the JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Safe {
     /// A JSON parser.
     Json,
-    /// Possibly a browser that takes it for HTML or a script: `<`, `>`, `&` and the two line
+    /// Possibly a browser that reads it as HTML or a script: `<`, `>`, `&` and the two line
     /// separators that end a JavaScript string are escaped too.
     Html,
 }
@@ -29,8 +29,8 @@ pub(super) fn string(out: &mut String, text: &str, safe: Safe) {
     out.push('"');
 }
 
-/// Appends valid JSON as it stands. For a browser's sake characters are escaped where they
-/// stand, which changes nothing: in valid JSON they can only be inside strings.
+/// Appends valid JSON unchanged. For a browser, characters are escaped in place, which keeps the
+/// meaning: in valid JSON they can only be inside strings.
 pub(super) fn verbatim(out: &mut String, json: &str, safe: Safe) {
     if safe == Safe::Json {
         out.push_str(json);

@@ -1,7 +1,7 @@
 //! The wire formats of polls: each parses a request into a [`Poll`] and renders an [`Answer`].
 //!
-//! Pure translation: nothing here waits or knows a connection. Where an answer is the same for
-//! every client (one channel, its newest message), it is rendered once and shared
+//! Pure translation: nothing here waits or knows a connection. If an answer is the same for every
+//! client (one channel, its newest message), it is rendered once and shared
 //! ([`crate::hub::channel::Renders`]).
 
 mod json;
@@ -23,20 +23,20 @@ use smallvec::{SmallVec, smallvec};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// A poll request, as far as the dialects look at it.
+/// The parts of a poll request that the dialects read.
 pub struct Request<'a> {
-    /// What the `*` of the rule's path stands for, as it stands in the target (still escaped).
+    /// The part of the path that the rule's `*` matches, as in the target (still escaped).
     pub rest: Option<&'a str>,
     /// The parameters behind the `?`.
     pub query: &'a Query<'a>,
-    /// The parameters of a form in the body, where the request is a POST with one.
+    /// The parameters of the form in the body of a POST; `None` without one.
     pub form: Option<&'a Query<'a>>,
     /// The headers.
     pub headers: &'a dyn Headers,
 }
 
 impl<'a> Request<'a> {
-    /// A scalar parameter: of the form if it is there, else of the query.
+    /// A scalar parameter: from the form if it is there, else from the query.
     fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
         self.form.and_then(|form| form.text(name)).or_else(|| self.query.text(name))
     }
@@ -59,21 +59,21 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What a request asks for.
+/// A parsed poll.
 #[derive(Debug, Clone)]
 pub struct Poll {
-    /// The channels and where to begin in each.
+    /// The channels and the cursor in each.
     pub subscriptions: SmallVec<[Subscription; 1]>,
-    /// Which of the waiting messages are wanted.
+    /// Selects among the waiting messages.
     pub take: Take,
-    /// The longest hold the client wants; it only shortens the rule's.
+    /// The client's own maximum hold; it only shortens the rule's.
     pub timeout: Option<Duration>,
     /// The function that a JSONP answer calls.
     pub callback: Option<Box<str>>,
 }
 
 impl Poll {
-    /// A poll on `channel` from now on.
+    /// A poll on `channel` for its next messages.
     pub fn on(channel: ChannelName) -> Self {
         let subscriptions = smallvec![Subscription { channel, cursor: Cursor::Now }];
         Self { subscriptions, take: Take::Newest, timeout: None, callback: None }
@@ -85,27 +85,27 @@ impl Poll {
 pub enum Parsed {
     /// A poll.
     Poll(Poll),
-    /// The rule's templates cannot be filled from it, so the rule is not meant.
+    /// The request cannot fill the rule's templates, so the rule does not apply.
     OtherRule,
-    /// A request that cannot be understood, with the answer to it.
+    /// A request that cannot be parsed, with the response to it.
     Refused(Reply),
 }
 
 /// One wire format with its settings.
 #[derive(Debug, Clone)]
 pub enum Dialect {
-    /// The gate's own.
+    /// pollgate's own.
     Native(native::Native),
     /// The NovComet family.
     NovComet(novcomet::NovComet),
     /// The `backend.php` family.
     Timestamp(timestamp::Timestamp),
-    /// Answered by the site.
+    /// Answered by the upstream.
     Replay(replay::Replay),
 }
 
 impl Dialect {
-    /// Understands a request; `tick` tells the unit of a channel's stamps.
+    /// Parses a request; `tick` returns the unit of a channel's stamps.
     pub fn parse(&self, request: &Request<'_>, tick: &dyn Fn(&ChannelName) -> Tick) -> Parsed {
         match self {
             Self::Native(native) => native.parse(request),
@@ -115,21 +115,21 @@ impl Dialect {
         }
     }
 
-    /// The answer on the wire, news or quiet; `callback` is that of the [`Poll`].
+    /// The response, with an update or quiet; `callback` is that of the [`Poll`].
     pub fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
         match self {
             Self::Native(native) => native.render(answer),
             Self::NovComet(novcomet) => novcomet.render(answer),
             Self::Timestamp(timestamp) => timestamp.render(answer, callback),
-            // The site has the answer; this one is empty.
+            // The upstream has the response; this one is empty.
             Self::Replay(_) => Reply::new(204, "", ""),
         }
     }
 
-    /// Whether a parameter of the query is another one with each poll of one client: its position,
-    /// how long it waits, the name it wants to be called by.
+    /// True if a query parameter changes with each poll of one client: its position, its timeout,
+    /// the name of its callback.
     pub fn moves(&self, parameter: &str) -> bool {
-        // What jQuery adds against caches is in all of them.
+        // jQuery adds this one against caches, in all dialects.
         parameter == "_"
             || match self {
                 Self::Native(_) => matches!(parameter, "cursor" | "timeout"),
@@ -142,7 +142,7 @@ impl Dialect {
             }
     }
 
-    /// Whether the rest of the path behind the rule's stem is nothing but the poll's channels.
+    /// True if the path behind the rule's stem consists of the poll's channels only.
     pub fn has_channels_in_path(&self) -> bool {
         matches!(self, Self::Native(native) if native.channel.is_none())
     }
@@ -158,10 +158,10 @@ impl Dialect {
     }
 }
 
-/// The content type PHP sends unless told otherwise.
+/// The content type PHP sends by default.
 pub const PHP_CONTENT_TYPE: &str = "text/html; charset=UTF-8";
 
-/// A request that a dialect without a form for errors cannot understand.
+/// The response to a malformed request, in a dialect without a form for errors.
 fn refused(error: NameError) -> Parsed {
     Parsed::Refused(Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n")))
 }

@@ -1,5 +1,5 @@
-//! The gate's own dialect: JSON, an opaque cursor, any number of channels, and honest about
-//! lost continuity (`docs/dialects/native.md`).
+//! The native dialect: JSON, an opaque cursor and any number of channels. It reports lost
+//! continuity (`docs/dialects/native.md`).
 
 use super::json::{self, Safe};
 use super::native_cursor::{self, Decoded, ForeignCharacter};
@@ -18,8 +18,8 @@ use std::time::Duration;
 /// The native dialect.
 #[derive(Debug, Clone, Default)]
 pub struct Native {
-    /// The one channel of the rule; without it the channels stand where the rule's path has its
-    /// `*`, separated by commas.
+    /// The one channel of the rule; without it, the part of the path that the rule's `*` matches
+    /// names the channels, separated by commas.
     pub channel: Option<Template>,
 }
 
@@ -40,14 +40,14 @@ impl Native {
         }
     }
 
-    /// The answer on the wire, news or quiet.
+    /// The response, with an update or quiet.
     pub fn render(&self, answer: &Answer) -> Reply {
         let body = rendered_once(answer, RenderKey::NATIVE, || body(answer).into());
         Reply::new(200, "application/json", body)
     }
 }
 
-/// Where the native cursor `text` begins in `channel`; a reply of 400 if it is none.
+/// The cursor of the native cursor `text` in `channel`; a reply of 400 if it is malformed.
 pub fn cursor(channel: &ChannelName, text: &str) -> Result<Cursor, Reply> {
     Ok(decode(text)?.cursor_for(channel))
 }
@@ -59,7 +59,7 @@ fn bad_request(error: impl std::fmt::Display, hint: &str) -> Reply {
     Reply::error(400, error, hint)
 }
 
-/// The channels that `/comet/a,b%2Cc` names, each once.
+/// The channels in `/comet/a,b%2Cc`, each once.
 fn channels(rest: &str) -> Result<SmallVec<[ChannelName; 1]>, Reply> {
     let mut names = SmallVec::<[ChannelName; 1]>::new();
     let mut seen = std::collections::HashSet::new();
@@ -68,7 +68,7 @@ fn channels(rest: &str) -> Result<SmallVec<[ChannelName; 1]>, Reply> {
             .ok_or_else(|| bad_request("a % is not followed by two hex digits", CHANNEL_HINT))?;
         let name =
             ChannelName::from_bytes(&bytes).map_err(|error| bad_request(error, CHANNEL_HINT))?;
-        // One name, as nearly every poll has, is no list to search.
+        // One name, as in nearly every poll, needs no search.
         if rest.len() == escaped.len() || seen.insert(name.clone()) {
             names.push(name);
         }
@@ -97,7 +97,7 @@ fn decode(cursor: &str) -> Result<Decoded, Reply> {
     })
 }
 
-/// Seconds, with a fraction if need be.
+/// Seconds, with an optional fraction.
 fn timeout(text: &str) -> Result<Duration, Reply> {
     let digits = text.bytes().any(|b| b.is_ascii_digit());
     let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -108,7 +108,7 @@ fn timeout(text: &str) -> Result<Duration, Reply> {
             "write it like timeout=20 or timeout=0.5",
         )
     })?;
-    // What does not fit a Duration is longer than any hold.
+    // A value that does not fit a Duration is longer than any hold.
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 

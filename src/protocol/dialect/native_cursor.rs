@@ -1,15 +1,15 @@
 //! The native cursor: every channel's position in one opaque word.
 //!
-//! It is a list of `tag.epoch-seq`, joined by `~`. The tag is a checksum of the channel's name,
-//! so a cursor stays good when a client adds a channel to its list or takes one off it. The id
-//! of a message (`epoch-seq`) is a cursor too: just after that message.
+//! It is a list of `tag.epoch-seq`, joined by `~`. The tag is a checksum of the channel's name, so
+//! a cursor stays valid when a client adds a channel to its list or removes one. The id of a
+//! message (`epoch-seq`) is a cursor too: just after that message.
 
 use crate::hub::Answer;
 use crate::hub::channel::{ChannelName, Cursor, Position};
 use smallvec::SmallVec;
 use std::fmt::Write;
 
-/// What a cursor says, before it is known which channels are asked for.
+/// A parsed cursor, before the requested channels are known.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
     Now,
@@ -18,7 +18,7 @@ pub(super) enum Decoded {
     Undecodable,
 }
 
-/// A character that no cursor has.
+/// Error for a character that no cursor has.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ForeignCharacter;
 
@@ -48,7 +48,7 @@ fn item(text: &str) -> Option<(Option<u32>, Position)> {
 }
 
 impl Decoded {
-    /// Where to begin in `channel`.
+    /// The cursor for `channel`.
     pub(super) fn cursor_for(&self, channel: &ChannelName) -> Cursor {
         let positions = match self {
             Self::Now => return Cursor::Now,
@@ -60,7 +60,7 @@ impl Decoded {
         let tagged = || positions.iter().filter(|(t, _)| *t == tag);
         match (tagged().next(), tagged().count()) {
             (Some((_, position)), 1) => Cursor::At(*position),
-            // Two names with one checksum: nobody can say which position is meant.
+            // Two names have the same checksum, so the position is ambiguous.
             (Some(_), _) => Cursor::Lost,
             (None, _) => match positions.as_slice() {
                 [(None, position)] => Cursor::At(*position),

@@ -1,5 +1,5 @@
-//! The NovComet dialect: a client names files by id, each with the time of its last change it
-//! knows of, and is told which have changed (`docs/dialects/novcomet.md`).
+//! The NovComet dialect: a client sends ids of files, each with the time of the last change it
+//! knows, and gets the ids that have changed (`docs/dialects/novcomet.md`).
 
 use super::json::{self, Safe};
 use super::{PHP_CONTENT_TYPE, Parsed, Poll, Request, refused, rendered_once};
@@ -12,10 +12,10 @@ use std::time::Duration;
 /// The NovComet dialect.
 #[derive(Debug, Clone)]
 pub struct NovComet {
-    /// How far back "now" reaches for a client without a cursor: what was published within it,
-    /// between two of its polls, is not missed.
+    /// Reach of "now" into the past for a client without a cursor: a message published within this
+    /// time, between two of its polls, is not missed.
     pub slack: Duration,
-    /// Whether `publish=ID` publishes an empty message at the gate instead of being forwarded.
+    /// True if `publish=ID` publishes an empty message at the gate instead of being forwarded.
     pub browser_publish: bool,
 }
 
@@ -59,7 +59,7 @@ impl NovComet {
 }
 
 fn body(answer: &Answer) -> String {
-    // A channel that was forgotten has news (a reset), but nothing in it has changed yet.
+    // A forgotten channel has an update (a reset), but nothing in it has changed yet.
     let changed = |heard: &&ChannelUpdate| heard.found.news && heard.found.position.seq > 0;
     let mut out = String::new();
     for heard in answer.iter().filter(changed) {

@@ -1,4 +1,5 @@
-//! The replay dialect: a poll is held, and then answered by the site itself (`docs/dialects/replay.md`).
+//! The replay dialect: a poll is held, and then answered by the upstream
+//! (`docs/dialects/replay.md`).
 
 use super::{Parsed, Poll, Request, refused};
 use crate::hub::Subscription;
@@ -12,19 +13,20 @@ use std::time::Duration;
 pub struct Replay {
     /// The channel.
     pub channel: Template,
-    /// What is added to the query of the request that the site gets.
+    /// Text added to the query of the request to the upstream.
     pub add_query: Option<String>,
-    /// Whether the site's answer is the same for everybody, so that one request is enough for all
-    /// polls that a publish releases.
+    /// True if the upstream's response is the same for all clients, so that one request is enough
+    /// for all polls that a publish releases.
     pub share: bool,
-    /// How many of the rule's polls are at the site at once; at least 1.
+    /// Maximum number of the rule's polls that are forwarded at the same time; at least 1.
     pub concurrency: usize,
-    /// How long after a publish polls are forwarded at once: none of them says what it has.
+    /// Polls within this time after a publish are forwarded at once, as their position is not
+    /// known.
     pub slack: Duration,
 }
 
 impl Replay {
-    /// The dialect with its defaults.
+    /// The dialect with default settings.
     pub fn new(channel: Template) -> Self {
         let slack = Duration::from_secs(5);
         Self { channel, add_query: None, share: false, concurrency: 8, slack }
@@ -42,7 +44,7 @@ impl Replay {
         Parsed::Poll(Poll { subscriptions, take: Take::Newest, timeout: None, callback: None })
     }
 
-    /// `target` (path and query) as the site gets it.
+    /// `target` (path and query) in the request to the upstream.
     pub fn target(&self, target: &[u8]) -> Vec<u8> {
         let Some(added) = &self.add_query else { return target.to_vec() };
         let joint = match target.iter().position(|byte| *byte == b'?') {

@@ -8,7 +8,7 @@ use timestamp::{Deliver, First, Timestamp};
 
 const NOW: Time = Time(1_700_000_000_000_001);
 
-/// A channel table at a fixed time, asked in one dialect.
+/// A channel table at a fixed time, queried in one dialect.
 struct Desk {
     hub: Hub,
     dialect: Dialect,
@@ -36,7 +36,7 @@ impl Desk {
         self.dialect.parse(&request, &|name| self.hub.tick(name))
     }
 
-    /// What a poll that is not held is answered.
+    /// The answer to a poll that is not held.
     fn ask(&self, rest: Option<&str>, query: &str) -> Reply {
         match self.parse(rest, query) {
             Parsed::Refused(reply) => reply,
@@ -194,7 +194,7 @@ fn a_novcomet_cursor_that_says_nothing_reaches_back_by_the_slack() {
     let desk = Desk::new(Dialect::NovComet(novcomet::NovComet::default()));
     desk.publish("a", Payload::empty());
     for (later, changed) in [(1_900_000, true), (2_100_000, false)] {
-        // Ahead of the clock, as a client's own clock may be; nothing; rubbish.
+        // Ahead of the clock, as a client's own clock may be; empty; garbage.
         for value in ["1700000009", "0", "", "-5", "abc"] {
             let Parsed::Poll(poll) = desk.parse(None, &format!("subscribed[a]={value}")) else {
                 panic!("refused");
@@ -224,7 +224,7 @@ fn timestamp_gives_one_message_a_poll_and_skips_none() {
 #[test]
 fn a_quiet_timestamp_is_where_the_poll_was_registered() {
     let desk = timestamp(|timestamp| timestamp.first = First::Wait);
-    // No message yet: the clock, just before all that comes.
+    // No message yet: the clock, just before any future stamp.
     assert_eq!(desk.text(None, ""), r#"{"msg":"","timestamp":1700000000.000000}"#);
     // An old stamp on an empty channel is kept; one ahead of the clock counts as now.
     assert_eq!(desk.text(None, "timestamp=5.5"), r#"{"msg":"","timestamp":5.500000}"#);

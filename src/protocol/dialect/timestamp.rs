@@ -1,6 +1,5 @@
-//! The timestamp dialect: the `backend.php` family, whose client sends the time of the last
-//! change it knows of and is answered with a message and its time
-//! (`docs/dialects/timestamp.md`).
+//! The timestamp dialect: the `backend.php` family. Its client sends the time of the last change it
+//! knows and gets a message and its time (`docs/dialects/timestamp.md`).
 
 use super::json::{self, Safe};
 use super::{PHP_CONTENT_TYPE, Parsed, Poll, Request, refused, rendered_once};
@@ -12,7 +11,7 @@ use smallvec::smallvec;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What a poll without a cursor gets.
+/// Answer to a poll without a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum First {
     /// The newest message kept, at once if there is one.
@@ -24,10 +23,10 @@ pub enum First {
     Wait,
 }
 
-/// Which message a poll gets when several are waiting.
+/// Selects a message when several are waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Deliver {
-    /// The first: one a poll, none skipped.
+    /// The first: one per poll, none skipped.
     #[default]
     Next,
     /// The newest.
@@ -43,24 +42,24 @@ pub struct Timestamp {
     pub message_field: String,
     /// The request's parameter and the answer's field for the cursor.
     pub cursor_field: String,
-    /// What a poll without a cursor gets.
+    /// Answer to a poll without a cursor.
     pub first: First,
-    /// Which message a poll gets.
+    /// Selects the message of an answer.
     pub deliver: Deliver,
     /// The content type of the answer; `None` = as PHP sends, or `text/javascript` for JSONP.
     pub content_type: Option<String>,
     /// Constant fields of the answer.
     pub extra: serde_json::Map<String, serde_json::Value>,
-    /// A JSON message stands in the answer as JSON, not as a string.
+    /// True if a JSON message is embedded in the answer as JSON, not as a string.
     pub embed: bool,
     /// The parameter that names the function a JSONP answer calls; `None` = no JSONP.
     pub callback: Option<String>,
-    /// Names this way to render; from [`RenderKey::unique`].
+    /// Identifies this way to render; from [`RenderKey::unique`].
     pub key: RenderKey,
 }
 
 impl Timestamp {
-    /// The dialect as the seed's `backend.php` speaks it.
+    /// The dialect with the defaults of the original `backend.php`.
     pub fn new(channel: Template) -> Self {
         Self {
             channel,
@@ -107,16 +106,16 @@ impl Timestamp {
         Parsed::Poll(Poll { subscriptions, take, timeout: None, callback })
     }
 
-    /// Whether the answer is the message itself, without JSON.
+    /// True if the answer is the message itself, without JSON.
     pub fn is_bare(&self) -> bool {
         self.message_field == "."
     }
 
-    /// The cursor of a client that sends back the `ETag` of its last answer, where that is the
-    /// only place for one.
+    /// The cursor of a client that sends back the `ETag` of its last answer, if no other place
+    /// holds one.
     fn tag_of(&self, request: &Request<'_>) -> Option<Cursor> {
         let tag = request.headers.get("if-none-match").filter(|_| self.is_bare())?.trim();
-        // Whoever compresses an answer on its way makes its tag a weak one.
+        // A proxy that compresses an answer makes its tag a weak one.
         let tag = tag.strip_prefix("W/").unwrap_or(tag);
         let tag = tag.strip_prefix('"')?.strip_suffix('"')?;
         Some(tag.parse().map_or(Cursor::Lost, Cursor::At))

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-/// How a form is written.
+/// Encoding of a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encoding {
     /// `application/x-www-form-urlencoded`
@@ -15,17 +15,17 @@ pub enum Encoding {
     Multipart(String),
 }
 
-/// Whether the files in a form count as parameters too.
+/// Treatment of file fields as parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileFields {
-    /// They do, with what is in them.
+    /// They count, with their content.
     Count,
-    /// They are passed over.
+    /// They are skipped.
     PassedOver,
 }
 
 impl Encoding {
-    /// What a content type says; `None` if it is no form's.
+    /// The encoding that a content type names; `None` if it is not a form's.
     pub fn of(content_type: &str) -> Option<Self> {
         let kind = content_type.split(';').next().unwrap_or_default().trim();
         if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
@@ -34,7 +34,7 @@ impl Encoding {
         multer::parse_boundary(content_type).ok().map(Self::Multipart)
     }
 
-    /// Reads a whole form; `None` if it is torn.
+    /// Reads a whole form; `None` if it is malformed.
     pub fn parse(&self, body: &[u8], files: FileFields) -> Option<Query<'static>> {
         match self {
             Self::Urlencoded => Some(Query::parse(&String::from_utf8_lossy(body)).into_owned()),
@@ -45,7 +45,7 @@ impl Encoding {
 
 fn multipart(body: &[u8], boundary: &str, files: FileFields) -> Option<Query<'static>> {
     let fields = pin!(fields(body, boundary, files));
-    // A body in memory never makes its reader wait.
+    // A body in memory is always ready.
     match fields.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(query) => query,
         Poll::Pending => None,

@@ -1,10 +1,10 @@
-//! Where a request's body ends: the one place that decides it, so that nobody further on can
-//! see it differently (RFC 9112, sections 6 and 7).
+//! The end of a request's body, decided in one place, so that no later reader can see it
+//! differently (RFC 9112, sections 6 and 7).
 
-/// How much of what a connection brings belongs to the request.
+/// The part of a connection's bytes that belongs to the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Framing {
-    /// That many bytes more.
+    /// This many more bytes.
     Length(u64),
     /// Chunks, until the last.
     Chunked(Chunks),
@@ -24,7 +24,7 @@ impl From<Misframed> for std::io::Error {
 }
 
 impl Framing {
-    /// How many of `bytes`, which come next, belong to the request.
+    /// Number of the next `bytes` that belong to the request.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
         match self {
             Self::Endless => Ok(bytes.len()),
@@ -38,7 +38,7 @@ impl Framing {
         }
     }
 
-    /// Whether the request has come to its end.
+    /// True at the end of the request.
     pub fn is_over(&self) -> bool {
         match self {
             Self::Endless => false,
@@ -54,12 +54,12 @@ impl Default for Chunks {
     }
 }
 
-/// Follows a chunked body. Sizes are plain hex; extensions are refused, as nobody uses them but
-/// those who want two readers to disagree.
+/// Follows a chunked body. Sizes are plain hex. Extensions are refused: their only use in practice
+/// is to make two readers disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunks {
     at: State,
-    /// Bytes of the chunk that are still to come, or its size as far as it has been read.
+    /// Bytes of the chunk still to come, or its size as far as it has been read.
     left: u64,
     /// Digits of the size, or bytes of the trailers so far.
     length: usize,
@@ -81,7 +81,7 @@ enum State {
 }
 
 impl Chunks {
-    /// Digits of a size: 2^48 bytes are more than anybody sends.
+    /// Digits of a size: no client sends as much as 2^48 bytes.
     const MAX_DIGITS: usize = 12;
     /// Bytes of trailers.
     const MAX_TRAILERS: usize = 8 * 1024;
@@ -139,7 +139,7 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    /// How much of `body` is taken when it comes in pieces of `piece` bytes.
+    /// Number of bytes of `body` that are taken when it comes in pieces of `piece` bytes.
     fn taken(body: &[u8], piece: usize) -> Result<(usize, bool), Misframed> {
         let mut framing = Framing::Chunked(Chunks::default());
         let mut sum = 0;

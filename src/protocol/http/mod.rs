@@ -1,5 +1,5 @@
-//! A request and a reply as plain values, whatever carries them, and who answers one with the
-//! other.
+//! A request and a reply as plain values, independent of the connection, and the trait of the
+//! endpoints that answer one with the other.
 
 pub mod form;
 pub mod framing;
@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-/// The headers of a request, whoever has parsed them.
+/// The headers of a request, independent of their parser.
 pub trait Headers: Sync {
     /// The first header of that (lower case) name, if its value is visible ASCII or UTF-8.
     fn get(&self, name: &str) -> Option<&str>;
@@ -40,19 +40,19 @@ impl Headers for http::HeaderMap {
     }
 }
 
-/// The cookies, names and values as they stand. HTTP/2 clients send them in several headers (RFC
-/// 9113, section 8.2.3).
+/// The cookies, names and values unchanged. HTTP/2 clients send them in several headers (RFC 9113,
+/// section 8.2.3).
 pub fn cookies(headers: &dyn Headers) -> impl Iterator<Item = (&str, &str)> {
     let pairs = headers.values("cookie").into_iter().flat_map(|value| value.split(';'));
     pairs.filter_map(|pair| pair.trim().split_once('='))
 }
 
-/// The value of the cookie `name`, as it stands.
+/// The value of the cookie `name`, unchanged.
 pub fn cookie<'a>(headers: &'a dyn Headers, name: &str) -> Option<&'a str> {
     cookies(headers).find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
-/// The value of `Retry-After` for whoever may come again after `wait`: whole seconds, not 0.
+/// The value of `Retry-After` for a retry after `wait`: whole seconds, not 0.
 pub fn retry_after(wait: Duration) -> String {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     seconds.max(1).to_string()
@@ -63,9 +63,9 @@ pub fn retry_after(wait: Duration) -> String {
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// The path of the target, its escapes as they stand.
+    /// The path of the target, still escaped.
     pub path: String,
-    /// What stands behind the `?`; empty without one.
+    /// The text behind the `?`; empty without one.
     pub query: String,
     /// The headers.
     pub headers: http::HeaderMap,
@@ -87,38 +87,38 @@ impl Request {
     }
 }
 
-/// A part of the internal listener: it answers for some paths.
+/// A part of the internal listener that answers some paths.
 #[async_trait]
 pub trait Endpoint: Send + Sync {
-    /// Whether it answers for `path`, whatever the method.
+    /// True if it answers `path`, for any method.
     fn owns(&self, path: &str) -> bool;
 
-    /// Whether `path` is for probes that bear no token.
+    /// True if `path` is for probes, which send no token.
     fn is_open(&self, _path: &str) -> bool {
         false
     }
 
-    /// Whether `path` is a page that a link elsewhere may lead a person to.
+    /// True if `path` is a page that other sites may link to.
     fn may_be_visited(&self, _path: &str) -> bool {
         false
     }
 
-    /// The longest body that a request for `path` may have, in bytes.
+    /// Maximum length of the body of a request for `path`, in bytes.
     fn longest_body(&self, _path: &str) -> u64 {
         64 << 10
     }
 
-    /// Whether a request for `path` waits for news. It changes nothing, so nobody who stops
-    /// changes has to wait for its end.
+    /// True if a request for `path` waits for updates. It changes nothing, so a caller that stops
+    /// all changes need not wait for its end.
     fn waits(&self, _path: &str) -> bool {
         false
     }
 
-    /// Answers `request`. HEAD comes as GET; its answer loses the body on the way out.
+    /// Answers `request`. HEAD arrives as GET; the session drops the body of its response.
     async fn answer(&self, request: &Request) -> Reply;
 }
 
-/// An answer: status, headers and whole body.
+/// A response: status, headers and whole body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// The status code.
@@ -140,7 +140,7 @@ impl Reply {
 
     /// `body` as JSON.
     pub fn json(status: u16, body: &impl serde::Serialize) -> Self {
-        // Only maps with keys that are no strings fail to serialize, and no reply is made of one.
+        // Only maps whose keys are no strings fail to serialize, and no reply is made of one.
         Self::new(status, "application/json", serde_json::to_vec(body).unwrap_or_default())
     }
 
@@ -150,7 +150,7 @@ impl Reply {
         Self::json(status, &body)
     }
 
-    /// The answer to a method that `path` does not have; `allow` lists those it has.
+    /// The response to a method that `path` does not support; `allow` lists the supported ones.
     pub fn wrong_method(path: &str, allow: &'static str) -> Self {
         let hint = format!("use one of: {allow}");
         Self::error(405, format!("{path} has no such method"), hint).with("Allow", allow)

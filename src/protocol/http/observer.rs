@@ -1,49 +1,49 @@
-//! Those who listen along while a request passes to the site and its answer comes back.
+//! Observers of a request on its way to the upstream and of its response.
 //!
-//! They are handed what passes and can change none of it. What they keep has bounds of their own.
+//! They see the bytes that pass and cannot change them. Their own memory is bounded.
 
 use http::HeaderMap;
 use std::future::Future;
 use std::pin::Pin;
 
-/// The head of a request, before it passes.
+/// The head of a request, before it is forwarded.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a str,
-    /// The path, its escapes as they stand.
+    /// The path, still escaped.
     pub path: &'a str,
-    /// What stands behind the `?`.
+    /// The query, behind the `?`.
     pub query: &'a str,
     /// The headers.
     pub headers: &'a HeaderMap,
-    /// It is a poll that was held until now: what it says is no message, its answer may be one.
+    /// It is a poll that was held until now: the request is no message, its response may be one.
     pub poll: bool,
 }
 
-/// Says which requests are worth attention.
+/// Selects the requests to observe.
 pub trait Observe: Send + Sync {
-    /// Who listens to this one; `None` = nobody.
+    /// The observer of this request; `None` = it is not observed.
     fn attend(&self, request: RequestHead<'_>) -> Option<Box<dyn Observer>>;
 }
 
-/// What is to be done in the end.
+/// Work that remains at the end.
 pub type Completion = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Listens to one request. It may be dropped at any time, and then does nothing.
+/// Observes one request. It may be dropped at any time, and then does nothing.
 pub trait Observer: Send + Sync {
-    /// The request is sent from its beginning (again).
+    /// The request is sent from its beginning (perhaps again).
     fn begin(&mut self);
 
     /// A piece of the request's body; the `last` one may come without bytes.
     fn request_body(&mut self, piece: &[u8], last: bool);
 
-    /// The head of the answer; not that of an interim one.
+    /// The head of the response; not that of an interim one.
     fn response_head(&mut self, status: u16, headers: &HeaderMap);
 
-    /// A piece of the answer's body.
+    /// A piece of the response's body.
     fn response_body(&mut self, piece: &[u8]);
 
-    /// The answer is complete.
+    /// The response is complete.
     fn end(self: Box<Self>) -> Completion;
 }

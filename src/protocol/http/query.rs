@@ -1,19 +1,18 @@
-//! Query strings and urlencoded forms by PHP's own rules, since it is PHP's clients that write
-//! them.
+//! Query strings and urlencoded forms by PHP's own rules, since clients of PHP sites write them.
 //!
-//! The rules (PHP manual, "Variables From External Sources", and `parse_str`): pairs are split
-//! at `&`; `+` is a space; a bad escape stands for itself; `a[b]=c` is an array entry and `a[]=c`
-//! appends one; a later value for the same place replaces an earlier one; outside brackets a dot
-//! or space in a name becomes `_`, and leading spaces are dropped; a name ends at a NUL.
+//! The rules (PHP manual, "Variables From External Sources", and `parse_str`): pairs are split at
+//! `&`; `+` is a space; a bad escape stays literal; `a[b]=c` is an array entry and `a[]=c` appends
+//! one; a later value replaces an earlier one with the same name and key; outside brackets a dot or
+//! space in a name becomes `_`, and leading spaces are dropped; a name ends at a NUL.
 
 use percent_encoding::{CONTROLS, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 
-/// Decoded parameters in the order in which they stand.
+/// Decoded parameters in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query<'a> {
-    /// Most polls have no more than this one, which takes no allocation.
+    /// Most polls have no more than this one, which needs no allocation.
     first: Option<Parameter<'a>>,
     more: Vec<Parameter<'a>>,
 }
@@ -29,7 +28,7 @@ struct Parameter<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Reads what stands behind the `?` of a target, or an urlencoded form.
+    /// Reads the query of a target, without its `?`, or an urlencoded form.
     pub fn parse(text: &'a str) -> Self {
         let mut query = Self::default();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -39,7 +38,7 @@ impl<'a> Query<'a> {
         query
     }
 
-    /// Adds a parameter whose name and value are decoded already, as a multipart form has them.
+    /// Adds a parameter whose name and value are decoded already, as in a multipart form.
     pub fn push(&mut self, name: Cow<'a, [u8]>, value: Cow<'a, [u8]>) {
         let name = match name {
             Cow::Borrowed(name) => text(name),
@@ -70,7 +69,7 @@ impl<'a> Query<'a> {
         self.first.iter().chain(&self.more)
     }
 
-    /// The same, with nothing borrowed.
+    /// The same with owned data only.
     pub fn into_owned(self) -> Query<'static> {
         let owned = |pair: Parameter<'a>| Parameter {
             name: Cow::Owned(pair.name.into_owned()),
@@ -92,24 +91,25 @@ impl<'a> Query<'a> {
         self.bytes(name).map(text)
     }
 
-    /// Feeds `hasher` with all parameters but those that `left_out` names, in their order.
+    /// Feeds `hasher` with all parameters except those for which `left_out` is true, in their
+    /// order.
     pub fn hash_without(&self, left_out: impl Fn(&str) -> bool, hasher: &mut impl Hasher) {
         self.pairs().filter(|pair| !left_out(&pair.name)).for_each(|pair| pair.hash(hasher));
     }
 
-    /// Whether there is a parameter of that name, scalar or array.
+    /// True if there is a parameter of that name, scalar or array.
     pub fn has(&self, name: &str) -> bool {
         self.pairs().any(|pair| pair.name == name)
     }
 
-    /// Whether there is a parameter of that name that is not empty; an array is not.
+    /// True if there is a parameter of that name that is not empty; an array is not empty.
     pub fn has_value(&self, name: &str) -> bool {
         let last = self.pairs().rev().find(|pair| pair.name == name);
         last.is_some_and(|pair| pair.key.is_some() || !pair.value.is_empty())
     }
 
-    /// The entries of the array parameter `name` in their order, a later value in the place of
-    /// an earlier one with the same key. An entry that is itself an array has no value.
+    /// The entries of the array parameter `name` in their order; a later value replaces an earlier
+    /// one with the same key. An entry that is itself an array has no value.
     pub fn entries(&self, name: &str) -> Vec<(String, Option<&[u8]>)> {
         let mut entries: Vec<(String, Option<&[u8]>)> = Vec::new();
         let mut places = std::collections::HashMap::new();
@@ -145,14 +145,14 @@ fn array_index(key: &str) -> Option<u64> {
     (number.to_string() == key).then_some(number)
 }
 
-/// `a.b[c.d][e]` as `a.b`, `c.d` and whether more brackets follow.
+/// Splits `a.b[c.d][e]` into `a.b` and `c.d`; true if more brackets follow.
 fn split_name(name: &str) -> (Cow<'_, str>, Option<String>, bool) {
     // A bracket in the very first place is part of the name.
     let open = name.char_indices().skip(1).find(|(_, c)| *c == '[').map(|(at, _)| at);
     let Some(open) = open else { return (name.into(), None, false) };
     let Some(length) = name[open + 1..].find(']') else {
-        // Without its end the bracket is one more character that a PHP variable cannot have;
-        // what follows stays as it is.
+        // Without its end the bracket is one more character that a PHP variable cannot have; the
+        // rest is unchanged.
         let mut whole = name.to_owned();
         whole.replace_range(open..=open, "_");
         return (whole.into(), None, false);
@@ -162,12 +162,12 @@ fn split_name(name: &str) -> (Cow<'_, str>, Option<String>, bool) {
     (name[..open].into(), Some(key), name[close + 1..].starts_with('['))
 }
 
-/// Bytes as text, what is not UTF-8 replaced. Most are ASCII, which is quickly seen.
+/// Bytes as text; invalid UTF-8 is replaced. Most are ASCII, which is quickly seen.
 fn text(bytes: &[u8]) -> Cow<'_, str> {
     std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
-/// Undoes `+` and `%xx`; an escape that is none stands for itself.
+/// Decodes `+` and `%xx`; an invalid escape stays literal.
 fn decode(text: &str) -> Cow<'_, [u8]> {
     if memchr::memchr2(b'+', b'%', text.as_bytes()).is_none() {
         return Cow::Borrowed(text.as_bytes());
@@ -179,7 +179,7 @@ fn decode(text: &str) -> Cow<'_, [u8]> {
     percent_decode_str(text).into()
 }
 
-/// Undoes `%xx` strictly: `None` where a `%` is not followed by two hex digits.
+/// Decodes `%xx` strictly: `None` if a `%` is not followed by two hex digits.
 pub fn decode_strictly(text: &str) -> Option<Cow<'_, [u8]>> {
     let bytes = text.as_bytes();
     let escaped = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
@@ -193,8 +193,8 @@ pub fn decode_strictly(text: &str) -> Option<Cow<'_, [u8]>> {
     Some(percent_decode_str(text).into())
 }
 
-/// A request's target as it is fit for a log: in ASCII, and with `***` in place of the values of
-/// the parameters that `mask` names, as PHP reads their names. `*` in it masks every value.
+/// A request's target for a log: in ASCII, with `***` in place of the values of the parameters in
+/// `mask`, named as PHP reads them. `*` in it masks every value.
 pub fn masked(target: &str, mask: &[String]) -> String {
     let mut shown = String::with_capacity(target.len());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));

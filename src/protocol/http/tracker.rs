@@ -1,26 +1,26 @@
-//! Follows the requests of a connection as their bytes pass by, for a reader behind that is more
-//! lenient about chunked bodies.
+//! Tracks the requests of a connection as their bytes pass, for a later reader that is more lenient
+//! about chunked bodies.
 
 use super::framing::{Framing, Misframed};
 
-/// A head longer than this is not followed.
+/// Maximum length of a tracked head.
 const MAX: usize = 64 * 1024;
 
-/// Where a connection is.
+/// State of a connection.
 #[derive(Debug)]
 pub struct BodyTracker(State);
 
 #[derive(Debug)]
 enum State {
-    /// In a head, or before one: what has come of it.
+    /// In a head, or before one: the bytes received so far.
     Head(Vec<u8>),
     Body(Framing),
-    /// After a head that whoever reads it refuses: what follows is nobody's request.
+    /// After a head that its reader refuses: the bytes that follow are no request.
     Over,
     Misframed,
 }
 
-/// Where a connection is, for one who waits for more of it.
+/// Phase of a connection, for a reader that waits for more of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Before a request.
@@ -38,12 +38,12 @@ impl Default for BodyTracker {
 }
 
 impl BodyTracker {
-    /// Whether all has been well so far.
+    /// An error if a body was framed wrongly.
     pub fn check(&self) -> Result<(), Misframed> {
         if matches!(self.0, State::Misframed) { Err(Misframed) } else { Ok(()) }
     }
 
-    /// Where the connection is.
+    /// The phase of the connection.
     pub fn place(&self) -> Phase {
         match &self.0 {
             State::Head(head) if head.is_empty() => Phase::Between,
@@ -52,7 +52,7 @@ impl BodyTracker {
         }
     }
 
-    /// How many of `bytes`, which come next, may be read; an error if none. If not all, nothing
+    /// Number of the next `bytes` that may be read; an error if none. If it is not all of them, no
     /// more may be read.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Misframed> {
         let mut taken = 0;
@@ -88,7 +88,7 @@ impl BodyTracker {
     }
 }
 
-/// Where the first head of `bytes` ends. An empty line before it is overlooked.
+/// End of the first head in `bytes`. An empty line before it is skipped.
 fn end(bytes: &[u8]) -> Option<usize> {
     let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
     let at = memchr::memmem::find(&bytes[start..], b"\r\n\r\n")?;
@@ -99,7 +99,7 @@ fn end(bytes: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// How many bytes pass before the first that does not, when they come in pieces.
+    /// Number of bytes that pass before the first that does not, when they come in pieces.
     fn passed(bytes: &[u8], piece: usize) -> usize {
         let mut follower = BodyTracker::default();
         let mut passed = 0;

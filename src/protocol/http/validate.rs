@@ -1,19 +1,19 @@
-//! The strict look at a request's head.
+//! Strict validation of a request's head.
 //!
-//! A head that two readers could understand differently is refused, so that nobody smuggles a
-//! request past a proxy in front of this listener. pingora parses more kindly than that, and
-//! drops a `Content-Length` that stands beside a `Transfer-Encoding`; so this looks at the bytes.
-//! The rules are those of RFC 9112, sections 2.2, 3.2, 5 and 6.3.
+//! A head that two readers could understand differently is refused, so that no request is smuggled
+//! past a proxy in front of this listener. pingora parses more leniently, and drops a
+//! `Content-Length` beside a `Transfer-Encoding`; so this validator reads the bytes. The rules are
+//! those of RFC 9112, sections 2.2, 3.2, 5 and 6.3.
 
 use crate::protocol::http::framing::{Chunks, Framing};
 use memchr::memchr3;
 
-/// Whether the bytes of a head, up to its empty line, are beyond doubt; else what is wrong.
+/// Validates the bytes of a head, up to its empty line; the error names the fault.
 pub fn check(head: &[u8]) -> Result<(), &'static str> {
     look(head).map(|_| ())
 }
 
-/// How the body behind a head is framed, or what is wrong with the head.
+/// Framing of the body behind a head; the error names a fault of the head.
 pub fn framing(head: &[u8]) -> Result<Framing, &'static str> {
     let told = look(head)?;
     if told.encodings > 0 {
@@ -25,7 +25,7 @@ pub fn framing(head: &[u8]) -> Result<Framing, &'static str> {
 }
 
 fn look(head: &[u8]) -> Result<Declared<'_>, &'static str> {
-    // An empty line before a request is to be overlooked (section 2.2).
+    // An empty line before a request is skipped (section 2.2).
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let Some(head) = head.strip_suffix(b"\r\n\r\n") else {
         return Err("the head does not end in an empty line");
@@ -42,7 +42,7 @@ fn look(head: &[u8]) -> Result<Declared<'_>, &'static str> {
     Ok(told)
 }
 
-/// The first of some lines and those behind it. The last has no end.
+/// The first of some lines and the lines behind it. The last has no end.
 fn first_line(lines: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str> {
     let Some(end) = memchr3(b'\r', b'\n', 0, lines) else { return Ok((lines, None)) };
     let (line, rest) = lines.split_at(end);
@@ -63,9 +63,9 @@ fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
     if whole { Ok(()) } else { Err("the request line is not METHOD TARGET HTTP/1.1") }
 }
 
-/// The forms of RFC 9112, section 3.2. What the engine and the readers of HTTP/2 refuse in them is
-/// refused here too, so that a request is the same by all ways. A fragment is never a part of
-/// them: the engine would cut it off, and with it whatever stands behind.
+/// The forms of RFC 9112, section 3.2. Forms that pingora or the readers of HTTP/2 refuse are
+/// refused here too, so that a request is the same over all protocols. A fragment is never part of
+/// them: pingora would cut it off, and with it everything behind.
 fn is_target(method: Option<&[u8]>, target: &[u8]) -> bool {
     let mut parts = target.splitn(2, |byte| *byte == b'?');
     let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -84,7 +84,7 @@ fn is_target(method: Option<&[u8]>, target: &[u8]) -> bool {
     }
 }
 
-/// The headers that decide where a request ends and for whom it is.
+/// The headers that decide the end of a request and its host.
 #[derive(Default)]
 struct Declared<'a> {
     lengths: usize,
@@ -147,8 +147,8 @@ impl<'a> Declared<'a> {
     }
 }
 
-/// The host in a `Host` header's `host[:port]`, an IPv6 address with its brackets; `None` where
-/// it is anything else.
+/// The host in a `Host` header's `host[:port]`, an IPv6 address with its brackets; `None` for
+/// anything else.
 pub fn host_name(value: &str) -> Option<&str> {
     let end = match value.strip_prefix('[') {
         Some(rest) => rest.find(']')? + 2,
@@ -178,7 +178,7 @@ fn is_token_byte(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 
-/// Whether a byte may stand in a token.
+/// True for the bytes of a token.
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let marks = b"!#$%&'*+-.^_`|~";

@@ -1,8 +1,7 @@
 //! JSON Web Tokens (RFC 7519), signed with HS256, RS256, ES256 or EdDSA (RFC 7518, RFC 8037).
 //!
-//! Which algorithm a token is checked with is decided by the key, never by the token alone: a key
-//! of one kind is never used as one of another, and there is no `none`. Encrypted tokens are not
-//! read.
+//! The key decides which algorithm checks a token, never the token alone: a key of one kind is
+//! never used as one of another, and there is no `none`. Encrypted tokens are not supported.
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -16,7 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// The longest token that is looked at, in bytes; a longer one is bad.
+/// Maximum length of a token, in bytes; a longer one is rejected.
 const MAX_BYTES: usize = 16 * 1024;
 
 /// The algorithms by their names (RFC 7518, section 3.1).
@@ -27,16 +26,16 @@ pub const ALGORITHMS: [(&str, Algorithm); 4] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// What is expected of a token beside its signature.
+/// Requirements on a token beside its signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    /// The claim that has the channels: a list of texts, or one text.
+    /// Name of the claim with the channels: a list of texts, or one text.
     pub claim: String,
-    /// One of these has to be in `aud`; empty = none is expected.
+    /// `aud` must contain one of these; empty = no requirement.
     pub audience: Vec<String>,
-    /// `iss` has to be one of these; empty = none is expected.
+    /// `iss` must be one of these; empty = no requirement.
     pub issuer: Vec<String>,
-    /// By how many seconds the clocks may differ.
+    /// Tolerated difference between the clocks, in seconds.
     pub leeway: Seconds,
 }
 
@@ -47,32 +46,32 @@ impl Default for Expected {
     }
 }
 
-/// A key, with the one algorithm that it is for.
+/// A key and the one algorithm that it is for.
 #[derive(Clone)]
 pub struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
-    /// What it was read from.
+    /// Text that it was read from.
     source: Secret,
 }
 
-/// Why something is no key, or none that can be used here.
+/// Reasons why a text is no key, or none that can be used here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// There is nothing.
+    /// The text is empty.
     #[error("the key is empty")]
     Empty,
-    /// A JSON Web Key, which as a secret would be one that everybody knows.
+    /// A JSON Web Key, which must not serve as a secret: it may be public.
     #[error("this is a JSON Web Key; write it as a set into a file, and name that as jwks")]
     Jwk,
-    /// A PEM of something else.
+    /// A PEM of another kind.
     #[error("this PEM is no public key for RS256, ES256 or EdDSA")]
     Pem,
-    /// No set of keys.
+    /// The text is no key set.
     #[error("this is no JSON Web Key Set: {0}")]
     Set(String),
-    /// A set without a key for one of our algorithms.
+    /// A set without a key for a supported algorithm.
     #[error("none of the keys is for HS256, RS256, ES256 or EdDSA")]
     NoneUsable,
 }
@@ -102,7 +101,7 @@ impl Key {
         Ok(Self { id: None, algorithm, key, source: Secret::new(text) })
     }
 
-    /// The keys of a JSON Web Key Set (RFC 7517) that can be used here.
+    /// The usable keys of a JSON Web Key Set (RFC 7517).
     pub fn set(json: &[u8]) -> Result<Vec<Self>, KeyError> {
         let set: JwkSet =
             serde_json::from_slice(json).map_err(|error| KeyError::Set(error.to_string()))?;
@@ -135,7 +134,7 @@ impl Key {
         Some(Self { id, algorithm, key, source })
     }
 
-    /// The algorithm that it is for.
+    /// The algorithm that the key is for.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -161,13 +160,13 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier that takes a token which one of `keys` has signed.
+    /// A verifier that accepts a token signed by one of `keys`.
     pub fn new(keys: Vec<Key>, expected: Expected) -> Self {
         jwt_keys::install();
         Self { keys, expected }
     }
 
-    /// What `token` is worth at `now`.
+    /// The grant of `token` at `now`.
     pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Rejection> {
         if token.len() > MAX_BYTES {
             return Err(Rejection::Bad("it is too long"));
@@ -185,10 +184,11 @@ impl Verifier {
         Ok(Grant { channels: self.channels(&claims)?, expires })
     }
 
-    /// The claims, once the signature, `aud` and `iss` are found to be right.
+    /// The claims, after the signature, `aud` and `iss` are verified.
     fn claims(&self, token: &str) -> Result<Map<String, Value>, Rejection> {
         let header = decode_header(token).map_err(|_| Rejection::Bad("it is no JSON Web Token"))?;
-        // What has to be understood, and is not, makes it invalid (RFC 7515, section 4.1.11).
+        // A critical extension that is not understood makes the token invalid (RFC 7515, section
+        // 4.1.11).
         if header.crit.is_some() {
             return Err(Rejection::Bad("it wants more to be understood than is known here"));
         }
@@ -208,7 +208,7 @@ impl Verifier {
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
-        // Times are looked at here, by the time that is handed in.
+        // `grant` checks the times, against the time it is given.
         (validation.validate_exp, validation.validate_nbf) = (false, false);
         let mut required = Vec::new();
         if !self.expected.audience.is_empty() {

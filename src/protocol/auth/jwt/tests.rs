@@ -84,7 +84,7 @@ fn audience_and_issuer_are_looked_at_where_they_are_expected() {
     ] {
         assert!(matches!(of(claims.clone()), Err(Rejection::Bad(_))), "{claims}");
     }
-    // Whoever names an audience means it (RFC 7519, section 4.1.3).
+    // A token with an audience is for that audience only (RFC 7519, section 4.1.3).
     assert!(grant(json!({"aud": "somebody else"}), 0).is_err());
 }
 
