@@ -1,4 +1,4 @@
-//! The command line: flags and subcommands into what the app does.
+//! The command line: parses flags and subcommands and runs the app.
 
 use crate::adopt;
 use crate::adopt::document_root;
@@ -29,8 +29,8 @@ pub struct Cli {
 enum Command {
     /// Run the gate (the default).
     Run(RunFlags),
-    /// Take over from the running gate, without losing a connection or a message, and go on in
-    /// its place; to be called with the new binary.
+    /// Take over from the running gate, without losing a connection or a message, and continue in
+    /// its place; run it with the new binary.
     Upgrade(RunFlags),
     /// Run the gate with an embedded demo site behind it: a chat page in the browser.
     Demo(DemoFlags),
@@ -51,13 +51,13 @@ struct RunFlags {
     /// The config file (TOML).
     #[arg(long, value_name = "FILE", env = "POLLGATE_CONFIG")]
     config: Option<PathBuf>,
-    /// Where visitors connect; may be repeated.
+    /// Public listening address; may be repeated.
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// A server of the site; may be repeated.
+    /// Upstream server of the site; may be repeated.
     #[arg(long, value_name = "ADDR")]
     upstream: Vec<String>,
-    /// Where the site publishes; may be repeated.
+    /// Internal address, to which the site publishes; may be repeated.
     #[arg(long, value_name = "ADDR")]
     internal: Vec<String>,
     /// Any other key of the config, as in `--set hold.timeout=10s`; may be repeated.
@@ -67,10 +67,10 @@ struct RunFlags {
 
 #[derive(Debug, Args)]
 struct DemoFlags {
-    /// Where the browser connects.
+    /// Public address, for the browser.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: String,
-    /// Where the demo site publishes.
+    /// Internal address, to which the demo site publishes.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7080")]
     internal: String,
     /// Any other key of the config; may be repeated.
@@ -121,7 +121,7 @@ struct AdoptFlags {
     dir: PathBuf,
 }
 
-/// What went wrong, and so how the process ends.
+/// A failure, which determines the exit code.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     /// At run time: exit code 1.
@@ -138,8 +138,8 @@ impl From<Mistakes> for Failure {
     }
 }
 
-/// Does what the command line says; the exit code is 0 for success, 1 for a failure at run
-/// time, 2 for a mistake in the usage or the config.
+/// Runs the command line; the exit code is 0 for success, 1 for a failure at run time, 2 for a
+/// mistake in the usage or the config.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
@@ -153,7 +153,7 @@ pub fn main() -> ExitCode {
         Command::Adopt(flags) => adopt(&flags),
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
-    // Standard error may be closed; the exit code still tells.
+    // Standard error may be closed; the exit code is still right.
     let _ = writeln!(std::io::stderr(), "pollgate: {failure}");
     match failure {
         Failure::Runtime(_) => ExitCode::from(1),
@@ -176,7 +176,7 @@ fn demo(flags: &DemoFlags) -> Result<(), Failure> {
     start(sources, Site::Supplied, Start::Anew)
 }
 
-/// Whether there is a gate already.
+/// Origin of the gate's sockets and history.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Start {
     Anew,
@@ -253,8 +253,8 @@ fn status(flags: &HookFlags) -> Result<(), Failure> {
     ask(flags, Call { method: "GET", target: "/status", ..Call::default() })
 }
 
-/// A file with mistakes is reported by the gate: its answer is printed as it is, and then the
-/// mistakes for people.
+/// Reports a file with mistakes: prints the gate's response unchanged, and then the mistakes for
+/// people.
 fn reload(flags: &HookFlags) -> Result<(), Failure> {
     let (status, body) =
         answer(flags, Call { method: "POST", target: "/reload", ..Call::default() })?;
@@ -265,7 +265,7 @@ fn reload(flags: &HookFlags) -> Result<(), Failure> {
     Err(Failure::Usage(refused(&body)))
 }
 
-/// The mistakes in the gate's answer, one a line.
+/// The mistakes in the gate's response, one per line.
 fn refused(body: &str) -> String {
     let answer: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let mut lines = "the gate refused the config and nothing has changed".to_owned();
@@ -288,13 +288,13 @@ fn adopt(flags: &AdoptFlags) -> Result<(), Failure> {
     print(&adopt::config_for(&site))
 }
 
-/// Asks a running gate and prints what it answers.
+/// Sends a request to a running gate and prints its response.
 fn ask(flags: &HookFlags, call: Call<'_>) -> Result<(), Failure> {
     let (status, body) = answer(flags, call)?;
     show(status, &body)
 }
 
-/// Prints the answer of a running gate, if it is a good one.
+/// Prints the response of a running gate, if it succeeded.
 fn show(status: u16, body: &str) -> Result<(), Failure> {
     if !(200..300).contains(&status) {
         return Err(Failure::Runtime(format!("the gate answered {status}: {}", body.trim_end())));
@@ -302,7 +302,7 @@ fn show(status: u16, body: &str) -> Result<(), Failure> {
     print(&format!("{}\n", body.trim_end()))
 }
 
-/// What a running gate answers.
+/// The response of a running gate.
 fn answer(flags: &HookFlags, call: Call<'_>) -> Result<(u16, String), Failure> {
     let (address, token) = hook_of(flags)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -312,7 +312,7 @@ fn answer(flags: &HookFlags, call: Call<'_>) -> Result<(u16, String), Failure> {
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// Where the gate is, and with which token: by the flags, else by the config file.
+/// Address and token of the gate: from the flags, else from the config file.
 fn hook_of(flags: &HookFlags) -> Result<(Address, Secret), Failure> {
     let token = flags.token.clone().map(Secret::new);
     if let (Some(address), None) = (&flags.internal, &flags.config) {

@@ -1,4 +1,4 @@
-//! Channels shared with other gates: what joins the backplane and the publisher.
+//! Connects the backplane and the publisher, which share channels with other gates.
 
 use crate::hub::channel::{ChannelName, Payload};
 use crate::hub::{Published, WakeSet};
@@ -9,7 +9,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 
-/// The backplane as what gives messages their positions.
+/// The backplane as the sequencer of messages.
 pub(super) struct RedisSequencer(pub(super) Backplane);
 
 #[async_trait]
@@ -42,7 +42,7 @@ impl From<Failure> for PublishError {
     }
 }
 
-/// Feeds the table from elsewhere while the gate runs.
+/// Feeds the table from the backplane while the gate runs.
 pub(super) struct BackplaneService {
     pub(super) backplane: Backplane,
     pub(super) publisher: Publisher,

@@ -1,8 +1,9 @@
-//! Where the running parts find their settings, and how a config gets there.
+//! The settings of the running parts, and their update by a new config.
 //!
-//! What is made of a config and may fail (names are looked up) is made first, as [`Prepared`];
-//! then [`LiveSettings::apply`] stores into each part and cannot fail. A part reads its settings once
-//! for each request, so what belongs together for one request belongs into one settings value.
+//! Everything that is made from a config and may fail (such as name lookups) is made first, as
+//! [`Prepared`]; then [`LiveSettings::apply`] stores into each part and cannot fail. A part reads
+//! its settings once for each request, so values that belong together for one request belong into
+//! one settings value.
 
 use crate::config::{Config, Drain, Mistakes};
 use crate::hub::Hub;
@@ -20,34 +21,34 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// One place for each part's settings.
+/// The settings of each part.
 pub(super) struct LiveSettings {
     pub(super) hub: Hub,
-    /// Where the hub's messages come from, if they are shared with other gates.
+    /// The sequencer of the hub's messages, if channels are shared with other gates.
     pub(super) backplane: Option<Backplane>,
     pub(super) gate: Arc<ArcSwap<gate::Settings>>,
     pub(super) publish: Arc<ArcSwap<publish::Settings>>,
     pub(super) internal: Arc<ArcSwap<internal::Settings>>,
     pub(super) drain: Arc<ArcSwap<Drain>>,
     pub(super) metrics: Arc<SharedMetrics>,
-    /// How often the history is written to its file.
+    /// Interval at which the history is written to its file.
     pub(super) snapshot_every: watch::Sender<Duration>,
     /// The servers whose health is checked.
     pub(super) upstream: watch::Sender<Arc<Upstream>>,
-    /// The servers are the demo's, whatever a config says.
+    /// The servers are the demo's, whatever the config names.
     pub(super) supplied: bool,
-    /// There if the public listener speaks TLS, which takes a restart to change.
+    /// Present if the public listener uses TLS, which needs a restart to change.
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) log: Log,
 }
 
-/// What a config needs made before it can be in force.
+/// Values made from a config before it becomes active.
 pub(super) struct Prepared {
     upstream: Arc<Upstream>,
 }
 
 impl LiveSettings {
-    /// The parts' first settings.
+    /// The initial settings of the parts.
     pub(super) fn new(
         config: &Config,
         upstream: Upstream,
@@ -78,16 +79,16 @@ impl LiveSettings {
         }
     }
 
-    /// Makes what `config` needs. An error changes nothing.
+    /// Prepares `config`. An error changes nothing.
     pub(super) fn prepare(&self, config: &Config) -> Result<Prepared, Mistakes> {
         Ok(Prepared { upstream: self.upstream_of(config)? })
     }
 
-    /// Puts `config` in force: one line for each part.
+    /// Activates `config`: one line for each part.
     ///
     /// The channels come before the rules that name them. So no request meets a new rule with a
-    /// channel as it was. An old rule with a channel as it is now is what every request under way
-    /// meets, and every poll that is held: a client cannot tell such a one from one that came a
+    /// channel's old settings. An old rule with a channel's new settings is the case of every
+    /// request under way, and of every held poll: a client cannot distinguish it from having come a
     /// moment earlier.
     pub(super) fn apply(&self, running: &Config, config: &Config, prepared: Prepared) {
         self.log.change(&config.log);
@@ -108,7 +109,7 @@ impl LiveSettings {
         tell(&self.snapshot_every, config.snapshot.every, Duration::eq);
     }
 
-    /// The servers of `config`; the ones that are checked already, if they are the same.
+    /// The servers of `config`; if they are unchanged, the ones whose health is checked already.
     fn upstream_of(&self, config: &Config) -> Result<Arc<Upstream>, Mistakes> {
         let checked = self.upstream.borrow().clone();
         if self.supplied {
@@ -120,7 +121,7 @@ impl LiveSettings {
     }
 }
 
-/// The channel table, and what feeds it.
+/// The channel table, and its sequencer.
 fn table(config: &Config) -> (Hub, Option<Backplane>) {
     let seed = fastrand::u64(..);
     let Some(settings) = &config.backplane else {
@@ -132,7 +133,7 @@ fn table(config: &Config) -> (Hub, Option<Backplane>) {
     (hub, Some(backplane))
 }
 
-/// Tells those who watch, if there is something new.
+/// Notifies the watchers if the value has changed.
 fn tell<T>(watched: &watch::Sender<T>, new: T, same: fn(&T, &T) -> bool) {
     watched.send_if_modified(|old| {
         let changed = !same(old, &new);
@@ -145,7 +146,7 @@ fn shared<T>(settings: T) -> Arc<ArcSwap<T>> {
     Arc::new(ArcSwap::from_pointee(settings))
 }
 
-/// The buckets of the addresses: what a reload does not change stays as full as it is.
+/// The token buckets per address: a reload keeps the levels of those it does not change.
 struct Rates {
     connections: Arc<Rate>,
     requests: Arc<Rate>,
@@ -202,7 +203,7 @@ fn internal_settings(config: &Config) -> internal::Settings {
     internal::Settings {
         token: config.token.clone(),
         names: config.internal_names.clone(),
-        // What grants are taken back by is as secret as a token.
+        // `credential`, the parameter that revokes grants, is as secret as a token.
         patience: internal::Timeouts {
             head: config.client.head_timeout,
             idle: config.client.idle_timeout,

@@ -1,4 +1,4 @@
-//! Builds the gate from a config, runs it, and ends it without dropping a poll.
+//! Builds the gate from a config, runs it, and shuts it down without dropping a poll.
 
 mod backplane;
 pub mod demo;
@@ -58,7 +58,7 @@ pub use upgrade::Inherited;
 use upgrade::{UpgradeServer, Upgrades};
 use watcher::WatcherService;
 
-/// A unix socket of the public side is for everybody, one of the internal side for the group.
+/// Every user may connect to a unix socket of the public side, only the group to an internal one.
 const PUBLIC_MODE: u32 = 0o666;
 const INTERNAL_MODE: u32 = 0o660;
 
@@ -66,20 +66,20 @@ const INTERNAL_MODE: u32 = 0o660;
 pub struct App {
     server: Server,
     ending: Shutdown,
-    /// Where the public side listens.
+    /// Public listening addresses.
     pub listen: Vec<Address>,
-    /// Where plain HTTP is answered with the way to HTTPS.
+    /// Addresses that redirect plain HTTP to HTTPS.
     pub redirects: Vec<Address>,
-    /// Where the internal side listens.
+    /// Listening addresses of the internal side.
     pub internal: Vec<Address>,
-    /// The site's servers.
+    /// The upstream servers.
     pub upstream: Vec<Address>,
 }
 
 impl App {
-    /// Binds the listeners and builds everything behind them. `sources` are what `config` was
-    /// read from, and will be read again for a reload; so `log` will be changed. What there is of
-    /// a `heritage` is taken over, at the very end.
+    /// Binds the listeners and builds everything behind them. `sources` are the sources of
+    /// `config`, which a reload reads again; a reload may also change `log`. The state in
+    /// `heritage`, if any, is taken over at the very end.
     pub fn new(
         config: Config,
         sources: Sources,
@@ -172,7 +172,7 @@ impl App {
         let upgrading = Arc::new(upgrading);
         server.add_service(background("upgrades", Arc::new(Upgrades(upgrading.clone()))));
         heritage.take_over(&hub, &answers, ready)?;
-        // What a file says is compared with the history that was taken over.
+        // The content of a file is compared with the history that was taken over.
         let watching = WatcherService::new(publisher.clone(), &reload);
         server.add_service(background("watcher", Arc::new(watching)));
         let ending = Shutdown {
@@ -190,8 +190,8 @@ impl App {
         Ok(Self { server, ending, listen, redirects, internal, upstream: servers })
     }
 
-    /// Serves until a signal ends it; every held poll has been answered by then, or
-    /// `drain.timeout` is over.
+    /// Serves until a signal ends it. Before it returns, every held poll has been answered, or
+    /// `drain.timeout` has passed.
     pub fn run(self) {
         // Connections are taken into the backlog from now on.
         systemd::ready();
@@ -199,7 +199,7 @@ impl App {
     }
 }
 
-/// The port that plain HTTP is sent on to: the first there is.
+/// The port that plain HTTP is redirected to: the first one.
 fn tls_port(listen: &[Address]) -> Option<u16> {
     listen.iter().find_map(|address| match address {
         Address::Tcp { port, .. } => Some(*port),
@@ -211,7 +211,7 @@ fn addresses(bound: &[Bound]) -> Vec<Address> {
     bound.iter().map(|bound| bound.address.clone()).collect()
 }
 
-/// A background service on a thread of its own.
+/// A background service on its own thread.
 fn background<T: BackgroundService + Send + Sync + 'static>(
     name: &str,
     task: Arc<T>,
@@ -221,12 +221,12 @@ fn background<T: BackgroundService + Send + Sync + 'static>(
     service
 }
 
-/// The engine's own settings, all of which would otherwise be its defaults for other purposes.
+/// pingora's own settings, whose defaults are meant for other purposes.
 fn engine_settings(config: &Config) -> ServerConf {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     ServerConf {
         threads: if config.threads == 0 { cores } else { config.threads },
-        // Shutdown is our own business (see `Shutdown`); what is left then is dropped at once.
+        // `Shutdown` drains the gate; pingora then drops the rest at once.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
         max_retries: 16,
@@ -240,7 +240,7 @@ struct Parts {
     publisher: Publisher,
     gate: Gate,
     reload: Reload,
-    /// The runtime of the held polls, once it runs.
+    /// The runtime of the held polls, after its start.
     crowd: Arc<OnceLock<Handle>>,
     metrics: Arc<SharedMetrics>,
     snapshot_writer: Arc<SnapshotWriter>,
@@ -266,7 +266,7 @@ impl Parts {
         Self { publisher, gate, reload, crowd, metrics, snapshot_writer }
     }
 
-    /// The app of the internal listener: the hook, and the gate about itself; and its page.
+    /// The app of the internal listener: the hook, the admin endpoints and the page.
     fn internal(
         &self,
         stopping: ShutdownWatch,
@@ -301,7 +301,7 @@ impl Parts {
         Ok((Internal::new(settings, token, endpoints, self.metrics.clone(), most), page))
     }
 
-    /// A channel's history, as the native dialect answers.
+    /// A channel's history, in the native dialect.
     fn history(&self) -> publish::History {
         let hub = self.publisher.hub().clone();
         Arc::new(move |channel, cursor| {

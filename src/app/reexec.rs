@@ -1,8 +1,7 @@
-//! SIGUSR2: the gate starts its binary anew, which takes over from it as `pollgate upgrade` does.
+//! SIGUSR2: the gate starts its binary again, which takes over from it as `pollgate upgrade` does.
 //!
-//! It is for those who supervise the process: the new one begins where the old one is, as the
-//! same user, in the same service, with the same environment and the same flags. If it comes to
-//! nothing, the gate goes on.
+//! It serves supervised processes: the new one starts in the same place, as the same user, in the
+//! same service, with the same environment and the same flags. If it fails, the gate continues.
 
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
@@ -14,15 +13,15 @@ use std::thread;
 use tokio::signal::unix::Signal;
 use tokio::sync::Mutex;
 
-/// Starts the binary anew whenever the signal comes: a background service.
+/// Starts the binary again on each signal: a background service.
 pub(super) struct Reexec {
-    /// How this process was started; `None` = it cannot be said, or not be done again.
+    /// Command line that started this process; `None` = unknown, or not repeatable.
     command: Option<(PathBuf, Vec<OsString>)>,
     signal: Mutex<Signal>,
 }
 
 impl Reexec {
-    /// To be made before the binary can have been replaced.
+    /// Call this before the binary can have been replaced.
     pub(super) fn new(signal: Signal) -> Self {
         let mut args = std::env::args_os();
         let binary = binary(&args.next().unwrap_or_default());
@@ -41,8 +40,8 @@ impl Reexec {
         match Command::new(binary).args(args).stdin(Stdio::null()).spawn() {
             Ok(child) => {
                 tracing::info!(pid = child.id(), ?binary, "started a process to take over");
-                // It only ends before this process if it cannot take over. Without a thread nobody
-                // is told of that, which is no reason to fail.
+                // The child only ends before this process if it cannot take over. Without a thread
+                // that failure goes unlogged, which is no reason to fail here.
                 let _ = thread::Builder::new().spawn(|| watch(child));
             }
             Err(error) => tracing::error!(%error, ?binary, "cannot start a process; going on"),
@@ -58,15 +57,16 @@ fn watch(mut child: Child) {
     }
 }
 
-/// The path that the program was called by: what stands there when it is called again. A name
-/// without a folder was looked for, and is what was found.
+/// The path of the called program, which another call would use. A name without a folder was
+/// searched for; then it is the path that was found.
 fn binary(called: &OsString) -> Option<PathBuf> {
     let called = Path::new(called);
     let here = called.parent().is_some_and(|folder| !folder.as_os_str().is_empty());
     if here { Some(called.to_owned()) } else { std::env::current_exe().ok() }
 }
 
-/// The arguments for the process that takes over from one with `args`; `None` = there is none.
+/// The arguments for the process that takes over from one with `args`; `None` = it cannot be
+/// started.
 fn successor(mut args: Vec<OsString>) -> Option<Vec<OsString>> {
     let command = args.first().and_then(|arg| arg.to_str()).unwrap_or("--").to_owned();
     match command.as_str() {

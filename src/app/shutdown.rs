@@ -1,4 +1,4 @@
-//! Shutdown the gate without dropping a poll.
+//! Shuts the gate down without dropping a poll.
 
 use super::signals::EndSignals;
 use super::snapshot_writer::SnapshotWriter;
@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
-/// Ends the gate: the public listeners close, every held poll is answered, requests under way
+/// Shuts the gate down: the public listeners close, every held poll is answered, requests under way
 /// finish; only then the internal listeners close too.
 pub(super) struct Shutdown {
     pub(super) signals: Arc<Mutex<EndSignals>>,
@@ -60,9 +60,9 @@ impl ShutdownSignalWatch for Shutdown {
 impl Shutdown {
     async fn drain(&self) {
         tracing::info!(held = self.hub.held(), "draining");
-        /// How long connections may take to pass on answers that are written already.
+        /// Time for connections to send responses that are written already.
         const LAST_BYTES: Duration = Duration::from_secs(2);
-        /// How long before the end waiting for the site is given up.
+        /// Time before the deadline at which waiting for the upstream is given up.
         const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
         let drain = self.settings.load_full();
         let deadline = Instant::now() + drain.timeout;
@@ -70,21 +70,21 @@ impl Shutdown {
         if !moved {
             systemd::stopping();
         }
-        // A send fails only where nobody listens any more, which is what it is for.
+        // A send fails only if no receiver is left, and then it is not needed.
         if !moved {
             self.upgrading.close();
             let _ = self.stop_public.send(true);
         }
         self.release(self.hub.drain(), drain.spread).await;
         let done = || self.hub.held() == 0 && self.gate.under_way() == 0;
-        // Polls that have no turn at the site by then are told so, rather than cut off.
+        // Polls without an upstream slot by then get a response, rather than being cut off.
         self.until(deadline - CLOSE_TIMEOUT.min(drain.timeout / 4), done).await;
         self.gate.close_queues();
         self.until(deadline, done).await;
         if moved {
             self.part(deadline).await;
         }
-        // An answer on an HTTP/2 stream is under way until its connection has written it.
+        // A response on an HTTP/2 stream is under way until its connection has written it.
         let last = deadline.min(Instant::now() + LAST_BYTES);
         self.until(last, || self.gate.connections() == 0).await;
         let _ = self.stop_internal.send(true);
@@ -101,9 +101,9 @@ impl Shutdown {
         );
     }
 
-    /// Gives idle connections the time to ask for something and so be told to close, since nobody
-    /// who is about to send should find a connection closed; and lets requests that went on to
-    /// the new process come back.
+    /// Gives idle connections time for one more request, whose response closes them, since a client
+    /// that is about to send should not find its connection closed; and lets requests that were
+    /// passed to the new process finish.
     async fn part(&self, deadline: Instant) {
         const IDLE: Duration = Duration::from_secs(5);
         let idle = deadline.min(Instant::now() + IDLE);
@@ -112,9 +112,9 @@ impl Shutdown {
         self.until(deadline, || self.upgrading.passing.load(Ordering::SeqCst) == 0).await;
     }
 
-    /// Lets publishes under way come to their end, and takes no more; whether that went well.
+    /// Lets publishes under way finish, and accepts no more; true if that succeeded.
     async fn shut(&self) -> bool {
-        /// How long an answer may take that is under way.
+        /// Timeout of a response under way.
         const LAST_ANSWERS: Duration = Duration::from_secs(5);
         let stop = async {
             self.quiesce.stop().await.resume(Target::Closed);
@@ -133,8 +133,8 @@ impl Shutdown {
         }
     }
 
-    /// Rings the held polls evenly over `spread`, so that their clients do not come back
-    /// as one herd.
+    /// Wakes the held polls evenly over `spread`, so that their clients do not come back all at
+    /// once.
     async fn release(&self, mut wakes: Vec<WakeSet>, spread: Duration) {
         const STEP: Duration = Duration::from_millis(20);
         let polls: usize = wakes.iter_mut().map(WakeSet::claim).sum();

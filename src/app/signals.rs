@@ -1,15 +1,15 @@
-//! The signals of the process. They are listened for from before the gate says where it is, so
-//! that one that comes right then does what it should, once the gate runs.
+//! The signals of the process. The gate listens for them before it announces its addresses, so that
+//! a signal that comes right then takes effect once the gate runs.
 
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What is to be done with each signal.
+/// One stream per signal.
 pub(super) struct Signals {
     pub(super) end: EndSignals,
     /// SIGHUP: reload.
     pub(super) hangup: Signal,
-    /// SIGUSR2: start the binary anew, to take over.
+    /// SIGUSR2: start the binary again, to take over.
     pub(super) renew: Signal,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct EndSignals {
 
 impl Signals {
     pub(super) fn listen() -> io::Result<Self> {
-        // Listening takes a runtime, but only to begin with.
+        // Registering needs a runtime, but only for that moment.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let _inside = runtime.enter();
         let (end, hangup) = (EndSignals::listen()?, signal(SignalKind::hangup())?);
@@ -30,7 +30,7 @@ impl Signals {
 }
 
 impl EndSignals {
-    /// Listens from now on; to be called on a runtime.
+    /// Listens from now on; call this on a runtime.
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }

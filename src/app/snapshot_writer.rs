@@ -12,17 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Keeps the hub's history in the snapshot, if there is one, and the answers that are remembered.
+/// Writes the hub's history and the stored idempotent replies to the snapshot, if there is one.
 pub(super) struct SnapshotWriter {
     hub: Hub,
     answers: IdempotencyCache,
     snapshot: Option<Arc<Snapshot>>,
-    /// How often it is written; zero = only at the end.
+    /// Interval of the writes; zero = only at the end.
     every: watch::Receiver<Duration>,
 }
 
 impl SnapshotWriter {
-    /// Reads what an earlier gate has left into `hub` and `answers`, which are not in use yet.
+    /// Reads an earlier gate's snapshot into `hub` and `answers`, which are not in use yet.
     pub(super) fn read(
         settings: &snapshot::Settings,
         (hub, answers): (Hub, IdempotencyCache),
@@ -38,26 +38,26 @@ impl SnapshotWriter {
         Ok(Self { hub, answers, snapshot, every })
     }
 
-    /// Goes on with what will come from a running gate.
+    /// Continues a running gate's history, which follows.
     pub(super) fn inherit(
         settings: &snapshot::Settings,
         (hub, answers): (Hub, IdempotencyCache),
         every: watch::Receiver<Duration>,
     ) -> Result<Self, SnapshotError> {
         let snapshot = settings.file.as_ref().map(|file| Arc::new(Snapshot::new(file)));
-        // The running gate may have had its own elsewhere.
+        // The running gate may have used another file.
         snapshot.as_ref().map_or(Ok(()), |snapshot| snapshot.forget_clean())?;
         Ok(Self { hub, answers, snapshot, every })
     }
 
-    /// Grants the file to another process, or takes it `back`. May take as long as a write.
+    /// Gives the file to another process, or takes it `back`. May take as long as a write.
     pub(super) fn leave(&self, back: bool) {
         if let Some(snapshot) = &self.snapshot {
             snapshot.leave(back);
         }
     }
 
-    /// Writes for the last time; for good if nothing can change any more.
+    /// Writes for the last time; with `shut` nothing can change any more.
     pub(super) async fn finish(&self, shut: bool) {
         self.write(if shut { Snapshot::finish } else { Snapshot::write }).await;
     }
@@ -67,8 +67,7 @@ impl SnapshotWriter {
         Some(admin::Snapshot { file, written, error, damaged })
     }
 
-    /// Writes on a thread of its own, as a disk may take its time. What goes wrong is told by
-    /// the snapshot.
+    /// Writes on its own thread, as a disk may be slow. The snapshot logs failures.
     async fn write(&self, write: fn(&Snapshot, &Hub, &[StoredReply]) -> std::io::Result<()>) {
         let Some(snapshot) = self.snapshot.clone() else { return };
         let (hub, answers) = (self.hub.clone(), self.answers.clone());

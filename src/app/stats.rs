@@ -1,4 +1,4 @@
-//! The figures of a running gate: gathered from its parts for `/status` and `/metrics`.
+//! The statistics of a running gate: gathered from its parts for `/status` and `/metrics`.
 
 use super::reload::Reload;
 use super::snapshot_writer::SnapshotWriter;
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Where the figures come from.
+/// Sources of the statistics.
 #[derive(Clone)]
 pub(super) struct StatsSources {
     pub(super) hub: Hub,
@@ -25,12 +25,12 @@ pub(super) struct StatsSources {
     pub(super) reload: Reload,
     pub(super) metrics: Arc<SharedMetrics>,
     pub(super) snapshot_writer: Arc<SnapshotWriter>,
-    /// When the process started.
+    /// Start time of the process.
     pub(super) started: Time,
 }
 
 impl StatsSources {
-    /// What `/status` says.
+    /// Content of `/status`.
     pub(super) fn figures(&self) -> Stats {
         let (counters, in_force) = (self.gate.counters(), self.reload.in_force());
         Stats {
@@ -49,7 +49,7 @@ impl StatsSources {
         }
     }
 
-    /// What the page shows.
+    /// Content of the page.
     pub(super) fn glance(&self, unready: Vec<String>) -> Overview {
         let now = system_time();
         let busiest = self.hub.busiest(page::BUSIEST, now).into_iter().map(busy).collect();
@@ -69,7 +69,7 @@ impl StatsSources {
         }
     }
 
-    /// What `/metrics` says.
+    /// Content of `/metrics`.
     pub(super) fn metrics(&self) -> String {
         let mut text = Text::default();
         self.polls(&mut text);
@@ -114,7 +114,7 @@ impl StatsSources {
         text.histogram("pollgate_upstream_seconds", help, &counters.upstream_time);
     }
 
-    /// The channels that `metrics.channels` lists; without any there are no such families.
+    /// The channels that `metrics.channels` lists; without any, these families are left out.
     fn watched(&self, text: &mut Text) {
         let all = self.metrics.watched.all();
         if all.is_empty() {
@@ -132,7 +132,7 @@ impl StatsSources {
         text.numbers(Kind::Counter, "pollgate_channel_deliveries_total", help, "channel", values);
     }
 
-    /// How sharing channels does; a gate that is alone has no such families.
+    /// The state of the backplane; without one, these families are left out.
     fn backplane(&self, text: &mut Text) {
         let Some(backplane) = &self.reload.live().backplane else { return };
         let figures = backplane.figures();

@@ -1,4 +1,4 @@
-//! Getting rid of old messages while nobody asks for them.
+//! Drops old messages of unused channels.
 
 use crate::hub::Hub;
 use crate::server::publish::system_time;
@@ -7,7 +7,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::time::Duration;
 
-/// Drops what has grown too old, also from channels that nobody uses.
+/// Periodically drops messages that are too old, also from unused channels.
 pub(super) struct Sweeper {
     pub(super) hub: Hub,
 }

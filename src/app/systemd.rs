@@ -1,29 +1,28 @@
-//! Tells whoever supervises the process how far it is: systemd, where `NOTIFY_SOCKET` says so.
-//! Without it nothing is told, and nobody misses it.
+//! Notifies systemd of the gate's state, if `NOTIFY_SOCKET` is set. Without it nothing is sent.
 
 use sd_notify::NotifyState;
 
-/// The listeners are open: what depends on the gate may start.
+/// The listeners are open: services that depend on the gate may start.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The config is being read again; [`ready`] says that this is over, however it came out.
+/// A reload begins; [`ready`] ends it, whether it succeeded or not.
 pub(super) fn reloading() {
-    // Of some versions of systemd the time is asked, too.
+    // Some versions of systemd also require the time.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(_) => tell(&[NotifyState::Reloading]),
     }
 }
 
-/// Another process is the gate from now on. To be said by this one, which is believed, and before
-/// it ends, so that its end is not taken for the gate's.
+/// Another process is the gate from now on. This process must send it, because systemd accepts it
+/// only from here, and before it ends, so that its end does not count as the gate's.
 pub(super) fn moved_to(pid: u32) {
     tell(&[NotifyState::MainPid(pid)]);
 }
 
-/// The gate is ending, and takes its time over it.
+/// The gate is shutting down, which may take a while.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }

@@ -1,4 +1,4 @@
-//! The files that the site writes, watched as the config in force says.
+//! Watches the files that the site writes, with the active config's rules.
 
 use super::reload::{ActiveConfig, Reload};
 use crate::server::publish::Publisher;
@@ -9,14 +9,14 @@ use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Watches to the very end, so that what is written while the gate drains still releases polls.
+/// Watches to the very end, so that a file written while the gate drains still releases polls.
 pub(super) struct WatcherService {
     watcher: Watcher,
     configs: watch::Receiver<Arc<ActiveConfig>>,
 }
 
 impl WatcherService {
-    /// Begins to watch; what is there is on its channels when this is done.
+    /// Starts to watch; the existing content is on its channels when this returns.
     pub(super) fn new(publisher: Publisher, reload: &Reload) -> Self {
         let watcher = Watcher::new(settings(&reload.in_force()), publisher);
         Self { watcher, configs: reload.watch() }

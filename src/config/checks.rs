@@ -1,4 +1,4 @@
-//! What single keys cannot tell: combinations that must not start.
+//! Checks of combinations of keys that must not start.
 
 use super::read::report::Report;
 use super::{Config, Site};
@@ -9,8 +9,8 @@ use crate::server::limits::permit;
 use crate::server::net::certificate::{Identity, IdentityError};
 use std::path::Path;
 
-/// Looks at the whole. Values that are mistakes already are left out, so that one slip is told
-/// once.
+/// Checks the config as a whole. Values that are mistakes already are left out, so that one slip is
+/// reported once.
 pub(super) fn across(config: &Config, site: Site, report: &Report) {
     let sound = |paths: &[&str]| report.is_sound(paths);
     if sound(&["upstream.servers"]) && site == Site::Configured {
@@ -36,12 +36,12 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
     }
 }
 
-/// Looks at what the machine allows.
+/// Checks the config against the limits of the machine.
 pub(super) fn machine(config: &mut Config) {
     // The gate raises its own limit to the hard one when it starts.
     let limit = descriptors::hard_limit();
     let most = FdBudget::within(limit).connections();
-    // Who has not asked for a number is not told about it: connections end at the files anyway.
+    // The default number gets no warning: the descriptor budget limits the connections anyway.
     let asked = config.limits.held != permit::Settings::default().held;
     if asked && config.limits.held > most {
         config.warnings.push(format!(
@@ -52,7 +52,7 @@ pub(super) fn machine(config: &mut Config) {
     }
 }
 
-/// Reads the files that the config names; what is wrong with them is wrong with the config.
+/// Reads the files that the config names; their faults are mistakes of the config.
 pub(super) fn files(config: &mut Config, report: &Report) {
     if let Some(tls) = &config.tls {
         let files = [("tls.cert", tls.cert.as_path()), ("tls.key", tls.key.as_path())];
@@ -70,7 +70,7 @@ pub(super) fn files(config: &mut Config, report: &Report) {
     }
 }
 
-/// What the files of a certificate and its key hold, which the config names with these keys.
+/// The certificate and key in the files that these keys of the config name.
 fn identity(
     [(cert_key, cert), (key_key, key)]: [(&str, &Path); 2],
     warnings: &mut Vec<String>,
@@ -169,7 +169,7 @@ fn has_another_site(config: &Config, report: &Report) {
     }
 }
 
-/// Whether the address is the same each time; port 0 is another one for each listener.
+/// True if the address is the same each time; port 0 is another one for each listener.
 fn is_fixed(address: &Address) -> bool {
     !matches!(address, Address::Tcp { port: 0, .. })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml_edit::{DocumentMut, Item, Table};
 
 impl Config {
-    /// The whole config as TOML, secrets as `"***"`. Read again it is the same config, except
+    /// The whole config as TOML, secrets as `"***"`. Reading it again gives the same config, except
     /// that a masked token is refused; set it in the environment then.
     pub fn to_toml(&self) -> String {
         let mut document = DocumentMut::new();
@@ -20,8 +20,8 @@ impl Config {
         text
     }
 
-    /// The keys whose values differ in `other`, sorted: `hold.timeout`; of a list only its
-    /// name, `poll`.
+    /// The keys whose values differ in `other`, sorted: `hold.timeout`; for a list only its name,
+    /// `poll`.
     pub fn changes(&self, other: &Self) -> Vec<String> {
         let (ours, theirs) = (flat(&self.effective), flat(&other.effective));
         let keys = ours.keys().chain(theirs.keys());
@@ -30,7 +30,7 @@ impl Config {
         let auth = |config: &Self| -> Vec<_> {
             config.routes.iter().map(|rule| rule.auth.clone()).collect()
         };
-        // Secrets are shown masked.
+        // Secrets are masked in the table, so they are compared here.
         if auth(self) != auth(other) {
             changed.push("poll".to_owned());
         }
@@ -40,7 +40,7 @@ impl Config {
         if self.backplane != other.backplane {
             changed.push("backplane.redis".to_owned());
         }
-        // The same files may have got another certificate.
+        // The same files may hold another certificate now.
         if self.identity != other.identity && self.tls == other.tls {
             changed.push("tls.cert".to_owned());
         }

@@ -1,9 +1,8 @@
-//! The config: what users write, checked once and turned into the modules' own settings, types
-//! that cannot be wrong.
+//! The config: text from users, checked once and turned into the modules' own settings, types that
+//! cannot be invalid.
 //!
-//! [`Sources`] are laid over each other (file, environment, command line), a walk over the
-//! result asks for every key (`section.rs`), and either all is well and there is a [`Config`], or
-//! there are [`Mistakes`], all of them at once.
+//! [`Sources`] are layered (file, environment, command line). A walk over the result reads every
+//! key (`section.rs`) and ends in a [`Config`], or in [`Mistakes`], all of them at once.
 
 mod checks;
 mod effective;
@@ -39,78 +38,79 @@ use std::path::PathBuf;
 /// A config without mistakes.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the gate listens; at least one.
+    /// Public listening addresses; at least one.
     pub listen: Vec<Address>,
-    /// Where the internal listener listens; at least one.
+    /// Listening addresses of the internal listener; at least one.
     pub internal: Vec<Address>,
-    /// Host names besides IP literals and `localhost` that the internal side answers to without
-    /// a token, in lower case.
+    /// Host names besides IP literals and `localhost` for which the internal listener answers
+    /// without a token, in lower case.
     pub internal_names: Vec<String>,
-    /// Networks whose word about the client's address is taken.
+    /// Networks of proxies that are trusted to name the client's address.
     pub trusted_proxies: Vec<IpNet>,
-    /// Threads; zero = one a core.
+    /// Number of threads; zero = one per core.
     pub threads: usize,
     /// TLS on the public listener; `None` = plain.
     pub tls: Option<tls::Settings>,
-    /// What the files that `tls` names hold; there if `tls` is.
+    /// Certificate and key from the files that `tls` names; present if `tls` is.
     pub identity: Option<Identity>,
-    /// The site.
+    /// The upstream servers.
     pub upstream: upstream::Settings,
-    /// What the internal listener asks for; empty = nothing.
+    /// Token of the internal listener; empty = none required.
     pub token: Secret,
-    /// How many messages a second the hook takes; 0 = no limit.
+    /// Rate limit of the hook, in messages per second; 0 = no limit.
     pub messages_per_second: u32,
-    /// The longest message, in bytes.
+    /// Maximum length of a message, in bytes.
     pub max_message: u64,
-    /// How long polls are held.
+    /// Settings of held polls.
     pub hold: hold::Settings,
-    /// The channels and what they keep.
+    /// The channels and their histories.
     pub hub: hub::Settings,
     /// The file in which the history outlives a restart.
     pub snapshot: snapshot::Settings,
-    /// Where a new process finds this one to take it over; `None` = by its internal address.
+    /// Socket through which a new process takes over from this one; `None` = derived from its
+    /// internal address.
     pub upgrade: Option<PathBuf>,
-    /// How many polls are held.
+    /// Maximum number of held polls.
     pub limits: permit::Settings,
-    /// What is expected of a client's connection.
+    /// Limits on a client's connection.
     pub client: Client,
-    /// How the gate ends.
+    /// Shutdown of the gate.
     pub drain: Drain,
     /// The log.
     pub log: log::Settings,
     /// Channels that have series of their own in the metrics.
     pub watched: Vec<ChannelName>,
-    /// Where channels are shared with other gates; `None` = they are not.
+    /// Backplane that shares the channels with other gates; `None` = they are not shared.
     pub backplane: Option<backplane::Settings>,
-    /// Which requests are polls; empty = as [`crate::server::gate::route::Routes::new`] says.
+    /// Rules that select polls; empty = as in [`crate::server::gate::route::Routes::new`].
     pub routes: Vec<Rule>,
-    /// Which requests that the site handles are messages.
+    /// Rules that capture messages from requests to the upstream.
     pub capture: Vec<std::sync::Arc<crate::server::publish::capture::Rule>>,
-    /// Whether the site may publish with a header of its answers.
+    /// True if the upstream may publish with a header of its responses.
     pub may_publish: bool,
-    /// Which files the site publishes with.
+    /// Rules for files that the site publishes with.
     pub watch: Vec<crate::server::publish::watch::Rule>,
-    /// Whether the file is read again when it changes.
+    /// True if a change of the file reloads the config.
     pub watch_file: bool,
-    /// What is no mistake and ought to be looked at, each with its key.
+    /// Warnings: settings that are valid and probably not intended, each with its key.
     pub warnings: Vec<String>,
-    /// The same as a TOML table.
+    /// The effective config as a TOML table.
     effective: toml_edit::Table,
-    /// Where each value was written.
+    /// Location of each value.
     places: ConnectionSlots,
 }
 
-/// Who names the site's servers.
+/// Origin of the list of upstream servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Site {
-    /// The config has to, in `upstream.servers`.
+    /// The config must name them, in `upstream.servers`.
     Configured,
-    /// The caller will; the config may be silent.
+    /// The caller provides them; the config may omit them.
     Supplied,
 }
 
 impl Config {
-    /// Reads and checks; the error has every mistake that was found.
+    /// Reads and checks the sources; the error contains every mistake found.
     pub fn read(sources: &Sources, site: Site) -> Result<Self, Mistakes> {
         let merged = read::sources::merge(sources);
         let report = Report::new(merged.places.clone(), merged.mistakes);
@@ -124,16 +124,16 @@ impl Config {
         report.finish().map_or(Ok(config), Err)
     }
 
-    /// The mistake of a value that only turned out to be wrong when it was used, such as a name
-    /// that cannot be looked up.
+    /// The mistake of a value that only turned out to be wrong in use, such as a name that cannot
+    /// be resolved.
     pub fn refusal(&self, key: &str, message: impl Into<String>) -> Mistakes {
         let (source, line) = self.places.of(key);
         Mistake { key: key.to_owned(), line, source, message: message.into() }.into()
     }
 }
 
-/// How to reach a running gate from the outside: what `pollgate publish`, `status` and `reload`
-/// take from its config.
+/// Address and token of a running gate, which `pollgate publish`, `status` and `reload` take from
+/// its config.
 #[derive(Debug, Clone)]
 pub struct Contact {
     /// Its internal addresses.
@@ -143,13 +143,13 @@ pub struct Contact {
 }
 
 impl Contact {
-    /// Reads these two keys alone: mistakes anywhere else are for the gate to tell. A file that
-    /// is no TOML at all is still an error.
+    /// Reads these two keys alone: the gate reports mistakes anywhere else. A file that is no TOML
+    /// at all is still an error.
     pub fn read(sources: &Sources) -> Result<Self, Mistakes> {
         let merged = read::sources::merge(sources);
         let report = Report::new(merged.places, merged.mistakes);
         let mut root = Section::new(&report, "", merged.tree);
-        // The sections are not finished, so what else is in them is nobody's mistake.
+        // The sections are not finished, so their other keys are not reported.
         let internal = tables::internal(&mut root);
         let token = root.table("publish", |publish| {
             let token = tables::token(publish);

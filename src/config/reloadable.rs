@@ -1,4 +1,4 @@
-//! What a running gate can take on, and what takes a restart.
+//! The keys that a running gate can reload, and those that need a restart.
 
 use super::read::report::Report;
 use super::{Config, Mistakes, Site, checks};
@@ -7,7 +7,7 @@ use toml_edit::{Item, Table};
 /// Carries the value of one key over, from the second config into the first.
 type Carry = fn(&mut Config, &Config);
 
-/// The keys that take a restart. All others change while the gate runs.
+/// The keys that need a restart. All others change while the gate runs.
 const FIXED: &[(&str, Carry)] = &[
     ("listen", |config, running| config.listen.clone_from(&running.listen)),
     ("internal", |config, running| config.internal.clone_from(&running.internal)),
@@ -30,11 +30,11 @@ const FIXED: &[(&str, Carry)] = &[
 ];
 
 impl Config {
-    /// This config as a gate that runs with `running` can take it on: keys that take a restart
-    /// keep the value they have there. Also those of them that say something else here.
+    /// Merges this config into a gate that runs with `running`: keys that need a restart keep their
+    /// value there. Also returns those of them whose values differ here.
     ///
-    /// The mixture is checked as a whole, since two good configs can make a bad one: a token may
-    /// go only together with the listener that it was for.
+    /// The mixture is checked as a whole, since two valid configs can make an invalid one: a token
+    /// may fit only the listener that it was for.
     pub fn taken_on_by(mut self, running: &Self, site: Site) -> Result<Live, Mistakes> {
         let mut restart = self.changes(running);
         restart.retain(|key| FIXED.iter().any(|(fixed, _)| key == fixed));
@@ -63,13 +63,13 @@ impl Config {
 /// See [`Config::taken_on_by`].
 #[derive(Debug)]
 pub struct Live {
-    /// What can be in force.
+    /// The config to activate.
     pub config: Config,
-    /// The keys that say something else in the file, and take a restart; sorted.
+    /// The keys whose values differ in the file and need a restart; sorted.
     pub restart: Vec<String>,
 }
 
-/// Shows `key` as `running` does, where that is a key of the top or of a section.
+/// Shows `key` with its value in `running`, for a key of the top or of a section.
 fn carry_shown(shown: &mut Table, running: &Table, key: &str) {
     match key.split_once('.') {
         None => put(shown, running.get(key), key),

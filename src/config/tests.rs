@@ -1,4 +1,4 @@
-//! Whole configs: the shipped ones, printing, comparing, and what must not start.
+//! Whole configs: the shipped ones, printing, comparing, and those that must not start.
 
 use super::read::{file, locations};
 use super::*;
@@ -26,14 +26,14 @@ fn config(pairs: &[(&str, &str)]) -> Config {
     Config::read(&flags(pairs), Site::Supplied).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
-/// What is wrong with these flags, as `key: message`.
+/// The mistakes of these flags, as `key: message`.
 fn mistakes(pairs: &[(&str, &str)]) -> Vec<String> {
     let wrong = Config::read(&flags(pairs), Site::Configured).err();
     let all = wrong.iter().flat_map(Mistakes::iter);
     all.map(|mistake| format!("{}: {}", mistake.key, mistake.message)).collect()
 }
 
-/// Walks over a text and answers the report, and the table in effect.
+/// Reads a text and returns the report, and the effective table.
 fn walk(text: &str) -> (Report, toml_edit::Table) {
     let mut places = ConnectionSlots::default();
     let parsed = file::parse(text).unwrap_or_else(|error| panic!("{error:?}"));
@@ -56,7 +56,7 @@ fn uncommented() -> String {
         _ => line.to_owned(),
     };
     let text = REFERENCE.lines().map(bare).collect::<Vec<_>>().join("\n");
-    // The one file that is read with the config.
+    // The one file that is read together with the config.
     let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/jwks.json");
     text.replace("/etc/pollgate/jwks.json", keys)
 }
@@ -228,7 +228,7 @@ fn unsafe_combinations_do_not_start() {
     let same_port_zero = [("listen", "127.0.0.1:0,127.0.0.1:0"), ("internal", "127.0.0.1:0")];
     assert!(mistakes(&same_port_zero).is_empty());
     assert!(mistakes(&[("upstream.servers", "")])[0].starts_with("upstream.servers: missing"));
-    // The usual site's port may be the gate's own where a demo takes the site's place.
+    // The usual site's port may be the gate's own where a demo stands in for the site.
     let mut demo = Sources::default();
     demo.set("listen", "127.0.0.1:8000");
     assert!(Config::read(&demo, Site::Supplied).is_ok());
@@ -365,7 +365,7 @@ fn types_follow_the_key_outside_of_files() {
     assert!(mistakes(&[("hold.max", "many")])[0].contains("a whole number, not \"many\""));
 }
 
-/// Texts that are right for some key, and any others.
+/// Texts that are valid for some key, and any others.
 fn value() -> impl Strategy<Value = String> {
     const RIGHT: &[&str] = &[
         "1s",

@@ -1,5 +1,5 @@
-//! The demo: a small site to stand behind the gate, with a chat page. It is a site like any
-//! other: it knows the gate only by its hook.
+//! The demo: a small site behind the gate, with a chat page. It knows the gate only by its hook,
+//! like any other site.
 
 pub(super) mod upstream;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// The channel of the chat.
 pub const CHANNEL: &str = "demo";
 
-/// Sends the JSON of a publish to the hook; what went wrong, if something did.
+/// Sends the JSON of a publish to the hook; the error describes a failure.
 pub type Publish =
     Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
@@ -26,16 +26,16 @@ pub struct DemoSite {
 
 const PAGE: &str = include_str!("page.html");
 
-/// The longest form it reads, in bytes.
+/// Maximum length of a form, in bytes.
 const MAX_FORM_LENGTH: usize = 16 * 1024;
 
 impl DemoSite {
-    /// A site that publishes in this way.
+    /// A site that publishes through `publish`.
     pub fn new(publish: Publish) -> Self {
         Self { publish }
     }
 
-    /// `POST /say`: what a chat's PHP does with a message.
+    /// `POST /say`: does the part of a chat's PHP.
     async fn say(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let Some(form) = read_form(session).await else {
             return respond(413, "text/plain", "the message is too long\n");

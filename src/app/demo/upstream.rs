@@ -1,4 +1,4 @@
-//! The demo site as the gate's upstream, when no other is named.
+//! The demo site as the gate's upstream, if the config names none.
 
 use crate::app::demo::{self, DemoSite};
 use crate::app::{AppError, PUBLIC_MODE};
@@ -25,7 +25,7 @@ pub(in crate::app) fn service(
     Listening::new("demo site", app, vec![bound], Buffers::Write, stopped.clone()).threads(1)
 }
 
-/// How the demo site publishes: through the hook, as any site does.
+/// Publishes for the demo site through the hook, as any site does.
 pub(in crate::app) fn publish(
     hook: Option<&Address>,
     internal: Arc<ArcSwap<internal::Settings>>,

@@ -1,7 +1,7 @@
-//! WatcherService the config file.
+//! Watches the config file.
 //!
-//! Watched are the folders that it is in, not the file itself: editors and deployments put a
-//! new file in the place of the old one. What happens there is only a reason to look.
+//! It watches the folders of the file, not the file itself: editors and deployments put a new file
+//! in the place of the old one. An event there only triggers a check.
 
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// The file is looked at when nothing has happened around it for this long, since it may still
-/// be written.
+/// The file is checked after no event around it for this long, since it may still be being written.
 const QUIET: Duration = Duration::from_millis(100);
-/// In folders that are never quiet it is looked at after this long.
+/// In folders that are never quiet it is checked after this long.
 const MAX_LENGTH: Duration = Duration::from_secs(1);
 
 /// See the [module](self).
@@ -24,20 +23,20 @@ pub(super) struct ConfigFile {
 
 struct Watched {
     folders: Vec<PathBuf>,
-    /// Ends the watching when it is dropped.
+    /// Ends the watching when dropped.
     _watcher: RecommendedWatcher,
     stirred: Arc<Notify>,
-    /// Something has happened, and nobody has looked yet.
+    /// An event has come and was not handled yet.
     unseen: bool,
 }
 
 impl ConfigFile {
-    /// A file that is not watched yet; without a path there is none to watch.
+    /// A file that is not watched yet; without a path none can be watched.
     pub(super) fn new(path: Option<PathBuf>) -> Self {
         Self { path, watched: None }
     }
 
-    /// Begins to watch the file, or ends it. What has happened before is a reason to look, too.
+    /// Starts or stops watching the file. A change before the start counts too.
     pub(super) fn watch(&mut self, wanted: bool) {
         let Some(path) = self.path.as_ref().filter(|_| wanted) else {
             self.watched = None;
@@ -51,8 +50,8 @@ impl ConfigFile {
         }
     }
 
-    /// Ends when there is a reason to look at the file; never while it is not watched. Dropping
-    /// it loses nothing.
+    /// Waits for a reason to check the file; never returns while it is not watched. Cancelling
+    /// loses nothing.
     pub(super) async fn stirred(&mut self) {
         match &mut self.watched {
             Some(watched) => watched.settle().await,
@@ -66,7 +65,7 @@ impl Watched {
         let stirred = Arc::new(Notify::new());
         let stir = stirred.clone();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // That the file was read is no reason to read it.
+            // Reading the file is no reason to check it.
             if event.is_ok_and(|event| !event.kind.is_access()) {
                 stir.notify_one();
             }
@@ -77,7 +76,7 @@ impl Watched {
         Ok(Self { folders, _watcher: watcher, stirred, unseen: true })
     }
 
-    /// Waits until something has happened and then nothing more.
+    /// Waits for an event, and then for the events to stop.
     async fn settle(&mut self) {
         if !self.unseen {
             self.stirred.notified().await;
@@ -94,7 +93,7 @@ impl Watched {
     }
 }
 
-/// The folder that the file stands in, and the one that it is in behind links.
+/// The folder of the file, and the folder of its target if it is a link.
 fn folders(path: &Path) -> Vec<PathBuf> {
     let folder = |path: &Path| match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),

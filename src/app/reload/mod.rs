@@ -1,8 +1,8 @@
-//! Reloading: the config is read again from where it came, checked whole, and then put in force,
-//! or nothing is changed at all.
+//! Reloading: reads the config again from its sources, checks it as a whole, and then activates it,
+//! or changes nothing at all.
 //!
-//! What asks for it: `POST /reload` ([`Reload::now`]), SIGHUP, and the file that changes
-//! ([`ReloadTriggers`]). They take turns. Requests under way go on with the settings they came with.
+//! `POST /reload` ([`Reload::now`]), SIGHUP and a change of the file ([`ReloadTriggers`]) trigger
+//! it, one at a time. Requests under way continue with the settings they started with.
 
 mod file;
 
@@ -19,16 +19,16 @@ use tokio::signal::unix::Signal;
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, spawn_blocking};
 
-/// The config in force, and what became of the one that was read.
+/// The active config, and the result of the latest reload.
 pub(super) struct ActiveConfig {
     pub(super) config: Config,
-    /// How often a config has come into force, the first included.
+    /// Number of activations, the first included.
     pub(super) generation: u64,
-    /// The keys that say something else in the sources, and take a restart.
+    /// The keys whose values differ in the sources and need a restart.
     pub(super) restart: Vec<String>,
 }
 
-/// A cheap handle to the one place that reloads.
+/// A cheap handle to the shared reloader.
 #[derive(Clone)]
 pub(super) struct Reload {
     shared: Arc<Shared>,
@@ -39,13 +39,13 @@ struct Shared {
     site: Site,
     live: Arc<LiveSettings>,
     in_force: watch::Sender<Arc<ActiveConfig>>,
-    /// The file as it was when it was read last; `None` = it could not be read. Locked while a
-    /// reload goes on, so that they take turns.
+    /// Content of the file at the latest read; `None` = it could not be read. Locked during a
+    /// reload, so that reloads run one at a time.
     file: parking_lot::Mutex<Option<Vec<u8>>>,
 }
 
 impl Reload {
-    /// Reloads from `sources` into `live`, where `config` is in force.
+    /// Reloads from `sources` into `live`, where `config` is active.
     pub(super) fn new(
         sources: Sources,
         site: Site,
@@ -58,26 +58,26 @@ impl Reload {
         Self { shared: Arc::new(Shared { sources, site, live, in_force, file }) }
     }
 
-    /// Where the running parts find their settings.
+    /// The settings of the running parts.
     pub(super) fn live(&self) -> &LiveSettings {
         &self.shared.live
     }
 
-    /// What is in force at this moment.
+    /// The active config.
     pub(super) fn in_force(&self) -> Arc<ActiveConfig> {
         self.shared.in_force.borrow().clone()
     }
 
-    /// Tells of each config that comes into force.
+    /// Watches for the activation of a config.
     pub(super) fn watch(&self) -> watch::Receiver<Arc<ActiveConfig>> {
         self.shared.in_force.subscribe()
     }
 
-    /// Reloads, and says what that has changed or what is wrong with the config. `why` is for
-    /// the log. Idempotency begun it goes on to its end, even if nobody waits for it any more.
+    /// Reloads, and returns the changes or the mistakes of the config. `why` is for the log. Once
+    /// begun it runs to its end, even if the caller no longer waits.
     pub(super) async fn now(&self, why: &'static str) -> admin::Reloading {
         let shared = self.shared.clone();
-        // Reading files and looking up names may take its time.
+        // Reading files and looking up names may take time.
         let done = spawn_blocking(move || {
             let mut file = shared.file.lock();
             *file = bytes(&shared.sources);
@@ -89,7 +89,7 @@ impl Reload {
         done.await.unwrap_or_else(|error| Err(lost(error)))
     }
 
-    /// Reloads if the file's bytes are others than when it was read last. The log tells the rest.
+    /// Reloads if the file's content has changed since the latest read. The log has the result.
     async fn if_file_changed(&self) {
         let shared = self.shared.clone();
         let done = spawn_blocking(move || {
@@ -105,14 +105,14 @@ impl Reload {
     }
 }
 
-/// The file's bytes, to know it again. They are read before the config is: if the file changes
-/// between the two, it is found changed once more than it was, not once less.
+/// The file's content, to detect changes. It is read before the config: a change between the two
+/// reads causes one reload too many, not one too few.
 fn bytes(sources: &Sources) -> Option<Vec<u8>> {
     std::fs::read(sources.file.as_ref()?).ok()
 }
 
 impl Shared {
-    /// To be called with `file` locked.
+    /// Call this with `file` locked.
     fn reload(&self, why: &str) -> admin::Reloading {
         systemd::reloading();
         let replaced = self.replace();
@@ -157,7 +157,7 @@ fn told(mistake: &crate::config::Mistake) -> admin::Mistake {
     admin::Mistake { key, line, message }
 }
 
-/// Reloads on SIGHUP and, where `reload.watch` says so, when the file changes.
+/// Reloads on SIGHUP and, if `reload.watch` is set, when the file changes.
 pub(super) struct ReloadTriggers {
     reload: Reload,
     hangup: Mutex<Signal>,
@@ -177,7 +177,7 @@ impl BackgroundService for ReloadTriggers {
         let mut in_force = self.reload.watch();
         loop {
             file.watch(in_force.borrow_and_update().config.watch_file);
-            // Whoever asked is not told here; the log tells.
+            // The sender of a signal gets no response here; the log has the result.
             tokio::select! {
                 _ = hangup.recv() => drop(self.reload.now("SIGHUP").await),
                 () = file.stirred() => self.reload.if_file_changed().await,

@@ -1,7 +1,7 @@
-//! Upgrades: a new process takes the sockets and the history over from the one that runs.
+//! Upgrades: a new process takes over the sockets and the history from the running one.
 //!
-//! [`Inherited`] is the new process's side, [`UpgradeServer`] the old one's. What is said between them
-//! stands in [`crate::server::persist::handover`].
+//! [`Inherited`] is the new process's side, [`UpgradeServer`] the old one's. Their protocol is in
+//! [`crate::server::persist::handover`].
 
 mod successor;
 
@@ -34,13 +34,14 @@ use successor::Successor;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-/// Where a gate with this config is met, and whether the path is the default; `None` = nowhere.
+/// The upgrade socket of a gate with this config, and true if its path is the default; `None` = it
+/// has none.
 fn meeting(config: &Config) -> Option<(PathBuf, bool)> {
     let default = || Some((handover::default_path(config.internal.first()?)?, true));
     config.upgrade.clone().map(|path| (path, false)).or_else(default)
 }
 
-/// What a running gate leaves to this process; nothing at an ordinary start.
+/// State that this process takes over from a running gate; empty at an ordinary start.
 #[derive(Default)]
 pub struct Inherited {
     taker: Option<NewProcess>,
@@ -48,19 +49,19 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Asks the running gate for its sockets. It serves on meanwhile.
+    /// Asks the running gate for its sockets. It continues to serve meanwhile.
     pub fn ask(config: &Config) -> Result<Self, AppError> {
         let (path, _) = meeting(config).ok_or(AppError::NoMeeting)?;
         let (taker, sockets) = NewProcess::begin(handover::join(&path)?)?;
         Ok(Self { taker: Some(taker), sockets })
     }
 
-    /// Whether there is any.
+    /// True if there is a running gate to take over from.
     pub(super) fn is_there(&self) -> bool {
         self.taker.is_some()
     }
 
-    /// The sockets for `addresses`: those that are there already, and new ones.
+    /// The sockets for `addresses`: inherited ones, and new ones.
     pub(super) fn bind(
         &mut self,
         addresses: &[Address],
@@ -75,7 +76,7 @@ impl Inherited {
         addresses.iter().map(bind).collect()
     }
 
-    /// The socket that was asked for as `address`, or is bound to it.
+    /// The inherited socket that was configured as `address`, or is bound to it.
     fn take(&mut self, address: &str) -> Option<(Address, OwnedFd)> {
         let asked = |(socket, _): &(handover::Socket, _)| socket.asked == address;
         let bound = |(socket, _): &(handover::Socket, _)| socket.bound == address;
@@ -94,8 +95,8 @@ impl Inherited {
         Ok(UpgradeSocket { path, listener, inherited })
     }
 
-    /// Takes over what the running gate has in its hub, and remembers. From then on this process is
-    /// the gate.
+    /// Takes over the history and the stored idempotent replies of the running gate. From then on
+    /// this process is the gate.
     pub(super) fn take_over(
         self,
         hub: &Hub,
@@ -103,7 +104,7 @@ impl Inherited {
         ready: Ready,
     ) -> Result<(), AppError> {
         let Some(taker) = self.taker else { return Ok(()) };
-        // What was not taken is closed here; the running gate closes it, too.
+        // Sockets without a use here are closed; the running gate closes them, too.
         drop(self.sockets);
         let history = taker.ready(ready)?;
         let now = system_time();
@@ -116,7 +117,7 @@ impl Inherited {
     }
 }
 
-/// Gives this gate to a new process that asks for it.
+/// Hands this gate over to a new process that asks for it.
 pub(super) struct UpgradeServer {
     pub(super) hub: Hub,
     answers: IdempotencyCache,
@@ -124,23 +125,23 @@ pub(super) struct UpgradeServer {
     pub(super) quiesce: Quiesce<Target>,
     pub(super) snapshot_writer: Arc<SnapshotWriter>,
     pub(super) accepting: watch::Sender<Accepting>,
-    /// Told once this gate is another's.
+    /// Set once another process has taken over.
     pub(super) moved: watch::Sender<bool>,
-    /// Requests that are on their way to the new process.
+    /// Number of requests that are passed to the new process.
     pub(super) passing: Arc<AtomicUsize>,
     meeting: Option<UpgradeSocket>,
     sockets: Mutex<Vec<Shared>>,
 }
 
-/// Where new processes come.
+/// The socket that new processes connect to.
 struct UpgradeSocket {
     path: PathBuf,
     listener: UnixListener,
-    /// It was the running gate's before.
+    /// It was inherited from the running gate.
     inherited: bool,
 }
 
-/// What an upgrading gate is made of.
+/// The parts of a gate that an upgrade needs.
 pub(super) struct Parts {
     pub(super) hub: Hub,
     pub(super) answers: IdempotencyCache,
@@ -152,7 +153,7 @@ pub(super) struct Parts {
 }
 
 impl UpgradeServer {
-    /// Listens where a new process will look. Where that cannot be, the gate runs all the same.
+    /// Listens for new processes. If that fails, the gate runs all the same.
     pub(super) fn new(config: &Config, heritage: &mut Inherited, parts: Parts) -> Self {
         let cannot = |error| {
             tracing::warn!(%error, "this gate cannot be upgraded, only restarted");
@@ -175,7 +176,7 @@ impl UpgradeServer {
         }
     }
 
-    /// What this process says of itself to the one before it.
+    /// This process's announcement to the previous one.
     pub(super) fn ready(&self, config: &Config, internal: &[Address]) -> Ready {
         Ready {
             internal: internal.first().map(ToString::to_string).unwrap_or_default(),
@@ -184,20 +185,20 @@ impl UpgradeServer {
         }
     }
 
-    /// Lets go of the sockets: they close with those who listen on them.
+    /// Releases the sockets: they close with their listeners.
     pub(super) fn close(&self) {
         self.sockets.lock().clear();
     }
 
-    /// Takes the upgrade socket away, unless it is another process's now.
+    /// Removes the upgrade socket, unless another process owns it now.
     pub(super) fn leave(&self) {
         if let (Some(meeting), false) = (&self.meeting, *self.moved.borrow()) {
-            // A leftover is replaced by the next gate.
+            // The next gate replaces a leftover.
             let _ = std::fs::remove_file(&meeting.path);
         }
     }
 
-    /// Hands over to the process at the other end. To be called on a thread that may block.
+    /// Hands over to the process at the other end. Call this on a thread that may block.
     fn hand_over(&self, stream: UnixStream, runtime: &Handle) -> Result<(), HandoverError> {
         let giver = OldProcess::begin(stream)?;
         self.offer(&giver)?;
@@ -246,7 +247,7 @@ impl UpgradeServer {
 
     /// Stops everything that could change the history. `None` if something does not stop.
     fn freeze(&self, runtime: &Handle) -> Option<Paused<'_>> {
-        /// How long a request on the internal side may be under way.
+        /// Timeout of a request on the internal side.
         const TIMEOUT: Duration = Duration::from_secs(5);
         self.snapshot_writer.leave(false);
         let mut frozen = Paused { gate: self, stopped: None, moved_on: false };
@@ -261,7 +262,7 @@ impl UpgradeServer {
     }
 }
 
-/// A gate that is stopped; dropping it lets everything go on as before.
+/// A stopped gate; dropping it resumes everything as before.
 struct Paused<'a> {
     gate: &'a UpgradeServer,
     stopped: Option<(Quiesced<Target>, Quiesced<publish::Target>)>,
@@ -269,7 +270,7 @@ struct Paused<'a> {
 }
 
 impl Paused<'_> {
-    /// Lets everything go on at `successor`.
+    /// Resumes everything at `successor`.
     fn move_on(mut self, successor: Successor) {
         if let Some((internal, publishing)) = self.stopped.take() {
             let tick = {
@@ -324,7 +325,7 @@ impl BackgroundService for Upgrades {
                 Ok(Ok(())) => tracing::info!("a new process has taken over"),
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "a new process did not take over; going on");
-                    // Not a tight loop, whatever is wrong with the socket.
+                    // Prevents a tight loop if the socket keeps failing.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 Err(error) => tracing::error!(%error, "an upgrade ended early; going on"),

@@ -1,4 +1,4 @@
-//! What still arrives at a gate that has moved on: it is asked of the new process, which answers.
+//! Requests that still arrive at a gate that has been taken over: the new process answers them.
 
 use crate::hub::channel::{ChannelName, Payload, Position, Tick};
 use crate::protocol::address::Address;
@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The process that this one was taken over by.
+/// The process that has taken over.
 #[derive(Clone)]
 pub(super) struct Successor {
     address: Address,
@@ -25,7 +25,7 @@ pub(super) struct Successor {
     passing: Arc<AtomicUsize>,
 }
 
-/// Headers of answers that are passed back, beside the content type.
+/// Response headers that are passed back, beside the content type.
 const PASSED_BACK: [(HeaderName, &str); 5] = [
     (http::header::ALLOW, "Allow"),
     (http::header::CACHE_CONTROL, "Cache-Control"),
@@ -51,12 +51,13 @@ impl Drop for InFlightRequest {
 }
 
 impl Successor {
-    /// The process whose internal side is at `address`. `passing` counts what is under way there.
+    /// The process whose internal side is at `address`. `passing` counts the requests under way
+    /// there.
     pub(super) fn new(address: Address, token: String, passing: Arc<AtomicUsize>) -> Self {
         Self { address, token: Secret::new(token), passing }
     }
 
-    /// Asks it whole requests.
+    /// Passes whole requests to it.
     pub(super) fn ask(self) -> internal::Remote {
         Arc::new(move |request| {
             let (successor, passing) = (self.clone(), InFlightRequest::new(&self.passing));
@@ -71,7 +72,7 @@ impl Successor {
         })
     }
 
-    /// Publishes there. `tick` knows the units of stamps.
+    /// Publishes there. `tick` returns the units of stamps.
     pub(super) fn publish(
         self,
         tick: impl Fn(&ChannelName) -> Tick + Clone + Send + Sync + 'static,
@@ -116,7 +117,7 @@ impl Successor {
     }
 }
 
-/// The same request for another process: all of it but for what belongs to the connection.
+/// The same request for another process, without the headers of the connection.
 fn outgoing(request: Request) -> Result<http::Request<bytes::Bytes>, http::Error> {
     let Request { method, path, query, headers, body } = request;
     let target = if query.is_empty() { path } else { format!("{path}?{query}") };
@@ -140,7 +141,7 @@ fn incoming(answer: http::Response<bytes::Bytes>) -> Reply {
     Reply { status, content_type, headers, body: answer.into_body() }
 }
 
-/// The reply where the new process did not answer.
+/// The reply when the new process did not answer.
 fn lost(error: &ClientError) -> Reply {
     let hint = "try again; if it was a publish, it may have been done";
     Reply::error(503, error, hint).with("Retry-After", "1")

@@ -7,7 +7,7 @@ use toml_edit::{Document, Item, TableLike};
 /// A tree of plain values.
 pub(in crate::config) type Tree = Map<String, Value>;
 
-/// A file's values, and where they stand.
+/// A file's values and their lines.
 pub(in crate::config) struct Parsed {
     /// The values.
     pub(in crate::config) tree: Tree,
@@ -15,12 +15,12 @@ pub(in crate::config) struct Parsed {
     pub(in crate::config) lines: Vec<(String, usize)>,
 }
 
-/// Where and why a text is no TOML.
+/// The line and cause of a TOML syntax error.
 #[derive(Debug)]
 pub(in crate::config) struct SyntaxError {
-    /// From 1; `None` where the parser tells none.
+    /// From 1; `None` if the parser gives none.
     pub(in crate::config) line: Option<usize>,
-    /// Holds nothing of the text, which may have secrets in it.
+    /// Contains nothing of the text, which may hold secrets.
     pub(in crate::config) message: String,
 }
 
@@ -40,8 +40,8 @@ pub(in crate::config) fn parse(text: &str) -> Result<Parsed, SyntaxError> {
     }
 }
 
-/// A value of the environment or the command line: a quoted text, list or table as TOML has it,
-/// anything else as it stands.
+/// A value of the environment or the command line: a quoted text, list or table in TOML, anything
+/// else literally.
 pub(in crate::config) fn parse_value(text: &str) -> Value {
     let mut reader = Reader { newlines: Vec::new(), lines: Vec::new() };
     match text.trim().parse::<toml_edit::Value>() {

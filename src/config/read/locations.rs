@@ -1,4 +1,4 @@
-//! Key paths, and where the value of each was written.
+//! Key paths, and the location of each value.
 
 use super::mistake::Source;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub(in crate::config) fn entry(path: &str, index: usize) -> String {
     format!("{path}[{index}]")
 }
 
-/// `path` with `[]` for the entries of every list: what is true of one is true of all.
+/// `path` with `[]` for the entries of every list, as entries share their keys.
 pub(in crate::config) fn general(path: &str) -> String {
     let mut general = String::with_capacity(path.len());
     let mut rest = path;
@@ -31,32 +31,32 @@ pub(in crate::config) fn general(path: &str) -> String {
     general + rest
 }
 
-/// Whether `path` is `outer`, or a part of it.
+/// True if `path` is `outer`, or a part of it.
 pub(in crate::config) fn is_within(path: &str, outer: &str) -> bool {
     path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// Where each value was written. Layers are noted from the lowest to the highest.
+/// Location of each value. Layers are noted from the lowest to the highest.
 #[derive(Debug, Clone, Default)]
 pub(in crate::config) struct ConnectionSlots(BTreeMap<String, (Source, Option<usize>)>);
 
 impl ConnectionSlots {
-    /// Notes a value.
+    /// Notes the location of a value.
     pub(in crate::config) fn note(&mut self, path: &str, source: Source, line: Option<usize>) {
         self.0.insert(path.to_owned(), (source, line));
     }
 
-    /// Notes a table; one that a lower layer has too keeps its place.
+    /// Notes the location of a table; one that a lower layer has too keeps its location.
     pub(in crate::config) fn note_table(&mut self, path: &str, source: &Source) {
         self.0.entry(path.to_owned()).or_insert_with(|| (source.clone(), None));
     }
 
-    /// Forgets what lower layers have at and below `path`: a higher one replaces it.
+    /// Forgets the locations of lower layers at and below `path`: a higher layer replaces them.
     pub(in crate::config) fn replace(&mut self, path: &str) {
         self.0.retain(|other, _| !is_within(other, path));
     }
 
-    /// Where the value at `path` was written; for one that is missing, where its table was.
+    /// Location of the value at `path`; for a missing one, the location of its table.
     pub(in crate::config) fn of(&self, path: &str) -> (Source, Option<usize>) {
         let mut path = path;
         loop {

@@ -1,10 +1,10 @@
-//! What is wrong with a config, all of it at once.
+//! Mistakes in a config, reported all at once.
 
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value of the config was written.
+/// Source of a value of the config.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// In this file.
@@ -17,28 +17,28 @@ pub enum Source {
     Nowhere,
 }
 
-/// One thing that is wrong.
+/// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mistake {
-    /// The key, with dots: `hold.timeout`, `poll[1].path`. Empty where the text is no TOML.
+    /// The key, with dots: `hold.timeout`, `poll[1].path`. Empty if the text is no TOML.
     pub key: String,
     /// The line in the file, from 1.
     pub line: Option<usize>,
-    /// Where it was written.
+    /// Source of the value.
     #[serde(skip)]
     pub source: Source,
-    /// What is wrong, and what to change.
+    /// The fault and the change that mends it.
     pub message: String,
 }
 
-/// All that is wrong; never empty. Shown one a line.
+/// All mistakes; never empty. Displayed one per line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
-    /// The mistakes in the order in which they were written, those of the file first; `None`
-    /// where there are none.
+    /// The mistakes in the order of their locations, those of the file first; `None` if there are
+    /// none.
     pub(in crate::config) fn new(mut all: Vec<Mistake>) -> Option<Self> {
         // A missing key has no line and comes last within its source.
         let place = |m: &Mistake| (m.source.clone(), m.line.unwrap_or(usize::MAX));
@@ -48,14 +48,14 @@ impl Mistakes {
         (!all.is_empty()).then_some(Self(all))
     }
 
-    /// Each of them.
+    /// Iterates over the mistakes.
     pub fn iter(&self) -> std::slice::Iter<'_, Mistake> {
         self.0.iter()
     }
 }
 
 impl Mistake {
-    /// Shows control characters, such as a line feed within a value, as escapes.
+    /// Escapes control characters, such as a line feed within a value.
     fn tidy(&mut self) {
         if self.message.contains(char::is_control) {
             let shown = |char: char| match char.is_control() {

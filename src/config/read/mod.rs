@@ -1,4 +1,4 @@
-//! From files, environment and flags to values that cannot be wrong, or a list of mistakes.
+//! Reads files, environment and flags into values that cannot be invalid, or a list of mistakes.
 
 pub(super) mod file;
 pub(super) mod locations;

@@ -1,14 +1,14 @@
-//! One value as it was written, to be read as the type that its key wants.
+//! One value as written, before it is read as the type of its key.
 
 use ::config::{Value, ValueKind};
 
-/// A value, and whether its type can be relied on.
+/// A value, and the reliability of its type.
 #[derive(Debug)]
 pub(in crate::config) struct Raw {
     /// The value.
     pub(in crate::config) kind: ValueKind,
-    /// Whether it comes from a file. What comes from the environment or the command line is
-    /// text, and means what its key wants.
+    /// True if it comes from a file. A value from the environment or the command line is text, and
+    /// its key determines the type.
     pub(in crate::config) typed: bool,
 }
 
@@ -21,8 +21,8 @@ impl Raw {
         }
     }
 
-    /// Text with a unit behind a number; a bare number is passed on as text, so that whoever
-    /// knows the units can say what is missing.
+    /// Text with a unit behind a number; a bare number is passed on as text, so that the parser of
+    /// the units can name the missing one.
     pub(in crate::config) fn quantity(self) -> Result<String, String> {
         match self.kind {
             ValueKind::I64(number) => Ok(number.to_string()),
@@ -58,7 +58,7 @@ impl Raw {
         }
     }
 
-    /// A list; outside of files also text with commas between, or one entry alone.
+    /// A list; outside of files also text separated by commas, or one entry alone.
     pub(in crate::config) fn list(self) -> Result<Vec<Value>, String> {
         match self.kind {
             ValueKind::Array(list) => Ok(list),
@@ -71,10 +71,10 @@ impl Raw {
     }
 }
 
-/// What a wrong value is, without showing it.
+/// The kind of a wrong value, without its content.
 pub(in crate::config) fn name(kind: &ValueKind) -> &'static str {
     match kind {
-        // Dates are kept as nothing.
+        // Dates are kept as nil.
         ValueKind::Nil => "a date",
         ValueKind::Boolean(_) => "true or false",
         ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => {

@@ -1,4 +1,5 @@
-//! What a walk over the config finds wrong, with the place of each and the nearest known key.
+//! Collects the mistakes found on a walk over the config, with their locations and the nearest
+//! known keys.
 
 use super::locations::{ConnectionSlots, child, general, is_within};
 use super::mistake::{Mistake, Mistakes};
@@ -6,7 +7,7 @@ use super::suggest::nearest;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-/// Gathers mistakes. The sections share it, so it takes them behind `&self`.
+/// Collects mistakes. The sections share it, so it takes them behind `&self`.
 #[derive(Debug, Default)]
 pub(in crate::config) struct Report {
     places: ConnectionSlots,
@@ -23,36 +24,36 @@ struct Unknown {
 }
 
 impl Report {
-    /// A report that already has the mistakes of reading.
+    /// A report that starts with the mistakes of reading.
     pub(in crate::config) fn new(places: ConnectionSlots, mistakes: Vec<Mistake>) -> Self {
         Self { places, mistakes: RefCell::new(mistakes), ..Self::default() }
     }
 
-    /// The value at `path` is wrong.
+    /// Notes that the value at `path` is wrong.
     pub(in crate::config) fn mistake(&self, path: &str, message: impl Into<String>) {
         let (source, line) = self.places.of(path);
         let mistake = Mistake { key: path.to_owned(), line, source, message: message.into() };
         self.mistakes.borrow_mut().push(mistake);
     }
 
-    /// Whether nothing is wrong so far with the values at and below these paths, so that it
-    /// makes sense to compare them.
+    /// True if no mistake is noted at or below these paths, so that comparing their values makes
+    /// sense.
     pub(in crate::config) fn is_sound(&self, paths: &[&str]) -> bool {
         let mistakes = self.mistakes.borrow();
         !mistakes.iter().any(|mistake| paths.iter().any(|path| is_within(&mistake.key, path)))
     }
 
-    /// Whether nothing is wrong so far.
+    /// True if no mistake is noted so far.
     pub(in crate::config) fn is_empty(&self) -> bool {
         self.mistakes.borrow().is_empty()
     }
 
-    /// Whether the value at `path` was written in a file, where its type is plain.
+    /// True if the value at `path` was written in a file, where its type is known.
     pub(in crate::config) fn is_typed(&self, path: &str) -> bool {
         matches!(self.places.of(path).0, crate::config::Source::File(_))
     }
 
-    /// Nobody wants this key of a section; `known_beside` it are others.
+    /// Notes an unknown key of a section; `known_beside` lists its known keys.
     pub(in crate::config) fn unknown(
         &self,
         section: &str,
@@ -63,19 +64,19 @@ impl Report {
         self.unknown.borrow_mut().push(Unknown { section, key, known_beside });
     }
 
-    /// There is such a key.
+    /// Notes a known key.
     pub(in crate::config) fn know(&self, path: &str) {
         self.known.borrow_mut().insert(general(path));
     }
 
-    /// Every key that sections have asked for, in lists with `[]` for each entry.
+    /// Every key that the sections have read, in lists with `[]` for each entry.
     #[cfg(test)]
     pub(in crate::config) fn known(&self) -> BTreeSet<String> {
         self.known.borrow().clone()
     }
 
-    /// All mistakes, when the whole config has been walked; unknown keys are only now compared
-    /// with all that are known.
+    /// All mistakes, after the walk over the whole config; only now can unknown keys be compared
+    /// with all known ones.
     pub(in crate::config) fn finish(self) -> Option<Mistakes> {
         for unknown in self.unknown.take() {
             let message = match self.nearest(&unknown) {
@@ -87,7 +88,8 @@ impl Report {
         Mistakes::new(self.mistakes.take())
     }
 
-    /// A key beside it that is spelled nearly so, or one elsewhere that is spelled just so.
+    /// A known key beside it with nearly the same spelling, or one in another section with the same
+    /// spelling.
     fn nearest(&self, unknown: &Unknown) -> Option<String> {
         if let Some(near) = nearest(&unknown.key, unknown.known_beside.iter().copied()) {
             return Some(child(&unknown.section, near));

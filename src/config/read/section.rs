@@ -1,9 +1,9 @@
 //! One table of the config while it is read.
 //!
-//! Every key is asked for once, with its default and its type; the section notes what is wrong,
-//! which keys are known and what value is in effect. At its end the keys that nobody asked for
-//! are unknown. A reader that meets a mistake goes on with the default, so that one walk finds
-//! all mistakes; what it made is thrown away then.
+//! Each key is read once, with its default and its type; the section notes mistakes, known keys and
+//! effective values. At its end the keys that were not read are unknown. A reader that finds a
+//! mistake continues with the default, so that one walk finds all mistakes; its result is discarded
+//! then.
 
 use super::file::Tree;
 use super::locations::{child, entry};
@@ -33,12 +33,12 @@ impl<'r> Section<'r> {
         Self { report, path: path.into(), raw, known, effective }
     }
 
-    /// The value of `key` is wrong, or does not go with the others.
+    /// Notes that the value of `key` is wrong, or conflicts with others.
     pub(in crate::config) fn mistake(&self, key: &str, message: impl Into<String>) {
         self.report.mistake(&child(&self.path, key), message);
     }
 
-    /// Whether nothing is wrong with `key` so far.
+    /// True if no mistake is noted for `key` so far.
     pub(in crate::config) fn is_sound(&self, key: &str) -> bool {
         self.report.is_sound(&[&child(&self.path, key)])
     }
@@ -53,7 +53,7 @@ impl<'r> Section<'r> {
         self.read(key, default, |raw| parse(&raw.text()?), |value| value.to_string().into())
     }
 
-    /// Text read by `parse`, or nothing where the key is not there.
+    /// Text read by `parse`, or `None` if the key is missing.
     pub(in crate::config) fn optional<T: ToString>(
         &mut self,
         key: &'static str,
@@ -67,7 +67,7 @@ impl<'r> Section<'r> {
         value
     }
 
-    /// Text read by `parse`; a mistake where the key is not there.
+    /// Text read by `parse`; a mistake if the key is missing.
     pub(in crate::config) fn required<T: ToString>(
         &mut self,
         key: &'static str,
@@ -80,7 +80,7 @@ impl<'r> Section<'r> {
         self.optional(key, parse)
     }
 
-    /// Text that is shown masked, wherever it is shown.
+    /// Text that is always displayed masked.
     pub(in crate::config) fn secret(
         &mut self,
         key: &'static str,
@@ -90,7 +90,7 @@ impl<'r> Section<'r> {
         self.read(key, Secret::default(), |raw| parse(&raw.text()?), show)
     }
 
-    /// Text read by `parse` that may hold a secret, and shows it masked; empty is nothing.
+    /// Text read by `parse` that may hold a secret and is displayed masked; empty is `None`.
     pub(in crate::config) fn masked<T: ToString>(
         &mut self,
         key: &'static str,
@@ -153,7 +153,7 @@ impl<'r> Section<'r> {
         self.read(key, default, parse, |value| i64::try_from(*value).unwrap_or(i64::MAX).into())
     }
 
-    /// A share, as a number of percents.
+    /// A share, in percent.
     pub(in crate::config) fn percent(&mut self, key: &'static str, default: f64) -> f64 {
         let parse = |raw: Raw| units::percent(&raw.quantity()?);
         self.read(key, default, parse, |value| units::show_percent(*value).into())
@@ -164,7 +164,7 @@ impl<'r> Section<'r> {
         self.read(key, default, Raw::flag, |value| (*value).into())
     }
 
-    /// True or false, or nothing where the key is not there.
+    /// True or false, or `None` if the key is missing.
     pub(in crate::config) fn optional_flag(&mut self, key: &'static str) -> Option<bool> {
         let flag = self.take(key).and_then(|raw| self.checked(key, raw.flag()))?;
         self.show(key, flag);
@@ -214,7 +214,7 @@ impl<'r> Section<'r> {
         values
     }
 
-    /// The table `key`, empty if it is not there, shown as a section of its own.
+    /// The table `key`, empty if it is missing, displayed as a section of its own.
     pub(in crate::config) fn table<T>(
         &mut self,
         key: &'static str,
@@ -225,7 +225,7 @@ impl<'r> Section<'r> {
         value
     }
 
-    /// The table `key`, empty if it is not there, shown in one line.
+    /// The table `key`, empty if it is missing, displayed in one line.
     pub(in crate::config) fn inline<T>(
         &mut self,
         key: &'static str,
@@ -236,7 +236,7 @@ impl<'r> Section<'r> {
         value
     }
 
-    /// As [`Section::table`], or nothing where the table is not there.
+    /// As [`Section::table`], or `None` if the table is missing.
     pub(in crate::config) fn optional_table<T>(
         &mut self,
         key: &'static str,
@@ -297,14 +297,14 @@ impl<'r> Section<'r> {
         values
     }
 
-    /// Every key of the table, for the one who knows what they mean.
+    /// Every key of the table, for a caller that interprets them itself.
     pub(in crate::config) fn all(&mut self) -> Vec<(String, RawValue)> {
         let mut all: Vec<_> = std::mem::take(&mut self.raw).into_iter().collect();
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         all
     }
 
-    /// Says why `key` does not belong here, if it is there.
+    /// Notes why `key` does not belong here, if it is present.
     pub(in crate::config) fn refuse(&mut self, key: &'static str, message: &str) {
         self.report.know(&child(&self.path, key));
         if self.raw.remove(key).is_some() {
@@ -312,17 +312,17 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// Whether `key` is there and has not been asked for.
+    /// True if `key` is present and has not been read.
     pub(in crate::config) fn has(&self, key: &str) -> bool {
         self.raw.contains_key(key)
     }
 
-    /// The effective value of a key, as it is shown.
+    /// Sets the effective value of a key for display.
     pub(in crate::config) fn show(&mut self, key: &str, value: impl Into<Value>) {
         self.effective.insert(key, Item::Value(value.into()));
     }
 
-    /// The value of `key` as it was written, once.
+    /// Takes the value of `key` as written; each can be taken once.
     pub(in crate::config) fn take(&mut self, key: &'static str) -> Option<Raw> {
         let path = child(&self.path, key);
         self.known.push(key);
@@ -331,7 +331,7 @@ impl<'r> Section<'r> {
         Some(Raw { kind, typed: self.report.is_typed(&path) })
     }
 
-    /// Looks at what nobody asked for, and answers what is in effect.
+    /// Reports the keys that were not read, and returns the effective table.
     pub(in crate::config) fn finish(self) -> Table {
         for key in self.raw.into_keys() {
             self.report.unknown(&self.path, key, &self.known);

@@ -1,4 +1,4 @@
-//! Where a config comes from: the file, over it the environment, over that the command line.
+//! Sources of a config: the file, over it the environment, over that the command line.
 
 use super::file::{self, Tree};
 use super::locations::{ConnectionSlots, child};
@@ -7,16 +7,16 @@ use ::config::{ConfigError, Map, Value, ValueKind};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What environment variables of the gate begin with; then section and key with `__` between,
-/// in capitals: `POLLGATE__HOLD__TIMEOUT`.
+/// Prefix of the gate's environment variables; then section and key with `__` between, in capitals:
+/// `POLLGATE__HOLD__TIMEOUT`.
 pub const ENV_PREFIX: &str = "POLLGATE__";
 
-/// The places to read a config from; a later one goes over an earlier one.
+/// The sources of a config; a later one overrides an earlier one.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// The file, if there is one.
     pub file: Option<PathBuf>,
-    /// The environment: names and values. Names without [`ENV_PREFIX`] are passed over.
+    /// The environment: names and values. Names without [`ENV_PREFIX`] are ignored.
     pub env: Vec<(String, String)>,
     /// Keys with dots and their values, from the command line; of equal keys the last counts.
     pub overrides: Vec<(String, String)>,
@@ -30,9 +30,9 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// `file` under the environment of this process.
+    /// `file` and the environment of this process over it.
     pub fn new(file: Option<PathBuf>) -> Self {
-        // A value that is not UTF-8 is kept, damaged, so that it is reported and not passed over.
+        // A value that is not UTF-8 is kept, damaged, so that it is reported and not ignored.
         let env = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
             .filter(|(name, _): &(String, String)| name.starts_with(ENV_PREFIX))
@@ -45,7 +45,7 @@ impl Sources {
         self.overrides.push((key.to_owned(), value.to_owned()));
     }
 
-    /// Sets a key that holds a list, as repeated flags do; no values, no change.
+    /// Sets a key that holds a list, as repeated flags do; an empty list changes nothing.
     pub fn set_list(&mut self, key: &str, values: &[String]) {
         if !values.is_empty() {
             let list: toml_edit::Array = values.iter().map(String::as_str).collect();
@@ -54,7 +54,7 @@ impl Sources {
     }
 }
 
-/// Splits what stands behind `--set`. The error says what to write.
+/// Splits the argument of `--set`. The error describes the form.
 pub fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => {
@@ -64,14 +64,14 @@ pub fn assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The layers laid over each other.
+/// The layered sources.
 #[derive(Default)]
 pub(in crate::config) struct Merged {
     /// The values.
     pub(in crate::config) tree: Tree,
-    /// Where they come from.
+    /// Location of each value.
     pub(in crate::config) places: ConnectionSlots,
-    /// What could not be read.
+    /// Sources that could not be read.
     pub(in crate::config) mistakes: Vec<Mistake>,
 }
 
@@ -155,7 +155,7 @@ fn setting(
     Ok(tree)
 }
 
-/// Notes where a value comes from; a table is laid over what is there, anything else replaces it.
+/// Notes the source of a value; a table is merged into lower layers, anything else replaces them.
 fn note(path: &str, value: &Value, source: &Source, places: &mut ConnectionSlots) {
     match &value.kind {
         ValueKind::Table(table) => {
@@ -171,8 +171,8 @@ fn note(path: &str, value: &Value, source: &Source, places: &mut ConnectionSlots
     }
 }
 
-/// One layer for the config crate. It stands under one name, since the crate takes the names at
-/// its top for paths with subscripts and would make room for `poll[99999999999]`.
+/// One layer for the config crate. It stands under one name, since the crate reads names at its top
+/// as paths with subscripts and would allocate room for `poll[99999999999]`.
 #[derive(Clone)]
 struct Layer(Tree);
 

@@ -1,6 +1,6 @@
-//! Words that a user writes, and those that he may have meant.
+//! Suggestions of known words for mistyped ones.
 
-/// The one of `known` that `text` was probably meant to be: a third of it may be mistyped.
+/// The nearest of `known` to `text`; a third of it may be mistyped.
 pub(in crate::config) fn nearest<'a>(
     text: &str,
     known: impl Iterator<Item = &'a str>,
@@ -10,7 +10,7 @@ pub(in crate::config) fn nearest<'a>(
     near.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known)
 }
 
-/// The meaning of `word`. The error names all words, and the nearest.
+/// The value of `word`. The error lists all words, and the nearest.
 pub(in crate::config) fn one_of<T: Copy>(
     words: &[(&'static str, T)],
     word: &str,

@@ -1,6 +1,6 @@
 //! Durations, sizes and shares as users write them: whole numbers with a unit.
 //!
-//! What is shown is read back as the same value.
+//! Displayed values are read back as the same value.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const SIZES: [(&str, u64); 9] = [
 /// The longest duration: a century. Beyond it, adding to the clock could overflow.
 const MAX_LENGTH: Duration = Duration::from_secs(36_500 * 86_400);
 
-/// Reads `25s`, `500ms`, `5m`, `2h` or `1d`; a `0` needs no unit. The error says what to write.
+/// Reads `25s`, `500ms`, `5m`, `2h` or `1d`; a `0` needs no unit. The error describes the form.
 pub(in crate::config) fn duration(text: &str) -> Result<Duration, String> {
     let hint = "write a whole number and one of ms, s, m, h, d, such as \"25s\"";
     let millis = number_with_unit(text, &DURATIONS, hint)?;
@@ -34,14 +34,14 @@ pub(in crate::config) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads `512B`, `64KiB` or `10MB`; a `0` needs no unit. The error says what to write.
+/// Reads `512B`, `64KiB` or `10MB`; a `0` needs no unit. The error describes the form.
 pub(in crate::config) fn size(text: &str) -> Result<u64, String> {
     let hint = "write a whole number and one of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB, such as \
                 \"64KiB\"";
     number_with_unit(text, &SIZES, hint)
 }
 
-/// Reads `10%` or `2.5%` as a number of percents, from 0 to 100; a `0` needs no sign.
+/// Reads `10%` or `2.5%` in percent, from 0 to 100; a `0` needs no sign.
 pub(in crate::config) fn percent(text: &str) -> Result<f64, String> {
     let error = || format!("\"{text}\" is no share; write \"0%\" to \"100%\"");
     let number = match text.strip_suffix('%') {
@@ -54,10 +54,10 @@ pub(in crate::config) fn percent(text: &str) -> Result<f64, String> {
     if percent > 100.0 { Err(error()) } else { Ok(percent) }
 }
 
-/// Shows a duration in the largest unit that leaves a whole number. What is finer than a
-/// millisecond is dropped; nothing read here has it.
+/// Shows a duration in the largest unit that leaves a whole number. Fractions of a millisecond are
+/// dropped; no duration read here has them.
 pub(in crate::config) fn show_duration(duration: Duration) -> String {
-    // Nothing read here is longer than LONGEST, which fits.
+    // No duration read here is longer than `MAX_LENGTH`, which fits.
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if millis == 0 { "0s".to_owned() } else { in_largest_unit(millis, &DURATIONS) }
 }
@@ -67,7 +67,7 @@ pub(in crate::config) fn show_size(bytes: u64) -> String {
     if bytes == 0 { "0B".to_owned() } else { in_largest_unit(bytes, &SIZES) }
 }
 
-/// Shows a number of percents.
+/// Shows a share in percent.
 pub(in crate::config) fn show_percent(percent: f64) -> String {
     format!("{percent}%")
 }

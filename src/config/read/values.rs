@@ -1,5 +1,5 @@
-//! Texts of the config that must be something: each function answers what it is, or says what
-//! it must be.
+//! Texts of the config with a fixed form: each function returns the value, or an error that
+//! describes the form.
 
 use crate::hub::channel::{ChannelName, Pattern};
 use crate::protocol::address::Address;
@@ -11,14 +11,14 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// What stands in place of a secret where the config is shown.
+/// Replaces a secret where the config is displayed.
 pub(in crate::config) const MASK: &str = "***";
 
 pub(in crate::config) fn address(text: &str) -> Result<Address, String> {
     text.parse::<Address>().map_err(|error| error.to_string())
 }
 
-/// A network, or one address as the network of itself.
+/// A network, or one address as a network of its own.
 pub(in crate::config) fn network(text: &str) -> Result<IpNet, String> {
     let one = || text.parse::<IpAddr>().map(IpNet::from);
     let hint = "is no network; write 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32";
@@ -48,7 +48,7 @@ pub(in crate::config) fn token(text: &str) -> Result<Secret, String> {
     Ok(Secret::new(text))
 }
 
-/// The path of a file that the history can be kept in, or nothing.
+/// The path of a snapshot file for the history, or empty.
 pub(in crate::config) fn snapshot(text: &str) -> Result<String, String> {
     let file = Path::new(text);
     if text.is_empty() {
@@ -60,7 +60,7 @@ pub(in crate::config) fn snapshot(text: &str) -> Result<String, String> {
     snapshot::objection(file).map_or(Ok(text.to_owned()), Err)
 }
 
-/// The path of a unix socket, or nothing.
+/// The path of a unix socket, or empty.
 pub(in crate::config) fn socket(text: &str) -> Result<String, String> {
     if !text.is_empty() && !Path::new(text).is_absolute() {
         return Err(format!("\"{text}\" is no absolute path; write it from / on"));
@@ -68,7 +68,7 @@ pub(in crate::config) fn socket(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Where Redis is. Errors do not show it, as it may hold a password.
+/// The address of Redis. Errors do not show it, as it may hold a password.
 pub(in crate::config) fn redis(text: &str) -> Result<Url, String> {
     let url: Url = text.parse().map_err(|error: UrlError| error.to_string())?;
     if url.password().is(MASK) {
@@ -91,7 +91,7 @@ pub(in crate::config) fn sentinel_password(text: &str) -> Result<Secret, String>
     Ok(Secret::new(text))
 }
 
-/// What the keys in Redis begin with.
+/// Prefix of the keys in Redis.
 pub(in crate::config) fn prefix(text: &str) -> Result<String, String> {
     let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
     if text.is_empty() || text.len() > 64 || !text.bytes().all(known) {
@@ -104,7 +104,7 @@ pub(in crate::config) fn filled(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The name of a query or form parameter, as PHP's `$_GET` has it.
+/// The name of a query or form parameter, as in PHP's `$_GET`.
 pub(in crate::config) fn parameter(text: &str) -> Result<String, String> {
     let foreign = |c: char| matches!(c, '[' | ']' | '.' | ' ' | '&' | '=' | '+' | '%');
     if text.contains(foreign) {
@@ -121,7 +121,7 @@ pub(in crate::config) fn name(text: &str) -> Result<ChannelName, String> {
     ChannelName::new(text).map_err(|error| error.to_string())
 }
 
-/// What can stand in a query: `a=b&c`.
+/// Text for a query: `a=b&c`.
 pub(in crate::config) fn query(text: &str) -> Result<String, String> {
     let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'#' | b'"' | b'<' | b'>');
     if text.is_empty() || text.starts_with(['?', '&']) || !text.bytes().all(fits) {
@@ -137,7 +137,7 @@ pub(in crate::config) fn pattern(text: &str) -> Result<Pattern, String> {
     Pattern::new(text).ok_or_else(|| format!("\"{text}\" is no pattern; {hint}"))
 }
 
-/// The path of a poll, as it is after percent-decoding.
+/// The path of a poll, after percent-decoding.
 pub(in crate::config) fn path(text: &str) -> Result<Pattern, String> {
     if !text.starts_with('/') {
         return Err(format!("\"{text}\" must begin with /"));
@@ -149,7 +149,7 @@ pub(in crate::config) fn path(text: &str) -> Result<Pattern, String> {
     pattern(text)
 }
 
-/// A template of a channel's name; one without fields must be a name as it stands.
+/// A template of a channel's name; one without fields must itself be a name.
 pub(in crate::config) fn channel(text: &str) -> Result<Template, String> {
     let template: Template = text.parse().map_err(|error| format!("\"{text}\": {error}"))?;
     if template.fields().next().is_none() {
@@ -169,7 +169,7 @@ pub(in crate::config) fn origin(text: &str) -> Result<String, String> {
         let in_scheme = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
         let scheme =
             scheme.starts_with(|c: char| c.is_ascii_lowercase()) && scheme.bytes().all(in_scheme);
-        // With a port in place of a missing one, it is an address as any other.
+        // With a port in place of a missing one, it is an address like any other.
         let with_port = address(authority).or_else(|_| address(&format!("{authority}:1")));
         let tcp = with_port.is_ok_and(|address| matches!(address, Address::Tcp { .. }));
         scheme && tcp && !authority.bytes().any(|b| b.is_ascii_uppercase())

@@ -1,4 +1,4 @@
-//! `auth` of a rule: who may poll.
+//! `auth` of a rule: the authorization of its polls.
 
 use crate::config::read::section::Section;
 use crate::config::read::suggest;
@@ -29,7 +29,8 @@ const OWN_KEYS: [(&str, &str); 11] = [
     ("leeway", "jwt"),
 ];
 
-/// Reads who may poll; `None` = everybody. A mistake may make it so, too: the report tells.
+/// Reads the authorization; `None` = every client may poll. A mistake returns `None` too; the
+/// report has it.
 pub(in crate::config) fn read(section: &mut Section) -> Option<Arc<Auth>> {
     if !section.has("auth") {
         section.take("auth");
@@ -42,7 +43,7 @@ fn auth(section: &mut Section) -> Option<Auth> {
     let hint = "write upstream, signed or jwt";
     let kind = section.required("kind", hint, |text| suggest::one_of(&KINDS, text));
     let Some(kind) = kind else {
-        // Which keys belong here is not known, so none of them is a mistake.
+        // The kind is unknown, and so are its keys, so none of them is reported.
         for (key, _) in OWN_KEYS {
             section.take(key);
         }
@@ -130,7 +131,7 @@ fn key(id: &str, value: ValueKind) -> Result<Secret, String> {
     }
 }
 
-/// Errors do not show it.
+/// A secret key. Errors do not show it.
 fn secret_key(text: &str) -> Result<Secret, String> {
     match text {
         "" => Err("must not be empty".to_owned()),
@@ -180,7 +181,7 @@ fn jwt_keys(section: &mut Section) -> Option<Vec<Key>> {
     keys.map_err(|message| section.mistake("jwks", message)).ok()
 }
 
-/// What a key is for is known by itself; who writes it down besides is told of a difference.
+/// A key itself determines its algorithm; an entry of `algorithms` that differs is a mistake.
 fn check_algorithms(section: &mut Section, keys: &[Key]) {
     let name = |key: &Key| {
         let known = jwt::ALGORITHMS.iter().find(|(_, algorithm)| *algorithm == key.algorithm());

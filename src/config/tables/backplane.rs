@@ -1,4 +1,4 @@
-//! `[backplane]`: where channels are shared with other gates.
+//! `[backplane]`: the Redis that shares channels with other gates.
 
 use crate::config::read::section::Section;
 use crate::config::read::values;

@@ -1,4 +1,4 @@
-//! The sections of the config, each read into the settings of the module that it is for.
+//! The sections of the config, each read into the settings of its module.
 
 pub(super) mod auth;
 pub(super) mod backplane;
@@ -28,39 +28,38 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
-/// What is expected of a client's connection.
+/// Limits on a client's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// The longest request head, in bytes.
+    /// Maximum length of a request head, in bytes.
     pub head_bytes: usize,
-    /// The most header lines in it.
+    /// Maximum number of header lines in it.
     pub head_count: usize,
-    /// How long a head may take to arrive; `None` = for ever.
+    /// Timeout of a request head; `None` = none.
     pub head_timeout: Option<Duration>,
-    /// How long a kept-alive connection may be quiet between requests; `None` = for ever.
+    /// Timeout of an idle kept-alive connection between requests; `None` = none.
     pub idle_timeout: Option<Duration>,
-    /// How long a client may take to accept bytes that are sent, or pause in a body; `None` = for
-    /// ever.
+    /// Timeout of a client that does not accept bytes that are sent, or pauses in a body; `None` =
+    /// none.
     pub write_timeout: Option<Duration>,
 }
 
-/// `[drain]`: how the gate ends.
+/// `[drain]`: the shutdown of the gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
-    /// The time over which held polls are answered, so that their clients do not all come back
-    /// at once.
+    /// Time over which held polls are answered, so that their clients do not all come back at once.
     pub spread: Duration,
-    /// When whatever is still under way is cut off.
+    /// Time after which requests still under way are cut off.
     pub timeout: Duration,
 }
 
 /// A number where 0 means no limit.
 const ANY: RangeInclusive<usize> = 0..=usize::MAX;
-/// A number where 0 would leave nothing to work with.
+/// A number that must not be 0.
 const SOME: RangeInclusive<usize> = 1..=usize::MAX;
 
-/// The whole of it, as far as it stands in the config itself; what is in files that it names,
-/// [`Config::effective`] and [`Config::places`] are left to the caller.
+/// The whole config, as far as the text itself defines it; the caller adds the content of the files
+/// that it names, [`Config::effective`] and [`Config::places`].
 pub(super) fn config(root: &mut Section) -> Config {
     let listen = root.list("listen", vec![local(8080)], values::address);
     let internal = internal(root);
@@ -125,7 +124,7 @@ pub(super) fn internal(root: &mut Section) -> Vec<Address> {
     root.list("internal", vec![local(7080)], values::address)
 }
 
-/// The token, and how many messages a second it is good for.
+/// The token, and its rate limit in messages per second.
 fn publish_keys(section: &mut Section) -> (Secret, u32) {
     (token(section), rate(section, "messages_per_second"))
 }
@@ -146,7 +145,7 @@ fn tls(section: &mut Section) -> Option<tls::Settings> {
     Some(tls::Settings { cert: cert?.into(), key: key?.into(), redirect })
 }
 
-/// Also whether the site may publish with a header.
+/// The upstream; true if it may publish with a header.
 fn upstream(section: &mut Section) -> (upstream::Settings, bool) {
     let default = upstream::Settings::default();
     let settings = upstream::Settings {
@@ -157,7 +156,7 @@ fn upstream(section: &mut Section) -> (upstream::Settings, bool) {
     (settings, section.flag("may_publish", false))
 }
 
-/// Also how many polls are held in all.
+/// The settings of held polls, and their maximum number.
 fn hold(section: &mut Section) -> (hold::Settings, usize) {
     let default = hold::Settings::default();
     let timeout = section.duration("timeout", default.timeout);
@@ -168,7 +167,7 @@ fn hold(section: &mut Section) -> (hold::Settings, usize) {
     )
 }
 
-/// Also the longest message, and the file.
+/// The channels, the maximum length of a message, and the snapshot file.
 fn history(section: &mut Section) -> (hub::Settings, u64, snapshot::Settings) {
     let default = hub::Settings::default();
     let limits = Limits {
@@ -221,7 +220,7 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
     (limits, client)
 }
 
-/// So much a second; 0 = no limit.
+/// A rate limit per second; 0 = no limit.
 fn rate(section: &mut Section, key: &'static str) -> u32 {
     let rate = section.number(key, 0, 0..=1_000_000);
     u32::try_from(rate).unwrap_or(u32::MAX)
@@ -257,7 +256,7 @@ fn log(section: &mut Section) -> log::Settings {
     }
 }
 
-/// A `[[channel]]`; what it does not say, `above` does. `None` is a mistake.
+/// A `[[channel]]`; its missing keys come from `above`. `None` is a mistake.
 fn channel(
     section: &mut Section,
     above: &Limits,

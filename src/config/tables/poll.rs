@@ -29,7 +29,7 @@ const KINDS: [(&str, Kind); 4] = [
     ("replay", Kind::Replay),
 ];
 
-/// The keys that only some dialects have.
+/// The keys that belong to some dialects only.
 const OWN_KEYS: [(&str, &[Kind]); 13] = [
     ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),
     ("slack", &[Kind::NovComet, Kind::Replay]),
@@ -46,8 +46,8 @@ const OWN_KEYS: [(&str, &[Kind]); 13] = [
     ("callback", &[Kind::Timestamp]),
 ];
 
-/// Reads a rule; its polls are held for `hold` unless it says otherwise. `None` is a mistake, and
-/// so may be a rule that is answered: only the report tells.
+/// Reads a rule; its polls are held for `hold` unless it has its own timeout. `None` is a mistake,
+/// and a returned rule may contain one too: only the report has it.
 pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<Rule> {
     let path = section.required("path", "write the path of its polls", values::path);
     let when = section.list("when", Vec::new(), values::parameter);
@@ -55,7 +55,7 @@ pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<R
     let hint = "write native, novcomet, timestamp or replay";
     let kind = section.required("dialect", hint, Kind::named);
     let dialect = dialect(section, kind, path.as_ref())?;
-    // Whatever matches anything lets the rest be read; the mistake is noted.
+    // A pattern that matches everything lets the rest be read; the mistake is noted.
     let mut rule = Rule::new(path.or_else(|| Pattern::new("*"))?, dialect);
     rule.methods = methods(section, &rule);
     rule.timeout = timeout(section, hold);
@@ -79,10 +79,10 @@ impl fmt::Display for Kind {
     }
 }
 
-/// `None` only where a text of this very file is no template.
+/// `None` only if a text of this very file is no template.
 fn dialect(section: &mut Section, kind: Option<Kind>, path: Option<&Pattern>) -> Option<Dialect> {
     let Some(kind) = kind else {
-        // Which keys belong here is not known, so none of them is a mistake.
+        // The dialect is unknown, and so are its keys, so none of them is reported.
         for (key, _) in OWN_KEYS {
             section.take(key);
         }
@@ -148,7 +148,7 @@ fn timestamp(section: &mut Section) -> Option<Timestamp> {
     let firsts = [("latest", First::Latest), ("oldest", First::Oldest), ("wait", First::Wait)];
     let delivers = [("next", Deliver::Next), ("latest", Deliver::Latest)];
     let bare = message == ".";
-    // A client that is told no position would be told the newest message for ever.
+    // A client without a position would get the newest message again and again.
     let first = if bare { First::Wait } else { timestamp.first };
     timestamp.first = section.choice("first", first, &firsts);
     timestamp.deliver = section.choice("deliver", timestamp.deliver, &delivers);
@@ -196,14 +196,15 @@ fn methods(section: &mut Section, rule: &Rule) -> Vec<Method> {
     [Method::Get, Method::Post].into_iter().filter(|method| names.contains(&name(method))).collect()
 }
 
-/// `None` where the rule is silent, so that it goes on to follow `hold.timeout`.
+/// `None` if the rule has no timeout, so that it keeps following `hold.timeout`.
 fn timeout(section: &mut Section, hold: Duration) -> Option<Duration> {
     let set = section.has("timeout");
     let timeout = section.duration("timeout", hold);
     set.then_some(timeout)
 }
 
-/// A template whose fields no poll of the rule can fill would silently match nothing.
+/// Reports a template with fields that no poll of the rule can fill: it would silently match
+/// nothing.
 fn check_channel(section: &Section, rule: &Rule) {
     let template = match &rule.dialect {
         Dialect::Native(native) => native.channel.as_ref(),
