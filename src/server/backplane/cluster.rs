@@ -194,7 +194,7 @@ impl Shared {
                 Judged::Wait => continue,
                 Judged::New => (None, false),
                 Judged::Note { from, to, term } => {
-                    let note = self.scripts.kin(self.keys.kin(partition), from, to, term);
+                    let note = self.scripts.lineage(self.keys.lineage(partition), from, to, term);
                     (Some(note), from.is_some())
                 }
             };

@@ -52,8 +52,8 @@ impl Keys {
     }
 
     /// The key of the note about the servers that a partition came from.
-    pub(super) fn kin(&self, partition: u32) -> String {
-        format!("{}:{{{partition}}}:kin", self.prefix)
+    pub(super) fn lineage(&self, partition: u32) -> String {
+        format!("{}:{{{partition}}}:lineage", self.prefix)
     }
 
     fn of(&self, kind: &str, channel: &ChannelName) -> String {

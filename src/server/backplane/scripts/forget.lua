@@ -8,9 +8,9 @@ local old = redis.call('HMGET', KEYS[1], 'seq', 'stamp')
 if not old[1] or old[1] == '0' then return false end
 local server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 if ARGV[2] == 'SPUBLISH' then
-  local kin = redis.pcall('HMGET', string.match(KEYS[1], '^.-{%d+}:') .. 'kin', 'heir', 'line')
-  if kin.err then return redis.error_reply('TRYAGAIN the slot is on its way to another server') end
-  if kin[1] == server then server = kin[2] end
+  local lineage = redis.pcall('HMGET', string.match(KEYS[1], '^.-{%d+}:') .. 'lineage', 'server', 'lineage')
+  if lineage.err then return redis.error_reply('TRYAGAIN the slot is on its way to another server') end
+  if lineage[1] == server then server = lineage[2] end
 end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'seq', 0, 'floor', old[2], 'server', server,

@@ -60,7 +60,13 @@ impl Scripts {
     }
 
     /// Notes the origin of a partition: the server `from`, at its time, if it came whole.
-    pub(super) fn kin(&self, note: String, from: Option<(&str, u64)>, to: &str, term: u64) -> Cmd {
+    pub(super) fn lineage(
+        &self,
+        note: String,
+        from: Option<(&str, u64)>,
+        to: &str,
+        term: u64,
+    ) -> Cmd {
         let (from, time) = from.unwrap_or_default();
         // So rare that it does not matter if the server has it cached.
         let mut call = cmd("EVAL");

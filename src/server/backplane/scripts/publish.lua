@@ -24,10 +24,10 @@ end
 local server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 local above = 0
 if ARGV[2] == 'SPUBLISH' then
-  -- What has moved here whole from another server of the cluster goes on (kin.lua).
-  local kin = redis.pcall('HMGET', string.match(state, '^.-{%d+}:') .. 'kin', 'heir', 'line', 'time')
-  if kin.err then return redis.error_reply('TRYAGAIN the slot is on its way to another server') end
-  if kin[1] == server then server, above = kin[2], tonumber(kin[3]) end
+  -- What has moved here whole from another server of the cluster goes on (continue.lua).
+  local lineage = redis.pcall('HMGET', string.match(state, '^.-{%d+}:') .. 'lineage', 'server', 'lineage', 'time')
+  if lineage.err then return redis.error_reply('TRYAGAIN the slot is on its way to another server') end
+  if lineage[1] == server then server, above = lineage[2], tonumber(lineage[3]) end
 end
 local old = redis.call('HMGET', state, 'epoch', 'seq', 'stamp', 'server', 'floor')
 local epoch, seq = old[1], tonumber(old[2] or 0)
