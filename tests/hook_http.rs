@@ -87,7 +87,7 @@ fn app(hub: &Hub, token: &str) -> Internal {
     };
     let admin = Admin::new(Sources {
         unready: Box::new(Vec::new),
-        figures: Box::new(Stats::default),
+        stats: Box::new(Stats::default),
         metrics: Box::new(String::new),
         config: Box::new(String::new),
         reload: Box::new(|| Box::pin(async { Ok(Reloaded::default()) })),

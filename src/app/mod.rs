@@ -152,8 +152,8 @@ impl App {
             server.add_service(background("backplane", Arc::new(feeding)));
         }
         let Signals { end, hangup, renew } = Signals::listen().map_err(AppError::Signals)?;
-        let occasions = ReloadTriggers::new(parts.reload.clone(), hangup);
-        server.add_service(background("reload", Arc::new(occasions)));
+        let triggers = ReloadTriggers::new(parts.reload.clone(), hangup);
+        server.add_service(background("reload", Arc::new(triggers)));
         server.add_service(background("renewal", Arc::new(Reexec::new(renew))));
 
         let Parts { gate, publisher, snapshot_writer, reload, .. } = parts;
@@ -274,13 +274,13 @@ impl Parts {
     ) -> Result<(Internal, Arc<Page>), AppError> {
         let hook = Hook::new(self.publisher.clone(), self.history(), answers);
         let (in_force, reload) = (self.reload.clone(), self.reload.clone());
-        let sight = self.sight();
-        let (figures, metrics) = (sight.clone(), sight.clone());
+        let sources = self.sources();
+        let (stats, metrics) = (sources.clone(), sources.clone());
         let backplane = self.reload.live().backplane.clone();
         let unready = unready(self.gate.clone(), backplane, stopping);
         let admin = Admin::new(admin::Sources {
             unready: Box::new(unready.clone()),
-            figures: Box::new(move || figures.figures()),
+            stats: Box::new(move || stats.stats()),
             metrics: Box::new(move || metrics.metrics()),
             config: Box::new(move || in_force.in_force().config.to_toml()),
             reload: Box::new(move || {
@@ -289,8 +289,8 @@ impl Parts {
             }),
         });
         let token = random::secret().map_err(AppError::Random)?;
-        let glance = Box::new(move || sight.glance(unready()));
-        let page = Arc::new(Page::new(&token, system_time, glance));
+        let overview = Box::new(move || sources.overview(unready()));
+        let page = Arc::new(Page::new(&token, system_time, overview));
         let gate = self.gate.clone();
         let grants =
             Grants::new(Box::new(move |channel, credential| gate.revoke(channel, credential)));
@@ -318,7 +318,7 @@ impl Parts {
         })
     }
 
-    fn sight(&self) -> StatsSources {
+    fn sources(&self) -> StatsSources {
         let Self { gate, publisher, reload, metrics, snapshot_writer, .. } = self;
         StatsSources {
             hub: publisher.hub().clone(),

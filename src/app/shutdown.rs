@@ -109,7 +109,7 @@ impl Shutdown {
         let idle = deadline.min(Instant::now() + IDLE);
         self.until(idle, || self.gate.connections() == 0).await;
         let _ = self.stop_public.send(true);
-        self.until(deadline, || self.upgrading.passing.load(Ordering::SeqCst) == 0).await;
+        self.until(deadline, || self.upgrading.in_flight.load(Ordering::SeqCst) == 0).await;
     }
 
     /// Lets publishes under way finish, and accepts no more; true if that succeeded.

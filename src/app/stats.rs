@@ -31,7 +31,7 @@ pub(super) struct StatsSources {
 
 impl StatsSources {
     /// Content of `/status`.
-    pub(super) fn figures(&self) -> Stats {
+    pub(super) fn stats(&self) -> Stats {
         let (counters, in_force) = (self.gate.counters(), self.reload.in_force());
         Stats {
             held: self.hub.held() as u64,
@@ -50,7 +50,7 @@ impl StatsSources {
     }
 
     /// Content of the page.
-    pub(super) fn glance(&self, unready: Vec<String>) -> Overview {
+    pub(super) fn overview(&self, unready: Vec<String>) -> Overview {
         let now = system_time();
         let busiest = self.hub.busiest(page::BUSIEST, now).into_iter().map(busy).collect();
         let events = log::recent().into_iter().map(event).collect();
@@ -60,7 +60,7 @@ impl StatsSources {
             pid: std::process::id(),
             uptime: now.0.saturating_sub(self.started.0) / 1_000_000,
             unready,
-            figures: self.figures(),
+            stats: self.stats(),
             memory: process::resident_memory(),
             open_fds: process::open_fds(),
             max_fds: Some(soft_limit()),
@@ -82,17 +82,17 @@ impl StatsSources {
 
     fn polls(&self, text: &mut Text) {
         use Kind::{Counter, Gauge};
-        let (figures, counters) = (self.figures(), self.gate.counters());
-        text.number(Gauge, "pollgate_held_polls", "Polls held now.", figures.held);
+        let (stats, counters) = (self.stats(), self.gate.counters());
+        text.number(Gauge, "pollgate_held_polls", "Polls held now.", stats.held);
         let help = "Connections of the public side now.";
-        text.number(Gauge, "pollgate_connections", help, figures.connections);
-        text.number(Gauge, "pollgate_channels", "Channels in the table now.", figures.channels);
+        text.number(Gauge, "pollgate_connections", help, stats.connections);
+        text.number(Gauge, "pollgate_channels", "Channels in the table now.", stats.channels);
         let help = "Memory of all messages kept.";
-        text.number(Gauge, "pollgate_history_bytes", help, figures.history_bytes);
+        text.number(Gauge, "pollgate_history_bytes", help, stats.history_bytes);
         let help = "Messages published, by the way they came.";
         text.counts("pollgate_publishes_total", help, "by", self.publisher.counts());
         let help = "Messages in answers.";
-        text.number(Counter, "pollgate_deliveries_total", help, figures.deliveries);
+        text.number(Counter, "pollgate_deliveries_total", help, stats.deliveries);
         let help = "Polls that ended, by why; held before or not.";
         text.counts("pollgate_releases_total", help, "cause", &counters.releases);
         let help = "How long held polls were held.";
@@ -102,7 +102,7 @@ impl StatsSources {
         let help = "Requests refused, by why, on both listeners.";
         text.counts("pollgate_refusals_total", help, "cause", &self.metrics.refusals);
         let help = "How often a config has come into force, the first included.";
-        text.number(Gauge, "pollgate_config_generation", help, figures.generation);
+        text.number(Gauge, "pollgate_config_generation", help, stats.generation);
     }
 
     fn upstream(&self, text: &mut Text) {
@@ -135,17 +135,17 @@ impl StatsSources {
     /// The state of the backplane; without one, these families are left out.
     fn backplane(&self, text: &mut Text) {
         let Some(backplane) = &self.reload.live().backplane else { return };
-        let figures = backplane.figures();
+        let stats = backplane.stats();
         let help = "Whether publishes reach Redis and every subscription is confirmed.";
         let up = u64::from(backplane.unready().is_empty());
         text.number(Kind::Gauge, "pollgate_backplane_up", help, up);
         let help = "Channels subscribed to in Redis.";
         let name = "pollgate_backplane_subscriptions";
-        text.number(Kind::Gauge, name, help, figures.subscriptions);
+        text.number(Kind::Gauge, name, help, stats.subscriptions);
         let help = "Channels that wait to be read from Redis.";
-        text.number(Kind::Gauge, "pollgate_backplane_reads_waiting", help, figures.reads);
+        text.number(Kind::Gauge, "pollgate_backplane_reads_waiting", help, stats.reads);
         let help = "How often pushes were lost: connections that ended, and overflows.";
-        text.number(Kind::Counter, "pollgate_backplane_pushes_lost_total", help, figures.losses);
+        text.number(Kind::Counter, "pollgate_backplane_pushes_lost_total", help, stats.losses);
     }
 
     fn process(&self, text: &mut Text) {

@@ -36,7 +36,7 @@ use tokio::sync::watch;
 
 /// The upgrade socket of a gate with this config, and true if its path is the default; `None` = it
 /// has none.
-fn meeting(config: &Config) -> Option<(PathBuf, bool)> {
+fn upgrade_socket(config: &Config) -> Option<(PathBuf, bool)> {
     let default = || Some((handover::default_path(config.internal.first()?)?, true));
     config.upgrade.clone().map(|path| (path, false)).or_else(default)
 }
@@ -44,21 +44,21 @@ fn meeting(config: &Config) -> Option<(PathBuf, bool)> {
 /// State that this process takes over from a running gate; empty at an ordinary start.
 #[derive(Default)]
 pub struct Inherited {
-    taker: Option<NewProcess>,
+    new_process: Option<NewProcess>,
     sockets: Vec<(handover::Socket, OwnedFd)>,
 }
 
 impl Inherited {
     /// Asks the running gate for its sockets. It continues to serve meanwhile.
     pub fn ask(config: &Config) -> Result<Self, AppError> {
-        let (path, _) = meeting(config).ok_or(AppError::NoMeeting)?;
-        let (taker, sockets) = NewProcess::begin(handover::join(&path)?)?;
-        Ok(Self { taker: Some(taker), sockets })
+        let (path, _) = upgrade_socket(config).ok_or(AppError::NoMeeting)?;
+        let (new_process, sockets) = NewProcess::begin(handover::join(&path)?)?;
+        Ok(Self { new_process: Some(new_process), sockets })
     }
 
     /// True if there is a running gate to take over from.
     pub(super) fn is_there(&self) -> bool {
-        self.taker.is_some()
+        self.new_process.is_some()
     }
 
     /// The sockets for `addresses`: inherited ones, and new ones.
@@ -103,14 +103,14 @@ impl Inherited {
         answers: &IdempotencyCache,
         ready: Ready,
     ) -> Result<(), AppError> {
-        let Some(taker) = self.taker else { return Ok(()) };
+        let Some(new_process) = self.new_process else { return Ok(()) };
         // Sockets without a use here are closed; the running gate closes them, too.
         drop(self.sockets);
-        let history = taker.ready(ready)?;
+        let history = new_process.ready(ready)?;
         let now = system_time();
         let remembered = Reader::begin(history)?.restore(hub, false, now)?;
         answers.recall(remembered, now);
-        taker.loaded()?;
+        new_process.loaded()?;
         let (channels, bytes) = (hub.channels(), hub.cost());
         tracing::info!(channels, bytes, "took over from the running gate");
         Ok(())
@@ -128,8 +128,8 @@ pub(super) struct UpgradeServer {
     /// Set once another process has taken over.
     pub(super) moved: watch::Sender<bool>,
     /// Number of requests that are passed to the new process.
-    pub(super) passing: Arc<AtomicUsize>,
-    meeting: Option<UpgradeSocket>,
+    pub(super) in_flight: Arc<AtomicUsize>,
+    upgrade_socket: Option<UpgradeSocket>,
     sockets: Mutex<Vec<Shared>>,
 }
 
@@ -160,8 +160,9 @@ impl UpgradeServer {
         };
         let meet = |(path, default)| heritage.meet(path, default).map_err(cannot).ok();
         let Parts { hub, answers, publisher, quiesce, snapshot_writer, accepting, sockets } = parts;
-        let (moved, passing) = (watch::channel(false).0, Arc::default());
-        let (meeting, sockets) = (meeting(config).and_then(meet), Mutex::new(sockets));
+        let (moved, in_flight) = (watch::channel(false).0, Arc::default());
+        let (upgrade_socket, sockets) =
+            (upgrade_socket(config).and_then(meet), Mutex::new(sockets));
         Self {
             hub,
             answers,
@@ -170,8 +171,8 @@ impl UpgradeServer {
             snapshot_writer,
             accepting,
             moved,
-            passing,
-            meeting,
+            in_flight,
+            upgrade_socket,
             sockets,
         }
     }
@@ -181,7 +182,10 @@ impl UpgradeServer {
         Ready {
             internal: internal.first().map(ToString::to_string).unwrap_or_default(),
             token: config.token.reveal().to_owned(),
-            upgrade: self.meeting.as_ref().is_some_and(|meeting| meeting.inherited),
+            upgrade: self
+                .upgrade_socket
+                .as_ref()
+                .is_some_and(|upgrade_socket| upgrade_socket.inherited),
         }
     }
 
@@ -192,37 +196,37 @@ impl UpgradeServer {
 
     /// Removes the upgrade socket, unless another process owns it now.
     pub(super) fn leave(&self) {
-        if let (Some(meeting), false) = (&self.meeting, *self.moved.borrow()) {
+        if let (Some(upgrade_socket), false) = (&self.upgrade_socket, *self.moved.borrow()) {
             // The next gate replaces a leftover.
-            let _ = std::fs::remove_file(&meeting.path);
+            let _ = std::fs::remove_file(&upgrade_socket.path);
         }
     }
 
     /// Hands over to the process at the other end. Call this on a thread that may block.
     fn hand_over(&self, stream: UnixStream, runtime: &Handle) -> Result<(), HandoverError> {
-        let giver = OldProcess::begin(stream)?;
-        self.offer(&giver)?;
-        let ready = giver.ready()?;
+        let old = OldProcess::begin(stream)?;
+        self.offer(&old)?;
+        let ready = old.ready()?;
         if self.hub.is_draining() {
-            giver.refuse("the running gate is ending");
+            old.refuse("the running gate is ending");
             return Err(HandoverError::Refused("this gate is ending".to_owned()));
         }
         let Some(address) = ready.address() else { return Err(HandoverError::Unexpected) };
-        let Some(frozen) = self.freeze(runtime) else {
-            giver.refuse("a publish at the running gate does not end; it goes on");
+        let Some(paused) = self.freeze(runtime) else {
+            old.refuse("a publish at the running gate does not end; it goes on");
             return Err(HandoverError::Refused("a publish does not end".to_owned()));
         };
-        giver.history(|to| {
+        old.history(|to| {
             let mut writer = Writer::begin(to, true, self.hub.memory())?;
             self.answers.remembered().iter().try_for_each(|one| writer.remembered(one))?;
             self.hub.traces().try_for_each(|trace| writer.channel(&trace))?;
             writer.end().map(drop)
         })?;
         self.hub.move_on(true);
-        let successor = giver.process();
-        giver.go()?;
+        let successor = old.process();
+        old.go()?;
         successor.into_iter().for_each(systemd::moved_to);
-        frozen.move_on(Successor::new(address, ready.token, self.passing.clone()));
+        paused.move_on(Successor::new(address, ready.token, self.in_flight.clone()));
         if !ready.upgrade {
             self.leave();
         }
@@ -231,18 +235,18 @@ impl UpgradeServer {
     }
 
     /// Hands over copies of all sockets.
-    fn offer(&self, giver: &OldProcess) -> Result<(), HandoverError> {
+    fn offer(&self, old: &OldProcess) -> Result<(), HandoverError> {
         let describe = |asked: &dyn Display, bound: &dyn Display| handover::Socket {
             asked: asked.to_string(),
             bound: bound.to_string(),
         };
         let sockets = self.sockets.lock();
         let listeners = sockets.iter().map(|s| (describe(&s.asked, &s.address), s.as_fd()));
-        let own = self.meeting.iter().map(|meeting| {
-            let address = Address::Unix(meeting.path.clone());
-            (describe(&address, &address), meeting.listener.as_fd())
+        let own = self.upgrade_socket.iter().map(|upgrade_socket| {
+            let address = Address::Unix(upgrade_socket.path.clone());
+            (describe(&address, &address), upgrade_socket.listener.as_fd())
         });
-        giver.sockets(&listeners.chain(own).collect::<Vec<_>>())
+        old.sockets(&listeners.chain(own).collect::<Vec<_>>())
     }
 
     /// Stops everything that could change the history. `None` if something does not stop.
@@ -250,15 +254,15 @@ impl UpgradeServer {
         /// Timeout of a request on the internal side.
         const TIMEOUT: Duration = Duration::from_secs(5);
         self.snapshot_writer.leave(false);
-        let mut frozen = Paused { gate: self, stopped: None, moved_on: false };
+        let mut paused = Paused { gate: self, stopped: None, moved_on: false };
         self.accepting.send_replace(Accepting::Paused);
         let stop = async {
             let quiesce = self.quiesce.stop().await;
             (quiesce, self.publisher.quiesce().stop().await)
         };
         let stopped = runtime.block_on(async { tokio::time::timeout(TIMEOUT, stop).await });
-        frozen.stopped = Some(stopped.ok()?);
-        Some(frozen)
+        paused.stopped = Some(stopped.ok()?);
+        Some(paused)
     }
 }
 
@@ -303,8 +307,8 @@ pub(super) struct Upgrades(pub(super) Arc<UpgradeServer>);
 #[async_trait]
 impl BackgroundService for Upgrades {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Some(meeting) = &self.0.meeting else { return };
-        let listener = meeting.listener.try_clone();
+        let Some(upgrade_socket) = &self.0.upgrade_socket else { return };
+        let listener = upgrade_socket.listener.try_clone();
         let listener = listener.and_then(tokio::net::UnixListener::from_std);
         let listener = match listener {
             Ok(listener) => listener,

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(super) struct Successor {
     address: Address,
     token: Secret,
-    passing: Arc<AtomicUsize>,
+    in_flight: Arc<AtomicUsize>,
 }
 
 /// Response headers that are passed back, beside the content type.
@@ -51,18 +51,18 @@ impl Drop for InFlightRequest {
 }
 
 impl Successor {
-    /// The process whose internal side is at `address`. `passing` counts the requests under way
+    /// The process whose internal side is at `address`. `in_flight` counts the requests under way
     /// there.
-    pub(super) fn new(address: Address, token: String, passing: Arc<AtomicUsize>) -> Self {
-        Self { address, token: Secret::new(token), passing }
+    pub(super) fn new(address: Address, token: String, in_flight: Arc<AtomicUsize>) -> Self {
+        Self { address, token: Secret::new(token), in_flight }
     }
 
     /// Passes whole requests to it.
     pub(super) fn ask(self) -> internal::Remote {
         Arc::new(move |request| {
-            let (successor, passing) = (self.clone(), InFlightRequest::new(&self.passing));
+            let (successor, in_flight) = (self.clone(), InFlightRequest::new(&self.in_flight));
             Box::pin(async move {
-                let _passing = passing;
+                let _passing = in_flight;
                 let asked = match outgoing(request) {
                     Ok(request) => client::exchange_with(&successor.address, request).await,
                     Err(error) => Err(ClientError::Request(error)),
@@ -79,9 +79,9 @@ impl Successor {
     ) -> Remote {
         Arc::new(move |posts, by| {
             let (successor, tick) = (self.clone(), tick.clone());
-            let passing = InFlightRequest::new(&self.passing);
+            let in_flight = InFlightRequest::new(&self.in_flight);
             Box::pin(async move {
-                let _passing = passing;
+                let _passing = in_flight;
                 if by == Source::Watch {
                     // The new process watches the same files.
                     return Err(PublishError::Ended);

@@ -77,7 +77,7 @@ pub struct Sources {
     /// Reasons why the gate is not ready; empty = it is.
     pub unready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// The stats of this moment.
-    pub figures: Box<dyn Fn() -> Stats + Send + Sync>,
+    pub stats: Box<dyn Fn() -> Stats + Send + Sync>,
     /// The same and more, in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The settings in force as TOML, secrets masked.
@@ -99,7 +99,7 @@ struct Status {
     /// Whole seconds since the start.
     uptime: u64,
     #[serde(flatten)]
-    figures: Stats,
+    stats: Stats,
 }
 
 impl Admin {
@@ -121,7 +121,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             uptime: self.started.elapsed().as_secs(),
-            figures: (self.sources.figures)(),
+            stats: (self.sources.stats)(),
         };
         Reply::json(200, &status)
     }
@@ -167,7 +167,7 @@ mod tests {
         let reasons: Vec<String> = unready.iter().map(|reason| reason.to_string()).collect();
         let admin = Admin::new(Sources {
             unready: Box::new(move || reasons.clone()),
-            figures: Box::new(|| Stats { held: 3, generation: 1, ..Stats::default() }),
+            stats: Box::new(|| Stats { held: 3, generation: 1, ..Stats::default() }),
             metrics: Box::new(|| "up 1\n".to_owned()),
             config: Box::new(|| "listen = []\n".to_owned()),
             reload: Box::new(|| Box::pin(async { Ok(Reloaded::default()) })),

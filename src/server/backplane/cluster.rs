@@ -42,15 +42,15 @@ const RECENT: Duration = Duration::from_secs(10);
 pub(super) struct Cluster {
     access: Arc<Access>,
     look: Notify,
-    nowhere: Arc<Node>,
+    detached: Arc<Node>,
     /// All nodes have been asked once since the start.
     is_known: AtomicBool,
 }
 
 impl Cluster {
-    /// Nothing is known of it yet; all partitions are `nowhere`.
-    pub(super) fn new(access: Arc<Access>, nowhere: Arc<Node>) -> Self {
-        Self { access, look: Notify::new(), nowhere, is_known: AtomicBool::new(false) }
+    /// Nothing is known of it yet; all partitions are `detached`.
+    pub(super) fn new(access: Arc<Access>, detached: Arc<Node>) -> Self {
+        Self { access, look: Notify::new(), detached, is_known: AtomicBool::new(false) }
     }
 
     /// Reason why it is not ready yet.
@@ -66,7 +66,7 @@ struct Known {
     server: Server,
     /// The task that serves it; `None` = not started yet.
     task: Option<AbortHandle>,
-    sight: MasterState,
+    state: MasterState,
 }
 
 impl Known {
@@ -81,7 +81,7 @@ struct Knowledge {
     masters: BTreeMap<String, Known>,
     /// Time since when a partition is waited for.
     waiting: HashMap<u32, Instant>,
-    looked: Option<Instant>,
+    last_look: Option<Instant>,
 }
 
 /// A partition that moves to another node, and the note to write there before.
@@ -118,7 +118,7 @@ impl Shared {
             self.part(&mut known, &found);
             // Reap ended tasks.
             while tasks.try_join_next().is_some() {}
-            known.looked = Some(Instant::now());
+            known.last_look = Some(Instant::now());
             tokio::time::sleep(REST).await;
             let settled = self.is_settled(&known);
             cluster.is_known.fetch_or(settled, Ordering::Relaxed);
@@ -131,7 +131,7 @@ impl Shared {
     fn is_settled(&self, known: &Knowledge) -> bool {
         let said = |node: &Arc<Node>| {
             let mut masters = known.masters.values();
-            masters.any(|master| Arc::ptr_eq(&master.node, node) && master.sight.claims().is_some())
+            masters.any(|master| Arc::ptr_eq(&master.node, node) && master.state.claims().is_some())
         };
         known.waiting.is_empty() && self.nodes.now().all().iter().all(said)
     }
@@ -149,7 +149,7 @@ impl Shared {
                 node: Arc::new(Node::new(link)),
                 server: master.server.clone(),
                 task: None,
-                sight: MasterState::default(),
+                state: MasterState::default(),
             };
             if let Some(before) = known.masters.insert(master.id.clone(), new) {
                 before.task.iter().for_each(AbortHandle::abort);
@@ -169,24 +169,24 @@ impl Shared {
             let there = to.as_ref().and_then(|to| known.masters.get(&to.id));
             if there.is_none() {
                 let slot = slot(partition);
-                cluster.nowhere.link.is_down(format!("no node says that it has slot {slot}"));
+                cluster.detached.link.is_down(format!("no node says that it has slot {slot}"));
             }
-            let node = there.map_or(&cluster.nowhere, |there| &there.node);
+            let node = there.map_or(&cluster.detached, |there| &there.node);
             let id = to.map_or_else(String::new, |to| to.id.clone());
             if Arc::ptr_eq(node, now.at(partition)) {
                 known.waiting.remove(&partition);
                 let there = known.masters.get_mut(&id);
-                there.into_iter().for_each(|there| there.sight.uses(partition));
+                there.into_iter().for_each(|there| there.state.uses(partition));
                 continue;
             }
             let since = *known.waiting.entry(partition).or_insert_with(Instant::now);
             let from =
                 known.masters.values().find(|from| Arc::ptr_eq(&from.node, now.at(partition)));
             let is_patient = since.elapsed() < AGREE;
-            let is_close = known.looked.is_some_and(|looked| looked.elapsed() < RECENT);
-            let from = from.map(|from| &from.sight);
+            let is_close = known.last_look.is_some_and(|last_look| last_look.elapsed() < RECENT);
+            let from = from.map(|from| &from.state);
             let judged = match there {
-                Some(there) => judge(partition, from, &there.sight, is_patient, is_close),
+                Some(there) => judge(partition, from, &there.state, is_patient, is_close),
                 None if is_patient => Judged::Wait,
                 None => Judged::New,
             };
@@ -237,10 +237,10 @@ impl Shared {
             known.waiting.remove(&partition);
             let node = match known.masters.get_mut(&to) {
                 Some(there) => {
-                    there.sight.gets(partition);
+                    there.state.gets(partition);
                     there.node.clone()
                 }
-                None => cluster.nowhere.clone(),
+                None => cluster.detached.clone(),
             };
             *told.entry((node.link.name().to_owned(), whole)).or_default() += 1;
             places.push((partition, node));
@@ -281,15 +281,15 @@ impl Knowledge {
     /// Asks all nodes that can be asked; without any, those that the URL names. Returns their
     /// views.
     async fn look(&mut self, cluster: &Cluster) -> Vec<View> {
-        let mut asking = JoinSet::new();
+        let mut requests = JoinSet::new();
         for (id, master) in &self.masters {
             if let Ok(line) = master.node.link.line() {
                 let (id, server) = (id.clone(), master.server.clone());
-                asking.spawn(async move { (id, ask(line.connection, &server).await) });
+                requests.spawn(async move { (id, ask(line.connection, &server).await) });
             }
         }
         let mut views: HashMap<String, View> = HashMap::new();
-        while let Some(asked) = asking.join_next().await {
+        while let Some(asked) = requests.join_next().await {
             if let Ok((id, Ok(view))) = asked {
                 views.insert(id, view);
             }
@@ -298,22 +298,22 @@ impl Knowledge {
             // Another node may have taken its address.
             let is_itself = |view: &View| view.own().is_none_or(|own| own.id == *id);
             let is_up = master.is_up();
-            master.sight.saw(views.remove(id).filter(is_itself), is_up);
+            master.state.saw(views.remove(id).filter(is_itself), is_up);
         }
-        let views = self.masters.values().filter_map(|master| master.sight.view.clone());
+        let views = self.masters.values().filter_map(|master| master.state.view.clone());
         let found: Vec<_> = views.collect();
         if found.is_empty() { self.look_outside(cluster).await } else { found }
     }
 
     /// Asks the nodes of the URL, and the known ones, over connections of their own.
     async fn look_outside(&self, cluster: &Cluster) -> Vec<View> {
-        let mut asking = JoinSet::new();
+        let mut requests = JoinSet::new();
         let known = self.masters.values().map(|master| &master.server);
         let servers: BTreeSet<_> = cluster.access.url().servers().iter().chain(known).collect();
         for server in servers {
             let server = server.clone();
             let access = cluster.access.clone();
-            asking.spawn(async move {
+            requests.spawn(async move {
                 let opened = access.open(&server, AsyncConnectionConfig::new()).await;
                 match opened {
                     Ok(connection) => ask(connection, &server).await,
@@ -323,7 +323,7 @@ impl Knowledge {
             });
         }
         let mut reasons = Vec::new();
-        while let Some(asked) = asking.join_next().await {
+        while let Some(asked) = requests.join_next().await {
             match asked {
                 Ok(Ok(view)) => return vec![view],
                 Ok(Err(reason)) => reasons.push(reason),
@@ -331,7 +331,7 @@ impl Knowledge {
             }
         }
         reasons.sort();
-        cluster.nowhere.link.is_down(reasons.join("; "));
+        cluster.detached.link.is_down(reasons.join("; "));
         Vec::new()
     }
 }

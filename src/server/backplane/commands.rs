@@ -126,7 +126,7 @@ impl Node {
         let sent = line.connection.req_packed_commands(&pipe, 0, commands.len());
         let reason = match tokio::time::timeout(TIMEOUT * 2, sent).await {
             Ok(Ok(values)) => {
-                self.mind(&values, &mut line, scripts).await;
+                self.handle_errors(&values, &mut line, scripts).await;
                 return values.into_iter().map(Ok).collect();
             }
             Ok(Err(error)) => reason(&error),
@@ -138,7 +138,7 @@ impl Node {
     }
 
     /// Handles the errors among `values`.
-    async fn mind(&self, values: &[Value], line: &mut LinkConnection, scripts: &Scripts) {
+    async fn handle_errors(&self, values: &[Value], line: &mut LinkConnection, scripts: &Scripts) {
         match values.iter().find_map(kind_of_error) {
             // The server's scripts have been flushed.
             Some(ServerErrorKind::NoScript) => {

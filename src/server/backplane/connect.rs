@@ -3,7 +3,7 @@
 use super::link::{TIMEOUT, reason};
 use super::sentinel::Sentinels;
 use super::tls::Tls;
-use super::url::nobody;
+use super::url::anonymous;
 use super::{Kind, Server, Settings, Url};
 use crate::protocol::auth::secret::Secret;
 use redis::aio::MultiplexedConnection;
@@ -49,7 +49,7 @@ impl Access {
         server: &Server,
         config: AsyncConnectionConfig,
     ) -> Result<MultiplexedConnection, String> {
-        let mut login = nobody();
+        let mut login = anonymous();
         if !self.sentinel_password.is_empty() {
             login = login.set_password(self.sentinel_password.reveal());
         }
@@ -142,9 +142,9 @@ impl LinkTarget {
     }
 
     /// The server found there was not what it should be.
-    pub(super) fn doubt(&self) {
+    pub(super) fn suspect(&self) {
         if let Self::Master(sentinels) = self {
-            sentinels.doubt();
+            sentinels.suspect();
         }
     }
 

@@ -104,8 +104,8 @@ pub(super) fn judge<'a>(
         // Its earlier data must not be taken for the whole.
         return if is_patient || had { Judged::Wait } else { Judged::New };
     };
-    let hears = from.and_then(|from| from.claims_it(partition)) == Some(true);
-    if is_patient && (hears || !is_in(partition, own.has)) {
+    let learns = from.and_then(|from| from.claims_it(partition)) == Some(true);
+    if is_patient && (learns || !is_in(partition, own.has)) {
         return Judged::Wait;
     }
     let note = |from| Judged::Note { from, to: &view.replid, term: own.epoch };
@@ -135,10 +135,10 @@ mod tests {
 
     /// A master that has had all partitions, or none.
     fn seen(replid: &str, has: Partitions) -> MasterState {
-        let mut sight = MasterState::default();
-        sight.saw(Some(view(replid, has, 1)), true);
-        sight.uses(P);
-        sight
+        let mut state = MasterState::default();
+        state.saw(Some(view(replid, has, 1)), true);
+        state.uses(P);
+        state
     }
 
     #[test]
@@ -178,8 +178,8 @@ mod tests {
         b.gets(P);
         b.saw(None, false);
         a.saw(Some(view("a", Partitions::MAX, 3)), true);
-        let nobody = Judged::Note { from: None, to: "a", term: 3 };
-        assert_eq!(judge(P, Some(&b), &a, false, true), nobody);
+        let anonymous = Judged::Note { from: None, to: "a", term: 3 };
+        assert_eq!(judge(P, Some(&b), &a, false, true), anonymous);
         // As long as the note cannot be written, nothing goes on there.
         a.saw(None, true);
         assert_eq!(judge(P, Some(&b), &a, false, true), Judged::Wait);

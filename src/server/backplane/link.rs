@@ -131,7 +131,7 @@ impl Link {
                     self.serve(&server, connection, &closed).await;
                 }
                 Err(reason) => {
-                    self.place.doubt();
+                    self.place.suspect();
                     if self.has_update(&reason) {
                         tracing::warn!(redis = self.name, reason, "the backplane is away");
                     }

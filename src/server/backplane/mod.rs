@@ -165,7 +165,7 @@ impl Backplane {
         let access = Arc::new(Access::new(settings));
         let place = LinkTarget::of(&access);
         let link = Link::new(access.clone(), place, keys.clone(), scripts.clone());
-        let node = Arc::new(if is_cluster { Node::nowhere(link) } else { Node::new(link) });
+        let node = Arc::new(if is_cluster { Node::detached(link) } else { Node::new(link) });
         let cluster = is_cluster.then(|| Cluster::new(access, node.clone()));
         let shared = Shared {
             hub,
@@ -194,7 +194,7 @@ impl Backplane {
     }
 
     /// Stats of this moment.
-    pub fn figures(&self) -> Stats {
+    pub fn stats(&self) -> Stats {
         let nodes = self.shared.nodes.now().all();
         Stats {
             subscriptions: nodes.iter().map(|node| node.members.len() as u64).sum(),

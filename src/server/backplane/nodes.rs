@@ -27,8 +27,8 @@ impl Node {
     }
 
     /// The node of channels that no server has.
-    pub(super) fn nowhere(link: Link) -> Self {
-        Self { link, members: Members::nowhere(), reads: Reads::default() }
+    pub(super) fn detached(link: Link) -> Self {
+        Self { link, members: Members::detached(), reads: Reads::default() }
     }
 
     /// Reasons why it is not ready.

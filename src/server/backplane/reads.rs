@@ -105,7 +105,7 @@ impl Shared {
     }
 
     /// Gives up a connection over which reads are refused, unless it is for a while.
-    fn mind(&self, node: &Node, line: &LinkConnection, values: &[Value]) {
+    fn handle_errors(&self, node: &Node, line: &LinkConnection, values: &[Value]) {
         for value in values {
             let Value::ServerError(error) = value else { continue };
             if self.cluster.is_some() && link::is_redirection(error) {
@@ -128,7 +128,7 @@ impl Shared {
         let asked = line.connection.req_packed_commands(&pipe, 0, reads.len());
         match tokio::time::timeout(TIMEOUT * 2, asked).await {
             Ok(Ok(values)) => {
-                self.mind(node, &line, &values);
+                self.handle_errors(node, &line, &values);
                 values
             }
             Ok(Err(error)) => {

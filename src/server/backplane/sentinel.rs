@@ -77,7 +77,7 @@ impl Sentinels {
     }
 
     /// The current sentinel may be wrong; the next one takes its place.
-    pub(super) fn doubt(&self) {
+    pub(super) fn suspect(&self) {
         self.give_up(self.turn.load(Ordering::Relaxed));
     }
 

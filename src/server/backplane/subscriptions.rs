@@ -51,7 +51,7 @@ struct State {
 
 impl Members {
     /// Those of the node of channels that no server has: nothing can be expected of it.
-    pub(super) fn nowhere() -> Self {
+    pub(super) fn detached() -> Self {
         let state = Mutex::new(State::default());
         Self { state, more: Notify::new(), answered: Notify::new() }
     }
@@ -170,9 +170,9 @@ impl Members {
     /// The call is under the lock: a change that takes the channel away comes before or after it.
     pub(super) fn confirmed(&self, channel: &ChannelName, tell: impl Fn(&ChannelName)) {
         let mut state = self.state.lock();
-        if let Some(&(Change::Join, wish)) = state.sent.get(channel) {
+        if let Some(&(Change::Join, pending_join)) = state.sent.get(channel) {
             state.sent.remove(channel);
-            if state.members.get(channel) == Some(&wish) {
+            if state.members.get(channel) == Some(&pending_join) {
                 state.missing.remove(channel);
                 tell(channel);
             }
@@ -207,8 +207,8 @@ impl Members {
     /// Sent requests will not be answered: subscriptions are tried again.
     pub(super) fn send_again(&self) {
         let mut state = self.state.lock();
-        for (channel, (change, wish)) in std::mem::take(&mut state.sent) {
-            if change == Change::Join && state.members.get(&channel) == Some(&wish) {
+        for (channel, (change, pending_join)) in std::mem::take(&mut state.sent) {
+            if change == Change::Join && state.members.get(&channel) == Some(&pending_join) {
                 state.changes.push_back((channel, change));
             }
         }
@@ -230,8 +230,8 @@ impl State {
         let count = same.take(BATCH).count();
         let batch: Vec<_> = self.changes.drain(..count).map(|(channel, _)| channel).collect();
         for channel in &batch {
-            let wish = self.members.get(channel).copied().unwrap_or_default();
-            self.sent.insert(channel.clone(), (change, wish));
+            let pending_join = self.members.get(channel).copied().unwrap_or_default();
+            self.sent.insert(channel.clone(), (change, pending_join));
         }
         Some((change, batch))
     }

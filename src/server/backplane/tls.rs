@@ -117,7 +117,7 @@ pub(super) fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error
 pub(super) fn told(error: &Error) -> String {
     use AlertDescription as Alert;
     match error {
-        Error::InvalidCertificate(error) => distrust(error),
+        Error::InvalidCertificate(error) => reject(error),
         Error::InvalidMessage(_) => "it does not speak TLS there; name its port for TLS, or write \
                                      redis in place of rediss"
             .to_owned(),
@@ -150,7 +150,7 @@ fn names(presented: &[String]) -> String {
     }
 }
 
-fn distrust(error: &CertificateError) -> String {
+fn reject(error: &CertificateError) -> String {
     use CertificateError as Wrong;
     match error {
         Wrong::NotValidForName => "its certificate is for another name; it must name the host of \

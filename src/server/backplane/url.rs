@@ -223,7 +223,7 @@ impl Url {
 
     /// User, password and database at Redis.
     pub(super) fn login(&self) -> RedisConnectionInfo {
-        let mut login = nobody().set_db(self.database.into());
+        let mut login = anonymous().set_db(self.database.into());
         if !self.user.is_empty() {
             login = login.set_username(&self.user);
         }
@@ -235,7 +235,7 @@ impl Url {
 }
 
 /// A connection without a password.
-pub(super) fn nobody() -> RedisConnectionInfo {
+pub(super) fn anonymous() -> RedisConnectionInfo {
     RedisConnectionInfo::default()
         .set_protocol(ProtocolVersion::RESP3)
         .set_lib_name("pollgate", env!("CARGO_PKG_VERSION"))

@@ -94,10 +94,10 @@ impl PageChannel {
         self.looked.lock().is_some_and(|last| last.elapsed() < TIMEOUT)
     }
 
-    /// Publishes `figures`, which is JSON, while a page is open; until the process ends.
+    /// Publishes `stats`, which is JSON, while a page is open; until the process ends.
     pub(super) async fn run(
         &self,
-        figures: impl Fn() -> String + Send + Sync,
+        stats: impl Fn() -> String + Send + Sync,
         shutdown: &mut ShutdownWatch,
     ) {
         loop {
@@ -108,7 +108,7 @@ impl PageChannel {
             let mut ticks = tokio::time::interval(EVERY);
             while self.is_looked_at() {
                 tokio::select! {
-                    _ = ticks.tick() => self.publish(figures()),
+                    _ = ticks.tick() => self.publish(stats()),
                     _ = shutdown.wait_for(|ending| *ending) => return,
                 }
             }
@@ -160,8 +160,8 @@ mod tests {
         let (_stop, mut shutdown) = watch::channel(false);
         tokio::spawn({
             let (feed, made) = (feed.clone(), made.clone());
-            let figures = move || made.fetch_add(1, Ordering::Relaxed).to_string();
-            async move { feed.run(figures, &mut shutdown).await }
+            let stats = move || made.fetch_add(1, Ordering::Relaxed).to_string();
+            async move { feed.run(stats, &mut shutdown).await }
         });
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(made.load(Ordering::Relaxed), 0);

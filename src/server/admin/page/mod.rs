@@ -35,7 +35,7 @@ pub struct Overview {
     pub unready: Vec<String>,
     /// The stats of `/status`.
     #[serde(flatten)]
-    pub figures: Stats,
+    pub stats: Stats,
     /// Resident memory in bytes.
     pub memory: Option<u64>,
     /// Open file descriptors.
@@ -84,7 +84,7 @@ pub struct Page {
     /// The page, split where the nonce of a response goes.
     parts: Vec<String>,
     feed: PageChannel,
-    glance: Box<dyn Fn() -> Overview + Send + Sync>,
+    overview: Box<dyn Fn() -> Overview + Send + Sync>,
 }
 
 const HTML: &str = include_str!("page.html");
@@ -94,18 +94,18 @@ const JS: &str = include_str!("page.js");
 const FIGURES: &str = "/page/figures";
 
 impl Page {
-    /// A page that carries `token` and shows the data of `glance`.
+    /// A page that carries `token` and shows the data of `overview`.
     pub fn new(
         token: &Secret,
         clock: fn() -> Time,
-        glance: Box<dyn Fn() -> Overview + Send + Sync>,
+        overview: Box<dyn Fn() -> Overview + Send + Sync>,
     ) -> Self {
         let whole = HTML
             .replace("{{style}}", CSS)
             .replace("{{script}}", JS)
             .replace("{{token}}", token.reveal());
         let parts = whole.split("{{nonce}}").map(str::to_owned).collect();
-        Self { parts, feed: PageChannel::new(clock), glance }
+        Self { parts, feed: PageChannel::new(clock), overview }
     }
 
     fn html(&self) -> Reply {
@@ -162,7 +162,7 @@ impl Endpoint for Page {
 #[async_trait]
 impl BackgroundService for Page {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let figures = || serde_json::to_string(&(self.glance)()).unwrap_or_default();
-        self.feed.run(figures, &mut shutdown).await;
+        let stats = || serde_json::to_string(&(self.overview)()).unwrap_or_default();
+        self.feed.run(stats, &mut shutdown).await;
     }
 }

@@ -104,12 +104,12 @@ impl OldProcess {
     /// Receives the new process's hello.
     pub fn begin(stream: UnixStream) -> Result<Self, HandoverError> {
         socket::look_at(&stream).map_err(|error| HandoverError::Refused(error.to_string()))?;
-        let giver = Self { stream };
-        giver.patience(PROMPT)?;
-        match wire::hear(&giver.stream)? {
-            WireMessage::Hello { protocol: PROTOCOL, .. } => Ok(giver),
+        let old = Self { stream };
+        old.patience(PROMPT)?;
+        match wire::receive(&old.stream)? {
+            WireMessage::Hello { protocol: PROTOCOL, .. } => Ok(old),
             WireMessage::Hello { version, .. } => {
-                giver.refuse("the running gate hands over in another way");
+                old.refuse("the running gate hands over in another way");
                 Err(HandoverError::Version(version))
             }
             _ => Err(HandoverError::Unexpected),
@@ -124,7 +124,7 @@ impl OldProcess {
     /// Sends the reason of a refusal.
     pub fn refuse(&self, why: &str) {
         // It may be gone already.
-        let _ = wire::say(&self.stream, &WireMessage::Refused { why: why.to_owned() });
+        let _ = wire::send(&self.stream, &WireMessage::Refused { why: why.to_owned() });
     }
 
     /// Hands over copies of `sockets`.
@@ -136,7 +136,7 @@ impl OldProcess {
     /// Waits until the new process is able to serve.
     pub fn ready(&self) -> Result<Ready, HandoverError> {
         self.patience(BUILDING)?;
-        match wire::hear(&self.stream)? {
+        match wire::receive(&self.stream)? {
             WireMessage::Ready(ready) => Ok(ready),
             _ => Err(HandoverError::Unexpected),
         }
@@ -148,9 +148,9 @@ impl OldProcess {
         write: impl FnOnce(BufWriter<&UnixStream>) -> io::Result<()>,
     ) -> Result<(), HandoverError> {
         self.patience(LOADING)?;
-        wire::say(&self.stream, &WireMessage::History)?;
+        wire::send(&self.stream, &WireMessage::History)?;
         write(BufWriter::new(&self.stream))?;
-        match wire::hear(&self.stream)? {
+        match wire::receive(&self.stream)? {
             WireMessage::Loaded => Ok(()),
             _ => Err(HandoverError::Unexpected),
         }
@@ -158,10 +158,10 @@ impl OldProcess {
 
     /// Lets the new process serve. An error means that it never will.
     pub fn go(self) -> Result<(), HandoverError> {
-        wire::say(&self.stream, &WireMessage::Go)?;
+        wire::send(&self.stream, &WireMessage::Go)?;
         // Without a limit: it either confirms or is dead, and only then may this process go on.
         self.stream.set_read_timeout(None)?;
-        match wire::hear(&self.stream)? {
+        match wire::receive(&self.stream)? {
             WireMessage::Serving => Ok(()),
             _ => Err(HandoverError::Unexpected),
         }
@@ -185,7 +185,7 @@ impl NewProcess {
         let limit = Some(BUILDING);
         stream.set_read_timeout(limit)?;
         stream.set_write_timeout(limit)?;
-        wire::say(&stream, &WireMessage::hello())?;
+        wire::send(&stream, &WireMessage::hello())?;
         match wire::hear_with(&stream)? {
             (WireMessage::Sockets { protocol: PROTOCOL, sockets, .. }, fds)
                 if sockets.len() == fds.len() =>
@@ -200,8 +200,8 @@ impl NewProcess {
 
     /// Reports that it could serve; the history comes next.
     pub fn ready(&self, ready: Ready) -> Result<BufReader<&UnixStream>, HandoverError> {
-        wire::say(&self.stream, &WireMessage::Ready(ready))?;
-        match wire::hear(&self.stream)? {
+        wire::send(&self.stream, &WireMessage::Ready(ready))?;
+        match wire::receive(&self.stream)? {
             WireMessage::History => Ok(BufReader::new(&self.stream)),
             WireMessage::Refused { why } => Err(HandoverError::Refused(why)),
             _ => Err(HandoverError::Unexpected),
@@ -211,12 +211,12 @@ impl NewProcess {
     /// Reports that it has the history, waits for `go`, and confirms it. From then on this process
     /// is the gate.
     pub fn loaded(self) -> Result<(), HandoverError> {
-        wire::say(&self.stream, &WireMessage::Loaded)?;
-        match wire::hear(&self.stream)? {
+        wire::send(&self.stream, &WireMessage::Loaded)?;
+        match wire::receive(&self.stream)? {
             WireMessage::Go => {}
             _ => return Err(HandoverError::Unexpected),
         }
-        wire::say(&self.stream, &WireMessage::Serving)?;
+        wire::send(&self.stream, &WireMessage::Serving)?;
         (&self.stream).flush()?;
         Ok(())
     }

@@ -79,8 +79,8 @@ fn private_folder(folder: &Path) -> Result<(), SocketError> {
 
 /// Connects to the gate that listens at `path`.
 pub fn join(path: &Path) -> Result<UnixStream, SocketError> {
-    let nobody = |error| SocketError::Nobody(path.to_owned(), error);
-    let stream = UnixStream::connect(path).map_err(nobody)?;
+    let absent = |error| SocketError::Nobody(path.to_owned(), error);
+    let stream = UnixStream::connect(path).map_err(absent)?;
     look_at(&stream)?;
     Ok(stream)
 }

@@ -16,25 +16,25 @@ fn ready() -> Ready {
 #[test]
 fn sockets_and_history_change_hands() {
     let (old, new) = UnixStream::pair().unwrap();
-    let taker = thread::spawn(move || {
-        let (taker, mut sockets) = NewProcess::begin(new).unwrap();
+    let new_process = thread::spawn(move || {
+        let (new_process, mut sockets) = NewProcess::begin(new).unwrap();
         let mut history = Vec::new();
-        taker.ready(ready()).unwrap().take(7).read_to_end(&mut history).unwrap();
-        taker.loaded().unwrap();
+        new_process.ready(ready()).unwrap().take(7).read_to_end(&mut history).unwrap();
+        new_process.loaded().unwrap();
         let (described, fd) = sockets.remove(0);
         // The received descriptor is alive: it is the other end of a pipe.
         UnixStream::from(fd).write_all(b"alive").unwrap();
         (described, history)
     });
     let (near, far) = UnixStream::pair().unwrap();
-    let giver = OldProcess::begin(old).unwrap();
-    giver.sockets(&[(socket("a"), far.as_fd())]).unwrap();
-    let update = giver.ready().unwrap();
+    let old = OldProcess::begin(old).unwrap();
+    old.sockets(&[(socket("a"), far.as_fd())]).unwrap();
+    let update = old.ready().unwrap();
     assert_eq!(update.address(), "127.0.0.1:7080".parse().ok());
-    giver.history(|mut to| to.write_all(b"history")).unwrap();
-    giver.go().unwrap();
+    old.history(|mut to| to.write_all(b"history")).unwrap();
+    old.go().unwrap();
     drop(far);
-    assert_eq!(taker.join().unwrap(), (socket("a"), b"history".to_vec()));
+    assert_eq!(new_process.join().unwrap(), (socket("a"), b"history".to_vec()));
     let mut said = String::new();
     { &near }.read_to_string(&mut said).unwrap();
     assert_eq!(said, "alive");
@@ -44,33 +44,33 @@ fn sockets_and_history_change_hands() {
 fn a_new_process_that_dies_is_noticed_at_every_step() {
     for steps in 0..3 {
         let (old, new) = UnixStream::pair().unwrap();
-        let taker = thread::spawn(move || {
+        let new_process = thread::spawn(move || {
             if steps == 0 {
                 return;
             }
-            let (taker, _) = NewProcess::begin(new).unwrap();
+            let (new_process, _) = NewProcess::begin(new).unwrap();
             if steps == 2 {
                 let mut word = [0; 4];
-                taker.ready(ready()).unwrap().read_exact(&mut word).unwrap();
+                new_process.ready(ready()).unwrap().read_exact(&mut word).unwrap();
             }
         });
-        let gone = OldProcess::begin(old).and_then(|giver| {
-            giver.sockets(&[])?;
-            giver.ready()?;
-            giver.history(|mut to| to.write_all(b"1234").and_then(|()| to.flush()))?;
-            giver.go()
+        let gone = OldProcess::begin(old).and_then(|old| {
+            old.sockets(&[])?;
+            old.ready()?;
+            old.history(|mut to| to.write_all(b"1234").and_then(|()| to.flush()))?;
+            old.go()
         });
         assert!(matches!(gone, Err(HandoverError::Broken(_))), "{steps}: {gone:?}");
-        taker.join().unwrap();
+        new_process.join().unwrap();
     }
 }
 
 #[test]
 fn another_protocol_is_refused_with_words() {
     let (old, new) = UnixStream::pair().unwrap();
-    wire::say(&new, &WireMessage::Hello { protocol: 99, version: "9.9".to_owned() }).unwrap();
+    wire::send(&new, &WireMessage::Hello { protocol: 99, version: "9.9".to_owned() }).unwrap();
     assert!(matches!(OldProcess::begin(old), Err(HandoverError::Version(v)) if v == "9.9"));
-    assert!(matches!(wire::hear(&new).unwrap(), WireMessage::Refused { .. }));
+    assert!(matches!(wire::receive(&new).unwrap(), WireMessage::Refused { .. }));
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
 }
 
-pub(super) fn say(to: &UnixStream, word: &WireMessage) -> io::Result<()> {
+pub(super) fn send(to: &UnixStream, word: &WireMessage) -> io::Result<()> {
     say_with(to, word, &[])
 }
 
@@ -80,7 +80,7 @@ pub(super) fn say_with(
     to.write_all(&json)
 }
 
-pub(super) fn hear(from: &UnixStream) -> io::Result<WireMessage> {
+pub(super) fn receive(from: &UnixStream) -> io::Result<WireMessage> {
     hear_with(from).map(|(word, _)| word)
 }
 
