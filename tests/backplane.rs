@@ -219,9 +219,9 @@ async fn a_queue_of_pushes_that_overflows_is_caught_up_with_or_reset() {
         let posts: Vec<_> = (0..500).map(post).collect();
         publisher.publish(&posts, None).await.unwrap();
     }
-    eventually("an overflow", async || plane.figures().losses > 0).await;
+    eventually("an overflow", async || plane.stats().losses > 0).await;
     let resets = tokio::time::timeout(Duration::from_secs(30), reader).await.unwrap().unwrap();
-    println!("{} overflows, {resets} resets", plane.figures().losses);
+    println!("{} overflows, {resets} resets", plane.stats().losses);
 }
 
 /// A table and the backplane that feeds it, with room for so many pushes.
