@@ -36,12 +36,12 @@ miri: ## the hub's unit tests under Miri
 	PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test $(FLAGS) \
 		--manifest-path models/hub/Cargo.toml --target-dir target/miri
 
-# SEED repeats a round, SECONDS says how long in all: make chaos SEED=7 SECONDS=20
+# SEED repeats a round, SECONDS sets the duration in all: make chaos SEED=7 SECONDS=20
 chaos: SECONDS ?= 3600
 chaos: setup-build ## an hour of clients that count what they get while everything goes wrong
 	POLLGATE_CHAOS_SECONDS=$(SECONDS) $(if $(SEED),POLLGATE_CHAOS_SEED=$(SEED)) $(CARGO) test $(FLAGS) --test chaos -- --nocapture
 
-# SECONDS says how long: make backplane SECONDS=60
+# SECONDS sets the duration: make backplane SECONDS=60
 backplane: SECONDS ?= 600
 backplane: setup-test ## ten minutes of messages over Redis, to see that nothing grows
 	POLLGATE_BACKPLANE_SECONDS=$(SECONDS) $(CARGO) test $(FLAGS) --features site-tests --test backplane_whole -- --nocapture many_messages

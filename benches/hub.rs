@@ -22,7 +22,7 @@ impl Desk {
         desk
     }
 
-    /// Publishes and rings all that wait; how many that were.
+    /// Publishes and wakes all waiters; returns their number.
     fn publish(&self) -> usize {
         let post = (self.name.clone(), Payload::text(&[b'x'; 200][..]));
         let published = self.hub.publish(&[post], NOW).expect("room for one channel");

@@ -1,5 +1,4 @@
-//! What an answer costs in each dialect: rendered anew, and taken from what another client's
-//! answer left.
+//! Cost of an answer in each dialect: rendered anew, and shared from an earlier client's answer.
 
 use criterion::{BatchSize, Criterion};
 use pollgate::hub::channel::{ChannelName, Cursor, Kind, Payload, Take, Time};

@@ -168,7 +168,7 @@ def main():
         times.append(latencies(port))
         count, slowest = waiting(port)
         counts.append(f"{count} (page before that: {slowest * 1e3:.0f} ms at most)")
-        # Its workers wait on for visitors that have gone.
+        # Its workers keep waiting for clients that have gone.
         end(fpm)
         fpm = start_fpm()
     print(f"| waiting visitors when a page takes over 1 s | {counts[0]} | {counts[1]} |")

@@ -80,7 +80,7 @@ async fn backend_php_loses_what_comes_twice_in_a_second_and_the_gate_does_not() 
         assert_eq!(two["msg"], "second");
         cursor = two["timestamp"].clone();
         if same.is_some() {
-            // PHP's own poll with the time of the first is told of no second.
+            // PHP's own poll with the time of the first message does not return the second.
             let seen = seconds(&site, "data.txt");
             let mut alone = Client::connect(site.addr()).await;
             alone.send_get(&format!("/backend.php?timestamp={seen}")).await;
@@ -100,7 +100,7 @@ async fn the_page_of_backend_php_shows_the_same_with_and_without_the_gate() {
     let mut all = alone.texts("#content div").await;
     all.retain(|text| !text.is_empty());
     for text in ["from the site", "<b>from</b> the gate"] {
-        // PHP alone would lose what is written in the second that it has told of.
+        // PHP alone would lose a message written in the same second as one that it has returned.
         a_second_to_begin().await;
         let window = if text.contains('<') { &gated } else { &alone };
         window.type_into("#msg", text).await;
@@ -230,7 +230,7 @@ async fn a_page_that_polls_a_database_shows_the_same_with_and_without_the_gate()
 #[tokio::test]
 async fn a_page_that_polls_a_database_server_shows_the_same_with_and_without_the_gate() {
     let mut site = PhpSite::of("talk");
-    // As with a server, no file of the site says where the database is.
+    // As on a server, no file of the site contains the address of the database.
     let db = site.root().join("db.php");
     let source = std::fs::read_to_string(&db).unwrap();
     let named = source.replace("'sqlite:' . __DIR__ . '/talk.sqlite'", "getenv('TALK')");
@@ -241,7 +241,7 @@ async fn a_page_that_polls_a_database_server_shows_the_same_with_and_without_the
     shows_the_same_talk(site, "[[capture]]").await;
 }
 
-/// Sees that the page is told of all that is said, by what the config has in this section.
+/// Checks that the page shows every message, published by this section of the config.
 async fn shows_the_same_talk(site: PhpSite, section: &str) {
     let (site, gate) = adopted_from(site).await;
     let config = std::fs::read_to_string(gate.config_file()).unwrap();

@@ -14,7 +14,7 @@ fn site(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sites").join(name)
 }
 
-/// What `adopt` prints for a folder.
+/// Prints of `adopt` for a folder.
 async fn adopt(folder: &Path) -> String {
     let done = pollgate(&["adopt", &folder.display().to_string()]).await;
     assert_eq!(done.code, 0, "{}", done.stderr);

@@ -1,4 +1,4 @@
-//! What is true of every poll, whatever its dialect and whichever way it came in.
+//! Promises for every poll, in any dialect and over any protocol.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -93,7 +93,7 @@ async fn head_is_answered_at_once_without_a_body() {
             assert!(response.header("content-type").is_some());
             passes_untouched(&response, target);
         }
-        // Where a body followed, it would be taken for this answer.
+        // A body would be taken for this answer.
         gate.publish("c", "x").await;
         assert_eq!(data(&poller.poll("/comet/c?cursor=oldest").await), "x");
         assert_eq!(gate.held().await, 0);
@@ -180,7 +180,7 @@ async fn listed_origins_may_read_and_others_are_never_reflected() {
                 let headers = [("Origin", origin)];
                 let response = poller.poll_with(method, "/comet/c?timeout=0", &headers).await;
                 assert!(cors(&response).is_empty(), "{origin}: {:?}", response.headers);
-                // What a cache keeps for one origin is not for another.
+                // A response cached for one origin is not for another.
                 assert_eq!(response.header("vary"), Some("Origin"));
             }
         }
@@ -387,7 +387,7 @@ async fn no_more_polls_are_held_than_allowed() {
         for target in POLLS {
             is_crowded(&poller.poll(target).await, 503);
         }
-        // What needs no hold is answered all the same.
+        // A poll that needs no hold is answered all the same.
         gate.publish("e", "waiting").await;
         assert_eq!(data(&poller.poll("/comet/e?cursor=oldest").await), "waiting");
         assert_eq!(poller.poll("/comet/e?timeout=0").await.status, 200);
@@ -415,7 +415,7 @@ async fn no_more_polls_are_held_for_one_address_than_allowed() {
         gate.wait_for_held(2).await;
 
         let mut second = way.connect(&gate).await;
-        // What a client writes itself stands to the left, and is not believed.
+        // A client's own entry stands to the left, and is not trusted.
         for way_here in ["203.0.113.1", "198.51.100.7, 203.0.113.1"] {
             let headers = from(way_here);
             is_crowded(&second.poll_with("GET", "/comet/c", &headers).await, 429);

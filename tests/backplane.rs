@@ -30,7 +30,7 @@ async fn a_poll_at_one_gate_is_released_by_a_publish_at_another() {
     let redis = Redis::start().await;
     let (a, b) = (gate(&redis.url()).await, gate(&redis.url()).await);
     let mut client = a.connect().await;
-    // Without waiting, it is known whether there is news: the gate has joined the channel.
+    // A poll that does not wait is answered only after the gate has joined the channel.
     a.get("/comet/news?timeout=0").await;
     client.send_get("/comet/news").await;
     a.wait_for_held(1).await;
@@ -335,7 +335,7 @@ async fn held_polls_stay_held_while_redis_is_away_and_their_cursor_stays_as_it_w
     let quiet = gate.get(&format!("/comet/news?timeout=1&cursor={cursor}")).await.json();
     assert_eq!(quiet["cursor"], cursor.as_str());
     assert!(quiet["reset"].is_null() && quiet["messages"].as_array().unwrap().is_empty());
-    // One that nobody here can place, too.
+    // Also one that no gate here can place.
     let unknown = "/comet/other?timeout=1&cursor=Xk3v9Q-7";
     let quiet = gate.get(unknown).await.json();
     assert!(quiet["reset"].is_null(), "{quiet}");

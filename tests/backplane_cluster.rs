@@ -27,7 +27,7 @@ use support::{Gate, TempDir, eventually};
 /// On all three nodes; the crowd's channels are c0 to c8.
 const CHANNELS: usize = 9;
 
-/// What the clients got while `fault` happened between the publishes.
+/// The clients' results while `fault` happened between the publishes.
 async fn through(gates: &[Gate], clients: usize, fault: impl AsyncFnOnce()) -> Told {
     let mut crowd = Crowd::new(gates, clients, CHANNELS);
     crowd.publish(MESSAGES / 4).await;
@@ -252,7 +252,7 @@ async fn a_slot_that_nobody_has_is_named_and_who_has_it_afterwards_begins_anew()
     let node = &cluster.nodes[cluster.node_of("c1")];
     assert_eq!(node.ask(&["CLUSTER", "ADDSLOTS", &slot]), "OK");
     wait_for_backplane(&gate).await;
-    // Nobody knows what another one may have done with it meanwhile.
+    // Another gate may have changed it meanwhile.
     gate.publish("c1", "after").await;
     let path = format!("/comet/c1?timeout=0&cursor={}", before.as_str().unwrap());
     let answer = gate.get(&path).await.json();

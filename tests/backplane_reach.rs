@@ -1,4 +1,4 @@
-//! How gates reach Redis: over TLS, and wherever the sentinels say that it is.
+//! Connections to Redis: over TLS, and to the address that the sentinels name.
 //!
 //! Every test starts the real `redis-server`, also as its own sentinel.
 
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::{Gate, eventually, eventually_some};
 
-/// How long a failure may take to be told: as long as a server may take to answer, and some.
+/// Bound on the report of a failure: a server's timeout, and some.
 const TOLD: Duration = Duration::from_secs(20);
 
 /// A backplane with these settings, at work.
@@ -46,7 +46,7 @@ fn settings(url: &str) -> Settings {
     Settings::new(url.parse().unwrap(), "pg".to_owned())
 }
 
-/// Waits until the backplane at `url` is ready, or says why not.
+/// Waits until the backplane at `url` is ready, or returns the reason why it is not.
 async fn outcome(settings: &Settings) -> String {
     let plane = plane(settings);
     let told = async || {

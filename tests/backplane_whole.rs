@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use support::{Gate, TempDir, eventually_some};
 
-/// How long Redis, the gates and the kernel's word of a file may take together.
+/// Bound on Redis, the gates and the kernel's events of a file together.
 const BOUND: Duration = Duration::from_secs(20);
 
 async fn gate_with(redis: &Redis, more: &str) -> Gate {
@@ -30,7 +30,7 @@ async fn gate_with(redis: &Redis, more: &str) -> Gate {
     gate
 }
 
-/// What a channel has, as another gate than those under test sees it.
+/// The messages of a channel, as seen by a gate that is not under test.
 async fn said(gate: &Gate, channel: &str) -> Vec<String> {
     let answer = gate.get(&format!("/comet/{channel}?cursor=oldest&timeout=0")).await.json();
     let text = |message: &Value| message["data"].as_str().unwrap().to_owned();
@@ -63,7 +63,7 @@ async fn a_file_that_several_gates_watch_is_published_once() {
     for (number, text) in ["one", "two", "three"].into_iter().enumerate() {
         folder.write("news.txt", text);
         folder.write("page.comet", "");
-        // What is written faster than it is read is one message, as with a single gate.
+        // Writes that come faster than reads are one message, as with a single gate.
         let look = async || {
             let touched = said(&reader, "touched-page").await.len();
             let last = said(&reader, "news").await;
@@ -126,7 +126,7 @@ async fn a_snapshot_goes_on_where_redis_is_whether_or_not_the_gate_ended_in_orde
         other.publish(&channel, "meanwhile").await;
         let after = gate_with(&redis, &kept).await;
         let (mut cursor, mut texts) = (cursor, Vec::new());
-        // What the snapshot has may come first, and the rest with the next poll.
+        // The messages of the snapshot may come first, and the rest with the next poll.
         while texts.len() < 2 {
             let poll = format!("/comet/{channel}?timeout=5&cursor={cursor}");
             let answer = after.get(&poll).await.json();
@@ -187,7 +187,7 @@ async fn an_upgrade_of_one_gate_loses_and_resets_nothing() {
     assert_eq!((told.resets, told.messages), (0, 60 * 80), "{told:?}");
 }
 
-/// How long the run for memory takes; `make backplane` says more.
+/// Duration of the memory run; `make backplane` sets a longer one.
 fn seconds() -> u64 {
     let asked = std::env::var("POLLGATE_BACKPLANE_SECONDS").ok();
     asked.map_or(8, |asked| asked.parse().expect("POLLGATE_BACKPLANE_SECONDS is a number"))
@@ -241,7 +241,7 @@ async fn many_messages_on_many_channels_take_no_more_memory_than_the_history_may
         assert!(after < most, "{name} grows: {before} bytes, then {after}");
     }
     crowd.iter().for_each(tokio::task::JoinHandle::abort);
-    // What is older than the history may be goes by itself.
+    // Messages older than the history's age expire by themselves.
     let gone = async || {
         let keys = redis.ask(&["--scan", "--pattern", "pg:*:h:*"]);
         keys.is_empty().then_some(())

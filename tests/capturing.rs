@@ -1,5 +1,5 @@
-//! Requests that the site handles are messages (`[[capture]]`), and so is what its answers say
-//! (`Pollgate-Publish`); the requests and the answers pass unharmed.
+//! Requests to the site publish messages (`[[capture]]`), and so do headers of its responses
+//! (`Pollgate-Publish`); the requests and the responses pass unharmed.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -20,7 +20,7 @@ const SEND: &str = r#"
     max_message = "4KiB"
 "#;
 
-/// What the channel has had, oldest first.
+/// The messages of the channel, oldest first.
 async fn said(gate: &Gate, channel: &str) -> Vec<Value> {
     let answer = gate.hook("GET", &format!("/channels/{channel}/messages"), &[], "").await;
     if answer.status == 404 {

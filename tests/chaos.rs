@@ -1,4 +1,4 @@
-//! Everything goes wrong at once, at random, and the clients count what they got: nothing is lost
+//! Everything goes wrong at once, at random, and the clients count their messages: nothing is lost
 //! silently, nothing comes twice, the order is kept.
 //!
 //! Clients poll over all ways in, over TLS in every other round, and leave, dawdle and come back
@@ -8,24 +8,25 @@
 //! reloaded, upgraded, stopped for a while, drained and started again, and killed in the middle
 //! of anything.
 //!
-//! What the clients are owed:
+//! Promises to the clients:
 //!
-//! - What was confirmed before a poll was sent is in its answer. Only a kill can take that away.
+//! - A message confirmed before a poll was sent is in its answer. Only a kill can take that away.
 //! - Without `reset`, the positions of a channel follow each other without a gap in one epoch.
 //! - `reset` comes only where something is missing: the history did not reach back to the cursor,
 //!   or a killed gate has begun a new epoch.
 //! - In an epoch the numbers follow each other too. A number is left out only if it was confirmed
 //!   before a kill and the snapshot did not have it yet. It comes again only if a kill took away
-//!   what its key stood for: a drain and an upgrade take that along, and what a drain cuts off was
-//!   not published. What is captured has no key, so there each attempt without an answer counts.
+//!   the stored reply of its key: a drain and an upgrade pass it on, and a publish that a drain
+//!   cuts off was not done. Captured messages have no key, so there each attempt without an answer
+//!   counts.
 //! - A file's channel has its last states: fewer numbers, never an older one.
-//! - The same is true for timestamp clients, as far as they can be told of it; novcomet clients
-//!   are told of each change.
+//! - The same is true for timestamp clients, as far as their dialect can express it; novcomet
+//!   clients get each change.
 //! - At the end every client has the last number of each of its channels.
 //!
 //! `POLLGATE_CHAOS_SEED` repeats a round's choices, though not the timing of the machine.
-//! `POLLGATE_CHAOS_SECONDS` says how long it goes on, in rounds of at most [`ROUND`]; each begins
-//! with an empty history and a seed of its own. Unlike other tests this one pauses at random.
+//! `POLLGATE_CHAOS_SECONDS` sets the duration, in rounds of at most [`ROUND`]; each begins with an
+//! empty history and a seed of its own. Unlike other tests this one pauses at random.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -53,8 +54,8 @@ use support::{Addr, BOUND, Client, Poller, Response, Way};
 use tokio::time::sleep;
 use trouble::Trouble;
 
-/// How long a round lasts: a client that is reset is given the whole history, so it should not
-/// grow for ever.
+/// Duration of a round: a client that is reset gets the whole history, so it should not grow for
+/// ever.
 const ROUND: Duration = Duration::from_secs(20);
 /// The first come through the hook. The last of these keeps few messages, the others all.
 const CHANNELS: [&str; 6] = ["a", "b", "c", "brief", "captured", "file"];
@@ -136,14 +137,14 @@ async fn round(seed: u64, length: Duration) {
     );
 }
 
-/// What a client has had.
+/// Results of a client.
 #[derive(Default)]
 struct SharedMetrics {
     answers: usize,
     resets: usize,
 }
 
-/// What all know of each other.
+/// State shared by all tasks.
 struct World {
     listen: Addr,
     internal: Addr,
@@ -152,7 +153,7 @@ struct World {
     /// Which process the gate is, from 0: counted up after the end of one and before the start
     /// of the next. While one takes over from the other, there is a life that both have.
     life: AtomicU64,
-    /// Nothing more is to be published.
+    /// Nothing more will be published.
     over: AtomicBool,
     /// Since when nothing is published any more, and how many messages there were by channel.
     ends: OnceLock<(Instant, Vec<u64>)>,
@@ -168,13 +169,13 @@ impl World {
         self.over.load(Ordering::SeqCst)
     }
 
-    /// Whether one of these lives was ended by a kill.
+    /// True if one of these lives was ended by a kill.
     fn killed(&self, lives: Range<u64>) -> bool {
         self.ledger.lock().killed.range(lives).next().is_some()
     }
 
-    /// Whether `is_at_end`, told how many messages each channel has had, is true. That may not
-    /// take for ever.
+    /// True if `is_at_end` is, for the number of messages of each channel. Bounded, so that it
+    /// cannot take for ever.
     fn ends_for(&self, is_at_end: impl Fn(&[u64]) -> bool, story: impl Fn() -> String) -> bool {
         let Some((since, ends)) = self.ends.get() else { return false };
         let all = is_at_end(ends);
@@ -192,7 +193,7 @@ struct Caller {
     poller: Option<Poller>,
 }
 
-/// What a client does with a poll that it has sent.
+/// A client's behaviour after sending a poll.
 enum Whim {
     Wait,
     Dawdle(Duration),
@@ -206,7 +207,7 @@ struct Answered {
     /// The lives of the gate that may have answered; `None` if there is no telling, as one was
     /// taking over from another.
     sure: Option<Range<u64>>,
-    /// How many messages had been confirmed by channel.
+    /// Number of confirmed messages by channel.
     owed: Vec<usize>,
 }
 
@@ -275,7 +276,7 @@ impl Caller {
 }
 
 impl Answered {
-    /// Whether the first `owed` messages of a channel cannot have been taken away by a kill.
+    /// True if no kill can have taken away the first `owed` messages of a channel.
     fn is_owed(&self, world: &World, channel: usize) -> bool {
         let Some(lives) = &self.sure else { return false };
         let ledger = world.ledger.lock();
@@ -285,7 +286,8 @@ impl Answered {
     }
 }
 
-/// Asks for a page of the site again and again: it comes, or an error says that the site is down.
+/// Requests a page of the site again and again: it comes, or an error reports that the site is
+/// down.
 async fn visit(world: Arc<World>, mut rng: Rng) {
     while !world.is_over() {
         let listen = world.listen.clone();
@@ -308,7 +310,7 @@ tokio::task_local! {
     static MAY_BREAK: ();
 }
 
-/// What `work` gives, or `None` if its connection breaks: the clients of the harness panic then.
+/// The result of `work`, or `None` if its connection breaks: the clients of the harness panic then.
 async fn unless_broken<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Option<T> {

@@ -21,7 +21,7 @@ fn refused(sources: &Sources) -> Mistakes {
     }
 }
 
-/// What is wrong with a file, as `line key: message`.
+/// The mistakes in a file, as `line key: message`.
 fn mistakes_of(name: &str, text: &str) -> Vec<String> {
     let sources = Sources { file: Some(file(name, text)), ..Sources::default() };
     let show = |m: &Mistake| {

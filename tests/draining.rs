@@ -1,4 +1,4 @@
-//! How the gate ends: every held poll is answered in its own dialect, with a cursor that is good.
+//! Shutdown of the gate: every held poll is answered in its own dialect, with a valid cursor.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -34,7 +34,7 @@ fn slowly() -> String {
     format!("[drain]\nspread = \"4s\"\ntimeout = \"30s\"\n{RULES}")
 }
 
-/// Waits until nobody listens at the address any more.
+/// Waits until the address refuses connections.
 async fn wait_for_refusal(addr: &Addr) {
     let (Addr::Tcp(addr) | Addr::Tls(addr)) = addr else { panic!("no TCP address: {addr}") };
     eventually("new connections to be refused", async || {
@@ -130,7 +130,7 @@ async fn meanwhile_the_site_can_publish_and_nobody_can_connect() {
         assert!(ready.text().contains("drain"), "{}", ready.text());
         assert_eq!(gate.hook("GET", "/healthz", &[], "").await.status, 200);
 
-        // Whoever is still held gets the message instead of a quiet answer.
+        // Polls still held get the message instead of a quiet answer.
         assert!(gate.held().await > 0, "the drain was over before the test looked");
         let published = gate.publish("c", "news").await;
         let mut got = 0;
@@ -240,7 +240,7 @@ async fn a_poll_that_comes_over_a_kept_connection_during_the_drain_is_not_held()
         visit.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").await;
         let response = kept.answer().await;
         assert_eq!(response.text(), "slow");
-        // Either it was told that nothing more is answered here, or it is answered.
+        // Either the response announced the close, or the next request is answered.
         if response.header("connection") != Some("close") {
             let answer: Value = kept.answer().await.json();
             assert_eq!(answer["messages"], json!([]));

@@ -30,8 +30,8 @@ const FLOORS: &[&[&str]] = &[
 /// The offline tool: it uses no other room, and only `cli` uses it.
 const APART: &str = "adopt";
 
-/// What `hub` and `protocol` must not name: they read no clock, open nothing and are told what is
-/// random.
+/// Names that `hub` and `protocol` must not use: they read no clock, open nothing and get random
+/// values as arguments.
 const NOT_IN_VALUES: &[&str] = &[
     "Instant::now",
     "SystemRandom",
@@ -61,7 +61,7 @@ fn floor_of(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))
 }
 
-/// Whether `room` may import from `used`.
+/// True if `room` may import from `used`.
 fn may_use(room: &str, used: &str) -> bool {
     if room == used || (used == APART && room == "cli") {
         return true;
@@ -69,7 +69,7 @@ fn may_use(room: &str, used: &str) -> bool {
     matches!((floor_of(room), floor_of(used)), (Some(own), Some(below)) if below < own)
 }
 
-/// What is wrong with `source`, the file of the module `path` (`server::gate::route`).
+/// The faults of `source`, the file of the module `path` (`server::gate::route`).
 fn violations(path: &str, source: &str) -> Vec<String> {
     // A folder that only holds rooms has no code of its own.
     if ["protocol", "server"].contains(&path) {
@@ -95,7 +95,7 @@ fn violations(path: &str, source: &str) -> Vec<String> {
     wrong
 }
 
-/// Whether `tokio::fs` is named as `tokio::{.., fs}`.
+/// True if `tokio::fs` is named as `tokio::{.., fs}`.
 fn names_through_group(code: &str, word: &str) -> bool {
     let Some((root, name)) = word.rsplit_once("::") else { return false };
     let group = format!("{root}::");
@@ -136,7 +136,7 @@ fn used_paths(code: &str, path: &str) -> Vec<String> {
     used
 }
 
-/// Whether a path begins at `at`, and not a part of a longer name or path.
+/// True if a path begins at `at`, and not a part of a longer name or path.
 fn begins_here(code: &str, at: usize) -> bool {
     let before = code[..at].chars().next_back();
     !before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '$'))
@@ -202,7 +202,7 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// Where an item ends: behind its semicolon or its closing brace.
+/// End of an item: behind its semicolon or its closing brace.
 fn end_of_item(code: &str) -> usize {
     let mut depth = 0;
     for (at, c) in code.char_indices() {

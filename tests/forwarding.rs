@@ -1,6 +1,6 @@
-//! What is no poll reaches the site as it came, and the site's answer the client.
+//! Requests that are no polls reach the site unchanged, and the site's responses the client.
 //!
-//! There are polls beside it, so that requests are looked into before they are forwarded.
+//! There are polls beside them, so that requests are classified before they are forwarded.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -12,7 +12,7 @@ use support::rules::BACKEND;
 use support::site::Recorded;
 use support::{FORM, Gate, PlainSite, TempDir, Way, eventually};
 
-/// What the site sees of a GET with these headers.
+/// The site's view of a GET with these headers.
 async fn seen_with(config: &str, way: Way, headers: &[(&str, &str)]) -> Recorded {
     let site = PlainSite::start().await;
     let gate = Gate::start_before(site.addr(), config).await;
@@ -259,7 +259,7 @@ async fn a_dead_server_is_passed_over() {
             let response = poller.poll("/page").await;
             assert_eq!(response.text(), "alive: GET /page", "{round}");
         }
-        // Nothing was sent yet, so a POST may go elsewhere too.
+        // Nothing was sent yet, so even a POST may be retried at another server.
         let response = gate.connect().await.post("/page", FORM, "a=b").await;
         assert_eq!(response.text(), "alive: POST /page");
         assert_eq!(alive.last().body, b"a=b");

@@ -120,7 +120,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap()
     }
 
-    /// Checks that it is an error that says what was wrong and what to do.
+    /// Checks that it is an error with a cause and a remedy.
     fn explains(&self) {
         let body = self.json();
         assert!(body["error"].is_string() && body["hint"].is_string(), "{self:?}");

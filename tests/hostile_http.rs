@@ -1,5 +1,5 @@
-//! Whatever hostile traffic comes, the gate refuses it or sends the site exactly one request that
-//! has one meaning; nobody else notices, and the memory comes back.
+//! Hostile traffic: the gate refuses it or sends the site exactly one request that has one meaning;
+//! other clients do not notice, and the memory is released.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -66,7 +66,7 @@ impl RawSite {
     }
 }
 
-/// Whether nothing more of a request is to come.
+/// True if the request is complete.
 fn is_whole(request: &str) -> bool {
     let end = match request {
         _ if request.contains("transfer-encoding") => "0\r\n\r\n",
@@ -77,7 +77,7 @@ fn is_whole(request: &str) -> bool {
 }
 
 const GOOD: &[(&str, &str, &str)] = &[
-    // What is sent; the request line, and the end, that the site hears.
+    // Bytes sent; the request line, and the end, that the site receives.
     ("GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a?b HTTP/1.1\r\n", "\r\n\r\n"),
     ("\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a HTTP/1.1\r\n", "\r\n\r\n"),
     // RFC 9112, section 3.2.2: the target's host counts.
@@ -94,7 +94,7 @@ const GOOD: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Each is refused, or the site hears one request without what stands behind it.
+/// Each is refused, or the site receives one request without the bytes behind it.
 const BAD: &[(&str, &str)] = &[
     ("CL and TE", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     ("TE and CL", "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n"),
@@ -183,7 +183,7 @@ async fn what_is_behind_a_doubtful_request_never_reaches_the_site() {
         assert_eq!(all.matches("\r\nDate: ").count(), 1, "{what}: {all}");
     }
     for heard in site.heard() {
-        // Where the head was good, the site may have heard it, and no end of the body.
+        // If the head was valid, the site may have received it, and no end of the body.
         assert!(heard.starts_with("POST /a HTTP/1.1\r\n"), "{heard:?}");
         assert!(!heard.contains("smuggled") && !heard.contains("0\r\n\r\n"), "{heard:?}");
     }
@@ -236,7 +236,7 @@ async fn without_a_token_the_internal_side_answers_only_to_its_own_names() {
     }
 }
 
-/// A gate before a site, whose clients are cut off soon.
+/// A gate before a site, with short timeouts for clients.
 async fn impatient() -> (PlainSite, Gate) {
     let site = PlainSite::start().await;
     let config = "[limits]\nhead_timeout = \"500ms\"\nidle_timeout = \"500ms\"\n\
@@ -246,7 +246,7 @@ async fn impatient() -> (PlainSite, Gate) {
     (site, gate)
 }
 
-/// Checks that the gate does its work, that everybody has left, and that memory came back.
+/// Checks that the gate works, that all clients are gone, and that memory was released.
 async fn is_well(gate: &Gate, before: u64, after: &str) {
     gate.wait_for_held(0).await;
     let mut poller = gate.hold(Way::Plain, "/comet/well").await;
@@ -435,7 +435,7 @@ async fn who_keeps_a_connection_to_the_internal_side_may_pause_between_requests(
     }
 }
 
-/// Somebody who looks at the site all the time, while others attack it.
+/// A client that requests the site all the time, while others attack it.
 struct Visitor {
     stop: Arc<AtomicBool>,
     visits: tokio::task::JoinHandle<(usize, Duration)>,
@@ -603,7 +603,7 @@ async fn floods_of_http2_frames_end_their_connection_alone() {
     is_well(&gate, before, "floods").await;
 }
 
-/// What the gate does with stream 1: whether it answers, and whether it ends it.
+/// Fate of stream 1: true if the gate answers it, and true if it ends it.
 async fn fate_of_stream_1(stream: &mut TcpStream) -> (bool, bool) {
     let mut answered = false;
     let read = async {
@@ -640,7 +640,7 @@ async fn a_stream_that_stalls_is_ended_and_the_others_go_on() {
         assert!(ended, "{path}: the body is waited for");
     }
     let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
-    // What is on its way to the site already ends with the site's patience.
+    // A request that is on its way to the site already ends with the site's timeout.
     assert_eq!(metrics.value("pollgate_refusals_total{cause=\"body_timeout\"}"), 1.0);
     // Bodies that pause and go on are no hindrance.
     let mut stream = TcpStream::connect(addr).await.unwrap();
@@ -655,7 +655,7 @@ async fn a_stream_that_stalls_is_ended_and_the_others_go_on() {
     }
     assert_eq!(fate_of_stream_1(&mut stream).await, (true, true));
     assert!(site.requests().iter().any(|request| request.body == b"xxxxxxxxxxxx"));
-    // Answers that nobody lets through.
+    // Responses that the client does not accept.
     gate.publish("large", vec![b'x'; 500_000]).await;
     for path in ["/comet/large?cursor=oldest", "/page"] {
         let mut stream = TcpStream::connect(addr).await.unwrap();

@@ -1,5 +1,4 @@
-//! What one client can take from the others has a bound: requests and connections a second, and
-//! open files.
+//! Bounds on the share of one client: requests and connections a second, and open files.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -13,13 +12,13 @@ use support::{
     BOUND, Client, Gate, Metrics, PlainSite, Response, Way, eventually, eventually_some,
 };
 
-/// How often requests were refused for that reason.
+/// Number of requests refused for that cause.
 async fn refusals(gate: &Gate, cause: &str) -> f64 {
     let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
     metrics.value(&format!("pollgate_refusals_total{{cause=\"{cause}\"}}"))
 }
 
-/// Asks until the answer has that status: a bucket fills while others take from it.
+/// Repeats a request until its response has that status: a bucket fills while others take from it.
 async fn ask_until(status: u16, mut ask: impl AsyncFnMut() -> Response) -> Response {
     let mut answer = None;
     eventually(&format!("an answer with status {status}"), async || {
@@ -39,7 +38,7 @@ async fn an_address_asks_only_so_often_whichever_way_it_comes() {
         let config = "[limits]\nrequests_per_second = 20";
         let gate = Gate::start_before(site.addr(), config).await;
         let mut poller = way.connect(&gate).await;
-        // Each is counted once, whoever serves it.
+        // Each is counted once, over any protocol.
         for n in 0..10 {
             assert_eq!(poller.poll("/comet/a?timeout=0").await.status, 200, "{way:?}: {n}");
             assert_eq!(poller.poll("/page").await.status, 200, "{way:?}: {n}");
@@ -173,7 +172,7 @@ async fn clients_that_take_all_files_take_neither_the_hook_nor_the_site() {
         assert_eq!(first.get("/page").await.text(), "site: GET /page");
     }
     drop(crowd);
-    // And when they are gone, everybody may come again.
+    // And when they are gone, all clients may come again.
     eventually("a new connection that is served", async || {
         let mut client = gate.connect().await;
         let _ = client.try_send_raw("GET /page HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -230,7 +229,7 @@ async fn the_hook_takes_only_so_many_messages_a_second() {
     assert_eq!(never.status, 413, "{}", never.text());
     assert!(never.text().contains("20 a second"), "{}", never.text());
     assert!(refusals(&gate, "publish_rate").await >= 2.0);
-    // What passes is nobody's with a token.
+    // A forwarded request is not counted for a token.
     let mut browser = gate.connect().await;
     for n in 0..40 {
         let form = "application/x-www-form-urlencoded";
@@ -317,7 +316,7 @@ async fn the_least_used_channels_make_room_for_messages() {
     let mut client = gate.connect().await;
     for n in 0..50 {
         gate.publish(&format!("c{n}"), vec![b'x'; 8 << 10]).await;
-        // What is asked for stays.
+        // A channel in use stays.
         assert_eq!(client.get("/comet/c0?cursor=oldest&timeout=0").await.status, 200);
     }
     let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
@@ -327,7 +326,7 @@ async fn the_least_used_channels_make_room_for_messages() {
     assert_eq!(gate.hook("GET", "/channels/old", &[], "").await.status, 404);
     assert_eq!(gate.channel("c0").await["kept"], 1);
     assert_eq!(gate.channel("c49").await["kept"], 1);
-    // Who comes back to what went is told so.
+    // A client that returns to an evicted channel is reset.
     let gone = client.get(&format!("/comet/old?cursor={first}")).await.json();
     assert_eq!(gone["reset"], true, "{gone}");
 }
@@ -343,7 +342,7 @@ async fn connections_to_the_internal_side_leave_the_public_one_its_files() {
     for _ in 0..200 {
         crowd.push(Client::connect(gate.internal()).await);
     }
-    // New visitors are served, and so is whoever was there before the crowd.
+    // New clients are served, and so is the one that was there before the crowd.
     for n in 0..100 {
         let mut visitor = gate.connect().await;
         assert_eq!(visitor.get("/page").await.status, 200, "{n}");

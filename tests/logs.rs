@@ -1,4 +1,4 @@
-//! The log: every line is whole, tells what happened, and no secret.
+//! The log: every line is whole, describes an event, and contains no secret.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 mod support;

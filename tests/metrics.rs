@@ -1,11 +1,11 @@
-//! `/metrics` tells the truth, in the form that Prometheus reads.
+//! `/metrics` is correct, in the form that Prometheus reads.
 
 #![allow(clippy::unwrap_used)]
 mod support;
 
 use support::{Client, Gate, Metrics, PlainSite, Way, eventually};
 
-/// What the contract names.
+/// Metric families that the contract names.
 const FAMILIES: [&str; 18] = [
     "pollgate_build_info",
     "pollgate_channels",
@@ -75,7 +75,7 @@ async fn every_way_to_poll_is_counted_alike() {
         let cursor = first.answer().await.json()["cursor"].as_str().unwrap().to_owned();
         wait_for(&gate, "pollgate_publish_to_write_seconds_count", 1.0).await;
         // Answered at once, with two messages that waited for it; that is no release of a held
-        // poll, so nothing is said about its delay.
+        // poll, so its delay is not measured.
         gate.publish("news", "two").await;
         gate.publish("news", "three").await;
         first.poll(&format!("/comet/news?cursor={cursor}")).await;

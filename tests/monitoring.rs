@@ -36,7 +36,7 @@ fn texts(value: &Value, key: &str, found: &mut Vec<String>) {
     }
 }
 
-/// What is wrong with an expression: metrics, labels or values of labels that do not exist.
+/// The mistakes in an expression: metrics, labels or values of labels that do not exist.
 fn mistakes(expression: &str, metrics: &Metrics) -> Vec<String> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let names = expression
@@ -52,7 +52,7 @@ fn mistakes(expression: &str, metrics: &Metrics) -> Vec<String> {
         names.filter(|name| !exists(name)).map(|name| format!("{name} in {expression}")).collect();
     for part in expression.split(['{', ',']).filter(|part| part.contains('"')) {
         let (label, rest) = part.split_once('=').unwrap();
-        // What Prometheus itself adds.
+        // Labels that Prometheus itself adds.
         if ["instance", "job"].contains(&label) {
             continue;
         }

@@ -26,7 +26,7 @@ async fn look(poller: &mut Poller, channels: &str, cursor: &str) -> Value {
     response.json()
 }
 
-/// Checks that a request is refused with an error that says what to do.
+/// Checks that a request is refused with an error that has a remedy.
 fn explains(response: &Response, status: u16, what: &str) {
     assert_eq!(response.status, status, "{what}: {}", response.text());
     let body = response.json();
@@ -184,7 +184,7 @@ async fn the_oldest_cursor_begins_with_the_oldest_message_kept() {
         assert_eq!(data(&answer), ["two", "three"]);
         assert_eq!(answer.get("reset"), None);
 
-        // Where nothing is kept there is something to wait for.
+        // A poll on an empty channel waits.
         poller.ask("/comet/empty?cursor=oldest").await;
         gate.wait_for_held(1).await;
         gate.publish("empty", "first").await;

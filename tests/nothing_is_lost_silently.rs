@@ -1,6 +1,6 @@
-//! Promises 1 and 2: messages arrive in order, none missing, none twice, or the answer says
-//! `reset`; a cursor that cannot be placed is answered at once. Shown for random publishes,
-//! polls, evictions and clocks that step back, against the plain list of all that was published.
+//! Promises 1 and 2: messages arrive in order, none missing, none twice, or the answer has `reset`;
+//! a cursor that cannot be placed is answered at once. Shown for random publishes, polls, evictions
+//! and clocks that step back, against the plain list of all messages.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -33,7 +33,7 @@ enum Step {
     Stamp {
         client: usize,
     },
-    /// A NovComet client asks whether a channel has changed.
+    /// A NovComet client asks for changes of a channel.
     Changed {
         client: usize,
     },
@@ -47,7 +47,7 @@ enum Step {
     Forget {
         channel: usize,
     },
-    /// Somebody opens a channel that nobody asked for, so that others may be evicted.
+    /// A client opens an unused channel, so that others may be evicted.
     Crowd {
         other: usize,
     },
@@ -87,13 +87,13 @@ fn settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-/// What one client knows of one channel.
+/// One client's state of one channel.
 #[derive(Debug, Clone, Default)]
 struct Known {
     position: Option<Position>,
     stamp: Option<Stamp>,
     changed: Option<Stamp>,
-    /// How many of the channel's messages it has been given, or was told it may have missed.
+    /// Number of the channel's messages that it got, or that an answer reported as possibly missed.
     at: usize,
     stamp_at: usize,
     changed_at: usize,
@@ -106,7 +106,7 @@ struct World {
     names: Vec<ChannelName>,
     /// Everything that was ever published, by channel.
     log: Vec<Vec<String>>,
-    /// Where in the log the current life of the channel began.
+    /// Start of each life of the channel in the log.
     lives: Vec<(usize, Option<Epoch>)>,
     clients: Vec<Vec<Known>>,
 }
@@ -159,7 +159,7 @@ impl World {
         }
     }
 
-    /// A held poll is rung by the very next publish, and finds it.
+    /// A held poll is woken by the very next publish, and finds it.
     fn release_by_a_publish(&mut self, mut waiter: Waiter) -> pollgate::hub::Answer {
         assert!(!is_notified(&waiter), "rung without a publish");
         self.publish(1, 3);

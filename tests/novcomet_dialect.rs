@@ -62,7 +62,7 @@ async fn every_id_that_changed_is_in_the_answer_and_no_other() {
         let answer = poll(&mut poller, ids).await;
         assert_eq!(answer, json!({"s": 1, "k": {"a": a["stamp"], "c": c["stamp"]}}));
 
-        // The client keeps what it was told, and is held until something changes after it.
+        // The client keeps its stamps, and is held until something changes after them.
         let known = format!("subscribed[a]={}&subscribed[c]={}", a["stamp"], c["stamp"]);
         poller.ask(&format!("/comet.php?{known}")).await;
         gate.wait_for_held(1).await;

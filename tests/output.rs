@@ -1,5 +1,5 @@
-//! What is published and asked cannot make the gate say more than it should: no header of its
-//! own, no script in an answer, no word to a foreign page, no secret.
+//! Published messages and requests cannot make the gate send more than it should: no header of
+//! their own, no script in a response, no access for a foreign page, no secret.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -66,7 +66,7 @@ async fn what_is_published_adds_no_header_and_is_taken_for_no_page() {
             }
         }
     }
-    // What is no content type is not taken for one.
+    // An invalid content type is not accepted as one.
     for kind in ["text/html\u{7f}", "\u{e4}", "text"] {
         let headers = [("Content-Type", kind)];
         let answer = gate.hook("POST", "/channels/c", &headers, "x").await;

@@ -1,4 +1,4 @@
-//! What is in `packaging/` fits the binary: a unit file that no start would accept is of no use.
+//! The files in `packaging/` fit the binary: a unit file that no start would accept is of no use.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -18,11 +18,11 @@ fn unit(key: &str) -> Vec<&'static str> {
     UNIT.lines().filter_map(setting).collect()
 }
 
-/// The config as it takes effect where nobody has changed it.
+/// The shipped config with its effective values, unchanged.
 async fn shipped() -> toml_edit::DocumentMut {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/pollgate.toml");
     let checked = pollgate(&["check", "--config", file]).await;
-    // It may warn: the file limit of whoever runs this is not the unit's.
+    // It may warn: the file limit of this test run is not the unit's.
     assert_eq!(checked.code, 0, "{}", checked.stderr);
     checked.stdout.parse().unwrap()
 }
@@ -70,7 +70,7 @@ async fn the_service_manager_is_told_when_the_gate_is_ready_and_when_it_ends() {
     assert_eq!(gate.wait_for_exit().await, 0);
 }
 
-/// What the gate says to its service manager.
+/// The service manager, which receives the gate's notifications.
 struct Manager {
     folder: TempDir,
     socket: UnixDatagram,
@@ -144,7 +144,7 @@ async fn a_signal_has_the_gate_upgraded_and_its_service_goes_on() {
     assert_ne!(pid, gate.pid());
     eventually("the end of the old process", async || gate.exit_code().is_some()).await;
     assert_eq!(gate.exit_code(), Some(0));
-    // It said nothing of stopping, as the service goes on, at the same place.
+    // It did not announce a stop, as the service continues at the same place.
     assert_eq!(gate.status().await["pid"], pid);
     let kept = gate.channel("live").await;
     assert_eq!(kept["newest"]["id"], published["id"]);

@@ -203,7 +203,7 @@ async fn one_worker_serves_pages_while_two_thousand_polls_are_held() {
     }
 }
 
-/// What the site's own PHP says about the first `size` bytes of the rule.
+/// The digest that the site's own PHP returns for the first `size` bytes of the rule.
 async fn digest(site: &PhpSite, size: usize) -> Value {
     site.get(&format!("/sha256.php?size={size}")).await.json()
 }
@@ -311,7 +311,7 @@ async fn held_polls_are_released_by_the_hook_while_the_site_is_down() {
     assert_eq!(held.read_response().await.json()["msg"], "from elsewhere");
 }
 
-/// What PHP saw of a request that claims to come from elsewhere.
+/// PHP's view of a request that claims another origin.
 async fn echo(gate: &Gate) -> Value {
     let headers = [
         ("X-Forwarded-For", "203.0.113.7"),

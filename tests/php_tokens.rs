@@ -1,5 +1,5 @@
-//! What `docs/auth.md` has PHP do, done by real PHP: tokens that PHP signs, and a script that says
-//! who may poll.
+//! The PHP of `docs/auth.md`, run by real PHP: tokens that PHP signs, and a script that authorizes
+//! polls.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -17,7 +17,7 @@ fn manual(mark: &str) -> &'static str {
     blocks.into_iter().find(|block| block.contains(mark)).unwrap_or_else(|| panic!("no {mark}"))
 }
 
-/// What PHP prints.
+/// Output of PHP.
 fn php(code: &str) -> String {
     let output = Command::new("php").args(["-r", code]).output();
     let output = output.unwrap_or_else(|error| panic!("php is needed (php-cli): {error}"));

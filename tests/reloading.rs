@@ -1,4 +1,4 @@
-//! A reload drops nobody, and a bad config changes nothing.
+//! A reload drops no connection, and a bad config changes nothing.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Client, Gate, PlainSite, Poller, Response, TempDir, Way, eventually, pollgate};
 use tokio::task::JoinSet;
 
-/// A rule whose polls are quiet at once, and say which config they met.
+/// A rule whose polls are quiet at once, and whose answer names its config.
 fn quiet(name: &str) -> String {
     format!(
         "[[poll]]\npath = \"/quiet\"\ndialect = \"timestamp\"\nchannel = \"quiet\"\n\
@@ -30,7 +30,7 @@ async fn wait_until_met(gate: &Gate, name: &str) {
     eventually(&format!("the config {name}"), async || met(gate).await == name).await;
 }
 
-/// What `GET /config` shows of a key, as TOML.
+/// The value of a key in `GET /config`, as TOML.
 async fn shown(gate: &Gate, key: &str) -> String {
     let config = gate.hook("GET", "/config", &[], "").await.text();
     let line = config.lines().find(|line| line.starts_with(&format!("{key} =")));
@@ -104,7 +104,7 @@ async fn a_file_that_changes_is_reloaded_if_that_is_wanted() {
     // As editors do that write into the file itself.
     std::fs::write(gate.config_file(), watched("written")).unwrap();
     wait_until_met(&gate, "written").await;
-    // As others do, and deployments: a new file in the place of the old one.
+    // As other editors do, and deployments: a new file in the place of the old one.
     gate.write_config(&watched("renamed"));
     wait_until_met(&gate, "renamed").await;
     // Or the old one is moved away first.
@@ -128,7 +128,7 @@ async fn a_bad_file_that_is_watched_is_told_once_and_changes_nothing() {
     let gate = Gate::start_alone(&watched("good")).await;
     gate.write_config(BAD);
     gate.wait_for_log("config refused").await;
-    // A folder in which something happens is no reason to say it again.
+    // Other events in the folder do not repeat the log line.
     std::fs::write(gate.folder().join("another"), "file").unwrap();
     std::fs::write(gate.config_file(), BAD).unwrap();
     assert_eq!(met(&gate).await, "good");
@@ -235,7 +235,7 @@ async fn listeners_stay_where_they_are_until_a_restart() {
 async fn a_good_config_that_is_bad_together_with_what_takes_a_restart_is_refused() {
     let open = "internal = [\"0.0.0.0:0\"]\n[publish]\ntoken = \"secret\"\n";
     let gate = Gate::with(open).alone().internal([]).token("secret").start().await;
-    // On loopback no token is needed. But the listener stays where everybody reaches it.
+    // On loopback no token is needed. But the listener stays open to other machines.
     gate.write_config("internal = [\"127.0.0.1:0\"]\n");
     let response = gate.reload().await;
     assert_eq!(response.status, 422, "{}", response.text());
@@ -363,7 +363,7 @@ async fn the_log_changes_its_level_its_format_and_its_masks() {
     let line = log_now.lines().find(|line| line.contains("m=json")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     assert!(line["fields"]["target"].as_str().unwrap().contains("n=***"), "{line}");
-    // The engine's own lines come through another door.
+    // pingora's own lines come through the `log` crate.
     gate.reconfigure(&log("level = \"debug\"")).await;
     gate.get("/elsewhere").await;
     gate.wait_for_log("pingora").await;
@@ -396,7 +396,7 @@ async fn the_site_changes_under_traffic_without_an_error() {
     assert_eq!(gate.get("/now").await.text(), "a: GET /now");
     gate.reconfigure(&config(&b)).await;
     assert_eq!(gate.get("/now").await.text(), "b: GET /now");
-    // Whether the gate is ready is asked of the servers in force.
+    // Readiness checks the active servers.
     gate.reconfigure("[upstream]\nservers = [\"127.0.0.1:1\"]\n").await;
     let unready = async || gate.hook("GET", "/readyz", &[], "").await.status == 503;
     eventually("the new server found to be down", unready).await;
@@ -477,7 +477,8 @@ fn coupled(name: &str, most: usize, site: &PlainSite, trusted: &str) -> String {
     )
 }
 
-/// Whose config refused a poll for three channels: both places must name the same.
+/// Name of the config that refused a poll for three channels: both parts of the response must
+/// agree.
 async fn whole_refusal(visitor: &mut Poller) {
     let origin = [("Origin", "https://a.example")];
     let refused = visitor.poll_with("GET", "/comet/x,y,z", &origin).await;
@@ -487,7 +488,7 @@ async fn whole_refusal(visitor: &mut Poller) {
     assert_eq!(by_rule, by_limit, "half a config: {:?} {}", refused.headers, refused.text());
 }
 
-/// Visits the site; what it sees of the client must be as its own config says.
+/// Requests the site; its view of the client must fit its own config.
 async fn whole_visit(visitor: &mut Poller) {
     let forwarded = [("X-Forwarded-For", "192.0.2.1")];
     let response = visitor.poll_with("GET", "/page", &forwarded).await;
@@ -518,7 +519,7 @@ async fn a_thousand_reloads_under_load_drop_nothing_and_leave_nothing_behind() {
     let configs = [coupled("a", 1, &a, "\"127.0.0.1\""), coupled("b", 2, &b, "")];
     // One arena: what threads keep for themselves would look like growth.
     let gate = Gate::with(&configs[0]).env("MALLOC_ARENA_MAX", "1").start().await;
-    // Before the others come, who are held now and then.
+    // Before the other polls come, which are held now and then.
     let mut held = gate.hold(Way::Plain, "/comet/quiet").await;
     let done = Arc::new(AtomicBool::new(false));
     let mut load = tokio::task::JoinSet::new();

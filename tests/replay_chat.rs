@@ -1,4 +1,4 @@
-//! A real chat in PHP with a database, whose polls are held at the gate: whatever is in the
+//! A real chat in PHP with a database, whose polls are held at the gate: every message in the
 //! database reaches every page, and PHP is never stormed.
 
 // A test fails by panicking.
@@ -32,7 +32,7 @@ async fn chat(more: &str) -> (PhpSite, Gate) {
     let mut site = PhpSite::of("chat");
     let gate = Gate::start_before(site.addr(), &format!("{RULE}{more}\n")).await;
     site.workers(8).env("POLLGATE_HOOK", gate.internal().url("")).start().await;
-    // The database is there before everybody needs it.
+    // The database must exist before the others use it.
     site.get("/poll.php?wait=0").await;
     (site, gate)
 }

@@ -24,7 +24,7 @@ fn rule(more: &str) -> String {
     format!("{RULE}{more}\n")
 }
 
-/// What a site that works by itself says to a poll for `room`.
+/// Response of a site that works by itself to a poll for `room`.
 fn answer(room: &str) -> String {
     format!("site: GET /live/poll?room={room}&wait=0")
 }
@@ -74,7 +74,7 @@ async fn a_poll_reaches_the_site_when_its_channel_has_news_and_not_before() {
             assert_eq!(last.header("x-forwarded-for"), Some("127.0.0.1"));
             assert_eq!(gate.held().await, 0);
         }
-        // What is no poll of the rule is forwarded on the same connection as it came.
+        // A request that is no poll of the rule is forwarded on the same connection.
         assert_eq!(poller.poll("/live/poll").await.text(), "site: GET /live/poll");
         assert_eq!(poller.poll("/page?room=1").await.text(), "site: GET /page?room=1");
     }
@@ -197,7 +197,7 @@ async fn a_client_that_leaves_is_never_forwarded() {
         gate.hold(way, "/live/poll?room=1").await.close();
         gate.wait_for_held(0).await;
         assert_eq!(gate.publish("room-1", "").await["released"], 0);
-        // While another is at the site and it waits for its turn.
+        // While another is at the site and it waits for its slot.
         let mut first = gate.hold(way, "/live/poll?room=1").await;
         gate.publish("room-1", "").await;
         let mut visit = site.visit().await;
@@ -259,7 +259,7 @@ async fn what_is_published_while_an_answer_is_under_way_is_fetched_by_the_next_p
         poller.ask("/live/poll?room=1").await;
         reply(&mut site.visit().await, "second").await;
         assert_eq!(poller.answer().await.text(), "second");
-        // A poll of somebody else is forwarded at once too.
+        // A poll of another client is forwarded at once too.
         let mut other = way.connect(&gate).await;
         other.ask_with("GET", "/live/poll?room=1", &[("Cookie", "other=1")]).await;
         reply(&mut site.visit().await, "other").await;
@@ -424,7 +424,7 @@ async fn with_share_a_client_that_does_not_read_delays_nobody_for_long() {
     let gate = Gate::start_before(site.addr(), &rule("share = true")).await;
     let (mut pollers, mut first) = released_crowd(&mut site, &gate, 8).await;
     let who: usize = first.request.header("x-who").unwrap().parse().unwrap();
-    // The answer never comes to its end, as if nobody took it.
+    // The response never ends, as if no client read it.
     first.send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nbegins").await;
     let _slow = pollers.remove(who);
     reply(&mut site.visit().await, "answer").await;
@@ -486,13 +486,13 @@ async fn a_shutdown_tells_those_that_get_no_turn_in_time() {
         assert!(response.header("retry-after").is_some());
         assert_eq!(response.all("cache-control"), ["no-store"]);
     }
-    // The one that has its turn gets what the site says.
+    // The one with a slot gets the site's response.
     reply(&mut visit, "late").await;
     assert_eq!(answers.join_next().await.unwrap().unwrap().text(), "late");
     assert_eq!(gate.wait_for_exit().await, 0);
 }
 
-/// What the channel has had, oldest first.
+/// The messages of the channel, oldest first.
 async fn said(gate: &Gate, channel: &str) -> Vec<serde_json::Value> {
     let answer = gate.hook("GET", &format!("/channels/{channel}/messages"), &[], "").await;
     let answer = if answer.status == 404 { return Vec::new() } else { answer.json() };

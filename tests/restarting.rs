@@ -24,7 +24,7 @@ impl Kept {
         self.folder.path().join("history")
     }
 
-    /// A gate that keeps its history here, writing it down as often as `every` says.
+    /// A gate that keeps its history here and writes it at the interval `every`.
     async fn gate(&self, every: &str) -> Gate {
         Gate::start_alone(&config(&self.file(), every)).await
     }
@@ -73,7 +73,7 @@ async fn crash(gate: Gate) {
     gate.wait_for_exit().await;
 }
 
-/// What a native poll is answered that asks once more with the cursor of `answer`.
+/// Answer to a native poll with the cursor of `answer`.
 async fn resume(gate: &Gate, answer: &Value) -> Value {
     gate.get(&format!("/comet/c?timeout=0&cursor={}", answer["cursor"].as_str().unwrap()))
         .await
@@ -90,7 +90,7 @@ async fn a_client_that_polls_across_a_restart_loses_nothing() {
     let mut gate = kept.gate("0s").await;
     let mut answer = json!({ "cursor": "" });
     for round in 0..3 {
-        // Held when the gate ends, and told where it is.
+        // Held at shutdown, and answered with its position.
         let target = format!("/comet/c?cursor={}", answer["cursor"].as_str().unwrap());
         let mut held = gate.hold(Way::Plain, &target).await;
         stop(gate).await;
@@ -172,10 +172,10 @@ async fn after_a_crash_old_cursors_are_told_so_and_get_the_history() {
     assert!(gate.log().contains("did not end in order"), "{}", gate.log());
     let answer = resume(&gate, &before).await;
     assert_eq!((data(&answer), &answer["reset"]), (vec!["in the file"], &json!(true)));
-    // Who only asks for changes is told that there was one.
+    // A client that only asks for changes gets one.
     let changed = gate.get(&format!("/novcomet?subscribed[c]={stamp}")).await.json();
     assert_eq!(changed["s"], 1, "{changed}");
-    // It is told once: with the stamp that it got, it is held.
+    // It gets it once: with the new stamp, it is held.
     let stamp = format!("{:.6}", changed["k"]["c"].as_f64().unwrap());
     gate.hold(Way::Plain, &format!("/novcomet?subscribed[c]={stamp}")).await;
     gate.publish("c", "new").await;

@@ -364,7 +364,8 @@ async fn a_form_polls_as_a_query_does() {
             let headers = [&headers[..], &[("Content-Length", &length)]].concat();
             client.send("POST", "/backend.php", &headers, b"").await;
             if !expect.is_empty() {
-                // A client that asks for leave to send its body gets it before it sends any.
+                // A client that sends `Expect: 100-continue` gets the 100 before it sends any of
+                // its body.
                 assert_eq!(client.read_head().await.status, 100, "{kind}");
             }
             client.send_raw(&body).await;
@@ -512,7 +513,7 @@ async fn whoever_sends_back_the_tag_of_a_bare_answer_misses_nothing() {
             assert_eq!((response.status, &*response.text()), (200, text));
             tag = format!("W/{}", response.header("etag").unwrap());
         }
-        // Nothing is told twice.
+        // No message comes twice.
         poller.ask_with("GET", "/backend.php", &[("If-None-Match", &tag)]).await;
         gate.wait_for_held(1).await;
         publish(&gate, "4").await;

@@ -1,5 +1,5 @@
-//! TLS on the public listener: polls are held and released over it, the site is told of it, and
-//! a certificate is looked at before anybody else sees it.
+//! TLS on the public listener: polls are held and released over it, the site gets the scheme, and a
+//! certificate is checked before any client sees it.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]

@@ -1,25 +1,25 @@
-//! The documentation, held against the program: every transcript in `docs/` is replayed byte for
-//! byte, every link leads somewhere, every command and flag exists.
+//! The documentation, checked against the program: every transcript in `docs/` is replayed byte for
+//! byte, every link has a target, every command and flag exists.
 //!
 //! A transcript is a fenced block with the word `transcript`:
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `# client` | what follows is on a connection to the gate; `# client NAME` is another one |
-//! | `# hook` | what follows is on a connection to the internal listener |
+//! | `# client` | the lines below are on a connection to the gate; `# client NAME` is another one |
+//! | `# hook` | the lines below are on a connection to the internal listener |
 //! | `> TEXT` | sent; an empty `>` line ends the head, the rest is the body |
 //! | `< TEXT` | received, likewise |
-//! | `# held N` | waits until N polls are held, and sees that no client was sent anything |
+//! | `# held N` | waits until N polls are held, and checks that no client was sent anything |
 //! | `# publish CHANNEL TEXT` | publishes a text, as `pollgate publish` does |
 //!
-//! Behind a colon a `#` line may say why. The blocks of a page are one conversation with one
+//! A `#` line may give a reason behind a colon. The blocks of a page are one conversation with one
 //! gate; a block `toml transcript` is its config and begins a new one.
 //!
-//! What time and chance give (dates, epochs, stamps) is documented with made-up values: each
-//! stands for one real value from its first sight on. All else must be equal, byte for byte.
+//! Values of time and chance (dates, epochs, stamps) are documented with made-up ones: each stands
+//! for one real value from its first use on. All else must be equal, byte for byte.
 //!
-//! After a change that is meant, `UPDATE_TRANSCRIPTS=1 cargo test --test transcripts` writes
-//! what the gate answers now into the pages; read the difference before you commit it.
+//! After an intended change, `UPDATE_TRANSCRIPTS=1 cargo test --test transcripts` writes the gate's
+//! current answers into the pages; read the difference before you commit it.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]

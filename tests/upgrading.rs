@@ -86,13 +86,13 @@ async fn the_new_process_goes_on_with_the_sockets_and_the_history() {
     let cursor = before["cursor"].as_str().unwrap();
     let mut held = old.hold(Way::Plain, &format!("/comet/c?cursor={cursor}")).await;
 
-    // The open page waits for its figures; nobody waits for it.
+    // The open page waits for its figures; the upgrade does not wait for it.
     let mut page = Client::connect(old.internal()).await;
     page.send_get("/page/figures?cursor=").await;
 
     let new = line.next().await;
     assert_eq!((new.addr(), new.internal()), (old.addr(), old.internal()));
-    // Who was held at the old one is sent to the new one, and misses nothing.
+    // A client held at the old process continues at the new one, and misses nothing.
     let told = held.answer().await;
     assert_eq!(
         (told.json(), told.header("connection")),
@@ -283,11 +283,11 @@ async fn if_the_new_process_dies_on_the_way_the_old_one_takes_everything_back() 
     for word in [None, Some(json!("loaded"))] {
         let mut dying = Dying::start(&line).await;
         dying.ready().await;
-        // What comes meanwhile waits: a publish, and a visitor.
+        // Requests that come meanwhile wait: a publish, and a client's.
         site.send("POST", "/channels/d", &[], b"meanwhile").await;
         let mut visitor = old.connect().await;
         visitor.send_get("/comet/d?cursor=oldest").await;
-        // The visitor may still have come in before the door was shut; he is answered from the
+        // The client's request may still have come in before the pause; it is answered from the
         // history then.
         assert!(site.is_quiet().await);
         if let Some(word) = word {
@@ -328,7 +328,7 @@ async fn a_client_that_is_still_at_the_old_process_gets_no_false_answer() {
     assert_eq!((id.status, id.header("connection")), (200, Some("close")), "{}", id.text());
     let id = id.json()["id"].as_str().unwrap().to_owned();
     let sent_back = kept.get(&format!("/comet/c?cursor={id}")).await;
-    // The old process does not know that position; it does not say that something is lost.
+    // The old process does not know that position; it does not report a loss.
     let (answer, close) = (sent_back.json(), sent_back.header("connection"));
     assert_eq!((data(&answer), answer.get("reset"), close), (vec![], None, Some("close")));
     let cursor = answer["cursor"].as_str().unwrap();

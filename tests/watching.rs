@@ -44,7 +44,7 @@ async fn start(folder: &Path) -> Gate {
     Gate::start_alone(&format!("{}{HISTORY}", rules(folder))).await
 }
 
-/// What the channel has had, oldest first.
+/// The messages of the channel, oldest first.
 async fn said(gate: &Gate, channel: &str) -> Vec<Value> {
     let answer = gate.hook("GET", &format!("/channels/{channel}/messages"), &[], "").await;
     if answer.status == 404 {
@@ -66,11 +66,11 @@ async fn newest(gate: &Gate, channel: &str) -> Value {
     answer["messages"].as_array().unwrap().last().map_or(Value::Null, |last| last["data"].clone())
 }
 
-/// Waits until all that was done in the folder before has been told of.
+/// Waits until all earlier changes in the folder have been published.
 async fn fence(gate: &Gate, folder: &Path) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("fence-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    // What is linked into place is waited for longest: somebody might be writing it.
+    // A file linked into place has the longest wait: it might still be written.
     let beside = folder.join(format!("{name}.tmp"));
     fs::write(&beside, "fence").unwrap();
     fs::hard_link(&beside, folder.join(format!("{name}.comet"))).unwrap();
@@ -162,7 +162,7 @@ async fn one_touch_is_one_empty_message() {
             assert_eq!(said(&gate, &name).await, vec![json!(""); count], "touch by {who}");
         }
     }
-    // Two within a second are two, which PHP's own poll cannot tell.
+    // Two within a second are two, which PHP's own poll cannot distinguish.
     php("touch($f); usleep(50000); touch($f);", folder, "twice.comet");
     gate.wait_for_kept("twice", 2).await;
 }
@@ -204,7 +204,7 @@ async fn what_is_there_at_the_start_is_the_first_message_at_its_own_time() {
         age = "1s"
     "#;
     let gate = Gate::start_alone(&(rules(folder) + polls)).await;
-    // It stays although it is older than anything is kept: the file still says it.
+    // It stays although it is older than `history.age`: the file still contains it.
     eventually("the age is over", async || said(&gate, "news").await.is_empty()).await;
     let first = gate.get("/backend.php").await.json();
     assert_eq!(first, json!({"msg": "before", "timestamp": 1_700_000_000.0}));
@@ -307,7 +307,7 @@ async fn what_cannot_be_published_is_told_once_and_harms_nothing() {
     gate.wait_for_kept("large", 1).await;
 }
 
-/// One megabyte that says in each of its pieces which version it is.
+/// One megabyte that names its version in each of its pieces.
 fn version(number: usize) -> Vec<u8> {
     format!("{number:015}\n").repeat(1 << 16).into_bytes()
 }
@@ -432,8 +432,8 @@ async fn ten_thousand_touches_a_second_leave_the_gate_quick() {
     storm.join().unwrap();
 }
 
-/// How long a message takes from PHP's `file_put_contents` to the client. Prints what it measures:
-/// `cargo test --features site-tests --test watching latency -- --ignored --nocapture`
+/// Time of a message from PHP's `file_put_contents` to the client. Prints its measurements: `cargo
+/// test --features site-tests --test watching latency -- --ignored --nocapture`
 #[tokio::test]
 #[ignore = "a measurement"]
 #[allow(clippy::print_stdout)]
@@ -497,7 +497,7 @@ async fn a_reload_watches_other_files_and_disturbs_none_that_stay() {
     fs::write(folder.join("two.b"), "before").unwrap();
     fs::write(gate.config_file(), config.clone() + &rule("b")).unwrap();
     assert_eq!(gate.hook("POST", "/reload", &[], "").await.status, 200);
-    // What stands there is a first message; what stays was told already.
+    // A file there is a first message; an unchanged one was published already.
     gate.wait_for_kept("two", 1).await;
     fs::write(folder.join("two.b"), "after").unwrap();
     gate.wait_for_kept("two", 2).await;

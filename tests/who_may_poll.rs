@@ -76,7 +76,7 @@ async fn a_signed_token_lets_in_by_any_of_its_three_places_and_only_to_its_chann
             let refused = poller.poll(&format!("/comet/news?token={bad}")).await;
             assert_eq!(refused.status, 401, "{bad}");
         }
-        // Nobody without leave has made a channel.
+        // No unauthorized client has made a channel.
         let channels = gate.hook("GET", "/channels", &[], b"").await.json();
         assert!(!channels.to_string().contains("user-8"), "{channels}");
         let metrics = gate.hook("GET", "/metrics", &[], b"").await.text();
@@ -175,7 +175,7 @@ async fn the_site_may_allow_some_of_the_channels() {
         gate.publish("b", "for all").await;
         let answer = poller.answer().await.json();
         assert_eq!(answer["messages"].as_array().map(Vec::len), Some(1), "{answer}");
-        // The others are remembered as not allowed.
+        // The others are cached as not allowed.
         assert_eq!(poller.poll("/comet/a").await.status, 403);
         poller.ask("/comet/d").await;
         site.visit()
@@ -204,7 +204,7 @@ async fn a_site_that_does_not_say_makes_for_503_and_holds_nobody() {
             assert_eq!(response.status, 503, "{answer}: {}", response.text());
             assert!(response.header("retry-after").is_some());
         }
-        // One that says nothing at all.
+        // One without any content.
         let mut poller = way.connect(&gate).await;
         poller.ask("/comet/a").await;
         let silent = site.visit().await;
@@ -222,7 +222,7 @@ async fn what_the_site_said_to_one_client_is_not_said_to_another() {
     let config = format!("trusted_proxies = [\"127.0.0.1\"]\n{ASKED}");
     let gate = Gate::start_before(site.addr(), &config).await;
     let mut proxy = gate.connect().await;
-    // Whatever the site is told, it may decide by.
+    // The site may decide by anything that it receives.
     let mine = [
         ("X-Forwarded-For", "192.0.2.1"),
         ("User-Agent", "mine"),

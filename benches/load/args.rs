@@ -52,7 +52,7 @@ pub(crate) struct Args {
     /// Be the site behind the others on this address
     #[arg(long, hide = true, value_name = "ADDR")]
     pub(crate) site: Option<SocketAddr>,
-    /// What cargo passes to every bench
+    /// Flag that cargo passes to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -63,7 +63,7 @@ impl Args {
         self.polls.unwrap_or(if self.quick { 1000 } else { 15_000 }).max(10)
     }
 
-    /// How many polls to hold, from few to most.
+    /// Numbers of polls to hold, from few to most.
     pub(crate) fn levels(&self) -> Vec<usize> {
         let usual: &[usize] = match self.plot {
             Some(_) => &[1000, 2500, 5000, 10_000, 15_000],
@@ -75,7 +75,7 @@ impl Args {
         levels
     }
 
-    /// How many polls to hold over HTTP/2: whole connections of them.
+    /// Number of polls to hold over HTTP/2: whole connections of them.
     pub(crate) fn streams(&self) -> usize {
         let wanted = self.streams.unwrap_or(if self.quick { 10_000 } else { 100_000 });
         wanted.div_ceil(STREAMS).max(1) * STREAMS
@@ -85,7 +85,7 @@ impl Args {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
     }
 
-    /// Whether a contestant takes part.
+    /// True if a contestant takes part.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }

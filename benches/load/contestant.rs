@@ -1,5 +1,5 @@
-//! Who is measured: each contestant as its makers mean it to be run, started by the bench on free
-//! ports with a config made for the purpose, and ended by it.
+//! The measured servers: each contestant as its makers mean it to be run, started by the bench on
+//! free ports with a config made for the purpose, and ended by it.
 
 mod floor;
 mod nginx;
@@ -16,16 +16,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// How to talk to a contestant.
+/// Protocol of a contestant.
 pub(crate) trait Wire: Send + Sync {
-    /// Where polls go.
+    /// Address for polls.
     fn public(&self) -> SocketAddr;
 
     /// Appends a poll on a channel for what comes after `cursor`; empty = from now on.
     fn poll(&self, channel: u32, cursor: &[u8], out: &mut Vec<u8>);
 
-    /// What publishes message `seq` of a channel: requests to be made one after the other. The
-    /// last one is what the measures time.
+    /// Requests that publish message `seq` of a channel, made one after the other. The measures
+    /// time the last one.
     fn publish(&self, channel: u32, seq: u64) -> Vec<Step>;
 
     /// Takes the cursor of the next poll from an answer.
@@ -38,12 +38,12 @@ pub(crate) struct Step {
     pub(crate) request: Vec<u8>,
 }
 
-/// What a contestant can take part in.
+/// The measures that a contestant can take part in.
 #[derive(Clone, Copy)]
 pub(crate) struct Abilities {
     /// Polls it can hold at once; 0 = it holds none.
     pub(crate) polls: usize,
-    /// Why no more than that.
+    /// Reason of that bound.
     pub(crate) bound: &'static str,
     /// Connections a second that it can take in.
     pub(crate) pace: usize,
@@ -81,7 +81,7 @@ pub(crate) struct Contestant {
     /// One line for the method: program and version, how it is run.
     pub(crate) about: String,
     pub(crate) abilities: Abilities,
-    /// Why it cannot take part.
+    /// Reason why it cannot take part.
     pub(crate) missing: Option<String>,
     start: fn(Place) -> io::Result<Running>,
 }
@@ -94,7 +94,7 @@ impl Contestant {
     }
 }
 
-/// What is the same for all of them.
+/// Settings shared by all of them.
 #[derive(Clone)]
 pub(crate) struct Settings {
     /// The `pollgate` to measure.
@@ -105,7 +105,7 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
 }
 
-/// Everybody, whether installed or not, in the order of the table.
+/// All contestants, installed or not, in the order of the table.
 pub(crate) fn all(settings: &Settings) -> Vec<Contestant> {
     vec![
         pollgate::contestant(settings),

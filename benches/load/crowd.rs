@@ -16,18 +16,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What a client sends to be given what comes next; empty at first.
+/// Text that a client sends to get the next messages; empty at first.
 pub(crate) type Cursor = SmallVec<[u8; 48]>;
 
-/// When a client that was answered polls again.
+/// Time at which an answered client polls again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
     AtOnce,
-    /// When [`Crowd::poll_again`] is called.
+    /// At a call of [`Crowd::poll_again`].
     Later,
 }
 
-/// What all clients have seen.
+/// Results of all clients.
 #[derive(Default, Clone, Copy, Debug)]
 pub(crate) struct SharedMetrics {
     /// Answers that brought a message.
@@ -65,7 +65,7 @@ pub(crate) struct Crowd {
     outgoing: Vec<u8>,
     pub(crate) again: Again,
     pub(crate) tally: SharedMetrics,
-    /// When each message came, while this is wanted.
+    /// Arrival time of each message, while this is wanted.
     pub(crate) arrivals: Option<Vec<Instant>>,
 }
 
@@ -146,7 +146,7 @@ impl Crowd {
             Ok(sent) if sent == self.outgoing.len() => Ok(()),
             // One request always fits an empty socket buffer.
             Ok(_) => Err(io::Error::other("a request was sent in part")),
-            // The server has closed; reading says so too, and connects again.
+            // The server has closed; reading reports it too, and connects again.
             Err(error) if is_gone(&error) => Ok(()),
             Err(error) => Err(error),
         }
@@ -169,7 +169,7 @@ impl Crowd {
         self.send_poll(index)
     }
 
-    /// Serves the clients until `done` or `deadline`; whether it was done.
+    /// Serves the clients until `done` or `deadline`; true if it was done.
     pub(crate) fn run_until(
         &mut self,
         deadline: Instant,
@@ -206,8 +206,8 @@ impl Crowd {
         Ok(())
     }
 
-    /// Reads what has come for a client, all of it: the next event tells only of more. Less than
-    /// was asked for is all, unless the server has `closed` behind it.
+    /// Reads all available bytes of a client: the next event only reports more. A short read is the
+    /// end, unless the server has `closed` behind it.
     fn read(&mut self, index: usize, closed: bool) -> io::Result<()> {
         let mut incoming = std::mem::take(&mut self.incoming);
         let ended = loop {
@@ -285,12 +285,12 @@ impl Crowd {
         }
     }
 
-    /// Whether every client has seen its channel's newest message.
+    /// True if every client has seen its channel's newest message.
     pub(crate) fn all_have(&self, newest: impl Fn(u32) -> u64) -> bool {
         self.clients.iter().all(|client| client.newest >= newest(client.channel))
     }
 
-    /// How many messages the clients have not seen that they should have by now.
+    /// Number of messages that the clients should have seen by now and have not.
     pub(crate) fn missing(&self, newest: impl Fn(u32) -> u64) -> u64 {
         let missing = |client: &Client| newest(client.channel).saturating_sub(client.newest);
         self.clients.iter().map(missing).sum()
@@ -300,7 +300,7 @@ impl Crowd {
 impl Client {
     fn check(&mut self, seq: u64, tally: &mut SharedMetrics) {
         if seq > self.newest {
-            // What was there before a client's first message is not its business.
+            // Messages before a client's first one do not count.
             if self.newest > 0 && seq > self.newest + 1 {
                 tally.lost += seq - self.newest - 1;
                 self.gaps.extend(self.newest + 1..seq);

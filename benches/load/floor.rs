@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-/// Whether it holds polls itself.
+/// Mode of the server: holding polls or not.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Hold,
@@ -26,7 +26,7 @@ const LISTENER: Token = Token(usize::MAX);
 
 struct Connection {
     stream: TcpStream,
-    /// Tells it from a later one in the same place.
+    /// Distinguishes it from a later one in the same place.
     life: u64,
 }
 

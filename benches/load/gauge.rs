@@ -1,4 +1,4 @@
-//! What a contestant's processes use, as the kernel counts it.
+//! Resources used by a contestant's processes, as the kernel counts them.
 
 use std::fs;
 use std::io;

@@ -78,8 +78,8 @@ fn run(args: &Args) -> io::Result<()> {
     Ok(())
 }
 
-/// What is being done, on the error stream: the other one is for the table.
+/// Reports progress on the error stream: the other one is for the table.
 fn progress(line: &str) {
-    // Nobody may be there to read it.
+    // The stream may be closed.
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -13,7 +13,7 @@ use crate::contestant::{Contestant, Settings};
 use crate::sheet::{Figure, Sheet};
 use std::io;
 
-/// What can be measured on its own.
+/// Measures that can run on their own.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Measure {
     /// Memory per held poll, CPU per delivery and re-poll
@@ -49,7 +49,7 @@ impl Measure {
         Self::Multitude,
     ];
 
-    /// What it takes beyond the usual settings.
+    /// Settings of the measure beyond the usual ones.
     fn settings(self, usual: &Settings, scale: &Scale) -> Settings {
         let mut settings = usual.clone();
         if self == Self::Multitude {
@@ -58,7 +58,7 @@ impl Measure {
         settings
     }
 
-    /// The figure that says it where the measure could not be taken.
+    /// The figure that shows that the measure could not be taken.
     fn main_figure(self, scale: &Scale) -> Figure {
         match self {
             Self::Held => Figure::Cpu(scale.levels[0]),
@@ -74,7 +74,7 @@ impl Measure {
     }
 }
 
-/// How much of it.
+/// Size of the measures.
 pub(crate) struct Scale {
     /// Numbers of polls, ascending.
     pub(crate) levels: Vec<usize>,

@@ -1,4 +1,4 @@
-//! What the bench publishes: a number that counts up in each channel, padded to an ordinary size.
+//! The bench's messages: a number that counts up in each channel, padded to an ordinary size.
 
 use std::io::Write;
 

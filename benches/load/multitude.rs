@@ -88,7 +88,7 @@ impl Multitude {
         Ok(())
     }
 
-    /// Reads until `count` answers with a message have come, or `deadline`; whether they have.
+    /// Reads until `count` answers with a message have come, or `deadline`; true if they have.
     pub(crate) fn wait_for(&mut self, count: u64, deadline: Instant) -> io::Result<bool> {
         while self.answered < count {
             if Instant::now() > deadline {
@@ -186,7 +186,7 @@ fn framed(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What a client begins with (section 3.4), and a window that no answer here fills.
+/// A client's preface (section 3.4), and a window that no answer here fills.
 fn preface() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend_from_slice(&framed(SETTINGS, 0, 0, &[]));

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// A publish that was answered.
 #[derive(Clone, Copy)]
 pub(crate) struct Published {
-    /// When its (last) request was sent.
+    /// Time of sending its (last) request.
     pub(crate) began: Instant,
-    /// When the answer came.
+    /// Time of its answer.
     pub(crate) ended: Instant,
 }
 
@@ -57,7 +57,7 @@ impl Press {
         self.wire.publish(channel, *newest)
     }
 
-    /// Publishes a channel's next message; [`Press::wait`] tells how it went.
+    /// Publishes a channel's next message; [`Press::wait`] returns the result.
     pub(crate) fn begin(&mut self, channel: u32) {
         let steps = self.next(channel);
         // The thread ends only after this end of the channel does.
@@ -132,7 +132,7 @@ impl Caller {
     }
 }
 
-/// How a barrage went.
+/// Result of a barrage.
 pub(crate) struct Volley {
     pub(crate) took: Duration,
     pub(crate) failed: u64,

@@ -60,7 +60,7 @@ fn table(sheet: &Sheet, contestants: &[Contestant]) -> String {
     text
 }
 
-/// What is to be reached, as ratios of this very run.
+/// The targets, as ratios of this very run.
 fn targets(sheet: &Sheet) -> String {
     let figures = sheet.figures();
     let levels = |level: fn(Figure) -> Option<usize>| -> Vec<usize> {

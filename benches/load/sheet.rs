@@ -1,4 +1,4 @@
-//! What was measured: values by figure and contestant.
+//! Measurements: values by figure and contestant.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +98,7 @@ impl Figure {
         }
     }
 
-    /// Whether the rounds' values add up instead of having a median.
+    /// True if the rounds' values add up instead of having a median.
     pub(crate) fn adds_up(self) -> bool {
         matches!(self, Self::Lost | Self::Duplicated | Self::Misordered | Self::Failed)
     }
@@ -116,7 +116,7 @@ impl Figure {
     }
 }
 
-/// The value of each round, and what must be said to it.
+/// The value of each round, and its notes.
 #[derive(Default, Clone, Debug)]
 pub(crate) struct Cell {
     pub(crate) values: Vec<f64>,

@@ -1,5 +1,5 @@
-//! What outlives a process, or goes from one to the next: the archive, the snapshot's file, the
-//! words of a handover.
+//! Readers of data that outlives a process, or passes from one to the next: the archive, the
+//! snapshot's file, the words of a handover.
 
 use crate::hub::channel::Time;
 use crate::hub::{Hub, Settings, ChannelDump};
@@ -19,7 +19,7 @@ fn hub() -> Hub {
     Hub::new(Settings::default(), 1)
 }
 
-/// As it is, and cut into frames whose checksums are right. What is read is written and read the
+/// Raw, and cut into frames with valid checksums. An archive that is read is written and read the
 /// same again, and refused with a byte changed or its end cut off.
 pub fn archive(data: &[u8]) {
     let _ = Reader::begin(data).and_then(Reader::verify);
@@ -117,8 +117,8 @@ pub fn place(name: &str) -> PathBuf {
     folder.join(format!("pollgate-fuzz-{}-{name}", std::process::id()))
 }
 
-/// All that the other process says, to the old one and to the new one: as it is, and cut into
-/// words with their lengths before them.
+/// All input from the other process, to the old one and to the new one: raw, and cut into words
+/// with their lengths before them.
 pub fn handover(data: &[u8]) {
     for said in [data.to_vec(), words(data)] {
         let (near, _far) = hears(&said);
@@ -150,7 +150,7 @@ fn words(data: &[u8]) -> Vec<u8> {
     said
 }
 
-/// A socket on which all has been said, and its far end, which is to stay open for answers.
+/// A socket with all input sent, and its far end, which stays open for answers.
 fn hears(said: &[u8]) -> (UnixStream, UnixStream) {
     let (near, mut far) = UnixStream::pair().expect("a pair of sockets");
     far.write_all(said).expect("there is room for so little");

@@ -17,14 +17,14 @@ pub mod server {
         pub mod stream;
     }
 
-    /// The lane's reader of heads, and the engine's beside it.
+    /// The lane's reader of heads, and pingora's beside it.
     pub mod gate {
         pub mod front {
             pub mod agreement;
             pub mod head;
             pub mod one_request;
 
-            /// The method, the target, and whether the lane answers it itself.
+            /// The method, the target, and true if the lane answers it itself.
             pub fn plain(bytes: &[u8], seen: usize) -> Option<(String, String, bool)> {
                 let bounds = head::Bounds { bytes: 16 * 1024, headers: 100 };
                 let head::HeadScan::Head(length) = head::sight(bytes, seen, bounds) else {

@@ -1,11 +1,11 @@
-//! Configs: what users write, and what is said of it.
+//! Configs: input of users, and the reports on it.
 
 use crate::config::{Config, Site, Source, Sources};
 use crate::keeping;
 use std::fs;
 use std::path::Path;
 
-/// Stands where secrets stand, and is to be seen nowhere.
+/// Stands in place of secrets, and must not appear anywhere.
 const SECRET: &str = "hunter2-and-then-some";
 
 /// Places of secrets in a file, right ones and nearly right ones.
@@ -89,7 +89,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// What is shown of it has no secrets and, where there was none, is the same config again.
+/// The printed config has no secrets and, where there was none, is the same config again.
 fn accepted(config: &Config, file: &Path) {
     let shown = config.to_toml();
     assert!(!format!("{shown}{config:?}{:?}", config.warnings).contains(SECRET), "{shown}");

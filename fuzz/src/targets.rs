@@ -99,7 +99,7 @@ fn head(data: &[u8]) {
     }
 }
 
-/// The lane and the engine see the same request.
+/// The lane and pingora see the same request.
 fn agreement(data: &[u8]) {
     let Some((came, bytes)) = data.split_first() else { return };
     front::agreement::check(bytes, usize::from(*came) * 8);

@@ -29,12 +29,12 @@ impl<T> RwLock<T> {
         Self(shuttle::sync::RwLock::new(value))
     }
 
-    /// Waits until nobody writes.
+    /// Waits until no thread writes.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.0.read().expect("a thread that panicked has ended the model")
     }
 
-    /// Waits until nobody else reads or writes.
+    /// Waits until no other thread reads or writes.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().expect("a thread that panicked has ended the model")
     }

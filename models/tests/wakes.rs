@@ -12,8 +12,8 @@ use shuttle::thread;
 
 const NOW: Time = Time(1_700_000_000_000_000);
 
-/// Runs a story in many orders, both evenly drawn and such as hold one thread back for long. A
-/// poll that nobody wakes any more is a deadlock, which ends the run with the order that led to it.
+/// Runs a story in many orders, both evenly drawn and such as hold one thread back for long. A poll
+/// that is never woken is a deadlock, which ends the run with the order that led to it.
 fn in_many_orders(story: fn()) {
     let orders = std::env::var("MODEL_ORDERS").ok().map(|count| count.parse().unwrap());
     let orders = orders.unwrap_or(3_000);
@@ -29,7 +29,7 @@ fn name(text: &str) -> ChannelName {
     ChannelName::new(text).unwrap()
 }
 
-/// Publishes, rings, and says how many polls that released.
+/// Publishes, wakes, and returns the number of released polls.
 fn publish(hub: &Hub, channel: &str) -> usize {
     let posts = [(name(channel), Payload::text(String::from("news")))];
     let mut wake = hub.publish(&posts, NOW).unwrap().remove(0).wake;
@@ -38,7 +38,7 @@ fn publish(hub: &Hub, channel: &str) -> usize {
     released
 }
 
-/// Makes sure that a channel is there, and says where it is.
+/// Makes sure that a channel exists, and returns its position.
 fn begin(hub: &Hub, channel: &str) -> Cursor {
     publish(hub, channel);
     Cursor::At(position(hub, channel))

@@ -46,7 +46,7 @@ impl Authority {
         Signed { cert, key }
     }
 
-    /// What `redis-server` needs to speak TLS on `port` as `name`.
+    /// Options of `redis-server` for TLS on `port` as `name`.
     pub(crate) fn options(&self, port: u16, name: &str) -> Vec<String> {
         let Signed { cert, key } = self.sign(name);
         let show = |path: &PathBuf| path.display().to_string();

@@ -4,10 +4,10 @@ use super::redis::Redis;
 use crate::support::eventually_some;
 use std::time::Duration;
 
-/// How long anything may take to stand.
+/// Bound on waiting for the cluster.
 const BOUND: Duration = Duration::from_secs(40);
 const MASTERS: usize = 3;
-/// Where the slots of each master begin, so that every one has some of the channels c0 to c8.
+/// First slot of each master; every master has some of the channels c0 to c8.
 const SLOTS: [usize; MASTERS + 1] = [0, 5_700, 9_000, 16_384];
 
 /// See the [module](self). Dropping it ends all of it.
@@ -69,7 +69,7 @@ impl RedisCluster {
         eventually_some("a cluster that stands", BOUND, say).await;
     }
 
-    /// What gates are told: some of the nodes.
+    /// URL for the gates: some of the nodes.
     pub(crate) fn url(&self) -> String {
         format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port())
     }
@@ -114,7 +114,7 @@ impl RedisCluster {
             let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
             migrate.extend(keys);
             let done = source.ask(&migrate);
-            // What has just aged out is nothing to move.
+            // A key that has just expired needs no move.
             assert!(done == "OK" || done == "NOKEY", "{done}");
         }
         for node in [target, source].into_iter().chain(&self.nodes) {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// What the clients have to tell.
+/// The results of the clients.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     /// Answers marked as `reset`.
@@ -76,8 +76,8 @@ impl Crowd {
         tokio::join!(publishing, fault());
     }
 
-    /// Publishes until a gate says that it is done. The key makes that once, even if an answer
-    /// got lost.
+    /// Publishes until a gate confirms it. The key makes it happen once, even if an answer got
+    /// lost.
     async fn publish_one(&self, channel: usize, number: u64) {
         let key = format!("{channel}-{number}-{}", fastrand::u64(..));
         let what = format!("message {number} on channel {channel} to be taken");
@@ -95,7 +95,7 @@ impl Crowd {
         .await;
     }
 
-    /// Waits until every client has got the last message, and tells what they got.
+    /// Waits until every client has got the last message, and returns their results.
     pub(crate) async fn finish(mut self) -> Told {
         self.counts.last.store(self.published, Ordering::Release);
         let done = async || {
@@ -148,7 +148,7 @@ async fn poll_on(gates: Vec<Addr>, channel: usize, counts: Arc<Counts>) {
             (newest, may_jump) = (number, false);
         }
         if is_reset && messages.is_empty() {
-            // Whatever comes next, it was told that something may be missing.
+            // Any number may follow: the client knows that messages may be missing.
             newest = u64::MAX;
         }
         if newest == u64::MAX {

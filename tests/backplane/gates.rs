@@ -19,7 +19,7 @@ pub(crate) async fn gates(redis: &str) -> Vec<Gate> {
     vec![gate(redis).await, gate(redis).await, gate(redis).await]
 }
 
-/// Why the gate is not ready, but for the site that none of these gates has.
+/// Reasons why the gate is not ready, except for the site, which none of these gates has.
 pub(crate) async fn unready(gate: &Gate) -> Vec<String> {
     let answer = gate.hook("GET", "/readyz", &[], "").await.json();
     let reasons = answer["reasons"].as_array().cloned().unwrap_or_default();
@@ -31,7 +31,7 @@ pub(crate) async fn wait_for_backplane(gate: &Gate) {
     eventually("a gate that is ready", async || unready(gate).await.is_empty()).await;
 }
 
-/// What the clients got while `fault` happened between the publishes.
+/// Number of messages the clients got while `fault` happened between the publishes.
 pub(crate) async fn through(gates: &[Gate], clients: usize, fault: impl AsyncFnOnce()) -> u64 {
     let mut crowd = Crowd::new(gates, clients, 3);
     crowd.publish(MESSAGES / 2).await;

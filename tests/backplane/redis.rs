@@ -24,7 +24,7 @@ impl Drop for Stopped<'_> {
     }
 }
 
-/// A port that nobody listens on at this moment.
+/// A port without a listener at this moment.
 pub(crate) fn free_port() -> u16 {
     // Far below the ports that the system gives to clients, and 10,000 more is still a port: a
     // node of a cluster takes that, too.
@@ -86,13 +86,13 @@ impl Redis {
         Stopped(process)
     }
 
-    /// What `redis-cli` prints for a command.
+    /// Output of `redis-cli` for a command.
     pub(crate) fn ask(&self, command: &[&str]) -> String {
         ask(self.port, command)
     }
 }
 
-/// What `redis-cli` prints for a command to the server on `port`.
+/// Output of `redis-cli` for a command to the server on `port`.
 pub(crate) fn ask(port: u16, command: &[&str]) -> String {
     let port = port.to_string();
     let output = Command::new("redis-cli").args(["-p", &port]).args(command).output();

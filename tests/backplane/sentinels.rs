@@ -5,9 +5,9 @@ use crate::support::{Process, TempDir, eventually_some};
 use std::process::Command;
 use std::time::Duration;
 
-/// What the sentinels call the master.
+/// The sentinels' name of the master.
 pub(crate) const MASTER: &str = "mymaster";
-/// How long anything may take to stand.
+/// Bound on waiting for the servers.
 const BOUND: Duration = Duration::from_secs(30);
 
 /// See the [module](self). Dropping it ends all of it.
@@ -57,7 +57,7 @@ impl Sentinel {
         drop(self.process.take());
     }
 
-    /// The port of the master, as this one says.
+    /// The port of the master, according to this sentinel.
     pub(crate) fn master(&self) -> String {
         let answer = self.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
         answer.lines().nth(1).unwrap_or_default().to_owned()
@@ -65,7 +65,7 @@ impl Sentinel {
 }
 
 impl Set {
-    /// One whose replica keeps up and whose sentinels know each other.
+    /// A set with a replica in sync and sentinels that know each other.
     pub(crate) async fn start() -> Set {
         let at_once = ["--repl-diskless-sync-delay", "0", "--repl-backlog-size", "1mb"];
         let master = Redis::start_with(&at_once).await;

@@ -1,9 +1,10 @@
-//! All that was published and all that anybody was told of it, and what may be missing or doubled.
+//! All messages published and all ids returned for them, and the rules for missing and repeated
+//! ones.
 
 use super::{BRIEF, CAPTURED, CHANNELS, FILE};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// All that was published and all that anybody was told of it.
+/// All messages published and all ids returned for them.
 #[derive(Default)]
 pub(crate) struct Ledger {
     /// By channel and epoch: which number stands at which position.
@@ -18,12 +19,11 @@ pub(crate) struct Ledger {
     steps: [BTreeMap<(u64, u64), String>; CHANNELS.len()],
 }
 
-/// How one number was published. Each attempt came to one of the lives from its first to its
-/// second.
+/// The attempts to publish one number. Each reached one of the lives from its first to its second.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     pub(crate) confirmed: (u64, u64),
-    /// In microseconds, where an answer tells it.
+    /// In microseconds, if an answer contains it.
     pub(crate) stamp: u64,
     /// The publisher left before the answer.
     pub(crate) left: Vec<(u64, u64)>,
@@ -32,7 +32,7 @@ pub(crate) struct Published {
 }
 
 impl Ledger {
-    /// Somebody was told that this number has this id.
+    /// A client got this number with this id.
     pub(crate) fn note(&mut self, channel: usize, id: &str, number: u64) -> (String, u64) {
         let (epoch, seq) = id.rsplit_once('-').unwrap_or_else(|| panic!("an id {id:?}"));
         let seq = seq.parse().unwrap();
@@ -42,7 +42,7 @@ impl Ledger {
         (epoch.into(), seq)
     }
 
-    /// Somebody who sees no positions got `number` after `last`.
+    /// A client that sees no positions got `number` after `last`.
     pub(crate) fn stepped(&mut self, channel: usize, last: Option<u64>, number: u64, story: &str) {
         let next = last.map_or(0, |last| last + 1);
         // A first poll begins with the oldest message.
@@ -104,16 +104,16 @@ impl Ledger {
             .count()
     }
 
-    /// Whether a kill came after `missing` was confirmed and before `next` was.
+    /// True if a kill came after `missing` was confirmed and before `next` was.
     fn may_be_lost(&self, channel: usize, missing: u64, next: u64) -> bool {
         let published = |number: u64| &self.published[channel][number as usize];
         let lives = published(missing).confirmed.0..published(next).confirmed.1;
         self.killed.range(lives).next().is_some()
     }
 
-    /// How often a number may have been published: what a key stands for goes along from life to
-    /// life, unless a kill ends one. What is captured has no key, so each attempt that got no
-    /// answer may have been a message.
+    /// Number of times that a number may have been published: the stored reply of a key is passed
+    /// on from life to life, unless a kill ends one. Captured messages have no key, so each attempt
+    /// without an answer may have been a message.
     fn times(&self, channel: usize, number: u64) -> usize {
         let published = &self.published[channel][number as usize];
         if channel == CAPTURED {

@@ -1,5 +1,5 @@
-//! Clients of the native dialect: they see every position, and can be told that something is
-//! missing.
+//! Clients of the native dialect: they see every position, and their answers report missing
+//! messages.
 
 use super::{Answered, CHANNELS, Caller, SharedMetrics, World};
 use serde_json::Value;
@@ -14,7 +14,7 @@ struct Reading {
     tally: SharedMetrics,
 }
 
-/// Where a client is in a channel.
+/// A client's position in a channel.
 #[derive(Debug)]
 struct Seen {
     channel: usize,

@@ -1,4 +1,4 @@
-//! Whoever publishes the numbers of one channel.
+//! The publisher of the numbers of one channel.
 
 use super::ledger::Published;
 use super::stamps::{micros, stamp_of};
@@ -32,7 +32,7 @@ struct Publisher {
     connection: Option<Client>,
 }
 
-/// What became of an attempt.
+/// Outcome of an attempt.
 enum Attempt {
     Answered(Response),
     /// This side did not wait for the answer.

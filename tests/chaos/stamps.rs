@@ -1,5 +1,5 @@
-//! Clients of the dialects whose cursor is a stamp. Those of `timestamp` read one message after
-//! the other, those of `novcomet` hear only that there is one.
+//! Clients of the dialects whose cursor is a stamp. Those of `timestamp` read one message after the
+//! other, those of `novcomet` learn only that there is one.
 
 use super::{Answered, BRIEF, CHANNELS, Caller, SharedMetrics};
 use serde_json::Value;
@@ -57,7 +57,7 @@ impl Reading {
         } else {
             let number = message.parse().unwrap();
             assert!(micros(&cursor) > micros(&self.cursor), "no later stamp: {story}");
-            // What is left out here, or comes again, has to have a reason.
+            // A missing or repeated number has to have a reason.
             world.ledger.lock().stepped(self.channel, self.last, number, &story);
             self.last = Some(number);
         }
@@ -65,7 +65,7 @@ impl Reading {
     }
 }
 
-/// Polls for some of the channels until it was told of the last change of each.
+/// Polls some of the channels until it has the last change of each.
 pub(crate) async fn hear_of_all(mut caller: Caller) -> SharedMetrics {
     let channels = caller.choose(BRIEF + 1);
     let changes = channels.into_iter().map(|channel| (channel, "1".to_owned())).collect();
@@ -87,7 +87,7 @@ pub(crate) async fn hear_of_all(mut caller: Caller) -> SharedMetrics {
     }
 }
 
-/// A client of `novcomet`, and the last changes it was told of.
+/// A client of `novcomet`, and the last changes it got.
 struct Hearing {
     caller: Caller,
     changes: Vec<(usize, String)>,

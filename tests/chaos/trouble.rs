@@ -1,4 +1,4 @@
-//! What happens to the gate and the site.
+//! Faults of the gate and the site.
 
 use super::support::gate::Plan;
 use super::support::tls::Identity;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What happens to the gate and the site.
+/// Causes faults of the gate and the site.
 pub(crate) struct Trouble {
     pub(crate) world: Arc<World>,
     rng: Rng,
@@ -20,7 +20,7 @@ pub(crate) struct Trouble {
     tls: bool,
     site: Site,
     folder: TempDir,
-    /// What was done, and in which life of the gate.
+    /// The faults so far, each with the life of the gate.
     made: Vec<(&'static str, u64)>,
 }
 
@@ -85,7 +85,7 @@ impl Trouble {
         }
     }
 
-    /// What was made of it.
+    /// The faults so far as text.
     pub(crate) fn story(&self) -> String {
         let over = if self.tls { "over TLS" } else { "in plain" };
         let mut counts = BTreeMap::<&str, usize>::new();
@@ -217,7 +217,7 @@ fn config(folder: &TempDir, rng: &mut Rng) -> String {
 }
 
 /// An address at which the gate can be started again and again. No other program uses this IP
-/// address, and no connection goes out from it, so nobody takes the port in between.
+/// address, and no connection goes out from it, so the port stays free in between.
 fn own_address() -> Addr {
     let [.., a, b, c] = std::process::id().to_be_bytes();
     let free = TcpListener::bind((Ipv4Addr::new(127, 100 ^ a, b, c), 0)).unwrap();

@@ -1,4 +1,4 @@
-//! Where something listens.
+//! Listening addresses.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ impl Addr {
         }
     }
 
-    /// What a client writes into `Host`.
+    /// Value of a client's `Host` header.
     pub fn host(&self) -> String {
         match self {
             Addr::Tcp(addr) | Addr::Tls(addr) => addr.to_string(),

@@ -31,14 +31,14 @@ pub struct Browser {
 /// Browsers at once: with more of them a machine of two cores is too slow for their pages.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
-/// How long a page may take to show something.
+/// Bound on the time until a page shows something.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One window, which shows one page.
 #[derive(Debug)]
 pub struct Window(Client);
 
-/// What somebody's screen is like.
+/// Properties of a screen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Look {
     /// As narrow as a phone's.
@@ -52,7 +52,7 @@ impl Browser {
         // It is never closed.
         let _turn = TURNS.acquire().await.unwrap();
         let mut command = Command::new("chromedriver");
-        // What Chromium leaves in the temporary folder goes with ours.
+        // Chromium's leftovers in the temporary folder go with ours.
         let profiles = Profiles(TempDir::new("browser"));
         command.arg("--port=0").env("TMPDIR", profiles.0.path());
         let driver = Process::spawn("chromedriver", &mut command, MISSING);
@@ -69,7 +69,7 @@ impl Browser {
         self.open_as(url, Look::default()).await
     }
 
-    /// As [`Browser::open`], for somebody with another screen.
+    /// As [`Browser::open`], with another screen.
     pub async fn open_as(&self, url: &str, look: Look) -> Window {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let data_dir = self.profiles.0.path().join(format!("window-{number}"));
@@ -147,7 +147,7 @@ impl Window {
         .await;
     }
 
-    /// What the window shows, as PNG.
+    /// Content of the window, as PNG.
     pub async fn screenshot(&self) -> Vec<u8> {
         self.0.screenshot().await.unwrap_or_else(|e| panic!("screenshot: {e}"))
     }
@@ -163,9 +163,8 @@ impl Window {
     }
 }
 
-/// The folder of all profiles. A window that was not closed, because its test
-/// failed, leaves a browser; the profile's path on its command line tells
-/// which are ours.
+/// The folder of all profiles. A window that was not closed, because its test failed, leaves a
+/// browser; the profile's path on its command line identifies ours.
 #[derive(Debug)]
 struct Profiles(TempDir);
 

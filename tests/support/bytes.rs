@@ -17,7 +17,7 @@ pub fn by_rule(size: usize) -> Vec<u8> {
     out
 }
 
-/// Where two stretches of bytes part, for a message shorter than both.
+/// Index of the first difference of two byte strings, for a message shorter than both.
 pub fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
     if a == b {
         return None;

@@ -11,8 +11,7 @@ use super::http::{Client, Response};
 use super::tls::Identity;
 use super::{Addr, Poller, Process, TempDir, Way, eventually};
 
-/// How long the gate may take until it listens: the first start of a fresh
-/// binary on a busy machine is slow.
+/// Bound on the start of the gate: the first start of a fresh binary on a busy machine is slow.
 const START: Duration = Duration::from_secs(20);
 
 const BINARY: &str = env!("CARGO_BIN_EXE_pollgate");
@@ -85,7 +84,7 @@ impl Gate {
         &self.listen
     }
 
-    /// Where plain HTTP is shown the way to HTTPS.
+    /// Address that redirects plain HTTP to HTTPS.
     pub fn redirect(&self) -> Addr {
         let found = addresses(&self.process.stdout(), "redirect");
         found.into_iter().next().unwrap_or_else(|| panic!("the gate redirects nobody"))
@@ -175,14 +174,14 @@ impl Gate {
         response.json()
     }
 
-    /// What `GET /status` answers.
+    /// Response of `GET /status`.
     pub async fn status(&self) -> Value {
         let response = self.hook("GET", "/status", &[], "").await;
         assert_eq!(response.status, 200, "GET /status: {}", response.text());
         response.json()
     }
 
-    /// How many polls are held right now.
+    /// Number of polls held right now.
     pub async fn held(&self) -> u64 {
         let status = self.status().await;
         status["held"].as_u64().unwrap_or_else(|| panic!("no `held` in {status}"))
@@ -215,7 +214,7 @@ impl Gate {
         self.memory("RssAnon:")
     }
 
-    /// How many files it has open.
+    /// Number of its open files.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
@@ -229,7 +228,7 @@ impl Gate {
         poller
     }
 
-    /// What `GET /channels/{channel}` answers.
+    /// Response of `GET /channels/{channel}`.
     pub async fn channel(&self, channel: &str) -> Value {
         self.hook("GET", &channel_path(channel), &[], "").await.json()
     }
@@ -408,7 +407,7 @@ impl Plan {
     }
 }
 
-/// What a `pollgate` command left when it ended.
+/// Results of a `pollgate` command.
 #[derive(Debug)]
 pub struct Finished {
     /// The exit code, -1 if a signal ended it.

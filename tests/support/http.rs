@@ -1,5 +1,5 @@
-//! A bare HTTP/1.1 client: it sends exactly what a test says and shows exactly
-//! what came back. Every read and write has a bound and panics beyond it.
+//! A bare HTTP/1.1 client: it sends exactly the bytes of a test and returns exactly the bytes
+//! received. Every read and write has a bound and panics beyond it.
 
 use std::time::Duration;
 
@@ -270,7 +270,7 @@ impl Client {
     }
 }
 
-/// What came back.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: u16,

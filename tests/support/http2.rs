@@ -46,7 +46,7 @@ impl Http2 {
         let (sender, connection) = within("handshake", h2::client::handshake(stream)).await;
         let connection = tokio::spawn(async {
             // It ends when this side closes it, which is no error, or breaks, which the streams
-            // tell.
+            // report.
             let _ = connection.await;
         });
         let scheme = if matches!(addr, Addr::Tls(_)) { "https" } else { "http" };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-/// What `/metrics` said at one moment.
+/// Content of `/metrics` at one moment.
 #[derive(Debug)]
 pub struct Metrics {
     /// By series: `name{label="value"}` as it was written.
@@ -85,7 +85,7 @@ impl Metrics {
         self.samples.keys().map(String::as_str)
     }
 
-    /// Whether there is such a series.
+    /// True if there is such a series.
     pub fn has(&self, series: &str) -> bool {
         self.samples.contains_key(series)
     }

@@ -1,5 +1,5 @@
-//! What the integration tests stand on: the real gate, real PHP sites, a bare
-//! HTTP client and a real browser, each stopped when its value is dropped.
+//! The harness of the integration tests: the real gate, real PHP sites, a bare HTTP client and a
+//! real browser, each stopped when its value is dropped.
 //!
 //! A test reads as a story:
 //!
@@ -12,8 +12,8 @@
 //! assert_eq!(client.read_response().await.json()["messages"][0]["data"], "hello");
 //! ```
 //!
-//! Nothing here sleeps but the two functions of [`wait`], between two looks at
-//! a condition; every wait has a bound and panics with what it waited for.
+//! Nothing here sleeps but the two functions of [`wait`], between two checks of a condition; every
+//! wait has a bound and panics with its condition.
 
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_imports, unreachable_pub)]

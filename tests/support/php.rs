@@ -14,9 +14,9 @@ use super::{Addr, BOUND, Process, TempDir};
 const MISSING: &str =
     "PHP is missing: apt-get install php-cli php-curl php-sqlite3 (or: make test)";
 
-/// A site with its own address, which it keeps over stops and starts. That
-/// address is known before the start, so that a gate can be put before the
-/// site first and the site then be told of the gate's hook.
+/// A site with its own address, which it keeps over stops and starts. That address is known before
+/// the start, so that a gate can be put before the site first and the site then be started with the
+/// address of the gate's hook.
 ///
 /// ```ignore
 /// let mut site = PhpSite::of("sendmsg");
@@ -51,7 +51,7 @@ impl PhpSite {
         PhpSite { folder, root, addr, workers: 1, env: Vec::new(), process: None }
     }
 
-    /// How many requests it can work on at a time.
+    /// Number of requests it can work on at a time.
     pub fn workers(&mut self, count: u32) -> &mut PhpSite {
         self.workers = count;
         self
@@ -110,7 +110,7 @@ impl PhpSite {
         Client::connect(&self.addr).await.get(path).await
     }
 
-    /// What PHP wrote: requests, warnings, errors.
+    /// Output of PHP: requests, warnings, errors.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::stderr).unwrap_or_default()
     }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::wait::{BOUND, eventually_some};
 
-/// How much of each of its two outputs is kept: the newest so many bytes.
+/// Number of bytes kept of each of its two outputs, the newest.
 const KEPT: usize = 256 * 1024;
 
 /// A running program, leader of its own process group. Dropping it kills the

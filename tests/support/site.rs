@@ -73,7 +73,7 @@ impl PlainSite {
         PlainSite::on_tcp(name, None, None).await
     }
 
-    /// A site that answers only what the test tells it to.
+    /// A site that answers only as the test directs.
     pub async fn start_by_hand() -> PlainSite {
         let (sender, visits) = mpsc::unbounded_channel();
         PlainSite::on_tcp("site", Some(sender), Some(visits)).await

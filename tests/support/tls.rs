@@ -82,7 +82,7 @@ pub async fn connect_with(
     }
 }
 
-/// What a client offers.
+/// TLS settings of a client.
 pub fn client_config(
     protocols: &[&str],
     versions: &[&'static SupportedProtocolVersion],
@@ -99,7 +99,7 @@ pub fn client_config(
     config
 }
 
-/// Takes any certificate whose key the other side really has.
+/// Accepts any certificate whose key the other side really has.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything before it fails.
+/// Bound on each wait of a test.
 pub const BOUND: Duration = Duration::from_secs(10);
 
 /// How long nothing may come for a connection to count as quiet: far longer than a gate takes to

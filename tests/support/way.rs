@@ -19,7 +19,7 @@ use super::{Addr, Gate};
 pub enum Way {
     /// A GET over HTTP/1.1 with nothing about it.
     Plain,
-    /// A GET over HTTP/1.1 that says it has an empty body.
+    /// A GET over HTTP/1.1 that declares an empty body.
     Odd,
     /// A stream of HTTP/2, with prior knowledge.
     Http2,
@@ -121,7 +121,7 @@ impl Poller {
         self.answer_to(method).await
     }
 
-    /// Whether nothing has come and the connection is still open.
+    /// True if nothing has come and the connection is still open.
     pub async fn is_quiet(&mut self) -> bool {
         match &mut self.wire {
             Wire::Http1(client) => client.is_quiet().await,

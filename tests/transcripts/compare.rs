@@ -72,14 +72,14 @@ fn mark_at(text: &[u8], at: usize) -> Option<(usize, Kind)> {
     }
 }
 
-/// What the documented values stand for.
+/// Real values of the documented ones.
 #[derive(Debug, Default)]
 pub(crate) struct Meanings {
     real: BTreeMap<(Kind, String), String>,
 }
 
 impl Meanings {
-    /// What is sent for the documented `text`. A whole second that no answer has shown before is
+    /// The real text for the documented `text`. A whole second that no answer has shown before is
     /// the client's own clock; any other stamp must have been received.
     pub(crate) fn really(&mut self, text: &str) -> String {
         let mut out = String::new();
@@ -103,7 +103,7 @@ impl Meanings {
         out + &text[end..]
     }
 
-    /// Sees whether `real` is what `documented` says; where not, the words say what differs.
+    /// Compares `real` with `documented`; the error describes the difference.
     pub(crate) fn compare(&mut self, documented: &str, real: &str) -> Result<(), String> {
         let mut end = 0;
         let mut at = 0;
@@ -143,7 +143,7 @@ impl Meanings {
         Ok(())
     }
 
-    /// What a page says of `real`, keeping the values it had in `documented` where they fit.
+    /// The documentation of `real`, which keeps the values of `documented` where they fit.
     pub(crate) fn documentation_of(&mut self, documented: &str, real: &str) -> String {
         let mut written: Vec<_> = marks(documented)
             .into_iter()
@@ -195,7 +195,7 @@ fn invent(kind: Kind, second: u64) -> String {
     }
 }
 
-/// Where `real` goes on if `literal` stands in it at `at`.
+/// End of `literal` in `real`, if it stands there at `at`.
 fn equal(literal: &str, real: &str, at: usize) -> Result<usize, String> {
     let rest = &real[at..];
     if rest.starts_with(literal) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// One step of a transcript.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    /// What follows is on this connection: a client's by its name, or the hook's.
+    /// Switches the connection: a client's by its name, or the hook's.
     Client(String),
     Hook,
     Held(u64),
@@ -77,7 +77,7 @@ struct Line {
 
 impl Talk {
     async fn begin(config: &str) -> Talk {
-        // Nobody is there: no transcript reaches the site.
+        // No server listens there: no transcript reaches the site.
         let site = Addr::parse("127.0.0.1:9").unwrap();
         let gate = Gate::start_before(&site, config).await;
         let (clients, meanings) = (BTreeMap::new(), Meanings::default());
@@ -109,7 +109,7 @@ impl Talk {
         }
     }
 
-    /// Does what a block says; answers the block as it really went.
+    /// Runs a block; returns it with the real answers.
     async fn resume(
         &mut self,
         block: &[&str],
@@ -224,7 +224,7 @@ fn mark(sign: char, line: &str) -> String {
     format!("{sign} {line}").trim_end().to_owned()
 }
 
-/// A page must not send another length than it says: the rest would be the next request.
+/// A page must not send another length than it declares: the rest would be the next request.
 fn check_length(sent: &str, line: usize) {
     let (head, body) = sent.split_once("\r\n\r\n").unwrap();
     let said = head.split("\r\n").find_map(|line| line.strip_prefix("Content-Length: "));

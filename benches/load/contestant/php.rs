@@ -1,4 +1,4 @@
-//! What the old sites do: PHP that sleeps and looks again, under PHP-FPM behind nginx.
+//! The method of the old sites: PHP that sleeps and checks again, under PHP-FPM behind nginx.
 
 use super::process::{Place, Running, free_address};
 use super::{Abilities, Contestant, Step, Wire, first_line, get, nginx, post, text};

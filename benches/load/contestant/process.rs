@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Where a contestant is being set up: its folder and what it has started there.
+/// A contestant under setup: its folder and the processes started there.
 pub(crate) struct Place {
     pub(crate) settings: Settings,
     folder: PathBuf,
@@ -146,7 +146,7 @@ pub(crate) struct Running {
     _place: Place,
 }
 
-/// An address nobody listens on. The clients come from other addresses, so they cannot take it.
+/// An address without a listener. The clients come from other addresses, so they cannot take it.
 pub(super) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

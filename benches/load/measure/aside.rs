@@ -50,7 +50,7 @@ pub(super) fn aside(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io::R
             continue;
         }
         let samples = collect(&probes)?;
-        // One that was sent only after the crowd had its message says nothing.
+        // A sample that was sent only after the crowd had its message does not count.
         for sample in samples.into_iter().filter(|sample| sample.sent < ended) {
             took.push(sample.took.as_secs_f64() * 1e3);
             late.push(sample.late.as_secs_f64() * 1e3);
@@ -77,11 +77,11 @@ fn at(values: &mut [f64], share: f64) -> Option<f64> {
 }
 
 struct Sample {
-    /// When the publish was sent.
+    /// Time of sending the publish.
     sent: Instant,
-    /// How much later that was than the moment chosen: what the machine, not the server, adds.
+    /// Delay after the chosen moment: the machine's share, not the server's.
     late: Duration,
-    /// How long until its poll had the message.
+    /// Time until its poll had the message.
     took: Duration,
 }
 
@@ -92,7 +92,7 @@ struct Probe {
 
 fn send_all(probes: &[Probe], mut moment: impl FnMut(usize) -> Instant) {
     for (index, probe) in probes.iter().enumerate() {
-        // One that has failed says so when it is collected.
+        // A failed one is reported when it is collected.
         let _ = probe.moments.send(moment(index));
     }
 }

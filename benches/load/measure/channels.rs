@@ -37,7 +37,7 @@ pub(super) fn channels(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io
     });
     let deadline = Instant::now() + Duration::from_secs(60);
     stage.crowd.run_until(deadline, |crowd| {
-        // Looking through all clients is dear; while messages are due the count says enough.
+        // Looking through all clients is expensive; while messages are due the count is enough.
         crowd.tally.messages >= total as u64 || volley.is_finished()
     })?;
     let newest = |channel| stage.press.newest(channel);

@@ -1,4 +1,4 @@
-//! How long one publish takes to reach everybody.
+//! Time from one publish to the last of all clients.
 
 use super::Scale;
 use super::stage::{Stage, WIDE};

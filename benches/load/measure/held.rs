@@ -74,7 +74,7 @@ pub(super) fn churn(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io::R
     Ok(())
 }
 
-/// Connections that have been answered and say nothing.
+/// Connections that have been answered and are idle.
 pub(super) fn idle(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io::Result<()> {
     let polls = stage.polls(scale.most.min(5000));
     stage.crowd.again = Again::Later;

@@ -83,13 +83,13 @@ impl Stage {
         }
     }
 
-    /// Serves the crowd until `count` more answers with messages came; whether they did.
+    /// Serves the crowd until `count` more answers with messages came; true if they did.
     pub(super) fn wait_for(&mut self, count: usize) -> io::Result<bool> {
         let due = self.crowd.tally.answered + count as u64;
         self.crowd.run_until(Instant::now() + PATIENCE, |crowd| crowd.tally.answered >= due)
     }
 
-    /// How many polls to hold where `wanted` are asked for.
+    /// Number of polls to hold where `wanted` are asked for.
     pub(super) fn polls(&self, wanted: usize) -> usize {
         wanted.min(self.can.polls)
     }
@@ -109,7 +109,7 @@ impl Stage {
         }
     }
 
-    /// Says so beside a figure that was measured with fewer polls than the row tells.
+    /// Adds a note to a figure that was measured with fewer polls than its row states.
     pub(super) fn note_polls(&self, sheet: &mut Sheet, figure: Figure, wanted: usize) {
         if self.can.polls < wanted {
             let note = format!("{} polls, bound by {}", self.can.polls, self.can.bound);
@@ -117,7 +117,7 @@ impl Stage {
         }
     }
 
-    /// How many polls the crowds of a scale have here.
+    /// Number of polls that the crowds of a scale have here.
     pub(super) fn most(&self, scale: &Scale) -> usize {
         self.polls(scale.most)
     }
