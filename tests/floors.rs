@@ -1,4 +1,4 @@
-//! The modules stand on floors, as `src/lib.rs` says, and import only downward.
+//! The modules stand on the floors of `src/lib.rs` and import only downward.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]

@@ -235,7 +235,7 @@ fn engine_settings(config: &Config) -> ServerConf {
     }
 }
 
-/// What the listeners have in common.
+/// The shared parts of the listeners.
 struct Parts {
     publisher: Publisher,
     gate: Gate,

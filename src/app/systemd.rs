@@ -7,7 +7,7 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// A reload begins; [`ready`] ends it, whether it succeeded or not.
+/// A reload begins; [`ready`] ends it, after a success or a failure.
 pub(super) fn reloading() {
     // Some versions of systemd also require the time.
     match NotifyState::monotonic_usec_now() {

@@ -353,12 +353,12 @@ impl Hub {
         Some(self.retire(&channel))
     }
 
-    /// The limits of a channel, whether or not it exists.
+    /// The limits of a channel, which need not exist.
     pub fn limits(&self, name: &ChannelName) -> Arc<Limits> {
         self.shared.settings.read().limits_for(name).clone()
     }
 
-    /// The unit of a channel's stamps, whether or not the channel exists.
+    /// The unit of a channel's stamps; the channel need not exist.
     pub fn tick(&self, name: &ChannelName) -> Tick {
         self.shared.settings.read().limits_for(name).tick
     }

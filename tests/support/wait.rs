@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Bound on each wait of a test.
 pub const BOUND: Duration = Duration::from_secs(10);
 
-/// How long nothing may come for a connection to count as quiet: far longer than a gate takes to
+/// Silence after which a connection counts as quiet: far longer than a gate takes to
 /// answer a poll that it does not hold.
 pub const QUIET: Duration = Duration::from_millis(50);
 

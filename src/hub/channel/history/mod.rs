@@ -104,9 +104,9 @@ pub struct History {
     floor: Stamp,
     /// Up to this stamp messages may have been evicted; 0 = none were.
     evicted_stamp: Stamp,
-    /// Where a sequencer gives the positions: its clock, and that clock's time at the latest look.
+    /// Clock of the sequencer that gives the positions, if any, and its time at the latest look.
     clock: Position,
-    /// Persisted messages; their seqs are contiguous and end with `newest`.
+    /// Kept messages; their seqs are contiguous and end with `newest`.
     ring: VecDeque<Arc<Message>>,
     bytes: u64,
     /// The newest message never ages out, unless the limits differ.
