@@ -1,5 +1,5 @@
 <?php
-// How many polls were at work here, at once and in all.
+// Number of polls at work here, at once and in all.
 require 'store.php';
 
 header('Content-Type: application/json');

@@ -1,5 +1,5 @@
 <?php
-// What an old chat's page polls: the messages after `since`. Without `wait=0` it waits for some,
+// The poll of an old chat's page: the messages after `since`. Without `wait=0` it waits for some,
 // looking into the database again and again, as long as it takes.
 require 'store.php';
 

@@ -1,6 +1,6 @@
 <?php
-// Long polling over the modification times of files: whoever publishes an id
-// touches its file, whoever subscribed to it looks until the file is newer
+// Long polling over the modification times of files: a publisher of an id
+// touches its file, a subscriber checks until the file is newer
 // than what was last seen.
 class NovComet
 {

@@ -1,5 +1,5 @@
 <?php
-// What upload.php has to answer for the first ?size= bytes of the rule.
+// Expected answer of upload.php for the first ?size= bytes of the rule.
 include 'bytes.php';
 
 $size = (int) $_GET['size'];

@@ -38,7 +38,7 @@ function post_by_curl($url, $type, $body)
 {
     $headers = array("Content-Type: $type");
     if (strlen($body) > 1024) {
-        // What libcurl did by itself for such bodies for many years; newer
+        // As libcurl did by itself for such bodies for many years; newer
         // ones do it from 1 MB up.
         $headers[] = 'Expect: 100-continue';
     }

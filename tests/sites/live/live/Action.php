@@ -1,5 +1,5 @@
 <?php
-// What every action of the site can do, as its framework had it.
+// Methods of every action of the site, as in its framework.
 abstract class Action
 {
     protected function ajaxReturn($data, $info = '', $status = 1)
