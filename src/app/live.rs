@@ -11,7 +11,7 @@ use crate::server::backplane::{self, Backplane};
 use crate::server::gate;
 use crate::server::gate::tls::Tls;
 use crate::server::gate::upstream::{Upstream, UpstreamError};
-use crate::server::limits::rate::Rate;
+use crate::server::limits::rate::{AddressRate, MessageRate};
 use crate::server::publish::system_time;
 use crate::server::telemetry::log::Log;
 use crate::server::telemetry::metrics::SharedMetrics;
@@ -64,10 +64,7 @@ impl LiveSettings {
             hub,
             backplane,
             gate: shared(gate_settings(config, upstream.clone(), &Rates::default())),
-            publish: shared(publish_settings(
-                config,
-                &Arc::new(crate::server::limits::publish_rate::Rate::new(0)),
-            )),
+            publish: shared(publish_settings(config, &Arc::new(MessageRate::new(0)))),
             internal: shared(internal_settings(config)),
             drain: shared(config.drain.clone()),
             metrics,
@@ -148,13 +145,13 @@ fn shared<T>(settings: T) -> Arc<ArcSwap<T>> {
 
 /// The token buckets per address: a reload keeps the levels of those it does not change.
 struct Rates {
-    connections: Arc<Rate>,
-    requests: Arc<Rate>,
+    connections: Arc<AddressRate>,
+    requests: Arc<AddressRate>,
 }
 
 impl Default for Rates {
     fn default() -> Self {
-        Self { connections: Arc::new(Rate::new(0)), requests: Arc::new(Rate::new(0)) }
+        Self { connections: Arc::new(AddressRate::new(0)), requests: Arc::new(AddressRate::new(0)) }
     }
 }
 
@@ -187,10 +184,7 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
     }
 }
 
-fn publish_settings(
-    config: &Config,
-    rate: &Arc<crate::server::limits::publish_rate::Rate>,
-) -> publish::Settings {
+fn publish_settings(config: &Config, rate: &Arc<MessageRate>) -> publish::Settings {
     publish::Settings {
         max_message: config.max_message,
         rate: rate.allowing(config.messages_per_second),

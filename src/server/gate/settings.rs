@@ -5,7 +5,7 @@ use super::poll::hold;
 use super::route::Routes;
 use super::upstream::Upstream;
 use crate::server::limits::permit;
-use crate::server::limits::rate::Rate;
+use crate::server::limits::rate::AddressRate;
 use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ pub struct Settings {
     /// Limits on the number of held polls.
     pub limits: permit::Settings,
     /// Rate limit of connections of one address; trusted proxies are exempt.
-    pub connections: Arc<Rate>,
+    pub connections: Arc<AddressRate>,
     /// Rate limit of requests of one address.
-    pub requests: Arc<Rate>,
+    pub requests: Arc<AddressRate>,
     /// Networks whose forwarded headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Query parameters whose values are not logged.

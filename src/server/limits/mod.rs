@@ -2,5 +2,4 @@
 
 pub mod descriptors;
 pub mod permit;
-pub mod publish_rate;
 pub mod rate;

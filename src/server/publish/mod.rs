@@ -17,7 +17,7 @@ mod tests;
 mod wakeups;
 pub mod watch;
 
-use crate::server::limits::publish_rate::{Rate, RateLimited};
+use crate::server::limits::rate::{MessageRate, RateLimited};
 pub use hook::{History, Hook};
 pub use idempotency::IdempotencyCache;
 use payload::from_json;
@@ -42,7 +42,7 @@ pub struct Settings {
     /// The longest message, in bytes.
     pub max_message: u64,
     /// Rate limit of the hook.
-    pub rate: Arc<Rate>,
+    pub rate: Arc<MessageRate>,
     /// Rules of requests to the upstream that are messages.
     pub capture: Vec<Arc<capture::Rule>>,
     /// True if the upstream may publish with a header of its responses.
@@ -51,7 +51,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let (rate, capture) = (Arc::new(Rate::new(0)), Vec::new());
+        let (rate, capture) = (Arc::new(MessageRate::new(0)), Vec::new());
         Self { max_message: 1 << 20, rate, capture, may_publish: false }
     }
 }

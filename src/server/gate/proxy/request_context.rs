@@ -89,7 +89,7 @@ mod tests {
     use crate::server::gate::upstream::Upstream;
     use crate::server::limits::descriptors::FdBudget;
     use crate::server::limits::permit;
-    use crate::server::limits::rate::Rate;
+    use crate::server::limits::rate::AddressRate;
     use arc_swap::ArcSwap;
     use std::time::Duration;
 
@@ -98,8 +98,8 @@ mod tests {
             routes: Routes::new(Vec::new()),
             hold: hold::Settings::default(),
             limits: permit::Settings::default(),
-            connections: Arc::new(Rate::new(0)),
-            requests: Arc::new(Rate::new(0)),
+            connections: Arc::new(AddressRate::new(0)),
+            requests: Arc::new(AddressRate::new(0)),
             trusted_proxies: Vec::new(),
             mask: Vec::new(),
             upstream: Arc::new(Upstream::new(&[]).unwrap_or_else(|_| unreachable!("no names"))),
