@@ -167,7 +167,7 @@ async fn the_site_may_allow_some_of_the_channels() {
         let gate = Gate::start_before(site.addr(), ASKED).await;
         let mut poller = way.connect(&gate).await;
         poller.ask("/comet/a,b,c").await;
-        let yes = "HTTP/1.1 200 OK\r\nPollgate-Channels: b, c%2A\r\nContent-Length: 0\r\n\r\n";
+        let yes = "HTTP/1.1 200 OK\r\nPollgate-Channels: b, %78\r\nContent-Length: 0\r\n\r\n";
         site.visit().await.send(yes).await;
         gate.wait_for_held(1).await;
         gate.publish("a", "not for this one").await;
@@ -194,6 +194,8 @@ async fn a_site_that_does_not_say_makes_for_503_and_holds_nobody() {
         for answer in [
             "HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nPollgate-Channels: *\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nPollgate-Channels: a, %zz\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\nPollgate-Channels: %ff\r\nContent-Length: 0\r\n\r\n",
             "nonsense\r\n\r\n",
         ] {
@@ -296,5 +298,42 @@ auth = { kind = "signed", keys = { k = "secret" } }
         assert_eq!(gate.status().await["channels"], 0, "{way:?}");
         let target = format!("/comet.php?publish=mine&token={token}");
         assert_eq!(poller.poll(&target).await.text(), "true", "{way:?}");
+    }
+}
+
+/// The response's list is taken apart before its names are decoded, and no name is a pattern.
+#[tokio::test]
+async fn a_star_that_the_site_repeats_opens_nothing() {
+    for way in Way::ALL {
+        let mut site = PlainSite::start_by_hand().await;
+        let gate = Gate::start_before(site.addr(), ASKED).await;
+        gate.publish("room-secret", "for few").await;
+        let mut poller = way.connect(&gate).await;
+        // A site that lets in to every name it has no rule about would name `room-*`.
+        for target in ["/comet/room-*,room-secret", "/comet/room-%2A,room-secret", "/comet/*"] {
+            let refused = poller.poll(target).await;
+            assert_eq!(refused.status, 403, "{target}: {}", refused.text());
+            assert!(refused.text().contains("has a *"), "{}", refused.text());
+        }
+        assert!(site.requests().is_empty());
+        // Nor does one that says more than it was asked.
+        poller.ask("/comet/room-a,room-secret?cursor=oldest").await;
+        let visit =
+            "HTTP/1.1 200 OK\r\nPollgate-Channels: room-%2A, room-a%2Croom-secret\r\n\
+             Content-Length: 0\r\n\r\n";
+        site.visit().await.send(visit).await;
+        let refused = poller.answer().await;
+        assert_eq!((refused.status, gate.held().await), (403, 0), "{}", refused.text());
+    }
+}
+
+#[tokio::test]
+async fn a_channel_with_a_star_is_polled_by_no_token() {
+    for way in Way::ALL {
+        let gate = Gate::start_alone(SIGNED).await;
+        let token = sign("new", "second secret", now() + 60, "user-*");
+        let mut poller = way.connect(&gate).await;
+        let refused = poller.poll(&format!("/comet/user-%2A?token={token}")).await;
+        assert_eq!(refused.status, 403, "{}", refused.text());
     }
 }

@@ -107,6 +107,9 @@ pub enum Rejection {
     /// The token is valid, but not for this channel.
     #[error("not allowed to poll \"{0}\"")]
     Channel(ChannelName),
+    /// The channel's name has a `*`, which only grants may have.
+    #[error("\"{0}\" has a *, which stands for any rest in a grant and cannot be polled here")]
+    Star(ChannelName),
     /// The grant was revoked.
     #[error("the leave to poll was taken back")]
     Revoked,
@@ -117,7 +120,7 @@ impl Rejection {
     pub fn reply(&self) -> Reply {
         let body = serde_json::json!({ "error": self.to_string() });
         match self {
-            Self::Channel(_) => Reply::json(403, &body),
+            Self::Channel(_) | Self::Star(_) => Reply::json(403, &body),
             _ => Reply::json(401, &body).with("WWW-Authenticate", "Bearer"),
         }
     }

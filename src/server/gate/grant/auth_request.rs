@@ -8,8 +8,9 @@ use super::cache::{CachedDecision, Key};
 use super::{Allowed, Authorization, Credentials, Grants, Names, Requester, Verdict};
 use crate::hub::channel::ChannelName;
 use crate::protocol::address::Address;
-use crate::protocol::auth::{self, Channels, Rejection, Upstream, Url};
+use crate::protocol::auth::{self, Rejection, Upstream, Url};
 use crate::protocol::http::Reply;
+use crate::protocol::http::query::decode_strictly;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -17,9 +18,9 @@ use hyper::body::Incoming as Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::digest::{Context, SHA256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -331,20 +332,31 @@ impl AuthRequest {
     fn allowed(&self, headers: &HeaderMap) -> Result<AuthResponse, String> {
         let (grant, seen) = (self.grants.number(), 0);
         let asked = self.channels.iter().map(|(_, name)| name);
-        let Some(list) = headers.get(CHANNELS) else {
+        if !headers.contains_key(CHANNELS) {
             return Ok(AuthResponse::Permission(Permission {
                 grant,
                 names: asked.cloned().collect(),
                 seen,
             }));
-        };
-        let wrong = || "its Pollgate-Channels is no list of escaped names".to_owned();
-        let list = list.to_str().map_err(|_| wrong())?;
-        let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let names = names.map(|name| percent_decode_str(name).decode_utf8());
-        let names: Vec<_> = names.collect::<Result<_, _>>().map_err(|_| wrong())?;
-        let granted = Channels::new(names.iter().map(|name| &**name)).ok_or_else(wrong)?;
-        let names = asked.filter(|name| granted.has(name)).cloned().collect();
+        }
+        let granted = granted(headers)
+            .ok_or("its Pollgate-Channels is no list of percent-encoded names; it has no patterns")?;
+        let names = asked.filter(|name| granted.contains(name.as_str())).cloned().collect();
         Ok(AuthResponse::Permission(Permission { grant, names, seen }))
     }
+}
+
+/// The names in the response's list. The list is taken apart before its names are decoded, and a
+/// name is a name: `room-%2A` is a channel with a star in it, never all rooms.
+fn granted(headers: &HeaderMap) -> Option<HashSet<String>> {
+    let mut names = HashSet::new();
+    for list in headers.get_all(CHANNELS) {
+        for name in list.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            if name.contains('*') {
+                return None;
+            }
+            names.insert(String::from_utf8(decode_strictly(name)?.into_owned()).ok()?);
+        }
+    }
+    Some(names)
 }

@@ -170,6 +170,12 @@ impl Gate {
         verdict: Option<Verdict>,
     ) -> Result<Option<Allowed>, Blocked> {
         let Some(auth) = &rule.auth else { return Ok(None) };
+        // A name that reads as a pattern would be one wherever it is listed: by the site, which
+        // is shown it, or in a token that is made for it.
+        if let Some(name) = poll.subscriptions.iter().find(|s| s.channel.contains('*')) {
+            let reply = Rejection::Star(name.channel.clone()).reply();
+            return Err(Blocked::Reply(Refusal::Rejection, reply));
+        }
         let visitor = || Requester {
             rule,
             target: request.target,
