@@ -280,3 +280,60 @@ async fn a_php_site_that_knows_nothing_of_the_gate_is_captured() {
     let file = std::fs::read_to_string(site.root().join("data.txt")).unwrap();
     assert_eq!(file, "hello you");
 }
+
+/// A site may route `/live%2Fsend` to something else than `/live/send`.
+#[tokio::test]
+async fn an_escaped_slash_in_a_path_is_none() {
+    let site = PlainSite::start().await;
+    let rules = SEND.replace("/send", "/live/send");
+    let gate = Gate::start_before(site.addr(), &rules).await;
+    let mut client = gate.connect().await;
+    for path in ["/live%2Fsend", "/live%2fsend", "/live/send%3F", "/x/../live/send"] {
+        assert_eq!(client.post(path, FORM, "msg=one").await.status, 200);
+    }
+    client.post("/live/%73end", FORM, "msg=two").await;
+    assert_eq!(said(&gate, "live").await, [json!("two")]);
+}
+
+/// What only one of two readers would read so (`capture_oracle.rs` has forms).
+#[tokio::test]
+async fn values_that_the_site_may_read_otherwise_are_not_published() {
+    let site = PlainSite::start().await;
+    let rules = r#"
+        [[capture]]
+        path    = "/send"
+        channel = "live"
+        data    = "{header.x-who}/{cookie.c}"
+        [[capture]]
+        path    = "/send"
+        channel = "json"
+        data    = "{json.a}"
+        [[capture]]
+        path    = "/send"
+        channel = "room-{query.r}"
+        data    = "{query.x}"
+    "#;
+    let gate = Gate::start_before(site.addr(), rules).await;
+    let mut client = gate.connect().await;
+    for headers in [
+        [("X-Who", "a"), ("X-Who", "b"), ("Cookie", "c=1")],
+        [("X-Who", "a"), ("Cookie", "c=1"), ("Cookie", "c=2")],
+        [("X-Who", "a"), ("Cookie", "c; c=2"), ("X-A", "b")],
+        [("X-Who", "a"), ("Cookie", "c[x]=1; c=2"), ("X-A", "b")],
+    ] {
+        client.request("POST", "/send", &headers, b"").await;
+    }
+    let json = [("Content-Type", "application/json")];
+    for body in [r#"{"a":1,"b":"\ud800"}"#, r#"{"a":1}x"#] {
+        client.request("POST", "/send", &json, body.as_bytes()).await;
+    }
+    client.request("POST", "/send?r=%FF&x=1", &[], b"").await;
+    client.request("POST", &format!("/send?r=1&{}x=1", "a&".repeat(1000)), &[], b"").await;
+    let channels = gate.hook("GET", "/channels", &[], "").await.json();
+    assert_eq!(channels["channels"], json!([]), "{channels}");
+    client.request("POST", "/send?r=1&x=1", &[("X-Who", "a"), ("Cookie", "c=1")], b"").await;
+    client.request("POST", "/send", &json, br#"{"a":1}"#).await;
+    assert_eq!(said(&gate, "live").await, [json!("a/1")]);
+    assert_eq!(said(&gate, "json").await, [json!(1)]);
+    assert_eq!(said(&gate, "room-1").await, [json!("1")]);
+}

@@ -318,8 +318,7 @@ async fn a_star_that_the_site_repeats_opens_nothing() {
         assert!(site.requests().is_empty());
         // Nor does one that says more than it was asked.
         poller.ask("/comet/room-a,room-secret?cursor=oldest").await;
-        let visit =
-            "HTTP/1.1 200 OK\r\nPollgate-Channels: room-%2A, room-a%2Croom-secret\r\n\
+        let visit = "HTTP/1.1 200 OK\r\nPollgate-Channels: room-%2A, room-a%2Croom-secret\r\n\
              Content-Length: 0\r\n\r\n";
         site.visit().await.send(visit).await;
         let refused = poller.answer().await;

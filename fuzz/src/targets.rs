@@ -134,9 +134,9 @@ fn hook(data: &[u8]) {
 fn form(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (kind, body) = text.split_once('\n').unwrap_or(("", &text));
-    let Some(encoding) = Encoding::of(kind) else { return };
+    let Ok(Some(encoding)) = Encoding::of(kind) else { return };
     for files in [FileFields::Count, FileFields::PassedOver] {
-        if let Some(form) = encoding.parse(body.as_bytes(), files) {
+        if let Ok(form) = encoding.parse(body.as_bytes(), files) {
             let _ = (form.text("a"), form.entries("a"));
         }
     }

@@ -4,6 +4,7 @@
 use crate::hub::channel::{ChannelName, Pattern};
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
+use crate::protocol::http::path::PathPattern;
 use crate::protocol::template::Template;
 use crate::server::backplane::{Url, UrlError};
 use crate::server::persist::snapshot;
@@ -137,8 +138,8 @@ pub(in crate::config) fn pattern(text: &str) -> Result<Pattern, String> {
     Pattern::new(text).ok_or_else(|| format!("\"{text}\" is no pattern; {hint}"))
 }
 
-/// The path of a poll, after percent-decoding.
-pub(in crate::config) fn path(text: &str) -> Result<Pattern, String> {
+/// The path of a rule, in plain text or escaped.
+pub(in crate::config) fn path(text: &str) -> Result<PathPattern, String> {
     if !text.starts_with('/') {
         return Err(format!("\"{text}\" must begin with /"));
     }
@@ -146,7 +147,8 @@ pub(in crate::config) fn path(text: &str) -> Result<Pattern, String> {
         let hint = "parameters belong in `when`";
         return Err(format!("\"{text}\" must be a path alone; {hint}"));
     }
-    pattern(text)
+    pattern(text)?;
+    PathPattern::new(text).ok_or_else(|| format!("\"{text}\" is no path"))
 }
 
 /// A template of a channel's name; one without fields must itself be a name.

@@ -3,12 +3,12 @@
 use super::{auth, extra};
 use crate::config::read::section::Section;
 use crate::config::read::{suggest, values};
-use crate::hub::channel::Pattern;
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::replay::Replay;
 use crate::protocol::dialect::timestamp::{Deliver, First, Timestamp};
+use crate::protocol::http::path::PathPattern;
 use crate::protocol::template::{Field, Template};
 use crate::server::gate::route::{Method, Rule};
 use std::fmt;
@@ -55,8 +55,8 @@ pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<R
     let hint = "write native, novcomet, timestamp or replay";
     let kind = section.required("dialect", hint, Kind::named);
     let dialect = dialect(section, kind, path.as_ref())?;
-    // A pattern that matches everything lets the rest be read; the mistake is noted.
-    let mut rule = Rule::new(path.or_else(|| Pattern::new("*"))?, dialect);
+    // Whatever matches anything lets the rest be read; the mistake is noted.
+    let mut rule = Rule::new(path.or_else(|| PathPattern::new("*"))?, dialect);
     rule.methods = methods(section, &rule);
     rule.timeout = timeout(section, hold);
     rule.origins = section.list("origins", Vec::new(), values::origin);
@@ -79,8 +79,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// `None` only if a text of this very file is no template.
-fn dialect(section: &mut Section, kind: Option<Kind>, path: Option<&Pattern>) -> Option<Dialect> {
+/// `None` only where a text of this very file is no template.
+fn dialect(
+    section: &mut Section,
+    kind: Option<Kind>,
+    path: Option<&PathPattern>,
+) -> Option<Dialect> {
     let Some(kind) = kind else {
         // The dialect is unknown, and so are its keys, so none of them is reported.
         for (key, _) in OWN_KEYS {
@@ -101,7 +105,7 @@ fn dialect(section: &mut Section, kind: Option<Kind>, path: Option<&Pattern>) ->
     }
 }
 
-fn native(section: &mut Section, path: Option<&Pattern>) -> Native {
+fn native(section: &mut Section, path: Option<&PathPattern>) -> Native {
     let channel = section.optional("channel", values::channel);
     if channel.is_none()
         && path.is_some_and(|path| !path.is_prefix())

@@ -3,7 +3,9 @@
 
 pub mod form;
 pub mod framing;
+mod multipart;
 pub mod observer;
+pub mod path;
 pub mod query;
 pub mod tracker;
 pub mod validate;

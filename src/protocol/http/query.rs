@@ -15,6 +15,7 @@ pub struct Query<'a> {
     /// Most polls have no more than this one, which needs no allocation.
     first: Option<Parameter<'a>>,
     more: Vec<Parameter<'a>>,
+    odd: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,6 +50,7 @@ impl<'a> Query<'a> {
             self.add(Parameter { name, key: None, deeper: false, value });
             return;
         }
+        self.odd |= is_odd(&name);
         let name = name.split('\0').next().unwrap_or_default().trim_start_matches(' ');
         if name.is_empty() || name.starts_with('[') && !name.contains(']') {
             return;
@@ -77,7 +79,14 @@ impl<'a> Query<'a> {
             deeper: pair.deeper,
             value: Cow::Owned(pair.value.into_owned()),
         };
-        Query { first: self.first.map(owned), more: self.more.into_iter().map(owned).collect() }
+        let more = self.more.into_iter().map(owned).collect();
+        Query { first: self.first.map(owned), more, odd: self.odd }
+    }
+
+    /// Whether a name has a NUL, begins with a bracket, or has one without its end: PHP's versions
+    /// read these differently.
+    pub fn has_odd_name(&self) -> bool {
+        self.odd
     }
 
     /// The value of the scalar parameter `name`, as bytes.
@@ -137,6 +146,23 @@ impl<'a> Query<'a> {
         }
         entries
     }
+}
+
+fn is_odd(name: &str) -> bool {
+    let begins_with_bracket = name.trim_start_matches(' ').starts_with('[');
+    let mut rest = name;
+    while let Some((_, inner)) = rest.split_once('[') {
+        match inner.split_once(']') {
+            Some((_, after)) => rest = after,
+            None => return true,
+        }
+    }
+    begins_with_bracket || name.contains('\0')
+}
+
+/// The variables of a query or an urlencoded form as PHP counts them, empty ones too.
+pub fn variables(text: &[u8]) -> usize {
+    memchr::memchr_iter(b'&', text).count() + 1
 }
 
 /// A key that PHP turns into an integer: plain decimal, no leading zero.

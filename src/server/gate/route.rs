@@ -1,13 +1,12 @@
 //! Routing: the config's rules, tried in their order, decide which requests are polls.
 
-use crate::hub::channel::Pattern;
 use crate::protocol::auth::Auth;
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::timestamp::Timestamp;
+use crate::protocol::http::path::{PathPattern, normalize};
 use crate::protocol::http::query::Query;
-use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +22,8 @@ pub enum Method {
 /// One `[[poll]]` rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// The path, percent-decoded: exact, or a prefix.
-    pub path: Pattern,
+    /// The path: exact, or a prefix.
+    pub path: PathPattern,
     /// Parameters that must be there.
     pub when: Vec<String>,
     /// Parameters that must be absent or empty.
@@ -43,7 +42,7 @@ pub struct Rule {
 
 impl Rule {
     /// A rule for `path` with nothing but the dialect's defaults.
-    pub fn new(path: Pattern, dialect: Dialect) -> Self {
+    pub fn new(path: PathPattern, dialect: Dialect) -> Self {
         let methods = match dialect {
             Dialect::Native(_) => vec![Method::Get],
             Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) => {
@@ -134,15 +133,15 @@ impl Routes {
 
     /// True if a request for `path` (as it stands in the target) may be a poll.
     pub fn may_be_poll(&self, path: &str) -> bool {
-        let decoded = decode(path);
-        self.rules.iter().any(|rule| rule.path.matches(&decoded))
+        let normal = normalize(path);
+        self.rules.iter().any(|rule| rule.path.matches(&normal))
     }
 
     /// True if a POST to `path` (as it stands in the target) may be a poll, so that its form has to
     /// be read to find out.
     pub fn may_take_form(&self, path: &str) -> bool {
-        let decoded = decode(path);
-        self.rules.iter().any(|rule| rule.takes("POST") && rule.path.matches(&decoded))
+        let normal = normalize(path);
+        self.rules.iter().any(|rule| rule.takes("POST") && rule.path.matches(&normal))
     }
 
     /// The first rule that matches a request. A request that no rule matches goes to the upstream.
@@ -153,8 +152,8 @@ impl Routes {
         query: &'a Query,
         form: Option<&'a Query>,
     ) -> impl Iterator<Item = Match<'a>> {
-        let decoded = decode(path);
-        self.rules.iter().filter(move |rule| rule.path.matches(&decoded)).filter_map(move |rule| {
+        let normal = normalize(path);
+        self.rules.iter().filter(move |rule| rule.path.matches(&normal)).filter_map(move |rule| {
             let native = matches!(rule.dialect, Dialect::Native(_));
             if !rule.takes(method) {
                 return native.then_some(Match::WrongMethod { rule });
@@ -164,40 +163,16 @@ impl Routes {
             }
             let a_form_or_none_needed = method != "POST" || form.is_some();
             (a_form_or_none_needed && rule.wants(query, form))
-                .then(|| Match::Poll { rule, rest: rest_of(path, &rule.path) })
+                .then(|| Match::Poll { rule, rest: rule.path.raw_rest(path) })
         })
     }
 }
 
-/// `path` percent-decoded; invalid escapes stand for themselves.
-fn decode(path: &str) -> std::borrow::Cow<'_, str> {
-    match path.contains('%') {
-        true => percent_decode_str(path).decode_utf8_lossy(),
-        false => path.into(),
-    }
-}
-
-/// The part of the escaped `path` behind the pattern's stem, which matches it decoded.
-fn rest_of<'a>(path: &'a str, pattern: &Pattern) -> Option<&'a str> {
-    if !pattern.is_prefix() {
-        return None;
-    }
-    let mut decoded = 0;
-    let mut at = 0;
-    let bytes = path.as_bytes();
-    while decoded < pattern.stem().len() && at < bytes.len() {
-        let hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
-        at += if bytes[at] == b'%' && hex(at + 1) && hex(at + 2) { 3 } else { 1 };
-        decoded += 1;
-    }
-    // `at` is behind an escape or a byte of an equal stem, so it is on a boundary.
-    path.get(at..)
-}
-
-/// The rules of a config that names none.
+/// What is polled where the config names nothing.
 fn default_rules() -> Vec<Rule> {
     // Both patterns and the template are well-formed as they stand here.
-    let (Some(below), Some(exact)) = (Pattern::new("/comet/*"), Pattern::new("/comet")) else {
+    let (Some(below), Some(exact)) = (PathPattern::new("/comet/*"), PathPattern::new("/comet"))
+    else {
         return Vec::new();
     };
     let Ok(channel) = "{query.channel}".parse() else { return Vec::new() };
@@ -246,11 +221,19 @@ mod tests {
         assert_eq!(kind(&routes, "GET", "/x/../comet/a", None), "site");
         assert_eq!(kind(&routes, "GET", "//comet/a", None), "site");
         assert_eq!(kind(&routes, "GET", "/comet//a", None), "native /a");
+        assert_eq!(kind(&routes, "GET", "/%2e%2E/comet/a", None), "site");
+    }
+
+    #[test]
+    fn an_escaped_slash_is_no_slash() {
+        let routes = Routes::new(Vec::new());
+        assert_eq!(kind(&routes, "GET", "/comet%2Fa", None), "site");
+        assert_eq!(kind(&routes, "GET", "/comet%3Fsubscribed[x]=1", None), "site");
     }
 
     #[test]
     fn when_and_unless_look_at_the_query_and_the_form() {
-        let path = Pattern::new("/backend.php").unwrap();
+        let path = PathPattern::new("/backend.php").unwrap();
         let timestamp = Timestamp::new("data.txt".parse().unwrap());
         let mut rule = Rule::new(path, Dialect::Timestamp(timestamp));
         rule.unless = vec!["msg".to_owned()];
@@ -267,7 +250,7 @@ mod tests {
     fn a_browser_publishes_only_where_the_rule_says_so() {
         for (browser_publish, expected) in [(true, "publish x"), (false, "site")] {
             let dialect = NovComet { browser_publish, ..NovComet::default() };
-            let path = Pattern::new("/comet.php").unwrap();
+            let path = PathPattern::new("/comet.php").unwrap();
             let mut rule = Rule::new(path, Dialect::NovComet(dialect));
             rule.when = vec!["subscribed".to_owned()];
             rule.unless = vec!["publish".to_owned()];

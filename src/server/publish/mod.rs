@@ -270,6 +270,12 @@ impl Publisher {
         Ok(receipts)
     }
 
+    /// Counts a request whose captured message was not published, since it is not clear what PHP
+    /// has read.
+    fn count_unclear(&self) {
+        self.shared.metrics.refusals.count(Refusal::UnclearCapture);
+    }
+
     /// Counts messages against the hook's rate limit.
     fn take(&self, messages: usize) -> Result<(), PublishError> {
         let refused = match self.shared.settings.load().rate.take(messages) {

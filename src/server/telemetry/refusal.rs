@@ -20,6 +20,9 @@ labels! {
         PublishRate = "publish_rate",
         /// A message longer than `history.max_message`, or a body that is longer than any message.
         MessageSize = "message_size",
+        /// A request that passed and whose captured message was not published, since PHP may have
+        /// read another.
+        UnclearCapture = "unclear_capture",
         /// As many connections as the limit of open files allows the public side.
         FdLimit = "fd_limit",
         /// As many polls as `limits.per_channel` are held on this channel.

@@ -339,8 +339,9 @@ impl AuthRequest {
                 seen,
             }));
         }
-        let granted = granted(headers)
-            .ok_or("its Pollgate-Channels is no list of percent-encoded names; it has no patterns")?;
+        let granted = granted(headers).ok_or(
+            "its Pollgate-Channels is no list of percent-encoded names; it has no patterns",
+        )?;
         let names = asked.filter(|name| granted.contains(name.as_str())).cloned().collect();
         Ok(AuthResponse::Permission(Permission { grant, names, seen }))
     }

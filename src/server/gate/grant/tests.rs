@@ -1,10 +1,11 @@
 use super::*;
 use crate::hub::channel::Cursor;
-use crate::hub::channel::{Pattern, Take};
+use crate::hub::channel::Take;
 use crate::hub::{self, Hub, PollOutcome, Subscription};
 use crate::protocol::auth::{Upstream, Url};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
+use crate::protocol::http::path::PathPattern;
 use std::sync::atomic::AtomicUsize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -76,7 +77,7 @@ async fn equal_questions_at_the_same_time_are_one() {
     let grants = Grants::default();
     let (cache, timeout) = (Duration::ZERO, Duration::from_secs(10));
     let auth = Auth::Upstream(Upstream { url: Url::Path("/auth".to_owned()), cache, timeout });
-    let path = Pattern::new("/comet/*").unwrap();
+    let path = PathPattern::new("/comet/*").unwrap();
     let rule = Rule::new(path, Dialect::Native(Native::default()));
     let ask = async |cookie: &str| {
         let mut headers = http::HeaderMap::new();

@@ -22,7 +22,7 @@ pub(in crate::server::gate) async fn read(
         return Ok(None);
     }
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let encoding = header("content-type").and_then(Encoding::of);
+    let encoding = header("content-type").and_then(|kind| Encoding::of(kind).ok().flatten());
     let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
     let (Some(encoding), Some(0..=MAX_BYTES)) = (encoding, length) else {
         return Ok(None);
@@ -33,7 +33,7 @@ pub(in crate::server::gate) async fn read(
     while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
         body.extend_from_slice(&chunk);
     }
-    Ok(encoding.parse(&body, FileFields::Count))
+    Ok(encoding.parse(&body, FileFields::Count).ok())
 }
 
 /// Reads the body of a request that is held before it is forwarded, and keeps it. False = it is too

@@ -18,13 +18,13 @@ use super::{Publisher, Source, payload};
 use crate::hub::channel::{ChannelName, Payload};
 use crate::protocol::http::form::{Encoding, FileFields};
 use crate::protocol::http::observer::{Completion, Observe, Observer, RequestHead};
+use crate::protocol::http::path::normalize;
 use body::Body;
 use bytes::Bytes;
 use decode::decode;
 use header::Announced;
-use http::HeaderMap;
-use percent_encoding::percent_decode_str;
-use source::{Content, ExchangeValues};
+use http::{HeaderMap, HeaderValue};
+use source::{Content, ExchangeValues, single};
 use std::sync::Arc;
 
 /// Observes the requests that match the rules.
@@ -40,7 +40,7 @@ impl Captures {
 impl Observe for Captures {
     fn attend(&self, request: RequestHead<'_>) -> Option<Box<dyn Observer>> {
         let settings = self.0.settings();
-        let path = percent_decode_str(request.path).decode_utf8_lossy();
+        let path = normalize(request.path);
         // A poll is a poll, whatever its path is captured for; and the upstream does not handle a
         // HEAD request as it would handle the method that it stands in for.
         let captured = !request.poll && request.method != "HEAD";
@@ -169,13 +169,22 @@ impl CapturedExchange {
             if let Some(why) = wanted.into_iter().flatten().next() {
                 let path = &self.path;
                 tracing::warn!(?path, "a captured message is not published: {why}");
+                self.publisher.count_unclear();
                 continue;
             }
             let content = content.as_ref().ok();
-            let filled = self.fill(rule, content, answer.as_ref().ok());
-            let Some((channel, payload)) = filled else {
-                tracing::debug!(path = ?self.path, "a [[capture]] rule cannot be filled");
-                continue;
+            let (channel, payload) = match self.fill(rule, content, answer.as_ref().ok()) {
+                Ok(Some(filled)) => filled,
+                Ok(None) => {
+                    tracing::debug!(path = ?self.path, "a [[capture]] rule cannot be filled");
+                    continue;
+                }
+                Err(why) => {
+                    let path = &self.path;
+                    tracing::warn!(?path, "a captured message is not published: {why}");
+                    self.publisher.count_unclear();
+                    continue;
+                }
             };
             self.publish(vec![(channel, payload)], Source::Capture).await;
         }
@@ -214,15 +223,18 @@ impl CapturedExchange {
         rule: &Rule,
         content: Option<&Content>,
         answer: Option<&Bytes>,
-    ) -> Option<(ChannelName, Payload)> {
-        let source = ExchangeValues { overheard: self, rule, content, answer };
-        let channel = rule.channel.fill(|field| source.text(field))?;
-        let channel = ChannelName::new(&channel).ok()?;
-        let data = match rule.data.only_field() {
-            Some(field) => source.payload(field)?,
-            None => Payload::text(rule.data.fill(|field| source.text(field))?),
+    ) -> Result<Option<(ChannelName, Payload)>, String> {
+        let source = ExchangeValues::new(self, rule, content, answer)?;
+        let filled = || {
+            let channel = rule.channel.fill(|field| source.text(field))?;
+            let channel = ChannelName::new(&channel).ok()?;
+            let data = match rule.data.only_field() {
+                Some(field) => source.payload(field)?,
+                None => Payload::text(rule.data.fill(|field| source.text(field))?),
+            };
+            Some((channel, data))
         };
-        Some((channel, data))
+        Ok(filled())
     }
 
     /// True if the upstream has the whole request. A body of a known length is there with its last
@@ -242,15 +254,21 @@ impl CapturedExchange {
             return Err("the site answered before it had the whole request".to_owned());
         }
         let body = self.request.whole()?;
-        let kind = self.request_headers.get("content-type").and_then(|kind| kind.to_str().ok());
-        let kind = kind.unwrap_or_default();
-        if let Some(encoding) = Encoding::of(kind) {
+        let coding = self.request_headers.get_all("content-encoding").iter();
+        if coding.map(HeaderValue::as_bytes).any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+        {
+            return Err("the request has a Content-Encoding, which PHP leaves as it is".to_owned());
+        }
+        let kind = single(&self.request_headers, "content-type")?;
+        let kind = kind.map(|kind| kind.to_str().map_err(|error| error.to_string()));
+        let kind = kind.transpose()?.unwrap_or_default();
+        if let Some(encoding) = Encoding::of(kind).map_err(|error| error.to_string())? {
             let form = encoding.parse(body, FileFields::PassedOver);
-            return Ok(form.map_or(Content::Nothing, Content::Form));
+            return form.map(Content::Form).map_err(|error| error.to_string());
         }
         let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if essence == "application/json" || essence.ends_with("+json") {
-            return Ok(serde_json::from_slice(body).map_or(Content::Nothing, Content::Json));
+            return Ok(source::json(body).map_or(Content::Nothing, Content::Json));
         }
         Ok(Content::Nothing)
     }

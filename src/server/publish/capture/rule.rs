@@ -1,6 +1,6 @@
 //! Capture rules: select the requests that are messages, and the parts of them that are published.
 
-use crate::hub::channel::Pattern;
+use crate::protocol::http::path::PathPattern;
 use crate::protocol::template::{Field, Template};
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +8,8 @@ use std::str::FromStr;
 /// One `[[capture]]` rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// The path, percent-decoded: exact, or a prefix.
-    pub path: Pattern,
+    /// The path: exact, or a prefix.
+    pub path: PathPattern,
     /// The methods.
     pub methods: Vec<String>,
     /// The channel.
@@ -25,7 +25,7 @@ impl Rule {
         self.methods.iter().any(|known| known == method) && self.path.matches(path)
     }
 
-    fn fields(&self) -> impl Iterator<Item = &Field> {
+    pub(super) fn fields(&self) -> impl Iterator<Item = &Field> {
         self.channel.fields().chain(self.data.fields())
     }
 
