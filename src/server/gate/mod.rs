@@ -6,6 +6,7 @@
 
 pub mod access_log;
 mod counters;
+mod digest;
 pub mod front;
 mod grant;
 pub mod poll;

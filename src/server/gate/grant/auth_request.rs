@@ -11,6 +11,7 @@ use crate::protocol::address::Address;
 use crate::protocol::auth::{self, Rejection, Upstream, Url};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::decode_strictly;
+use crate::server::gate::digest::Digest;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -19,9 +20,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use ring::digest::{Context, SHA256};
 use std::collections::{HashMap, HashSet};
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -167,7 +167,7 @@ fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -
         true => visitor.rule.path.stem(),
         false => visitor.path,
     };
-    let mut digest = Digest(Context::new(&SHA256));
+    let mut digest = Digest::new();
     settings.url.hash(&mut digest);
     visitor.headers.values("cookie").hash(&mut digest);
     PASSED_ON.map(|name| visitor.headers.get(name)).hash(&mut digest);
@@ -175,24 +175,7 @@ fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -
     visitor.query.hash_without(|name| dialect.moves(name), &mut digest);
     auth::token(visitor.query, visitor.headers).hash(&mut digest);
     channels.hash(&mut digest);
-    let mut key = Key::default();
-    key.copy_from_slice(digest.0.finish().as_ref());
-    key
-}
-
-/// Feeds a hash into a digest for which no client can find a collision. Each part brings its length
-/// or its end, so none can be taken for two.
-struct Digest(Context);
-
-impl Hasher for Digest {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    fn finish(&self) -> u64 {
-        // Unused.
-        0
-    }
+    digest.end()
 }
 
 fn unknown(error: &str) -> Reply {

@@ -2,6 +2,7 @@
 //! response on other polls.
 
 use super::recent_requests;
+use super::shared_cache::may_share;
 use super::single_flight::Leader;
 use crate::hub::channel::Position;
 use crate::protocol::dialect::Dialect;
@@ -57,6 +58,7 @@ impl ReleasedReplay {
         if head.status.is_informational() {
             return Ok(());
         }
+        let shared = may_share(&head.headers);
         let reply = finished(Reply::new(200, "", ""), &self.rule, self.origin.as_deref());
         for (name, value) in &reply.headers {
             // A header of the upstream itself takes precedence.
@@ -66,7 +68,7 @@ impl ReleasedReplay {
         }
         self.is_good = !head.status.is_server_error();
         if let Some(lead) = &mut self.lead {
-            lead.head(head);
+            lead.head(head, shared);
         }
         Ok(())
     }

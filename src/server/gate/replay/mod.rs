@@ -12,6 +12,7 @@
 
 mod forwarded;
 mod recent_requests;
+mod shared_cache;
 mod single_flight;
 mod slots;
 
@@ -66,7 +67,7 @@ pub struct HeldReplay {
     /// The channel's position when it was released.
     position: Option<Position>,
     request: recent_requests::Id,
-    share: Option<single_flight::Key>,
+    share: Option<shared_cache::Key>,
     origin: Option<Box<str>>,
     /// The longest time in the queue.
     patience: Duration,
@@ -154,7 +155,7 @@ impl Gate {
             position,
             request: id,
             share: (replay.share && !head)
-                .then(|| single_flight::Key::of(rule, replay, request, &poll))
+                .then(|| shared_cache::Key::of(rule, replay, request, &poll))
                 .flatten(),
             origin: allowed_origin(rule, request.headers),
             patience: settings.read_timeout,

@@ -48,7 +48,7 @@ impl RecentRequests {
     pub(super) fn id(&self, request: &Incoming<'_>, shared: bool) -> Id {
         let mut hasher = self.hasher.build_hasher();
         let header = |name| Headers::get(request.headers, name);
-        (request.method, request.path, request.client).hash(&mut hasher);
+        (request.method, request.host, request.path, request.client).hash(&mut hasher);
         (header("cookie"), header("authorization"), header("user-agent")).hash(&mut hasher);
         if !shared {
             request.query.hash_without(|name| name == "_", &mut hasher);

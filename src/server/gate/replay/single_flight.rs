@@ -1,13 +1,10 @@
 //! One request for all: if the upstream's response is the same for all clients, one of the polls
 //! that a publish has released fetches it, and the others get it too.
 
-use crate::hub::channel::{ChannelName, Position};
-use crate::protocol::dialect::Poll;
-use crate::protocol::dialect::replay::Replay;
-use crate::protocol::http::{Headers, Reply};
-use crate::server::gate::Incoming;
+use super::shared_cache::Key;
+use crate::hub::channel::Position;
+use crate::protocol::http::Reply;
 use crate::server::gate::poll::hold::Cause;
-use crate::server::gate::route::Rule;
 use bytes::{Bytes, BytesMut};
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -51,33 +48,7 @@ const OWN_HEADERS: [&str; 14] = [
     "age",
 ];
 
-/// Polls with one response.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    rule: String,
-    channel: ChannelName,
-    request: String,
-}
-
-impl Key {
-    pub(super) fn of(
-        rule: &Rule,
-        replay: &Replay,
-        request: &Incoming<'_>,
-        poll: &Poll,
-    ) -> Option<Self> {
-        let header = |name| Headers::get(request.headers, name).unwrap_or_default();
-        let (encoding, origin) = (header("accept-encoding"), header("origin"));
-        Some(Self {
-            rule: format!("{:?} {}", rule.path, replay.channel),
-            channel: poll.subscriptions.first()?.channel.clone(),
-            // The two headers that make a difference to any client's reading of a response.
-            request: format!("{} {}\n{encoding}\n{origin}", request.method, request.path),
-        })
-    }
-}
-
-/// The end of a fetch for the polls that wait for it.
+/// How a fetch ended for those who wait for it.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
     /// A response for all.
@@ -160,8 +131,8 @@ impl SingleFlight {
         }
         let (sender, state) = watch::channel(State::RecentRequests);
         let flight = Flight { position, began: Instant::now(), state };
-        flying.put(key.clone(), flight.clone());
-        let (board, key) = (self.board.clone(), key.clone());
+        flying.put(*key, flight.clone());
+        let (board, key) = (self.board.clone(), *key);
         Join::Leader(Leader { board, key, flight, sender, answer: None })
     }
 }
@@ -239,9 +210,10 @@ pub(super) struct Leader {
 }
 
 impl Leader {
-    /// The head of the response, as the client gets it.
-    pub(super) fn head(&mut self, head: &ResponseHeader) {
-        self.answer = shared_head(head).map(|reply| (reply, BytesMut::new()));
+    /// The head of the answer, as the client is to get it; `shared` = it is for others, too.
+    pub(super) fn head(&mut self, head: &ResponseHeader, shared: bool) {
+        let shared = shared.then(|| shared_head(head)).flatten();
+        self.answer = shared.map(|reply| (reply, BytesMut::new()));
         self.sender.send_replace(match self.answer {
             Some(_) => State::Answering(Instant::now()),
             None => State::Landed(Outcome::EachAlone),
