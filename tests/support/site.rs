@@ -141,6 +141,14 @@ impl PlainSite {
     }
 }
 
+impl PlainSite {
+    /// The next request, however long it takes to come.
+    pub async fn visit_or_wait(&mut self) -> Visit {
+        let visits = self.visits.as_mut().expect("a site that is answered by hand");
+        visits.recv().await.unwrap()
+    }
+}
+
 impl Drop for PlainSite {
     fn drop(&mut self) {
         self.accepting.abort();
@@ -190,6 +198,11 @@ impl Visit {
     /// Sends exactly these bytes to the gate.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Sends as much of these bytes as the gate takes.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
     /// Reads from the gate until `mark` has come; answers all that came with it.

@@ -40,8 +40,8 @@ pub(super) async fn read_request(session: &mut ServerSession) -> Result<Result<(
         }
         Err(error) if *error.etype() == ErrorType::InvalidHTTPHeader => {
             session.set_keepalive(None);
-            // The parser's message holds the bytes themselves; it helps in the log alone.
-            tracing::debug!(%error, "internal listener");
+            // The parser's words hold the bytes themselves, tokens too.
+            tracing::debug!(error = error.etype().as_str(), "internal listener");
             Ok(Err(malformed("this is no HTTP request")))
         }
         Ok(_) | Err(_) => Err(Broken),
@@ -92,7 +92,7 @@ async fn collect(session: &mut ServerSession, most: u64) -> Result<Result<Bytes,
             Err(error) if is_late(&error) => return Ok(Err(late(session))),
             Err(error) => {
                 session.set_keepalive(None);
-                tracing::debug!(%error, "internal listener");
+                tracing::debug!(error = error.etype().as_str(), "internal listener");
                 return Ok(Err(malformed("the body ends early or is badly framed")));
             }
         }
@@ -127,7 +127,8 @@ pub(super) async fn write(
     bodiless: bool,
 ) -> Result<(), Broken> {
     let head = response_head(&reply).map_err(|error| {
-        tracing::error!(%error, "internal listener: a reply of its own could not be written");
+        let error = error.etype().as_str();
+        tracing::error!(error, "internal listener: a reply of its own could not be written");
         Broken
     })?;
     let sent = async {

@@ -10,7 +10,7 @@ use crate::hub::channel::ChannelName;
 use crate::protocol::address::Address;
 use crate::protocol::auth::{self, Rejection, Upstream, Url};
 use crate::protocol::http::Reply;
-use crate::protocol::http::query::decode_strictly;
+use crate::protocol::http::query::{decode_strictly, masked};
 use crate::server::gate::digest::Digest;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -237,7 +237,8 @@ impl AuthRequest {
         match &said {
             AuthResponse::Permission(yes) => self.remember(yes),
             AuthResponse::Nothing(error) => {
-                tracing::warn!(server = %self.server, url = %self.target, error, "auth");
+                let url = masked(&self.target, &["*".to_owned()]);
+                tracing::warn!(server = %self.server, url, error, "auth");
             }
             AuthResponse::No(_) => {}
         }

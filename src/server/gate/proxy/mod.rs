@@ -341,20 +341,28 @@ impl ProxyHttp for Proxy {
         if status > 0 && session.response_written().is_none() {
             session.set_keepalive(None);
             if let Err(error) = session::write(session.as_mut(), page(status)).await {
-                tracing::debug!(%error, "cannot write an error page");
+                tracing::debug!(error = error.etype().as_str(), "cannot write an error page");
             }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
-    /// A client that leaves, or writes nonsense, is no error of the gate's.
-    fn suppress_error_log(&self, _session: &Session, _context: &Context, error: &Error) -> bool {
-        *error.esource() == ErrorSource::Downstream
+    /// The engine's lines show targets unmasked, and bytes that it could not parse.
+    fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, _context: &Context) -> String {
+        String::new()
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         let client_left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
         context.forwarded.end(self.gate.counters(), client_left);
+        // A client that leaves, or writes nonsense, is no error of the gate's.
+        if let Some(error) = error.filter(|_| !client_left) {
+            session::log_failure(session.as_downstream(), &context.settings, error);
+        }
         if error.is_none() {
             // A response may end without a last piece.
             context.tee.end();

@@ -1,8 +1,9 @@
 //! Polls on a pingora session, HTTP/1.x or HTTP/2.
 
+use super::error_page;
 use super::forwarded::Client;
 use crate::protocol::http::Reply;
-use crate::protocol::http::query::Query;
+use crate::protocol::http::query::{Query, masked};
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::{
     Decision, Gate, HeldPoll, HeldReplay, HoldOutcome, Incoming, Settings, Timer, access_log,
@@ -74,6 +75,24 @@ pub(in crate::server::gate) fn log(
         held,
     };
     access_log::log(&line, &settings.mask);
+}
+
+/// Logs why a request was not answered by the upstream. The error's own words are left out: they
+/// may hold bytes of a head that could not be parsed.
+pub(in crate::server::gate) fn log_failure(
+    session: &ServerSession,
+    settings: &Settings,
+    error: &Error,
+) {
+    let head = session.req_header();
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = masked(target, &settings.mask);
+    let (method, status) = (head.method.as_str(), error_page::status_of(error));
+    let (source, error_type) = (error.esource().as_str(), error.etype().as_str());
+    let io = error.root_cause().downcast_ref::<std::io::Error>();
+    let cause = io.and_then(std::io::Error::raw_os_error).map(std::io::Error::from_raw_os_error);
+    let cause = cause.map(|cause| cause.to_string()).unwrap_or_default();
+    tracing::error!(method, %target, status, source, error = error_type, cause, "a request failed");
 }
 
 /// Holds a poll and answers it; returns its outcome. `stall` is how long its body may pause.

@@ -41,7 +41,7 @@ fn announced(text: &str) -> Result<Announced, String> {
     let mut data = None;
     for part in parts {
         let value = part.strip_prefix("data=").filter(|_| data.is_none());
-        let value = value.ok_or_else(|| format!("{part:?} is no single data=..."))?;
+        let value = value.ok_or("there is more than one data=... behind a channel")?;
         data = Some(Bytes::from(decoded(value)?));
     }
     Ok(Announced { channel, data })
