@@ -119,6 +119,17 @@ async fn the_site_is_told_who_asks_whoever_they_say_they_are() {
         ("X-Client-IP", "203.0.113.7"),
         ("Client-IP", "203.0.113.7"),
         ("True-Client-IP", "203.0.113.7"),
+        // PHP has `HTTP_X_REAL_IP` of all of these.
+        ("X_Real_IP", "203.0.113.7"),
+        ("X.Real.IP", "203.0.113.7"),
+        ("X!Real-IP", "203.0.113.7"),
+        ("Client_IP", "203.0.113.7"),
+        ("X_Forwarded_For", "203.0.113.7"),
+        ("X-Forwarded_Host", "203.0.113.7"),
+        ("X-Forwarded-User", "203.0.113.7"),
+        ("X-Forwarded-Ssl", "203.0.113.7"),
+        ("Pollgate_Channels", "203.0.113.7"),
+        ("Content_Length", "203.0.113.7"),
     ];
     for way in Way::ALL {
         for headers in [&[][..], &spoofed] {
@@ -156,6 +167,41 @@ async fn a_trusted_proxy_is_believed_and_added() {
         // Another network is still a stranger.
         let seen = seen_with("trusted_proxies = [\"10.0.0.0/8\"]", way, &headers).await;
         assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+    }
+}
+
+/// Its own spellings pass, except beside headers that the gate sets.
+#[tokio::test]
+async fn a_trusted_proxy_may_send_names_with_underscores() {
+    let headers = [
+        ("X_Own", "1"),
+        ("X-Forwarded-User", "alice"),
+        ("X_Forwarded_For", "203.0.113.7"),
+        ("X_Forwarded_Proto", "203.0.113.7"),
+        ("Pollgate_Channels", "203.0.113.7"),
+    ];
+    for way in Way::ALL {
+        let seen = seen_with("trusted_proxies = [\"127.0.0.0/8\"]", way, &headers).await;
+        assert_eq!(seen.header("x_own"), Some("1"), "{}", seen.head);
+        assert_eq!(seen.header("x-forwarded-user"), Some("alice"), "{}", seen.head);
+        assert!(!seen.head.contains("203.0.113.7"), "{}", seen.head);
+    }
+}
+
+#[tokio::test]
+async fn a_poll_that_is_replayed_and_a_question_who_may_poll_bear_no_stranger_names() {
+    let headers = [("X_Real_IP", "203.0.113.7"), ("X-Forwarded-User", "203.0.113.7")];
+    let rules = "[[poll]]\npath = \"/replay\"\ndialect = \"replay\"\nchannel = \"news\"\n\
+                 timeout = \"1ms\"\n[[poll]]\npath = \"/asked/*\"\ndialect = \"native\"\n\
+                 auth = { kind = \"upstream\", url = \"/auth.php\" }\n";
+    for way in Way::ALL {
+        for target in ["/replay", "/asked/news?timeout=0"] {
+            let site = PlainSite::start().await;
+            let gate = Gate::start_before(site.addr(), rules).await;
+            way.connect(&gate).await.poll_with("GET", target, &headers).await;
+            let seen = site.last();
+            assert!(!seen.head.contains("203.0.113.7"), "{way:?}: {}", seen.head);
+        }
     }
 }
 

@@ -749,3 +749,59 @@ async fn heads_of_http2_have_the_bounds_of_all_others() {
     }
     assert_eq!(site.requests().len(), 2);
 }
+
+/// One HEADERS frame for stream 1 (RFC 9113, section 6.2), its fields as literals (RFC 7541).
+fn http2_request(method: &str, path: &str) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (index, value) in [(2, method), (4, path), (1, "a"), (6, "http")] {
+        block.push(index);
+        block.push(u8::try_from(value.len()).unwrap());
+        block.extend_from_slice(value.as_bytes());
+    }
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    bytes.extend_from_slice(&[0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1]);
+    bytes.extend_from_slice(&block);
+    bytes
+}
+
+/// The status of the answer, as HPACK's static table has it; `None` for a stream or a connection
+/// that is reset.
+async fn http2_status(client: &mut Client) -> Option<u16> {
+    loop {
+        let head = client.read_exactly(9).await;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let payload = client.read_exactly(length).await;
+        match (head[3], payload.first()) {
+            (1, Some(0x88)) => return Some(200),
+            (1, Some(0x8c)) => return Some(400),
+            (1, other) => panic!("a status that begins with {other:?}"),
+            (3 | 7, _) => return None,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn http2_has_the_targets_of_http1_and_no_others() {
+    let site = PlainSite::start().await;
+    let gate = Gate::start_before(site.addr(), "").await;
+    for (method, path) in [
+        ("GET", "*"),
+        ("POST", "*"),
+        ("GET", "/a<b"),
+        ("GET", "/a`b"),
+        ("GET", "/a?b\"c"),
+        ("GET", "a"),
+        ("GET", ""),
+    ] {
+        let mut client = gate.connect().await;
+        client.send_raw(http2_request(method, path)).await;
+        assert_ne!(http2_status(&mut client).await, Some(200), "{method} {path}");
+    }
+    for (method, path) in [("GET", "/good"), ("OPTIONS", "*")] {
+        let mut client = gate.connect().await;
+        client.send_raw(http2_request(method, path)).await;
+        assert_eq!(http2_status(&mut client).await, Some(200), "{method} {path}");
+    }
+    assert_eq!(site.requests().len(), 2);
+}

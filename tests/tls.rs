@@ -229,6 +229,11 @@ async fn plain_http_is_shown_the_way_to_https() {
         let way = format!("https://site.example:{port}/a?b=c");
         assert_eq!(answer.header("location"), Some(way.as_str()), "{method}");
     }
+    // HTTP/2 with prior knowledge is not spoken here.
+    let mut prior = Client::connect(&redirect).await;
+    prior.send_raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    let answer = String::from_utf8_lossy(&prior.read_to_end().await).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     // A poll is no exception; what a certificate is asked for by is.
     assert_eq!(client.get("/comet/news").await.status, 308);
     let challenge = client.get("/.well-known/acme-challenge/token").await;

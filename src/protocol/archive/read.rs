@@ -88,12 +88,17 @@ impl<R: Read> Reader<R> {
         Ok(remembered)
     }
 
-    /// Reads to the end and keeps nothing; an error if the archive is not sound.
+    /// Reads to the end and keeps nothing; whether all of it is sound, and nothing stands behind
+    /// it.
     pub fn verify(mut self) -> Result<(), ArchiveError> {
         while let Some(head) = self.next_channel(&mut drop)? {
             self.messages(&head).try_for_each(|message| message.map(drop))?;
         }
-        Ok(())
+        match self.from.bytes().next() {
+            None => Ok(()),
+            Some(Ok(_)) => Err(ArchiveError::Damaged("something stands behind its end")),
+            Some(Err(error)) => Err(ArchiveError::Io(error)),
+        }
     }
 
     /// The next channel, or `None` at a sound end. Stored responses before it go to `recall`.

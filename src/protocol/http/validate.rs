@@ -63,6 +63,13 @@ fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
     if whole { Ok(()) } else { Err("the request line is not METHOD TARGET HTTP/1.1") }
 }
 
+/// Whether a request of HTTP/2 for `target` would be one over HTTP/1.1, too: `*` is for OPTIONS, and
+/// some characters stand in no path.
+pub fn is_origin_target(method: &str, target: &str) -> bool {
+    let absolute = target.starts_with('/') || target == "*";
+    absolute && is_target(Some(method.as_bytes()), target.as_bytes())
+}
+
 /// The forms of RFC 9112, section 3.2. Forms that pingora or the readers of HTTP/2 refuse are
 /// refused here too, so that a request is the same over all protocols. A fragment is never part of
 /// them: pingora would cut it off, and with it everything behind.

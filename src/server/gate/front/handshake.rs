@@ -44,7 +44,12 @@ pub(super) async fn handshake(
     stream: Stream,
     mut shutdown: ShutdownWatch,
 ) -> Option<(Stream, Protocol)> {
-    let Transport::Tls(tls) = &front.entrance else { return Some((stream, Protocol::Any)) };
+    let tls = match &front.entrance {
+        Transport::Tls(tls) => tls,
+        Transport::Plain => return Some((stream, Protocol::Any)),
+        // The way to TLS is shown in HTTP/1.1 alone: nothing is served here.
+        Transport::Redirect(_) => return Some((stream, Protocol::Http1)),
+    };
     // The near end has a name on every socket, the far end of a unix socket has none.
     let digest = stream.get_socket_digest();
     if matches!(digest.as_ref().and_then(|it| it.local_addr()), Some(SocketAddr::Unix(_))) {

@@ -1,6 +1,7 @@
 //! HTTP/2: pingora serves the streams; plain polls among them are held here.
 
 use crate::protocol::http::Reply;
+use crate::protocol::http::validate::is_origin_target;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::proxy::Proxy;
 use crate::server::gate::proxy::request_context::RequestContext;
@@ -49,6 +50,14 @@ impl Http2 {
             self.gate.refused(Refusal::HeadTooLarge);
             let words = "the request has too many headers\n";
             return Some(Reply::new(431, "text/plain; charset=UTF-8", words));
+        }
+        let head = stream.req_header();
+        let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+        // CONNECT has none, and the engine refuses it.
+        if head.method != http::Method::CONNECT && !is_origin_target(head.method.as_str(), target) {
+            self.gate.refused(Refusal::MalformedHead);
+            let words = "the request's path is none\n";
+            return Some(Reply::new(400, "text/plain; charset=UTF-8", words));
         }
         self.gate.rate_limited(settings, client)
     }

@@ -8,21 +8,45 @@ use crate::protocol::http::Headers;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
-/// True if a header of that (lower case) name is not forwarded as the client sent it; `trusted` =
-/// the client's claims about the connection behind it are trusted.
+/// Whether a header of that (lower case) name does not go on to the upstream as the client sent
+/// it; `trusted` = the client is believed about the connection behind it.
+///
+/// PHP gets headers by the names of CGI (RFC 3875, section 4.1.18), in which `X_Real.IP` is
+/// `X-Real-IP`. So a name with anything but letters, digits and `-` is dropped, as nginx does with
+/// `underscores_in_headers off`; of a trusted proxy only one that is then the gate's own.
 pub fn is_dropped(name: &str, trusted: bool) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if name.bytes().all(plain) {
+        return is_dropped_plain(name, trusted);
+    }
+    let folded = || name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    !trusted || is_dropped_plain(&folded(), trusted) || OWN.contains(&folded().as_str())
+}
+
+/// Headers that the gate sets or relies on, which no second spelling may stand beside.
+const OWN: [&str; 8] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+];
+
+fn is_dropped_plain(name: &str, trusted: bool) -> bool {
     match name {
         // The gate sets them, with the earlier value if that is trusted.
         "forwarded" | "x-forwarded-for" => true,
-        "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-port" | "x-forwarded-server"
-        | "x-forwarded-prefix" | "x-real-ip" | "x-client-ip" | "client-ip" | "true-client-ip" => {
+        "x-real-ip" | "x-client-ip" | "client-ip" | "true-client-ip" | "x-cluster-client-ip" => {
             !trusted
         }
         // PHP hands it to scripts as HTTP_PROXY, which HTTP clients obey.
         "proxy" => true,
-        // The gate's own headers are for the upstream to send, not for its clients.
-        "pollgate-publish" | "pollgate-channels" | "pollgate-page" => true,
-        _ => false,
+        _ if name.starts_with("x-forwarded-") => !trusted,
+        // The gate's own are for the upstream to send, not for its visitors.
+        _ => name.starts_with("pollgate-"),
     }
 }
 
@@ -123,6 +147,38 @@ mod tests {
     fn client(peer: &str, way: &str, trusted: &str) -> Client {
         let proxies = [trusted.parse().unwrap()];
         Client::of(peer.parse().ok(), &headers(&[("x-forwarded-for", way)]), &proxies)
+    }
+
+    #[test]
+    fn no_spelling_of_a_trusted_name_comes_from_a_stranger() {
+        for name in [
+            "x-forwarded-user",
+            "x-forwarded-ssl",
+            "x-forwarded-anything",
+            "x_forwarded_for",
+            "x-forwarded_user",
+            "client_ip",
+            "x_real_ip",
+            "x.real.ip",
+            "x-real!ip",
+            "x_anything",
+            "content_length",
+        ] {
+            assert!(is_dropped(name, false), "{name}");
+        }
+        for name in ["pollgate-channels", "pollgate_channels", "pollgate.user", "proxy", "pro_xy"] {
+            assert_eq!(is_dropped(name, true), name != "pro_xy", "{name}");
+        }
+        for name in ["x_forwarded_for", "x.forwarded.proto", "content_length", "http2_", "co_okie"]
+        {
+            assert_eq!(is_dropped(name, true), !["http2_", "co_okie"].contains(&name), "{name}");
+        }
+        for name in ["x-requested-with", "x-api-key", "accept", "authorization", "cookie"] {
+            assert!(!is_dropped(name, false), "{name}");
+        }
+        for name in ["x-forwarded-user", "x-real-ip", "x_own"] {
+            assert!(!is_dropped(name, true), "{name}");
+        }
     }
 
     #[test]

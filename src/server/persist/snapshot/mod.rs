@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Seek};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -215,12 +215,25 @@ fn read(file: &Path, hub: &Hub, now: Time) -> Result<Option<Found>, ArchiveError
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(ArchiveError::Io(error)),
     };
+    check_owner(&opened)?;
     Reader::begin(BufReader::new(&opened))?.verify()?;
     opened.rewind().map_err(ArchiveError::Io)?;
     let reader = Reader::begin(BufReader::new(&opened))?;
     let clean = reader.is_clean();
     let remembered = reader.restore(hub, !clean, now)?;
     Ok(Some((clean, remembered)))
+}
+
+/// Refuses a file that another user can have written: what is in it goes to clients.
+fn check_owner(file: &File) -> Result<(), ArchiveError> {
+    let about = file.metadata().map_err(ArchiveError::Io)?;
+    if about.uid() != rustix::process::geteuid().as_raw() {
+        return Err(ArchiveError::Damaged("it belongs to another user"));
+    }
+    if about.mode() & 0o022 != 0 {
+        return Err(ArchiveError::Damaged("other users may write it; it has to have mode 0600"));
+    }
+    Ok(())
 }
 
 fn write(file: &Path, hub: &Hub, remembered: &[StoredReply], clean: bool) -> io::Result<()> {

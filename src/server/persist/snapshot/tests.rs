@@ -140,3 +140,37 @@ fn a_place_that_cannot_be_written_is_told() {
     assert!(snapshot.write(&hub(), &[]).is_err());
     assert!(snapshot.report().error.is_some());
 }
+
+#[test]
+fn a_file_that_another_user_may_have_written_is_set_aside() {
+    type Change = fn(&Path);
+    let append = |file: &Path| {
+        let mut bytes = fs::read(file).unwrap();
+        bytes.push(0);
+        fs::write(file, bytes).unwrap();
+    };
+    let mode = |file: &Path| fs::set_permissions(file, fs::Permissions::from_mode(0o620)).unwrap();
+    // Only root can give a file away.
+    let give = |file: &Path| {
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(file, Some(65534), None).unwrap();
+        } else {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o602)).unwrap();
+        }
+    };
+    for (name, change) in [("append", append as Change), ("mode", mode), ("owner", give)] {
+        let folder = Folder::new(&format!("foreign-{name}"));
+        let first = hub();
+        let (snapshot, _) = Snapshot::open(&folder.file(), &first, NOW).unwrap();
+        publish(&first, "one");
+        snapshot.finish(&first, &[]).unwrap();
+        change(&folder.file());
+        let second = hub();
+        let (snapshot, _) = Snapshot::open(&folder.file(), &second, NOW).unwrap();
+        assert_eq!(second.channels(), 0, "{name}");
+        assert!(snapshot.report().damaged.is_some(), "{name}");
+        assert!(folder.names().iter().any(|file| file.contains("damaged")), "{name}");
+        let mode = fs::metadata(folder.file()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
