@@ -404,3 +404,66 @@ async fn the_system_looks_after_clients_that_vanish() {
         .await;
     }
 }
+
+/// A rule that asks the site; at most two held polls of one user.
+const ASKED: &str = "[limits]\nper_grant = 2\n[[poll]]\npath = \"/comet/*\"\ndialect = \"native\"\n\
+                     auth = { kind = \"upstream\", url = \"/auth.php\", cache = \"0s\" }\n";
+
+#[tokio::test]
+async fn whatever_a_client_adds_to_its_session_it_is_one_user() {
+    let site = PlainSite::start().await;
+    for way in Way::ALL {
+        let gate = Gate::start_before(site.addr(), ASKED).await;
+        let ask = async |target: &str, cookie: &str, authorization: &str| {
+            let mut poller = way.connect(&gate).await;
+            let headers = [("Cookie", cookie), ("Authorization", authorization)];
+            poller.ask_with("GET", target, &headers).await;
+            poller
+        };
+        let _first = ask("/comet/news", "PHPSESSID=abc", "x").await;
+        gate.wait_for_held(1).await;
+        let _second = ask("/comet/news", "junk=1; PHPSESSID=abc", "x").await;
+        gate.wait_for_held(2).await;
+        for (target, cookie, authorization) in [
+            ("/comet/news", "junk=2; PHPSESSID=abc; junk=3", "x"),
+            ("/comet/news", "PHPSESSID=%61bc", "x"),
+            ("/comet/news", "PHPSESSID=abc; PHPSESSID=def", "x"),
+            ("/comet/news", "PHPSESSID=abc", "Bearer junk"),
+            ("/comet/news?token=junk", "PHPSESSID=abc", "x"),
+        ] {
+            let refused = ask(target, cookie, authorization).await.answer().await;
+            assert_eq!(refused.status, 429, "{way:?} {target} {cookie} {authorization}");
+        }
+        // Another session is another user, and so is the address of those without one.
+        let _other = ask("/comet/news", "PHPSESSID=def", "x").await;
+        gate.wait_for_held(3).await;
+        let _third = ask("/comet/news", "junk=1", "a").await;
+        let _fourth = ask("/comet/news", "junk=2", "b").await;
+        gate.wait_for_held(5).await;
+        assert_eq!(ask("/comet/news", "junk=3", "c").await.answer().await.status, 429, "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_that_the_site_names_is_one_whatever_the_session() {
+    let mut site = PlainSite::start_by_hand().await;
+    let gate = Gate::start_before(site.addr(), &ASKED.replace("0s", "1h")).await;
+    let mut held = Vec::new();
+    for (session, user, held_then) in [("a", "alice", 1), ("b", "bob", 2), ("c", "alice", 3)] {
+        let mut poller = Way::Plain.connect(&gate).await;
+        let cookie = format!("PHPSESSID={session}");
+        poller.ask_with("GET", "/comet/news", &[("Cookie", cookie.as_str())]).await;
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nPollgate-User: {user}\r\nContent-Length: 0\r\n\r\n");
+        site.visit().await.send(answer).await;
+        gate.wait_for_held(held_then).await;
+        held.push(poller);
+    }
+    // Remembered with the word.
+    for (session, status) in [("a", 429), ("c", 429)] {
+        let mut poller = Way::Plain.connect(&gate).await;
+        let cookie = format!("PHPSESSID={session}");
+        let headers = [("Cookie", cookie.as_str())];
+        assert_eq!(poller.poll_with("GET", "/comet/news", &headers).await.status, status);
+    }
+}

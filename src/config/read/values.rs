@@ -117,6 +117,15 @@ pub(in crate::config) fn parameter(text: &str) -> Result<String, String> {
     filled(text)
 }
 
+/// The name of a cookie, as PHP's `$_COOKIE` has it.
+pub(in crate::config) fn cookie(text: &str) -> Result<String, String> {
+    let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if text.is_empty() || !text.bytes().all(name) {
+        return Err(format!("\"{text}\" is no cookie; write its name of A-Z a-z 0-9 _ -"));
+    }
+    Ok(text.to_owned())
+}
+
 /// The name of a channel.
 pub(in crate::config) fn name(text: &str) -> Result<ChannelName, String> {
     ChannelName::new(text).map_err(|error| error.to_string())

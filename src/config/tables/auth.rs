@@ -15,10 +15,11 @@ use std::time::Duration;
 const KINDS: [(&str, &str); 3] = [("upstream", "upstream"), ("signed", "signed"), ("jwt", "jwt")];
 
 /// The keys of each kind.
-const OWN_KEYS: [(&str, &str); 11] = [
+const OWN_KEYS: [(&str, &str); 12] = [
     ("url", "upstream"),
     ("cache", "upstream"),
     ("timeout", "upstream"),
+    ("session", "upstream"),
     ("keys", "signed"),
     ("key", "jwt"),
     ("jwks", "jwt"),
@@ -67,8 +68,9 @@ fn upstream(section: &mut Section) -> Option<Upstream> {
     let url = section.required("url", hint, values::filled);
     let cache = section.duration("cache", Duration::from_secs(10));
     let timeout = section.some_duration("timeout", Duration::from_secs(3));
+    let session = section.parsed("session", "PHPSESSID".to_owned(), values::cookie);
     match parse_url(&url?) {
-        Ok(url) => Some(Upstream { url, cache, timeout }),
+        Ok(url) => Some(Upstream { url, cache, timeout, session }),
         Err(message) => {
             section.mistake("url", message);
             None

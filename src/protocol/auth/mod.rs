@@ -40,6 +40,8 @@ pub struct Upstream {
     pub cache: Duration,
     /// Timeout of the request.
     pub timeout: Duration,
+    /// The cookie by which users are told apart.
+    pub session: String,
 }
 
 /// URL of an authorization request.

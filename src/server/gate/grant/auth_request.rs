@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,6 +36,8 @@ const MAX_BODY: usize = 64 << 10;
 const PASSED_ON: [&str; 4] = ["authorization", "user-agent", "accept-language", "origin"];
 /// The header with the channels, in the request and in the response.
 const CHANNELS: &str = "pollgate-channels";
+/// The header in which the answer may name the user.
+const USER: &str = "pollgate-user";
 /// Bytes that need no escape in a list of channels.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -78,6 +80,8 @@ enum AuthResponse {
 
 struct Permission {
     grant: u64,
+    /// A hash of the user that the upstream named.
+    user: Option<u64>,
     names: Names,
     /// Number of revocations at the time of the request.
     seen: u64,
@@ -102,11 +106,15 @@ impl Grants {
             let names = words.iter().filter(|word| word.allowed).map(|word| word.channel.clone());
             let names: Names = names.collect();
             let grant = words.first().map_or(0, |word| word.grant);
+            let user = words.first().and_then(|word| word.user);
             return Authorization::Known(match channels.first() {
                 Some(first) if names.is_empty() => {
                     Verdict::Rejection(Rejection::Channel(first.clone()))
                 }
-                _ => Verdict::Allowed(Allowed { grant, credentials, expires: None, seen }, names),
+                _ => Verdict::Allowed(
+                    Allowed { grant, credentials, expires: None, user, seen },
+                    names,
+                ),
             });
         }
         let (server, host, target) = match &settings.url {
@@ -198,14 +206,15 @@ impl AuthRequest {
         // If the task that sends it is dropped, the next waiting task sends it instead.
         let said = cell.get_or_init(|| async { Arc::new(self.ask().await) }).await.clone();
         match &*said {
-            AuthResponse::Permission(Permission { grant, names, seen }) => {
+            AuthResponse::Permission(Permission { grant, user, names, seen }) => {
                 match self.channels.first() {
                     Some((_, first)) if names.is_empty() => {
                         Verdict::Rejection(Rejection::Channel(first.clone()))
                     }
                     _ => {
-                        let (grant, credentials) = (*grant, self.credentials.clone());
-                        let allowed = Allowed { grant, credentials, expires: None, seen: *seen };
+                        let credentials = self.credentials.clone();
+                        let (grant, user, seen) = (*grant, *user, *seen);
+                        let allowed = Allowed { grant, credentials, expires: None, user, seen };
                         Verdict::Allowed(allowed, names.clone())
                     }
                 }
@@ -245,8 +254,8 @@ impl AuthRequest {
         said
     }
 
-    fn remember(&self, Permission { grant, names, seen }: &Permission) {
-        // Stored under the lock of the revocations, so that none comes in between.
+    fn remember(&self, Permission { grant, user, names, seen }: &Permission) {
+        // Kept under the lock of the revocations, so that none comes in between.
         let in_use = self.grants.shared.used.lock();
         if self.settings.cache.is_zero() || in_use.was_revoked(*seen, names, &self.credentials) {
             return;
@@ -258,7 +267,8 @@ impl AuthRequest {
         for (key, channel) in &self.channels {
             let (allowed, channel) = (names.contains(channel), channel.clone());
             let credentials = self.credentials.clone();
-            let word = CachedDecision { grant: *grant, allowed, credentials, channel, until };
+            let word =
+                CachedDecision { grant: *grant, allowed, credentials, channel, user: *user, until };
             self.grants.shared.memory.keep(*key, word);
         }
     }
@@ -316,9 +326,12 @@ impl AuthRequest {
     fn allowed(&self, headers: &HeaderMap) -> Result<AuthResponse, String> {
         let (grant, seen) = (self.grants.number(), 0);
         let asked = self.channels.iter().map(|(_, name)| name);
+        let user = headers.get(USER).filter(|user| !user.is_empty());
+        let user = user.map(|user| self.grants.shared.hasher.hash_one(user.as_bytes()));
         if !headers.contains_key(CHANNELS) {
             return Ok(AuthResponse::Permission(Permission {
                 grant,
+                user,
                 names: asked.cloned().collect(),
                 seen,
             }));
@@ -327,7 +340,7 @@ impl AuthRequest {
             "its Pollgate-Channels is no list of percent-encoded names; it has no patterns",
         )?;
         let names = asked.filter(|name| granted.contains(name.as_str())).cloned().collect();
-        Ok(AuthResponse::Permission(Permission { grant, names, seen }))
+        Ok(AuthResponse::Permission(Permission { grant, user, names, seen }))
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) struct CachedDecision {
     pub(super) allowed: bool,
     pub(super) credentials: Credentials,
     pub(super) channel: ChannelName,
+    pub(super) user: Option<u64>,
     /// Time of expiry.
     pub(super) until: Instant,
 }
@@ -87,6 +88,7 @@ mod tests {
             allowed: true,
             credentials: [credential].as_slice().into(),
             channel,
+            user: None,
             until,
         }
     }

@@ -22,9 +22,11 @@ use crate::protocol::auth::{self, Auth, Channels, Grant, Rejection, Seconds};
 use crate::protocol::dialect::Poll;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply, cookies};
+use crate::server::limits::permit::ip_prefix;
 use crate::server::telemetry::refusal::Refusal;
 use cache::DecisionCache;
 use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
 use slab::Slab;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -118,6 +120,8 @@ pub(crate) struct Allowed {
     grant: u64,
     credentials: Credentials,
     expires: Option<Seconds>,
+    /// The user that the upstream named.
+    user: Option<u64>,
     /// Number of revocations at the time it was found.
     seen: u64,
 }
@@ -258,7 +262,8 @@ impl Grants {
         };
         Authorization::Known(match expires {
             Ok(expires) => {
-                let allowed = Allowed { grant: self.number(), credentials, expires, seen };
+                let allowed =
+                    Allowed { grant: self.number(), credentials, expires, user: None, seen };
                 Verdict::Allowed(allowed, channels.into())
             }
             Err(denied) => Verdict::Rejection(denied),
@@ -267,7 +272,7 @@ impl Grants {
 
     /// A grant for a poll that is held from now on.
     pub(super) fn take(&self, allowed: Allowed, waiter: &Waiter) -> GrantGuard {
-        let Allowed { grant, credentials, expires, seen } = allowed;
+        let Allowed { grant, credentials, expires, seen, .. } = allowed;
         let channels: Names = waiter.channels().cloned().collect();
         let mut in_use = self.shared.used.lock();
         let late = in_use.was_revoked(seen, &channels, &credentials);
@@ -307,23 +312,29 @@ impl Grants {
         grants.len()
     }
 
-    /// Distinguishes the polls of one grant from those of others, also if it is found again and
-    /// again: by the token without its signature, which may be written in several ways, or by the
-    /// authorization request to the upstream. `None` = the client has shown nothing.
-    pub(super) fn holder(&self, auth: &Auth, request: &Incoming<'_>) -> Option<u64> {
-        let token = auth::token(request.query, request.headers);
-        match auth {
+    /// Tells the polls of one user from those of others, also where a grant is found again and
+    /// again: by the token without its signature, which may be written in several ways; or, where
+    /// the upstream was asked, by the user that it named, else by the session cookie, else by the
+    /// client's address. Nothing that a client can add to a request makes it another user.
+    pub(super) fn holder(
+        &self,
+        auth: &Auth,
+        request: &Incoming<'_>,
+        allowed: Option<&Allowed>,
+    ) -> Option<u64> {
+        let upstream = match auth {
             Auth::Signed(_) | Auth::Jwt(_) => {
-                let signed = token.as_ref()?.rsplit_once('.')?.0;
-                Some(self.shared.hasher.hash_one(signed))
+                let token = auth::token(request.query, request.headers)?;
+                return Some(self.shared.hasher.hash_one(token.rsplit_once('.')?.0));
             }
-            Auth::Upstream(_) => {
-                let cookies = request.headers.values("cookie");
-                let authorization = request.headers.get("authorization");
-                let shown = token.is_some() || authorization.is_some() || !cookies.is_empty();
-                shown.then(|| self.shared.hasher.hash_one((token, authorization, cookies)))
-            }
-        }
+            Auth::Upstream(upstream) => upstream,
+        };
+        let user = allowed.and_then(|allowed| allowed.user);
+        let session = || php_cookie(request.headers, &upstream.session);
+        Some(match user.map(Holder::User).or_else(|| session().map(Holder::Session)) {
+            Some(holder) => self.shared.hasher.hash_one(holder),
+            None => self.shared.hasher.hash_one(Holder::Address(request.client.map(ip_prefix))),
+        })
     }
 
     /// Number of revocations so far.
@@ -351,6 +362,22 @@ impl Grants {
             .chain(anybody)
             .collect()
     }
+}
+
+/// Whom the polls of a rule that asks the upstream are counted for.
+#[derive(Hash)]
+enum Holder {
+    User(u64),
+    Session(Vec<u8>),
+    Address(Option<IpAddr>),
+}
+
+/// A cookie as PHP reads it: the first of that name, in which dots and spaces are `_`, with its
+/// escapes undone. So no other spelling of it is another one.
+fn php_cookie(headers: &dyn Headers, name: &str) -> Option<Vec<u8>> {
+    let found = cookies(headers).find(|(known, _)| known.replace(['.', ' '], "_") == name);
+    let value: Vec<u8> = percent_decode_str(found?.1.trim()).collect();
+    (!value.is_empty()).then_some(value)
 }
 
 fn covers(granted: &Channels, channels: &[ChannelName]) -> Result<(), Rejection> {

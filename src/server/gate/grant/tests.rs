@@ -26,7 +26,7 @@ fn waiter(hub: &Hub, channel: &str) -> Waiter {
 
 fn allowed(grants: &Grants, credential: &str, expires: Option<Seconds>) -> Allowed {
     let credentials = [grants.shared.hasher.hash_one(credential)].as_slice().into();
-    Allowed { grant: grants.number(), credentials, expires, seen: grants.seen() }
+    Allowed { grant: grants.number(), credentials, expires, user: None, seen: grants.seen() }
 }
 
 #[test]
@@ -76,7 +76,12 @@ async fn equal_questions_at_the_same_time_are_one() {
     });
     let grants = Grants::default();
     let (cache, timeout) = (Duration::ZERO, Duration::from_secs(10));
-    let auth = Auth::Upstream(Upstream { url: Url::Path("/auth".to_owned()), cache, timeout });
+    let auth = Auth::Upstream(Upstream {
+        url: Url::Path("/auth".to_owned()),
+        cache,
+        timeout,
+        session: "PHPSESSID".to_owned(),
+    });
     let path = PathPattern::new("/comet/*").unwrap();
     let rule = Rule::new(path, Dialect::Native(Native::default()));
     let ask = async |cookie: &str| {

@@ -130,11 +130,12 @@ impl Gate {
         // With a backplane, it may take a moment to know if there are messages.
         let no_wait = poll.timeout == Some(Duration::ZERO);
         let wanted = (!no_wait || self.shared.hub.is_replica()) && request.method != "HEAD";
-        let (permit, refused) = match wanted.then(|| self.admit(settings, rule, request, &poll)) {
-            Some(Ok(permit)) => (Some(permit), None),
-            Some(Err(refused)) => (None, Some(refused)),
-            None => (None, None),
-        };
+        let (permit, refused) =
+            match wanted.then(|| self.admit(settings, rule, request, &poll, allowed.as_ref())) {
+                Some(Ok(permit)) => (Some(permit), None),
+                Some(Err(refused)) => (None, Some(refused)),
+                None => (None, None),
+            };
         let (hub, now) = (&self.shared.hub, (self.shared.clock)());
         let found = match permit {
             None => hub.look(&poll.subscriptions, poll.take, now),
@@ -211,6 +212,7 @@ impl Gate {
         rule: &Rule,
         request: &Incoming<'_>,
         poll: &Poll,
+        allowed: Option<&Allowed>,
     ) -> Result<Permit, (Refusal, u16, String)> {
         let limits = &settings.limits;
         let crowded = |name: &ChannelName| self.shared.hub.held_on(name) >= limits.per_channel;
@@ -219,7 +221,7 @@ impl Gate {
             return Err((Refusal::PerChannel, 503, error));
         }
         let auth = rule.auth.as_ref().filter(|_| limits.per_grant > 0);
-        let grant = auth.and_then(|auth| self.shared.grants.holder(auth, request));
+        let grant = auth.and_then(|auth| self.shared.grants.holder(auth, request, allowed));
         let permit = self.shared.limits.admit(request.client, grant, limits);
         permit.map_err(|refusal| match refusal {
             permit::Rejection::Held => (Refusal::HoldMax, 503, refusal.to_string()),

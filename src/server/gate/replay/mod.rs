@@ -116,7 +116,7 @@ impl Gate {
     ) -> Decision {
         let head = request.method == "HEAD";
         let id = self.shared.replays.asked.id(request, replay.share);
-        let permit = self.admit(settings, rule, request, &poll);
+        let permit = self.admit(settings, rule, request, &poll, allowed.as_ref());
         let now = (self.shared.clock)();
         let looked = self.look(&poll, replay, id, permit.is_ok() && !head, now);
         let refuse = |cause, status, error: &str| {
