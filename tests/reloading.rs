@@ -561,3 +561,92 @@ async fn a_thousand_reloads_under_load_drop_nothing_and_leave_nothing_behind() {
         }
     }
 }
+
+/// Every key that is a secret.
+fn secrets(folder: &std::path::Path) -> String {
+    let file = |name: &str| format!("{{ file = \"{}\" }}", folder.join(name).display());
+    let rule = |path: &str, auth: &str| {
+        format!("[[poll]]\npath = \"{path}\"\ndialect = \"native\"\nauth = {auth}\n")
+    };
+    let signed = format!("{{ kind = \"signed\", keys = {{ k = {} }} }}", file("signed"));
+    let jwt = format!("{{ kind = \"jwt\", key = {} }}", file("jwt"));
+    format!(
+        "[publish]\ntoken = {}\n[backplane]\nredis = {}\nsentinel_password = {}\n{}{}",
+        file("token"),
+        file("redis"),
+        file("sentinel"),
+        rule("/signed/*", &signed),
+        rule("/jwt/*", &jwt)
+    )
+}
+
+fn write_secret(folder: &std::path::Path, name: &str, text: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn a_secret_in_a_file_is_read_again_by_a_reload() {
+    let folder = support::TempDir::new("secrets");
+    write_secret(folder.path(), "token", "old\n", 0o600);
+    let token = format!("{{ file = \"{}\" }}", folder.path().join("token").display());
+    let config = format!("[publish]\ntoken = {token}\n");
+    let gate = Gate::with(&config).alone().token("old").start().await;
+    let status = async |token: &str| {
+        let mut client = Client::connect(gate.internal()).await;
+        let bearer = format!("Bearer {token}");
+        client.request("POST", "/reload", &[("Authorization", bearer.as_str())], b"").await
+    };
+    assert_eq!(status("wrong").await.status, 401);
+    write_secret(folder.path(), "token", "new\r\n", 0o604);
+    let reloaded = status("old").await;
+    assert_eq!(reloaded.json()["changed"], json!(["publish.token"]), "{}", reloaded.text());
+    assert_eq!(status("old").await.status, 401);
+    assert_eq!(status("new").await.status, 200);
+    gate.wait_for_log("publish.token: every user of this machine can read").await;
+    // One that is gone changes nothing.
+    std::fs::remove_file(folder.path().join("token")).unwrap();
+    let refused = status("new").await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert_eq!(refused.json()["mistakes"][0]["key"], "publish.token", "{}", refused.text());
+    assert_eq!(status("new").await.status, 422);
+}
+
+#[tokio::test]
+async fn every_secret_can_stand_in_a_file_and_none_is_shown() {
+    let folder = support::TempDir::new("secrets");
+    for (name, text) in [
+        ("token", "hunter2-token"),
+        ("redis", "redis-sentinel://:hunter2-redis@10.0.0.5/mymaster"),
+        ("sentinel", "hunter2-sentinel"),
+        ("signed", "hunter2-signed"),
+        ("jwt", "hunter2-jwt"),
+    ] {
+        write_secret(folder.path(), name, &format!("{text}\n"), 0o600);
+    }
+    let upstream = "[upstream]\nservers = [\"127.0.0.1:1\"]\n";
+    let file = folder.write("gate.toml", &format!("{upstream}{}", secrets(folder.path())));
+    let file = file.display().to_string();
+    let done = support::pollgate(&["check", "--config", &file]).await;
+    assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+    assert_eq!(done.stdout.matches("***").count(), 5, "{}", done.stdout);
+    assert!(
+        !done.stdout.contains("hunter2") && !done.stderr.contains("hunter2"),
+        "{}",
+        done.stdout
+    );
+    for (name, text) in [("token", ""), ("signed", "\n"), ("token", "a\0b hunter2")] {
+        write_secret(folder.path(), name, text, 0o600);
+        let done = support::pollgate(&["check", "--config", &file]).await;
+        assert_eq!(done.code, 2, "{name} {text:?}: {}{}", done.stdout, done.stderr);
+        assert!(!done.stderr.contains("hunter2"), "{}", done.stderr);
+        write_secret(folder.path(), name, "good", 0o600);
+    }
+    for bad in ["{ path = \"/x\" }", "{ file = 1 }", "{ file = \"/x\", more = 1 }", "[]"] {
+        let set = format!("publish.token={bad}");
+        let done = support::pollgate(&["check", "--config", &file, "--set", &set]).await;
+        assert_eq!(done.code, 2, "{bad}: {}{}", done.stdout, done.stderr);
+    }
+}

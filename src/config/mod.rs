@@ -117,6 +117,7 @@ impl Config {
         let mut root = Section::new(&report, "", merged.tree);
         let mut config = tables::config(&mut root);
         config.effective = root.finish();
+        config.warnings.extend(report.warnings());
         config.places = merged.places;
         checks::across(&config, site, &report);
         checks::files(&mut config, &report);

@@ -5,6 +5,7 @@ pub(super) mod locations;
 pub(super) mod mistake;
 pub(super) mod raw;
 pub(super) mod report;
+pub(super) mod secret_file;
 pub(super) mod section;
 pub(super) mod sources;
 pub(super) mod suggest;

@@ -14,6 +14,7 @@ pub(in crate::config) struct Report {
     mistakes: RefCell<Vec<Mistake>>,
     unknown: RefCell<Vec<Unknown>>,
     known: RefCell<BTreeSet<String>>,
+    warnings: RefCell<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -34,6 +35,16 @@ impl Report {
         let (source, line) = self.places.of(path);
         let mistake = Mistake { key: path.to_owned(), line, source, message: message.into() };
         self.mistakes.borrow_mut().push(mistake);
+    }
+
+    /// The value at `path` is no mistake, and ought to be looked at.
+    pub(in crate::config) fn warn(&self, path: &str, message: &str) {
+        self.warnings.borrow_mut().push(format!("{path}: {message}"));
+    }
+
+    /// What ought to be looked at, each with its key.
+    pub(in crate::config) fn warnings(&self) -> Vec<String> {
+        self.warnings.borrow().clone()
     }
 
     /// True if no mistake is noted at or below these paths, so that comparing their values makes

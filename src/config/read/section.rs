@@ -10,7 +10,7 @@ use super::locations::{child, entry};
 use super::raw::{Raw, name};
 use super::report::Report;
 use super::values::MASK;
-use super::{suggest, units};
+use super::{secret_file, suggest, units};
 use crate::protocol::auth::secret::Secret;
 use ::config::{Value as RawValue, ValueKind};
 use std::ops::RangeInclusive;
@@ -86,8 +86,11 @@ impl<'r> Section<'r> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<Secret, String>,
     ) -> Secret {
-        let show = |secret: &Secret| if secret.is_empty() { "" } else { MASK }.into();
-        self.read(key, Secret::default(), |raw| parse(&raw.text()?), show)
+        let text = self.secret_text(key);
+        let read = |text: String| self.checked(key, parse(&text));
+        let secret = text.and_then(read).unwrap_or_default();
+        self.show(key, if secret.is_empty() { "" } else { MASK });
+        secret
     }
 
     /// Text read by `parse` that may hold a secret and is displayed masked; empty is `None`.
@@ -96,12 +99,26 @@ impl<'r> Section<'r> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let show = |value: &Option<T>| value.as_ref().map_or(String::new(), T::to_string).into();
-        let parse = |raw: Raw| match raw.text()?.as_str() {
-            "" => Ok(None),
-            text => parse(text).map(Some),
-        };
-        self.read(key, None, parse, show)
+        let text = self.secret_text(key).filter(|text| !text.is_empty());
+        let value = text.and_then(|text| self.checked(key, parse(&text)));
+        self.show(key, value.as_ref().map_or(String::new(), T::to_string));
+        value
+    }
+
+    /// The secret `key` as it stands, or as it stands in a file; `None` if it is not there, or
+    /// cannot be had.
+    fn secret_text(&mut self, key: &'static str) -> Option<String> {
+        let raw = self.take(key)?;
+        self.secret_of(key, raw)
+    }
+
+    /// The same of a value that was taken by hand.
+    pub(in crate::config) fn secret_of(&self, key: &str, raw: Raw) -> Option<String> {
+        let found = self.checked(key, secret_file::read(raw))?;
+        if let Some(warning) = found.warning {
+            self.report.warn(&child(&self.path, key), &warning);
+        }
+        Some(found.text)
     }
 
     /// A duration.

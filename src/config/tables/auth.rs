@@ -1,5 +1,6 @@
 //! `auth` of a rule: the authorization of its polls.
 
+use crate::config::read::raw::Raw;
 use crate::config::read::section::Section;
 use crate::config::read::suggest;
 use crate::config::read::values::{self, MASK};
@@ -7,7 +8,6 @@ use crate::protocol::address::Address;
 use crate::protocol::auth::jwt::{self, Expected, Key};
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::auth::{Auth, Upstream, Url, signed};
-use ::config::ValueKind;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +106,8 @@ fn signed(section: &mut Section) -> Option<signed::Keys> {
         let all = keys.all().into_iter();
         all.filter_map(|(id, value)| {
             keys.show(&id, MASK);
-            match key(&id, value.kind) {
+            let text = keys.secret_of(&id, Raw { kind: value.kind, typed: true })?;
+            match key(&id, &text) {
                 Ok(secret) => Some((id, secret)),
                 Err(message) => {
                     keys.mistake(&id, message);
@@ -122,15 +123,12 @@ fn signed(section: &mut Section) -> Option<signed::Keys> {
     Some(signed::Keys::new(keys))
 }
 
-fn key(id: &str, value: ValueKind) -> Result<Secret, String> {
+fn key(id: &str, secret: &str) -> Result<Secret, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     if id.is_empty() || !id.bytes().all(plain) {
         return Err("a key's id is made of A-Z a-z 0-9 _ -".to_owned());
     }
-    match value {
-        ValueKind::String(secret) => secret_key(&secret),
-        _ => Err("must be text".to_owned()),
-    }
+    secret_key(secret)
 }
 
 /// A secret key. Errors do not show it.

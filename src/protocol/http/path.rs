@@ -106,8 +106,8 @@ fn unit(path: &str, at: usize) -> (usize, Cow<'_, str>) {
     let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16);
     if bytes[at] == b'%' {
         let (Some(high), Some(low)) = (digit(at + 1), digit(at + 2)) else {
-            // An escape that is none stands for itself.
-            return (1, "%".into());
+            // An escape that is none stands for itself, and makes none with what follows.
+            return (1, "%25".into());
         };
         // Two hexadecimal digits are a byte.
         let byte = u8::try_from(high * 16 + low).unwrap_or_default();
@@ -133,7 +133,8 @@ mod tests {
             ("/%63omet%2d%7E/a", "/comet-~/a"),
             ("/live%2fsend", "/live%2Fsend"),
             ("/a%2A%25", "/a%2A%25"),
-            ("/100%/%zz%4", "/100%/%zz%4"),
+            ("/100%/%zz%4", "/100%25/%25zz%254"),
+            ("/%%32f", "/%252f"),
             ("/räume x", "/r%C3%A4ume%20x"),
             ("/r%c3%a4ume%20x", "/r%C3%A4ume%20x"),
             ("/a/../b//c/%2e%2e/", "/a/../b//c/../"),

@@ -69,15 +69,20 @@ impl Log {
 const REQUEST_DATA: [&str; 4] =
     ["pingora_proxy", "pingora_core::protocols", "pingora_core::apps", "pingora_cache"];
 
+/// Parts of the engine that know of connections and addresses, and nothing of what passes there.
+const CONNECTIONS: [&str; 2] = ["pingora_core::connectors", "pingora_pool"];
+
 /// The layer that selects and formats events.
 fn lines(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
     // Other crates' lines do not know what is secret: for debugging they show whole heads and
     // bodies, and the engine's errors show targets and what could not be parsed. Those are never
     // logged; `gate::proxy` has lines of its own for requests that fail.
     let usual = settings.level.min(LevelFilter::WARN);
+    let connections = if settings.level > LevelFilter::INFO { settings.level } else { usual };
     let filter = REQUEST_DATA
         .into_iter()
         .fold(Targets::new(), |targets, target| targets.with_target(target, LevelFilter::OFF))
+        .with_targets(CONNECTIONS.map(|target| (target, connections)))
         .with_default(usual)
         // Says the same as `gate::upstream` does, with all of a connection's options.
         .with_target("pingora_load_balancing", usual.min(LevelFilter::ERROR))
