@@ -627,7 +627,7 @@ async fn every_secret_can_stand_in_a_file_and_none_is_shown() {
         write_secret(folder.path(), name, &format!("{text}\n"), 0o600);
     }
     let upstream = "[upstream]\nservers = [\"127.0.0.1:1\"]\n";
-    let file = folder.write("gate.toml", &format!("{upstream}{}", secrets(folder.path())));
+    let file = folder.write("gate.toml", format!("{upstream}{}", secrets(folder.path())));
     let file = file.display().to_string();
     let done = support::pollgate(&["check", "--config", &file]).await;
     assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);

@@ -94,10 +94,10 @@ impl<R: Read> Reader<R> {
         while let Some(head) = self.next_channel(&mut drop)? {
             self.messages(&head).try_for_each(|message| message.map(drop))?;
         }
-        match self.from.bytes().next() {
-            None => Ok(()),
-            Some(Ok(_)) => Err(ArchiveError::Damaged("something stands behind its end")),
-            Some(Err(error)) => Err(ArchiveError::Io(error)),
+        match self.from.read_exact(&mut [0]).map_err(ArchiveError::from) {
+            Err(ArchiveError::CutOff) => Ok(()),
+            Ok(()) => Err(ArchiveError::Damaged("something stands behind its end")),
+            Err(error) => Err(error),
         }
     }
 

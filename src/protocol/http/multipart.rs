@@ -130,7 +130,10 @@ mod tests {
 
     const FIELD: &str = "Content-Disposition: form-data; name=\"msg\"";
 
-    fn read(body: &str) -> Result<Vec<(&str, bool, &[u8])>, FormError> {
+    /// Name, whether it is a file, value.
+    type Read<'a> = (&'a str, bool, &'a [u8]);
+
+    fn read(body: &str) -> Result<Vec<Read<'_>>, FormError> {
         let parts = parts(body.as_bytes(), "x")?;
         Ok(parts.into_iter().map(|part| (part.name, part.is_file, part.value)).collect())
     }
@@ -141,8 +144,7 @@ mod tests {
             "--x\r\n{FIELD}\r\n\r\n\r\n--x\r\n{FIELD}; filename=\"\"\r\nContent-Type: \
              text/plain\r\n\r\na\r\n--\r\n\r\n--x--\r\n"
         );
-        let expected: Vec<(&str, bool, &[u8])> =
-            vec![("msg", false, b""), ("msg", true, b"a\r\n--\r\n")];
+        let expected: Vec<Read<'_>> = vec![("msg", false, b""), ("msg", true, b"a\r\n--\r\n")];
         assert_eq!(read(&body).unwrap(), expected);
         assert_eq!(read("--x--"), Ok(vec![]));
     }
