@@ -7,6 +7,7 @@
 
 mod auth_request;
 mod cache;
+mod holder;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -22,11 +23,9 @@ use crate::protocol::auth::{self, Auth, Channels, Grant, Rejection, Seconds};
 use crate::protocol::dialect::Poll;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply, cookies};
-use crate::server::limits::permit::ip_prefix;
 use crate::server::telemetry::refusal::Refusal;
 use cache::DecisionCache;
 use parking_lot::Mutex;
-use percent_encoding::percent_decode_str;
 use slab::Slab;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -312,31 +311,6 @@ impl Grants {
         grants.len()
     }
 
-    /// Tells the polls of one user from those of others, also where a grant is found again and
-    /// again: by the token without its signature, which may be written in several ways; or, where
-    /// the upstream was asked, by the user that it named, else by the session cookie, else by the
-    /// client's address. Nothing that a client can add to a request makes it another user.
-    pub(super) fn holder(
-        &self,
-        auth: &Auth,
-        request: &Incoming<'_>,
-        allowed: Option<&Allowed>,
-    ) -> Option<u64> {
-        let upstream = match auth {
-            Auth::Signed(_) | Auth::Jwt(_) => {
-                let token = auth::token(request.query, request.headers)?;
-                return Some(self.shared.hasher.hash_one(token.rsplit_once('.')?.0));
-            }
-            Auth::Upstream(upstream) => upstream,
-        };
-        let user = allowed.and_then(|allowed| allowed.user);
-        let session = || php_cookie(request.headers, &upstream.session);
-        Some(match user.map(Holder::User).or_else(|| session().map(Holder::Session)) {
-            Some(holder) => self.shared.hasher.hash_one(holder),
-            None => self.shared.hasher.hash_one(Holder::Address(request.client.map(ip_prefix))),
-        })
-    }
-
     /// Number of revocations so far.
     fn seen(&self) -> u64 {
         self.shared.used.lock().revocations
@@ -362,22 +336,6 @@ impl Grants {
             .chain(anybody)
             .collect()
     }
-}
-
-/// Whom the polls of a rule that asks the upstream are counted for.
-#[derive(Hash)]
-enum Holder {
-    User(u64),
-    Session(Vec<u8>),
-    Address(Option<IpAddr>),
-}
-
-/// A cookie as PHP reads it: the first of that name, in which dots and spaces are `_`, with its
-/// escapes undone. So no other spelling of it is another one.
-fn php_cookie(headers: &dyn Headers, name: &str) -> Option<Vec<u8>> {
-    let found = cookies(headers).find(|(known, _)| known.replace(['.', ' '], "_") == name);
-    let value: Vec<u8> = percent_decode_str(found?.1.trim()).collect();
-    (!value.is_empty()).then_some(value)
 }
 
 fn covers(granted: &Channels, channels: &[ChannelName]) -> Result<(), Rejection> {
