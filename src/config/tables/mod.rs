@@ -178,6 +178,8 @@ fn history(section: &mut Section) -> (hub::Settings, u64, snapshot::Settings) {
     };
     let settings = hub::Settings {
         channels: section.number("channels", default.channels, SOME),
+        waiting: section.number("waiting", default.waiting, SOME),
+        waiting_bytes: section.size("waiting_bytes", default.waiting_bytes, 1),
         total: section.size("total", default.total, 1),
         limits: Arc::new(limits),
         overrides: Vec::new(),

@@ -127,7 +127,13 @@ impl Gate {
             let reply = refusal(rule, 400, &error, &hint);
             return self.refuse(rule, request, Refusal::ChannelsPerPoll, reply);
         }
-        // With a backplane, it may take a moment to know if there are messages.
+        if let Some(other) = poll.subscriptions.iter().find(|s| !rule.has_channel(&s.channel)) {
+            let error = format!("{:?} is none of the channels here", other.channel);
+            let hint = "the rule lists its channels; add it there (poll.channels)";
+            let reply = refusal(rule, 404, &error, hint);
+            return self.refuse(rule, request, Refusal::UnknownChannel, reply);
+        }
+        // Where messages come from elsewhere, it may take a moment to know whether there are some.
         let no_wait = poll.timeout == Some(Duration::ZERO);
         let wanted = (!no_wait || self.shared.hub.is_replica()) && request.method != "HEAD";
         let (permit, refused) = match wanted.then(|| self.admit(settings, rule, request, &poll)) {

@@ -1,0 +1,110 @@
+//! One anonymous client, with the settings as they come: it takes neither what writers stored nor
+//! the room for what they will write, and its memory has a bound.
+
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use support::allow_open_files;
+use support::{Client, Gate, Metrics, eventually};
+
+/// So many names that no other poll has, of `tag`.
+fn names(tag: usize, count: usize) -> String {
+    let names = (0..count).map(|number| format!("stranger-{tag}-{number}"));
+    names.collect::<Vec<_>>().join(",")
+}
+
+async fn texts(gate: &Gate, channel: &str) -> usize {
+    let history = gate.hook("GET", &format!("/channels/{channel}/messages"), &[], "").await;
+    history.json()["messages"].as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn polls_that_are_not_held_evict_nothing() {
+    let gate = Gate::start_alone("history.channels = 1000").await;
+    for channel in ["news", "scores"] {
+        gate.publish(channel, "1").await;
+        gate.publish(channel, "2").await;
+    }
+    let mut stranger = gate.connect().await;
+    for tag in 0..1_000 {
+        let target = format!("/comet/{}?timeout=0", names(tag, 100));
+        assert_eq!(stranger.get(&target).await.status, 200);
+    }
+    let head = stranger.request("HEAD", "/comet/another", &[], b"").await;
+    assert_eq!(head.status, 200);
+    for channel in ["news", "scores"] {
+        assert_eq!(texts(&gate, channel).await, 2, "{channel}");
+    }
+    assert_eq!(gate.status().await["channels"], 2);
+}
+
+#[tokio::test]
+async fn held_polls_refuse_no_publish_and_stay_below_64_mib() {
+    allow_open_files(4_096);
+    let gate = Gate::start_alone("").await;
+    gate.publish("news", "1").await;
+    let idle = gate.own_memory();
+    let mut strangers = Vec::new();
+    let mut held = 0;
+    for tag in 0..1_000 {
+        let mut client = Client::connect(gate.addr()).await;
+        client.send_get(&format!("/comet/{}?timeout=60", names(tag, 100))).await;
+        strangers.push(client);
+    }
+    eventually("all of them are held or refused", async || {
+        let metrics = gate.hook("GET", "/metrics", &[], "").await.text();
+        let refused = Metrics::parse(&metrics);
+        let refused = refused.value("pollgate_refusals_total{cause=\"table_full\"}");
+        held = gate.held().await;
+        held as f64 + refused >= 1_000.0
+    })
+    .await;
+    let grown = (gate.own_memory() - idle) >> 20;
+    println!("{held} of 1000 polls on 100 names each are held, in {grown} MiB");
+    assert!(held > 100 && grown < 64, "{held} held, {grown} MiB");
+    for number in 0..100 {
+        gate.publish(&format!("new-{number}"), "1").await;
+    }
+    assert_eq!(texts(&gate, "news").await, 1);
+    // One that waits on a channel of its own still finds room.
+    let mut guest = gate.connect().await;
+    guest.send_get("/comet/guest").await;
+    gate.wait_for_held(held + 1).await;
+    gate.publish("guest", "hello").await;
+    assert!(guest.read_response().await.text().contains("hello"));
+}
+
+#[tokio::test]
+async fn the_cursor_of_a_channel_without_messages_sees_its_first_one() {
+    let gate = Gate::start_alone("").await;
+    let polled = gate.get("/comet/fresh?timeout=0").await.json();
+    let history = gate.hook("GET", "/channels/fresh/messages", &[], "").await;
+    assert_eq!(history.status, 200, "{}", history.text());
+    assert_eq!(history.json()["messages"].as_array().unwrap().len(), 0);
+    gate.publish("fresh", "first").await;
+    for answer in [polled, history.json()] {
+        let cursor = answer["cursor"].as_str().unwrap();
+        let next = gate.get(&format!("/comet/fresh?timeout=0&cursor={cursor}")).await.json();
+        assert_eq!(next["messages"][0]["data"], "first", "{next}");
+        assert!(next["reset"].is_null(), "{next}");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_lists_its_channels_has_no_others() {
+    let rule =
+        "[[poll]]\npath = \"/live/*\"\ndialect = \"native\"\nchannels = [\"news\", \"room-*\"]";
+    let gate = Gate::start_alone(rule).await;
+    for good in ["news", "room-7", "news,room-a"] {
+        assert_eq!(gate.get(&format!("/live/{good}?timeout=0")).await.status, 200, "{good}");
+    }
+    for bad in ["newsroom", "news,other", "room"] {
+        let refused = gate.get(&format!("/live/{bad}?timeout=0")).await;
+        assert_eq!(refused.status, 404, "{bad}");
+        let answer = refused.json();
+        assert!(answer["error"].as_str().unwrap().contains("none of the channels"), "{answer}");
+        assert!(answer["hint"].as_str().unwrap().contains("channels"), "{answer}");
+    }
+}
