@@ -82,7 +82,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         |(messages, bytes, age, keep_newest, tick, channels)| {
             let age = Duration::from_secs(age);
             let limits = Limits { messages, bytes, age, keep_newest: Some(keep_newest), tick };
-            Settings { channels, total: 3_000, limits: Arc::new(limits), overrides: Vec::new() }
+            Settings { channels, total: 3_000, limits: Arc::new(limits), ..Settings::default() }
         },
     )
 }

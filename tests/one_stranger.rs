@@ -7,7 +7,7 @@
 mod support;
 
 use support::allow_open_files;
-use support::{Client, Gate, Metrics, eventually};
+use support::{Client, Gate, Metrics, PlainSite, Way, eventually};
 
 /// So many names that no other poll has, of `tag`.
 fn names(tag: usize, count: usize) -> String {
@@ -106,5 +106,82 @@ async fn a_rule_that_lists_its_channels_has_no_others() {
         let answer = refused.json();
         assert!(answer["error"].as_str().unwrap().contains("none of the channels"), "{answer}");
         assert!(answer["hint"].as_str().unwrap().contains("channels"), "{answer}");
+    }
+}
+
+const ASKED: &str = r#"
+[[poll]]
+path = "/comet/*"
+dialect = "native"
+auth = { kind = "upstream", url = "/auth.php", cache = "1h", timeout = "60s" }
+"#;
+
+#[tokio::test]
+async fn too_many_names_are_refused_before_the_site_is_asked() {
+    for way in Way::ALL {
+        let site = PlainSite::start().await;
+        let gate = Gate::start_before(site.addr(), ASKED).await;
+        let names: Vec<String> = (0..8_000).map(|number| format!("{number:x}")).collect();
+        let target = format!("/comet/{}", names.join(","));
+        let mut poller = way.connect(&gate).await;
+        let refused = poller.poll_with("GET", &target, &[("Cookie", "a=b")]).await;
+        assert_eq!(refused.status, 400, "{way:?}: {}", refused.text());
+        assert!(refused.text().contains("channels_per_poll"), "{}", refused.text());
+        assert!(site.requests().is_empty(), "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_shows_nothing_is_not_asked_about() {
+    for way in Way::ALL {
+        let site = PlainSite::start().await;
+        let gate = Gate::start_before(site.addr(), ASKED).await;
+        let mut poller = way.connect(&gate).await;
+        let refused = poller.poll("/comet/a").await;
+        assert_eq!(refused.status, 401, "{way:?}: {}", refused.text());
+        assert!(site.requests().is_empty(), "{way:?}");
+        let cookie = [("Cookie", "PHPSESSID=abc")];
+        let asked = poller.poll_with("GET", "/comet/a?timeout=0", &cookie).await;
+        assert_eq!(asked.status, 200, "{way:?}: {}", asked.text());
+    }
+}
+
+#[tokio::test]
+async fn slow_questions_about_one_address_leave_room_for_others() {
+    let mut site = PlainSite::start_by_hand().await;
+    let config = format!("trusted_proxies = [\"127.0.0.1\"]\n{ASKED}");
+    let gate = Gate::start_before(site.addr(), &config).await;
+    let mut ask = async |address: &str, cookie: &str| {
+        let mut client = gate.connect().await;
+        let headers = [("X-Forwarded-For", address), ("Cookie", cookie)];
+        client.send("GET", "/comet/a?timeout=0", &headers, b"").await;
+        client
+    };
+    let mut slow = Vec::new();
+    for number in 0..32 {
+        slow.push(ask("192.0.2.1", &format!("a={number}")).await);
+    }
+    let mut visits = Vec::new();
+    for _ in 0..4 {
+        visits.push(site.visit().await);
+    }
+    let mut other = ask("192.0.2.2", "a=other").await;
+    let mut visit = site.visit().await;
+    assert_eq!(visit.request.header("cookie"), Some("a=other"));
+    visit.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(other.read_response().await.status, 200);
+}
+
+#[tokio::test]
+async fn the_bound_on_headers_is_exact() {
+    for way in Way::ALL {
+        let gate = Gate::start_alone("limits.head_count = 20").await;
+        for (count, status) in [(5, 200), (30, 431)] {
+            let names: Vec<String> = (0..count).map(|number| format!("x-{number}")).collect();
+            let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "y")).collect();
+            let mut poller = way.connect(&gate).await;
+            let response = poller.poll_with("GET", "/comet/a?timeout=0", &headers).await;
+            assert_eq!(response.status, status, "{way:?}: {count}");
+        }
     }
 }

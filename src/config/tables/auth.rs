@@ -15,7 +15,8 @@ use std::time::Duration;
 const KINDS: [(&str, &str); 3] = [("upstream", "upstream"), ("signed", "signed"), ("jwt", "jwt")];
 
 /// The keys of each kind.
-const OWN_KEYS: [(&str, &str); 11] = [
+const OWN_KEYS: [(&str, &str); 12] = [
+    ("anonymous", "upstream"),
     ("url", "upstream"),
     ("cache", "upstream"),
     ("timeout", "upstream"),
@@ -67,8 +68,9 @@ fn upstream(section: &mut Section) -> Option<Upstream> {
     let url = section.required("url", hint, values::filled);
     let cache = section.duration("cache", Duration::from_secs(10));
     let timeout = section.some_duration("timeout", Duration::from_secs(3));
+    let anonymous = section.flag("anonymous", false);
     match parse_url(&url?) {
-        Ok(url) => Some(Upstream { url, cache, timeout }),
+        Ok(url) => Some(Upstream { url, cache, timeout, anonymous }),
         Err(message) => {
             section.mistake("url", message);
             None

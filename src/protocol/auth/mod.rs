@@ -40,6 +40,9 @@ pub struct Upstream {
     pub cache: Duration,
     /// Timeout of the request.
     pub timeout: Duration,
+    /// Whether it is asked about clients that show neither a cookie nor `Authorization` nor a
+    /// token. Otherwise those are refused at once.
+    pub anonymous: bool,
 }
 
 /// URL of an authorization request.

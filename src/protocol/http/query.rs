@@ -28,10 +28,13 @@ struct Parameter<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Reads the query of a target, without its `?`, or an urlencoded form.
+    /// Parameters beyond so many are ignored, as PHP ignores them (`max_input_vars`).
+    pub const MAX: usize = 1000;
+
+    /// Reads what stands behind the `?` of a target, or an urlencoded form.
     pub fn parse(text: &'a str) -> Self {
         let mut query = Self::default();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        for pair in text.split('&').filter(|pair| !pair.is_empty()).take(Self::MAX) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             query.push(decode(name), decode(value));
         }
@@ -61,7 +64,8 @@ impl<'a> Query<'a> {
     fn add(&mut self, parameter: Parameter<'a>) {
         match self.first {
             None => self.first = Some(parameter),
-            Some(_) => self.more.push(parameter),
+            Some(_) if self.more.len() + 1 < Self::MAX => self.more.push(parameter),
+            Some(_) => {}
         }
     }
 
@@ -102,7 +106,12 @@ impl<'a> Query<'a> {
         self.pairs().any(|pair| pair.name == name)
     }
 
-    /// True if there is a parameter of that name that is not empty; an array is not empty.
+    /// How many parameters have that name.
+    pub fn count(&self, name: &str) -> usize {
+        self.pairs().filter(|pair| pair.name == name).count()
+    }
+
+    /// Whether there is a parameter of that name that is not empty; an array is not.
     pub fn has_value(&self, name: &str) -> bool {
         let last = self.pairs().rev().find(|pair| pair.name == name);
         last.is_some_and(|pair| pair.key.is_some() || !pair.value.is_empty())

@@ -10,6 +10,7 @@ use crate::hub::channel::ChannelName;
 use crate::protocol::address::Address;
 use crate::protocol::auth::{self, Channels, Rejection, Upstream, Url};
 use crate::protocol::http::Reply;
+use crate::server::limits::permit::ip_prefix;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -21,6 +22,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use ring::digest::{Context, SHA256};
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,6 +31,9 @@ use tokio::sync::{OnceCell, Semaphore};
 
 /// Authorization requests at the upstream at once.
 const AT_ONCE: usize = 16;
+/// Of those, the questions about clients of one address: slow answers to one of them are not to
+/// keep all others waiting.
+const PER_ADDRESS: usize = 4;
 /// The longest body of a refusal that is passed on, in bytes.
 const MAX_BODY: usize = 64 << 10;
 /// Headers of the client that are forwarded, beside its cookies and the gate's own headers.
@@ -45,11 +50,27 @@ type Cell = OnceCell<Arc<AuthResponse>>;
 pub(super) struct InFlight {
     cells: Mutex<HashMap<Key, Weak<Cell>>>,
     at_once: Semaphore,
+    /// What each address may have of that.
+    shares: Mutex<HashMap<Option<IpAddr>, Weak<Semaphore>>>,
+}
+
+impl InFlight {
+    fn share(&self, address: Option<IpAddr>) -> Arc<Semaphore> {
+        let address = address.map(ip_prefix);
+        let mut shares = self.shares.lock();
+        let known = shares.get(&address).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            shares.retain(|_, share| share.strong_count() > 0);
+            let share = Arc::new(Semaphore::new(PER_ADDRESS));
+            shares.insert(address, Arc::downgrade(&share));
+            share
+        })
+    }
 }
 
 impl Default for InFlight {
     fn default() -> Self {
-        Self { cells: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }
+        Self { cells: Mutex::default(), at_once: Semaphore::new(AT_ONCE), shares: Mutex::default() }
     }
 }
 
@@ -64,6 +85,7 @@ pub(crate) struct AuthRequest {
     /// Its channels, each with the key of the request for it alone.
     channels: Vec<(Key, ChannelName)>,
     credentials: Credentials,
+    client: Option<IpAddr>,
     settings: Upstream,
 }
 
@@ -91,7 +113,12 @@ impl Grants {
         credentials: Credentials,
         channels: &[ChannelName],
     ) -> Authorization {
-        let key = |names: &[ChannelName]| key(settings, visitor, names);
+        if credentials.is_empty() && !settings.anonymous {
+            return Authorization::Known(Verdict::Rejection(Rejection::Missing));
+        }
+        // What is the same for all of them is hashed once.
+        let common = common_key(settings, visitor);
+        let key = |names: &[ChannelName]| key(&common, names);
         let single: Vec<(Key, ChannelName)> =
             channels.iter().map(|name| (key(std::slice::from_ref(name)), name.clone())).collect();
         let (memory, seen) = (&self.shared.memory, self.seen());
@@ -125,6 +152,7 @@ impl Grants {
             key: key(channels),
             channels: single,
             credentials,
+            client: visitor.client,
             settings: settings.clone(),
         }))
     }
@@ -157,10 +185,19 @@ fn question(visitor: &Requester<'_>, host: &str, channels: &[ChannelName]) -> He
     headers
 }
 
-/// Distinguishes one request from all others: target, client and channels. The upstream may decide
-/// by any part of what it gets, so all of it counts: of the query and the path everything but what
-/// is new with each poll, or names the channels, which count by themselves.
-fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -> Key {
+/// Tells one question from all others: whom, on whose behalf, what. Whatever the site is told may
+/// be what it decides by, so all of it counts: of the query and the path everything but what is new
+/// with each poll, or names the channels, which count by themselves.
+fn key(common: &Digest, channels: &[ChannelName]) -> Key {
+    let mut digest = Digest(common.0.clone());
+    channels.hash(&mut digest);
+    let mut key = Key::default();
+    key.copy_from_slice(digest.0.finish().as_ref());
+    key
+}
+
+/// That of it which is the same for all channels.
+fn common_key(settings: &Upstream, visitor: &Requester<'_>) -> Digest {
     let dialect = &visitor.rule.dialect;
     let path = match dialect.has_channels_in_path() {
         true => visitor.rule.path.stem(),
@@ -173,10 +210,7 @@ fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -
     (visitor.client, visitor.host, path).hash(&mut digest);
     visitor.query.hash_without(|name| dialect.moves(name), &mut digest);
     auth::token(visitor.query, visitor.headers).hash(&mut digest);
-    channels.hash(&mut digest);
-    let mut key = Key::default();
-    key.copy_from_slice(digest.0.finish().as_ref());
-    key
+    digest
 }
 
 /// Feeds a hash into a digest for which no client can find a collision. Each part brings its length
@@ -234,7 +268,9 @@ impl AuthRequest {
     async fn ask(&self) -> AuthResponse {
         let seen = self.grants.seen();
         let asked = tokio::time::timeout(self.settings.timeout, async {
-            // The semaphore is never closed.
+            // Neither is ever closed.
+            let share = self.grants.shared.asking.share(self.client);
+            let _share = share.acquire().await;
             let _turn = self.grants.shared.asking.at_once.acquire().await;
             self.exchange().await
         });

@@ -75,7 +75,8 @@ async fn equal_questions_at_the_same_time_are_one() {
     });
     let grants = Grants::default();
     let (cache, timeout) = (Duration::ZERO, Duration::from_secs(10));
-    let auth = Auth::Upstream(Upstream { url: Url::Path("/auth".to_owned()), cache, timeout });
+    let url = Url::Path("/auth".to_owned());
+    let auth = Auth::Upstream(Upstream { url, cache, timeout, anonymous: true });
     let path = Pattern::new("/comet/*").unwrap();
     let rule = Rule::new(path, Dialect::Native(Native::default()));
     let ask = async |cookie: &str| {
