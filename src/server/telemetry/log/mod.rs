@@ -1,7 +1,10 @@
-//! The event log and the access log: lines on standard error, as text or JSON.
+//! The event log and the access log: lines on standard error, as text or JSON. To log never waits
+//! for whoever reads it.
 
+mod queue;
 mod recent;
 
+pub use queue::{dropped, flush};
 pub use recent::{Recent, recent};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -75,9 +78,9 @@ fn lines(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
         // Logs the same as `gate::upstream` does, with all of a connection's options.
         .with_target("pingora_load_balancing", usual.min(LevelFilter::ERROR))
         .with_target("pollgate", settings.level);
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    // The filter comes last: callers that check the level before they log, as pingora does many
-    // times a request, see that of the last one only.
+    let lines = fmt::layer().with_writer(queue::Lines);
+    // The filter comes last: only the level of the last one is known to those who ask for it before
+    // they say something, as the engine does many times a request.
     match settings.format {
         Format::Json => Box::new(lines.json().and_then(recent::Keep).and_then(filter)),
         Format::Text => {
