@@ -151,7 +151,7 @@ async fn slow_questions_about_one_address_leave_room_for_others() {
     let mut site = PlainSite::start_by_hand().await;
     let config = format!("trusted_proxies = [\"127.0.0.1\"]\n{ASKED}");
     let gate = Gate::start_before(site.addr(), &config).await;
-    let mut ask = async |address: &str, cookie: &str| {
+    let ask = async |address: &str, cookie: &str| {
         let mut client = gate.connect().await;
         let headers = [("X-Forwarded-For", address), ("Cookie", cookie)];
         client.send("GET", "/comet/a?timeout=0", &headers, b"").await;
@@ -184,4 +184,75 @@ async fn the_bound_on_headers_is_exact() {
             assert_eq!(response.status, status, "{way:?}: {count}");
         }
     }
+}
+
+const FORMS: &str =
+    "[[poll]]\npath = \"/comet/*\"\ndialect = \"native\"\nmethods = [\"GET\", \"POST\"]\n";
+
+fn form(body: &str) -> String {
+    format!(
+        "POST /comet/forms?timeout=60 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn forms_of_held_polls_take_little_and_their_sum_is_bounded() {
+    allow_open_files(4_096);
+    let gate = Gate::start_alone(FORMS).await;
+    let idle = gate.own_memory();
+    let request = form(&"a&".repeat(32_000));
+    let mut strangers = Vec::new();
+    for _ in 0..1_000 {
+        let mut client = Client::connect(gate.addr()).await;
+        client.send_raw(&request).await;
+        strangers.push(client);
+    }
+    let value = async |series: &str| {
+        Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text()).value(series)
+    };
+    let mut held = 0;
+    eventually("all of them are held or refused", async || {
+        held = gate.held().await;
+        let refused = value("pollgate_refusals_total{cause=\"body_memory\"}").await;
+        held as f64 + refused >= 1_000.0
+    })
+    .await;
+    let grown = gate.own_memory().saturating_sub(idle) >> 20;
+    println!("{held} of 1000 polls with forms of 64 KB are held, in {grown} MiB");
+    assert!(held > 100 && held < 1_000 && grown < 64, "{held} held, {grown} MiB");
+    assert!(value("pollgate_body_bytes").await <= f64::from(32 << 20));
+    drop(strangers);
+    eventually("the memory is free again", async || value("pollgate_body_bytes").await == 0.0)
+        .await;
+    let mut client = gate.connect().await;
+    client.send_raw(&form("a=b")).await;
+    gate.wait_for_held(1).await;
+}
+
+#[tokio::test]
+async fn captures_beyond_the_memory_for_bodies_are_given_up() {
+    let site = PlainSite::start().await;
+    let config = "limits.body_memory = \"64KiB\"\n[[capture]]\npath = \"/send\"\nmethods = [\"POST\"]\n\
+                  channel = \"live\"\ndata = \"{form.msg}\"\n";
+    let gate = Gate::start_before(site.addr(), config).await;
+    let head = "POST /send HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\
+                Content-Type: application/x-www-form-urlencoded\r\n\r\n";
+    let mut unfinished = gate.connect().await;
+    unfinished.send_raw(format!("{head}msg={}", "x".repeat(60_000))).await;
+    let metrics = async || Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
+    eventually("the first one is kept", async || {
+        metrics().await.value("pollgate_body_bytes") >= 60_000.0
+    })
+    .await;
+    let long = format!("msg={}", "y".repeat(10_000));
+    let kind = "application/x-www-form-urlencoded";
+    assert_eq!(gate.connect().await.post("/send", kind, &long).await.status, 200);
+    gate.wait_for_log("limits.body_memory").await;
+    assert_eq!(metrics().await.value("pollgate_bodies_refused_total"), 1.0);
+    drop(unfinished);
+    eventually("room", async || metrics().await.value("pollgate_body_bytes") == 0.0).await;
+    assert_eq!(gate.connect().await.post("/send", kind, "msg=short").await.status, 200);
+    gate.wait_for_newest("live", "short").await;
 }

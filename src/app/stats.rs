@@ -163,6 +163,13 @@ impl StatsSources {
         let help = "When the process started, in seconds since 1970.";
         let started = self.started.0 as f64 / 1e6;
         text.number(Kind::Gauge, "process_start_time_seconds", help, started);
+        let bodies = self.gate.settings().bodies.clone();
+        let help = "What bodies take that are kept, in bytes.";
+        text.number(Kind::Gauge, "pollgate_body_bytes", help, bodies.used() as u64);
+        let help = "Bodies that were not kept, as there was no room.";
+        text.number(Kind::Counter, "pollgate_bodies_refused_total", help, bodies.refused());
+        let help = "Log lines that were dropped, as the log was not read in time.";
+        text.number(Kind::Counter, "pollgate_log_lines_dropped_total", help, log::dropped());
         for (name, help, value) in [
             ("process_resident_memory_bytes", "Resident memory.", process::resident_memory()),
             ("process_open_fds", "Open file descriptors.", process::open_fds()),

@@ -17,7 +17,7 @@ use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
 use crate::server::gate::poll::hold;
 use crate::server::gate::{tls, upstream};
-use crate::server::limits::permit;
+use crate::server::limits::{body_memory, permit};
 use crate::server::persist::snapshot;
 use crate::server::publish;
 use crate::server::telemetry::log;
@@ -35,7 +35,9 @@ pub struct Client {
     pub head_bytes: usize,
     /// Maximum number of header lines in it.
     pub head_count: usize,
-    /// Timeout of a request head; `None` = none.
+    /// Bytes of all bodies that are kept.
+    pub body_memory: usize,
+    /// How long a head may take to arrive; `None` = for ever.
     pub head_timeout: Option<Duration>,
     /// Timeout of an idle kept-alive connection between requests; `None` = none.
     pub idle_timeout: Option<Duration>,
@@ -206,6 +208,7 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
     };
     let head_bytes = section.size("head_bytes", 64 << 10, 1 << 10);
     let head_count = section.number("head_count", 100, 1..=10_000);
+    let body_memory = section.size("body_memory", body_memory::DEFAULT as u64, 64 << 10);
     let mut timeout = |key, seconds| {
         let timeout = section.duration(key, Duration::from_secs(seconds));
         (!timeout.is_zero()).then_some(timeout)
@@ -215,6 +218,7 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
     let client = Client {
         head_bytes: usize::try_from(head_bytes).unwrap_or(usize::MAX),
         head_count,
+        body_memory: usize::try_from(body_memory).unwrap_or(usize::MAX),
         head_timeout,
         idle_timeout,
         write_timeout,

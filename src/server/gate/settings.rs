@@ -4,6 +4,7 @@ use super::front;
 use super::poll::hold;
 use super::route::Routes;
 use super::upstream::Upstream;
+use crate::server::limits::body_memory::BodyMemory;
 use crate::server::limits::permit;
 use crate::server::limits::rate::AddressRate;
 use ipnet::IpNet;
@@ -35,7 +36,9 @@ pub struct Settings {
     pub read_timeout: Duration,
     /// Upper bounds of a request's head.
     pub head: front::Bounds,
-    /// Timeout of a request's head; `None` = for ever.
+    /// The memory for bodies that are kept.
+    pub bodies: Arc<BodyMemory>,
+    /// How long the head of a request may take; `None` = for ever.
     pub head_timeout: Option<Duration>,
     /// Timeout of a kept-alive connection between requests; `None` = for ever.
     pub idle_timeout: Option<Duration>,

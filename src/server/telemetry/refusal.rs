@@ -32,7 +32,9 @@ labels! {
         UnknownChannel = "unknown_channel",
         /// As many channels that were never published to are waited on as there is room for.
         TableFull = "table_full",
-        /// A poll that its dialect cannot parse.
+        /// As many bodies as `limits.body_memory` has room for are kept.
+        BodyMemory = "body_memory",
+        /// A poll that its dialect does not understand.
         BadRequest = "bad_request",
         /// A method that the path does not have.
         Method = "method",

@@ -4,6 +4,7 @@ use super::session;
 use crate::protocol::http::form::{Encoding, FileFields};
 use crate::protocol::http::query::Query;
 use crate::server::gate::Settings;
+use crate::server::limits::body_memory::BodyShare;
 use bytes::BytesMut;
 use pingora::Result;
 use pingora::proxy::Session;
@@ -11,39 +12,68 @@ use pingora::proxy::Session;
 /// The longest body that is parsed or kept, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// The form of a POST that may be a poll. The body stays available for the upstream: pingora
-/// repeats the bytes read from its retry buffer, which is just large enough.
+/// What became of the body of a POST that may be a poll.
+pub(in crate::server::gate) enum Form {
+    /// It is none, or nobody wants it.
+    None,
+    /// It was read, and takes that of the memory for bodies.
+    Read(Query<'static>, BodyShare, usize),
+    /// It is none that can be read.
+    Torn(BodyShare, usize),
+    /// There is no room to read it.
+    NoRoom,
+}
+
+/// The form of a POST that may be a poll. The body stays there for the site: pingora repeats
+/// what was read from its retry buffer, which is just large enough.
 pub(in crate::server::gate) async fn read(
     session: &mut Session,
     settings: &Settings,
-) -> Result<Option<Query<'static>>> {
+) -> Result<Form> {
     let head = session.req_header();
     if head.method != http::Method::POST || !settings.routes.may_take_form(head.uri.path()) {
-        return Ok(None);
+        return Ok(Form::None);
     }
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let encoding = header("content-type").and_then(Encoding::of);
     let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
-    let (Some(encoding), Some(0..=MAX_BYTES)) = (encoding, length) else {
-        return Ok(None);
+    let (Some(encoding), Some(length @ 0..=MAX_BYTES)) = (encoding, length) else {
+        return Ok(Form::None);
     };
+    // Pingora keeps it for the site; here it is read, and taken apart.
+    let mut share = BodyShare::new(&settings.bodies);
+    if !share.grow(3 * length) {
+        return Ok(Form::NoRoom);
+    }
     session.enable_retry_buffering();
     session::answer_expect(session.as_mut()).await?;
     let mut body = BytesMut::new();
     while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
         body.extend_from_slice(&chunk);
     }
-    Ok(encoding.parse(&body, FileFields::Count))
+    Ok(match encoding.parse(&body, FileFields::Count) {
+        Some(form) => Form::Read(form, share, length),
+        None => Form::Torn(share, length),
+    })
 }
 
-/// Reads the body of a request that is held before it is forwarded, and keeps it. False = it is too
-/// long for that.
+/// Why a body is not kept.
+pub(in crate::server::gate) enum NotKept {
+    /// It is too long for that.
+    TooLong,
+    /// There is no room for it.
+    NoRoom,
+}
+
+/// Reads the body of a request that is held before the site gets it, and keeps it, as `share`
+/// says.
 pub(in crate::server::gate) async fn keep_body(
     session: &mut Session,
     settings: &Settings,
-) -> Result<bool> {
+    share: &mut BodyShare,
+) -> Result<Option<NotKept>> {
     if session.as_mut().is_body_done() {
-        return Ok(true);
+        return Ok(None);
     }
     session.enable_retry_buffering();
     session::answer_expect(session.as_mut()).await?;
@@ -51,8 +81,11 @@ pub(in crate::server::gate) async fn keep_body(
     while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
         length += chunk.len();
         if length > MAX_BYTES {
-            return Ok(false);
+            return Ok(Some(NotKept::TooLong));
+        }
+        if !share.grow(chunk.len()) {
+            return Ok(Some(NotKept::NoRoom));
         }
     }
-    Ok(true)
+    Ok(None)
 }

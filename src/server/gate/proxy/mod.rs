@@ -14,6 +14,7 @@ use super::poll::hold::Cause;
 use super::replay::{ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, Open, RETRY_AFTER, Settings};
 use crate::protocol::http::observer::Observe;
+use crate::server::limits::body_memory::BodyShare;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -49,6 +50,8 @@ pub struct Context {
     forwarded: Forwarded,
     tee: Tap,
     file: Option<SiteFile>,
+    /// What its kept body takes.
+    body: Option<BodyShare>,
     _open: Open,
 }
 
@@ -61,12 +64,30 @@ impl Proxy {
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let settings = context.settings.clone();
         let client = context.client.and_then(|client| client.address);
-        let form = body::read(session, &settings).await?;
+        let mut share = BodyShare::new(&settings.bodies);
+        let (form, length) = match body::read(session, &settings).await? {
+            body::Form::None => (None, 0),
+            body::Form::Torn(taken, length) => {
+                share = taken;
+                (None, length)
+            }
+            body::Form::Read(form, taken, length) => {
+                share = taken;
+                (Some(form), length)
+            }
+            body::Form::NoRoom => return self.no_room(session).await,
+        };
         let decision =
             session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
                 .await;
+        // What is held from here on is only what pingora keeps for the site.
+        drop(form);
+        share.shrink_to(length);
         match decision {
-            Decision::Site => return Ok(false),
+            Decision::Site => {
+                context.body = Some(share);
+                return Ok(false);
+            }
             Decision::Publish(channel) => {
                 session::discard_body(session.as_mut(), settings.write_timeout).await?;
                 let reply = self.gate.publish(channel).await;
@@ -78,17 +99,22 @@ impl Proxy {
                 session::write(session.as_mut(), reply).await?;
             }
             Decision::Replay(waiting) => {
-                if !body::keep_body(session, &settings).await? {
-                    self.gate.refused(Refusal::BadRequest);
-                    session::write(session.as_mut(), page(413)).await?;
-                    session.set_keepalive(None);
-                    return Ok(true);
+                match body::keep_body(session, &settings, &mut share).await? {
+                    None => {}
+                    Some(body::NotKept::TooLong) => {
+                        self.gate.refused(Refusal::BadRequest);
+                        session::write(session.as_mut(), page(413)).await?;
+                        session.set_keepalive(None);
+                        return Ok(true);
+                    }
+                    Some(body::NotKept::NoRoom) => return self.no_room(session).await,
                 }
                 let ended = session::replay(session.as_mut(), waiting).await;
                 context.held = Some((ended.held, ended.cause));
                 match ended.end {
                     ReplayOutcome::Forward(released) => {
                         context.released = Some(released);
+                        context.body = Some(share);
                         return Ok(false);
                     }
                     ReplayOutcome::Reply(reply) => session::write(session.as_mut(), reply).await?,
@@ -103,7 +129,15 @@ impl Proxy {
         Ok(true)
     }
 
-    /// Answers a request for which no descriptor is left.
+    /// Answers a poll whose body finds no room.
+    async fn no_room(&self, session: &mut Session) -> Result<bool> {
+        self.gate.refused(Refusal::BodyMemory);
+        session.set_keepalive(None);
+        let reply = page(503).with("Retry-After", RETRY_AFTER);
+        session::write(session.as_mut(), reply).await.map(|()| true)
+    }
+
+    /// Answers a request for which there is no file left.
     async fn reject(&self, session: &mut Session, context: &mut Context) -> Result<()> {
         self.gate.refused(Refusal::FdLimit);
         if let Some(released) = &mut context.released {
@@ -141,6 +175,7 @@ impl ProxyHttp for Proxy {
             forwarded: Forwarded::default(),
             tee: Tap::default(),
             file: None,
+            body: None,
             _open,
         }
     }

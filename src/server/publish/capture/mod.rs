@@ -18,6 +18,7 @@ use super::{Publisher, Source, payload};
 use crate::hub::channel::{ChannelName, Payload};
 use crate::protocol::http::form::{Encoding, FileFields};
 use crate::protocol::http::observer::{Completion, Observe, Observer, RequestHead};
+use crate::server::limits::body_memory::BodyShare;
 use body::Body;
 use bytes::Bytes;
 use decode::decode;
@@ -50,8 +51,13 @@ impl Observe for Captures {
             return None;
         }
         let most = usize::try_from(settings.max_message).unwrap_or(usize::MAX);
-        let body =
-            |wanted: bool| Body { bytes: Some(Vec::new()).filter(|_| wanted), most, over: false };
+        let body = |wanted: bool| Body {
+            share: BodyShare::new(&settings.bodies),
+            crowded: false,
+            bytes: Some(Vec::new()).filter(|_| wanted),
+            most,
+            over: false,
+        };
         Some(Box::new(CapturedExchange {
             publisher: self.0.clone(),
             may_publish: settings.may_publish,
@@ -96,8 +102,7 @@ struct CapturedExchange {
 
 impl Observer for CapturedExchange {
     fn begin(&mut self) {
-        self.request.over = false;
-        self.request.bytes.iter_mut().for_each(Vec::clear);
+        self.request.begin();
         (self.sent, self.sent_all) = (0, false);
     }
 
