@@ -5,8 +5,8 @@ mod support;
 
 use support::{Client, Gate, Metrics, PlainSite, Way, eventually};
 
-/// Metric families that the contract names.
-const FAMILIES: [&str; 18] = [
+/// What the contract names.
+const FAMILIES: [&str; 22] = [
     "pollgate_bodies_refused_total",
     "pollgate_body_bytes",
     "pollgate_build_info",

@@ -190,6 +190,7 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
             bytes: config.client.head_bytes,
             headers: config.client.head_count,
         },
+        body_rate: config.client.body_rate,
         bodies: rates.bodies.clone(),
         head_timeout: config.client.head_timeout,
         idle_timeout: config.client.idle_timeout,

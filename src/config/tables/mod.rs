@@ -35,6 +35,8 @@ pub struct Client {
     pub head_bytes: usize,
     /// Maximum number of header lines in it.
     pub head_count: usize,
+    /// The least rate of a request's body in bytes a second; 0 = any.
+    pub body_rate: u32,
     /// Bytes of all bodies that are kept.
     pub body_memory: usize,
     /// How long a head may take to arrive; `None` = for ever.
@@ -208,6 +210,7 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
     };
     let head_bytes = section.size("head_bytes", 64 << 10, 1 << 10);
     let head_count = section.number("head_count", 100, 1..=10_000);
+    let body_rate = section.number("body_rate", 256, 0..=1_000_000);
     let body_memory = section.size("body_memory", body_memory::DEFAULT as u64, 64 << 10);
     let mut timeout = |key, seconds| {
         let timeout = section.duration(key, Duration::from_secs(seconds));
@@ -218,6 +221,7 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
     let client = Client {
         head_bytes: usize::try_from(head_bytes).unwrap_or(usize::MAX),
         head_count,
+        body_rate: u32::try_from(body_rate).unwrap_or(u32::MAX),
         body_memory: usize::try_from(body_memory).unwrap_or(usize::MAX),
         head_timeout,
         idle_timeout,

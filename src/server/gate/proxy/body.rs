@@ -5,6 +5,7 @@ use crate::protocol::http::form::{Encoding, FileFields};
 use crate::protocol::http::query::Query;
 use crate::server::gate::Settings;
 use crate::server::limits::body_memory::BodyShare;
+use crate::server::limits::body_rate::BodyRate;
 use bytes::BytesMut;
 use pingora::Result;
 use pingora::proxy::Session;
@@ -48,7 +49,8 @@ pub(in crate::server::gate) async fn read(
     session.enable_retry_buffering();
     session::answer_expect(session.as_mut()).await?;
     let mut body = BytesMut::new();
-    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
+    let (stall, mut rate) = (settings.write_timeout, BodyRate::new(settings.body_rate));
+    while let Some(chunk) = session::read_piece(session.as_mut(), stall, &mut rate).await? {
         body.extend_from_slice(&chunk);
     }
     Ok(match encoding.parse(&body, FileFields::Count) {
@@ -78,7 +80,8 @@ pub(in crate::server::gate) async fn keep_body(
     session.enable_retry_buffering();
     session::answer_expect(session.as_mut()).await?;
     let mut length = 0;
-    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
+    let (stall, mut rate) = (settings.write_timeout, BodyRate::new(settings.body_rate));
+    while let Some(chunk) = session::read_piece(session.as_mut(), stall, &mut rate).await? {
         length += chunk.len();
         if length > MAX_BYTES {
             return Ok(Some(NotKept::TooLong));

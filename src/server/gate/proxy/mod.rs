@@ -80,23 +80,25 @@ impl Proxy {
         let decision =
             session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
                 .await;
-        // What is held from here on is only what pingora keeps for the site.
+        // What is held from here on is only what pingora keeps for the site, with room to spare.
         drop(form);
-        share.shrink_to(length);
+        share.shrink_to(2 * length);
         match decision {
             Decision::Site => {
                 context.body = Some(share);
                 return Ok(false);
             }
             Decision::Publish(channel) => {
-                session::discard_body(session.as_mut(), settings.write_timeout).await?;
+                let stall = settings.write_timeout;
+                session::discard_body(session.as_mut(), stall, settings.body_rate).await?;
                 let reply = self.gate.publish(channel).await;
                 session::write(session.as_mut(), reply).await?;
             }
             Decision::Reply(reply, cause) => {
                 context.held = cause.map(|cause| (Duration::ZERO, cause));
-                session::discard_body(session.as_mut(), settings.write_timeout).await?;
-                session::write(session.as_mut(), reply).await?;
+                let stall = settings.write_timeout;
+                session::discard_body(session.as_mut(), stall, settings.body_rate).await?;
+                session::answer(session.as_mut(), &settings, reply).await?;
             }
             Decision::Replay(waiting) => {
                 match body::keep_body(session, &settings, &mut share).await? {
@@ -330,6 +332,9 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         context.tee.response_body(piece.as_deref(), last);
+        if last && let Some(released) = &mut context.released {
+            released.received();
+        }
         Ok(None)
     }
 

@@ -15,7 +15,11 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::timeout;
+
+/// How long the body of an answer keeps its turn at the site, at the most.
+const SLOT_GRACE: Duration = Duration::from_secs(5);
 
 /// A poll on its way to the upstream. Dropping it gives its slot to the next.
 pub(in crate::server::gate) struct ReleasedReplay {
@@ -26,7 +30,9 @@ pub(in crate::server::gate) struct ReleasedReplay {
     pub(super) position: Option<Position>,
     pub(super) lead: Option<Leader>,
     pub(super) turn: Option<OwnedSemaphorePermit>,
-    /// The upstream has answered, and not with a failure of its own.
+    /// Dropped when the site's answer is here: from its head on, that ends the turn.
+    pub(super) receiving: Option<oneshot::Sender<()>>,
+    /// The site has answered, and not with a failure of its own.
     pub(super) is_good: bool,
     /// Time at which its head was there.
     pub(in crate::server::gate) began: Instant,
@@ -65,6 +71,15 @@ impl ReleasedReplay {
             }
         }
         self.is_good = !head.status.is_server_error();
+        if let Some(turn) = self.turn.take() {
+            let (done, received) = oneshot::channel();
+            self.receiving = Some(done);
+            // A client that reads slowly does not keep others from the site.
+            tokio::spawn(async move {
+                let _ = timeout(SLOT_GRACE, received).await;
+                drop(turn);
+            });
+        }
         if let Some(lead) = &mut self.lead {
             lead.head(head);
         }
@@ -81,9 +96,15 @@ impl ReleasedReplay {
         }
     }
 
-    /// The upstream's response is complete, with or without a body.
+    /// All of the site's answer is here, though the client may be slow to read it.
+    pub(in crate::server::gate) fn received(&mut self) {
+        self.receiving = None;
+    }
+
+    /// The site has said all that it has to say, whether with a body or without.
     pub(in crate::server::gate) fn answered(&mut self) {
         self.turn = None;
+        self.receiving = None;
         self.complete();
         // Before the client has it, as its next poll may be here at once.
         if self.is_good {

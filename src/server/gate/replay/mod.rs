@@ -326,6 +326,7 @@ impl HeldReplay {
                     position,
                     lead,
                     turn,
+                    receiving: None,
                     is_good,
                     began,
                     held,
