@@ -12,7 +12,7 @@ use crate::server::gate;
 use crate::server::gate::tls::Tls;
 use crate::server::gate::upstream::{Upstream, UpstreamError};
 use crate::server::limits::body_memory::BodyMemory;
-use crate::server::limits::rate::Rate;
+use crate::server::limits::rate::{AddressRate, MessageRate};
 use crate::server::publish::system_time;
 use crate::server::telemetry::log::Log;
 use crate::server::telemetry::metrics::SharedMetrics;
@@ -68,7 +68,7 @@ impl LiveSettings {
             gate: shared(gate_settings(config, upstream.clone(), &rates)),
             publish: shared(publish_settings(
                 config,
-                &Arc::new(crate::server::limits::publish_rate::Rate::new(0)),
+                &Arc::new(MessageRate::new(0)),
                 &rates.bodies,
             )),
             internal: shared(internal_settings(config)),
@@ -151,16 +151,16 @@ fn shared<T>(settings: T) -> Arc<ArcSwap<T>> {
 
 /// The token buckets per address: a reload keeps the levels of those it does not change.
 struct Rates {
-    connections: Arc<Rate>,
-    requests: Arc<Rate>,
+    connections: Arc<AddressRate>,
+    requests: Arc<AddressRate>,
     bodies: Arc<BodyMemory>,
 }
 
 impl Default for Rates {
     fn default() -> Self {
         Self {
-            connections: Arc::new(Rate::new(0)),
-            requests: Arc::new(Rate::new(0)),
+            connections: Arc::new(AddressRate::new(0)),
+            requests: Arc::new(AddressRate::new(0)),
             bodies: Arc::default(),
         }
     }
@@ -200,7 +200,7 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
 
 fn publish_settings(
     config: &Config,
-    rate: &Arc<crate::server::limits::publish_rate::Rate>,
+    rate: &Arc<MessageRate>,
     bodies: &Arc<BodyMemory>,
 ) -> publish::Settings {
     publish::Settings {

@@ -85,18 +85,13 @@ impl StatsSources {
         let (stats, counters) = (self.stats(), self.gate.counters());
         text.number(Gauge, "pollgate_held_polls", "Polls held now.", stats.held);
         let help = "Connections of the public side now.";
-        text.number(Gauge, "pollgate_connections", help, figures.connections);
-        text.number(
-            Gauge,
-            "pollgate_channels",
-            "Channels that were published to.",
-            figures.channels,
-        );
+        text.number(Gauge, "pollgate_connections", help, stats.connections);
+        text.number(Gauge, "pollgate_channels", "Channels that were published to.", stats.channels);
         let help = "Channels that were never published to and that polls wait on now.";
         let (waiting, _) = self.hub.waiting();
         text.number(Gauge, "pollgate_waiting_channels", help, waiting as u64);
-        let help = "Dump of all messages kept.";
-        text.number(Gauge, "pollgate_history_bytes", help, figures.history_bytes);
+        let help = "Memory of all messages kept.";
+        text.number(Gauge, "pollgate_history_bytes", help, stats.history_bytes);
         let help = "Messages published, by the way they came.";
         text.counts("pollgate_publishes_total", help, "by", self.publisher.counts());
         let help = "Messages in answers.";

@@ -1,6 +1,6 @@
-//! Keeping the table within its bounds: opening channels, evicting them, forgetting what is old.
+//! Keeps the table within its bounds: opens channels, evicts them and forgets old messages.
 //!
-//! Readers never drive out what writers stored. A channel that was never published to exists only
+//! Readers never evict what writers stored. A channel that was never published to exists only
 //! while polls wait on it, in room of its own; a publish makes it a stored one. Room among those
 //! is made by the empty ones first, then by those with messages, at last by those that keep their
 //! newest message; of each, those that no poll waits on go first, the least recently used before
@@ -85,7 +85,7 @@ impl Hub {
         work: impl FnOnce(&mut State) -> T,
     ) -> T {
         if state.forgotten {
-            // Its accounts are settled by `retire`.
+            // `retire` settles its accounts.
             return work(state);
         }
         let before = state.history.cost();

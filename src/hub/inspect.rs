@@ -80,8 +80,8 @@ impl Hub {
         })
     }
 
-    /// What a channel's history has for a cursor, without creating or holding anything. `None` =
-    /// that is not known here.
+    /// Reads a channel's history from a cursor, without creating or holding anything. `None` = a
+    /// replica that does not know the channel.
     pub fn read(
         &self,
         subscription: &Subscription,

@@ -15,8 +15,8 @@
 //! position is a time: a poll needs nothing stored to be given one, and the first message goes on
 //! from it. What polls wait on meanwhile has room of its own.
 //!
-//! **A forgotten channel stays forgotten.** Eviction and `forget` mark the channel under its
-//! lock; whoever still holds it looks the name up again and meets a new life with a new epoch.
+//! **A forgotten channel stays forgotten.** Eviction and `forget` mark the channel under its lock;
+//! a caller that still holds it looks the name up again and finds a new life with a new epoch.
 //!
 //! Locks are taken in the order shard, then channel, and never two of a kind.
 
@@ -58,7 +58,7 @@ pub struct Settings {
     pub waiting: usize,
     /// What those take, in bytes.
     pub waiting_bytes: u64,
-    /// Dump for messages in all channels, in bytes.
+    /// Memory for messages in all channels, in bytes.
     pub total: u64,
     /// Limits of the channels that no override matches.
     pub limits: Arc<Limits>,
@@ -152,7 +152,7 @@ struct Shared {
     latest: AtomicU64,
     /// The epoch of the positions of channels that do not exist: it is that of the table's time.
     clock: AtomicU64,
-    /// Dump of all messages kept, in bytes.
+    /// Memory of all messages kept, in bytes.
     cost: AtomicU64,
     /// Polls held now.
     held: AtomicUsize,
@@ -169,7 +169,7 @@ struct Channel {
     name: ChannelName,
     /// The [`Class`] it is listed under; changed only with its shard locked.
     class: AtomicU8,
-    /// When it was last used, in microseconds since 1970; for eviction.
+    /// Time of its last use, in microseconds since 1970; for eviction.
     used: AtomicU64,
     state: Mutex<State>,
 }
@@ -185,7 +185,7 @@ struct State {
     round: u64,
     /// It was published to; where positions are given elsewhere: it exists there.
     stored: bool,
-    /// The channel left the table; whoever holds it must look it up again.
+    /// The channel left the table; a caller that holds it must look it up again.
     forgotten: bool,
 }
 
@@ -277,8 +277,8 @@ impl Hub {
         Ok(PollOutcome::Waiting(waiter))
     }
 
-    /// Looks into every channel of a poll that is not to be held: the quiet state is an answer,
-    /// too. It creates nothing.
+    /// Looks into every channel of a poll that does not wait: the quiet state is an answer, too. It
+    /// creates nothing.
     pub fn look(
         &self,
         subscriptions: &[Subscription],
@@ -455,7 +455,7 @@ impl Hub {
     /// Forgets a channel and its history; `None` if it does not exist. The caller wakes its held
     /// polls; they find themselves reset, and its next life has a new epoch.
     pub fn forget(&self, name: &ChannelName) -> Option<WakeSet> {
-        // Also where nothing was published: whoever was told of a position is reset.
+        // A client that has a position is reset, also if nothing was published.
         let floor = Stamp(self.shared.latest.load(Ordering::SeqCst));
         self.shared.table.remove(
             name,

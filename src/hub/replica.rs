@@ -224,8 +224,8 @@ impl State {
         self.stored = !self.history.is_void() && self.history.position().seq > 0;
     }
 
-    /// Looks into the history of a fed channel for a poll that has just come. What cannot be
-    /// placed is quiet, and comes back to be placed later.
+    /// Looks into the history of a replica for a poll that has just come. A cursor that cannot be
+    /// placed yet is quiet, and is placed later.
     pub(super) fn look_at_replica(
         &mut self,
         cursor: Cursor,

@@ -69,8 +69,8 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) const SHARDS: usize = 64;
-    /// How many channels of a list one search for a quiet one looks at. Those it finds in use
-    /// move to the young end, so the next search goes on behind them.
+    /// Number of channels of a list that one search for a quiet one examines. Busy ones move to the
+    /// young end, so the next search continues behind them.
     const SEARCH: usize = 32;
     const FLOORS: usize = 1024;
     /// What a waiting channel takes beside its name, in bytes: its record, its places in the
@@ -157,7 +157,7 @@ impl Table {
         self.shard_of(name).peek(name).cloned()
     }
 
-    /// Puts in a channel, unless there is one by now: then that is returned.
+    /// Inserts a channel. If a concurrent caller has just done so, returns that caller's channel.
     pub(super) fn insert(&self, name: &ChannelName, state: State, now: Time) -> Arc<Channel> {
         let mut shard = self.shard_of(name);
         if let Some(channel) = shard.get(name) {
@@ -228,9 +228,8 @@ impl Table {
         Some(wake)
     }
 
-    /// The least recently used channel of a class that `fits`. Within one search not every
-    /// channel is looked at (see [`Table::SEARCH`]), so `None` means "none found", not "none
-    /// there".
+    /// The least recently used channel of a class that `fits`. A search does not examine every
+    /// channel (see [`Table::SEARCH`]), so `None` means "none found", not "none there".
     pub(super) fn oldest(
         &self,
         class: Class,

@@ -39,14 +39,14 @@ pub(super) struct Unresolved {
     pub(super) quiet: bool,
 }
 
-/// What a poll waits with, where there is nothing for it.
+/// The means of a poll to wait.
 pub(super) struct Hold<'a> {
     pub(super) bell: &'a Arc<Notifier>,
     /// It waits on several channels.
     pub(super) several: bool,
 }
 
-/// What a look into one channel found.
+/// The result of a look into one channel.
 pub(super) struct Look {
     pub(super) update: ChannelUpdate,
     pub(super) seat: Option<Registration>,

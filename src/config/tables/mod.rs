@@ -39,7 +39,7 @@ pub struct Client {
     pub body_rate: u32,
     /// Bytes of all bodies that are kept.
     pub body_memory: usize,
-    /// How long a head may take to arrive; `None` = for ever.
+    /// Timeout of a request head; `None` = none.
     pub head_timeout: Option<Duration>,
     /// Timeout of an idle kept-alive connection between requests; `None` = none.
     pub idle_timeout: Option<Duration>,

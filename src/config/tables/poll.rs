@@ -29,7 +29,7 @@ const KINDS: [(&str, Kind); 4] = [
     ("replay", Kind::Replay),
 ];
 
-/// The keys that only some dialects have.
+/// The keys that belong to some dialects only.
 const OWN_KEYS: [(&str, &[Kind]); 14] = [
     ("channels", &[Kind::Native]),
     ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),

@@ -12,9 +12,9 @@
 //! end     = channels:u64 messages:u64 remembered:u64
 //! ```
 //!
-//! Version 1 has nothing remembered and does not count it; versions 1 and 2 have no clock. What is remembered stands before the
-//! channels, and is to be looked up before them: so nobody is told again of a message that is not
-//! there.
+//! Version 1 has no `remembered` frames and does not count them; versions 1 and 2 have no clock.
+//! The `remembered` frames come before the channels, and must be looked up before them, so that no
+//! repeated response refers to a message that is missing.
 //!
 //! Each frame has a checksum of its kind, length and payload, and the end counts everything before
 //! it: a changed byte, a missing piece and a cut-off end are all noticed. Reading trusts no length:
@@ -37,7 +37,7 @@ use std::io;
 
 /// First bytes of the stream.
 const MAGIC: &[u8; 16] = b"pollgate-history";
-/// The version of everything behind the magic.
+/// Version of the format that follows the magic.
 const VERSION: u32 = 3;
 
 /// Kinds of frames.

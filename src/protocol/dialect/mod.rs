@@ -131,7 +131,7 @@ impl Dialect {
         }
     }
 
-    /// The answer on the wire, news or quiet; `callback` is that of the [`Poll`].
+    /// The response, with an update or quiet; `callback` is that of the [`Poll`].
     pub fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
         match self {
             Self::Native(native) => native.render(answer),

@@ -64,7 +64,7 @@ impl Decoded {
         let mut next = || tagged.next().filter(|(t, _)| *t == tag);
         match (next(), next()) {
             (Some((_, position)), None) => Cursor::At(*position),
-            // Two names with one checksum: nobody can say which position is meant.
+            // Two names have the same checksum, so the position is ambiguous.
             (Some(_), Some(_)) => Cursor::Lost,
             (None, _) => match positions.as_slice() {
                 [(None, position)] => Cursor::At(*position),

@@ -59,7 +59,7 @@ impl NovComet {
 }
 
 fn body(answer: &Answer) -> String {
-    // A channel that was forgotten has news (a reset), but nothing in it has changed yet.
+    // A forgotten channel has an update (a reset), but nothing in it has changed yet.
     let changed = |heard: &&ChannelUpdate| {
         let position = heard.found.position;
         heard.found.news && position.seq > 0 && !position.epoch.is_clock()

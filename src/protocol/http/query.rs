@@ -31,7 +31,7 @@ impl<'a> Query<'a> {
     /// Parameters beyond so many are ignored, as PHP ignores them (`max_input_vars`).
     pub const MAX: usize = 1000;
 
-    /// Reads what stands behind the `?` of a target, or an urlencoded form.
+    /// Reads the query of a target, without its `?`, or an urlencoded form.
     pub fn parse(text: &'a str) -> Self {
         let mut query = Self::default();
         for pair in text.split('&').filter(|pair| !pair.is_empty()).take(Self::MAX) {
@@ -106,12 +106,12 @@ impl<'a> Query<'a> {
         self.pairs().any(|pair| pair.name == name)
     }
 
-    /// How many parameters have that name.
+    /// Number of parameters of that name.
     pub fn count(&self, name: &str) -> usize {
         self.pairs().filter(|pair| pair.name == name).count()
     }
 
-    /// Whether there is a parameter of that name that is not empty; an array is not.
+    /// True if there is a parameter of that name that is not empty; an array is not empty.
     pub fn has_value(&self, name: &str) -> bool {
         let last = self.pairs().rev().find(|pair| pair.name == name);
         last.is_some_and(|pair| pair.key.is_some() || !pair.value.is_empty())

@@ -39,7 +39,7 @@ pub struct Rule {
     pub auth: Option<Arc<Auth>>,
     /// The channels that its polls may name; none = any. Only of native rules.
     pub channels: Vec<Pattern>,
-    /// Origins whose pages may read the answers (CORS); `*` = any.
+    /// Origins whose pages may read the responses (CORS); `*` = any.
     pub origins: Vec<String>,
 }
 

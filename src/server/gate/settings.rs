@@ -62,7 +62,7 @@ pub struct Settings {
     pub body_rate: u32,
     /// The memory for bodies that are kept.
     pub bodies: Arc<BodyMemory>,
-    /// How long the head of a request may take; `None` = for ever.
+    /// Timeout of a request's head; `None` = for ever.
     pub head_timeout: Option<Duration>,
     /// Timeout of a kept-alive connection between requests; `None` = for ever.
     pub idle_timeout: Option<Duration>,

@@ -54,7 +54,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let (rate, capture) = (Arc::new(Rate::new(0)), Vec::new());
+        let (rate, capture) = (Arc::new(MessageRate::new(0)), Vec::new());
         Self { max_message: 1 << 20, rate, capture, may_publish: false, bodies: Arc::default() }
     }
 }

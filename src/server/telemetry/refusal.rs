@@ -34,7 +34,7 @@ labels! {
         TableFull = "table_full",
         /// As many bodies as `limits.body_memory` has room for are kept.
         BodyMemory = "body_memory",
-        /// A poll that its dialect does not understand.
+        /// A poll that its dialect cannot parse.
         BadRequest = "bad_request",
         /// A method that the path does not have.
         Method = "method",

@@ -173,7 +173,7 @@ impl History {
         }
     }
 
-    /// Goes on as `new`, whose positions have nothing to do with these.
+    /// Continues as `new`, whose positions are unrelated to these.
     pub fn begin(&mut self, new: Self) {
         *self = Self { keeps_newest: self.keeps_newest, ..new };
     }
@@ -198,7 +198,7 @@ impl History {
         limits.keep_newest.unwrap_or(self.keeps_newest)
     }
 
-    /// Notes the time of another look, which found nothing that was not known.
+    /// Notes the time of another look that found nothing new.
     pub fn look_at(&mut self, clock: Position) {
         self.clock = clock;
         if self.is_void() {
@@ -332,7 +332,7 @@ impl History {
     /// Places the position of a channel that did not exist at `time`, by the sequencer's clock.
     fn since_time(&self, time: u64, take: Take, tick: Tick, now: Time) -> Lookup {
         if self.is_void() {
-            // Longer ago, a channel may have come and gone.
+            // Before that, a channel may have come and gone.
             let kept = time.saturating_add(Self::TTL.as_micros() as u64) >= self.clock.seq
                 && time >= self.floor.0;
             let here = self.here(tick, now);

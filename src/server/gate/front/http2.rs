@@ -21,7 +21,7 @@ use std::time::Duration;
 /// Bytes of one stream that wait to be sent, at the most.
 const UNSENT: usize = 16 << 10;
 
-/// The app of one HTTP/2 connection: how long it may be idle is fixed where it begins.
+/// The app of one HTTP/2 connection: its idle timeout is fixed when the connection begins.
 pub(super) struct Http2 {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,

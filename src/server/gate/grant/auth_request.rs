@@ -268,7 +268,7 @@ impl AuthRequest {
     async fn ask(&self) -> AuthResponse {
         let seen = self.grants.seen();
         let asked = tokio::time::timeout(self.settings.timeout, async {
-            // Neither is ever closed.
+            // Neither semaphore is ever closed.
             let share = self.grants.shared.asking.share(self.client);
             let _share = share.acquire().await;
             let _turn = self.grants.shared.asking.at_once.acquire().await;

@@ -128,7 +128,7 @@ impl Gate {
         poll: Poll,
         allowed: Option<Allowed>,
     ) -> Decision {
-        // Where messages come from elsewhere, it may take a moment to know whether there are some.
+        // With a backplane, it may take a moment to know if there are messages.
         let no_wait = poll.timeout == Some(Duration::ZERO);
         let wanted = (!no_wait || self.shared.hub.is_replica()) && request.method != "HEAD";
         let (permit, refused) = match wanted.then(|| self.admit(settings, rule, request, &poll)) {

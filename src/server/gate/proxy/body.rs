@@ -25,8 +25,8 @@ pub(in crate::server::gate) enum Form {
     NoRoom,
 }
 
-/// The form of a POST that may be a poll. The body stays there for the site: pingora repeats
-/// what was read from its retry buffer, which is just large enough.
+/// The form of a POST that may be a poll. The body stays available for the upstream: pingora
+/// repeats the bytes read from its retry buffer, which is just large enough.
 pub(in crate::server::gate) async fn read(
     session: &mut Session,
     settings: &Settings,

@@ -139,7 +139,7 @@ impl Proxy {
         session::write(session.as_mut(), reply).await.map(|()| true)
     }
 
-    /// Answers a request for which there is no file left.
+    /// Answers a request for which no descriptor is left.
     async fn reject(&self, session: &mut Session, context: &mut Context) -> Result<()> {
         self.gate.refused(Refusal::FdLimit);
         if let Some(released) = &mut context.released {

@@ -134,7 +134,7 @@ pub(in crate::server::gate) async fn discard_body(
 }
 
 /// Reads the next piece of the body; a client that takes longer than `stall`, or is slower than
-/// `rate` allows, is an error. The engine itself does not time what it reads of HTTP/2.
+/// `rate` allows, is an error. Pingora itself has no timeout on its reads of HTTP/2.
 pub(in crate::server::gate) async fn read_piece(
     session: &mut ServerSession,
     stall: Option<Duration>,
@@ -181,7 +181,7 @@ pub(in crate::server::gate) async fn answer(
     }
 }
 
-/// Writes a whole answer; to HEAD without its body.
+/// Writes a whole response; to HEAD without its body.
 pub(in crate::server::gate) async fn write(
     session: &mut ServerSession,
     reply: Reply,

@@ -32,7 +32,7 @@ pub(in crate::server::gate) struct ReleasedReplay {
     pub(super) turn: Option<OwnedSemaphorePermit>,
     /// Dropped when the site's answer is here: from its head on, that ends the turn.
     pub(super) receiving: Option<oneshot::Sender<()>>,
-    /// The site has answered, and not with a failure of its own.
+    /// The upstream has answered, and not with a failure of its own.
     pub(super) is_good: bool,
     /// Time at which its head was there.
     pub(in crate::server::gate) began: Instant,
@@ -96,12 +96,12 @@ impl ReleasedReplay {
         }
     }
 
-    /// All of the site's answer is here, though the client may be slow to read it.
+    /// The upstream's response is complete here; the client may be slow to read it.
     pub(in crate::server::gate) fn received(&mut self) {
         self.receiving = None;
     }
 
-    /// The site has said all that it has to say, whether with a body or without.
+    /// The upstream's response is complete, with or without a body.
     pub(in crate::server::gate) fn answered(&mut self) {
         self.turn = None;
         self.receiving = None;

@@ -2,13 +2,13 @@
 
 use crate::server::limits::body_memory::BodyShare;
 
-/// A body as far as it is kept.
+/// A body, kept up to a bound.
 pub(super) struct Body {
     /// What it takes of the memory for all bodies.
     pub(super) share: BodyShare,
     /// There was no room for it.
     pub(super) crowded: bool,
-    /// `None` = nobody wants it.
+    /// `None` = no rule needs it.
     pub(super) bytes: Option<Vec<u8>>,
     pub(super) most: usize,
     /// It was longer than the bound.
@@ -35,7 +35,7 @@ impl Body {
         self.share.shrink_to(0);
     }
 
-    /// All of it, if it was wanted and is not too long.
+    /// All of it, if it was kept and is not too long.
     pub(super) fn whole(&self) -> Result<&[u8], String> {
         match &self.bytes {
             Some(bytes) if !self.over => Ok(bytes),

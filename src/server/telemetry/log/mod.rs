@@ -1,5 +1,5 @@
-//! The event log and the access log: lines on standard error, as text or JSON. To log never waits
-//! for whoever reads it.
+//! The event log and the access log: lines on standard error, as text or JSON. Logging
+//! never waits for the reader.
 
 mod queue;
 mod recent;
@@ -79,8 +79,8 @@ fn lines(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
         .with_target("pingora_load_balancing", usual.min(LevelFilter::ERROR))
         .with_target("pollgate", settings.level);
     let lines = fmt::layer().with_writer(queue::Lines);
-    // The filter comes last: only the level of the last one is known to those who ask for it before
-    // they say something, as the engine does many times a request.
+    // The filter comes last: callers that check the level before they log, as pingora does many
+    // times a request, see that of the last one only.
     match settings.format {
         Format::Json => Box::new(lines.json().and_then(recent::Keep).and_then(filter)),
         Format::Text => {

@@ -1,7 +1,7 @@
-//! The way of lines to standard error: a bounded queue, and a thread of its own that empties it.
+//! The queue of log lines, and the thread that writes them to standard error.
 //!
-//! **Logging never waits.** Whoever reads the log may stand still; then the queue fills up, and
-//! lines that find no room are dropped and counted. Once there is room again, a line says how many
+//! **Logging never waits.** The log's reader may stand still; then the queue fills up, and lines
+//! that find no room are dropped and counted. Once there is room again, a line says how many
 //! were lost. A line is written whole or not at all.
 
 use parking_lot::{Condvar, Mutex};
@@ -110,7 +110,7 @@ fn write() {
             std::mem::swap(&mut state.waiting, &mut lines);
             state.writing = true;
         }
-        // Where nobody reads any more there is nobody to tell.
+        // An error means that standard error is closed; there is no other place to report it.
         let _ = io::stderr().write_all(&lines);
         lines.clear();
         lines.shrink_to(KEPT);
