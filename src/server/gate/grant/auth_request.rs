@@ -185,9 +185,9 @@ fn question(visitor: &Requester<'_>, host: &str, channels: &[ChannelName]) -> He
     headers
 }
 
-/// Tells one question from all others: whom, on whose behalf, what. Whatever the site is told may
-/// be what it decides by, so all of it counts: of the query and the path everything but what is new
-/// with each poll, or names the channels, which count by themselves.
+/// Distinguishes one request from all others: target, client and channels. The upstream may decide
+/// by any part of what it gets, so all of it counts: of the query and the path everything but what
+/// is new with each poll, or names the channels, which count by themselves.
 fn key(common: &Digest, channels: &[ChannelName]) -> Key {
     let mut digest = Digest(common.0.clone());
     channels.hash(&mut digest);
@@ -196,7 +196,7 @@ fn key(common: &Digest, channels: &[ChannelName]) -> Key {
     key
 }
 
-/// That of it which is the same for all channels.
+/// The part that is the same for all channels.
 fn common_key(settings: &Upstream, visitor: &Requester<'_>) -> Digest {
     let dialect = &visitor.rule.dialect;
     let path = match dialect.has_channels_in_path() {

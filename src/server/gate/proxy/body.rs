@@ -13,38 +13,37 @@ use pingora::proxy::Session;
 /// The longest body that is parsed or kept, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// What became of the body of a POST that may be a poll.
-pub(in crate::server::gate) enum Form {
-    /// It is none, or nobody wants it.
-    None,
-    /// It was read, and takes that of the memory for bodies.
-    Read(Query<'static>, BodyShare, usize),
-    /// It is none that can be read.
-    Torn(BodyShare, usize),
-    /// There is no room to read it.
-    NoRoom,
+/// The body of a POST that may be a poll, as far as it was read.
+pub(in crate::server::gate) struct Form {
+    /// `None` = it is no form, or no rule needs it.
+    pub(in crate::server::gate) form: Option<Query<'static>>,
+    /// Its part of the memory for bodies.
+    pub(in crate::server::gate) share: BodyShare,
+    /// Bytes that were read.
+    pub(in crate::server::gate) length: usize,
 }
 
 /// The form of a POST that may be a poll. The body stays available for the upstream: pingora
-/// repeats the bytes read from its retry buffer, which is just large enough.
+/// repeats the bytes read from its retry buffer, which is just large enough. `None` = there is no
+/// room to read it.
 pub(in crate::server::gate) async fn read(
     session: &mut Session,
     settings: &Settings,
-) -> Result<Form> {
+) -> Result<Option<Form>> {
+    let mut share = BodyShare::new(&settings.bodies);
     let head = session.req_header();
     if head.method != http::Method::POST || !settings.routes.may_take_form(head.uri.path()) {
-        return Ok(Form::None);
+        return Ok(Some(Form { form: None, share, length: 0 }));
     }
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let encoding = header("content-type").and_then(Encoding::of);
     let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
     let (Some(encoding), Some(length @ 0..=MAX_BYTES)) = (encoding, length) else {
-        return Ok(Form::None);
+        return Ok(Some(Form { form: None, share, length: 0 }));
     };
     // Pingora keeps it for the site; here it is read, and taken apart.
-    let mut share = BodyShare::new(&settings.bodies);
     if !share.grow(3 * length) {
-        return Ok(Form::NoRoom);
+        return Ok(None);
     }
     session.enable_retry_buffering();
     session::answer_expect(session.as_mut()).await?;
@@ -53,10 +52,7 @@ pub(in crate::server::gate) async fn read(
     while let Some(chunk) = session::read_piece(session.as_mut(), stall, &mut rate).await? {
         body.extend_from_slice(&chunk);
     }
-    Ok(match encoding.parse(&body, FileFields::Count) {
-        Some(form) => Form::Read(form, share, length),
-        None => Form::Torn(share, length),
-    })
+    Ok(Some(Form { form: encoding.parse(&body, FileFields::Count), share, length }))
 }
 
 /// Why a body is not kept.

@@ -17,6 +17,7 @@ use crate::protocol::http::observer::Observe;
 use crate::server::limits::body_memory::BodyShare;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
+use body::NotKept;
 use bytes::Bytes;
 use error_page::{page, status_of};
 use forwarded::Client;
@@ -64,18 +65,9 @@ impl Proxy {
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let settings = context.settings.clone();
         let client = context.client.and_then(|client| client.address);
-        let mut share = BodyShare::new(&settings.bodies);
-        let (form, length) = match body::read(session, &settings).await? {
-            body::Form::None => (None, 0),
-            body::Form::Torn(taken, length) => {
-                share = taken;
-                (None, length)
-            }
-            body::Form::Read(form, taken, length) => {
-                share = taken;
-                (Some(form), length)
-            }
-            body::Form::NoRoom => return self.no_room(session).await,
+        let Some(body::Form { form, mut share, length }) = body::read(session, &settings).await?
+        else {
+            return self.reject_body(session, NotKept::NoRoom).await;
         };
         let decision =
             session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
@@ -101,15 +93,8 @@ impl Proxy {
                 session::answer(session.as_mut(), &settings, reply).await?;
             }
             Decision::Replay(waiting) => {
-                match body::keep_body(session, &settings, &mut share).await? {
-                    None => {}
-                    Some(body::NotKept::TooLong) => {
-                        self.gate.refused(Refusal::BadRequest);
-                        session::write(session.as_mut(), page(413)).await?;
-                        session.set_keepalive(None);
-                        return Ok(true);
-                    }
-                    Some(body::NotKept::NoRoom) => return self.no_room(session).await,
+                if let Some(why) = body::keep_body(session, &settings, &mut share).await? {
+                    return self.reject_body(session, why).await;
                 }
                 let ended = session::replay(session.as_mut(), waiting).await;
                 context.held = Some((ended.held, ended.cause));
@@ -131,11 +116,14 @@ impl Proxy {
         Ok(true)
     }
 
-    /// Answers a poll whose body finds no room.
-    async fn no_room(&self, session: &mut Session) -> Result<bool> {
-        self.gate.refused(Refusal::BodyMemory);
+    /// Answers a poll whose body is not kept.
+    async fn reject_body(&self, session: &mut Session, why: NotKept) -> Result<bool> {
+        let (cause, reply) = match why {
+            NotKept::TooLong => (Refusal::BadRequest, page(413)),
+            NotKept::NoRoom => (Refusal::BodyMemory, page(503).with("Retry-After", RETRY_AFTER)),
+        };
+        self.gate.refused(cause);
         session.set_keepalive(None);
-        let reply = page(503).with("Retry-After", RETRY_AFTER);
         session::write(session.as_mut(), reply).await.map(|()| true)
     }
 
