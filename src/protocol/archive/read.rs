@@ -60,6 +60,9 @@ impl<R: Read> Reader<R> {
         let (latest, floor) = (time(parts.number()?)?, stamp(parts.number()?)?);
         // After an unclean end positions were given out in a time that is not known.
         let clock = if version > 2 { Some(Epoch::from_number(parts.number()?)) } else { None };
+        if !parts.0.is_empty() {
+            return Err(ArchiveError::Damaged("a frame is too long"));
+        }
         let memory = Dump { latest, floor, clock: clock.filter(|_| clean) };
         let content_type = "text/plain".into();
         let (channels, messages, remembered) = (0, 0, 0);

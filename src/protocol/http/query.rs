@@ -287,9 +287,9 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_entries_are_read_in_one_go() {
+    fn entries_are_read_in_one_go_and_those_beyond_the_bound_are_ignored() {
         let text = "s[]=1&".repeat(10_000);
-        assert_eq!(Query::parse(&text).entries("s").len(), 10_000);
+        assert_eq!(Query::parse(&text).entries("s").len(), Query::MAX);
     }
 
     #[test]
