@@ -9,7 +9,7 @@ use crate::protocol::dialect::native::{Native, cursor};
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::timestamp::Timestamp;
 use crate::protocol::dialect::{Dialect, Parsed, Request};
-use crate::protocol::http::form::{Encoding, FileFields};
+use crate::protocol::http::form::{Encoding, Purpose};
 use crate::protocol::http::query::{Query, decode_strictly, masked};
 use crate::protocol::http::validate as strict;
 use crate::protocol::template::Template;
@@ -135,7 +135,7 @@ fn form(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (kind, body) = text.split_once('\n').unwrap_or(("", &text));
     let Ok(Some(encoding)) = Encoding::of(kind) else { return };
-    for files in [FileFields::Count, FileFields::PassedOver] {
+    for files in [Purpose::Poll, Purpose::Capture] {
         if let Ok(form) = encoding.parse(body.as_bytes(), files) {
             let _ = (form.text("a"), form.entries("a"));
         }

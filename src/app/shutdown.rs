@@ -11,6 +11,7 @@ use crate::server::gate::poll::hold::Cause;
 use crate::server::internal::Target;
 use crate::server::net::quiesce::Quiesce;
 use crate::server::publish::{self, Publisher};
+use crate::server::telemetry::log;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
@@ -49,6 +50,7 @@ impl ShutdownSignalWatch for Shutdown {
         tokio::spawn(async move {
             signals.lock().await.wait().await;
             tracing::warn!("a signal while draining: ending now, polls are dropped");
+            log::flush();
             std::process::exit(1);
         });
         self.drain().await;

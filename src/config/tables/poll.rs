@@ -30,7 +30,8 @@ const KINDS: [(&str, Kind); 4] = [
 ];
 
 /// The keys that belong to some dialects only.
-const OWN_KEYS: [(&str, &[Kind]); 13] = [
+const OWN_KEYS: [(&str, &[Kind]); 14] = [
+    ("channels", &[Kind::Native]),
     ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),
     ("slack", &[Kind::NovComet, Kind::Replay]),
     ("add_query", &[Kind::Replay]),
@@ -61,6 +62,9 @@ pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<R
     rule.timeout = timeout(section, hold);
     rule.origins = section.list("origins", Vec::new(), values::origin);
     rule.auth = auth::read(section);
+    if matches!(kind, Some(Kind::Native)) {
+        rule.channels = section.list("channels", Vec::new(), values::pattern);
+    }
     (rule.when, rule.unless) = (when, unless);
     check_channel(section, &rule);
     Some(rule)

@@ -104,9 +104,9 @@ impl Position {
     /// Nowhere: no history can place it.
     pub const NOWHERE: Self = Self { epoch: Epoch(0), seq: 0 };
 
-    /// True if a reader here has every message up to `other`.
+    /// True if a reader here has every message up to `other`. At one clock there are none.
     pub fn covers(self, other: Position) -> bool {
-        self.epoch == other.epoch && self.seq >= other.seq
+        self.epoch == other.epoch && (self.seq >= other.seq || self.epoch.is_clock())
     }
 }
 

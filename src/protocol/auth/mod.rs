@@ -42,6 +42,9 @@ pub struct Upstream {
     pub timeout: Duration,
     /// The cookie by which users are told apart.
     pub session: String,
+    /// True if it is also asked about clients that show neither a cookie nor `Authorization` nor a
+    /// token. Otherwise those are refused at once.
+    pub anonymous: bool,
 }
 
 /// URL of an authorization request.

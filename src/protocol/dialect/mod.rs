@@ -115,6 +115,22 @@ impl Dialect {
         }
     }
 
+    /// How many channels a request names at the most: counted, not looked at, so that a limit
+    /// comes before the work.
+    pub fn count_channels(&self, request: &Request<'_>) -> usize {
+        match self {
+            Self::Native(native) if native.channel.is_none() => {
+                let rest = request.rest.unwrap_or_default();
+                1 + memchr::memchr_iter(b',', rest.as_bytes()).count()
+            }
+            Self::NovComet(_) => {
+                let of = |query: &Query<'_>| query.count("subscribed");
+                request.form.map_or(0, of).max(of(request.query))
+            }
+            Self::Native(_) | Self::Timestamp(_) | Self::Replay(_) => 1,
+        }
+    }
+
     /// The response, with an update or quiet; `callback` is that of the [`Poll`].
     pub fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
         match self {

@@ -36,6 +36,8 @@ pub struct Rule {
     pub timeout: Option<Duration>,
     /// Authorization of its polls; `None` = all clients may poll.
     pub auth: Option<Arc<Auth>>,
+    /// The channels that its polls may name; none = any. Only of native rules.
+    pub channels: Vec<crate::hub::channel::Pattern>,
     /// Origins whose pages may read the responses (CORS); `*` = any.
     pub origins: Vec<String>,
 }
@@ -49,8 +51,22 @@ impl Rule {
                 vec![Method::Get, Method::Post]
             }
         };
-        let (when, unless, origins) = (Vec::new(), Vec::new(), Vec::new());
-        Self { path, when, unless, methods, dialect, timeout: None, auth: None, origins }
+        Self {
+            path,
+            when: Vec::new(),
+            unless: Vec::new(),
+            methods,
+            dialect,
+            timeout: None,
+            auth: None,
+            channels: Vec::new(),
+            origins: Vec::new(),
+        }
+    }
+
+    /// Whether its polls may name this channel.
+    pub fn has_channel(&self, name: &str) -> bool {
+        self.channels.is_empty() || self.channels.iter().any(|pattern| pattern.matches(name))
     }
 
     /// The methods for an `Allow` header.

@@ -114,8 +114,12 @@ pub(super) fn parse<T>(
     validate::check(bytes).map_err(|wrong| (400, wrong))?;
     // Most heads have few headers; room for many is only made if it is needed.
     let mut few = [EMPTY_HEADER; 32];
-    match parse_into(bytes, &mut few, with) {
+    let few = &mut few[..bounds.headers.min(32)];
+    match parse_into(bytes, few, with) {
         Err((TooMany, with)) => {
+            if bounds.headers <= 32 {
+                return Err((431, "the request has too many headers"));
+            }
             let mut many = vec![EMPTY_HEADER; bounds.headers];
             let parsed = parse_into(bytes, &mut many, with);
             parsed.unwrap_or(Err((431, "the request has too many headers")))
@@ -253,6 +257,15 @@ mod tests {
         let head = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(count));
         for (count, ok) in [(31, true), (33, true), (40, true), (41, false)] {
             assert_eq!(look(&head(count), |_| ()).is_ok(), ok, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_bound_below_the_usual_room_is_exact() {
+        let bounds = Bounds { headers: 20, ..BOUNDS };
+        for (count, ok) in [(20, true), (21, false), (32, false), (33, false)] {
+            let head = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(count));
+            assert_eq!(parse(head.as_bytes(), bounds, |_| ()).is_ok(), ok, "{count}");
         }
     }
 

@@ -19,6 +19,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Bytes of one stream that wait to be sent, at the most.
+const UNSENT: usize = 16 << 10;
+
 /// The app of one HTTP/2 connection: its idle timeout is fixed when the connection begins.
 pub(super) struct Http2 {
     gate: Gate,
@@ -90,7 +93,7 @@ impl Http2 {
                 None
             }
             Decision::Reply(reply, cause) => {
-                let _ = session::write(&mut stream, reply).await;
+                let _ = session::answer(&mut stream, &settings, reply).await;
                 cause.map(|cause| (Duration::ZERO, cause))
             }
             Decision::Replay(waiting) => {
@@ -131,6 +134,8 @@ impl HttpServerApp for Http2 {
         // With bounds on the streams, and on those that a client opens only to reset them.
         let mut options = default_h2_options();
         options.max_header_list_size(self.head_bytes);
+        // A client that grants a large window and does not read is not to have it filled here.
+        options.max_send_buffer_size(UNSENT);
         Some(options)
     }
 

@@ -7,6 +7,7 @@
 //! together.
 
 use crate::protocol::http::framing::Framing;
+use crate::server::limits::body_rate::BodyRate;
 use crate::server::net::stream::{pass_on_identity, pass_on_tls};
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
@@ -14,6 +15,7 @@ use pingora::protocols::{Shutdown, Stream};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes of following requests that are kept aside; more stay in the kernel.
@@ -32,13 +34,20 @@ pub(super) struct OneRequest {
     cleared: usize,
     aside: BytesMut,
     gathered: BytesMut,
+    rate: BodyRate,
 }
 
 impl OneRequest {
     /// The request that begins with the first `head` of `ahead`; `framing` is its body's.
-    pub(super) fn new(inner: Stream, ahead: BytesMut, head: usize, framing: Framing) -> Self {
+    pub(super) fn new(
+        inner: Stream,
+        ahead: BytesMut,
+        head: usize,
+        framing: Framing,
+        rate: BodyRate,
+    ) -> Self {
         let (aside, gathered) = (BytesMut::new(), BytesMut::new());
-        Self { inner, framing, ahead, cleared: head, aside, gathered }
+        Self { inner, framing, ahead, cleared: head, aside, gathered, rate }
     }
 
     /// The connection, and the bytes of the next requests that have come; `None` if this request
@@ -93,7 +102,17 @@ impl OneRequest {
             return self.watch(context);
         }
         let before = buf.filled().len();
+        // What has no end of its own, an upgrade or HTTP/2, may be as slow as it likes.
+        let counts = !matches!(self.framing, Framing::Endless);
+        if counts {
+            self.rate.wait(Instant::now());
+        }
         ready!(Pin::new(&mut self.inner).poll_read(context, buf))?;
+        let length = buf.filled().len() - before;
+        if counts && length > 0 && !self.rate.took(length, Instant::now()) {
+            let words = "the body of the request comes too slowly (limits.body_rate)";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, words)));
+        }
         let taken = self.framing.take(&buf.filled()[before..])?;
         self.aside.extend_from_slice(&buf.filled()[before + taken..]);
         buf.set_filled(before + taken);

@@ -12,6 +12,7 @@ use crate::protocol::auth::{self, Rejection, Upstream, Url};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::{decode_strictly, masked};
 use crate::server::gate::digest::Digest;
+use crate::server::limits::permit::ip_prefix;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +32,9 @@ use tokio::sync::{OnceCell, Semaphore};
 
 /// Authorization requests at the upstream at once.
 const AT_ONCE: usize = 16;
+/// Of those, the questions about clients of one address: slow answers to one of them are not to
+/// keep all others waiting.
+const PER_ADDRESS: usize = 4;
 /// The longest body of a refusal that is passed on, in bytes.
 const MAX_BODY: usize = 64 << 10;
 /// Headers of the client that are forwarded, beside its cookies and the gate's own headers.
@@ -48,11 +53,27 @@ type Cell = OnceCell<Arc<AuthResponse>>;
 pub(super) struct InFlight {
     cells: Mutex<HashMap<Key, Weak<Cell>>>,
     at_once: Semaphore,
+    /// What each address may have of that.
+    shares: Mutex<HashMap<Option<IpAddr>, Weak<Semaphore>>>,
+}
+
+impl InFlight {
+    fn share(&self, address: Option<IpAddr>) -> Arc<Semaphore> {
+        let address = address.map(ip_prefix);
+        let mut shares = self.shares.lock();
+        let known = shares.get(&address).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            shares.retain(|_, share| share.strong_count() > 0);
+            let share = Arc::new(Semaphore::new(PER_ADDRESS));
+            shares.insert(address, Arc::downgrade(&share));
+            share
+        })
+    }
 }
 
 impl Default for InFlight {
     fn default() -> Self {
-        Self { cells: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }
+        Self { cells: Mutex::default(), at_once: Semaphore::new(AT_ONCE), shares: Mutex::default() }
     }
 }
 
@@ -67,6 +88,7 @@ pub(crate) struct AuthRequest {
     /// Its channels, each with the key of the request for it alone.
     channels: Vec<(Key, ChannelName)>,
     credentials: Credentials,
+    client: Option<IpAddr>,
     settings: Upstream,
 }
 
@@ -96,7 +118,12 @@ impl Grants {
         credentials: Credentials,
         channels: &[ChannelName],
     ) -> Authorization {
-        let key = |names: &[ChannelName]| key(settings, visitor, names);
+        if credentials.is_empty() && !settings.anonymous {
+            return Authorization::Known(Verdict::Rejection(Rejection::Missing));
+        }
+        // What is the same for all of them is hashed once.
+        let common = common_key(settings, visitor);
+        let key = |names: &[ChannelName]| key(&common, names);
         let single: Vec<(Key, ChannelName)> =
             channels.iter().map(|name| (key(std::slice::from_ref(name)), name.clone())).collect();
         let (memory, seen) = (&self.shared.memory, self.seen());
@@ -134,6 +161,7 @@ impl Grants {
             key: key(channels),
             channels: single,
             credentials,
+            client: visitor.client,
             settings: settings.clone(),
         }))
     }
@@ -169,7 +197,14 @@ fn question(visitor: &Requester<'_>, host: &str, channels: &[ChannelName]) -> He
 /// Distinguishes one request from all others: target, client and channels. The upstream may decide
 /// by any part of what it gets, so all of it counts: of the query and the path everything but what
 /// is new with each poll, or names the channels, which count by themselves.
-fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -> Key {
+fn key(common: &Digest, channels: &[ChannelName]) -> Key {
+    let mut digest = common.clone();
+    channels.hash(&mut digest);
+    digest.end()
+}
+
+/// The part that is the same for all channels.
+fn common_key(settings: &Upstream, visitor: &Requester<'_>) -> Digest {
     let dialect = &visitor.rule.dialect;
     let path = match dialect.has_channels_in_path() {
         true => visitor.rule.path.stem(),
@@ -182,8 +217,7 @@ fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -
     (visitor.client, visitor.host, path).hash(&mut digest);
     visitor.query.hash_without(|name| dialect.moves(name), &mut digest);
     auth::token(visitor.query, visitor.headers).hash(&mut digest);
-    channels.hash(&mut digest);
-    digest.end()
+    digest
 }
 
 fn unknown(error: &str) -> Reply {
@@ -227,7 +261,9 @@ impl AuthRequest {
     async fn ask(&self) -> AuthResponse {
         let seen = self.grants.seen();
         let asked = tokio::time::timeout(self.settings.timeout, async {
-            // The semaphore is never closed.
+            // Neither semaphore is ever closed.
+            let share = self.grants.shared.asking.share(self.client);
+            let _share = share.acquire().await;
             let _turn = self.grants.shared.asking.at_once.acquire().await;
             self.exchange().await
         });

@@ -81,6 +81,7 @@ async fn equal_questions_at_the_same_time_are_one() {
         cache,
         timeout,
         session: "PHPSESSID".to_owned(),
+        anonymous: true,
     });
     let path = PathPattern::new("/comet/*").unwrap();
     let rule = Rule::new(path, Dialect::Native(Native::default()));

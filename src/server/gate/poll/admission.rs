@@ -82,6 +82,10 @@ impl Gate {
                     let form = request.form;
                     let (query, headers) = (request.query, request.headers);
                     let asked = dialect::Request { rest, query, form, headers };
+                    if let Some(reply) = too_many(settings, rule, &asked) {
+                        let cause = Refusal::ChannelsPerPoll;
+                        return Ok(self.refuse(rule, request, cause, reply));
+                    }
                     match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
                         Parsed::OtherRule => continue,
                         Parsed::Refused(reply) => {
@@ -89,6 +93,10 @@ impl Gate {
                             return Ok(self.refuse(rule, request, refusal, reply));
                         }
                         Parsed::Poll(mut poll) => {
+                            if let Some(reply) = unknown_channel(rule, &poll) {
+                                let cause = Refusal::UnknownChannel;
+                                return Ok(self.refuse(rule, request, cause, reply));
+                            }
                             let allowed =
                                 self.allow(settings, rule, request, &mut poll, verdict.take());
                             let allowed = match allowed {
@@ -120,13 +128,6 @@ impl Gate {
         poll: Poll,
         allowed: Option<Allowed>,
     ) -> Decision {
-        let most = settings.limits.channels_per_poll;
-        if most > 0 && poll.subscriptions.len() > most {
-            let error = format!("the poll names {} channels", poll.subscriptions.len());
-            let hint = format!("name at most {most} (limits.channels_per_poll)");
-            let reply = refusal(rule, 400, &error, &hint);
-            return self.refuse(rule, request, Refusal::ChannelsPerPoll, reply);
-        }
         // With a backplane, it may take a moment to know if there are messages.
         let no_wait = poll.timeout == Some(Duration::ZERO);
         let wanted = (!no_wait || self.shared.hub.is_replica()) && request.method != "HEAD";
@@ -276,4 +277,24 @@ impl Gate {
             Err(Blocked::Reply(cause, reply)) => Ok(self.refuse(rule, request, cause, reply)),
         }
     }
+}
+
+/// The answer to a poll that names too many channels, before anything else is done for it.
+fn too_many(settings: &Settings, rule: &Rule, request: &dialect::Request<'_>) -> Option<Reply> {
+    let most = settings.limits.channels_per_poll;
+    let count = rule.dialect.count_channels(request);
+    if most == 0 || count <= most {
+        return None;
+    }
+    let error = format!("the poll names {count} channels");
+    let hint = format!("name at most {most} (limits.channels_per_poll)");
+    Some(refusal(rule, 400, &error, &hint))
+}
+
+/// The answer to a poll that names a channel which its rule does not list.
+fn unknown_channel(rule: &Rule, poll: &Poll) -> Option<Reply> {
+    let other = poll.subscriptions.iter().find(|one| !rule.has_channel(&one.channel))?;
+    let error = format!("{:?} is none of the channels here", other.channel);
+    let hint = "the rule lists its channels; add it there (poll.channels)";
+    Some(refusal(rule, 404, &error, hint))
 }

@@ -14,8 +14,10 @@ use super::poll::hold::Cause;
 use super::replay::{ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, Open, RETRY_AFTER, Settings};
 use crate::protocol::http::observer::Observe;
+use crate::server::limits::body_memory::BodyShare;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
+use body::NotKept;
 use bytes::Bytes;
 use error_page::{page, status_of};
 use forwarded::Client;
@@ -49,6 +51,8 @@ pub struct Context {
     forwarded: Forwarded,
     tee: Tap,
     file: Option<SiteFile>,
+    /// What its kept body takes.
+    body: Option<BodyShare>,
     _open: Open,
 }
 
@@ -61,34 +65,43 @@ impl Proxy {
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let settings = context.settings.clone();
         let client = context.client.and_then(|client| client.address);
-        let form = body::read(session, &settings).await?;
+        let Some(body::Form { form, mut share, length }) = body::read(session, &settings).await?
+        else {
+            return self.reject_body(session, NotKept::NoRoom).await;
+        };
         let decision =
             session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
                 .await;
+        // What is held from here on is only what pingora keeps for the site, with room to spare.
+        drop(form);
+        share.shrink_to(2 * length);
         match decision {
-            Decision::Site => return Ok(false),
+            Decision::Site => {
+                context.body = Some(share);
+                return Ok(false);
+            }
             Decision::Publish(channel) => {
-                session::discard_body(session.as_mut(), settings.write_timeout).await?;
+                let stall = settings.write_timeout;
+                session::discard_body(session.as_mut(), stall, settings.body_rate).await?;
                 let reply = self.gate.publish(channel).await;
                 session::write(session.as_mut(), reply).await?;
             }
             Decision::Reply(reply, cause) => {
                 context.held = cause.map(|cause| (Duration::ZERO, cause));
-                session::discard_body(session.as_mut(), settings.write_timeout).await?;
-                session::write(session.as_mut(), reply).await?;
+                let stall = settings.write_timeout;
+                session::discard_body(session.as_mut(), stall, settings.body_rate).await?;
+                session::answer(session.as_mut(), &settings, reply).await?;
             }
             Decision::Replay(waiting) => {
-                if !body::keep_body(session, &settings).await? {
-                    self.gate.refused(Refusal::BadRequest);
-                    session::write(session.as_mut(), page(413)).await?;
-                    session.set_keepalive(None);
-                    return Ok(true);
+                if let Some(why) = body::keep_body(session, &settings, &mut share).await? {
+                    return self.reject_body(session, why).await;
                 }
                 let ended = session::replay(session.as_mut(), waiting).await;
                 context.held = Some((ended.held, ended.cause));
                 match ended.end {
                     ReplayOutcome::Forward(released) => {
                         context.released = Some(released);
+                        context.body = Some(share);
                         return Ok(false);
                     }
                     ReplayOutcome::Reply(reply) => session::write(session.as_mut(), reply).await?,
@@ -101,6 +114,17 @@ impl Proxy {
             }
         }
         Ok(true)
+    }
+
+    /// Answers a poll whose body is not kept.
+    async fn reject_body(&self, session: &mut Session, why: NotKept) -> Result<bool> {
+        let (cause, reply) = match why {
+            NotKept::TooLong => (Refusal::BadRequest, page(413)),
+            NotKept::NoRoom => (Refusal::BodyMemory, page(503).with("Retry-After", RETRY_AFTER)),
+        };
+        self.gate.refused(cause);
+        session.set_keepalive(None);
+        session::write(session.as_mut(), reply).await.map(|()| true)
     }
 
     /// Answers a request for which no descriptor is left.
@@ -141,6 +165,7 @@ impl ProxyHttp for Proxy {
             forwarded: Forwarded::default(),
             tee: Tap::default(),
             file: None,
+            body: None,
             _open,
         }
     }
@@ -295,6 +320,9 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         context.tee.response_body(piece.as_deref(), last);
+        if last && let Some(released) = &mut context.released {
+            released.received();
+        }
         Ok(None)
     }
 

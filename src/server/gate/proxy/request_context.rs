@@ -106,6 +106,8 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             head: gate::front::Bounds { bytes: 1000, headers: 10 },
+            body_rate: 0,
+            bodies: Arc::default(),
             head_timeout: None,
             idle_timeout: None,
             write_timeout: None,

@@ -9,6 +9,7 @@ use crate::server::gate::{
     Decision, Gate, HeldPoll, HeldReplay, HoldOutcome, Incoming, Settings, Timer, access_log,
     replay,
 };
+use crate::server::limits::body_rate::BodyRate;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
@@ -102,7 +103,7 @@ pub(in crate::server::gate) async fn hold(
     stall: Option<Duration>,
 ) -> Result<HoldOutcome> {
     // An unread body would be taken for the client's end.
-    discard_body(session, stall).await?;
+    discard_body(session, stall, held.gate.settings().body_rate).await?;
     let gate = held.gate.clone();
     let mut ended = {
         let gone = pin!(async {
@@ -114,7 +115,7 @@ pub(in crate::server::gate) async fn hold(
         session.set_keepalive(None);
     }
     if let Some(reply) = ended.reply.take() {
-        write(session, reply).await?;
+        answer(session, &gate.settings(), reply).await?;
         gate.written(ended.published);
     }
     Ok(ended)
@@ -141,24 +142,37 @@ pub(in crate::server::gate) async fn replay(
 pub(in crate::server::gate) async fn discard_body(
     session: &mut ServerSession,
     stall: Option<Duration>,
+    least: u32,
 ) -> Result<()> {
     if !session.is_body_done() {
         answer_expect(session).await?;
-        while read_piece(session, stall).await?.is_some() {}
+        let mut rate = BodyRate::new(least);
+        while read_piece(session, stall, &mut rate).await?.is_some() {}
     }
     Ok(())
 }
 
-/// Reads the next piece of the body; a client that takes longer than `stall` is an error. Pingora
-/// itself has no timeout on its reads of HTTP/2.
+/// Reads the next piece of the body; a client that takes longer than `stall`, or is slower than
+/// `rate` allows, is an error. Pingora itself has no timeout on its reads of HTTP/2.
 pub(in crate::server::gate) async fn read_piece(
     session: &mut ServerSession,
     stall: Option<Duration>,
+    rate: &mut BodyRate,
 ) -> Result<Option<Bytes>> {
+    let late = |words| Error::explain(ErrorType::ReadTimedout, words);
+    rate.wait(Instant::now());
     let piece = session.read_request_body();
-    let Some(stall) = stall else { return piece.await };
-    let late = |_| Error::explain(ErrorType::ReadTimedout, "the client pauses in a body");
-    timeout(stall, piece).await.map_err(late)?
+    let piece = match stall {
+        None => piece.await?,
+        Some(stall) => {
+            timeout(stall, piece).await.map_err(|_| late("the client pauses in a body"))??
+        }
+    };
+    let Some(bytes) = &piece else { return Ok(None) };
+    if !rate.took(bytes.len(), Instant::now()) {
+        return Err(late("the client is too slow with a body (limits.body_rate)"));
+    }
+    Ok(piece)
 }
 
 /// Sends 100 (Continue) to a client that waits for it before it sends its body.
@@ -171,6 +185,19 @@ pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) 
         session.set_keepalive(kept);
     }
     Ok(())
+}
+
+/// Writes a poll's answer. One that was made for this client alone and is long takes of the memory
+/// for bodies until it is written: many that read slowly, or not at all, are refused then.
+pub(in crate::server::gate) async fn answer(
+    session: &mut ServerSession,
+    settings: &Settings,
+    reply: Reply,
+) -> Result<()> {
+    match settings.room_for(&reply) {
+        Ok(_share) => write(session, reply).await,
+        Err(full) => write(session, full).await,
+    }
 }
 
 /// Writes a whole response; to HEAD without its body.

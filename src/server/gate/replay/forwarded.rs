@@ -16,7 +16,11 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::timeout;
+
+/// How long the body of an answer keeps its turn at the site, at the most.
+const SLOT_GRACE: Duration = Duration::from_secs(5);
 
 /// A poll on its way to the upstream. Dropping it gives its slot to the next.
 pub(in crate::server::gate) struct ReleasedReplay {
@@ -27,6 +31,8 @@ pub(in crate::server::gate) struct ReleasedReplay {
     pub(super) position: Option<Position>,
     pub(super) lead: Option<Leader>,
     pub(super) turn: Option<OwnedSemaphorePermit>,
+    /// Dropped when the site's answer is here: from its head on, that ends the turn.
+    pub(super) receiving: Option<oneshot::Sender<()>>,
     /// The upstream has answered, and not with a failure of its own.
     pub(super) is_good: bool,
     /// Time at which its head was there.
@@ -67,6 +73,15 @@ impl ReleasedReplay {
             }
         }
         self.is_good = !head.status.is_server_error();
+        if let Some(turn) = self.turn.take() {
+            let (done, received) = oneshot::channel();
+            self.receiving = Some(done);
+            // A client that reads slowly does not keep others from the site.
+            tokio::spawn(async move {
+                let _ = timeout(SLOT_GRACE, received).await;
+                drop(turn);
+            });
+        }
         if let Some(lead) = &mut self.lead {
             lead.head(head, shared);
         }
@@ -83,9 +98,15 @@ impl ReleasedReplay {
         }
     }
 
+    /// The upstream's response is complete here; the client may be slow to read it.
+    pub(in crate::server::gate) fn received(&mut self) {
+        self.receiving = None;
+    }
+
     /// The upstream's response is complete, with or without a body.
     pub(in crate::server::gate) fn answered(&mut self) {
         self.turn = None;
+        self.receiving = None;
         self.complete();
         // Before the client has it, as its next poll may be here at once.
         if self.is_good {

@@ -327,6 +327,7 @@ impl HeldReplay {
                     position,
                     lead,
                     turn,
+                    receiving: None,
                     is_good,
                     began,
                     held,

@@ -19,6 +19,7 @@ use crate::server::gate::proxy::forwarded::Client;
 use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::replay::ReplayOutcome;
 use crate::server::gate::{Connected, Decision, HeldPoll, HeldReplay, Incoming, Settings, Timer};
+use crate::server::limits::body_rate::BodyRate;
 use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
 use pingora::apps::{HttpServerApp, ServerApp};
@@ -177,6 +178,12 @@ impl Connection {
             }
         };
         account.keep &= !*shutdown.borrow() && !front.gate.is_draining();
+        let room = reply.as_ref().map(|reply| settings.room_for(reply));
+        let (reply, _share) = match room {
+            Some(Err(full)) => (Some(full), None),
+            Some(Ok(share)) => (reply, share),
+            None => (reply, None),
+        };
         let written = match &reply {
             Some(reply) => self.write(settings.write_timeout, reply, account.keep).await,
             None => false,
@@ -284,7 +291,8 @@ impl Connection {
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
         let Self { stream, peer, pending, speech, timer, .. } = self;
-        let one = OneRequest::new(stream, pending, length, framing);
+        let rate = BodyRate::new(handed.settings.body_rate);
+        let one = OneRequest::new(stream, pending, length, framing, rate);
         let session = ServerSession::new_http1(Box::new(one));
         let engine = front.proxy.process_new_http(session, shutdown);
         let (stream, _) = handed.scope(engine).await?.consume();
@@ -295,7 +303,8 @@ impl Connection {
     }
 
     async fn hand_off_http2(self, front: &Front, shutdown: &ShutdownWatch) {
-        let stream = OneRequest::new(self.stream, self.pending, 0, Framing::Endless);
+        let stream =
+            OneRequest::new(self.stream, self.pending, 0, Framing::Endless, BodyRate::default());
         let http2 = Arc::new(Http2::new(front.gate.clone(), front.proxy.clone()));
         http2.process_new(Box::new(stream), shutdown).await;
     }
