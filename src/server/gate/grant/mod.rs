@@ -13,6 +13,7 @@ mod tests;
 
 pub(crate) use auth_request::AuthRequest;
 
+use super::proxy::forwarded::Way;
 use super::route::Rule;
 use super::{Gate, Incoming, Settings};
 use crate::hub::channel::{ChannelName, Time};
@@ -178,6 +179,7 @@ impl Gate {
             headers: request.headers,
             host: request.host,
             client: request.client,
+            way: request.way,
             server: settings.upstream.next_address(),
         };
         let asked = match verdict {
@@ -222,6 +224,8 @@ pub(super) struct Requester<'a> {
     /// The requested host.
     pub(super) host: &'a str,
     pub(super) client: Option<IpAddr>,
+    /// The last hop of the request.
+    pub(super) way: Way,
     /// The upstream server that would be asked.
     pub(super) server: Option<Address>,
 }
@@ -278,7 +282,7 @@ impl Grants {
     /// Revokes the grants of `channel` for clients that have shown `credential` (a token, or the
     /// value of a cookie); `None` = any. Returns the number of revoked grants.
     pub(super) fn revoke(&self, channel: Option<&ChannelName>, credential: Option<&str>) -> usize {
-        let credential = credential.map(|text| self.shared.hasher.hash_one(text));
+        let credential = credential.map(|text| self.shared.hasher.hash_one(text.as_bytes()));
         let revocation = Revocation { channel: channel.cloned(), credential };
         let mut rung = Vec::new();
         let mut in_use = self.shared.used.lock();
@@ -312,7 +316,7 @@ impl Grants {
                 Some(self.shared.hasher.hash_one(signed))
             }
             Auth::Upstream(_) => {
-                let cookies = request.headers.values("cookie");
+                let cookies = request.headers.raw("cookie");
                 let authorization = request.headers.get("authorization");
                 let shown = token.is_some() || authorization.is_some() || !cookies.is_empty();
                 shown.then(|| self.shared.hasher.hash_one((token, authorization, cookies)))
@@ -330,7 +334,7 @@ impl Grants {
     }
 
     fn credentials(&self, visitor: &Requester<'_>) -> Credentials {
-        let hash = |text: &str| self.shared.hasher.hash_one(text);
+        let hash = |shown: &[u8]| self.shared.hasher.hash_one(shown);
         let token = auth::token(visitor.query, visitor.headers);
         let authorization = visitor.headers.get("authorization");
         let mut more = cookies(visitor.headers).map(|(_, value)| value);
@@ -338,9 +342,9 @@ impl Grants {
         let anybody = more.next().map(|_| ANYBODY);
         token
             .as_deref()
-            .map(hash)
+            .map(|token| hash(token.as_bytes()))
             .into_iter()
-            .chain(authorization.map(hash))
+            .chain(authorization.map(|shown| hash(shown.as_bytes())))
             .chain(cookies)
             .chain(anybody)
             .collect()

@@ -7,7 +7,7 @@ use crate::protocol::http::query::Query;
 use crate::protocol::template::Field;
 use crate::server::publish::{from_json, payload};
 use bytes::Bytes;
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -49,7 +49,7 @@ impl ExchangeValues<'_> {
             Field::Header(name) => self.overheard.request_headers.get(name)?.as_bytes().to_vec(),
             Field::Cookie(name) => {
                 let cookie = cookie(&self.overheard.request_headers, name)?;
-                percent_decode_str(cookie).collect()
+                percent_decode(cookie).collect()
             }
             Field::Path(1) => self.rule.path.rest(&self.overheard.path)?.as_bytes().to_vec(),
             Field::Path(_) => return None,
