@@ -4,6 +4,7 @@ use crate::protocol::http::Reply;
 use crate::protocol::http::validate::is_origin_target;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::proxy::Proxy;
+use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::proxy::session;
 use crate::server::gate::replay::ReplayOutcome;
@@ -26,6 +27,7 @@ const UNSENT: usize = 16 << 10;
 pub(super) struct Http2 {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
+    state: Arc<ConnectionState>,
     options: HttpServerOptions,
     /// Upper bound of the headers of one stream.
     head_bytes: u32,
@@ -39,7 +41,7 @@ impl Http2 {
         let settings = gate.settings();
         options.h2_idle_timeout = settings.idle_timeout;
         let head_bytes = u32::try_from(settings.head.bytes).unwrap_or(u32::MAX);
-        Self { gate, proxy, options, head_bytes }
+        Self { gate, proxy, state: Arc::default(), options, head_bytes }
     }
 
     /// The response to a stream that is not served, regardless of the request.
@@ -62,7 +64,7 @@ impl Http2 {
             let words = "the request's path is none\n";
             return Some(Reply::new(400, "text/plain; charset=UTF-8", words));
         }
-        self.gate.rate_limited(settings, client)
+        self.gate.rate_limited(settings, client, head.uri.path(), &head.headers)
     }
 
     /// Holds or answers the stream, or returns it with its classification.
@@ -70,9 +72,10 @@ impl Http2 {
         &self,
         mut stream: Box<ServerSession>,
     ) -> Option<(Box<ServerSession>, Box<RequestContext>)> {
+        join_cookies(&mut stream);
         let settings = self.gate.settings();
         let client = session::client(&stream, &settings);
-        let handed = RequestContext::new(&self.gate, settings, client);
+        let handed = RequestContext::new(&self.gate, settings, client).on(self.state.clone());
         let settings = handed.settings.clone();
         if let Some(reply) = self.reject(&stream, &settings, client.address) {
             stream.set_write_timeout(settings.write_timeout);
@@ -83,12 +86,12 @@ impl Http2 {
         if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
             return Some((stream, handed));
         }
-        let decision = session::decide(&self.gate, &settings, &stream, None, client.address).await;
+        let decision = session::decide(&self.gate, &settings, &stream, None, client).await;
         stream.set_write_timeout(settings.write_timeout);
         let held = match decision {
             Decision::Site => return Some((stream, handed.for_site())),
-            Decision::Publish(channel) => {
-                let reply = self.gate.publish(channel).await;
+            Decision::Publish(publish) => {
+                let reply = self.gate.publish(publish).await;
                 let _ = session::write(&mut stream, reply).await;
                 None
             }
@@ -116,6 +119,19 @@ impl Http2 {
         };
         session::log(&stream, &settings, client.address, handed.began, held);
         None
+    }
+}
+
+/// Joins the pieces that a client may take its cookies apart into (RFC 9113, section 8.2.3), before
+/// headers are counted.
+fn join_cookies(stream: &mut ServerSession) {
+    let head = stream.req_header_mut();
+    let cookies = head.headers.get_all("cookie");
+    if cookies.iter().nth(1).is_some() {
+        let cookies: Vec<&[u8]> = cookies.iter().map(|value| value.as_bytes()).collect();
+        let joined = cookies.join(&b"; "[..]);
+        // What is joined of values is one.
+        let _ = head.insert_header("cookie", joined);
     }
 }
 

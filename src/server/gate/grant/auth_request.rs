@@ -80,7 +80,8 @@ impl Default for InFlight {
 /// A request to the upstream, ready to be sent.
 pub(crate) struct AuthRequest {
     grants: Grants,
-    server: Address,
+    /// The servers to ask: the first that can be connected to.
+    servers: Vec<Address>,
     target: String,
     headers: HeaderMap,
     /// Digest of the whole request.
@@ -144,18 +145,18 @@ impl Grants {
                 ),
             });
         }
-        let (server, host, target) = match &settings.url {
-            Url::Path(path) => (visitor.server.clone(), visitor.host, path.clone()),
+        let (servers, host, target) = match &settings.url {
+            Url::Path(path) => (visitor.upstream.addresses(), visitor.host, path.clone()),
             Url::Absolute { server, host, target } => {
-                (Some(server.clone()), host.as_str(), target.clone())
+                (vec![server.clone()], host.as_str(), target.clone())
             }
         };
-        let Some(server) = server else {
+        if servers.is_empty() {
             return Authorization::Known(Verdict::Unknown(unknown("there is no server to ask")));
-        };
+        }
         Authorization::Site(Box::new(AuthRequest {
             grants: self.clone(),
-            server,
+            servers,
             target,
             headers: question(visitor, host, channels),
             key: key(channels),
@@ -171,24 +172,29 @@ impl Grants {
 fn question(visitor: &Requester<'_>, host: &str, channels: &[ChannelName]) -> HeaderMap {
     let names: Vec<String> =
         channels.iter().map(|name| utf8_percent_encode(name, PLAIN).to_string()).collect();
-    let client = visitor.client.map(|client| client.to_string());
-    let cookies = visitor.headers.values("cookie").join("; ");
+    let names = names.join(",");
+    let cookies = visitor.headers.raw("cookie").join(&b"; "[..]);
     let passed = PASSED_ON.into_iter();
-    let passed = passed.filter_map(|name| Some((name, visitor.headers.get(name)?)));
+    let passed = passed.filter_map(|name| Some((name, visitor.headers.get(name)?.as_bytes())));
     let own = [
-        ("host", host),
-        ("connection", "close"),
+        ("host", host.as_bytes()),
+        ("connection", b"close"),
         ("cookie", &cookies),
-        ("x-original-uri", visitor.target),
-        ("x-forwarded-for", client.as_deref().unwrap_or_default()),
-        (CHANNELS, &names.join(",")),
+        ("x-original-uri", visitor.target.as_bytes()),
+        (CHANNELS, names.as_bytes()),
     ];
     let mut headers = HeaderMap::new();
     for (name, value) in own.into_iter().chain(passed) {
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
+        if let Ok(value) = HeaderValue::from_bytes(value)
             && !value.is_empty()
         {
             headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    // As with every other request: a site that asks for HTTPS would refuse this one.
+    for (name, value) in visitor.way.headers(visitor.headers, visitor.host) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
         }
     }
     headers
@@ -212,7 +218,11 @@ fn common_key(settings: &Upstream, visitor: &Requester<'_>) -> Digest {
     };
     let mut digest = Digest::new();
     settings.url.hash(&mut digest);
-    visitor.headers.values("cookie").hash(&mut digest);
+    visitor.headers.raw("cookie").hash(&mut digest);
+    // The hops before the client are its own words, and may be new with each request.
+    let way = visitor.way.headers(visitor.headers, visitor.host).into_iter();
+    let way = way.filter(|(name, _)| !matches!(*name, "X-Forwarded-For" | "Forwarded"));
+    way.collect::<Vec<_>>().hash(&mut digest);
     PASSED_ON.map(|name| visitor.headers.get(name)).hash(&mut digest);
     (visitor.client, visitor.host, path).hash(&mut digest);
     visitor.query.hash_without(|name| dialect.moves(name), &mut digest);
@@ -283,7 +293,7 @@ impl AuthRequest {
             AuthResponse::Permission(yes) => self.remember(yes),
             AuthResponse::Nothing(error) => {
                 let url = masked(&self.target, &["*".to_owned()]);
-                tracing::warn!(server = %self.server, url, error, "auth");
+                tracing::warn!(servers = ?self.servers, url, error, "auth");
             }
             AuthResponse::No(_) => {}
         }
@@ -310,16 +320,23 @@ impl AuthRequest {
     }
 
     async fn exchange(&self) -> Result<AuthResponse, String> {
-        let words = |error: std::io::Error| error.to_string();
-        match &self.server {
-            Address::Unix(path) => {
-                self.exchange_on(UnixStream::connect(path).await.map_err(words)?).await
-            }
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(words)?;
-                self.exchange_on(stream).await
+        let mut failed = String::new();
+        for server in &self.servers {
+            // Nothing was sent yet, so the next server may be asked.
+            match server {
+                Address::Unix(path) => match UnixStream::connect(path).await {
+                    Ok(stream) => return self.exchange_on(stream).await,
+                    Err(error) => failed = error.to_string(),
+                },
+                Address::Tcp { host, port } => {
+                    match TcpStream::connect((host.as_str(), *port)).await {
+                        Ok(stream) => return self.exchange_on(stream).await,
+                        Err(error) => failed = error.to_string(),
+                    }
+                }
             }
         }
+        Err(failed)
     }
 
     async fn exchange_on<S>(&self, stream: S) -> Result<AuthResponse, String>

@@ -1,7 +1,7 @@
 //! Polls on a pingora session, HTTP/1.x or HTTP/2.
 
 use super::error_page;
-use super::forwarded::Client;
+use super::forwarded::{Client, Way};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::{Query, masked};
 use crate::server::gate::poll::hold::Cause;
@@ -11,6 +11,7 @@ use crate::server::gate::{
 };
 use crate::server::limits::body_rate::BodyRate;
 use bytes::Bytes;
+use http::Version;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -26,7 +27,7 @@ pub(in crate::server::gate) async fn decide(
     settings: &Settings,
     session: &ServerSession,
     form: Option<&Query<'_>>,
-    client: Option<IpAddr>,
+    client: Client,
 ) -> Decision {
     let head = session.req_header();
     let incoming = Incoming {
@@ -37,7 +38,8 @@ pub(in crate::server::gate) async fn decide(
         query: &Query::parse(head.uri.query().unwrap_or_default()),
         form,
         headers: &head.headers,
-        client,
+        client: client.address,
+        way: Way { client, tls: is_tls(session) },
     };
     let mut verdict = None;
     loop {
@@ -46,6 +48,11 @@ pub(in crate::server::gate) async fn decide(
             Err(asking) => verdict = Some(Box::pin(asking.verdict()).await),
         }
     }
+}
+
+/// Whether the session's connection is one over TLS.
+pub(in crate::server::gate) fn is_tls(session: &ServerSession) -> bool {
+    session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
 }
 
 /// The host a request is for: its `Host`, or the authority of its target.
@@ -177,7 +184,9 @@ pub(in crate::server::gate) async fn read_piece(
 
 /// Sends 100 (Continue) to a client that waits for it before it sends its body.
 pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) -> Result<()> {
-    let expects = session.req_header().headers.get("expect").is_some();
+    // RFC 9110, section 10.1.1: only HTTP/1.1 waits for it.
+    let head = session.req_header();
+    let expects = head.version != Version::HTTP_10 && head.headers.get("expect").is_some();
     if expects && !session.is_body_done() {
         // Pingora takes a 100 (Continue) for a refusal, and then gives up the connection.
         let kept = session.get_keepalive();
@@ -208,7 +217,33 @@ pub(in crate::server::gate) async fn write(
     let to_head = session.req_header().method == http::Method::HEAD;
     let body = if to_head { Bytes::new() } else { reply.body.clone() };
     session.write_response_header(Box::new(head(&reply)?)).await?;
+    write_body(session, body).await
+}
+
+/// Bytes of an HTTP/2 stream that a client has to take within `limits.write_timeout`: what is
+/// written at once is timed as a whole there, and only the connection beneath knows of progress.
+pub(in crate::server::gate) const PIECE: usize = 16 * 1024;
+
+async fn write_body(session: &mut ServerSession, mut body: Bytes) -> Result<()> {
+    while session.is_http2() && body.len() > PIECE {
+        session.write_response_body(body.split_to(PIECE), false).await?;
+    }
     session.write_response_body(body, true).await
+}
+
+/// Bounds how long the client may take to pieces of up to `length` bytes that are written next, or
+/// of what length it was called with before: the engine writes several in one go. Over HTTP/1.1
+/// that is done beneath.
+pub(in crate::server::gate) fn bound_write(
+    session: &mut ServerSession,
+    length: usize,
+    stall: Option<Duration>,
+) {
+    let pieces = u32::try_from(length.div_ceil(PIECE)).unwrap_or(u32::MAX).max(1);
+    let limit = stall.map(|stall| stall.saturating_mul(pieces));
+    if session.is_http2() {
+        session.set_write_timeout(limit.max(session.get_write_timeout()));
+    }
 }
 
 fn head(reply: &Reply) -> Result<ResponseHeader> {
