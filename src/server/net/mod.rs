@@ -8,3 +8,4 @@ pub mod random;
 pub mod resolve;
 pub mod socket_file;
 pub mod stream;
+pub(crate) mod write_stall;

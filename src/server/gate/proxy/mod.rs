@@ -150,7 +150,7 @@ impl ProxyHttp for Proxy {
             session.set_keepalive(None);
         }
         let stall = context.settings.write_timeout;
-        session.as_mut().set_write_timeout(stall);
+        session::bound_write(session.as_mut(), 0, stall);
         // A client that has switched protocols may be silent in the new one.
         let upgrade = session.as_downstream().is_upgrade_req();
         session.as_mut().set_read_timeout(stall.filter(|_| !upgrade));
@@ -264,11 +264,13 @@ impl ProxyHttp for Proxy {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         piece: &mut Option<Bytes>,
         last: bool,
         context: &mut Context,
     ) -> Result<Option<Duration>> {
+        let length = piece.as_ref().map_or(0, Bytes::len);
+        session::bound_write(session.as_mut(), length, context.settings.write_timeout);
         if let Some(released) = &mut context.released {
             released.body(piece.as_ref(), last);
         }

@@ -181,7 +181,33 @@ pub(in crate::server::gate) async fn write(
     let to_head = session.req_header().method == http::Method::HEAD;
     let body = if to_head { Bytes::new() } else { reply.body.clone() };
     session.write_response_header(Box::new(head(&reply)?)).await?;
+    write_body(session, body).await
+}
+
+/// Bytes of an HTTP/2 stream that a client has to take within `limits.write_timeout`: what is
+/// written at once is timed as a whole there, and only the connection beneath knows of progress.
+pub(in crate::server::gate) const PIECE: usize = 16 * 1024;
+
+async fn write_body(session: &mut ServerSession, mut body: Bytes) -> Result<()> {
+    while session.is_http2() && body.len() > PIECE {
+        session.write_response_body(body.split_to(PIECE), false).await?;
+    }
     session.write_response_body(body, true).await
+}
+
+/// Bounds how long the client may take to pieces of up to `length` bytes that are written next, or
+/// of what length it was called with before: the engine writes several in one go. Over HTTP/1.1
+/// that is done beneath.
+pub(in crate::server::gate) fn bound_write(
+    session: &mut ServerSession,
+    length: usize,
+    stall: Option<Duration>,
+) {
+    let pieces = u32::try_from(length.div_ceil(PIECE)).unwrap_or(u32::MAX).max(1);
+    let limit = stall.map(|stall| stall.saturating_mul(pieces));
+    if session.is_http2() {
+        session.set_write_timeout(limit.max(session.get_write_timeout()));
+    }
 }
 
 fn head(reply: &Reply) -> Result<ResponseHeader> {

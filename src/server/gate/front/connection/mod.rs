@@ -178,7 +178,7 @@ impl Connection {
         };
         account.keep &= !*shutdown.borrow() && !front.gate.is_draining();
         let written = match &reply {
-            Some(reply) => self.write(settings.write_timeout, reply, account.keep).await,
+            Some(reply) => self.write(reply, account.keep).await,
             None => false,
         };
         if written {
@@ -300,16 +300,16 @@ impl Connection {
         http2.process_new(Box::new(stream), shutdown).await;
     }
 
-    /// Writes a response. Returns true if that succeeded.
-    async fn write(&mut self, limit: Option<Duration>, reply: &Reply, keep: bool) -> bool {
+    /// Writes a response. Returns true if that succeeded. The stream beneath bounds its time.
+    async fn write(&mut self, reply: &Reply, keep: bool) -> bool {
         let mut bytes = buffer_pool::take();
         response::write(&mut bytes, reply, keep);
-        let writing = pin!(async {
+        let written = async {
             self.stream.write_all(&bytes).await?;
             self.stream.write_all(response::rest(reply)).await?;
             self.stream.flush().await
-        });
-        let written = matches!(self.timer.within(limit, writing).await, Some(Ok(())));
+        };
+        let written = written.await.is_ok();
         buffer_pool::put(bytes);
         written
     }
@@ -326,7 +326,7 @@ impl Connection {
         front.gate.refused(Refusal::of_head(status));
         tracing::debug!(peer = ?self.peer, status, wrong, "refused a connection's request");
         let began = Instant::now();
-        let written = self.write(settings.write_timeout, &reply, false).await;
+        let written = self.write(&reply, false).await;
         if access_log::is_logged() {
             let (status, bytes) = if written { (status, reply.body.len()) } else { (0, 0) };
             let (client, took) = (self.peer, began.elapsed());
