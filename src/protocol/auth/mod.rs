@@ -13,7 +13,7 @@ pub mod signed;
 use crate::hub::channel::{ChannelName, Pattern};
 use crate::protocol::address::Address;
 use crate::protocol::http::query::Query;
-use crate::protocol::http::{Headers, Reply, cookie};
+use crate::protocol::http::{Headers, Reply, text_cookie};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ pub const COOKIE: &str = "pollgate_token";
 /// The token of a request.
 pub fn token<'a>(query: &'a Query<'_>, headers: &'a dyn Headers) -> Option<Cow<'a, str>> {
     let parameter = query.text(PARAMETER).filter(|token| !token.is_empty());
-    let cookie = || cookie(headers, COOKIE).filter(|token| !token.is_empty());
+    let cookie = || text_cookie(headers, COOKIE).filter(|token| !token.is_empty());
     parameter.or_else(|| bearer(headers).or_else(cookie).map(Cow::Borrowed))
 }
 

@@ -48,7 +48,7 @@ impl<'a> Request<'a> {
             Field::Form(name) => self.form?.text(name),
             Field::Header(name) => self.headers.get(name).map(|v| Cow::Owned(v.to_owned())),
             Field::Cookie(name) => {
-                http::cookie(self.headers, name).map(|v| Cow::Owned(v.to_owned()))
+                http::text_cookie(self.headers, name).map(|v| Cow::Owned(v.to_owned()))
             }
             Field::Path(1) => {
                 let decoded = crate::protocol::http::query::decode_strictly(self.rest?)?;

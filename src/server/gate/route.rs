@@ -137,6 +137,12 @@ impl Routes {
         self.rules.iter().any(|rule| rule.path.matches(&normal))
     }
 
+    /// The rules for `path` (as it stands in the target), whatever their other conditions.
+    pub fn rules_for<'a>(&'a self, path: &str) -> impl Iterator<Item = &'a Arc<Rule>> {
+        let decoded = decode(path).into_owned();
+        self.rules.iter().filter(move |rule| rule.path.matches(&decoded))
+    }
+
     /// True if a POST to `path` (as it stands in the target) may be a poll, so that its form has to
     /// be read to find out.
     pub fn may_take_form(&self, path: &str) -> bool {

@@ -102,6 +102,10 @@ impl Headers for RawHeaders<'_> {
     fn values(&self, name: &str) -> Vec<&str> {
         self.named(name).filter_map(|value| std::str::from_utf8(value).ok()).collect()
     }
+
+    fn raw(&self, name: &str) -> Vec<&[u8]> {
+        self.named(name).collect()
+    }
 }
 
 /// Parses the head `bytes` and lets `with` look at it. The error is the status and words to refuse
@@ -228,7 +232,8 @@ mod tests {
     #[test]
     fn a_header_that_is_no_text_is_still_there() {
         for name in ["Expect", "Upgrade"] {
-            let head = [&b"GET /a HTTP/1.1\r\n"[..], name.as_bytes(), b": \xdc\r\n\r\n"].concat();
+            let head = [&b"GET /a HTTP/1.1\r\nHost: a\r\n"[..], name.as_bytes(), b": \xdc\r\n\r\n"]
+                .concat();
             assert!(!parse(&head, BOUNDS, |head| head.plain).unwrap(), "{name}");
         }
     }
@@ -250,7 +255,9 @@ mod tests {
 
     #[test]
     fn many_headers_are_read_up_to_the_bound() {
-        let head = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(count));
+        let head = |count: usize| {
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1))
+        };
         for (count, ok) in [(31, true), (33, true), (40, true), (41, false)] {
             assert_eq!(look(&head(count), |_| ()).is_ok(), ok, "{count}");
         }

@@ -59,7 +59,7 @@ impl Http2 {
             let words = "the request's path is none\n";
             return Some(Reply::new(400, "text/plain; charset=UTF-8", words));
         }
-        self.gate.rate_limited(settings, client)
+        self.gate.rate_limited(settings, client, head.uri.path(), &head.headers)
     }
 
     /// Holds or answers the stream, or returns it with its classification.
@@ -67,6 +67,7 @@ impl Http2 {
         &self,
         mut stream: Box<ServerSession>,
     ) -> Option<(Box<ServerSession>, Box<RequestContext>)> {
+        join_cookies(&mut stream);
         let settings = self.gate.settings();
         let client = session::client(&stream, &settings);
         let handed = RequestContext::new(&self.gate, settings, client);
@@ -80,12 +81,12 @@ impl Http2 {
         if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
             return Some((stream, handed));
         }
-        let decision = session::decide(&self.gate, &settings, &stream, None, client.address).await;
+        let decision = session::decide(&self.gate, &settings, &stream, None, client).await;
         stream.set_write_timeout(settings.write_timeout);
         let held = match decision {
             Decision::Site => return Some((stream, handed.for_site())),
-            Decision::Publish(channel) => {
-                let reply = self.gate.publish(channel).await;
+            Decision::Publish(publish) => {
+                let reply = self.gate.publish(publish).await;
                 let _ = session::write(&mut stream, reply).await;
                 None
             }
@@ -113,6 +114,19 @@ impl Http2 {
         };
         session::log(&stream, &settings, client.address, handed.began, held);
         None
+    }
+}
+
+/// Joins the pieces that a client may take its cookies apart into (RFC 9113, section 8.2.3), before
+/// headers are counted.
+fn join_cookies(stream: &mut ServerSession) {
+    let head = stream.req_header_mut();
+    let cookies = head.headers.get_all("cookie");
+    if cookies.iter().nth(1).is_some() {
+        let cookies: Vec<&[u8]> = cookies.iter().map(|value| value.as_bytes()).collect();
+        let joined = cookies.join(&b"; "[..]);
+        // What is joined of values is one.
+        let _ = head.insert_header("cookie", joined);
     }
 }
 

@@ -143,24 +143,29 @@ impl Grants {
 fn question(visitor: &Requester<'_>, host: &str, channels: &[ChannelName]) -> HeaderMap {
     let names: Vec<String> =
         channels.iter().map(|name| utf8_percent_encode(name, PLAIN).to_string()).collect();
-    let client = visitor.client.map(|client| client.to_string());
-    let cookies = visitor.headers.values("cookie").join("; ");
+    let names = names.join(",");
+    let cookies = visitor.headers.raw("cookie").join(&b"; "[..]);
     let passed = PASSED_ON.into_iter();
-    let passed = passed.filter_map(|name| Some((name, visitor.headers.get(name)?)));
+    let passed = passed.filter_map(|name| Some((name, visitor.headers.get(name)?.as_bytes())));
     let own = [
-        ("host", host),
-        ("connection", "close"),
+        ("host", host.as_bytes()),
+        ("connection", b"close"),
         ("cookie", &cookies),
-        ("x-original-uri", visitor.target),
-        ("x-forwarded-for", client.as_deref().unwrap_or_default()),
-        (CHANNELS, &names.join(",")),
+        ("x-original-uri", visitor.target.as_bytes()),
+        (CHANNELS, names.as_bytes()),
     ];
     let mut headers = HeaderMap::new();
     for (name, value) in own.into_iter().chain(passed) {
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
+        if let Ok(value) = HeaderValue::from_bytes(value)
             && !value.is_empty()
         {
             headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    // As with every other request: a site that asks for HTTPS would refuse this one.
+    for (name, value) in visitor.way.headers(visitor.headers, visitor.host) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
         }
     }
     headers
@@ -177,7 +182,11 @@ fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -
     };
     let mut digest = Digest::new();
     settings.url.hash(&mut digest);
-    visitor.headers.values("cookie").hash(&mut digest);
+    visitor.headers.raw("cookie").hash(&mut digest);
+    // The hops before the client are its own words, and may be new with each request.
+    let way = visitor.way.headers(visitor.headers, visitor.host).into_iter();
+    let way = way.filter(|(name, _)| !matches!(*name, "X-Forwarded-For" | "Forwarded"));
+    way.collect::<Vec<_>>().hash(&mut digest);
     PASSED_ON.map(|name| visitor.headers.get(name)).hash(&mut digest);
     (visitor.client, visitor.host, path).hash(&mut digest);
     visitor.query.hash_without(|name| dialect.moves(name), &mut digest);

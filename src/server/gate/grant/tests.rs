@@ -6,6 +6,7 @@ use crate::protocol::auth::{Upstream, Url};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
 use crate::protocol::http::path::PathPattern;
+use crate::server::gate::proxy::forwarded::Client;
 use std::sync::atomic::AtomicUsize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -25,7 +26,7 @@ fn waiter(hub: &Hub, channel: &str) -> Waiter {
 }
 
 fn allowed(grants: &Grants, credential: &str, expires: Option<Seconds>) -> Allowed {
-    let credentials = [grants.shared.hasher.hash_one(credential)].as_slice().into();
+    let credentials = [grants.shared.hasher.hash_one(credential.as_bytes())].as_slice().into();
     Allowed { grant: grants.number(), credentials, expires, user: None, seen: grants.seen() }
 }
 
@@ -87,7 +88,9 @@ async fn equal_questions_at_the_same_time_are_one() {
     let ask = async |cookie: &str| {
         let mut headers = http::HeaderMap::new();
         headers.insert("cookie", cookie.parse().unwrap());
+        let client = Client { peer: None, trusted: false, address: None };
         let visitor = Requester {
+            way: Way { client, tls: false },
             rule: &rule,
             target: "/comet/a",
             path: "/comet/a",

@@ -1,13 +1,14 @@
 //! Admission: decides if a request goes to the upstream, is answered at once, or is held.
 
 use super::hold::Cause;
-use super::replies::{allowed_origin, finished, preflight, refusal, unstored, wrong_method};
+use super::replies::{allowed_origin, finished, preflight, refusal, wrong_method};
 use crate::hub::channel::ChannelName;
 use crate::hub::{Answer, PollOutcome, Waiter};
 use crate::protocol::dialect::{self, Dialect, Parsed, Poll};
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::grant::{Allowed, AuthRequest, Blocked, GrantGuard, Verdict};
+use crate::server::gate::proxy::forwarded::Way;
 use crate::server::gate::route::{Match, Rule};
 use crate::server::gate::{Gate, HeldPoll, HeldReplay, RETRY_AFTER, Settings};
 use crate::server::limits::permit::{self, Permit};
@@ -34,6 +35,8 @@ pub struct Incoming<'a> {
     pub headers: &'a dyn Headers,
     /// The client's address.
     pub client: Option<IpAddr>,
+    /// How it came.
+    pub way: Way,
 }
 
 /// The decision about a request.
@@ -46,8 +49,16 @@ pub enum Decision {
     Hold(Box<HeldPoll>),
     /// It is held, and then it goes to the upstream.
     Replay(Box<HeldReplay>),
-    /// It publishes on that channel: [`Gate::publish`] has the response.
-    Publish(ChannelName),
+    /// It publishes: [`Gate::publish`] has the response.
+    Publish(Box<PublishByBrowser>),
+}
+
+/// An empty message that a browser publishes.
+pub struct PublishByBrowser {
+    channel: ChannelName,
+    rule: Arc<Rule>,
+    /// The origin that may read the response.
+    origin: Option<Box<str>>,
 }
 
 /// Time that a poll with a zero timeout waits until it is known if there are messages.
@@ -70,7 +81,10 @@ impl Gate {
             match found {
                 Match::WrongMethod { rule } => {
                     self.refused(Refusal::Method);
-                    return Ok(Decision::Reply(wrong_method(request.method, rule), None));
+                    let origin = allowed_origin(rule, request.headers);
+                    let reply = wrong_method(request.method, rule);
+                    let reply = finished(reply, rule, origin.as_deref());
+                    return Ok(Decision::Reply(reply, None));
                 }
                 Match::Publish { rule, channel } => {
                     return self.publish_for_browser(settings, rule, request, &channel, verdict);
@@ -244,21 +258,22 @@ impl Gate {
 
     /// Publishes an empty message for a browser; the response is that of PHP's `touch()`: true or
     /// false.
-    pub async fn publish(&self, channel: ChannelName) -> Reply {
+    pub async fn publish(&self, publish: Box<PublishByBrowser>) -> Reply {
+        let PublishByBrowser { channel, rule, origin } = *publish;
         let published = (self.shared.browser_publish)(channel).await;
         if !published {
             self.refused(Refusal::TableFull);
         }
         let (status, word) = if published { (200, "true") } else { (503, "false") };
         let reply = Reply::new(status, dialect::PHP_CONTENT_TYPE, word);
-        unstored(reply.with("X-Content-Type-Options", "nosniff"))
+        finished(reply.with("X-Content-Type-Options", "nosniff"), &rule, origin.as_deref())
     }
 
     /// Lets a browser publish that may poll the channel. The error is as that of [`Gate::decide`].
     fn publish_for_browser(
         &self,
         settings: &Settings,
-        rule: &Rule,
+        rule: &Arc<Rule>,
         request: &Incoming<'_>,
         channel: &str,
         verdict: Option<Verdict>,
@@ -271,7 +286,10 @@ impl Gate {
             }
         };
         match self.allow(settings, rule, request, &mut Poll::on(channel.clone()), verdict) {
-            Ok(_) => Ok(Decision::Publish(channel)),
+            Ok(_) => {
+                let (rule, origin) = (rule.clone(), allowed_origin(rule, request.headers));
+                Ok(Decision::Publish(Box::new(PublishByBrowser { channel, rule, origin })))
+            }
             Err(Blocked::Ask(asking)) => Err(asking),
             Err(Blocked::Reply(cause, reply)) => Ok(self.refuse(rule, request, cause, reply)),
         }

@@ -4,15 +4,18 @@
 pub(super) mod body;
 pub(super) mod error_page;
 pub mod forwarded;
+mod hop;
 pub(super) mod request_context;
 pub(super) mod session;
 pub(super) mod tap;
+mod upstream_request;
 pub(super) mod websocket;
 
 use super::counters::{Forwarded, SiteFile};
 use super::poll::hold::Cause;
 use super::replay::{ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, Open, RETRY_AFTER, Settings};
+use crate::protocol::http::Reply;
 use crate::protocol::http::observer::Observe;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
@@ -60,16 +63,17 @@ impl Proxy {
 
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let settings = context.settings.clone();
-        let client = context.client.and_then(|client| client.address);
+        let client =
+            context.client.unwrap_or_else(|| session::client(session.as_downstream(), &settings));
         let form = body::read(session, &settings).await?;
         let decision =
             session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
                 .await;
         match decision {
             Decision::Site => return Ok(false),
-            Decision::Publish(channel) => {
+            Decision::Publish(publish) => {
                 session::discard_body(session.as_mut(), settings.write_timeout).await?;
-                let reply = self.gate.publish(channel).await;
+                let reply = self.gate.publish(publish).await;
                 session::write(session.as_mut(), reply).await?;
             }
             Decision::Reply(reply, cause) => {
@@ -110,7 +114,18 @@ impl Proxy {
             released.failed();
         }
         session.set_keepalive(None);
-        session::write(session.as_mut(), page(503).with("Retry-After", RETRY_AFTER)).await
+        let reply = context.finished(page(503).with("Retry-After", RETRY_AFTER));
+        session::write(session.as_mut(), reply).await
+    }
+}
+
+impl Context {
+    /// `reply` as the rule of the request wants its answers, if it was a poll.
+    fn finished(&self, reply: Reply) -> Reply {
+        match &self.released {
+            Some(released) => released.finished(reply),
+            None => reply,
+        }
     }
 }
 
@@ -158,6 +173,9 @@ impl ProxyHttp for Proxy {
             // The bytes that follow on the connection are unknown, whatever the upstream responds.
             session.set_keepalive(None);
         }
+        // It has to bear none of them (RFC 9110, section 15.2).
+        let old = hop::is_old(session.req_header());
+        session.as_mut().set_ignore_info_resp(old);
         if context.client.is_none() {
             context.client = Some(session::client(session.as_downstream(), &context.settings));
         }
@@ -225,40 +243,20 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         context.tee.begin(&*self.attention, session.req_header(), context.released.is_some());
         let Some(client) = context.client else { return Ok(()) };
-        // A target with a host in it names the host twice (RFC 9112, section 3.2.2). Pingora has
-        // checked that both are the same.
-        if !upstream.raw_path().starts_with(b"/") && upstream.uri.path().starts_with('/') {
-            upstream.set_uri(upstream.uri.clone());
-        }
-        let headers = &session.req_header().headers;
-        let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        let proto = if is_tls { "https" } else { "http" };
-        let set =
-            forwarded::forwarded(&client, headers, session::host(session.req_header()), proto);
-        let names = upstream.headers.keys();
-        let dropped = names.filter(|name| forwarded::is_dropped(name.as_str(), client.trusted));
-        for name in dropped.cloned().collect::<Vec<_>>() {
-            upstream.remove_header(&name);
-        }
-        for (name, value) in set {
-            upstream.insert_header(name, value)?;
-        }
-        let cookies = headers.get_all("cookie");
-        if cookies.iter().nth(1).is_some() {
-            // HTTP/2 may split a cookie header that HTTP/1.1 has in one piece (RFC 9113, section
-            // 8.2.3).
-            let cookies: Vec<&[u8]> = cookies.iter().map(|value| value.as_bytes()).collect();
-            upstream.insert_header("cookie", cookies.join(&b"; "[..]))?;
-        }
+        upstream_request::prepare(session, upstream, &client)?;
         context.released.as_ref().map_or(Ok(()), |released| released.prepare(upstream))
     }
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        if hop::is_old(session.req_header()) && head.remove_header("transfer-encoding").is_some() {
+            // Without chunks the end of the connection is the end of the body.
+            session.set_keepalive(None);
+        }
         context.released.as_mut().map_or(Ok(()), |released| released.head(head))
     }
 
@@ -284,6 +282,7 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<()> {
         context.forwarded.answered(self.gate.counters(), upstream.status.as_u16());
+        hop::end_here(upstream);
         let to_head = session.req_header().method == http::Method::HEAD;
         context.tee.response_head(upstream, to_head);
         Ok(())
@@ -342,7 +341,8 @@ impl ProxyHttp for Proxy {
         }
         if status > 0 && session.response_written().is_none() {
             session.set_keepalive(None);
-            if let Err(error) = session::write(session.as_mut(), page(status)).await {
+            let reply = context.finished(page(status));
+            if let Err(error) = session::write(session.as_mut(), reply).await {
                 tracing::debug!(error = error.etype().as_str(), "cannot write an error page");
             }
         }

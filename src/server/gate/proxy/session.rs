@@ -1,7 +1,7 @@
 //! Polls on a pingora session, HTTP/1.x or HTTP/2.
 
 use super::error_page;
-use super::forwarded::Client;
+use super::forwarded::{Client, Way};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::{Query, masked};
 use crate::server::gate::poll::hold::Cause;
@@ -10,6 +10,7 @@ use crate::server::gate::{
     replay,
 };
 use bytes::Bytes;
+use http::Version;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -25,7 +26,7 @@ pub(in crate::server::gate) async fn decide(
     settings: &Settings,
     session: &ServerSession,
     form: Option<&Query<'_>>,
-    client: Option<IpAddr>,
+    client: Client,
 ) -> Decision {
     let head = session.req_header();
     let incoming = Incoming {
@@ -36,7 +37,8 @@ pub(in crate::server::gate) async fn decide(
         query: &Query::parse(head.uri.query().unwrap_or_default()),
         form,
         headers: &head.headers,
-        client,
+        client: client.address,
+        way: Way { client, tls: is_tls(session) },
     };
     let mut verdict = None;
     loop {
@@ -45,6 +47,11 @@ pub(in crate::server::gate) async fn decide(
             Err(asking) => verdict = Some(Box::pin(asking.verdict()).await),
         }
     }
+}
+
+/// Whether the session's connection is one over TLS.
+pub(in crate::server::gate) fn is_tls(session: &ServerSession) -> bool {
+    session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
 }
 
 /// The host a request is for: its `Host`, or the authority of its target.
@@ -163,7 +170,9 @@ pub(in crate::server::gate) async fn read_piece(
 
 /// Sends 100 (Continue) to a client that waits for it before it sends its body.
 pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) -> Result<()> {
-    let expects = session.req_header().headers.get("expect").is_some();
+    // RFC 9110, section 10.1.1: only HTTP/1.1 waits for it.
+    let head = session.req_header();
+    let expects = head.version != Version::HTTP_10 && head.headers.get("expect").is_some();
     if expects && !session.is_body_done() {
         // Pingora takes a 100 (Continue) for a refusal, and then gives up the connection.
         let kept = session.get_keepalive();

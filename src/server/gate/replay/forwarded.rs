@@ -59,7 +59,7 @@ impl ReleasedReplay {
             return Ok(());
         }
         let shared = may_share(&head.headers);
-        let reply = finished(Reply::new(200, "", ""), &self.rule, self.origin.as_deref());
+        let reply = self.finished(Reply::new(200, "", ""));
         for (name, value) in &reply.headers {
             // A header of the upstream itself takes precedence.
             if head.headers.get(&**name).is_none() {
@@ -71,6 +71,11 @@ impl ReleasedReplay {
             lead.head(head, shared);
         }
         Ok(())
+    }
+
+    /// `reply` in place of the upstream's response, with the headers of the rule's responses.
+    pub(in crate::server::gate) fn finished(&self, reply: Reply) -> Reply {
+        finished(reply, &self.rule, self.origin.as_deref())
     }
 
     /// A piece of its body; with the last one the response is complete.

@@ -49,7 +49,8 @@ impl RecentRequests {
         let mut hasher = self.hasher.build_hasher();
         let header = |name| Headers::get(request.headers, name);
         (request.method, request.host, request.path, request.client).hash(&mut hasher);
-        (header("cookie"), header("authorization"), header("user-agent")).hash(&mut hasher);
+        request.headers.raw("cookie").hash(&mut hasher);
+        (header("authorization"), header("user-agent")).hash(&mut hasher);
         if !shared {
             request.query.hash_without(|name| name == "_", &mut hasher);
             if let Some(form) = request.form {

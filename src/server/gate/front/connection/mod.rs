@@ -8,17 +8,18 @@ use super::head::{self, Head, HeadScan};
 use super::http2::Http2;
 use super::one_request::OneRequest;
 use super::{Front, buffer_pool, response};
-use crate::hub::channel::ChannelName;
 use crate::protocol::http::framing::Framing;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::access_log;
 use crate::server::gate::grant::{AuthRequest, Verdict};
 use crate::server::gate::poll::hold::Cause;
-use crate::server::gate::proxy::forwarded::Client;
+use crate::server::gate::proxy::forwarded::{Client, Way};
 use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::replay::ReplayOutcome;
-use crate::server::gate::{Connected, Decision, HeldPoll, HeldReplay, Incoming, Settings, Timer};
+use crate::server::gate::{
+    Connected, Decision, HeldPoll, HeldReplay, Incoming, PublishByBrowser, Settings, Timer,
+};
 use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
 use pingora::apps::{HttpServerApp, ServerApp};
@@ -50,7 +51,7 @@ enum Action {
     Answer(Reply, Option<Cause>),
     Hold(Box<HeldPoll>),
     Replay(Box<HeldReplay>, Client),
-    Publish(ChannelName),
+    Publish(Box<PublishByBrowser>),
 }
 
 /// The response, if the client is still there to get it, and how long its poll was held.
@@ -172,8 +173,8 @@ impl Connection {
                 }
             }
             // Boxed to keep the connection's own future small.
-            Action::Publish(channel) => {
-                (Some(Box::pin(front.gate.publish(channel)).await), None, None)
+            Action::Publish(publish) => {
+                (Some(Box::pin(front.gate.publish(publish)).await), None, None)
             }
         };
         account.keep &= !*shutdown.borrow() && !front.gate.is_draining();
@@ -224,7 +225,8 @@ impl Connection {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
         // Counted once, even if the upstream had to be asked in between.
         if verdict.is_none()
-            && let Some(reply) = front.gate.rate_limited(settings, client.address)
+            && let Some(reply) =
+                front.gate.rate_limited(settings, client.address, head.path, &head.headers)
         {
             let (next, account) = reject(front, settings, head, client.address, reply);
             return Admission::Own(next, account);
@@ -260,6 +262,7 @@ impl Connection {
             form: None,
             headers: &head.headers,
             client: client.address,
+            way: Way { client, tls: self.stream.get_ssl_digest().is_some() },
         };
         let next = match front.gate.decide(settings, &incoming, verdict) {
             Err(asking) => return Admission::Ask(asking),
@@ -269,7 +272,7 @@ impl Connection {
             Ok(Decision::Reply(reply, cause)) => Action::Answer(reply, cause),
             Ok(Decision::Hold(held)) => Action::Hold(held),
             Ok(Decision::Replay(waiting)) => Action::Replay(waiting, client),
-            Ok(Decision::Publish(channel)) => Action::Publish(channel),
+            Ok(Decision::Publish(publish)) => Action::Publish(publish),
         };
         Admission::Own(next, account)
     }
