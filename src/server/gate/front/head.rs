@@ -66,6 +66,8 @@ pub(super) struct Head<'a> {
     pub(super) keep: bool,
     /// True if the fast path answers the request itself, provided it is a poll.
     pub(super) plain: bool,
+    /// Whether it asks for another protocol, and has no body.
+    pub(super) upgrade: bool,
     pub(super) framing: Framing,
 }
 
@@ -156,15 +158,16 @@ fn head<'a>(method: &'a str, target: &'a str, version: u8, headers: &'a [Header<
     let says = |word: &str| headers.lists("connection", word);
     let upgrade = headers.has("upgrade") && says("upgrade");
     let framing = framing(&headers, upgrade);
+    let bodiless = ["content-length", "transfer-encoding"].iter().all(|name| !headers.has(name));
     let plain = method == "GET"
         && version == 1
         && target.starts_with('/')
-        && ["content-length", "transfer-encoding", "upgrade", "expect"]
-            .iter()
-            .all(|name| !headers.has(name));
+        && bodiless
+        && ["upgrade", "expect"].iter().all(|name| !headers.has(name));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let keep = version == 1 && !says("close");
-    Head { method, path, query, target, headers, keep, plain, framing }
+    let upgrade = upgrade && bodiless;
+    Head { method, path, query, target, headers, keep, plain, upgrade, framing }
 }
 
 /// The head has been validated before: a length is one number, an encoding is chunked.

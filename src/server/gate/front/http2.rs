@@ -4,6 +4,7 @@ use crate::protocol::http::Reply;
 use crate::protocol::http::validate::is_origin_target;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::proxy::Proxy;
+use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::proxy::session;
 use crate::server::gate::replay::ReplayOutcome;
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub(super) struct Http2 {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
+    state: Arc<ConnectionState>,
     options: HttpServerOptions,
     /// Upper bound of the headers of one stream.
     head_bytes: u32,
@@ -36,7 +38,7 @@ impl Http2 {
         let settings = gate.settings();
         options.h2_idle_timeout = settings.idle_timeout;
         let head_bytes = u32::try_from(settings.head.bytes).unwrap_or(u32::MAX);
-        Self { gate, proxy, options, head_bytes }
+        Self { gate, proxy, state: Arc::default(), options, head_bytes }
     }
 
     /// The response to a stream that is not served, regardless of the request.
@@ -70,7 +72,7 @@ impl Http2 {
         join_cookies(&mut stream);
         let settings = self.gate.settings();
         let client = session::client(&stream, &settings);
-        let handed = RequestContext::new(&self.gate, settings, client);
+        let handed = RequestContext::new(&self.gate, settings, client).on(self.state.clone());
         let settings = handed.settings.clone();
         if let Some(reply) = self.reject(&stream, &settings, client.address) {
             stream.set_write_timeout(settings.write_timeout);

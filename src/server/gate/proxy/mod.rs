@@ -2,6 +2,7 @@
 //! `request_filter` and forwards all other requests to the upstream.
 
 pub(super) mod body;
+pub(super) mod connection_state;
 pub(super) mod error_page;
 pub mod forwarded;
 mod hop;
@@ -20,6 +21,7 @@ use crate::protocol::http::observer::Observe;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
 use bytes::Bytes;
+use connection_state::ConnectionState;
 use error_page::{page, status_of};
 use forwarded::Client;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -44,6 +46,7 @@ pub struct Context {
     /// The sender; `None` until it has been determined.
     client: Option<Client>,
     finding: Classification,
+    state: Arc<ConnectionState>,
     /// A poll that was held, and is forwarded now.
     released: Option<Box<ReleasedReplay>>,
     held: Option<(Duration, Cause)>,
@@ -134,15 +137,15 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        let (settings, client, began, finding, _open) = match RequestContext::take() {
+        let (settings, client, began, finding, state, _open) = match RequestContext::take() {
             Some(handed) => {
-                let RequestContext { settings, client, began, finding, open } = *handed;
-                (settings, Some(client), began, finding, open)
+                let RequestContext { settings, client, began, finding, state, open, .. } = *handed;
+                (settings, Some(client), began, finding, state, open)
             }
             // A request of pingora's own.
             None => {
                 let (settings, open) = (self.gate.settings(), self.gate.open());
-                (settings, None, Instant::now(), Classification::Undecided, open)
+                (settings, None, Instant::now(), Classification::Undecided, Arc::default(), open)
             }
         };
         Context {
@@ -150,6 +153,7 @@ impl ProxyHttp for Proxy {
             began,
             client,
             finding,
+            state,
             released: None,
             held: None,
             failures: 0,
@@ -194,6 +198,7 @@ impl ProxyHttp for Proxy {
         if answered {
             return Ok(true);
         }
+        context.state.forward();
         context.file = SiteFile::new(&self.gate);
         if context.file.is_some() {
             return Ok(false);
@@ -216,8 +221,10 @@ impl ProxyHttp for Proxy {
         peer.options.read_timeout = Some(context.settings.read_timeout);
         peer.options.write_timeout = Some(context.settings.read_timeout);
         peer.options.idle_timeout = Some(UPSTREAM_IDLE);
+        context.state.look_at(&session.req_header().headers);
+        peer.group_key = context.state.group();
         if websocket::is_for(session.req_header()) {
-            websocket::prepare(&mut peer);
+            websocket::prepare(&mut peer, context.settings.read_timeout);
         }
         Ok(Box::new(peer))
     }
@@ -282,6 +289,7 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<()> {
         context.forwarded.answered(self.gate.counters(), upstream.status.as_u16());
+        context.state.look_at(&upstream.headers);
         hop::end_here(upstream);
         let to_head = session.req_header().method == http::Method::HEAD;
         context.tee.response_head(upstream, to_head);

@@ -6,7 +6,11 @@
 //! hundred times. So the upstream's response is withheld until the note has been read, which shows
 //! on the connection: pingora flushes it once after the head, and once more for the end of the body
 //! that is not there.
+//!
+//! `upstream.read_timeout` applies until the upstream has agreed; from then on both sides may be
+//! quiet for any time. TCP keep-alive finds an upstream that vanished.
 
+use super::connection_state::next_group;
 use async_trait::async_trait;
 use pingora::Result;
 use pingora::connectors::L4Connect;
@@ -17,14 +21,16 @@ use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
+use socket2::{SockRef, TcpKeepalive};
 use std::fmt::Debug;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 /// True if this module handles the request. Other protocols than WebSocket are not passed on; a
 /// request with a body, which WebSockets do not have, may wait for the upstream's 100 (Continue)
@@ -40,17 +46,25 @@ pub(in crate::server::gate) fn is_for(head: &RequestHeader) -> bool {
         && !body.iter().any(|name| head.headers.contains_key(*name))
 }
 
-/// Has pingora make a connection for this request alone.
-pub(in crate::server::gate) fn prepare(peer: &mut HttpPeer) {
-    /// All other connections are of group 0.
-    static GROUP: AtomicU64 = AtomicU64::new(1);
-    peer.group_key = GROUP.fetch_add(1, Ordering::Relaxed);
+/// Has pingora make a connection for this request alone; the client's own, if it is signed in on
+/// one.
+pub(in crate::server::gate) fn prepare(peer: &mut HttpPeer, patience: Duration) {
+    if peer.group_key == 0 {
+        peer.group_key = next_group();
+    }
     peer.options.idle_timeout = Some(Duration::ZERO);
-    peer.options.custom_l4 = Some(Arc::new(Connect));
+    peer.options.read_timeout = None;
+    peer.options.custom_l4 = Some(Arc::new(Connect(patience)));
+}
+
+/// TCP keep-alive that notices a vanished upstream within two minutes.
+fn keepalive() -> TcpKeepalive {
+    let (time, interval) = (Duration::from_secs(60), Duration::from_secs(15));
+    TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(4)
 }
 
 #[derive(Debug)]
-struct Connect;
+struct Connect(Duration);
 
 #[async_trait]
 impl L4Connect for Connect {
@@ -58,14 +72,16 @@ impl L4Connect for Connect {
         let socket: Box<dyn VirtualSocket> = match site {
             SocketAddr::Inet(address) => {
                 let stream = ext::connect(address, None).await?;
-                let failed = |error| Error::because(ErrorType::SocketError, "TCP_NODELAY", error);
+                let failed =
+                    |error| Error::because(ErrorType::SocketError, "socket options", error);
                 stream.set_nodelay(true).map_err(failed)?;
-                Box::new(Withheld::new(stream))
+                SockRef::from(&stream).set_tcp_keepalive(&keepalive()).map_err(failed)?;
+                Box::new(Withheld::new(stream, self.0))
             }
             SocketAddr::Unix(address) => {
                 let path = address.as_pathname();
                 let path = path.ok_or_else(|| Error::new(ErrorType::ConnectNoRoute))?;
-                Box::new(Withheld::new(ext::connect_uds(path).await?))
+                Box::new(Withheld::new(ext::connect_uds(path).await?, self.0))
             }
         };
         Ok(VirtualSocketStream::new(socket).into())
@@ -79,11 +95,43 @@ struct Withheld<S> {
     flushes_to_come: u8,
     /// The reader that waits for the second flush.
     reader: Option<Waker>,
+    /// Read timeout before the upstream has agreed to the other protocol.
+    patience: Duration,
+    silence: Option<Pin<Box<Sleep>>>,
+    answer: Beginning,
+}
+
+/// The beginning of the upstream's response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// This many bytes of [`AGREED`].
+    So(usize),
+    /// All of them: the upstream has agreed.
+    Agreed,
+    /// Any other response.
+    Other,
+}
+
+/// The response that agrees to another protocol (RFC 9110, section 15.2.2).
+const AGREED: &[u8] = b"HTTP/1.1 101";
+
+impl Beginning {
+    fn follow(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let Self::So(seen) = *self else { return };
+            *self = match () {
+                () if AGREED[seen] != *byte => Self::Other,
+                () if seen + 1 == AGREED.len() => Self::Agreed,
+                () => Self::So(seen + 1),
+            };
+        }
+    }
 }
 
 impl<S> Withheld<S> {
-    fn new(inner: S) -> Self {
-        Self { inner, flushes_to_come: 2, reader: None }
+    fn new(inner: S, patience: Duration) -> Self {
+        let (reader, silence, answer) = (None, None, Beginning::So(0));
+        Self { inner, flushes_to_come: 2, reader, patience, silence, answer }
     }
 }
 
@@ -97,7 +145,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for Withheld<S> {
             self.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
-        Pin::new(&mut self.inner).poll_read(context, buf)
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        match Pin::new(&mut this.inner).poll_read(context, buf) {
+            Poll::Pending if this.answer != Beginning::Agreed => {
+                let (silence, patience) = (&mut this.silence, this.patience);
+                let silence = silence.get_or_insert_with(|| Box::pin(sleep(patience)));
+                let late = silence.as_mut().poll(context);
+                late.map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
+            read => {
+                if read.is_ready() {
+                    this.silence = None;
+                    this.answer.follow(&buf.filled()[before..]);
+                }
+                read
+            }
+        }
     }
 }
 
@@ -143,7 +207,8 @@ mod tests {
     async fn an_answer_waits_for_the_second_flush() {
         let (near, mut far) = tokio::io::duplex(100);
         far.write_all(b"101").await.unwrap();
-        let (mut reads, mut writes) = tokio::io::split(Withheld::new(near));
+        let (mut reads, mut writes) =
+            tokio::io::split(Withheld::new(near, Duration::from_secs(60)));
         let mut answer = tokio::spawn(async move {
             let mut answer = [0; 3];
             reads.read_exact(&mut answer).await.map(|_| answer)
@@ -155,6 +220,29 @@ mod tests {
             writes.flush().await.unwrap();
         }
         assert_eq!(&answer.await.unwrap().unwrap(), b"101");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_site_has_its_time_to_agree_and_then_is_quiet_as_long_as_it_likes() {
+        for (answer, lasts) in
+            [("HTTP/1.1 101 Yes\r\n", true), ("HTTP/1.1 200 OK", false), ("", false)]
+        {
+            let (near, mut far) = tokio::io::duplex(100);
+            let mut site = Withheld::new(near, Duration::from_secs(60));
+            site.flushes_to_come = 0;
+            for byte in answer.bytes() {
+                far.write_all(&[byte]).await.unwrap();
+                assert_eq!(site.read_u8().await.unwrap(), byte);
+            }
+            let quiet = tokio::time::timeout(Duration::from_secs(3600), site.read_u8()).await;
+            match quiet {
+                Err(_) => assert!(lasts, "{answer:?}"),
+                Ok(read) => {
+                    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+                    assert!(!lasts, "{answer:?}");
+                }
+            }
+        }
     }
 
     fn head(headers: &[(&'static str, &str)]) -> RequestHeader {

@@ -14,6 +14,7 @@ use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::access_log;
 use crate::server::gate::grant::{AuthRequest, Verdict};
 use crate::server::gate::poll::hold::Cause;
+use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::forwarded::{Client, Way};
 use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::replay::ReplayOutcome;
@@ -44,6 +45,8 @@ struct Connection {
     /// No request has come on it yet.
     fresh: bool,
     timer: Timer,
+    /// The group of its connections to the site.
+    group: u64,
 }
 
 /// Work that the fast path does for a request itself.
@@ -87,7 +90,7 @@ pub(super) async fn serve(
     let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
     let Some((stream, speech)) = greeted else { return };
     let (pending, timer) = (BytesMut::new(), Timer::default());
-    let mut connection = Connection { stream, peer, pending, speech, fresh: true, timer };
+    let mut connection = Connection { stream, peer, pending, speech, fresh: true, timer, group: 0 };
     loop {
         let read = connection.read_head(&front, &mut shutdown).await;
         let Some((sighting, settings)) = read else { return };
@@ -237,7 +240,11 @@ impl Connection {
             let (next, account) = reject(front, settings, head, client.address, reply);
             return Admission::Own(next, account);
         }
-        let hand_off = || RequestContext::new(&front.gate, settings.clone(), client);
+        let hand_off = || {
+            let mut handed = RequestContext::new(&front.gate, settings.clone(), client);
+            handed.upgrade = head.upgrade;
+            handed
+        };
         // Rules match paths only; a target in another form goes to the upstream.
         if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
             return Admission::HandOff(head.framing.clone(), hand_off().for_site());
@@ -286,15 +293,18 @@ impl Connection {
         handed: Box<RequestContext>,
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
-        let Self { stream, peer, pending, speech, timer, .. } = self;
-        let one = OneRequest::new(stream, pending, length, framing);
+        let Self { stream, peer, pending, speech, timer, group, .. } = self;
+        let state = Arc::new(ConnectionState::of_group(group));
+        let handed = handed.on(state.clone());
+        let one = OneRequest::new(stream, pending, length, framing).on(state.clone());
+        let one = if handed.upgrade { one.awaiting_upgrade() } else { one };
         let session = ServerSession::new_http1(Box::new(one));
         let engine = front.proxy.process_new_http(session, shutdown);
         let (stream, _) = handed.scope(engine).await?.consume();
         // Pingora gives back the stream that was handed to it.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
-        Some(Self { stream, peer, pending, speech, fresh: false, timer })
+        Some(Self { stream, peer, pending, speech, fresh: false, timer, group: state.group() })
     }
 
     async fn hand_off_http2(self, front: &Front, shutdown: &ShutdownWatch) {
