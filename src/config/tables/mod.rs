@@ -126,7 +126,7 @@ pub(super) fn internal(root: &mut Section) -> Vec<Address> {
 
 /// The token, and its rate limit in messages per second.
 fn publish_keys(section: &mut Section) -> (Secret, u32) {
-    (token(section), rate(section, "messages_per_second"))
+    (token(section), rate(section, "messages_per_second", 0))
 }
 
 pub(super) fn token(publish: &mut Section) -> Secret {
@@ -199,8 +199,12 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
         per_grant: section.number("per_grant", default.per_grant, ANY),
         per_channel: section.number("per_channel", default.per_channel, ANY),
         channels_per_poll: section.number("channels_per_poll", default.channels_per_poll, ANY),
-        connections_per_second: rate(section, "connections_per_second"),
-        requests_per_second: rate(section, "requests_per_second"),
+        connections_per_second: rate(
+            section,
+            "connections_per_second",
+            default.connections_per_second,
+        ),
+        requests_per_second: rate(section, "requests_per_second", default.requests_per_second),
     };
     let head_bytes = section.size("head_bytes", 64 << 10, 1 << 10);
     let head_count = section.number("head_count", 100, 1..=10_000);
@@ -221,8 +225,9 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
 }
 
 /// A rate limit per second; 0 = no limit.
-fn rate(section: &mut Section, key: &'static str) -> u32 {
-    let rate = section.number(key, 0, 0..=1_000_000);
+fn rate(section: &mut Section, key: &'static str, default: u32) -> u32 {
+    let default = usize::try_from(default).unwrap_or(usize::MAX);
+    let rate = section.number(key, default, 0..=1_000_000);
     u32::try_from(rate).unwrap_or(u32::MAX)
 }
 

@@ -16,6 +16,7 @@ pub mod route;
 mod settings;
 pub mod tls;
 pub mod upstream;
+mod upstream_names;
 
 pub use counters::{Connected, Counters, Open, SiteAnswer};
 pub use poll::admission::{Decision, Incoming, PublishByBrowser};
@@ -126,7 +127,11 @@ impl Gate {
     pub fn admits(&self, peer: Option<IpAddr>) -> bool {
         let settings = self.settings();
         let trusted = |peer: &IpAddr| settings.trusted_proxies.iter().any(|net| net.contains(peer));
-        if settings.connections.take(peer.filter(|peer| !trusted(peer))).is_err() {
+        if settings
+            .connections
+            .take(settings.limits.connects(peer).filter(|peer| !trusted(peer)))
+            .is_err()
+        {
             self.refused(Refusal::ConnectionRate);
             return false;
         }
@@ -151,7 +156,7 @@ impl Gate {
         path: &str,
         headers: &dyn Headers,
     ) -> Option<Reply> {
-        let wait = settings.requests.take(client).err()?;
+        let wait = settings.requests.take(settings.limits.asks(client)).err()?;
         self.refused(Refusal::RequestRate);
         let reply = poll::replies::rate_limited(wait);
         Some(poll::replies::readable(reply, &settings.routes, path, headers))

@@ -59,7 +59,8 @@ impl Default for InFlight {
 /// A request to the upstream, ready to be sent.
 pub(crate) struct AuthRequest {
     grants: Grants,
-    server: Address,
+    /// The servers to ask: the first that can be connected to.
+    servers: Vec<Address>,
     target: String,
     headers: HeaderMap,
     /// Digest of the whole request.
@@ -117,18 +118,18 @@ impl Grants {
                 ),
             });
         }
-        let (server, host, target) = match &settings.url {
-            Url::Path(path) => (visitor.server.clone(), visitor.host, path.clone()),
+        let (servers, host, target) = match &settings.url {
+            Url::Path(path) => (visitor.upstream.addresses(), visitor.host, path.clone()),
             Url::Absolute { server, host, target } => {
-                (Some(server.clone()), host.as_str(), target.clone())
+                (vec![server.clone()], host.as_str(), target.clone())
             }
         };
-        let Some(server) = server else {
+        if servers.is_empty() {
             return Authorization::Known(Verdict::Unknown(unknown("there is no server to ask")));
-        };
+        }
         Authorization::Site(Box::new(AuthRequest {
             grants: self.clone(),
-            server,
+            servers,
             target,
             headers: question(visitor, host, channels),
             key: key(channels),
@@ -256,7 +257,7 @@ impl AuthRequest {
             AuthResponse::Permission(yes) => self.remember(yes),
             AuthResponse::Nothing(error) => {
                 let url = masked(&self.target, &["*".to_owned()]);
-                tracing::warn!(server = %self.server, url, error, "auth");
+                tracing::warn!(servers = ?self.servers, url, error, "auth");
             }
             AuthResponse::No(_) => {}
         }
@@ -283,16 +284,23 @@ impl AuthRequest {
     }
 
     async fn exchange(&self) -> Result<AuthResponse, String> {
-        let words = |error: std::io::Error| error.to_string();
-        match &self.server {
-            Address::Unix(path) => {
-                self.exchange_on(UnixStream::connect(path).await.map_err(words)?).await
-            }
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(words)?;
-                self.exchange_on(stream).await
+        let mut failed = String::new();
+        for server in &self.servers {
+            // Nothing was sent yet, so the next server may be asked.
+            match server {
+                Address::Unix(path) => match UnixStream::connect(path).await {
+                    Ok(stream) => return self.exchange_on(stream).await,
+                    Err(error) => failed = error.to_string(),
+                },
+                Address::Tcp { host, port } => {
+                    match TcpStream::connect((host.as_str(), *port)).await {
+                        Ok(stream) => return self.exchange_on(stream).await,
+                        Err(error) => failed = error.to_string(),
+                    }
+                }
             }
         }
+        Err(failed)
     }
 
     async fn exchange_on<S>(&self, stream: S) -> Result<AuthResponse, String>

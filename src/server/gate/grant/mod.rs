@@ -16,10 +16,10 @@ pub(crate) use auth_request::AuthRequest;
 
 use super::proxy::forwarded::Way;
 use super::route::Rule;
+use super::upstream::Upstream;
 use super::{Gate, Incoming, Settings};
 use crate::hub::channel::{ChannelName, Time};
 use crate::hub::{Waiter, WakeHandle};
-use crate::protocol::address::Address;
 use crate::protocol::auth::{self, Auth, Channels, Grant, Rejection, Seconds};
 use crate::protocol::dialect::Poll;
 use crate::protocol::http::query::Query;
@@ -189,7 +189,7 @@ impl Gate {
             host: request.host,
             client: request.client,
             way: request.way,
-            server: settings.upstream.next_address(),
+            upstream: &settings.upstream,
         };
         let asked = match verdict {
             Some(verdict) => Authorization::Known(verdict),
@@ -235,8 +235,8 @@ pub(super) struct Requester<'a> {
     pub(super) client: Option<IpAddr>,
     /// The last hop of the request.
     pub(super) way: Way,
-    /// The upstream server that would be asked.
-    pub(super) server: Option<Address>,
+    /// The upstream that would be asked.
+    pub(super) upstream: &'a Upstream,
 }
 
 impl Grants {

@@ -2,6 +2,7 @@ use super::*;
 use crate::hub::channel::Cursor;
 use crate::hub::channel::Take;
 use crate::hub::{self, Hub, PollOutcome, Subscription};
+use crate::protocol::address::Address;
 use crate::protocol::auth::{Upstream, Url};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
@@ -65,6 +66,7 @@ fn leave_that_is_taken_back_between_the_look_and_the_hold_is_found_gone() {
 async fn equal_questions_at_the_same_time_are_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Address::tcp(listener.local_addr().unwrap());
+    let upstream = crate::server::gate::upstream::Upstream::new(&[server]).unwrap();
     let asked = Arc::<AtomicUsize>::default();
     let count = asked.clone();
     tokio::spawn(async move {
@@ -98,7 +100,7 @@ async fn equal_questions_at_the_same_time_are_one() {
             headers: &headers,
             host: "gate.example",
             client: None,
-            server: Some(server.clone()),
+            upstream: &upstream,
         };
         let Authorization::Site(asking) = grants.look(&auth, &visitor, &[name("a")], NOW) else {
             unreachable!("nothing is remembered")
