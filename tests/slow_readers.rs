@@ -1,5 +1,8 @@
 //! Clients on slow lines: they get all of what they read slowly, and are cut off only when they stop.
 
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use std::time::Duration;
