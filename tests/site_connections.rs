@@ -1,5 +1,5 @@
 //! What happens between a client and the site on one connection: tunnels that are quiet, early bytes,
-//! half-closed connections, and connections that somebody is signed in on.
+//! half-closed connections, and connections on which a user is signed in.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]

@@ -53,7 +53,7 @@ async fn sip(client: &mut Client) -> usize {
     read + client.read_exactly(length - read).await.len()
 }
 
-/// A site that sends [`LENGTH`] bytes to whoever asks.
+/// A site that sends [`LENGTH`] bytes to every client.
 async fn large_site() -> PlainSite {
     PlainSite::start_with_body(vec![b'x'; LENGTH]).await
 }

@@ -1,5 +1,5 @@
 //! Clients that read slowly, not at all, or send a byte now and then: what they take of the gate
-//! has a bound, and nobody else waits for them.
+//! has a bound, and no other client waits for them.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]

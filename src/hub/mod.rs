@@ -57,7 +57,7 @@ pub struct Settings {
     pub channels: usize,
     /// Channels that were never published to and that polls wait on.
     pub waiting: usize,
-    /// What those take, in bytes.
+    /// The memory of those, in bytes.
     pub waiting_bytes: u64,
     /// Memory for messages in all channels, in bytes.
     pub total: u64,
@@ -369,12 +369,12 @@ impl Hub {
         self.shared.held.load(Ordering::Relaxed)
     }
 
-    /// How many channels were published to.
+    /// Number of channels that were published to.
     pub fn channels(&self) -> usize {
         self.shared.table.stored()
     }
 
-    /// How many channels polls wait on that were never published to, and what they take in bytes.
+    /// Number of never-published channels that polls wait on, and their memory in bytes.
     pub fn waiting(&self) -> (usize, u64) {
         (self.shared.table.count(Class::Waiting), self.shared.table.waiting_bytes())
     }

@@ -219,7 +219,7 @@ impl Hub {
 }
 
 impl State {
-    /// What exists elsewhere counts as stored here.
+    /// A channel that exists elsewhere counts as stored here.
     fn note_existence(&mut self) {
         self.stored = !self.history.is_void() && self.history.position().seq > 0;
     }

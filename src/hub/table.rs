@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-/// What a channel is worth when room is made: the least first.
+/// The order in which channels make room: the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Class {
@@ -61,7 +61,7 @@ pub(super) struct Table {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     counts: [AtomicUsize; Class::COUNT],
-    /// What the waiting channels take, in bytes.
+    /// The memory of the waiting channels, in bytes.
     waiting_bytes: AtomicU64,
     /// For every part of all names the highest stamp of those channels that were forgotten.
     floors: Box<[AtomicU64]>,
@@ -73,7 +73,7 @@ impl Table {
     /// young end, so the next search continues behind them.
     const SEARCH: usize = 32;
     const FLOORS: usize = 1024;
-    /// What a waiting channel takes beside its name, in bytes: its record, its places in the
+    /// The memory of a waiting channel beside its name, in bytes: its record, its places in the
     /// table and room for its first waiters.
     const WAITING_COST: u64 = 480;
 
@@ -125,7 +125,7 @@ impl Table {
         self.shards[index].lock().iter().cloned().collect()
     }
 
-    /// How many channels were published to.
+    /// Number of channels that were published to.
     pub(super) fn stored(&self) -> usize {
         Class::STORED.into_iter().map(|class| self.count(class)).sum()
     }
@@ -134,12 +134,12 @@ impl Table {
         self.counts[class as usize].load(Ordering::Relaxed)
     }
 
-    /// What the waiting channels take, in bytes.
+    /// The memory of the waiting channels, in bytes.
     pub(super) fn waiting_bytes(&self) -> u64 {
         self.waiting_bytes.load(Ordering::Relaxed)
     }
 
-    /// What a waiting channel of that name takes, in bytes.
+    /// The memory of a waiting channel of that name, in bytes.
     pub(super) fn waiting_cost(name: &ChannelName) -> u64 {
         Self::WAITING_COST + name.len() as u64
     }

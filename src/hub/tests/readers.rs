@@ -1,4 +1,4 @@
-//! What readers can do to the table: they are given positions and wait, and never drive out what
+//! Readers get positions from the table and wait on it, and never drive out what
 //! writers stored.
 
 use super::*;
@@ -139,7 +139,7 @@ fn empty_channels_make_room_first_and_those_that_keep_their_newest_last() {
     keep("kept");
     publish(&hub, "filled", "1");
     drop(hub.publish(&[(name("aged"), Payload::empty())], later(1)).unwrap());
-    // What was quiet for longest is young again, but for what was published to long ago.
+    // The channel that was quiet for longest is young again, but for one published to long ago.
     let old = later(400_000_000);
     drop(hub.publish(&[(name("filled"), Payload::empty())], old).unwrap());
     hub.sweep(old);

@@ -40,7 +40,7 @@ pub struct Upstream {
     pub cache: Duration,
     /// Timeout of the request.
     pub timeout: Duration,
-    /// The cookie by which users are told apart.
+    /// The cookie that distinguishes users.
     pub session: String,
     /// True if it is also asked about clients that show neither a cookie nor `Authorization` nor a
     /// token. Otherwise those are refused at once.

@@ -115,7 +115,7 @@ impl Dialect {
         }
     }
 
-    /// How many channels a request names at the most: counted, not looked at, so that a limit
+    /// An upper bound of the channels that a request names: counted, not parsed, so that a limit
     /// comes before the work.
     pub fn count_channels(&self, request: &Request<'_>) -> usize {
         match self {

@@ -56,7 +56,7 @@ pub enum FormError {
 }
 
 impl Encoding {
-    /// What a content type says; `None` if it is no form's.
+    /// The encoding that a content type names; `None` if it is no form's.
     pub fn of(content_type: &str) -> Result<Option<Self>, FormError> {
         // PHP cuts the type off here.
         let end = content_type.find([';', ',', ' ']).unwrap_or(content_type.len());

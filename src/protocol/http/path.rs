@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode_byte, utf8_percent_enc
 use std::borrow::Cow;
 use std::fmt;
 
-/// What cannot stand in a path (RFC 3986, section 3.3), `%` apart.
+/// Bytes that cannot stand in a path (RFC 3986, section 3.3), `%` apart.
 const NO_PATH: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -42,7 +42,7 @@ impl PathPattern {
         Some(Self { source, normal })
     }
 
-    /// Whether a path that is [normal](normalize) is selected.
+    /// True if a path that is [normal](normalize) is selected.
     pub fn matches(&self, normal: &str) -> bool {
         self.normal.matches(normal)
     }
@@ -71,7 +71,7 @@ impl PathPattern {
         self.source.stem()
     }
 
-    /// Whether it ends in a `*`.
+    /// True if it ends in a `*`.
     pub fn is_prefix(&self) -> bool {
         self.source.is_prefix()
     }
@@ -99,7 +99,7 @@ pub fn normalize(path: &str) -> Cow<'_, str> {
     normal.into()
 }
 
-/// How many bytes of `path` at `at` belong together, and how they are written. `at` is on a
+/// Length of the unit of `path` at `at`, and its normal form. `at` is on a
 /// boundary of characters, and so is the end.
 fn unit(path: &str, at: usize) -> (usize, Cow<'_, str>) {
     let bytes = path.as_bytes();

@@ -87,7 +87,7 @@ impl<'a> Query<'a> {
         Query { first: self.first.map(owned), more, odd: self.odd }
     }
 
-    /// Whether a name has a NUL, begins with a bracket, or has one without its end: PHP's versions
+    /// True if a name has a NUL, begins with a bracket, or has one without its end: PHP's versions
     /// read these differently.
     pub fn has_odd_name(&self) -> bool {
         self.odd

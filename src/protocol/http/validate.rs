@@ -64,7 +64,7 @@ fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
     if whole { Ok(()) } else { Err("the request line is not METHOD TARGET HTTP/1.1") }
 }
 
-/// Whether a request of HTTP/2 for `target` would be one over HTTP/1.1, too: `*` is for OPTIONS, and
+/// True if a request of HTTP/2 for `target` would be one over HTTP/1.1, too: `*` is for OPTIONS, and
 /// some characters stand in no path.
 pub fn is_origin_target(method: &str, target: &str) -> bool {
     let absolute = target.starts_with('/') || target == "*";

@@ -64,7 +64,7 @@ impl Rule {
         }
     }
 
-    /// Whether its polls may name this channel.
+    /// True if its polls may name this channel.
     pub fn has_channel(&self, name: &str) -> bool {
         self.channels.is_empty() || self.channels.iter().any(|pattern| pattern.matches(name))
     }
@@ -190,7 +190,7 @@ impl Routes {
     }
 }
 
-/// What is polled where the config names nothing.
+/// The rules of a config that names none.
 fn default_rules() -> Vec<Rule> {
     // Both patterns and the template are well-formed as they stand here.
     let (Some(below), Some(exact)) = (PathPattern::new("/comet/*"), PathPattern::new("/comet"))

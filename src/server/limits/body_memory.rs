@@ -37,13 +37,13 @@ impl BodyMemory {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// How many bodies found no room.
+    /// Number of bodies that found no room.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 }
 
-/// What one body takes of the budget.
+/// The share of one body in the budget.
 #[derive(Debug)]
 pub struct BodyShare {
     memory: Arc<BodyMemory>,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a client may make the gate wait before its rate counts.
+/// The time for which a client may make the gate wait before its rate counts.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Measures the rate of one body. Only the time counts in which the gate waits for the client, so

@@ -22,12 +22,12 @@ pub(crate) struct WriteStall(Option<Box<Waiting>>);
 struct Waiting {
     limit: Duration,
     sleep: Pin<Box<Sleep>>,
-    /// What the client had acknowledged when the time began, in bytes.
+    /// Bytes that the client had acknowledged when the time began.
     acknowledged: u64,
 }
 
 impl WriteStall {
-    /// What becomes of a write to `stream` that came to `written`; `limit` is asked when it begins
+    /// The outcome of a write to `stream` that came to `written`; `limit` is asked when it begins
     /// to wait, `None` = for ever. A client that makes no progress is an error of the kind
     /// [`ErrorKind::TimedOut`].
     pub(crate) fn watch<T>(

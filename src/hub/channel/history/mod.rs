@@ -156,7 +156,7 @@ impl History {
         history
     }
 
-    /// What stands for the history of a channel that does not exist here. Its position is the time
+    /// Stands for the history of a channel that does not exist here. Its position is the time
     /// `now` by `clock`, the table's own: stamps of messages to come are above it. Up to the stamp
     /// `floor` an earlier life may have had messages.
     pub fn unpublished(clock: Epoch, floor: Stamp, now: Time) -> Self {
@@ -193,7 +193,7 @@ impl History {
         self.floor
     }
 
-    /// Whether the newest message never ages out.
+    /// True if the newest message never ages out.
     pub fn spares_newest(&self, limits: &Limits) -> bool {
         limits.keep_newest.unwrap_or(self.keeps_newest)
     }

@@ -130,7 +130,7 @@ fn join_cookies(stream: &mut ServerSession) {
     if cookies.iter().nth(1).is_some() {
         let cookies: Vec<&[u8]> = cookies.iter().map(|value| value.as_bytes()).collect();
         let joined = cookies.join(&b"; "[..]);
-        // What is joined of values is one.
+        // Joined values are one value.
         let _ = head.insert_header("cookie", joined);
     }
 }

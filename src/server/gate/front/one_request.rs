@@ -26,8 +26,8 @@ use tokio::time::{Sleep, sleep};
 const MAX_ASIDE: usize = 64 * 1024;
 /// Bytes gathered before they are written.
 const MAX_GATHERED: usize = 16 * 1024;
-/// How long the site may take to begin its answer to a client that has closed its half of the
-/// connection, or is gone.
+/// The time that the upstream may take to begin its response to a client that closed its half of
+/// the connection, or is gone.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
 
 /// See the [module](self).
@@ -45,17 +45,17 @@ pub(super) struct OneRequest {
     upgrade: Upgrade,
     /// Some of the answer has been written.
     answered: bool,
-    /// How long an answer is waited for after the client's end.
+    /// The wait for a response after the client's end.
     patience: Option<Pin<Box<Sleep>>>,
     state: Arc<ConnectionState>,
 }
 
-/// How far a change of the protocol has come.
+/// The progress of a change of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Upgrade {
     /// Nothing holds up what follows the head.
     Free,
-    /// What follows the head is of the next protocol, if the answer agrees to it; the engine would
+    /// The bytes after the head are of the next protocol, if the response agrees to it; pingora would
     /// take it for nonsense until then.
     Awaited,
     /// The answer did not agree: what follows the head is nothing.
@@ -170,7 +170,7 @@ impl OneRequest {
             return self.watch(context);
         }
         let before = buf.filled().len();
-        // What has no end of its own, an upgrade or HTTP/2, may be as slow as it likes.
+        // An upgrade or HTTP/2 has no end of its own and may be as slow as it likes.
         let counts = !matches!(self.framing, Framing::Endless);
         if counts {
             self.rate.wait(Instant::now());

@@ -1,6 +1,6 @@
 //! A connection whose client must take what is written to it.
 //!
-//! It stands beneath everything else, TLS too: whoever writes needs no time limit of its own.
+//! It stands beneath everything else, TLS too: a writer needs no time limit of its own.
 
 use crate::server::gate::Gate;
 use crate::server::net::stream::{pass_on_identity, pass_on_tls};

@@ -53,7 +53,7 @@ type Cell = OnceCell<Arc<AuthResponse>>;
 pub(super) struct InFlight {
     cells: Mutex<HashMap<Key, Weak<Cell>>>,
     at_once: Semaphore,
-    /// What each address may have of that.
+    /// The share of each address in that.
     shares: Mutex<HashMap<Option<IpAddr>, Weak<Semaphore>>>,
 }
 
@@ -122,7 +122,7 @@ impl Grants {
         if credentials.is_empty() && !settings.anonymous {
             return Authorization::Known(Verdict::Rejection(Rejection::Missing));
         }
-        // What is the same for all of them is hashed once.
+        // The part that is the same for all of them is hashed once.
         let common = common_key(settings, visitor);
         let key = |names: &[ChannelName]| key(&common, names);
         let single: Vec<(Key, ChannelName)> =

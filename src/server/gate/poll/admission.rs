@@ -35,7 +35,7 @@ pub struct Incoming<'a> {
     pub headers: &'a dyn Headers,
     /// The client's address.
     pub client: Option<IpAddr>,
-    /// How it came.
+    /// The way it came.
     pub way: Way,
 }
 

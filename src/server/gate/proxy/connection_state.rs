@@ -1,8 +1,8 @@
-//! What the lane and the engine have to know of one another on a connection.
+//! State of a connection that the lane and pingora share.
 //!
-//! Windows sites sign a *connection* in (NTLM, and Negotiate as far as it falls back to it): whoever
-//! sends the next request on it is taken for the same user. So a client that begins to sign in has
-//! connections to the site of its own from then on, which nobody else ever gets.
+//! Windows sites authenticate a *connection* (NTLM, and Negotiate as far as it falls back to it): the
+//! sender of the next request on it counts as the same user. So a client that begins to sign in gets
+//! upstream connections of its own, which are never shared.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -29,7 +29,7 @@ impl ConnectionState {
         self.forwarded.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the site has the request.
+    /// True if the upstream has the request.
     pub(in crate::server::gate) fn is_forwarded(&self) -> bool {
         self.forwarded.load(Ordering::Relaxed)
     }
@@ -56,7 +56,7 @@ pub(in crate::server::gate) fn next_group() -> u64 {
     GROUP.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Whether a request or an answer has to do with signing a connection in (RFC 4559).
+/// True if a request or response is part of authenticating a connection (RFC 4559).
 fn signs_in(headers: &HeaderMap) -> bool {
     let values = headers.get_all(AUTHORIZATION).iter().chain(headers.get_all(WWW_AUTHENTICATE));
     let mut challenges = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));

@@ -8,7 +8,7 @@ use crate::protocol::http::Headers;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
-/// Whether a header of that (lower case) name does not go on to the upstream as the client sent
+/// True if a header of that (lower case) name does not go on to the upstream as the client sent
 /// it; `trusted` = the client is believed about the connection behind it.
 ///
 /// PHP gets headers by the names of CGI (RFC 3875, section 4.1.18), in which `X_Real.IP` is
@@ -84,12 +84,12 @@ impl Client {
     }
 }
 
-/// How a request has come: the last of its hops.
+/// The last hop of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
-    /// Who sent it.
+    /// The client that sent it.
     pub client: Client,
-    /// Whether it came over TLS.
+    /// True if it came over TLS.
     pub tls: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What holds for one connection alone, and ends at the gate.
+//! Headers of a single connection, which end at the gate.
 
 use http::{HeaderName, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -35,7 +35,7 @@ pub(super) fn end_here(answer: &mut ResponseHeader) {
     }
 }
 
-/// Whether `request` is one of HTTP/1.0, which knows neither chunks nor interim answers.
+/// True if `request` is one of HTTP/1.0, which knows neither chunks nor interim answers.
 pub(super) fn is_old(request: &RequestHeader) -> bool {
     request.version == Version::HTTP_10
 }

@@ -57,7 +57,7 @@ pub struct Context {
     forwarded: Forwarded,
     tee: Tap,
     file: Option<SiteFile>,
-    /// What its kept body takes.
+    /// The memory of its kept body.
     body: Option<BodyShare>,
     _open: Open,
 }
@@ -79,7 +79,7 @@ impl Proxy {
         let decision =
             session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
                 .await;
-        // What is held from here on is only what pingora keeps for the site, with room to spare.
+        // From here on only the bytes that pingora keeps for the upstream are held, with room to spare.
         drop(form);
         share.shrink_to(2 * length);
         match decision {

@@ -23,7 +23,7 @@ pub(in crate::server::gate) struct RequestContext {
     pub(in crate::server::gate) began: Instant,
     /// Its classification.
     pub(in crate::server::gate) finding: Classification,
-    /// What is known of its connection.
+    /// The state of its connection.
     pub(in crate::server::gate) state: Arc<ConnectionState>,
     /// It may make its connection one of another protocol, of which nothing was said yet.
     pub(in crate::server::gate) upgrade: bool,

@@ -50,7 +50,7 @@ pub(in crate::server::gate) async fn decide(
     }
 }
 
-/// Whether the session's connection is one over TLS.
+/// True if the session's connection is over TLS.
 pub(in crate::server::gate) fn is_tls(session: &ServerSession) -> bool {
     session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
 }

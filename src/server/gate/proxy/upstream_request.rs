@@ -30,7 +30,7 @@ pub(super) fn prepare(
     }
     let cookies = headers.get_all("cookie");
     if cookies.iter().nth(1).is_some() {
-        // What HTTP/2 may take apart, HTTP/1.1 has in one piece (RFC 9113, section 8.2.3).
+        // HTTP/2 may take cookies apart, HTTP/1.1 has them in one piece (RFC 9113, section 8.2.3).
         let cookies: Vec<&[u8]> = cookies.iter().map(|value| value.as_bytes()).collect();
         upstream.insert_header("cookie", cookies.join(&b"; "[..]))?;
     }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
-/// How long the body of an answer keeps its turn at the site, at the most.
+/// The longest time for which the body of a response keeps its slot.
 const SLOT_GRACE: Duration = Duration::from_secs(5);
 
 /// A poll on its way to the upstream. Dropping it gives its slot to the next.

@@ -48,7 +48,7 @@ const OWN_HEADERS: [&str; 14] = [
     "age",
 ];
 
-/// How a fetch ended for those who wait for it.
+/// The outcome of a fetch for the polls that wait for it.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
     /// A response for all.

@@ -4,7 +4,7 @@ use crate::server::limits::body_memory::BodyShare;
 
 /// A body, kept up to a bound.
 pub(super) struct Body {
-    /// What it takes of the memory for all bodies.
+    /// Its share of the memory for all bodies.
     pub(super) share: BodyShare,
     /// There was no room for it.
     pub(super) crowded: bool,

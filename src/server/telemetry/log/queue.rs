@@ -31,11 +31,11 @@ struct Queue {
 
 struct State {
     waiting: Vec<u8>,
-    /// What was waiting before is being written.
+    /// The lines that waited before are being written.
     writing: bool,
 }
 
-/// How many lines were dropped since the process started.
+/// Number of lines dropped since the process started.
 pub fn dropped() -> u64 {
     QUEUE.dropped.load(Ordering::Relaxed)
 }
