@@ -6,9 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use pollgate_models::hub::channel::{ChannelName, Cursor, Payload, Position, Take, Time};
-use pollgate_models::hub::{
-    Answer, Hub, PollOutcome, Settings, Subscription, TableFull, Waiter,
-};
+use pollgate_models::hub::{Answer, Hub, PollOutcome, Settings, Subscription, TableFull, Waiter};
 use shuttle::future::block_on;
 use shuttle::thread;
 
