@@ -150,11 +150,10 @@ impl World {
             cursor: self.clients[client][channel].position.map_or(Cursor::Now, Cursor::At),
         };
         let subscriptions: Vec<_> = (0..CHANNELS).map(subscription).collect();
-        let answer = match self.poll(&subscriptions, Take::All, hold) {
+        let (answer, held) = match self.poll(&subscriptions, Take::All, hold) {
             PollOutcome::Answer(answer) => (answer, false),
             PollOutcome::Waiting(waiter) => (self.release_by_a_publish(waiter), true),
         };
-        let (answer, held) = answer;
         for (channel, heard) in answer.iter().enumerate() {
             self.check_native(client, channel, heard, held);
         }

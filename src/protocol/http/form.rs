@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 /// Variables of one form that PHP reads with its defaults (`max_input_vars`); it passes over the
 /// rest.
-pub const MAX_VARIABLES: usize = 1000;
+pub const MAX_VARIABLES: usize = Query::MAX;
 
 /// Encoding of a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub enum Encoding {
 /// The reason for which a form is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To find a poll: file fields count, with their content, and variables beyond
-    /// [`MAX_VARIABLES`] are ignored, as PHP ignores them.
+    /// To find a poll: file fields count, with their content. Of an urlencoded form the variables
+    /// beyond [`MAX_VARIABLES`] are ignored, as PHP ignores them.
     Poll,
     /// To publish from it: file fields are skipped, and a form with too many variables is an error.
     Capture,
