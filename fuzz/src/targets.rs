@@ -117,7 +117,7 @@ fn dialects(data: &[u8]) {
         _ => Dialect::Native(Native { channel: Some(template) }),
     };
     let (query, headers) = (Query::parse(text), http::HeaderMap::new());
-    let request = Request { rest: Some(rest), query: &query, form: None, headers: &headers };
+    let request = Request { stars: &[rest], query: &query, form: None, headers: &headers };
     if let Parsed::Poll(poll) = dialect.parse(&request, &|_| Tick::default()) {
         let hub = Hub::new(Settings::default(), 1);
         let answer = hub.look(&poll.subscriptions, poll.take, NOW).expect("there is room");

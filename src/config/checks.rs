@@ -36,6 +36,23 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
     }
 }
 
+/// Warns of poll rules that never get a request.
+pub(super) fn reachable(config: &mut Config) {
+    let rules = &config.routes;
+    for (index, rule) in rules.iter().enumerate() {
+        let Some(before) = rules[..index].iter().position(|before| before.hides(rule)) else {
+            continue;
+        };
+        let key = format!("poll[{index}].path");
+        let line = config.places.of(&key).1.map_or(String::new(), |line| format!(" (line {line})"));
+        config.warnings.push(format!(
+            "{key}{line}: never reached, as poll[{before}] with the path \"{}\" takes all of its \
+             requests; move it up, or give that rule a when or unless",
+            rules[before].path
+        ));
+    }
+}
+
 /// Checks the config against the limits of the machine.
 pub(super) fn machine(config: &mut Config) {
     bounds_strangers(config);

@@ -8,6 +8,7 @@ use crate::protocol::dialect::native::Native;
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::replay::Replay;
 use crate::protocol::dialect::timestamp::{Deliver, First, Timestamp};
+use crate::protocol::http::condition::Test;
 use crate::protocol::http::path::PathPattern;
 use crate::protocol::template::{Field, Template};
 use crate::server::gate::route::{Method, Rule};
@@ -20,13 +21,15 @@ enum Kind {
     NovComet,
     Timestamp,
     Replay,
+    None,
 }
 
-const KINDS: [(&str, Kind); 4] = [
+const KINDS: [(&str, Kind); 5] = [
     ("native", Kind::Native),
     ("novcomet", Kind::NovComet),
     ("timestamp", Kind::Timestamp),
     ("replay", Kind::Replay),
+    ("none", Kind::None),
 ];
 
 /// The keys that belong to some dialects only.
@@ -51,13 +54,20 @@ const OWN_KEYS: [(&str, &[Kind]); 14] = [
 /// and a returned rule may contain one too: only the report has it.
 pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<Rule> {
     let path = section.required("path", "write the path of its polls", values::path);
-    let when = section.list("when", Vec::new(), values::parameter);
-    let unless = section.list("unless", Vec::new(), values::parameter);
-    let hint = "write native, novcomet, timestamp or replay";
+    let when = section.list("when", Vec::new(), |text| values::condition(text, Test::Present));
+    let unless = section.list("unless", Vec::new(), |text| values::condition(text, Test::Filled));
+    let hint = "write native, novcomet, timestamp, replay or none";
     let kind = section.required("dialect", hint, Kind::named);
     let dialect = dialect(section, kind, path.as_ref())?;
-    // Whatever matches anything lets the rest be read; the mistake is noted.
-    let mut rule = Rule::new(path.or_else(|| PathPattern::new("*"))?, dialect);
+    // A pattern that matches everything lets the rest be read; the mistake is noted.
+    let mut rule = Rule::new(path.or_else(|| "*".parse().ok())?, dialect);
+    (rule.when, rule.unless) = (when, unless);
+    if rule.dialect.is_none() {
+        for key in ["methods", "timeout", "origins", "auth"] {
+            section.refuse(key, "a none rule has no such key; remove it");
+        }
+        return Some(rule);
+    }
     rule.methods = methods(section, &rule);
     rule.timeout = timeout(section, hold);
     rule.origins = section.list("origins", Vec::new(), values::origin);
@@ -65,7 +75,6 @@ pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<R
     if matches!(kind, Some(Kind::Native)) {
         rule.channels = section.list("channels", Vec::new(), values::pattern);
     }
-    (rule.when, rule.unless) = (when, unless);
     check_channel(section, &rule);
     Some(rule)
 }
@@ -83,7 +92,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// `None` only where a text of this very file is no template.
+/// `None` only if a text of this very file is no template.
 fn dialect(
     section: &mut Section,
     kind: Option<Kind>,
@@ -106,14 +115,13 @@ fn dialect(
         Kind::NovComet => Some(Dialect::NovComet(novcomet(section))),
         Kind::Timestamp => timestamp(section).map(Dialect::Timestamp),
         Kind::Replay => replay(section).map(Dialect::Replay),
+        Kind::None => Some(Dialect::None),
     }
 }
 
 fn native(section: &mut Section, path: Option<&PathPattern>) -> Native {
     let channel = section.optional("channel", values::channel);
-    if channel.is_none()
-        && path.is_some_and(|path| !path.is_prefix())
-        && section.is_sound("channel")
+    if channel.is_none() && path.is_some_and(|path| !path.has_rest()) && section.is_sound("channel")
     {
         let message = "missing; end the path in * (the channels stand there), or name the channel";
         section.mistake("channel", message);
@@ -218,10 +226,10 @@ fn check_channel(section: &Section, rule: &Rule) {
         Dialect::Native(native) => native.channel.as_ref(),
         Dialect::Timestamp(timestamp) => Some(&timestamp.channel),
         Dialect::Replay(replay) => Some(&replay.channel),
-        Dialect::NovComet(_) => None,
+        Dialect::NovComet(_) | Dialect::None => None,
     };
     for field in template.into_iter().flat_map(Template::fields) {
-        let stars = usize::from(rule.path.is_prefix());
+        let stars = rule.path.stars();
         let message = match field {
             Field::Path(n) if *n > stars && section.is_sound("path") => {
                 format!("{{path.{n}}} wants {n} * in the path, which has {stars}")

@@ -1,6 +1,7 @@
 //! A request and a reply as plain values, independent of the connection, and the trait of the
 //! endpoints that answer one with the other.
 
+pub mod condition;
 pub mod form;
 pub mod framing;
 mod multipart;

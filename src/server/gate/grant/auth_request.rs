@@ -213,7 +213,7 @@ fn key(common: &Digest, channels: &[ChannelName]) -> Key {
 fn common_key(settings: &Upstream, visitor: &Requester<'_>) -> Digest {
     let dialect = &visitor.rule.dialect;
     let path = match dialect.has_channels_in_path() {
-        true => visitor.rule.path.stem(),
+        true => visitor.rule.path.before_rest(visitor.path),
         false => visitor.path,
     };
     let mut digest = Digest::new();

@@ -6,7 +6,6 @@ use crate::protocol::address::Address;
 use crate::protocol::auth::{Upstream, Url};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
-use crate::protocol::http::path::PathPattern;
 use crate::server::gate::proxy::forwarded::Client;
 use std::sync::atomic::AtomicUsize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -86,7 +85,7 @@ async fn equal_questions_at_the_same_time_are_one() {
         session: "PHPSESSID".to_owned(),
         anonymous: true,
     });
-    let path = PathPattern::new("/comet/*").unwrap();
+    let path = "/comet/*".parse().unwrap();
     let rule = Rule::new(path, Dialect::Native(Native::default()));
     let ask = async |cookie: &str| {
         let mut headers = http::HeaderMap::new();

@@ -89,19 +89,22 @@ impl Gate {
                 Match::Publish { rule, channel } => {
                     return self.publish_for_browser(settings, rule, request, &channel, verdict);
                 }
-                Match::Poll { rule, .. } if request.method == "OPTIONS" => {
+                Match::Poll { rule, .. }
+                    if request.method == "OPTIONS" && !rule.dialect.is_none() =>
+                {
                     return Ok(Decision::Reply(preflight(rule, request.headers), None));
                 }
-                Match::Poll { rule, rest } => {
+                Match::Poll { rule, stars } => {
                     let form = request.form;
                     let (query, headers) = (request.query, request.headers);
-                    let asked = dialect::Request { rest, query, form, headers };
+                    let asked = dialect::Request { stars: &stars, query, form, headers };
                     if let Some(reply) = too_many(settings, rule, &asked) {
                         let cause = Refusal::ChannelsPerPoll;
                         return Ok(self.refuse(rule, request, cause, reply));
                     }
                     match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
                         Parsed::OtherRule => continue,
+                        Parsed::NoPoll => return Ok(Decision::Site),
                         Parsed::Refused(reply) => {
                             let refusal = Refusal::BadRequest;
                             return Ok(self.refuse(rule, request, refusal, reply));

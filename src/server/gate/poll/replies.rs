@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(in crate::server::gate) fn refusal(rule: &Rule, status: u16, error: &str, hint: &str) -> Reply {
     match rule.dialect {
         Dialect::Native(_) => Reply::error(status, error, hint),
-        Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) => {
+        Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) | Dialect::None => {
             Reply::new(status, "text/plain; charset=UTF-8", format!("{error}; {hint}\n"))
         }
     }

@@ -81,10 +81,10 @@ impl<'a> ExchangeValues<'a> {
                 let cookie = cookie(&self.overheard.request_headers, name)?;
                 percent_decode(cookie).collect()
             }
-            Field::Path(1) => {
-                percent_decode_str(self.rule.path.rest(&self.overheard.path)?).collect()
+            Field::Path(n) => {
+                let stars = self.rule.path.captures_normal(&self.overheard.path)?;
+                percent_decode_str(stars.get(n.checked_sub(1)?)?).collect()
             }
-            Field::Path(_) => return None,
             Field::ResponseBody => {
                 return payload(self.overheard.answer_type(), self.answer?.clone()).ok();
             }
