@@ -235,7 +235,8 @@ fn engine_settings(config: &Config) -> ServerConf {
         // `Shutdown` drains the gate; pingora then drops the rest at once.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
-        max_retries: 16,
+        // The gate decides about each of them: a poll is tried again whenever it has been held on.
+        max_retries: usize::MAX,
         upstream_keepalive_pool_size: descriptors::most_idle(descriptors::soft_limit()),
         ..ServerConf::default()
     }

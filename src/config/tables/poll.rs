@@ -3,11 +3,11 @@
 use super::{auth, extra};
 use crate::config::read::section::Section;
 use crate::config::read::{suggest, values};
-use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
 use crate::protocol::dialect::novcomet::NovComet;
-use crate::protocol::dialect::replay::Replay;
-use crate::protocol::dialect::timestamp::{Deliver, First, Timestamp};
+use crate::protocol::dialect::replay::{self, QuietReply, Replay};
+use crate::protocol::dialect::timestamp::{Deliver, First, OnTimeout, Timestamp};
+use crate::protocol::dialect::{Dialect, PHP_CONTENT_TYPE};
 use crate::protocol::http::condition::Test;
 use crate::protocol::http::path::PathPattern;
 use crate::protocol::template::{Field, Template};
@@ -33,7 +33,7 @@ const KINDS: [(&str, Kind); 5] = [
 ];
 
 /// The keys that belong to some dialects only.
-const OWN_KEYS: [(&str, &[Kind]); 14] = [
+const OWN_KEYS: [(&str, &[Kind]); 17] = [
     ("channels", &[Kind::Native]),
     ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),
     ("slack", &[Kind::NovComet, Kind::Replay]),
@@ -42,9 +42,12 @@ const OWN_KEYS: [(&str, &[Kind]); 14] = [
     ("concurrency", &[Kind::Replay]),
     ("browser_publish", &[Kind::NovComet]),
     ("fields", &[Kind::Timestamp]),
-    ("first", &[Kind::Timestamp]),
+    ("cursor", &[Kind::Replay]),
+    ("max_wait", &[Kind::Replay]),
+    ("on_timeout", &[Kind::Timestamp, Kind::Replay]),
+    ("first", &[Kind::Timestamp, Kind::Replay]),
     ("deliver", &[Kind::Timestamp]),
-    ("content_type", &[Kind::Timestamp]),
+    ("content_type", &[Kind::Timestamp, Kind::Replay]),
     ("extra", &[Kind::Timestamp]),
     ("embed", &[Kind::Timestamp]),
     ("callback", &[Kind::Timestamp]),
@@ -143,13 +146,47 @@ fn replay(section: &mut Section) -> Option<Replay> {
     let channel = section.required("channel", CHANNEL_HINT, values::channel);
     // Any template lets the rest be read; the mistake is noted.
     let default = Replay::new(channel.or_else(|| "-".parse().ok())?);
+    let cursor = section.optional("cursor", values::parameter);
+    if cursor.is_none() && section.has("first") && section.is_sound("cursor") {
+        section.mistake("first", "the rule names no cursor, so no poll is known to be a first one");
+    }
+    let firsts = [("forward", replay::First::Forward), ("wait", replay::First::Wait)];
+    let first = match cursor {
+        Some(_) => section.choice("first", replay::First::Forward, &firsts),
+        None => {
+            section.take("first");
+            replay::First::Wait
+        }
+    };
+    let max_wait = section.has("max_wait");
+    let max_wait = max_wait.then(|| section.some_duration("max_wait", Duration::from_secs(3)));
     Some(Replay {
         add_query: section.optional("add_query", values::query),
         share: section.flag("share", default.share),
         concurrency: section.number("concurrency", default.concurrency, 1..=10_000),
         slack: section.duration("slack", default.slack),
+        cursor,
+        first,
+        on_timeout: quiet_reply(section),
+        max_wait,
         ..default
     })
+}
+
+/// `on_timeout` of a replay rule, with its `content_type`.
+fn quiet_reply(section: &mut Section) -> Option<QuietReply> {
+    let is_set = section.has("on_timeout");
+    if !is_set {
+        let message = "belongs to on_timeout, which is missing; remove it";
+        section.refuse("content_type", message);
+    }
+    let body = section.optional("on_timeout", |text| Ok(text.to_owned()));
+    if !is_set {
+        return None;
+    }
+    let usual = PHP_CONTENT_TYPE.to_owned();
+    let content_type = section.parsed("content_type", usual, values::content_type);
+    Some(QuietReply { content_type, body: body?.into() })
 }
 
 fn timestamp(section: &mut Section) -> Option<Timestamp> {
@@ -168,6 +205,8 @@ fn timestamp(section: &mut Section) -> Option<Timestamp> {
     let first = if bare { First::Wait } else { timestamp.first };
     timestamp.first = section.choice("first", first, &firsts);
     timestamp.deliver = section.choice("deliver", timestamp.deliver, &delivers);
+    let ends = [("empty", OnTimeout::Empty), ("latest", OnTimeout::Latest)];
+    timestamp.on_timeout = section.choice("on_timeout", timestamp.on_timeout, &ends);
     timestamp.content_type = section.optional("content_type", values::content_type);
     timestamp.extra = extra::read(section);
     timestamp.embed = section.flag("embed", timestamp.embed);

@@ -161,13 +161,20 @@ impl Dialect {
                     parameter == timestamp.cursor_field
                         || timestamp.callback.as_deref() == Some(parameter)
                 }
-                Self::Replay(_) | Self::None => false,
+                Self::Replay(replay) => replay.cursor.as_deref() == Some(parameter),
+                Self::None => false,
             }
     }
 
     /// True if the path behind the rule's stem consists of the poll's channels only.
     pub fn has_channels_in_path(&self) -> bool {
         matches!(self, Self::Native(native) if native.channel.is_none())
+    }
+
+    /// True if a poll at its timeout gets the newest message again.
+    pub fn repeats_latest(&self) -> bool {
+        let latest = timestamp::OnTimeout::Latest;
+        matches!(self, Self::Timestamp(timestamp) if timestamp.on_timeout == latest)
     }
 
     /// True if its requests are no polls.

@@ -187,6 +187,8 @@ impl Gate {
                 let cause = self.cause_at_once(&answer);
                 self.shared.counters.release(cause, Some(&answer), &self.shared.metrics.watched);
                 let origin = allowed_origin(rule, request.headers);
+                let quiet = matches!(cause, Cause::Timeout | Cause::Drain);
+                let answer = if quiet { self.quiet_answer(rule, answer) } else { answer };
                 let reply = rule.dialect.render(&answer, poll.callback.as_deref());
                 Decision::Reply(finished(reply, rule, origin.as_deref()), Some(cause))
             }

@@ -3,9 +3,12 @@
 
 pub(super) mod body;
 pub(super) mod connection_state;
+mod cut;
 pub(super) mod error_page;
 pub mod forwarded;
+mod held_on;
 mod hop;
+mod own_connection;
 pub(super) mod request_context;
 pub(super) mod session;
 pub(super) mod tap;
@@ -14,7 +17,7 @@ pub(super) mod websocket;
 
 use super::counters::{Forwarded, SiteFile};
 use super::poll::hold::Cause;
-use super::replay::{ReleasedReplay, ReplayOutcome};
+use super::replay::{HeldReplay, ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, Open, RETRY_AFTER, Settings};
 use crate::protocol::http::Reply;
 use crate::protocol::http::observer::Observe;
@@ -28,7 +31,7 @@ use error_page::{page, status_of};
 use forwarded::Client;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use request_context::{Classification, RequestContext};
 use std::sync::Arc;
@@ -52,6 +55,12 @@ pub struct Context {
     /// A poll that was held, and is forwarded now.
     released: Option<Box<ReleasedReplay>>,
     held: Option<(Duration, Cause)>,
+    /// Whether the upstream has been silent for too long.
+    was_cut: Option<cut::WasCut>,
+    /// A poll that was cut off at the upstream, and is held on.
+    held_on: Option<Box<HeldReplay>>,
+    /// The end of such a poll.
+    held_on_end: Option<held_on::End>,
     /// Failed connections to the upstream so far.
     failures: usize,
     forwarded: Forwarded,
@@ -180,6 +189,9 @@ impl ProxyHttp for Proxy {
             state,
             released: None,
             held: None,
+            was_cut: None,
+            held_on: None,
+            held_on_end: None,
             failures: 0,
             forwarded: Forwarded::default(),
             tee: Tap::default(),
@@ -236,6 +248,9 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        if let Some(held) = context.held_on.take() {
+            held_on::wait(&self.gate, session, context, held).await?;
+        }
         context.forwarded.begin();
         let upstream = &context.settings.upstream;
         let mut peer = upstream
@@ -250,6 +265,11 @@ impl ProxyHttp for Proxy {
         peer.group_key = context.state.group();
         if websocket::is_for(session.req_header()) {
             websocket::prepare(&mut peer, context.settings.read_timeout);
+        } else if peer.group_key == 0
+            && let Some(most) = context.released.as_ref().and_then(|poll| poll.max_wait())
+        {
+            // A client's own connection, on which it is signed in, is not cut.
+            context.was_cut = Some(cut::prepare(&mut peer, most));
         }
         Ok(Box::new(peer))
     }
@@ -264,6 +284,28 @@ impl ProxyHttp for Proxy {
         // Nothing was sent yet, so each of the other servers may be tried.
         context.failures += 1;
         error.set_retry(context.failures < context.settings.upstream.servers());
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        context: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("Peer: {peer}"));
+        if held_on::begin(&self.gate, context, &error) {
+            // Pingora asks for a peer again, and gets one when the poll has been held on.
+            error.set_retry(true);
+        } else if !session.req_header().method.is_idempotent()
+            || session.as_ref().retry_buffer_truncated()
+        {
+            error.set_retry(false);
+        } else {
+            error.retry.decide_reuse(reused);
+        }
         error
     }
 
@@ -362,6 +404,10 @@ impl ProxyHttp for Proxy {
         error: &Error,
         context: &mut Context,
     ) -> FailToProxy {
+        if let Some(end) = &mut context.held_on_end {
+            let error_code = held_on::answer(session, end).await;
+            return FailToProxy { error_code, can_reuse_downstream: false };
+        }
         let status = status_of(error);
         if *error.esource() == ErrorSource::Downstream {
             match status {
@@ -394,12 +440,26 @@ impl ProxyHttp for Proxy {
         String::new()
     }
 
+    /// A poll that is cut off is no failure.
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        context: &Context,
+        _error: &Error,
+        _what: ProxyWarnLogContext,
+    ) -> bool {
+        context.held_on.is_some()
+    }
+
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         let client_left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
         context.forwarded.end(self.gate.counters(), client_left);
         // A client that leaves, or writes nonsense, is no error of the gate's.
         if let Some(error) = error.filter(|_| !client_left) {
             session::log_failure(session.as_downstream(), &context.settings, error);
+        }
+        if let Some(released) = context.released.as_mut().filter(|_| client_left) {
+            released.left();
         }
         if error.is_none() {
             // A response may end without a last piece.

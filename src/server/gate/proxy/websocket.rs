@@ -10,23 +10,13 @@
 //! `upstream.read_timeout` applies until the upstream has agreed; from then on both sides may be
 //! quiet for any time. TCP keep-alive finds an upstream that vanished.
 
-use super::connection_state::next_group;
-use async_trait::async_trait;
-use pingora::Result;
-use pingora::connectors::L4Connect;
+use super::own_connection::{self, Socket};
 use pingora::http::RequestHeader;
-use pingora::protocols::l4::ext;
-use pingora::protocols::l4::socket::SocketAddr;
-use pingora::protocols::l4::stream::Stream;
-use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType};
-use socket2::{SockRef, TcpKeepalive};
-use std::fmt::Debug;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -49,43 +39,8 @@ pub(in crate::server::gate) fn is_for(head: &RequestHeader) -> bool {
 /// Has pingora make a connection for this request alone; the client's own, if it is signed in on
 /// one.
 pub(in crate::server::gate) fn prepare(peer: &mut HttpPeer, patience: Duration) {
-    if peer.group_key == 0 {
-        peer.group_key = next_group();
-    }
-    peer.options.idle_timeout = Some(Duration::ZERO);
+    own_connection::prepare(peer, move |stream| Box::new(Withheld::new(stream, patience)));
     peer.options.read_timeout = None;
-    peer.options.custom_l4 = Some(Arc::new(Connect(patience)));
-}
-
-/// TCP keep-alive that notices a vanished upstream within two minutes.
-fn keepalive() -> TcpKeepalive {
-    let (time, interval) = (Duration::from_secs(60), Duration::from_secs(15));
-    TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(4)
-}
-
-#[derive(Debug)]
-struct Connect(Duration);
-
-#[async_trait]
-impl L4Connect for Connect {
-    async fn connect(&self, site: &SocketAddr) -> Result<Stream> {
-        let socket: Box<dyn VirtualSocket> = match site {
-            SocketAddr::Inet(address) => {
-                let stream = ext::connect(address, None).await?;
-                let failed =
-                    |error| Error::because(ErrorType::SocketError, "socket options", error);
-                stream.set_nodelay(true).map_err(failed)?;
-                SockRef::from(&stream).set_tcp_keepalive(&keepalive()).map_err(failed)?;
-                Box::new(Withheld::new(stream, self.0))
-            }
-            SocketAddr::Unix(address) => {
-                let path = address.as_pathname();
-                let path = path.ok_or_else(|| Error::new(ErrorType::ConnectNoRoute))?;
-                Box::new(Withheld::new(ext::connect_uds(path).await?, self.0))
-            }
-        };
-        Ok(VirtualSocketStream::new(socket).into())
-    }
 }
 
 /// A connection on which nothing is read before the second flush.
@@ -190,7 +145,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Withheld<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug> VirtualSocket for Withheld<S> {
+impl<S: Socket> VirtualSocket for Withheld<S> {
     /// The gate's own options are set already.
     fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
         Ok(())
@@ -201,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug> VirtualSocket for 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
