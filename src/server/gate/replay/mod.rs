@@ -142,7 +142,8 @@ impl Gate {
             && at_once.is_some()
             && (ids.first || !replay.slack.is_zero())
         {
-            let has_all = asked.is_quiet(ids, position) || asked.has_got(ids, position);
+            let has_all =
+                asked.is_quiet(ids, position) || !ids.first && asked.has_got(ids, position);
             let pausing = !has_all
                 && match ids.first {
                     // A page that is loaded again gets its first answer again.
