@@ -8,6 +8,7 @@ waits for its first content, with the gate and from PHP alone; the gate's memory
 """
 import contextlib
 import http.client
+import json
 import os
 import pathlib
 import resource
@@ -76,17 +77,24 @@ def ask(port, method, target, body=None):
     return answer, (time.time() - began) * 1e3
 
 
-def visitor(number):
-    """Gets what there is, and polls on with it."""
-    stream = socket.create_connection(("127.0.0.1", GATE), timeout=60)
-    who = f"Host: site\r\nCookie: PHPSESSID={number}\r\n\r\n"
-    stream.sendall(f"GET /poll.php?last=0 HTTP/1.1\r\n{who}".encode())
-    text = b""
-    while b"\"last\":1}" not in text:
-        piece = stream.recv(65536)
-        text += piece or sys.exit(f"no content: {text!r}")
-    stream.sendall(f"GET /poll.php?last=1 HTTP/1.1\r\n{who}".encode())
-    return stream
+class Visitor(threading.Thread):
+    """Gets what there is, and polls on with it until there is more."""
+
+    def __init__(self, number):
+        super().__init__(daemon=True)
+        self.who = {"Cookie": f"PHPSESSID={number}"}
+        self.ready, self.quiet, self.heard = threading.Event(), 0, None
+        self.start()
+
+    def run(self):
+        client, last = http.client.HTTPConnection("127.0.0.1", GATE, timeout=300), 0
+        while last < 2:
+            client.request("GET", f"/poll.php?last={last}", headers=self.who)
+            answer = json.loads(client.getresponse().read())
+            self.quiet += not answer["messages"]
+            last = answer["last"]
+            self.ready.set()
+        self.heard = time.time()
 
 
 def at_php():
@@ -120,8 +128,10 @@ def measure(name, more):
                  "--set", "log.level=warn")
     wait_for(GATE)
     before = memory(gate)
-    visitors = [visitor(number) for number in range(VISITORS)]
-    pages, firsts, most, ended = [], [], 0, 0
+    visitors = [Visitor(number) for number in range(VISITORS)]
+    for one in visitors:
+        one.ready.wait()
+    pages, firsts, most = [], [], 0
     until = time.time() + SECONDS
     while time.time() < until:
         most = max(most, at_php())
@@ -129,45 +139,26 @@ def measure(name, more):
         if len(pages) % 10 == 0:
             target = f"/poll.php?last=0&visitor={len(pages)}"
             firsts.append(ask(GATE, "GET", target)[1])
-        for stream in visitors if len(pages) % 50 == 0 else []:
-            stream.setblocking(False)
-            try:
-                if stream.recv(65536):
-                    ended += 1
-                    stream.setblocking(True)
-                    stream.sendall(b"GET /poll.php?last=1 HTTP/1.1\r\nHost: site\r\n\r\n")
-            except BlockingIOError:
-                pass
         time.sleep(0.1)
     used = memory(gate)
-    lag = []
-    def wait(stream):
-        stream.settimeout(60)
-        text = b""
-        while b"again" not in text:
-            text += stream.recv(65536)
-        lag.append((time.time() - began) * 1e3)
-    waits = [threading.Thread(target=wait, args=(stream,)) for stream in visitors]
+    quiet = sum(one.quiet for one in visitors)
     began = time.time()
-    for one in waits:
-        one.start()
     ask(GATE, "POST", "/say.php", "text=again")
-    for one in waits:
+    for one in visitors:
         one.join()
+    lag = [(one.heard - began) * 1e3 for one in visitors]
     print(f"| {name} | {most} | {share(pages, .5):.1f} / {share(pages, .99):.1f} / {max(pages):.1f} "
           f"| {share(alone, .5):.1f} / {max(alone):.1f} | {share(firsts, .5):.1f} / {max(firsts):.1f} "
-          f"| {min(lag):.0f} / {max(lag):.0f} | {ended} | {used - before} |", flush=True)
+          f"| {min(lag):.0f} / {max(lag):.0f} | {quiet} | {used - before} |", flush=True)
     end(php)
     end(gate)
-    for stream in visitors:
-        stream.close()
 
 
 def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, 20_000))
     print(f"{VISITORS} visitors, {SECONDS} s, PHP with 4 workers; times in ms")
     print("| rule | most at PHP | page p50 / p99 / max | first content, PHP alone p50 / max "
-          "| with the gate p50 / max | news to first / last | quiet answers | MB |")
+          "| with the gate p50 / max | news to first / last visitor | quiet answers | MB |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     measure("`max_wait`", "")
     measure("`max_wait`, `on_timeout`", "on_timeout = '{\"messages\":[],\"last\":1}'")

@@ -108,15 +108,12 @@ impl RecentRequests {
             channel.hash(&mut visitor);
             Id(visitor.finish())
         });
-        let state = if replay.share || position.is_some() {
-            let mut state = self.hasher.build_hasher();
-            (2u8, request.host, &rule.path.to_string(), channel, &position).hash(&mut state);
-            Id(state.finish())
+        let state = Id(if replay.share || position.is_some() {
+            let path = rule.path.to_string();
+            self.hasher.hash_one((2u8, request.host, path, channel, &position))
         } else {
-            let mut state = self.hasher.build_hasher();
-            (3u8, request_id).hash(&mut state);
-            Id(state.finish())
-        };
+            self.hasher.hash_one((3u8, request_id))
+        });
         let first = is_named && replay.first == First::Forward && position.is_none();
         Ids { request: request_id, visitor, state, first }
     }
