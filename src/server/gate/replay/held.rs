@@ -244,8 +244,7 @@ impl HeldReplay {
     }
 
     fn is_quiet(&self) -> bool {
-        let asked = &self.gate.shared.replays.asked;
-        self.position.is_some_and(|position| asked.is_quiet(self.ids, position))
+        self.gate.is_quiet(self.ids, &self.channel, (self.gate.shared.clock)())
     }
 
     /// Waits until the poll may go to the upstream, or another poll has fetched its response.
@@ -253,7 +252,7 @@ impl HeldReplay {
         let replays = &self.gate.shared.replays;
         let Some(replay) = self.replay() else { return SlotOutcome::Refused };
         let slots = self.slots(replay);
-        if !self.can_hold_on() && self.permit.is_none() {
+        if self.permit.is_none() {
             let slot = slots.try_take();
             return slot.map_or(SlotOutcome::Refused, |slot| SlotOutcome::Mine(slot, None));
         }
@@ -334,7 +333,7 @@ impl HeldReplay {
             }
             Some(SlotOutcome::Mine(slot, lead)) => {
                 self.leave = None;
-                if self.allowed.is_none() && self.replay().is_none_or(|it| it.max_wait.is_none()) {
+                if self.replay().is_none_or(|it| it.max_wait.is_none()) {
                     self.permit = None;
                 }
                 ReplayOutcome::Forward(Box::new(ReleasedReplay::new(self, slot, lead, held)))

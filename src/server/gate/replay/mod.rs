@@ -25,8 +25,8 @@ use super::poll::hold::Cause;
 use super::poll::replies::{allowed_origin, refusal};
 use super::route::Rule;
 use super::{Decision, Gate, Incoming, RETRY_AFTER, Settings};
-use crate::hub::channel::{Cursor, Position, Time};
-use crate::hub::{PollOutcome, TableFull, Waiter};
+use crate::hub::channel::{ChannelName, Cursor, Position, Take, Time};
+use crate::hub::{PollOutcome, Subscription, TableFull, Waiter};
 use crate::protocol::dialect::Poll;
 use crate::protocol::dialect::replay::Replay;
 use crate::server::telemetry::refusal::Refusal;
@@ -118,6 +118,15 @@ impl Gate {
         }))
     }
 
+    /// True if the upstream has nothing for a poll, as far as is known, and nothing was published
+    /// since then.
+    fn is_quiet(&self, ids: Ids, channel: &ChannelName, now: Time) -> bool {
+        let Some(position) = self.shared.replays.asked.quiet_at(ids) else { return false };
+        let subscription = Subscription { channel: channel.clone(), cursor: Cursor::At(position) };
+        let found = self.shared.hub.look(&[subscription], Take::Newest, now);
+        found.is_ok_and(|answer| !answer.iter().any(|update| update.found.news))
+    }
+
     /// Decides whether a poll has to wait.
     fn look(
         &self,
@@ -130,6 +139,7 @@ impl Gate {
         let (hub, asked) = (&self.shared.hub, &self.shared.replays.asked);
         let hold_here = hold && !ids.first;
         // A poll of this dialect is on one channel.
+        let channel = poll.subscriptions.first().map(|one| one.channel.clone());
         let update = match hub.poll(&poll.subscriptions, poll.take, hold_here, now)? {
             PollOutcome::Waiting(waiter) => return Ok(Look::held(waiter, false)),
             PollOutcome::Answer(answer) => answer.into_iter().next(),
@@ -140,10 +150,11 @@ impl Gate {
         if let Some(position) = position
             && hold
             && at_once.is_some()
+            && let Some(channel) = &channel
             && (ids.first || !replay.slack.is_zero())
         {
             let has_all =
-                asked.is_quiet(ids, position) || !ids.first && asked.has_got(ids, position);
+                self.is_quiet(ids, channel, now) || !ids.first && asked.has_got(ids, position);
             let pausing = !has_all
                 && match ids.first {
                     // A page that is loaded again gets its first answer again.

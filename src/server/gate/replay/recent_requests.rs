@@ -156,13 +156,13 @@ impl RecentRequests {
         entry.is_some_and(|entry| entry.request != ids.request)
     }
 
-    /// True if the upstream has nothing for it as long as the channel is at `position`.
-    pub(super) fn is_quiet(&self, ids: Ids, position: Position) -> bool {
-        self.at(ids.state, position).is_some()
+    /// The channel's position when the upstream had nothing for such a poll.
+    pub(super) fn quiet_at(&self, ids: Ids) -> Option<Position> {
+        self.entries.lock().get(&ids.state).map(|entry| entry.position)
     }
 
     fn at(&self, key: Id, position: Position) -> Option<Entry> {
         let entry = self.entries.lock().get(&key).copied();
-        entry.filter(|entry| entry.position == position)
+        entry.filter(|entry| entry.position.covers(position))
     }
 }
