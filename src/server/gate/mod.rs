@@ -13,6 +13,7 @@ pub mod poll;
 pub mod proxy;
 mod replay;
 pub mod route;
+mod serve;
 mod settings;
 pub mod tls;
 pub mod upstream;

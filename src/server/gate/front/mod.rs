@@ -97,7 +97,7 @@ impl ServerApp for Front {
             return None;
         }
         let connected = self.gate.connected();
-        tokio::spawn(connection::serve(self.clone(), stream, peer, connected, shutdown.clone()));
+        tokio::spawn(connection::run(self.clone(), stream, peer, connected, shutdown.clone()));
         None
     }
 

@@ -6,7 +6,9 @@ use crate::protocol::http::query::Query;
 use crate::server::gate::Settings;
 use bytes::BytesMut;
 use pingora::Result;
+use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
+use std::time::Duration;
 
 /// The longest body that is parsed or kept, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
@@ -39,16 +41,16 @@ pub(in crate::server::gate) async fn read(
 /// Reads the body of a request that is held before it is forwarded, and keeps it. False = it is too
 /// long for that.
 pub(in crate::server::gate) async fn keep_body(
-    session: &mut Session,
-    settings: &Settings,
+    session: &mut ServerSession,
+    stall: Option<Duration>,
 ) -> Result<bool> {
-    if session.as_mut().is_body_done() {
+    if session.is_body_done() {
         return Ok(true);
     }
     session.enable_retry_buffering();
-    session::answer_expect(session.as_mut()).await?;
+    session::answer_expect(session).await?;
     let mut length = 0;
-    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
+    while let Some(chunk) = session::read_piece(session, stall).await? {
         length += chunk.len();
         if length > MAX_BYTES {
             return Ok(false);

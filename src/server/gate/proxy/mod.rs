@@ -11,8 +11,9 @@ pub(super) mod websocket;
 
 use super::counters::{Forwarded, SiteFile};
 use super::poll::hold::Cause;
-use super::replay::{ReleasedReplay, ReplayOutcome};
-use super::{Decision, Gate, Open, RETRY_AFTER, Settings};
+use super::replay::ReleasedReplay;
+use super::serve::{Served, serve};
+use super::{Gate, Open, RETRY_AFTER, Settings};
 use crate::protocol::http::observer::Observe;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
@@ -24,6 +25,7 @@ use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use request_context::{Classification, RequestContext};
+use session::SessionExchange;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tap::Tap;
@@ -58,49 +60,26 @@ impl Proxy {
         Self { gate, attention }
     }
 
+    /// Serves the request if it is a poll; whether it is answered.
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let settings = context.settings.clone();
         let client = context.client.and_then(|client| client.address);
         let form = body::read(session, &settings).await?;
-        let decision =
-            session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
-                .await;
-        match decision {
-            Decision::Site => return Ok(false),
-            Decision::Publish(channel) => {
-                session::discard_body(session.as_mut(), settings.write_timeout).await?;
-                let reply = self.gate.publish(channel).await;
-                session::write(session.as_mut(), reply).await?;
+        let stream = session.as_downstream();
+        let decision = session::decide(&self.gate, &settings, stream, form.as_ref(), client);
+        let mut exchange =
+            SessionExchange::new(session.as_mut(), &self.gate, settings.write_timeout);
+        match serve(&self.gate, &settings, decision, &mut exchange).await {
+            Served::Done { held, answer } => {
+                context.held = held;
+                answer.map(|_| true)
             }
-            Decision::Reply(reply, cause) => {
-                context.held = cause.map(|cause| (Duration::ZERO, cause));
-                session::discard_body(session.as_mut(), settings.write_timeout).await?;
-                session::write(session.as_mut(), reply).await?;
-            }
-            Decision::Replay(waiting) => {
-                if !body::keep_body(session, &settings).await? {
-                    self.gate.refused(Refusal::BadRequest);
-                    session::write(session.as_mut(), page(413)).await?;
-                    session.set_keepalive(None);
-                    return Ok(true);
-                }
-                let ended = session::replay(session.as_mut(), waiting).await;
-                context.held = Some((ended.held, ended.cause));
-                match ended.end {
-                    ReplayOutcome::Forward(released) => {
-                        context.released = Some(released);
-                        return Ok(false);
-                    }
-                    ReplayOutcome::Reply(reply) => session::write(session.as_mut(), reply).await?,
-                    ReplayOutcome::Gone => {}
-                }
-            }
-            Decision::Hold(held) => {
-                let ended = session::hold(session.as_mut(), held, settings.write_timeout).await?;
-                context.held = Some((ended.held, ended.cause));
+            Served::Forward(released) => {
+                context.held = released.as_ref().map(|released| released.held);
+                context.released = released;
+                Ok(false)
             }
         }
-        Ok(true)
     }
 
     /// Answers a request for which no descriptor is left.
@@ -110,7 +89,8 @@ impl Proxy {
             released.failed();
         }
         session.set_keepalive(None);
-        session::write(session.as_mut(), page(503).with("Retry-After", RETRY_AFTER)).await
+        let reply = page(503).with("Retry-After", RETRY_AFTER);
+        session::write(session.as_mut(), &reply).await
     }
 }
 
@@ -340,7 +320,7 @@ impl ProxyHttp for Proxy {
         }
         if status > 0 && session.response_written().is_none() {
             session.set_keepalive(None);
-            if let Err(error) = session::write(session.as_mut(), page(status)).await {
+            if let Err(error) = session::write(session.as_mut(), &page(status)).await {
                 tracing::debug!(error = error.etype().as_str(), "cannot write an error page");
             }
         }

@@ -5,22 +5,21 @@ use super::forwarded::Client;
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::{Query, masked};
 use crate::server::gate::poll::hold::Cause;
-use crate::server::gate::{
-    Decision, Gate, HeldPoll, HeldReplay, HoldOutcome, Incoming, Settings, Timer, access_log,
-    replay,
-};
+use crate::server::gate::serve::Exchange;
+use crate::server::gate::{Decision, Gate, Incoming, Settings, Timer, access_log};
+use crate::server::telemetry::refusal::Refusal;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
+use std::future::Future;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Decides about the session's request; `form` is that of its body.
-pub(in crate::server::gate) async fn decide(
+/// Decides on the session's request; `form` is that of its body.
+pub(in crate::server::gate) fn decide(
     gate: &Gate,
     settings: &Settings,
     session: &ServerSession,
@@ -38,12 +37,59 @@ pub(in crate::server::gate) async fn decide(
         headers: &head.headers,
         client,
     };
-    let mut verdict = None;
-    loop {
-        match gate.decide(settings, &incoming, verdict.take()) {
-            Ok(decision) => return decision,
-            Err(asking) => verdict = Some(Box::pin(asking.verdict()).await),
+    gate.decide(settings, &incoming)
+}
+
+/// A session's request on its way through [`crate::server::gate::serve`].
+pub(in crate::server::gate) struct SessionExchange<'a> {
+    session: &'a mut ServerSession,
+    timer: Timer,
+    gate: &'a Gate,
+    /// How long the request's body may pause.
+    stall: Option<Duration>,
+}
+
+impl<'a> SessionExchange<'a> {
+    /// An exchange of `gate`'s; `stall` is how long the request's body may pause.
+    pub(in crate::server::gate) fn new(
+        session: &'a mut ServerSession,
+        gate: &'a Gate,
+        stall: Option<Duration>,
+    ) -> Self {
+        Self { session, timer: Timer::default(), gate, stall }
+    }
+}
+
+impl Exchange for SessionExchange<'_> {
+    type Error = Box<Error>;
+
+    async fn settle(&mut self, keep: bool) -> Result<Option<Reply>> {
+        if !keep {
+            discard_body(self.session, self.stall).await?;
+            return Ok(None);
         }
+        if super::body::keep_body(self.session, self.stall).await? {
+            return Ok(None);
+        }
+        self.gate.refused(Refusal::BadRequest);
+        self.session.set_keepalive(None);
+        Ok(Some(error_page::page(413)))
+    }
+
+    fn waiting(&mut self) -> (&mut Timer, impl Future<Output = ()> + Send) {
+        let session = &mut *self.session;
+        let gone = async {
+            let _ = session.read_body_or_idle(true).await;
+        };
+        (&mut self.timer, gone)
+    }
+
+    fn close_after(&mut self) {
+        self.session.set_keepalive(None);
+    }
+
+    async fn write(&mut self, reply: &Reply) -> Result<()> {
+        write(self.session, reply).await
     }
 }
 
@@ -95,49 +141,7 @@ pub(in crate::server::gate) fn log_failure(
     tracing::error!(method, %target, status, source, error = error_type, cause, "a request failed");
 }
 
-/// Holds a poll and answers it; returns its outcome. `stall` is how long its body may pause.
-pub(in crate::server::gate) async fn hold(
-    session: &mut ServerSession,
-    held: Box<HeldPoll>,
-    stall: Option<Duration>,
-) -> Result<HoldOutcome> {
-    // An unread body would be taken for the client's end.
-    discard_body(session, stall).await?;
-    let gate = held.gate.clone();
-    let mut ended = {
-        let gone = pin!(async {
-            let _ = session.read_body_or_idle(true).await;
-        });
-        held.wait(&mut Timer::default(), gone).await
-    };
-    if matches!(ended.cause, Cause::Gone | Cause::Drain) {
-        session.set_keepalive(None);
-    }
-    if let Some(reply) = ended.reply.take() {
-        write(session, reply).await?;
-        gate.written(ended.published);
-    }
-    Ok(ended)
-}
-
-/// Holds a poll that the upstream answers, until it has its slot there.
-pub(in crate::server::gate) async fn replay(
-    session: &mut ServerSession,
-    waiting: Box<HeldReplay>,
-) -> replay::ReplayEnd {
-    let ended = {
-        let gone = pin!(async {
-            let _ = session.read_body_or_idle(true).await;
-        });
-        waiting.wait(&mut Timer::default(), gone).await
-    };
-    if matches!(ended.cause, Cause::Gone | Cause::Drain) {
-        session.set_keepalive(None);
-    }
-    ended
-}
-
-/// Reads and discards the rest of the body.
+/// Reads what is left of the body, and forgets it.
 pub(in crate::server::gate) async fn discard_body(
     session: &mut ServerSession,
     stall: Option<Duration>,
@@ -176,11 +180,11 @@ pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) 
 /// Writes a whole response; to HEAD without its body.
 pub(in crate::server::gate) async fn write(
     session: &mut ServerSession,
-    reply: Reply,
+    reply: &Reply,
 ) -> Result<()> {
     let to_head = session.req_header().method == http::Method::HEAD;
     let body = if to_head { Bytes::new() } else { reply.body.clone() };
-    session.write_response_header(Box::new(head(&reply)?)).await?;
+    session.write_response_header(Box::new(head(reply)?)).await?;
     session.write_response_body(body, true).await
 }
 

@@ -17,8 +17,9 @@ mod single_flight;
 mod slots;
 
 use super::grant::{Allowed, GrantGuard};
+use super::poll::admission::{Admission, Purpose};
 use super::poll::hold::{self, Cause};
-use super::poll::replies::{allowed_origin, finished, refusal};
+use super::poll::replies::{finished, refusal};
 use super::route::Rule;
 use super::{Decision, Gate, Incoming, RETRY_AFTER, Settings, Timer};
 use crate::hub::channel::{Cursor, Position, Time};
@@ -104,36 +105,63 @@ enum SlotOutcome {
     Rejection,
 }
 
+/// A request that the upstream answers, told from others.
+pub(super) struct ReplayIdentity {
+    request: recent_requests::Id,
+    /// By which its answer is shared, if it is.
+    share: Option<shared_cache::Key>,
+}
+
 impl Gate {
-    /// Decides about a poll that the upstream answers.
+    /// Tells a request that `rule` has forwarded later from others.
+    pub(super) fn replay_identity(
+        &self,
+        rule: &Rule,
+        replay: &Replay,
+        request: &Incoming<'_>,
+        poll: &Poll,
+    ) -> ReplayIdentity {
+        let shared = replay.share && request.method != "HEAD";
+        ReplayIdentity {
+            request: self.shared.replays.asked.id(request, replay.share),
+            share: shared.then(|| shared_cache::Key::of(rule, replay, request, poll)).flatten(),
+        }
+    }
+
+    /// Decides on a poll that the upstream answers.
     pub(super) fn replay(
         &self,
         settings: &Settings,
-        rule: &Arc<Rule>,
-        replay: &Replay,
-        request: &Incoming<'_>,
-        (poll, allowed): (Poll, Option<Allowed>),
+        admission: Admission,
+        allowed: Option<Allowed>,
     ) -> Decision {
-        let head = request.method == "HEAD";
-        let id = self.shared.replays.asked.id(request, replay.share);
-        let permit = self.admit(settings, rule, request, &poll, allowed.as_ref());
-        let now = (self.shared.clock)();
-        let looked = self.look(&poll, replay, id, permit.is_ok() && !head, now);
-        let refuse = |cause, status, error: &str| {
-            let reply = refusal(rule, status, error, "try again later");
-            self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
+        let (Dialect::Replay(replay), Purpose::Replay(identity)) =
+            (&admission.rule.dialect, &admission.purpose)
+        else {
+            return Decision::Site;
         };
+        let (head, id) = (admission.is_head, identity.request);
+        let permit = self.admit(settings, &admission, allowed.as_ref());
+        let now = (self.shared.clock)();
+        let looked = self.look(&admission.poll, replay, id, permit.is_ok() && !head, now);
         let Look { waiter, position, news, repeated } = match looked {
             Ok(looked) => looked,
-            Err(full) => return refuse(Refusal::TableFull, 503, &full.to_string()),
+            Err(full) => {
+                let full = (Refusal::TableFull, 503, full.to_string());
+                return self.refuse_full(&admission, full);
+            }
         };
         let permit = match permit {
-            Err((cause, status, error)) if !news && !head && !self.is_draining() => {
-                return refuse(cause, status, &error);
+            Err(full) if !news && !head && !self.is_draining() => {
+                return self.refuse_full(&admission, full);
             }
             permit => permit.ok(),
         };
-        let duration = settings.hold.duration(rule.timeout, None);
+        let duration = settings.hold.duration(admission.rule.timeout, None);
+        let duration = match repeated {
+            true => recent_requests::pause(duration, replay.slack),
+            false => duration,
+        };
         let cause = match news {
             true => Cause::Message,
             false if self.is_draining() => Cause::Drain,
@@ -141,23 +169,22 @@ impl Gate {
         };
         let leave = allowed.zip(waiter.as_ref());
         let leave = leave.map(|(allowed, waiter)| self.shared.grants.take(allowed, waiter));
+        let Admission { rule, origin, purpose, .. } = admission;
+        let share = match purpose {
+            Purpose::Replay(identity) => identity.share,
+            Purpose::Hold | Purpose::Publish => None,
+        };
         Decision::Replay(Box::new(HeldReplay {
             gate: self.clone(),
-            rule: rule.clone(),
+            rule,
             waiter,
             leave,
-            duration: if repeated {
-                recent_requests::pause(duration, replay.slack)
-            } else {
-                duration
-            },
+            duration,
             cause,
             position,
             request: id,
-            share: (replay.share && !head)
-                .then(|| shared_cache::Key::of(rule, replay, request, &poll))
-                .flatten(),
-            origin: allowed_origin(rule, request.headers),
+            share,
+            origin,
             patience: settings.read_timeout,
             began: Instant::now(),
             permit,

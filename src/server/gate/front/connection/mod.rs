@@ -1,5 +1,6 @@
 //! One client connection on the fast path, request by request.
 
+mod exchange;
 mod read;
 mod request_log;
 
@@ -8,24 +9,21 @@ use super::head::{self, Head, HeadScan};
 use super::http2::Http2;
 use super::one_request::OneRequest;
 use super::{Front, buffer_pool, response};
-use crate::hub::channel::ChannelName;
 use crate::protocol::http::framing::Framing;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::access_log;
-use crate::server::gate::grant::{AuthRequest, Verdict};
-use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::proxy::forwarded::Client;
 use crate::server::gate::proxy::request_context::RequestContext;
-use crate::server::gate::replay::ReplayOutcome;
-use crate::server::gate::{Connected, Decision, HeldPoll, HeldReplay, Incoming, Settings, Timer};
+use crate::server::gate::serve::{Served, serve};
+use crate::server::gate::{Connected, Decision, Incoming, Settings, Timer};
 use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
+use exchange::LaneExchange;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use read::gone;
 use request_log::{RequestLog, reject};
 use std::net::IpAddr;
 use std::pin::pin;
@@ -45,25 +43,12 @@ struct Connection {
     timer: Timer,
 }
 
-/// Work that the fast path does for a request itself.
-enum Action {
-    Answer(Reply, Option<Cause>),
-    Hold(Box<HeldPoll>),
-    Replay(Box<HeldReplay>, Client),
-    Publish(ChannelName),
-}
-
-/// The response, if the client is still there to get it, and how long its poll was held.
-type Answer = (Option<Reply>, Option<(Duration, Cause)>);
-
-/// The outcome of reading a head.
+/// What a head turned out to want.
 enum Admission {
-    /// The fast path serves the request.
-    Own(Action, RequestLog),
-    /// Pingora serves the request, which is framed like this.
+    /// The lane serves it.
+    Own(Decision, RequestLog, Client),
+    /// The engine's; the request is framed like that.
     HandOff(Framing, Box<RequestContext>),
-    /// The upstream has to be asked for authorization first.
-    Ask(Box<AuthRequest>),
 }
 
 /// The state of a connection after a request.
@@ -74,8 +59,8 @@ enum Disposition {
     HandOff(usize, Framing, Box<RequestContext>),
 }
 
-/// Serves a connection until either side ends it.
-pub(super) async fn serve(
+/// Serves a connection until either side has enough of it.
+pub(super) async fn run(
     front: Arc<Front>,
     stream: Stream,
     peer: Option<IpAddr>,
@@ -134,106 +119,58 @@ impl Connection {
         length: usize,
         shutdown: &ShutdownWatch,
     ) -> Disposition {
-        let mut verdict = None;
-        let (next, mut account) = loop {
-            let considered = head::parse(&self.pending[..length], settings.head, |head| {
-                self.consider(front, &settings, head, verdict.take())
-            });
-            match considered {
-                Ok(Admission::Own(next, account)) => break (next, account),
-                Ok(Admission::HandOff(framing, handed)) => {
-                    return Disposition::HandOff(length, framing, handed);
-                }
-                Ok(Admission::Ask(asking)) => verdict = Some(Box::pin(asking.verdict()).await),
-                Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
+        let considered = head::parse(&self.pending[..length], settings.head, |head| {
+            self.consider(front, &settings, head)
+        });
+        let (decision, account, client) = match considered {
+            Ok(Admission::Own(decision, account, client)) => (decision, account, client),
+            Ok(Admission::HandOff(framing, handed)) => {
+                return Disposition::HandOff(length, framing, handed);
             }
+            Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
         };
         // A poll that goes to the upstream later has to keep its head for it.
-        let replayed = matches!(next, Action::Replay(..));
-        let head: Box<[u8]> = self.pending[..if replayed { length } else { 0 }].into();
-        // The buffer goes back to the pool, so that a held poll holds none.
+        let may_replay = matches!(decision, Decision::Replay(_) | Decision::Ask(_));
+        let head: Box<[u8]> = self.pending[..if may_replay { length } else { 0 }].into();
+        // The buffer is given back, so that a held poll holds none.
         let early = BytesMut::from(&self.pending[length..]);
         buffer_pool::put(std::mem::replace(&mut self.pending, early));
-        let (reply, held, published) = match next {
-            Action::Hold(held) => {
-                let most = settings.head.bytes;
-                let gone = pin!(gone(&mut self.stream, &mut self.pending, most));
-                let ended = held.wait(&mut self.timer, gone).await;
-                (ended.reply, Some((ended.held, ended.cause)), ended.published)
+        let keep = account.keep;
+        let mut exchange =
+            LaneExchange { connection: self, front, settings: &settings, shutdown, keep };
+        let served = serve(&front.gate, &settings, decision, &mut exchange).await;
+        let keep = exchange.keep;
+        match served {
+            Served::Done { held, answer } => {
+                let written = answer.ok().flatten();
+                account.log(&settings, written, held);
+                if written.is_some() && keep { Disposition::Keep } else { Disposition::Close }
             }
-            Action::Answer(reply, cause) => {
-                (Some(reply), cause.map(|cause| (Duration::ZERO, cause)), None)
-            }
-            Action::Replay(waiting, client) => {
-                let replay = self.replay(front, &settings, head, waiting, client);
-                match Box::pin(replay).await {
-                    Ok((reply, held)) => (reply, held, None),
-                    Err(handed) => return Disposition::HandOff(length, Framing::Length(0), handed),
-                }
-            }
-            // Boxed to keep the connection's own future small.
-            Action::Publish(channel) => {
-                (Some(Box::pin(front.gate.publish(channel)).await), None, None)
-            }
-        };
-        account.keep &= !*shutdown.borrow() && !front.gate.is_draining();
-        let written = match &reply {
-            Some(reply) => self.write(settings.write_timeout, reply, account.keep).await,
-            None => false,
-        };
-        if written {
-            front.gate.written(published);
-        }
-        account.log(&settings, reply.as_ref().filter(|_| written), held);
-        if written && account.keep { Disposition::Keep } else { Disposition::Close }
-    }
-
-    /// Holds a poll that the upstream answers; `head` is its own, as it came. The error means that
-    /// the request now belongs to the upstream.
-    async fn replay(
-        &mut self,
-        front: &Front,
-        settings: &Arc<Settings>,
-        head: Box<[u8]>,
-        waiting: Box<HeldReplay>,
-        client: Client,
-    ) -> Result<Answer, Box<RequestContext>> {
-        let ended = {
-            let gone = pin!(gone(&mut self.stream, &mut self.pending, settings.head.bytes));
-            waiting.wait(&mut self.timer, gone).await
-        };
-        let held = Some((ended.held, ended.cause));
-        match ended.end {
-            ReplayOutcome::Reply(reply) => Ok((Some(reply), held)),
-            ReplayOutcome::Gone => Ok((None, held)),
-            ReplayOutcome::Forward(released) => {
+            Served::Forward(released) => {
                 self.pending = [&*head, &*self.pending].concat().as_slice().into();
-                Err(RequestContext::new(&front.gate, settings.clone(), client).released(released))
+                let handed = RequestContext::new(&front.gate, settings, client);
+                let handed = match released {
+                    Some(released) => handed.released(released),
+                    None => handed.for_site(),
+                };
+                Disposition::HandOff(length, Framing::Length(0), handed)
             }
         }
     }
 
-    /// Classifies a request; `verdict` is the upstream's response to the authorization request.
-    fn consider(
-        &self,
-        front: &Front,
-        settings: &Arc<Settings>,
-        head: &Head<'_>,
-        verdict: Option<Verdict>,
-    ) -> Admission {
+    /// Finds out what a request wants.
+    fn consider(&self, front: &Front, settings: &Arc<Settings>, head: &Head<'_>) -> Admission {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
-        // Counted once, even if the upstream had to be asked in between.
-        if verdict.is_none()
-            && let Some(reply) = front.gate.rate_limited(settings, client.address)
-        {
-            let (next, account) = reject(front, settings, head, client.address, reply);
-            return Admission::Own(next, account);
-        }
-        if let Transport::Redirect(port) = front.entrance
-            && let Some(reply) = handshake::redirect(port, head.headers.get("host"), head.target)
-        {
-            let (next, account) = reject(front, settings, head, client.address, reply);
-            return Admission::Own(next, account);
+        let limited = front.gate.rate_limited(settings, client.address);
+        let refused = limited.or_else(|| match front.entrance {
+            Transport::Redirect(port) => {
+                handshake::redirect(port, head.headers.get("host"), head.target)
+            }
+            Transport::Plain | Transport::Tls(_) => None,
+        });
+        if let Some(reply) = refused {
+            let account = reject(front, settings, head, client.address, &reply);
+            return Admission::Own(Decision::Reply(reply, None), account, client);
         }
         let hand_off = || RequestContext::new(&front.gate, settings.clone(), client);
         // Rules match paths only; a target in another form goes to the upstream.
@@ -261,17 +198,10 @@ impl Connection {
             headers: &head.headers,
             client: client.address,
         };
-        let next = match front.gate.decide(settings, &incoming, verdict) {
-            Err(asking) => return Admission::Ask(asking),
-            Ok(Decision::Site) => {
-                return Admission::HandOff(head.framing.clone(), hand_off().for_site());
-            }
-            Ok(Decision::Reply(reply, cause)) => Action::Answer(reply, cause),
-            Ok(Decision::Hold(held)) => Action::Hold(held),
-            Ok(Decision::Replay(waiting)) => Action::Replay(waiting, client),
-            Ok(Decision::Publish(channel)) => Action::Publish(channel),
-        };
-        Admission::Own(next, account)
+        match front.gate.decide(settings, &incoming) {
+            Decision::Site => Admission::HandOff(head.framing.clone(), hand_off().for_site()),
+            decision => Admission::Own(decision, account, client),
+        }
     }
 
     /// Has pingora serve the request on this connection.

@@ -1,6 +1,5 @@
 //! Record of a request that the fast path answers, and its line in the access log.
 
-use super::Action;
 use crate::protocol::http::Reply;
 use crate::server::gate::front::Front;
 use crate::server::gate::front::head::Head;
@@ -24,16 +23,18 @@ impl RequestLog {
     pub(super) fn log(
         &self,
         settings: &Settings,
-        reply: Option<&Reply>,
+        answer: Option<(u16, usize)>,
         held: Option<(Duration, Cause)>,
     ) {
         let Some(target) = &self.target else { return };
+        // Status 0: the client got no answer.
+        let (status, bytes) = answer.unwrap_or_default();
         let line = access_log::Line {
             client: self.client,
             method: "GET",
             target,
-            status: reply.map_or(0, |reply| reply.status),
-            bytes: reply.map_or(0, |reply| reply.body.len()),
+            status,
+            bytes,
             took: self.began.map_or(Duration::ZERO, |began| began.elapsed()),
             held,
         };
@@ -47,8 +48,8 @@ pub(super) fn reject(
     settings: &Settings,
     head: &Head<'_>,
     client: Option<IpAddr>,
-    reply: Reply,
-) -> (Action, RequestLog) {
+    reply: &Reply,
+) -> RequestLog {
     if access_log::is_logged() {
         let (method, target, status) = (head.method, head.target, reply.status);
         let (bytes, took, held) = (reply.body.len(), Duration::ZERO, None);
@@ -58,5 +59,5 @@ pub(super) fn reject(
     // The fast path does not wait for a body that was announced.
     let keep = head.keep && head.framing.is_over();
     let _open = front.gate.open();
-    (Action::Answer(reply, None), RequestLog { _open, began: None, client, target: None, keep })
+    RequestLog { _open, began: None, client, target: None, keep }
 }
