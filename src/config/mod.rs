@@ -24,7 +24,7 @@ use crate::protocol::auth::secret::Secret;
 use crate::server::backplane;
 use crate::server::gate::poll::hold;
 use crate::server::gate::route::Rule;
-use crate::server::gate::{tls, upstream};
+use crate::server::gate::{stream, tls, upstream};
 use crate::server::limits::permit;
 use crate::server::net::certificate::Identity;
 use crate::server::persist::snapshot;
@@ -63,7 +63,9 @@ pub struct Config {
     pub max_message: u64,
     /// Settings of held polls.
     pub hold: hold::Settings,
-    /// The channels and their histories.
+    /// What streams are like; their spread is [`Drain`]'s.
+    pub stream: stream::Settings,
+    /// The channels and what they keep.
     pub hub: hub::Settings,
     /// The file in which the history outlives a restart.
     pub snapshot: snapshot::Settings,

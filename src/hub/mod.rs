@@ -34,8 +34,8 @@ pub use replica::{Applied, SyncSink};
 pub use waiter::{Waiter, WakeSet};
 
 use crate::hub::channel::{
-    ChannelName, Cursor, History, Limits, Lookup, Message, Pattern, Payload, ReplicaState, Take,
-    Tick, Time,
+    ChannelName, Cursor, History, Limits, Lookup, Message, Messages, Pattern, Payload, Position,
+    ReplicaState, Stamp, Take, Tick, Time,
 };
 use notifier::Notifier;
 use parking_lot::{Mutex, RwLock};
@@ -98,6 +98,56 @@ pub struct ChannelUpdate {
 
 /// The results on all channels of a poll, in the order of its subscriptions.
 pub type Answer = SmallVec<[ChannelUpdate; 1]>;
+
+impl ChannelUpdate {
+    /// The same channel as it was before this update: where a client is that has got none of it.
+    pub fn start(&self) -> Self {
+        let Lookup { position, stamp, .. } = self.found;
+        let (position, stamp) = match self.found.messages.first() {
+            None => (position, stamp),
+            Some(first) => {
+                let Position { epoch, seq } = first.position;
+                let before = first.stamp.0.saturating_sub(self.tick.micros());
+                (Position { epoch, seq: seq.saturating_sub(1) }, Stamp(before))
+            }
+        };
+        self.at(position, stamp)
+    }
+
+    /// The same channel for a client that is at `position`, with nothing new.
+    pub fn at(&self, position: Position, stamp: Stamp) -> Self {
+        let found = Lookup {
+            news: false,
+            reset: false,
+            messages: Messages::new(),
+            position,
+            stamp,
+            renders: None,
+        };
+        Self { channel: self.channel.clone(), tick: self.tick, found }
+    }
+}
+
+/// Whether a look into a channel leaves a registration there.
+#[derive(Clone, Copy)]
+enum Register<'a> {
+    Never,
+    /// A poll's: it is answered with news, and gone.
+    IfQuiet(&'a Arc<Notifier>),
+    /// A stream's: it stays.
+    Always(&'a Arc<Notifier>),
+}
+
+impl<'a> Register<'a> {
+    /// The bell to register after `found`.
+    fn after(self, found: &Lookup) -> Option<&'a Arc<Notifier>> {
+        match self {
+            Self::Never => None,
+            Self::IfQuiet(bell) => (!found.news).then_some(bell),
+            Self::Always(bell) => Some(bell),
+        }
+    }
+}
 
 /// The outcome of [`Hub::poll`].
 #[derive(Debug)]
@@ -223,7 +273,7 @@ impl Hub {
         let mut answer = Answer::new();
         let mut news = false;
         for subscription in subscriptions {
-            let looked = self.look_at(subscription, take, Some(waiter.bell()), now)?;
+            let looked = self.look_at(subscription, take, Register::IfQuiet(waiter.bell()), now)?;
             news |= looked.update.found.news;
             answer.push(looked.update);
             waiter.register(looked.seat, looked.unresolved);
@@ -237,7 +287,29 @@ impl Hub {
         Ok(PollOutcome::Waiting(waiter))
     }
 
-    /// Looks into every channel of a poll that does not wait: the quiet state is an answer, too.
+    /// Looks into every channel of a stream and registers its waiter on all of them, news or not.
+    /// The waiter is where the client is now: before whatever the answer has for it.
+    pub fn subscribe(
+        &self,
+        subscriptions: &[Subscription],
+        take: Take,
+        now: Time,
+    ) -> Result<(Waiter, Answer), TableFull> {
+        let now = self.time(now);
+        let mut waiter = Waiter::for_stream(self.clone(), take);
+        let mut answer = Answer::new();
+        for subscription in subscriptions {
+            let register = Register::Always(waiter.bell());
+            let looked = self.look_at(subscription, take, register, now)?;
+            answer.push(looked.update);
+            waiter.register(looked.seat, looked.unresolved);
+        }
+        waiter.hold(answer.iter().map(ChannelUpdate::start).collect());
+        Ok((waiter, answer))
+    }
+
+    /// Looks into every channel of a poll that is not to be held: the quiet state is an answer,
+    /// too.
     pub fn look(
         &self,
         subscriptions: &[Subscription],
@@ -245,7 +317,8 @@ impl Hub {
         now: Time,
     ) -> Result<Answer, TableFull> {
         let now = self.time(now);
-        let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.update);
+        let look =
+            |subscription| Ok(self.look_at(subscription, take, Register::Never, now)?.update);
         subscriptions.iter().map(look).collect()
     }
 
@@ -254,7 +327,7 @@ impl Hub {
         &self,
         subscription: &Subscription,
         take: Take,
-        bell: Option<&Arc<Notifier>>,
+        register: Register<'_>,
         now: Time,
     ) -> Result<waiter::Look, TableFull> {
         let mut want = None;
@@ -265,7 +338,7 @@ impl Hub {
                 Some(_) => state.look_at_replica(subscription.cursor, take, now, &mut want),
             };
             let found = self.unless_moved(found, subscription.cursor);
-            let seat = bell.filter(|_| !found.news).map(|bell| waiter::Registration {
+            let seat = register.after(&found).map(|bell| waiter::Registration {
                 channel: channel.clone(),
                 key: state.waiters.insert(bell.clone()),
                 round: state.round,

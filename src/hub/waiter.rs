@@ -1,8 +1,8 @@
 //! Held polls: their registration and their wakes.
 
 use super::notifier::{Notifier, WakeHandle};
-use super::{Answer, Channel, ChannelUpdate, Hub, State, Subscription, TableFull};
-use crate::hub::channel::{ChannelName, Cursor, Position, Take, Time};
+use super::{Answer, Channel, ChannelUpdate, Hub, Register, State, Subscription, TableFull};
+use crate::hub::channel::{ChannelName, Cursor, Position, Stamp, Take, Time};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::fmt;
@@ -24,6 +24,8 @@ pub struct Waiter {
     take: Take,
     counted: bool,
     no_wait: bool,
+    /// It stays registered where there is news.
+    streams: bool,
 }
 
 /// A cursor that is placed later, where a sequencer gives the positions.
@@ -54,15 +56,20 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    fn leave(&self) {
-        self.leave_locked(&mut self.channel.state.lock());
+    /// The round of a registration that is no more.
+    const LEFT: u64 = u64::MAX;
+
+    fn leave(&mut self) {
+        let channel = self.channel.clone();
+        self.leave_locked(&mut channel.state.lock());
     }
 
-    fn leave_locked(&self, state: &mut State) {
-        // In a later round the key may belong to another waiter.
+    fn leave_locked(&mut self, state: &mut State) {
+        // In a later round, or once it is left, the key may be another's.
         if state.round == self.round {
             state.waiters.try_remove(self.key);
         }
+        self.round = Self::LEFT;
     }
 
     /// Looks into the channel for messages after `registered`; registers again where there are
@@ -70,7 +77,7 @@ impl Registration {
     fn look_again(
         &mut self,
         hub: &Hub,
-        bell: &Arc<Notifier>,
+        register: Register<'_>,
         registered: &ChannelUpdate,
         take: Take,
         unresolved: &mut Option<Unresolved>,
@@ -87,7 +94,7 @@ impl Registration {
             drop(state);
             let channel = registered.channel.clone();
             let subscription = Subscription { channel, cursor };
-            let looked = hub.look_at(&subscription, take, Some(bell), now)?;
+            let looked = hub.look_at(&subscription, take, register, now)?;
             *unresolved = looked.unresolved;
             if let Some(seat) = looked.seat {
                 *self = seat;
@@ -105,9 +112,13 @@ impl Registration {
                 found
             }
         });
-        if !found.news {
+        if let Some(bell) = register.after(&found) {
             self.key = state.waiters.insert(bell.clone());
             self.round = state.round;
+        }
+        if let (Some(feed), Register::Always(_)) = (&mut state.feed, register) {
+            // For a stream nobody polls again.
+            feed.touch(now);
         }
         if !found.news && !was_unplaced {
             return Ok(registered.clone());
@@ -134,7 +145,15 @@ impl Waiter {
             take,
             counted: false,
             no_wait: false,
+            streams: false,
         }
+    }
+
+    /// A waiter that stays registered while what was found is sent.
+    pub(super) fn for_stream(hub: Hub, take: Take) -> Self {
+        let mut waiter = Self::new(hub, take);
+        waiter.streams = true;
+        waiter
     }
 
     pub(super) fn bell(&self) -> &Arc<Notifier> {
@@ -173,10 +192,14 @@ impl Waiter {
         for (index, (registered, seat)) in self.registered.iter().zip(&mut self.seats).enumerate() {
             let mut own = unresolved.as_deref_mut().and_then(|all| Unresolved::of(index, all));
             let was_unplaced = own.is_some();
-            // A table without room (the channel was forgotten meanwhile) leaves the poll as it is;
-            // the client's next poll gets the error.
-            let (hub, bell) = (&self.hub, &self.bell);
-            let update = seat.look_again(hub, bell, registered, self.take, &mut own, now);
+            // A table without room (the channel was forgotten meanwhile) leaves the poll as it
+            // is; its next one is told.
+            let register = match self.streams {
+                true => Register::Always(&self.bell),
+                false => Register::IfQuiet(&self.bell),
+            };
+            let hub = &self.hub;
+            let update = seat.look_again(hub, register, registered, self.take, &mut own, now);
             let update = update.unwrap_or_else(|TableFull| registered.clone());
             news |= update.found.news;
             placed |= was_unplaced;
@@ -221,7 +244,19 @@ impl Waiter {
         self.look(now).unwrap_or_else(|| std::mem::take(&mut self.registered))
     }
 
-    /// Positions of its channels at registration.
+    /// Where a stream's client is in its channels, with nothing new in any of them.
+    pub fn place(&self) -> &Answer {
+        &self.registered
+    }
+
+    /// A stream's client has got all up to `position` of its channel `index`.
+    pub fn advance(&mut self, index: usize, position: Position, stamp: Stamp) {
+        if let Some(update) = self.registered.get_mut(index) {
+            (update.found.position, update.found.stamp) = (position, stamp);
+        }
+    }
+
+    /// Where its channels were when it was registered.
     pub fn positions(&self) -> impl Iterator<Item = Position> {
         self.registered.iter().map(|update| update.found.position)
     }
@@ -232,7 +267,7 @@ impl Waiter {
     }
 
     fn leave(&mut self) {
-        for seat in self.seats.drain(..) {
+        for mut seat in self.seats.drain(..) {
             seat.leave();
         }
     }

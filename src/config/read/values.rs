@@ -126,6 +126,13 @@ pub(in crate::config) fn cookie(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The name of a request header, in lower case.
+pub(in crate::config) fn header(text: &str) -> Result<String, String> {
+    let name = http::HeaderName::try_from(text);
+    let name = name.map_err(|_| format!("\"{}\" is no header name", text.escape_debug()))?;
+    Ok(name.as_str().to_owned())
+}
+
 /// The name of a channel.
 pub(in crate::config) fn name(text: &str) -> Result<ChannelName, String> {
     ChannelName::new(text).map_err(|error| error.to_string())

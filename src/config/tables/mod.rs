@@ -16,7 +16,7 @@ use crate::hub::channel::{Limits, Tick};
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
 use crate::server::gate::poll::hold;
-use crate::server::gate::{tls, upstream};
+use crate::server::gate::{self, tls, upstream};
 use crate::server::limits::permit;
 use crate::server::persist::snapshot;
 use crate::server::publish;
@@ -70,6 +70,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let (upstream, may_publish) = root.table("upstream", upstream);
     let (token, messages_per_second) = root.table("publish", publish_keys);
     let (hold, held) = root.table("hold", hold);
+    let stream = root.table("stream", stream);
     let (mut hub, max_message, snapshot) = root.table("history", history);
     let (limits, client) = root.table("limits", |section| limits(section, held));
     let watch_file = root.table("reload", |reload| reload.flag("watch", false));
@@ -100,6 +101,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         messages_per_second,
         max_message,
         hold,
+        stream,
         hub,
         snapshot,
         upgrade,
@@ -167,7 +169,17 @@ fn hold(section: &mut Section) -> (hold::Settings, usize) {
     )
 }
 
-/// The channels, the maximum length of a message, and the snapshot file.
+fn stream(section: &mut Section) -> gate::stream::Settings {
+    let default = gate::stream::Settings::default();
+    gate::stream::Settings {
+        max: section.duration("max", default.max),
+        heartbeat: section.duration("heartbeat", default.heartbeat),
+        retry: section.duration("retry", default.retry),
+        ..default
+    }
+}
+
+/// Also the longest message, and the file.
 fn history(section: &mut Section) -> (hub::Settings, u64, snapshot::Settings) {
     let default = hub::Settings::default();
     let limits = Limits {

@@ -7,6 +7,7 @@ use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::replay::Replay;
+use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::timestamp::{Deliver, First, Timestamp};
 use crate::protocol::http::path::PathPattern;
 use crate::protocol::template::{Field, Template};
@@ -29,8 +30,8 @@ const KINDS: [(&str, Kind); 4] = [
     ("replay", Kind::Replay),
 ];
 
-/// The keys that belong to some dialects only.
-const OWN_KEYS: [(&str, &[Kind]); 13] = [
+/// The keys that only some dialects have.
+const OWN_KEYS: [(&str, &[Kind]); 15] = [
     ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),
     ("slack", &[Kind::NovComet, Kind::Replay]),
     ("add_query", &[Kind::Replay]),
@@ -43,7 +44,9 @@ const OWN_KEYS: [(&str, &[Kind]); 13] = [
     ("content_type", &[Kind::Timestamp]),
     ("extra", &[Kind::Timestamp]),
     ("embed", &[Kind::Timestamp]),
-    ("callback", &[Kind::Timestamp]),
+    ("callback", &[Kind::Native, Kind::Timestamp]),
+    ("transports", &[Kind::Native, Kind::NovComet, Kind::Timestamp]),
+    ("csp_nonce", &[Kind::Native, Kind::Timestamp]),
 ];
 
 /// Reads a rule; its polls are held for `hold` unless it has its own timeout. `None` is a mistake,
@@ -59,6 +62,7 @@ pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<R
     let mut rule = Rule::new(path.or_else(|| PathPattern::new("*"))?, dialect);
     rule.methods = methods(section, &rule);
     rule.timeout = timeout(section, hold);
+    transports(section, kind, &mut rule);
     rule.origins = section.list("origins", Vec::new(), values::origin);
     rule.auth = auth::read(section);
     (rule.when, rule.unless) = (when, unless);
@@ -114,7 +118,7 @@ fn native(section: &mut Section, path: Option<&PathPattern>) -> Native {
         let message = "missing; end the path in * (the channels stand there), or name the channel";
         section.mistake("channel", message);
     }
-    Native { channel }
+    Native { channel, callback: section.optional("callback", values::parameter) }
 }
 
 fn novcomet(section: &mut Section) -> NovComet {
@@ -200,7 +204,37 @@ fn methods(section: &mut Section, rule: &Rule) -> Vec<Method> {
     [Method::Get, Method::Post].into_iter().filter(|method| names.contains(&name(method))).collect()
 }
 
-/// `None` if the rule has no timeout, so that it keeps following `hold.timeout`.
+/// The transports, and what only some of them want.
+fn transports(section: &mut Section, kind: Option<Kind>, rule: &mut Rule) {
+    if !matches!(kind, Some(Kind::Native | Kind::NovComet | Kind::Timestamp)) {
+        return;
+    }
+    let words = Transport::NAMES.map(|(name, _)| (name, name));
+    let default = rule.transports.iter().map(|transport| transport.name()).collect();
+    let names = section.list("transports", default, |text| suggest::one_of(&words, text));
+    if names.is_empty() && section.is_sound("transports") {
+        section.mistake("transports", "must name at least one of: poll, sse, ws, chunked, iframe");
+    }
+    let all = Transport::NAMES.into_iter().filter(|(name, _)| names.contains(name));
+    rule.transports = all.map(|(_, transport)| transport).collect();
+    let callback = match &rule.dialect {
+        Dialect::Native(native) => native.callback.is_some(),
+        Dialect::Timestamp(timestamp) => timestamp.callback.is_some(),
+        Dialect::NovComet(_) | Dialect::Replay(_) => false,
+    };
+    if rule.transports.contains(&Transport::Iframe) && !callback {
+        let message = match kind {
+            Some(Kind::NovComet) => "a novcomet rule has no callback, which \"iframe\" needs",
+            _ => "\"iframe\" needs the rule's callback: the parameter that names its function",
+        };
+        section.mistake("transports", message);
+    }
+    if !matches!(kind, Some(Kind::NovComet)) {
+        rule.csp_nonce = section.optional("csp_nonce", values::header);
+    }
+}
+
+/// `None` where the rule is silent, so that it goes on to follow `hold.timeout`.
 fn timeout(section: &mut Section, hold: Duration) -> Option<Duration> {
     let set = section.has("timeout");
     let timeout = section.duration("timeout", hold);

@@ -32,7 +32,13 @@ impl Desk {
     fn parse(&self, rest: Option<&str>, query: &str) -> Parsed {
         let query = Query::parse(query);
         let headers = ::http::HeaderMap::new();
-        let request = Request { rest, query: &query, form: None, headers: &headers };
+        let request = Request {
+            rest,
+            query: &query,
+            form: None,
+            headers: &headers,
+            transport: stream::Transport::Poll,
+        };
         self.dialect.parse(&request, &|name| self.hub.tick(name))
     }
 

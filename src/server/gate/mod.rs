@@ -15,6 +15,7 @@ mod replay;
 pub mod route;
 mod serve;
 mod settings;
+pub mod stream;
 pub mod tls;
 pub mod upstream;
 
@@ -24,10 +25,13 @@ pub use poll::held::{HeldPoll, HoldOutcome};
 pub use poll::timer::Timer;
 pub use replay::HeldReplay;
 pub use settings::Settings;
+pub use stream::HeldStream;
 
 use crate::hub::Hub;
 use crate::hub::channel::{ChannelName, Time};
-use crate::protocol::http::Reply;
+use crate::protocol::dialect::stream::Transport;
+use crate::protocol::http::query::Query;
+use crate::protocol::http::{Headers, Reply};
 use crate::server::limits::descriptors::FdBudget;
 use crate::server::limits::permit::Limits;
 use crate::server::telemetry::metrics::SharedMetrics;
@@ -143,12 +147,23 @@ impl Gate {
         Connected::new(self)
     }
 
-    /// The response to a request of `client` that exceeds its rate limit; `None` = it may be
-    /// served. Called once for each request, on every path.
-    pub fn rate_limited(&self, settings: &Settings, client: Option<IpAddr>) -> Option<Reply> {
+    /// The answer to a request of `client` that comes too soon after others; `None` = it may be
+    /// served. Asked once for each request, wherever it comes in.
+    pub fn rate_limited(
+        &self,
+        settings: &Settings,
+        client: Option<IpAddr>,
+        (path, query, headers): (&str, &str, &dyn Headers),
+    ) -> Option<Reply> {
         let wait = settings.requests.take(client).err()?;
         self.refused(Refusal::RequestRate);
-        Some(poll::replies::rate_limited(wait))
+        let transport = Transport::chosen(headers, &Query::parse(query));
+        let streams = transport == Some(Transport::Sse) && settings.routes.may_stream(path);
+        // Browsers take an error for the end of an event stream.
+        Some(match streams {
+            true => stream::busy("too many requests from this address"),
+            false => poll::replies::rate_limited(wait),
+        })
     }
 
     /// Number of open connections.

@@ -4,6 +4,7 @@ use crate::protocol::auth::Auth;
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
 use crate::protocol::dialect::novcomet::NovComet;
+use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::timestamp::Timestamp;
 use crate::protocol::http::path::{PathPattern, normalize};
 use crate::protocol::http::query::Query;
@@ -36,7 +37,11 @@ pub struct Rule {
     pub timeout: Option<Duration>,
     /// Authorization of its polls; `None` = all clients may poll.
     pub auth: Option<Arc<Auth>>,
-    /// Origins whose pages may read the responses (CORS); `*` = any.
+    /// The transports that its messages travel on.
+    pub transports: Vec<Transport>,
+    /// The request header with the nonce for an iframe's scripts.
+    pub csp_nonce: Option<String>,
+    /// Origins whose pages may read the answers (CORS); `*` = any.
     pub origins: Vec<String>,
 }
 
@@ -49,8 +54,28 @@ impl Rule {
                 vec![Method::Get, Method::Post]
             }
         };
-        let (when, unless, origins) = (Vec::new(), Vec::new(), Vec::new());
-        Self { path, when, unless, methods, dialect, timeout: None, auth: None, origins }
+        Self {
+            path,
+            when: Vec::new(),
+            unless: Vec::new(),
+            methods,
+            transports: Self::transports(&dialect),
+            dialect,
+            timeout: None,
+            auth: None,
+            csp_nonce: None,
+            origins: Vec::new(),
+        }
+    }
+
+    /// The transports of a dialect whose rule names none.
+    pub fn transports(dialect: &Dialect) -> Vec<Transport> {
+        match dialect {
+            Dialect::Native(_) => vec![Transport::Poll, Transport::Sse, Transport::WebSocket],
+            Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) => {
+                vec![Transport::Poll]
+            }
+        }
     }
 
     /// The methods for an `Allow` header.
@@ -137,8 +162,15 @@ impl Routes {
         self.rules.iter().any(|rule| rule.path.matches(&normal))
     }
 
-    /// True if a POST to `path` (as it stands in the target) may be a poll, so that its form has to
-    /// be read to find out.
+    /// Whether an event stream may be had at `path` (as it stands in the target).
+    pub fn may_stream(&self, path: &str) -> bool {
+        let decoded = decode(path);
+        let streams = |rule: &Rule| rule.transports.contains(&Transport::Sse);
+        self.rules.iter().any(|rule| streams(rule) && rule.path.matches(&decoded))
+    }
+
+    /// Whether a POST to `path` (as it stands in the target) may be a poll, so that its form
+    /// has to be read to find out.
     pub fn may_take_form(&self, path: &str) -> bool {
         let normal = normalize(path);
         self.rules.iter().any(|rule| rule.takes("POST") && rule.path.matches(&normal))

@@ -8,6 +8,8 @@ use super::poll::hold::Cause;
 use super::replay::{ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, Settings, Timer};
 use crate::protocol::http::Reply;
+use crate::protocol::http::websocket::CloseCode;
+use bytes::Bytes;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -30,8 +32,39 @@ pub(super) trait Exchange: Send {
     /// The connection is not kept after the answer.
     fn close_after(&mut self);
 
+    /// Writes the head of a stream together with its first bytes.
+    fn start(
+        &mut self,
+        head: &Reply,
+        first: &[Bytes],
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Writes more of a stream, all of it at once.
+    fn send(&mut self, pieces: &[Bytes]) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Ends a stream.
+    fn finish(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// The timer, and the next thing that the client of a stream does; `socket` = it speaks in
+    /// frames. Cancelling it loses nothing.
+    fn listening(&mut self, socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send);
+
     /// Writes a whole answer.
     fn write(&mut self, reply: &Reply) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// What the client of a stream does.
+pub(super) enum Input {
+    /// It is gone.
+    Gone,
+    /// It asks for life, and wants these bytes back.
+    Ping(Bytes),
+    /// It lives.
+    Pong,
+    /// It closes its socket, with that payload.
+    Close(Bytes),
+    /// It did what ends its socket.
+    Wrong(CloseCode),
 }
 
 /// How long a poll was held, and why that ended.
@@ -41,7 +74,12 @@ pub(super) type Held = Option<(Duration, Cause)>;
 pub(super) enum Served<E> {
     /// The request is over: the status and length of its answer, if its client was there to get
     /// one.
-    Done { held: Held, answer: Result<Option<(u16, usize)>, E> },
+    Done {
+        held: Held,
+        /// How many events a stream had.
+        events: Option<u64>,
+        answer: Result<Option<(u16, usize)>, E>,
+    },
     /// It is the upstream's; perhaps after a hold.
     Forward(Option<Box<ReleasedReplay>>),
 }
@@ -64,7 +102,7 @@ pub(super) async fn serve<E: Exchange>(
     let decision = match exchange.settle(matches!(decision, Decision::Replay(_))).await {
         Ok(None) => decision,
         Ok(Some(refusal)) => Decision::Reply(refusal, None),
-        Err(error) => return Served::Done { held: None, answer: Err(error) },
+        Err(error) => return Served::Done { held: None, events: None, answer: Err(error) },
     };
     let (reply, held, published) = match decision {
         Decision::Hold(held) => {
@@ -92,16 +130,22 @@ pub(super) async fn serve<E: Exchange>(
                 }
             }
         }
+        // Boxed: what a stream needs beside a poll is its own.
+        Decision::Stream(stream) => return Box::pin(stream.run(exchange)).await,
         Decision::Publish(channel) => (Some(Box::pin(gate.publish(channel)).await), None, None),
         Decision::Site | Decision::Ask(_) => return Served::Forward(None),
     };
     if let Some((_, Cause::Gone | Cause::Drain)) = held {
         exchange.close_after();
     }
-    let Some(reply) = reply else { return Served::Done { held, answer: Ok(None) } };
+    let Some(reply) = reply else { return Served::Done { held, events: None, answer: Ok(None) } };
     let written = exchange.write(&reply).await;
     if written.is_ok() {
         gate.written(published);
     }
-    Served::Done { held, answer: written.map(|()| Some((reply.status, reply.body.len()))) }
+    Served::Done {
+        held,
+        events: None,
+        answer: written.map(|()| Some((reply.status, reply.body.len()))),
+    }
 }

@@ -1,9 +1,9 @@
 //! The public side's settings from the config.
 
-use super::front;
 use super::poll::hold;
 use super::route::Routes;
 use super::upstream::Upstream;
+use super::{front, stream};
 use crate::server::limits::permit;
 use crate::server::limits::rate::AddressRate;
 use ipnet::IpNet;
@@ -17,7 +17,9 @@ pub struct Settings {
     pub routes: Routes,
     /// Hold timeout and jitter.
     pub hold: hold::Settings,
-    /// Limits on the number of held polls.
+    /// What streams are like.
+    pub stream: stream::Settings,
+    /// How many.
     pub limits: permit::Settings,
     /// Rate limit of connections of one address; trusted proxies are exempt.
     pub connections: Arc<AddressRate>,

@@ -145,7 +145,12 @@ impl ReplicaState {
         self.phase != Phase::Idle
     }
 
-    /// Time of the channel's last poll.
+    /// The channel is still in use.
+    pub fn touch(&mut self, now: Time) {
+        self.polled = now;
+    }
+
+    /// When the channel was last polled.
     pub fn last_polled(&self) -> Time {
         self.polled
     }

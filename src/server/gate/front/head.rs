@@ -66,6 +66,8 @@ pub(super) struct Head<'a> {
     pub(super) keep: bool,
     /// True if the fast path answers the request itself, provided it is a poll.
     pub(super) plain: bool,
+    /// Whether it is a plain one but that it opens a WebSocket.
+    pub(super) socket: bool,
     pub(super) framing: Framing,
 }
 
@@ -164,15 +166,16 @@ fn head<'a>(
     // After an upgrade all that follows belongs to the other protocol.
     let upgrade = headers.has("upgrade") && says("upgrade");
     let framing = if upgrade { Framing::Endless } else { framing };
-    let plain = method == "GET"
+    let bodyless = method == "GET"
         && version == 1
         && target.starts_with('/')
-        && ["content-length", "transfer-encoding", "upgrade", "expect"]
-            .iter()
-            .all(|name| !headers.has(name));
+        && ["content-length", "transfer-encoding", "expect"].iter().all(|name| !headers.has(name));
+    let plain = bodyless && !headers.has("upgrade");
+    let is_socket = |to: &str| to.trim().eq_ignore_ascii_case("websocket");
+    let socket = bodyless && upgrade && headers.get("upgrade").is_some_and(is_socket);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let keep = version == 1 && !says("close");
-    Head { method, path, query, target, headers, keep, plain, framing }
+    Head { method, path, query, target, headers, keep, plain, socket, framing }
 }
 
 #[cfg(test)]

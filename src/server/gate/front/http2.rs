@@ -57,7 +57,8 @@ impl Http2 {
             let words = "the request's path is none\n";
             return Some(Reply::new(400, "text/plain; charset=UTF-8", words));
         }
-        self.gate.rate_limited(settings, client)
+        let query = head.uri.query().unwrap_or_default();
+        self.gate.rate_limited(settings, client, (head.uri.path(), query, &head.headers))
     }
 
     /// Holds or answers the stream, or returns it with its classification.
@@ -72,7 +73,7 @@ impl Http2 {
         if let Some(reply) = self.reject(&stream, &settings, client.address) {
             stream.set_write_timeout(settings.write_timeout);
             let _ = session::write(&mut stream, &reply).await;
-            session::log(&stream, &settings, client.address, handed.began, None);
+            session::log(&stream, &settings, client.address, handed.began, None, None);
             return None;
         }
         if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
@@ -81,12 +82,12 @@ impl Http2 {
         let decision = session::decide(&self.gate, &settings, &stream, None, client.address);
         stream.set_write_timeout(settings.write_timeout);
         let mut exchange = SessionExchange::new(&mut stream, &self.gate, settings.write_timeout);
-        let held = match serve(&self.gate, &settings, decision, &mut exchange).await {
-            Served::Done { held, .. } => held,
+        let (held, events) = match serve(&self.gate, &settings, decision, &mut exchange).await {
+            Served::Done { held, events, .. } => (held, events),
             Served::Forward(None) => return Some((stream, handed.for_site())),
             Served::Forward(Some(released)) => return Some((stream, handed.released(released))),
         };
-        session::log(&stream, &settings, client.address, handed.began, held);
+        session::log(&stream, &settings, client.address, handed.began, held, events);
         None
     }
 }

@@ -4,12 +4,14 @@ use super::hold::Cause;
 use super::replies::{allowed_origin, finished, preflight, refusal, unstored, wrong_method};
 use crate::hub::channel::ChannelName;
 use crate::hub::{Answer, PollOutcome, Waiter};
+use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::{self, Dialect, Parsed, Poll};
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::grant::{Allowed, AuthRequest, Authorization, GrantGuard, Verdict};
 use crate::server::gate::replay::ReplayIdentity;
 use crate::server::gate::route::{Match, Rule};
+use crate::server::gate::stream::{HeldStream, Opening};
 use crate::server::gate::{Gate, HeldPoll, HeldReplay, RETRY_AFTER, Settings};
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
@@ -35,6 +37,8 @@ pub struct Incoming<'a> {
     pub headers: &'a dyn Headers,
     /// The client's address.
     pub client: Option<IpAddr>,
+    /// Whether its connection can change to another protocol.
+    pub can_upgrade: bool,
 }
 
 /// The decision about a request.
@@ -47,7 +51,9 @@ pub enum Decision {
     Hold(Box<HeldPoll>),
     /// It is held, and then it goes to the upstream.
     Replay(Box<HeldReplay>),
-    /// It publishes on that channel: [`Gate::publish`] has the response.
+    /// It is answered event by event.
+    Stream(Box<HeldStream>),
+    /// It publishes on that channel: [`Gate::publish`] has the answer.
     Publish(ChannelName),
     /// The upstream has to be asked who may poll; [`PendingAdmission::resume`] decides then.
     Ask(Box<PendingAdmission>),
@@ -76,6 +82,8 @@ pub(in crate::server::gate) enum Purpose {
     Replay(ReplayIdentity),
     /// It publishes on its channel.
     Publish,
+    /// It gets one event after another.
+    Stream(Box<Opening>),
 }
 
 /// An admission that waits for the upstream's word.
@@ -136,7 +144,15 @@ impl Gate {
         request: &Incoming<'_>,
     ) -> Option<Decision> {
         let (query, form, headers) = (request.query, request.form, request.headers);
-        let asked = dialect::Request { rest, query, form, headers };
+        let opening = match self.opening(rule, request) {
+            Ok(opening) => opening,
+            Err((cause, reply)) => {
+                let origin = allowed_origin(rule, headers);
+                return Some(self.refuse(rule, origin.as_deref(), cause, reply));
+            }
+        };
+        let transport = opening.as_ref().map_or(Transport::Poll, |it| it.format.transport);
+        let asked = dialect::Request { rest, query, form, headers, transport };
         match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
             Parsed::OtherRule => None,
             Parsed::Refused(reply) => {
@@ -144,11 +160,19 @@ impl Gate {
                 Some(self.refuse(rule, origin.as_deref(), Refusal::BadRequest, reply))
             }
             Parsed::Poll(poll) => {
-                let purpose = match &rule.dialect {
-                    Dialect::Replay(replay) => {
+                let purpose = match (&rule.dialect, opening) {
+                    (Dialect::Replay(replay), _) => {
                         Purpose::Replay(self.replay_identity(rule, replay, request, &poll))
                     }
-                    _ => Purpose::Hold,
+                    (_, Some(opening)) => match opening.for_poll(&poll) {
+                        Ok(opening) => Purpose::Stream(opening),
+                        Err(reply) => {
+                            let origin = allowed_origin(rule, headers);
+                            let cause = Refusal::BadRequest;
+                            return Some(self.refuse(rule, origin.as_deref(), cause, reply));
+                        }
+                    },
+                    (_, None) => Purpose::Hold,
                 };
                 let admission = self.admission(settings, rule, request, poll, purpose);
                 Some(self.authorized(settings, admission, request))
@@ -209,6 +233,7 @@ impl Gate {
     ) -> Decision {
         match &admission.purpose {
             Purpose::Hold => self.poll(settings, admission, allowed),
+            Purpose::Stream(_) => self.stream(settings, admission, allowed),
             Purpose::Replay(_) => self.replay(settings, admission, allowed),
             Purpose::Publish => match admission.poll.subscriptions.into_iter().next() {
                 Some(subscription) => Decision::Publish(subscription.channel),
@@ -270,7 +295,11 @@ impl Gate {
     }
 
     /// Refuses a poll on more channels than the settings allow.
-    fn refuse_many_channels(&self, settings: &Settings, admission: &Admission) -> Option<Decision> {
+    pub(in crate::server::gate) fn refuse_many_channels(
+        &self,
+        settings: &Settings,
+        admission: &Admission,
+    ) -> Option<Decision> {
         let (most, named) = (settings.limits.channels_per_poll, admission.poll.subscriptions.len());
         if most == 0 || named <= most {
             return None;
@@ -288,8 +317,14 @@ impl Gate {
         admission: &Admission,
         (cause, status, error): Full,
     ) -> Decision {
-        let reply = refusal(&admission.rule, status, &error, "try again later");
-        let reply = reply.with("Retry-After", RETRY_AFTER);
+        let reply = match &admission.purpose {
+            Purpose::Stream(opening) => opening.full(&error),
+            _ => None,
+        };
+        let reply = reply.unwrap_or_else(|| {
+            refusal(&admission.rule, status, &error, "try again later")
+                .with("Retry-After", RETRY_AFTER)
+        });
         self.refuse(&admission.rule, admission.origin.as_deref(), cause, reply)
     }
 

@@ -66,7 +66,7 @@ pub(in crate::server::gate) fn preflight(rule: &Rule, headers: &dyn Headers) -> 
     if origin.is_some() {
         reply = reply
             .with("Access-Control-Allow-Methods", rule.allow())
-            .with("Access-Control-Allow-Headers", "Authorization, Content-Type")
+            .with("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID")
             .with("Access-Control-Max-Age", "600");
     }
     finished(reply, rule, origin.as_deref())

@@ -46,7 +46,9 @@ pub struct Context {
     /// A poll that was held, and is forwarded now.
     released: Option<Box<ReleasedReplay>>,
     held: Option<(Duration, Cause)>,
-    /// Failed connections to the upstream so far.
+    /// How many events a stream had.
+    events: Option<u64>,
+    /// Connections to the site that failed so far.
     failures: usize,
     forwarded: Forwarded,
     tee: Tap,
@@ -70,8 +72,8 @@ impl Proxy {
         let mut exchange =
             SessionExchange::new(session.as_mut(), &self.gate, settings.write_timeout);
         match serve(&self.gate, &settings, decision, &mut exchange).await {
-            Served::Done { held, answer } => {
-                context.held = held;
+            Served::Done { held, events, answer } => {
+                (context.held, context.events) = (held, events);
                 answer.map(|_| true)
             }
             Served::Forward(released) => {
@@ -117,6 +119,7 @@ impl ProxyHttp for Proxy {
             finding,
             released: None,
             held: None,
+            events: None,
             failures: 0,
             forwarded: Forwarded::default(),
             tee: Tap::default(),
@@ -352,7 +355,7 @@ impl ProxyHttp for Proxy {
         }
         let client = context.client.and_then(|client| client.address);
         let (session, began) = (session.as_downstream(), context.began);
-        session::log(session, &context.settings, client, began, context.held);
+        session::log(session, &context.settings, client, began, context.held, context.events);
     }
 }
 

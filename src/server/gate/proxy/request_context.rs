@@ -97,6 +97,7 @@ mod tests {
         Settings {
             routes: Routes::new(Vec::new()),
             hold: hold::Settings::default(),
+            stream: gate::stream::Settings::default(),
             limits: permit::Settings::default(),
             connections: Arc::new(AddressRate::new(0)),
             requests: Arc::new(AddressRate::new(0)),

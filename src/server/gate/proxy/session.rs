@@ -5,10 +5,11 @@ use super::forwarded::Client;
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::{Query, masked};
 use crate::server::gate::poll::hold::Cause;
-use crate::server::gate::serve::Exchange;
+use crate::server::gate::serve::{Exchange, Input};
 use crate::server::gate::{Decision, Gate, Incoming, Settings, Timer, access_log};
 use crate::server::telemetry::refusal::Refusal;
 use bytes::Bytes;
+use http::Version;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -36,6 +37,7 @@ pub(in crate::server::gate) fn decide(
         form,
         headers: &head.headers,
         client,
+        can_upgrade: false,
     };
     gate.decide(settings, &incoming)
 }
@@ -91,6 +93,38 @@ impl Exchange for SessionExchange<'_> {
     async fn write(&mut self, reply: &Reply) -> Result<()> {
         write(self.session, reply).await
     }
+
+    async fn start(&mut self, reply: &Reply, first: &[Bytes]) -> Result<()> {
+        let mut head = head(reply)?;
+        head.remove_header("Content-Length");
+        match self.session.req_header().version {
+            // It ends with its connection (RFC 9112, section 6.3).
+            Version::HTTP_10 => self.session.set_keepalive(None),
+            Version::HTTP_11 => head.insert_header("Transfer-Encoding", "chunked")?,
+            _ => {}
+        }
+        self.session.write_response_header(Box::new(head)).await?;
+        self.send(first).await
+    }
+
+    async fn send(&mut self, pieces: &[Bytes]) -> Result<()> {
+        for piece in pieces {
+            self.session.write_response_body(piece.clone(), false).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.session.write_response_body(Bytes::new(), true).await
+    }
+
+    fn listening(&mut self, _socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send) {
+        let (timer, gone) = self.waiting();
+        (timer, async {
+            gone.await;
+            Input::Gone
+        })
+    }
 }
 
 /// The host a request is for: its `Host`, or the authority of its target.
@@ -106,6 +140,7 @@ pub(in crate::server::gate) fn log(
     client: Option<IpAddr>,
     began: Instant,
     held: Option<(Duration, Cause)>,
+    events: Option<u64>,
 ) {
     if !access_log::is_logged() {
         return;
@@ -119,6 +154,7 @@ pub(in crate::server::gate) fn log(
         bytes: session.body_bytes_sent(),
         took: began.elapsed(),
         held,
+        events,
     };
     access_log::log(&line, &settings.mask);
 }

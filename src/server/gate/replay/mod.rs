@@ -172,7 +172,7 @@ impl Gate {
         let Admission { rule, origin, purpose, .. } = admission;
         let share = match purpose {
             Purpose::Replay(identity) => identity.share,
-            Purpose::Hold | Purpose::Publish => None,
+            Purpose::Hold | Purpose::Publish | Purpose::Stream(_) => None,
         };
         Decision::Replay(Box::new(HeldReplay {
             gate: self.clone(),

@@ -136,14 +136,20 @@ impl Connection {
         let early = BytesMut::from(&self.pending[length..]);
         buffer_pool::put(std::mem::replace(&mut self.pending, early));
         let keep = account.keep;
-        let mut exchange =
-            LaneExchange { connection: self, front, settings: &settings, shutdown, keep };
+        let mut exchange = LaneExchange {
+            connection: self,
+            front,
+            settings: &settings,
+            shutdown,
+            keep,
+            chunked: false,
+        };
         let served = serve(&front.gate, &settings, decision, &mut exchange).await;
         let keep = exchange.keep;
         match served {
-            Served::Done { held, answer } => {
+            Served::Done { held, events, answer } => {
                 let written = answer.ok().flatten();
-                account.log(&settings, written, held);
+                account.log(&settings, written, held, events);
                 if written.is_some() && keep { Disposition::Keep } else { Disposition::Close }
             }
             Served::Forward(released) => {
@@ -161,7 +167,11 @@ impl Connection {
     /// Finds out what a request wants.
     fn consider(&self, front: &Front, settings: &Arc<Settings>, head: &Head<'_>) -> Admission {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
-        let limited = front.gate.rate_limited(settings, client.address);
+        let limited = front.gate.rate_limited(
+            settings,
+            client.address,
+            (head.path, head.query, &head.headers),
+        );
         let refused = limited.or_else(|| match front.entrance {
             Transport::Redirect(port) => {
                 handshake::redirect(port, head.headers.get("host"), head.target)
@@ -177,7 +187,7 @@ impl Connection {
         if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
             return Admission::HandOff(head.framing.clone(), hand_off().for_site());
         }
-        if !head.plain {
+        if !head.plain && !head.socket {
             return Admission::HandOff(head.framing.clone(), hand_off());
         }
         let logged = access_log::is_logged();
@@ -197,6 +207,7 @@ impl Connection {
             form: None,
             headers: &head.headers,
             client: client.address,
+            can_upgrade: head.socket,
         };
         match front.gate.decide(settings, &incoming) {
             Decision::Site => Admission::HandOff(head.framing.clone(), hand_off().for_site()),
@@ -268,6 +279,7 @@ impl Connection {
                 bytes,
                 took,
                 held: None,
+                events: None,
             };
             access_log::log(&line, &settings.mask);
         }

@@ -25,6 +25,7 @@ impl RequestLog {
         settings: &Settings,
         answer: Option<(u16, usize)>,
         held: Option<(Duration, Cause)>,
+        events: Option<u64>,
     ) {
         let Some(target) = &self.target else { return };
         // Status 0: the client got no answer.
@@ -37,6 +38,7 @@ impl RequestLog {
             bytes,
             took: self.began.map_or(Duration::ZERO, |began| began.elapsed()),
             held,
+            events,
         };
         access_log::log(&line, &settings.mask);
     }
@@ -52,8 +54,9 @@ pub(super) fn reject(
 ) -> RequestLog {
     if access_log::is_logged() {
         let (method, target, status) = (head.method, head.target, reply.status);
-        let (bytes, took, held) = (reply.body.len(), Duration::ZERO, None);
-        let line = access_log::Line { client, method, target, status, bytes, took, held };
+        let (bytes, took) = (reply.body.len(), Duration::ZERO);
+        let (held, events) = (None, None);
+        let line = access_log::Line { client, method, target, status, bytes, took, held, events };
         access_log::log(&line, &settings.mask);
     }
     // The fast path does not wait for a body that was announced.
