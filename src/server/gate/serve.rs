@@ -139,6 +139,10 @@ pub(super) async fn serve<E: Exchange>(
         exchange.close_after();
     }
     let Some(reply) = reply else { return Served::Done { held, events: None, answer: Ok(None) } };
+    if reply.status == 101 {
+        // What comes now is of the other protocol.
+        exchange.close_after();
+    }
     let written = exchange.write(&reply).await;
     if written.is_ok() {
         gate.written(published);

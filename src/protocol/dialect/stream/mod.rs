@@ -241,6 +241,9 @@ impl Dialect {
 
     fn write_events(&self, format: &Format, place: &Answer, found: &Answer) -> (Vec<u8>, u64) {
         let mut out = Vec::new();
+        if !found.iter().any(|update| update.found.news) {
+            return (out, 0);
+        }
         if format.answers {
             let answer = super::native::body(found);
             websocket::write(&mut out, Opcode::Text, answer.as_bytes());
