@@ -83,8 +83,8 @@ impl StatsSources {
 
     fn polls(&self, text: &mut Text) {
         use Kind::{Counter, Gauge};
-        let (figures, counters) = (self.figures(), self.gate.counters());
-        text.number(Gauge, "pollgate_held_polls", "Polls held now.", figures.held);
+        let (stats, counters) = (self.stats(), self.gate.counters());
+        text.number(Gauge, "pollgate_held_polls", "Polls held now.", stats.held);
         let help = "Streams now, by transport; they count as held polls, too.";
         text.numbers(Gauge, "pollgate_streams", help, "transport", counters.streams());
         let help = "Connections of the public side now.";

@@ -65,7 +65,7 @@ pub struct Config {
     pub hold: hold::Settings,
     /// What streams are like; their spread is [`Drain`]'s.
     pub stream: stream::Settings,
-    /// The channels and what they keep.
+    /// The channels and their histories.
     pub hub: hub::Settings,
     /// The file in which the history outlives a restart.
     pub snapshot: snapshot::Settings,

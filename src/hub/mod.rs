@@ -308,8 +308,7 @@ impl Hub {
         Ok((waiter, answer))
     }
 
-    /// Looks into every channel of a poll that is not to be held: the quiet state is an answer,
-    /// too.
+    /// Looks into every channel of a poll that does not wait: the quiet state is an answer, too.
     pub fn look(
         &self,
         subscriptions: &[Subscription],

@@ -192,8 +192,8 @@ impl Waiter {
         for (index, (registered, seat)) in self.registered.iter().zip(&mut self.seats).enumerate() {
             let mut own = unresolved.as_deref_mut().and_then(|all| Unresolved::of(index, all));
             let was_unplaced = own.is_some();
-            // A table without room (the channel was forgotten meanwhile) leaves the poll as it
-            // is; its next one is told.
+            // A table without room (the channel was forgotten meanwhile) leaves the poll as it is;
+            // the client's next poll gets the error.
             let register = match self.streams {
                 true => Register::Always(&self.bell),
                 false => Register::IfQuiet(&self.bell),
@@ -256,7 +256,7 @@ impl Waiter {
         }
     }
 
-    /// Where its channels were when it was registered.
+    /// Positions of its channels at registration.
     pub fn positions(&self) -> impl Iterator<Item = Position> {
         self.registered.iter().map(|update| update.found.position)
     }

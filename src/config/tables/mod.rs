@@ -179,7 +179,7 @@ fn stream(section: &mut Section) -> gate::stream::Settings {
     }
 }
 
-/// Also the longest message, and the file.
+/// The channels, the maximum length of a message, and the snapshot file.
 fn history(section: &mut Section) -> (hub::Settings, u64, snapshot::Settings) {
     let default = hub::Settings::default();
     let limits = Limits {

@@ -30,7 +30,7 @@ const KINDS: [(&str, Kind); 4] = [
     ("replay", Kind::Replay),
 ];
 
-/// The keys that only some dialects have.
+/// The keys that belong to some dialects only.
 const OWN_KEYS: [(&str, &[Kind]); 15] = [
     ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),
     ("slack", &[Kind::NovComet, Kind::Replay]),
@@ -234,7 +234,7 @@ fn transports(section: &mut Section, kind: Option<Kind>, rule: &mut Rule) {
     }
 }
 
-/// `None` where the rule is silent, so that it goes on to follow `hold.timeout`.
+/// `None` if the rule has no timeout, so that it keeps following `hold.timeout`.
 fn timeout(section: &mut Section, hold: Duration) -> Option<Duration> {
     let set = section.has("timeout");
     let timeout = section.duration("timeout", hold);

@@ -90,7 +90,7 @@ impl RenderKey {
         Self(self.0 | (n as u64) << 56)
     }
 
-    /// A key that no one else has, for a dialect whose settings shape its answer.
+    /// A key that no other dialect has, for one whose settings shape its answer.
     pub fn unique() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(2);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))

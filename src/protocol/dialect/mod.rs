@@ -201,7 +201,7 @@ fn callback(name: Option<&str>, request: &Request<'_>) -> Result<Option<Box<str>
     Ok(Some(name.into()))
 }
 
-/// A request that a dialect without a form for errors cannot understand.
+/// The response to a malformed request, in a dialect without a form for errors.
 fn refused(error: NameError) -> Parsed {
     Parsed::Refused(Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n")))
 }

@@ -45,7 +45,7 @@ impl Native {
         }
     }
 
-    /// The answer on the wire, news or quiet.
+    /// The response, with an update or quiet.
     pub fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
         let body = rendered_once(answer, RenderKey::NATIVE, || body(answer).into());
         let Some(name) = callback else { return Reply::new(200, "application/json", body) };

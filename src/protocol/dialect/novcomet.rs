@@ -84,7 +84,7 @@ fn stamp_of<'a>(cursor: &'a str, channel: &ChannelName) -> Option<&'a str> {
 }
 
 pub(super) fn body(answer: &Answer) -> String {
-    // A channel that was forgotten has news (a reset), but nothing in it has changed yet.
+    // A forgotten channel has an update (a reset), but nothing in it has changed yet.
     let changed = |heard: &&ChannelUpdate| heard.found.news && heard.found.position.seq > 0;
     let mut out = String::new();
     for heard in answer.iter().filter(changed) {

@@ -147,8 +147,8 @@ impl Gate {
         Connected::new(self)
     }
 
-    /// The answer to a request of `client` that comes too soon after others; `None` = it may be
-    /// served. Asked once for each request, wherever it comes in.
+    /// The response to a request of `client` that exceeds its rate limit; `None` = it may be
+    /// served. Called once for each request, on every path.
     pub fn rate_limited(
         &self,
         settings: &Settings,

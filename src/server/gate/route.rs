@@ -41,7 +41,7 @@ pub struct Rule {
     pub transports: Vec<Transport>,
     /// The request header with the nonce for an iframe's scripts.
     pub csp_nonce: Option<String>,
-    /// Origins whose pages may read the answers (CORS); `*` = any.
+    /// Origins whose pages may read the responses (CORS); `*` = any.
     pub origins: Vec<String>,
 }
 
@@ -169,8 +169,8 @@ impl Routes {
         self.rules.iter().any(|rule| streams(rule) && rule.path.matches(&decoded))
     }
 
-    /// Whether a POST to `path` (as it stands in the target) may be a poll, so that its form
-    /// has to be read to find out.
+    /// True if a POST to `path` (as it stands in the target) may be a poll, so that its form has to
+    /// be read to find out.
     pub fn may_take_form(&self, path: &str) -> bool {
         let normal = normalize(path);
         self.rules.iter().any(|rule| rule.takes("POST") && rule.path.matches(&normal))

@@ -19,7 +19,7 @@ pub struct Settings {
     pub hold: hold::Settings,
     /// What streams are like.
     pub stream: stream::Settings,
-    /// How many.
+    /// Limits on the number of held polls.
     pub limits: permit::Settings,
     /// Rate limit of connections of one address; trusted proxies are exempt.
     pub connections: Arc<AddressRate>,

@@ -150,7 +150,7 @@ impl ReplicaState {
         self.polled = now;
     }
 
-    /// When the channel was last polled.
+    /// Time of the channel's last poll.
     pub fn last_polled(&self) -> Time {
         self.polled
     }

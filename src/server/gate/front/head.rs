@@ -114,7 +114,7 @@ pub(super) fn parse<T>(
     with: impl FnOnce(&Head<'_>) -> T,
 ) -> Result<T, (u16, &'static str)> {
     let framing = validate::framing(bytes).map_err(|wrong| (400, wrong))?;
-    // Most heads have few headers; room for many is only made where it is needed.
+    // Most heads have few headers; room for many is only made if it is needed.
     let mut few = [EMPTY_HEADER; 32];
     match parse_into(bytes, &mut few, framing, with) {
         Err((TooMany, framing, with)) => {

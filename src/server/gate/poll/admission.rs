@@ -53,7 +53,7 @@ pub enum Decision {
     Replay(Box<HeldReplay>),
     /// It is answered event by event.
     Stream(Box<HeldStream>),
-    /// It publishes on that channel: [`Gate::publish`] has the answer.
+    /// It publishes on that channel: [`Gate::publish`] has the response.
     Publish(ChannelName),
     /// The upstream has to be asked who may poll; [`PendingAdmission::resume`] decides then.
     Ask(Box<PendingAdmission>),
@@ -96,7 +96,7 @@ pub struct PendingAdmission {
 /// Why a poll is not held: the counter, the status and the words.
 pub(in crate::server::gate) type Full = (Refusal, u16, String);
 
-/// How long a poll that is not to be held waits until it is known whether there are messages.
+/// Time that a poll with a zero timeout waits until it is known if there are messages.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 impl PendingAdmission {
@@ -253,7 +253,7 @@ impl Gate {
             return refused;
         }
         let poll = &admission.poll;
-        // Where messages come from elsewhere, it may take a moment to know whether there are some.
+        // With a backplane, it may take a moment to know if there are messages.
         let no_wait = poll.timeout == Some(Duration::ZERO);
         let wanted = (!no_wait || self.shared.hub.is_replica()) && !admission.is_head;
         let (permit, refused) = match wanted.then(|| self.admit(settings, &admission, allowed.as_ref())) {
@@ -335,7 +335,7 @@ impl Gate {
         (waiter, leave, permit): (Waiter, Option<GrantGuard>, Permit),
     ) -> Decision {
         let Admission { rule, poll, origin, .. } = admission;
-        // One that is not to be held is here only until its channels have caught up.
+        // A poll with a zero timeout waits only until its channels have caught up.
         let wait = poll.timeout.map(|wait| if wait.is_zero() { CATCH_UP } else { wait });
         let held = HeldPoll {
             gate: self.clone(),

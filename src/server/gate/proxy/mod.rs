@@ -48,7 +48,7 @@ pub struct Context {
     held: Option<(Duration, Cause)>,
     /// How many events a stream had.
     events: Option<u64>,
-    /// Connections to the site that failed so far.
+    /// Failed connections to the upstream so far.
     failures: usize,
     forwarded: Forwarded,
     tee: Tap,

@@ -177,7 +177,7 @@ pub(in crate::server::gate) fn log_failure(
     tracing::error!(method, %target, status, source, error = error_type, cause, "a request failed");
 }
 
-/// Reads what is left of the body, and forgets it.
+/// Reads and discards the rest of the body.
 pub(in crate::server::gate) async fn discard_body(
     session: &mut ServerSession,
     stall: Option<Duration>,

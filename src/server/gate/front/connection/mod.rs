@@ -43,11 +43,11 @@ struct Connection {
     timer: Timer,
 }
 
-/// What a head turned out to want.
+/// The outcome of reading a head.
 enum Admission {
     /// The lane serves it.
     Own(Decision, RequestLog, Client),
-    /// The engine's; the request is framed like that.
+    /// Pingora serves the request, which is framed like this.
     HandOff(Framing, Box<RequestContext>),
 }
 
@@ -59,7 +59,7 @@ enum Disposition {
     HandOff(usize, Framing, Box<RequestContext>),
 }
 
-/// Serves a connection until either side has enough of it.
+/// Serves a connection until either side ends it.
 pub(super) async fn run(
     front: Arc<Front>,
     stream: Stream,
@@ -132,7 +132,7 @@ impl Connection {
         // A poll that goes to the upstream later has to keep its head for it.
         let may_replay = matches!(decision, Decision::Replay(_) | Decision::Ask(_));
         let head: Box<[u8]> = self.pending[..if may_replay { length } else { 0 }].into();
-        // The buffer is given back, so that a held poll holds none.
+        // The buffer goes back to the pool, so that a held poll holds none.
         let early = BytesMut::from(&self.pending[length..]);
         buffer_pool::put(std::mem::replace(&mut self.pending, early));
         let keep = account.keep;

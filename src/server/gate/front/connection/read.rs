@@ -110,8 +110,8 @@ pub(super) async fn gone(stream: &mut Stream, pending: &mut BytesMut, most: usiz
     std::future::pending().await
 }
 
-/// Reads once, and tells how much; 0 = nothing will come any more. The room to read into is on
-/// the stack of the moment: a connection that waits holds none.
+/// Reads once, and returns the number of bytes; 0 = nothing will come any more. The buffer is on
+/// the stack during the read only: a connection that waits holds none.
 pub(super) async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
     let read = poll_fn(|context| {
         let mut room = [MaybeUninit::uninit(); READ];
