@@ -19,6 +19,7 @@ const FAMILIES: [&str; 18] = [
     "pollgate_publishes_total",
     "pollgate_refusals_total",
     "pollgate_releases_total",
+    "pollgate_streams",
     "pollgate_upstream_requests_total",
     "pollgate_upstream_seconds",
     "process_max_fds",
