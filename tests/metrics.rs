@@ -6,7 +6,7 @@ mod support;
 use support::{Client, Gate, Metrics, PlainSite, Way, eventually};
 
 /// Metric families that the contract names.
-const FAMILIES: [&str; 18] = [
+const FAMILIES: [&str; 19] = [
     "pollgate_build_info",
     "pollgate_channels",
     "pollgate_config_generation",
