@@ -100,18 +100,28 @@ pub struct ChannelUpdate {
 pub type Answer = SmallVec<[ChannelUpdate; 1]>;
 
 impl ChannelUpdate {
-    /// The same channel as it was before this update: where a client is that has got none of it.
+    /// The same channel for a client that has got none of this update. After a reset that is
+    /// nowhere, so that a client which breaks off before it learns of the reset is reset again.
     pub fn start(&self) -> Self {
+        match self.found.reset {
+            true => self.at(Position::NOWHERE, Stamp(self.tick.micros())),
+            false => self.before_messages(),
+        }
+    }
+
+    /// The same channel for a client that has got none of its messages, but knows of a reset.
+    pub fn before_messages(&self) -> Self {
         let Lookup { position, stamp, .. } = self.found;
-        let (position, stamp) = match self.found.messages.first() {
-            None => (position, stamp),
+        let just_before = |stamp: Stamp| Stamp(stamp.0.saturating_sub(self.tick.micros()));
+        match self.found.messages.first() {
             Some(first) => {
                 let Position { epoch, seq } = first.position;
-                let before = first.stamp.0.saturating_sub(self.tick.micros());
-                (Position { epoch, seq: seq.saturating_sub(1) }, Stamp(before))
+                self.at(Position { epoch, seq: seq.saturating_sub(1) }, just_before(first.stamp))
             }
-        };
-        self.at(position, stamp)
+            // A change whose message is not kept any more.
+            None if self.found.news && !self.found.reset => self.at(position, just_before(stamp)),
+            None => self.at(position, stamp),
+        }
     }
 
     /// The same channel for a client that is at `position`, with nothing new.

@@ -252,7 +252,7 @@ impl Dialect {
         let (mut place, mut events) = (place.clone(), 0);
         for (index, update) in found.iter().enumerate().filter(|(_, update)| update.found.news) {
             if update.found.reset {
-                place[index] = update.start();
+                place[index] = update.before_messages();
                 event::reset(&mut out, format, &update.channel, &self.stream_cursor(&place));
             }
             if let Self::NovComet(_) = self {
