@@ -86,7 +86,9 @@ fn parse(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let query = Query::parse(text);
                 let rest = Some(NAME);
-                let request = Request { rest, query: &query, form: None, headers: &headers };
+                let transport = pollgate::protocol::dialect::stream::Transport::Poll;
+                let request =
+                    Request { rest, query: &query, form: None, headers: &headers, transport };
                 let parsed = dialect.parse(&request, &|name| hub.tick(name));
                 assert!(matches!(parsed, Parsed::Poll(_)));
                 parsed

@@ -164,9 +164,9 @@ impl Routes {
 
     /// Whether an event stream may be had at `path` (as it stands in the target).
     pub fn may_stream(&self, path: &str) -> bool {
-        let decoded = decode(path);
+        let normal = normalize(path);
         let streams = |rule: &Rule| rule.transports.contains(&Transport::Sse);
-        self.rules.iter().any(|rule| streams(rule) && rule.path.matches(&decoded))
+        self.rules.iter().any(|rule| streams(rule) && rule.path.matches(&normal))
     }
 
     /// True if a POST to `path` (as it stands in the target) may be a poll, so that its form has to

@@ -256,11 +256,12 @@ impl Gate {
         // With a backplane, it may take a moment to know if there are messages.
         let no_wait = poll.timeout == Some(Duration::ZERO);
         let wanted = (!no_wait || self.shared.hub.is_replica()) && !admission.is_head;
-        let (permit, refused) = match wanted.then(|| self.admit(settings, &admission, allowed.as_ref())) {
-            Some(Ok(permit)) => (Some(permit), None),
-            Some(Err(refused)) => (None, Some(refused)),
-            None => (None, None),
-        };
+        let (permit, refused) =
+            match wanted.then(|| self.admit(settings, &admission, allowed.as_ref())) {
+                Some(Ok(permit)) => (Some(permit), None),
+                Some(Err(refused)) => (None, Some(refused)),
+                None => (None, None),
+            };
         let (hub, now) = (&self.shared.hub, (self.shared.clock)());
         let found = match permit {
             None => hub.look(&poll.subscriptions, poll.take, now),

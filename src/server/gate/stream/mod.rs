@@ -98,7 +98,7 @@ impl Gate {
         if let Some(refused) = self.refuse_many_channels(settings, &admission) {
             return refused;
         }
-        let permit = match self.admit(settings, &admission) {
+        let permit = match self.admit(settings, &admission, allowed.as_ref()) {
             Ok(permit) => permit,
             Err(full) => return self.refuse_full(&admission, full),
         };
