@@ -164,6 +164,7 @@ impl Rates {
 
 fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gate::Settings {
     gate::Settings {
+        client_script: config.client_script.clone(),
         routes: gate::route::Routes::new(config.routes.clone()),
         hold: config.hold.clone(),
         stream: gate::stream::Settings { spread: config.drain.spread, ..config.stream.clone() },

@@ -22,6 +22,7 @@ use crate::hub::channel::ChannelName;
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
 use crate::server::backplane;
+use crate::server::gate::client_script::ClientScript;
 use crate::server::gate::poll::hold;
 use crate::server::gate::route::Rule;
 use crate::server::gate::{stream, tls, upstream};
@@ -74,6 +75,8 @@ pub struct Config {
     pub upgrade: Option<PathBuf>,
     /// Maximum number of held polls.
     pub limits: permit::Settings,
+    /// Path at which the browser client is served; `None` = it is not.
+    pub client_script: Option<ClientScript>,
     /// Limits on a client's connection.
     pub client: Client,
     /// Shutdown of the gate.

@@ -167,6 +167,17 @@ pub(in crate::config) fn path(text: &str) -> Result<PathPattern, String> {
     PathPattern::new(text).ok_or_else(|| format!("\"{text}\" is no path"))
 }
 
+/// The path of a script as it stands in a request's target, or empty.
+pub(in crate::config) fn script(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+    let named = text.starts_with('/') && text.ends_with(".js") && text.bytes().all(plain);
+    if !text.is_empty() && !named {
+        let hint = "write a path such as /pollgate.js, of letters, digits and /-._~, or nothing";
+        return Err(format!("\"{text}\" is no path of a script; {hint}"));
+    }
+    Ok(text.to_owned())
+}
+
 /// A template of a channel's name; one without fields must itself be a name.
 pub(in crate::config) fn channel(text: &str) -> Result<Template, String> {
     let template: Template = text.parse().map_err(|error| format!("\"{text}\": {error}"))?;

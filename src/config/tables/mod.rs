@@ -15,6 +15,7 @@ use crate::hub;
 use crate::hub::channel::{Limits, Tick};
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
+use crate::server::gate::client_script::ClientScript;
 use crate::server::gate::poll::hold;
 use crate::server::gate::{self, tls, upstream};
 use crate::server::limits::permit;
@@ -71,6 +72,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let (token, messages_per_second) = root.table("publish", publish_keys);
     let (hold, held) = root.table("hold", hold);
     let stream = root.table("stream", stream);
+    let client_script = root.table("client", client_script);
     let (mut hub, max_message, snapshot) = root.table("history", history);
     let (limits, client) = root.table("limits", |section| limits(section, held));
     let watch_file = root.table("reload", |reload| reload.flag("watch", false));
@@ -102,6 +104,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         max_message,
         hold,
         stream,
+        client_script,
         hub,
         snapshot,
         upgrade,
@@ -167,6 +170,12 @@ fn hold(section: &mut Section) -> (hold::Settings, usize) {
         hold::Settings { timeout, jitter },
         section.number("max", permit::Settings::default().held, SOME),
     )
+}
+
+/// `None` = the gate does not serve its browser client.
+fn client_script(section: &mut Section) -> Option<ClientScript> {
+    let path = section.parsed("path", ClientScript::PATH.to_owned(), values::script);
+    (!path.is_empty()).then(|| ClientScript::at(&path))
 }
 
 fn stream(section: &mut Section) -> gate::stream::Settings {

@@ -5,6 +5,7 @@
 //! [`HeldPoll::wait`] holds it if need be. Neither of the two knows a connection.
 
 pub mod access_log;
+pub mod client_script;
 mod counters;
 mod digest;
 pub mod front;

@@ -11,7 +11,7 @@ pub(super) const MAX_COPIED: usize = 16 * 1024;
 
 /// Appends the head of `reply`, and its body if it is short. `keep` = the connection stays.
 pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
-    head(out, reply, keep, reply.status != 204 && reply.status != 101);
+    head(out, reply, keep, !matches!(reply.status, 101 | 204 | 304));
     if reply.body.len() <= MAX_COPIED {
         out.extend_from_slice(&reply.body);
     }

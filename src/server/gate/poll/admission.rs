@@ -111,6 +111,9 @@ impl PendingAdmission {
 impl Gate {
     /// Decides on a request. A poll that is to be held is registered by now.
     pub fn decide(&self, settings: &Settings, request: &Incoming<'_>) -> Decision {
+        if let Some(reply) = settings.client_script.as_ref().and_then(|one| one.reply(request)) {
+            return Decision::Reply(reply, None);
+        }
         let matches =
             settings.routes.matches(request.method, request.path, request.query, request.form);
         for found in matches {

@@ -95,6 +95,7 @@ mod tests {
 
     fn settings() -> Settings {
         Settings {
+            client_script: None,
             routes: Routes::new(Vec::new()),
             hold: hold::Settings::default(),
             stream: gate::stream::Settings::default(),

@@ -232,8 +232,8 @@ fn head(reply: &Reply) -> Result<ResponseHeader> {
     for (name, value) in &reply.headers {
         head.append_header(name.clone().into_owned(), &**value)?;
     }
-    // RFC 9110, section 8.6: none with 204.
-    if reply.status != 204 {
+    // RFC 9110, section 8.6: none with 204, and with 304 only that of the whole answer.
+    if !matches!(reply.status, 204 | 304) {
         head.insert_header("Content-Length", reply.body.len())?;
     }
     Ok(head)

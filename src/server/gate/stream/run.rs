@@ -87,7 +87,11 @@ impl HeldStream {
                 }
                 Step::Heartbeat => {
                     if heartbeat.is_some_and(|after| written.elapsed() >= after) {
-                        let sign = self.rule.dialect.stream_heartbeat(&self.format);
+                        let mut sign = self.rule.dialect.stream_heartbeat(&self.format);
+                        // A page does not see pings; an answer without messages it does.
+                        if let Some(place) = self.format.answers.then(|| self.place()).flatten() {
+                            sign.extend_from_slice(&place);
+                        }
                         *bytes += sign.len();
                         exchange.send(&[sign.into()]).await?;
                         unanswered += 1;

@@ -184,7 +184,7 @@ impl Connection {
         }
         let hand_off = || RequestContext::new(&front.gate, settings.clone(), client);
         // Rules match paths only; a target in another form goes to the upstream.
-        if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
+        if head.target.starts_with('/') && !settings.may_serve(head.path) {
             return Admission::HandOff(head.framing.clone(), hand_off().for_site());
         }
         if !head.plain && !head.socket {
