@@ -7,7 +7,7 @@
 mod support;
 
 use support::tls::Identity;
-use support::{Gate, PlainSite, Response, Way, pollgate};
+use support::{Gate, PlainSite, Response, TempDir, Way, pollgate};
 
 const PATHS: [&str; 2] = ["/pollgate.js", "/pollgate.mjs"];
 
@@ -113,8 +113,10 @@ async fn the_gate_s_own_comes_before_the_site_s_unless_it_is_off_or_elsewhere() 
 #[tokio::test]
 async fn a_path_that_is_none_is_a_mistake() {
     for path in ["pollgate.js", "/pollgate", "/a b.js", "/x.js?y.js", "/%70.js", "/*.js"] {
-        let set = format!("client.path={path}");
-        let checked = pollgate(&["check", "--upstream", "127.0.0.1:1", "--set", &set]).await;
+        let folder = TempDir::new("client");
+        let config = format!("upstream.servers = [\"127.0.0.1:1\"]\nclient.path = \"{path}\"\n");
+        let file = folder.write("pollgate.toml", config);
+        let checked = pollgate(&["check", "--config", file.to_str().unwrap()]).await;
         assert_eq!(checked.code, 2, "{path}: {}", checked.stderr);
         assert!(checked.stderr.contains("client.path: "), "{}", checked.stderr);
         assert!(checked.stderr.contains("is no path of a script"), "{}", checked.stderr);
