@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn comments_and_spaces_are_left_out_and_strings_stay_as_they_are() {
-        let source = "// Says a word.\nfunction f(a) {\n  // And again.\n  return a + +1 - 'it is';\n}\n";
+        let source =
+            "// Says a word.\nfunction f(a) {\n  // And again.\n  return a + +1 - 'it is';\n}\n";
         assert_eq!(compact(source), "function f(a){return a+ +1-'it is';}\n");
         let served = compact(SOURCE);
         assert!(!served.contains("//") && !served.contains("/*") && !served.contains("  "));
@@ -192,7 +193,10 @@ mod tests {
     fn the_source_is_in_the_style_that_compacting_relies_on() {
         for line in SOURCE.lines().filter(|line| !line.trim_start().starts_with("//")) {
             let quotes = line.matches('\'').count();
-            assert!(quotes % 2 == 0 && !line.contains(['"', '`']) && !line.contains("\\'"), "{line}");
+            assert!(
+                quotes % 2 == 0 && !line.contains(['"', '`']) && !line.contains("\\'"),
+                "{line}"
+            );
         }
     }
 
