@@ -87,7 +87,18 @@ async fn pass_on(browser: TcpStream, port: u16, silent: Arc<AtomicBool>) {
     let Ok(gate) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let (mut from_browser, mut to_browser) = browser.into_split();
     let (mut from_gate, mut to_gate) = gate.into_split();
-    let up = tokio::io::copy(&mut from_browser, &mut to_gate);
+    let up = async {
+        let mut piece = [0; 16384];
+        loop {
+            match from_browser.read(&mut piece).await {
+                Ok(0) | Err(_) => return,
+                // An idle connection would be used for the next request.
+                Ok(_) if silent.load(Ordering::Relaxed) => return,
+                Ok(length) if to_gate.write_all(&piece[..length]).await.is_err() => return,
+                Ok(_) => {}
+            }
+        }
+    };
     let down = async {
         let mut piece = [0; 16384];
         loop {
@@ -100,7 +111,7 @@ async fn pass_on(browser: TcpStream, port: u16, silent: Arc<AtomicBool>) {
         }
     };
     tokio::select! {
-        _ = up => {}
+        () = up => {}
         () = down => {}
     }
 }
