@@ -16,7 +16,7 @@ use pages::Pages;
 use relay::Relay;
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use support::{Browser, Gate, Window, eventually};
+use support::{BOUND, Browser, Gate, Process, Window, eventually};
 
 /// A client on `news` that keeps what it gets.
 const NEWS: &str = "const client = pollgate('/comet', { onstate: (state) => states.push(state) });\
@@ -419,5 +419,25 @@ async fn a_storm_of_refusals_is_spread_and_retry_after_is_heeded() {
         assert!(min > least - 0.05 && max < most + slack, "{path}: {waits:?}");
         assert!(max - min > (most - least) / 3.0, "{path}: {waits:?}");
     }
+    window.close().await;
+}
+
+#[tokio::test]
+async fn the_demo_uses_it_and_names_the_transport() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pollgate"));
+    command.args(["demo", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"]);
+    let demo = Process::spawn("pollgate demo", &mut command, "");
+    let find = |stdout: &str, _: &str| {
+        let rest = stdout.split_once("Open ")?.1;
+        Some(rest.split_once(' ')?.0.to_owned())
+    };
+    let url = demo.wait_for_output("address of the page", BOUND, find).await;
+    let browser = Browser::start().await;
+    let window = browser.open(&url).await;
+    window.wait_for_texts("#state", &["open, over WebSocket"]).await;
+    window.type_into("#text", "hello\n").await;
+    window.wait_until("document.querySelector('#log li')?.textContent.endsWith('hello')").await;
+    window.reload().await;
+    window.wait_until("document.querySelectorAll('#log li').length === 1").await;
     window.close().await;
 }
