@@ -115,7 +115,7 @@ function pollgate(base = '/comet', options = {}) {
   const get = async (signal, names, query, accept) => {
     const headers = {Accept: accept};
     if (token) headers.Authorization = 'Bearer ' + token;
-    const answer = await fetch(url(names, query), {headers, signal, cache: 'no-store', credentials: options.credentials});
+    const answer = await fetch(url(names, query), {headers, signal, credentials: options.credentials});
     if (answer.ok) return answer;
     throw {status: answer.status, after: 1000 * answer.headers.get('Retry-After')};
   };

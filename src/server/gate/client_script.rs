@@ -137,7 +137,7 @@ impl Script {
 /// `source` without comments, indentation and needless spaces.
 ///
 /// It relies on the style of the source, which a test checks in a browser: a comment has a line of
-/// its own, every statement ends in a semicolon or a brace, strings are in single quotes without
+/// its own, every statement ends in a semicolon or a brace, none is empty, strings are in single quotes without
 /// escaped quotes, and no other literal has spaces or quotes in it.
 fn compact(source: &str) -> String {
     let lines = source.lines().map(str::trim);
@@ -158,6 +158,9 @@ fn compact(source: &str) -> String {
             if !apart {
                 continue;
             }
+        }
+        if next == '}' && !quoted && out.ends_with(';') {
+            out.pop();
         }
         out.push(next);
     }
@@ -183,7 +186,7 @@ mod tests {
     fn comments_and_spaces_are_left_out_and_strings_stay_as_they_are() {
         let source =
             "// Says a word.\nfunction f(a) {\n  // And again.\n  return a + +1 - 'it is';\n}\n";
-        assert_eq!(compact(source), "function f(a){return a+ +1-'it is';}\n");
+        assert_eq!(compact(source), "function f(a){return a+ +1-'it is'}\n");
         let served = compact(SOURCE);
         assert!(!served.contains("//") && !served.contains("/*") && !served.contains("  "));
         assert!(served.contains("'Bearer '"));
