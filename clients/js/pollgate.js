@@ -59,7 +59,7 @@ function pollgate(base = '/comet', options = {}) {
       if (!of || of === mine) return place;
     }
   };
-  // Whether a client at `place` has had the message `id`.
+  // True if a client at `place` has had the message `id`.
   const has = (place, id) => {
     const [epoch, seq] = (place || '').split('-'), [other, least] = id.split('-');
     return epoch === other && +seq >= least;
@@ -374,7 +374,7 @@ function pollgate(base = '/comet', options = {}) {
     // A page that is kept for the way back holds neither a connection nor the lead.
     pagehide: leave,
   };
-  // What happens to the document bubbles to the window.
+  // Events of the document bubble to the window.
   for (const name in events) addEventListener(name, events[name], life);
 
   client.on = (channel, f, {from} = {}) => {

@@ -2,7 +2,7 @@
 //!
 //! It is served at `client.path` as a classic script, and at the same path with `.mjs` as an ES
 //! module, without comments and needless white space. Both are at most 4 KB long when compressed.
-//! What is served never changes while the process lives, so it is prepared once.
+//! The bytes never change while the process lives, so they are prepared once.
 
 use super::poll::admission::Incoming;
 use crate::protocol::http::{Headers, Reply};
@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 
 const SOURCE: &str = include_str!("../../../clients/js/pollgate.js");
 
-/// What makes the classic script a module.
+/// The end of the module, which the classic script lacks.
 const EXPORT: &str = "export{pollgate,pollgate as default};";
 
 const CONTENT_TYPE: &str = "text/javascript; charset=utf-8";
