@@ -17,7 +17,7 @@ const HEAD: &str = "<!doctype html><meta charset=\"utf-8\"><title>page</title>\
     };\n";
 
 /// A running site. Dropping it closes its address.
-pub struct Pages {
+pub(crate) struct Pages {
     addr: Addr,
     asked: Arc<Mutex<Vec<(Instant, String)>>>,
     accepting: JoinHandle<()>,
@@ -25,7 +25,7 @@ pub struct Pages {
 
 impl Pages {
     /// A site whose page runs `script` after the client has been loaded.
-    pub async fn start(script: &str) -> Pages {
+    pub(crate) async fn start(script: &str) -> Pages {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = Addr::Tcp(listener.local_addr().unwrap());
         let asked: Arc<Mutex<Vec<_>>> = Arc::default();
@@ -41,12 +41,12 @@ impl Pages {
         Pages { addr, asked, accepting }
     }
 
-    pub fn addr(&self) -> &Addr {
+    pub(crate) fn addr(&self) -> &Addr {
         &self.addr
     }
 
     /// Times of the requests whose target begins so.
-    pub fn asked(&self, target: &str) -> Vec<Instant> {
+    pub(crate) fn asked(&self, target: &str) -> Vec<Instant> {
         let asked = self.asked.lock();
         let found = asked.iter().filter(|(_, asked)| asked.starts_with(target));
         found.map(|(at, _)| *at).collect()

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// An address that passes everything on to a gate. Dropping it cuts it.
-pub struct Relay {
+pub(crate) struct Relay {
     addr: Addr,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
@@ -27,7 +27,7 @@ struct Wire {
 }
 
 impl Relay {
-    pub async fn before(gate: &Gate) -> Relay {
+    pub(crate) async fn before(gate: &Gate) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = Addr::Tcp(listener.local_addr().unwrap());
         let (port, down) = (port(gate).into(), AtomicBool::default());
@@ -48,24 +48,24 @@ impl Relay {
         Relay { addr, shared, accepting }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         self.addr.url(path)
     }
 
     /// Ends all connections and lets none in.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.shared.down.store(true, Ordering::Relaxed);
         self.shared.wires.lock().drain(..).for_each(|wire| wire.task.abort());
     }
 
     /// Lets connections in again, to `gate`.
-    pub fn restore(&self, gate: &Gate) {
+    pub(crate) fn restore(&self, gate: &Gate) {
         self.shared.port.store(port(gate), Ordering::Relaxed);
         self.shared.down.store(false, Ordering::Relaxed);
     }
 
     /// Keeps the connections of this moment open and passes nothing on to the browser any more.
-    pub fn silence(&self) {
+    pub(crate) fn silence(&self) {
         for wire in &*self.shared.wires.lock() {
             wire.silent.store(true, Ordering::Relaxed);
         }
