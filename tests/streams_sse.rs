@@ -83,7 +83,15 @@ async fn a_stream_resumes_after_the_last_event_by_header_or_query() {
             opened.push(Events::open(Way::Plain, &gate, &target).await);
         }
         for mut events in opened {
-            assert_eq!(cursor(&mut events).await, ids[seen]);
+            let begun = cursor(&mut events).await;
+            // The first publish has given the channel's beginning a position of its own.
+            if seen > 0 {
+                assert_eq!(begun, ids[seen]);
+            } else {
+                let target = format!("/comet/news?cursor={begun}&timeout=0");
+                let polled = gate.get(&target).await.json();
+                assert_eq!(polled["messages"].as_array().map(Vec::len), Some(rest.len()));
+            }
             for text in rest {
                 assert_eq!(events.next().await.json()["data"], *text);
             }
@@ -228,7 +236,7 @@ async fn what_finds_no_room_is_a_stream_that_says_when_to_come_back() {
         let gate = Gate::start_alone("[hold]\nmax = 1\n").await;
         let mut first = Events::open(way, &gate, "/comet/news").await;
         cursor(&mut first).await;
-        let mut second = Events::open(way, &gate, "/comet/news").await;
+        let second = Events::open(way, &gate, "/comet/news").await;
         assert_eq!(second.head.status, 200, "{way:?}");
         let mut retry = None;
         let mut why = None;
@@ -239,8 +247,7 @@ async fn what_finds_no_room_is_a_stream_that_says_when_to_come_back() {
         }
         assert!((5_000..15_000).contains(&retry.unwrap()), "{body}");
         assert!(why.unwrap().contains("too many polls"), "{body}");
-        drop(second.poller());
-        // A poll is still told in its own way.
+        // A poll still gets the refusal of its own.
         assert_eq!(way.connect(&gate).await.poll("/comet/news").await.status, 503);
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::http2::Http2;
-use super::{Gate, Poller, Response, Way};
+use super::{Addr, Gate, Poller, Response, Way};
 
 /// A stream that is being read. Dropping it closes its connection.
 pub struct Events {
@@ -50,7 +50,12 @@ impl Events {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Events {
-        let mut poller = way.connect(gate).await;
+        Events::open_at(way, gate.addr(), target, headers).await
+    }
+
+    /// As [`Events::open_with`], of whatever listens at `addr`.
+    pub async fn open_at(way: Way, addr: &Addr, target: &str, headers: &[(&str, &str)]) -> Events {
+        let mut poller = way.connect_to(addr).await;
         poller.ask_with("GET", target, headers).await;
         let (head, body) = match way {
             Way::Plain | Way::Odd => (poller.client().read_head().await, None),

@@ -22,7 +22,11 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket; panics if that is refused.
     pub async fn open(gate: &Gate, target: &str, headers: &[(&str, &str)]) -> Socket {
-        let mut client = gate.connect().await;
+        Socket::over(gate.connect().await, target, headers).await
+    }
+
+    /// As [`Socket::open`], over a connection that is there.
+    pub async fn over(mut client: Client, target: &str, headers: &[(&str, &str)]) -> Socket {
         Socket::ask(&mut client, target, headers).await;
         let head = client.read_head().await;
         assert_eq!(head.status, 101, "{}", String::from_utf8_lossy(&head.head));
