@@ -119,6 +119,9 @@ struct AdoptFlags {
     /// The site's document root. It is only read.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+    /// Print a report for programs instead: the config, and a verdict for each script that waits.
+    #[arg(long)]
+    json: bool,
 }
 
 /// A failure, which determines the exit code.
@@ -285,7 +288,11 @@ fn refused(body: &str) -> String {
 fn adopt(flags: &AdoptFlags) -> Result<(), Failure> {
     let site = document_root::read(&flags.dir, &document_root::Bounds::default());
     let site = site.map_err(|error| Failure::Usage(error.to_string()))?;
-    print(&adopt::config_for(&site))
+    let adopted = adopt::adopted(&site);
+    if flags.json {
+        return print(&format!("{:#}\n", adopted.to_json()));
+    }
+    print(&adopted.config)
 }
 
 /// Sends a request to a running gate and prints its response.

@@ -1,6 +1,6 @@
 //! What an expression comes to, as far as that can be said.
 
-use super::calls::Callee;
+use super::calls::{Callee, requests};
 use super::events::What;
 use super::syntax::{Expr, Kind};
 use super::value::{Origin, Source, Value};
@@ -41,6 +41,7 @@ impl<'a> Walker<'a> {
                     None => base
                         .field(name)
                         .cloned()
+                        .or_else(|| requests::member(&base, name))
                         .unwrap_or(Value { origins: base.all_origins(), ..Value::default() }),
                 }
             }
@@ -57,6 +58,9 @@ impl<'a> Walker<'a> {
                 if *sign == ".=" {
                     value = Value::join([self.quietly(left), value]);
                 } else if *sign != "=" && *sign != "??=" {
+                    if let ("+=" | "-=", Some(step)) = (*sign, value.number()) {
+                        self.note(What::Step(step));
+                    }
                     value = Value::made_of([&self.quietly(left), &value]);
                 }
                 self.assign(left, value.clone());
@@ -113,7 +117,12 @@ impl<'a> Walker<'a> {
         }
         let known = self.scope.variables.get(name);
         // `global $x` is not told apart from a variable that was never set.
-        known.or_else(|| self.globals.get(name)).cloned().unwrap_or_default()
+        let known = known.or_else(|| self.globals.get(name)).cloned().unwrap_or_default();
+        // Frameworks hand it over under this name.
+        if name == "request" && known == Value::default() {
+            return Value::from_origin(Origin::Request(Source::Either));
+        }
+        known
     }
 
     fn constant(&mut self, name: &str) -> Value {
@@ -148,6 +157,9 @@ impl<'a> Walker<'a> {
         let field = key.constant().and_then(|key| base.field(&key).cloned());
         match (field, &base.entry) {
             (Some(value), _) => value,
+            (None, None) if key.constant().is_some() && requests::is_request(&base) => {
+                requests::field(&base, &key.constant().unwrap_or_default())
+            }
             (None, Some(entry)) => entry.1.clone(),
             (None, None) => Value { origins: base.all_origins(), ..Value::default() },
         }
@@ -173,6 +185,9 @@ impl<'a> Walker<'a> {
                 None => add_entry(&mut array, key.unwrap_or_default(), value),
             }
         }
+        if elements.is_empty() {
+            return Value::bare("[]");
+        }
         array.bounded()
     }
 
@@ -190,6 +205,9 @@ impl<'a> Walker<'a> {
                 (Some(1000.0), _) if sign == "*" => right.with(Origin::Thousandfold),
                 (_, Some(later)) if sign == "+" && left.has(|origin| *origin == Origin::Clock) => {
                     Value::made_of([&left]).with(Origin::Later(later as u32))
+                }
+                _ if sign == "-" && left.has(|origin| *origin == Origin::Clock) => {
+                    Value::made_of([&left, &right]).with(Origin::Elapsed)
                 }
                 _ => Value::made_of([&left, &right]),
             },
@@ -216,9 +234,13 @@ impl<'a> Walker<'a> {
                 self.assign(base, array.bounded());
             }
             Kind::Member(base, name) => {
-                let object = self.quietly(base).object;
-                if let Some(object) = object.and_then(|at| self.objects.get_mut(at)) {
+                let known = self.quietly(base);
+                if let Some(object) = known.object.and_then(|at| self.objects.get_mut(at)) {
                     object.properties.insert(name.clone(), value);
+                } else if known.has(|origin| matches!(origin, Origin::Entity(_))) {
+                    let mut entity = known;
+                    entity.set_field(name, value);
+                    self.assign(base, entity.bounded());
                 }
             }
             Kind::Static(class, name) => {

@@ -19,10 +19,14 @@ pub(super) enum What {
     Query {
         table: String,
         writes: bool,
+        /// Whether it stores no more than that a client is there.
+        presence: bool,
         from: Value,
     },
-    /// Asks a cache or a queue.
-    Cache,
+    /// Asks a cache or a queue; the key, as far as it is constant.
+    Cache(String),
+    /// Counts by this much.
+    Step(f64),
     Echo(Value),
     Html,
     Header(Value),

@@ -21,6 +21,7 @@ mod parse;
 mod print;
 mod project;
 mod reach;
+mod routes;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ mod value;
 mod walk;
 
 use project::Project;
+use routes::{Address, Routes};
 use std::collections::HashSet;
 use walk::Walker;
 
@@ -61,8 +63,95 @@ const STEPS: u32 = 3_000_000;
 /// Code may be nested as deep as the parser allows, also in a thread with little room.
 const STACK: usize = 64 * 1024 * 1024;
 
+/// What is said of one script that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The script with the loop, from the document root on.
+    pub script: String,
+    /// The line of the loop.
+    pub line: u32,
+    /// Where it is requested; guessed if a framework decides.
+    pub addresses: Vec<String>,
+    /// Whether the gate can take it over.
+    pub verdict: Verdict,
+    /// What has to be answered first.
+    pub questions: Vec<String>,
+}
+
+/// Whether the gate can take a poll over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// With the config as it is printed.
+    Live,
+    /// When the questions are answered.
+    Question,
+    /// With this line of PHP.
+    NeedsLine(String),
+    /// Not, for this reason.
+    Cannot(String),
+}
+
+impl Verdict {
+    /// For people.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Self::Live => "live as printed.",
+            Self::Question => "live after this question.",
+            Self::NeedsLine(_) => "needs one line of PHP.",
+            Self::Cannot(_) => "cannot be taken over.",
+        }
+    }
+
+    /// For programs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Question => "question",
+            Self::NeedsLine(_) => "needs_line",
+            Self::Cannot(_) => "cannot",
+        }
+    }
+}
+
+/// A site's config and the findings behind it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// TOML with comments, accepted as it stands.
+    pub config: String,
+    /// One for each script that waits.
+    pub findings: Vec<Finding>,
+}
+
+impl Adopted {
+    /// The report for programs.
+    pub fn to_json(&self) -> serde_json::Value {
+        let finding = |finding: &Finding| {
+            let mut all = serde_json::json!({
+                "script": finding.script,
+                "line": finding.line,
+                "addresses": finding.addresses,
+                "verdict": finding.verdict.as_str(),
+                "questions": finding.questions,
+            });
+            match &finding.verdict {
+                Verdict::NeedsLine(text) => all["needs"] = text.as_str().into(),
+                Verdict::Cannot(text) => all["why"] = text.as_str().into(),
+                Verdict::Live | Verdict::Question => {}
+            }
+            all
+        };
+        let findings: Vec<serde_json::Value> = self.findings.iter().map(finding).collect();
+        serde_json::json!({ "config": self.config, "findings": findings })
+    }
+}
+
 /// The config for a site, as TOML with comments. It is accepted as it stands.
 pub fn config_for(site: &Site) -> String {
+    adopted(site).config
+}
+
+/// Reads a site: its config, and a verdict for each script that waits.
+pub fn adopted(site: &Site) -> Adopted {
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().stack_size(STACK);
         match reader.spawn_scoped(scope, || read(site)) {
@@ -73,7 +162,7 @@ pub fn config_for(site: &Site) -> String {
     })
 }
 
-fn read(site: &Site) -> String {
+fn read(site: &Site) -> Adopted {
     let is_php = |file: &&File| {
         let extension = file.path.rsplit('.').next().unwrap_or_default();
         ["php", "php3", "php4", "php5", "phtml", "inc"].contains(&extension)
@@ -96,12 +185,15 @@ fn read(site: &Site) -> String {
         }
     }
     let polls = reader.own_polls();
-    print::config(site, &project, &polls, &reader.writers, &reader.cut)
+    let (config, findings) =
+        print::config(site, &project, &polls, &reader.writers, &reader.cut);
+    Adopted { config, findings }
 }
 
 /// Goes through the scripts of a project and gathers what was found.
 struct Reader<'a> {
     project: &'a Project,
+    routes: Routes,
     polls: Vec<judge::Poll>,
     writers: Vec<judge::Writer>,
     /// Scripts and functions that were gone through.
@@ -117,6 +209,7 @@ impl<'a> Reader<'a> {
     fn new(project: &'a Project) -> Self {
         Self {
             project,
+            routes: Routes::of(project),
             polls: Vec::new(),
             writers: Vec::new(),
             done: HashSet::new(),
@@ -133,7 +226,8 @@ impl<'a> Reader<'a> {
             return;
         }
         let walked = Walker::new(self.project, entry).script();
-        self.note(entry, None, walked);
+        let path = self.project.scripts[entry].path.clone();
+        self.note(entry, None, vec![Address { path, when: Vec::new() }], walked);
     }
 
     /// What its methods do that no script calls, so that perhaps a framework does.
@@ -145,14 +239,24 @@ impl<'a> Reader<'a> {
                     continue;
                 }
                 let walked = Walker::new(project, script).method(&class.name, method);
-                self.note(script, Some(format!("{}::{}", class.name, method.name)), walked);
+                let path = &project.scripts[script].path;
+                let addresses = self.routes.addresses(path, &class.name, &method.name);
+                let name = format!("{}::{}", class.name, method.name);
+                self.note(script, Some(name), addresses, walked);
             }
         }
     }
 
-    fn note(&mut self, entry: usize, method: Option<String>, walked: events::Walked) {
-        self.polls.extend(judge::polls(self.project, entry, method.as_deref(), &walked));
-        self.writers.extend(judge::writers(entry, method.is_none(), &walked));
+    fn note(
+        &mut self,
+        entry: usize,
+        method: Option<String>,
+        addresses: Vec<Address>,
+        walked: events::Walked,
+    ) {
+        let polls = judge::polls(self.project, entry, method.as_deref(), &addresses, &walked);
+        self.polls.extend(polls);
+        self.writers.extend(judge::writers(entry, &addresses, &walked));
         self.steps = self.steps.saturating_sub(walked.steps);
         if walked.cut && !self.cut.contains(&entry) {
             self.cut.push(entry);

@@ -11,12 +11,20 @@ pub(super) enum Source {
     /// `$_REQUEST`, or a framework's own reader.
     Either,
     Cookie,
+    /// A JSON body.
+    Json,
+    /// The address: what the N-th `*` of its pattern stands for.
+    Path,
 }
 
 /// What a value was made from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
     Parameter(Source, String),
+    /// The request itself, as a framework hands it over.
+    Request(Source),
+    /// A new row of a table, which is not stored yet.
+    Entity(String),
     /// When a file was changed last.
     ChangeTime(Place),
     /// Something else about a file: its size, its hash.
@@ -30,6 +38,8 @@ pub(super) enum Origin {
     /// What a cache or queue answered.
     Cache,
     Clock,
+    /// The time that has passed since another.
+    Elapsed,
     /// So many seconds later.
     Later(u32),
     /// The request's method.

@@ -23,6 +23,9 @@ impl<'a> Walker<'a> {
             "filesize" | "filectime" | "fileatime" | "stat" | "md5_file" | "sha1_file" => {
                 (What::Look(place.clone()), Value::from_origin(Origin::State(place)))
             }
+            "file_get_contents" if first.constant().as_deref() == Some("php://input") => {
+                return Some(Value::from_origin(Origin::Request(Source::Json)));
+            }
             "file_get_contents" | "file" if first.constant().is_some_and(|p| p.contains("://")) => {
                 return Some(Value::default());
             }
@@ -102,6 +105,8 @@ impl<'a> Walker<'a> {
                 };
                 Value::from_origin(Origin::Parameter(source, name.to_owned()))
             }
+            "request" if values.is_empty() => Value::from_origin(Origin::Request(Source::Either)),
+            "request" => Value::from_origin(Origin::Parameter(Source::Either, first.constant()?)),
             "header" => {
                 self.note(What::Header(first));
                 Value::default()
@@ -158,6 +163,9 @@ impl<'a> Walker<'a> {
                 let origins = inside.all_origins();
                 let pieces = Some(vec![Piece::Json(Box::new(inside))]);
                 Value { pieces, origins, ..Value::default() }.bounded()
+            }
+            "json_decode" if values.first().is_some_and(super::requests::is_request) => {
+                values.into_iter().next().unwrap_or_default()
             }
             "json_decode" => Value::made_of(&values).with(Origin::Decoded),
             "array_merge" => values.into_iter().reduce(Value::or).unwrap_or_default(),

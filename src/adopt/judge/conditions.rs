@@ -19,16 +19,16 @@ impl WaitingLoop<'_> {
                 Guard::Present(_, name) => when.push(name.clone()),
                 Guard::Absent(_, name) => unless.push(name.clone()),
                 Guard::Is(name, value) => {
-                    when.push(name.clone());
-                    questions.push(format!(
-                        "it waits only where {name} is {value}, and the gate does not look at \
-                         values: do other requests with {name} come to this script?"
-                    ));
+                    if value.chars().any(char::is_control) {
+                        questions.push(format!("how is {name} written where it waits?"));
+                    }
+                    when.push(format!("{name}={value}"));
                 }
                 Guard::Method(name) if name == "POST" => methods = Some(Source::Post),
                 Guard::NotMethod(name) if name == "POST" => methods = Some(Source::Get),
                 Guard::Method(_) => methods = Some(Source::Get),
-                Guard::IsNot(..) | Guard::NotMethod(_) => {}
+                Guard::IsNot(name, value) => unless.push(format!("{name}={value}")),
+                Guard::NotMethod(_) => {}
             }
         }
         // A request that writes is the site's, also where the script would wait after it.
@@ -51,6 +51,11 @@ impl WaitingLoop<'_> {
                 unless.push(name);
             }
         }
+        // A value that is there is none of those that must not be.
+        unless.retain(|name| {
+            let name = name.split('=').next().unwrap_or_default();
+            !when.iter().any(|one| one.split_once('=').is_some_and(|(known, _)| known == name))
+        });
         for list in [&mut when, &mut unless] {
             let mut seen = BTreeSet::new();
             list.retain(|name| seen.insert(name.clone()));

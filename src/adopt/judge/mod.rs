@@ -6,10 +6,13 @@
 
 mod answer;
 mod conditions;
+mod duration;
+mod obstacles;
 mod waiting;
 
 use super::events::{Event, Guard, Walked, What};
 use super::project::Project;
+use super::routes::Address;
 use super::value::{Place, Source, Value};
 use waiting::WaitingLoop;
 
@@ -28,8 +31,8 @@ pub(super) enum News {
     File(Place),
     /// That a table has new rows.
     Table(String),
-    /// That a cache or queue has something.
-    Cache,
+    /// That a cache or queue has something; the key, as far as it is constant.
+    Cache(String),
 }
 
 /// How the gate can answer it.
@@ -44,6 +47,8 @@ pub(super) enum Answer {
 /// The answer of the timestamp dialect.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Shape {
+    /// The script answers at its timeout as if there were news.
+    pub(super) latest: bool,
     pub(super) message: String,
     pub(super) cursor: String,
     pub(super) extra: Vec<(String, String)>,
@@ -60,8 +65,18 @@ pub(super) struct Poll {
     /// The loop.
     pub(super) script: usize,
     pub(super) line: u32,
-    /// `None`: a framework decides at which address this method is.
+    /// A framework calls this method.
     pub(super) method: Option<String>,
+    /// Where it is requested; none = the framework decides, and was not understood.
+    pub(super) addresses: Vec<Address>,
+    /// The parameter that says what the client has.
+    pub(super) cursor: Option<String>,
+    /// What the script answers without news, where that is constant.
+    pub(super) on_timeout: Option<String>,
+    /// The line of PHP without which the gate cannot take the waiting over.
+    pub(super) needs: Option<String>,
+    /// Why the gate cannot take it over at all.
+    pub(super) cannot: Option<String>,
     pub(super) news: News,
     /// Further tables that the loop asks.
     pub(super) other_tables: Vec<String>,
@@ -87,7 +102,7 @@ pub(super) struct Poll {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Writer {
     pub(super) entry: usize,
-    pub(super) routed: bool,
+    pub(super) addresses: Vec<Address>,
     pub(super) script: usize,
     pub(super) line: u32,
     pub(super) news: News,
@@ -104,6 +119,7 @@ pub(super) fn polls(
     project: &Project,
     entry: usize,
     method: Option<&str>,
+    addresses: &[Address],
     walked: &Walked,
 ) -> Vec<Poll> {
     let mut waiting: Vec<usize> = Vec::new();
@@ -114,17 +130,21 @@ pub(super) fn polls(
             waiting.push(*around);
         }
     }
-    let poll = |around: &usize| WaitingLoop::new(project, entry, walked, *around)?.poll(method);
+    let poll = |around: &usize| {
+        WaitingLoop::new(project, entry, walked, *around)?.poll(method, addresses)
+    };
     waiting.iter().filter_map(poll).collect()
 }
 
 /// What one script writes.
-pub(super) fn writers(entry: usize, routed: bool, walked: &Walked) -> Vec<Writer> {
+pub(super) fn writers(entry: usize, addresses: &[Address], walked: &Walked) -> Vec<Writer> {
     let writer = |event: &Event| {
         let (news, content) = match &event.what {
             What::Write(place, content) => (News::File(place.clone()), content.clone()),
             What::Touch(place) => (News::File(place.clone()), Value::default()),
-            What::Query { table, writes: true, from } => (News::Table(table.clone()), from.clone()),
+            What::Query { table, writes: true, presence: false, from } => {
+                (News::Table(table.clone()), from.clone())
+            }
             _ => return None,
         };
         let guarded = event.guards.iter().find_map(|guard| match guard {
@@ -140,7 +160,8 @@ pub(super) fn writers(entry: usize, routed: bool, walked: &Walked) -> Vec<Writer
         let parameter = if verbatim { first } else { guarded.or(first) };
         let (script, line) = event.at();
         let guards = event.guards.clone();
-        Some(Writer { entry, routed, script, line, news, parameter, verbatim, guards })
+        let addresses = addresses.to_vec();
+        Some(Writer { entry, addresses, script, line, news, parameter, verbatim, guards })
     };
     walked.events.iter().filter_map(writer).collect()
 }
@@ -152,5 +173,7 @@ pub(super) fn parameter(source: Source, name: &str) -> String {
         Source::Post => format!("{name}= of the form"),
         Source::Either => format!("{name}="),
         Source::Cookie => format!("the cookie {name}"),
+        Source::Json => format!("{name} of a JSON body"),
+        Source::Path => format!("part {name} of the address"),
     }
 }

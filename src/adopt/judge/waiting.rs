@@ -1,18 +1,19 @@
 //! One waiting loop: what it waits for, how long, and what belongs to it.
 
 use super::answer::json_in;
-use super::{News, Note, Poll, parameter};
+use super::{Answer, News, Note, Poll, parameter};
 use crate::adopt::events::{Event, Guard, Walked, What};
 use crate::adopt::project::Project;
+use crate::adopt::routes::Address;
 use crate::adopt::value::{Origin, Place, Source, Value};
 use std::collections::BTreeSet;
 
 /// One waiting loop and what belongs to it.
 pub(super) struct WaitingLoop<'a> {
-    project: &'a Project,
+    pub(super) project: &'a Project,
     entry: usize,
     pub(super) walked: &'a Walked,
-    around: usize,
+    pub(super) around: usize,
     /// The guards at the loop.
     pub(super) guards: &'a [Guard],
     pub(super) news: News,
@@ -42,7 +43,7 @@ impl<'a> WaitingLoop<'a> {
             What::Query { table, writes: false, .. } => {
                 Some((1, News::Table(table.clone()), event))
             }
-            What::Cache => Some((2, News::Cache, event)),
+            What::Cache(key) => Some((2, News::Cache(key.clone()), event)),
             What::Read(place) => Some((3, News::File(place.clone()), event)),
             _ => None,
         };
@@ -53,7 +54,7 @@ impl<'a> WaitingLoop<'a> {
         Some(Self { project, entry, walked, around, guards, news, news_line, notes })
     }
 
-    fn inside(&self) -> impl Iterator<Item = &'a Event> {
+    pub(super) fn inside(&self) -> impl Iterator<Item = &'a Event> {
         let around = self.around;
         self.walked.events.iter().filter(move |event| event.loops.contains(&around))
     }
@@ -71,7 +72,7 @@ impl<'a> WaitingLoop<'a> {
         self.notes.push(Note { script, line, text: text.into() });
     }
 
-    pub(super) fn poll(mut self, method: Option<&str>) -> Option<Poll> {
+    pub(super) fn poll(mut self, method: Option<&str>, addresses: &[Address]) -> Option<Poll> {
         let echoed = Value::join(self.beside().filter_map(|event| match &event.what {
             What::Echo(value) => Some(value.clone()),
             _ => None,
@@ -79,8 +80,11 @@ impl<'a> WaitingLoop<'a> {
         let cursor = self.cursor();
         let json = json_in(&echoed);
         // A loop that waits for something else, as for a lock: it answers no question.
-        let looks = cursor.is_some() && self.tells_of_the_file(&echoed);
-        if !looks && (json.is_none() || self.parameters().is_empty()) {
+        let tells = self.tells_of_the_news(&echoed);
+        let looks = cursor.is_some() && (tells || json.is_some() || self.says_a_word());
+        let asks = !self.parameters().is_empty() && (json.is_some() || tells);
+        let since_asked = !looks && self.compares_with_itself();
+        if !looks && !asks && !(since_asked && (json.is_some() || tells || self.says_a_word())) {
             return None;
         }
         let around = &self.walked.loops[self.around];
@@ -88,11 +92,20 @@ impl<'a> WaitingLoop<'a> {
         self.describe(script, line, cursor.as_ref());
         let (wait, wait_parameter) = self.wait();
         let mut questions = Vec::new();
-        if method.is_some() {
+        if method.is_some() && addresses.is_empty() {
             questions.push("at which address does the framework call this method?".to_owned());
         }
         let (when, unless, methods) = self.conditions(cursor.as_ref(), &mut questions);
-        let answer = self.answer(cursor.as_ref(), json.as_ref(), &echoed);
+        let mut answer = self.answer(cursor.as_ref(), json.as_ref(), &echoed);
+        if let Answer::Timestamp(shape) = &mut answer {
+            shape.latest = wait.is_some() && self.answers_always();
+        }
+        let asked = self.asked(cursor.as_ref(), wait_parameter.as_deref());
+        let on_timeout = self.constant_answer();
+        let (needs, cannot) = self.obstacles(since_asked, &answer);
+        if let Some(text) = self.presence() {
+            questions.push(text);
+        }
         let names = self.names(&mut questions);
         let other_tables = self.other_tables();
         let database = self.walked.events.iter().find_map(|event| match &event.what {
@@ -112,6 +125,11 @@ impl<'a> WaitingLoop<'a> {
             script,
             line,
             method: method.map(str::to_owned),
+            addresses: addresses.to_vec(),
+            cursor: asked,
+            on_timeout,
+            needs,
+            cannot,
             news: self.news,
             other_tables,
             answer,
@@ -128,7 +146,7 @@ impl<'a> WaitingLoop<'a> {
     }
 
     /// The parameters of the request that the loop has to do with.
-    fn parameters(&self) -> BTreeSet<(Source, String)> {
+    pub(super) fn parameters(&self) -> BTreeSet<(Source, String)> {
         let values = self.inside().flat_map(|event| match &event.what {
             What::Query { from, .. } => vec![from],
             What::Compare(_, left, right) => vec![left, right],
@@ -144,17 +162,6 @@ impl<'a> WaitingLoop<'a> {
             all.into_iter().filter_map(of).collect()
         };
         values.flat_map(parameters).collect()
-    }
-
-    /// Whether what is printed has to do with the file that the loop looks at.
-    fn tells_of_the_file(&self, echoed: &Value) -> bool {
-        let News::File(place) = &self.news else { return false };
-        echoed.all_origins().iter().any(|origin| match origin {
-            Origin::ChangeTime(other) | Origin::State(other) | Origin::Content(other) => {
-                other == place
-            }
-            _ => false,
-        })
     }
 
     fn cursor(&self) -> Option<Cursor> {
@@ -188,7 +195,8 @@ impl<'a> WaitingLoop<'a> {
             News::File(place) => format!("{} to change", self.shown(place)),
             News::Table(table) if table.is_empty() => "rows of a database".to_owned(),
             News::Table(table) => format!("rows of the table {table}"),
-            News::Cache => "something in a cache or queue".to_owned(),
+            News::Cache(key) if key.is_empty() => "something in a cache or queue".to_owned(),
+            News::Cache(key) => format!("the key {key} of a cache"),
         };
         self.note((script, line), format!("waits for {what}{pause}"));
         if let Some(cursor) = cursor {
@@ -199,46 +207,9 @@ impl<'a> WaitingLoop<'a> {
     }
 
     /// A path as seen from the document root.
-    fn shown(&self, place: &Place) -> String {
+    pub(super) fn shown(&self, place: &Place) -> String {
         let root = format!("{}/", self.project.root);
         place.path.strip_prefix(&root).unwrap_or(&place.path).to_owned()
-    }
-
-    /// How long the loop goes on: so many tries, or until a time.
-    fn wait(&self) -> (Option<f64>, Option<String>) {
-        let direct = || self.inside().filter(|event| event.loops.last() == Some(&self.around));
-        let pause: f64 = direct()
-            .filter_map(|event| match event.what {
-                What::Sleep(pause) => pause,
-                _ => None,
-            })
-            .sum();
-        let mut wait_parameter = None;
-        let wait = direct().find_map(|event| {
-            let What::Compare(sign, left, right) = &event.what else { return None };
-            let (small, large) = match *sign {
-                "<" | "<=" => (left, right),
-                ">" | ">=" => (right, left),
-                _ => return None,
-            };
-            let clock = |value: &Value| value.has(|origin| *origin == Origin::Clock);
-            if clock(small) || clock(large) {
-                let limit = if clock(small) { large } else { small };
-                let later = large.origins.iter().find_map(|origin| match origin {
-                    Origin::Later(seconds) => Some(f64::from(*seconds)),
-                    _ => None,
-                });
-                if later.is_some() {
-                    return later;
-                }
-                wait_parameter = wait_parameter
-                    .take()
-                    .or_else(|| limit.parameters().next().map(|(_, name)| name.to_owned()));
-                return limit.number().filter(|seconds| *seconds < 100_000.0);
-            }
-            Some((large.number()? - small.number()?) * pause)
-        });
-        (wait.filter(|wait| *wait >= 1.0), wait_parameter)
     }
 
     /// The tables that the loop asks beside the one whose rows it waits for.

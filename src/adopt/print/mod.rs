@@ -5,22 +5,23 @@
 mod sources;
 mod text;
 
-use super::Site;
+use super::{Finding, Site, Verdict};
 use super::judge::{Answer, News, Note, Poll, Shape, Writer, parameter};
 use super::page;
 use super::project::Project;
+use super::routes::Address;
 use super::value::Source;
 use sources::{Feed, same};
 use text::{Text, list, quoted};
 
-/// The whole config.
+/// The whole config, and what is said of each script that waits.
 pub(super) fn config(
     site: &Site,
     project: &Project,
     polls: &[Poll],
     writers: &[Writer],
     cut: &[usize],
-) -> String {
+) -> (String, Vec<Finding>) {
     let mut out = Text::default();
     out.comment(&format!(
         "Written by `pollgate adopt` from {} scripts below {}.",
@@ -49,10 +50,8 @@ pub(super) fn config(
     );
     let mut printer =
         Printer { site, project, writers, out, channels: Vec::new(), fed: Vec::new() };
-    for poll in polls {
-        printer.poll(poll);
-    }
-    printer.out.text
+    let findings = polls.iter().map(|poll| printer.poll(poll)).collect();
+    (printer.out.text, findings)
 }
 
 struct Printer<'a> {
@@ -67,27 +66,52 @@ struct Printer<'a> {
 }
 
 impl Printer<'_> {
-    fn poll(&mut self, poll: &Poll) {
+    fn poll(&mut self, poll: &Poll) -> Finding {
         let mut questions = poll.questions.clone();
         let source = self.source(poll, &mut questions);
-        let path = self.path(poll);
-        if !is_address(&path) {
+        let addresses = self.addresses(poll);
+        if !addresses.iter().all(|address| is_address(&address.path)) {
             questions.push("how is the address of this script written?".to_owned());
         }
+        let verdict = match (&poll.cannot, &poll.needs) {
+            (Some(why), _) => Verdict::Cannot(why.clone()),
+            (None, Some(line)) => Verdict::NeedsLine(line.clone()),
+            (None, None) if questions.is_empty() => Verdict::Live,
+            (None, None) => Verdict::Question,
+        };
         self.out.text.push('\n');
+        self.out.comment(&format!("{}: {}", self.place_of(poll.script, poll.line), verdict.words()));
         self.notes(&poll.notes);
         self.writers_of(poll);
         for question in &questions {
             self.out.comment(&format!("? {question}"));
         }
-        self.out.commented_out = !questions.is_empty();
-        if self.out.commented_out {
-            self.out.comment("  Take the `#` away from the lines below when that is answered.");
+        self.out.commented_out = verdict != Verdict::Live;
+        match &verdict {
+            Verdict::Live => {}
+            Verdict::Question => self
+                .out
+                .comment("  Take the `#` away from the lines below when that is answered."),
+            Verdict::NeedsLine(line) => {
+                self.out.comment(&format!("  {line}. Then take the `#` away below."));
+            }
+            Verdict::Cannot(why) => self.out.comment(&format!("  {why}.")),
         }
-        self.rule(poll, &path, &source);
-        self.stamp(poll, &source.channel);
-        self.feed(poll, &source);
+        if !matches!(verdict, Verdict::Cannot(_)) {
+            for address in &addresses {
+                self.rule(poll, address, &source);
+            }
+            self.stamp(poll, &source.channel);
+            self.feed(poll, &source);
+        }
         self.out.commented_out = false;
+        Finding {
+            script: self.project.scripts[poll.script].path.clone(),
+            line: poll.line,
+            addresses: addresses.into_iter().map(|address| address.path).collect(),
+            verdict,
+            questions,
+        }
     }
 
     fn notes(&mut self, notes: &[Note]) {
@@ -119,22 +143,22 @@ impl Printer<'_> {
         lines.iter().take(10).for_each(|line| self.out.comment(line));
     }
 
-    fn path(&self, poll: &Poll) -> String {
-        match &poll.method {
-            Some(method) => {
-                let (class, method) = method.split_once("::").unwrap_or(("", method));
-                let class =
-                    class.to_ascii_lowercase().replace("controller", "").replace("action", "");
-                format!("/{class}/{}", method.to_ascii_lowercase())
-            }
-            None => self.project.scripts[poll.entry].path.clone(),
-        }
+    fn addresses(&self, poll: &Poll) -> Vec<Address> {
+        let guess = match &poll.method {
+            Some(method) if poll.addresses.is_empty() => method,
+            _ => return poll.addresses.clone(),
+        };
+        let (class, method) = guess.split_once("::").unwrap_or(("", guess));
+        let class = class.to_ascii_lowercase().replace("controller", "").replace("action", "");
+        let path = format!("/{class}/{}", method.to_ascii_lowercase());
+        vec![Address { path, when: Vec::new() }]
     }
 
-    fn rule(&mut self, poll: &Poll, path: &str, source: &Feed) {
+    fn rule(&mut self, poll: &Poll, address: &Address, source: &Feed) {
         self.out.line("[[poll]]");
-        self.out.key("path", &quoted(path));
-        let mut when = poll.when.clone();
+        self.out.key("path", &quoted(&address.path));
+        let mut when = address.when.clone();
+        when.extend(poll.when.iter().filter(|name| !address.when.contains(name)).cloned());
         if poll.answer == Answer::NovComet && !when.iter().any(|name| name == "subscribed") {
             when.push("subscribed".to_owned());
         }
@@ -169,8 +193,13 @@ impl Printer<'_> {
     fn timestamp(&mut self, poll: &Poll, shape: &Shape, channel: &str) {
         self.out.key("dialect", "\"timestamp\"");
         self.out.key("channel", &quoted(channel));
-        let (message, cursor) = (quoted(&shape.message), quoted(&shape.cursor));
-        self.out.key("fields", &format!("{{ message = {message}, cursor = {cursor} }}"));
+        let message = quoted(&shape.message);
+        if shape.message == "." {
+            self.out.key("fields", &format!("{{ message = {message} }}"));
+        } else {
+            let cursor = quoted(&shape.cursor);
+            self.out.key("fields", &format!("{{ message = {message}, cursor = {cursor} }}"));
+        }
         if shape.waits_first {
             self.out.comment("Without a time, the script starts from now.");
             self.out.key("first", "\"wait\"");
@@ -189,10 +218,15 @@ impl Printer<'_> {
                 .collect();
             self.out.key("extra", &format!("{{ {} }}", extra.join(", ")));
         }
+        if shape.latest {
+            self.out.comment("At the end of its time the script answers as if there were news.");
+            self.out.key("on_timeout", "\"latest\"");
+        }
         if poll.wait.is_some() {
             return self.timeout(poll);
         }
-        match page::takes_none(self.site, &shape.message) {
+        let script = &self.project.scripts[poll.entry].path;
+        match page::takes_none(self.site, script, &shape.message) {
             Some((path, line)) => self.out.comment(&format!(
                 "The script waits for ever. The gate answers without a message after hold.timeout, \
                  which {path}:{line} seems to expect."
@@ -211,20 +245,26 @@ impl Printer<'_> {
         self.out.comment(&format!("Held at the gate, answered by the site: {why}."));
         self.out.key("dialect", "\"replay\"");
         self.out.key("channel", &quoted(channel));
+        if let Some(cursor) = &poll.cursor {
+            self.out.comment("A poll without it is a first one, which the site answers at once.");
+            self.out.key("cursor", &quoted(cursor));
+        }
         if let Some(name) = &poll.wait_parameter {
             self.out.comment("When it is forwarded, the script need not wait again.");
             self.out.key("add_query", &quoted(&format!("{name}=0")));
             return;
         }
-        self.out.comment(
-            "The script would wait itself, so no poll is forwarded without news: not even one that \
-             may have missed them (slack).",
-        );
-        self.out.key("slack", "\"0s\"");
-        self.timeout(poll);
-        if poll.wait.is_none() && matches!(poll.news, News::File(_)) {
-            self.out.key("timeout", "\"0s\"");
+        if poll.needs.is_some() {
+            self.out.key("add_query", "\"pollgate=1\"");
+        } else {
+            self.out.comment("The script waits by itself: the gate takes such a poll back.");
+            self.out.key("max_wait", "\"3s\"");
         }
+        if let Some(text) = &poll.on_timeout {
+            self.out.comment("What the script says when its time is over.");
+            self.out.key("on_timeout", &quoted(text));
+        }
+        self.timeout(poll);
     }
 
     /// The unit of its times, where that is not the gate's own.
@@ -232,7 +272,7 @@ impl Printer<'_> {
         let Answer::Timestamp(shape) = &poll.answer else { return };
         let (why, stamp) = if shape.millis {
             ("Its times are milliseconds.".to_owned(), "millis")
-        } else if let Some((path, line)) = page::cuts(self.site, &shape.cursor) {
+        } else if let Some((path, line)) = page::cuts(self.site, &self.project.scripts[poll.entry].path, &shape.cursor) {
             (format!("{path}:{line} makes a whole number of the time."), "seconds")
         } else {
             return;

@@ -2,6 +2,7 @@
 
 use super::text::quoted;
 use super::{Printer, is_address};
+use crate::adopt::events::Guard;
 use crate::adopt::judge::{Answer, News, Poll, Writer};
 use crate::adopt::value::{Origin, Place, Source};
 
@@ -20,27 +21,32 @@ impl Printer<'_> {
             return feed;
         }
         for writer in self.writers.iter().filter(|writer| same(&writer.news, &poll.news)) {
-            let capture = self.capture_of(writer, content);
-            feed.captures.extend(capture.filter(|capture| !feed.captures.contains(capture)));
+            for capture in self.captures_of(writer, content) {
+                if !feed.captures.contains(&capture) && !is_own(poll, writer, &capture) {
+                    feed.captures.push(capture);
+                }
+            }
         }
         if feed.captures.is_empty() {
-            questions.push(unfed(&poll.news));
+            questions.push(unfed(&poll.news, &feed.channel));
         } else {
             questions.extend(self.doubts(poll));
         }
         feed
     }
 
-    /// The request with which a script changes it, if that can be told.
-    fn capture_of(&self, writer: &Writer, content: bool) -> Option<Capture> {
-        let (source, name) = writer.parameter.as_ref().filter(|_| writer.routed)?;
-        if *source == Source::Cookie {
-            return None;
-        }
-        let path = self.project.scripts[writer.entry].path.clone();
+    /// The requests with which a script changes it, if they can be told.
+    fn captures_of(&self, writer: &Writer, content: bool) -> Vec<Capture> {
+        let Some((source, name)) = &writer.parameter else { return Vec::new() };
         let told = !content || writer.verbatim;
-        let capture = Capture { path, post: *source != Source::Get, name: name.clone() };
-        (told && is_address(&capture.path)).then_some(capture)
+        if *source == Source::Cookie || !told {
+            return Vec::new();
+        }
+        let paths = writer.addresses.iter().map(|address| &address.path);
+        paths
+            .filter(|path| is_address(path))
+            .map(|path| Capture { path: path.clone(), source: *source, name: name.clone() })
+            .collect()
     }
 
     /// Why captured requests may not tell of all that is new. Rows of a table are sure: the site
@@ -58,7 +64,7 @@ impl Printer<'_> {
         }
         let writers = || self.writers.iter().filter(|writer| same(&writer.news, &poll.news));
         let captured: Vec<&Writer> =
-            writers().filter(|writer| self.capture_of(writer, false).is_some()).collect();
+            writers().filter(|writer| !self.captures_of(writer, false).is_empty()).collect();
         for writer in writers() {
             let place = self.place_of(writer.script, writer.line);
             // What happens in the same requests as a change that is captured, such as preparing it.
@@ -89,6 +95,7 @@ impl Printer<'_> {
             (_, Some((_, name))) => format!("{{query.{name}}}"),
             (News::File(place), None) if place.is_known() => place.name().replace('*', "_"),
             (News::Table(table), None) if !table.is_empty() => table.clone(),
+            (News::Cache(key), None) if !key.is_empty() => key.clone(),
             _ => script.to_owned(),
         };
         let mut name = if poll.names.is_some() { name } else { name.replace(['{', '}', '*'], "_") };
@@ -137,7 +144,12 @@ impl Printer<'_> {
     }
 
     fn capture(&mut self, capture: &Capture, feed: &Feed) {
-        let (method, form) = if capture.post { ("POST", "form") } else { ("GET", "query") };
+        let (method, form) = match capture.source {
+            Source::Get => ("GET", "query"),
+            Source::Path => ("POST", "path"),
+            Source::Json => ("POST", "json"),
+            _ => ("POST", "form"),
+        };
         self.out.text.push('\n');
         self.out.comment("The site stores it; when it has, the gate tells those who wait.");
         self.out.line("[[capture]]");
@@ -163,8 +175,22 @@ pub(super) struct Feed {
 #[derive(PartialEq)]
 struct Capture {
     path: String,
-    post: bool,
+    source: Source,
     name: String,
+}
+
+/// Whether a poll would be captured as a change of what it waits for.
+fn is_own(poll: &Poll, writer: &Writer, capture: &Capture) -> bool {
+    let other_request = writer.guards.iter().any(|guard| match guard {
+        Guard::Is(name, value) => poll.when.iter().any(|one| {
+            one.split_once('=').is_some_and(|(known, here)| known == name && here != value)
+        }),
+        Guard::Method(_) | Guard::NotMethod(_) => true,
+        _ => false,
+    });
+    poll.addresses.iter().any(|address| address.path == capture.path)
+        && !poll.unless.contains(&capture.name)
+        && !other_request
 }
 
 /// Whether both are the same news, whatever is known of how their file is named.
@@ -175,7 +201,7 @@ pub(super) fn same(one: &News, other: &News) -> bool {
     }
 }
 
-fn unfed(news: &News) -> String {
+fn unfed(news: &News, channel: &str) -> String {
     match news {
         News::File(place) => format!(
             "where is the file {}? Name it in a [[watch]], or let the site publish with the hook",
@@ -184,10 +210,16 @@ fn unfed(news: &News) -> String {
         News::Table(table) => {
             format!("which script changes the table {table}? Let it publish with the hook")
         }
-        News::Cache => {
-            "which request changes it? Name it in a [[capture]], or let the site publish \
-                        with the hook"
-                .to_owned()
+        News::Cache(key) => {
+            let address = format!(
+                "http://127.0.0.1:7080/channels/{}",
+                percent_encoding::utf8_percent_encode(channel, percent_encoding::NON_ALPHANUMERIC)
+            );
+            format!(
+                "which script sets the key {key}? Put this line behind it: \
+                 file_get_contents('{address}', false, stream_context_create(['http' => \
+                 ['method' => 'POST', 'content' => '']]));"
+            )
         }
     }
 }

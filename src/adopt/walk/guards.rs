@@ -28,6 +28,10 @@ impl<'a> Walker<'a> {
             Kind::Call(function, arguments) => {
                 let name = match &function.kind {
                     Kind::Name(name) => name.to_ascii_lowercase(),
+                    // `$request->has('since')`
+                    Kind::Member(_, name) if matches!(&**name, "has" | "filled" | "exists") => {
+                        return self.presence(test, holds);
+                    }
                     _ => String::new(),
                 };
                 let (Some(first), holds) = (

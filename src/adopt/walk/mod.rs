@@ -10,8 +10,8 @@ use super::calls::Callee;
 use super::events::{Around, Event, Guard, Walked, What};
 use super::project::Project;
 use super::syntax::{Expr, Function, Kind, Stmt};
-use super::value::Value;
-use std::collections::HashMap;
+use super::value::{Origin, Piece, Source, Value};
+use std::collections::{HashMap, HashSet};
 
 /// Statements and expressions looked at for one script.
 const STEPS: u32 = 60_000;
@@ -43,6 +43,10 @@ pub(super) struct Walker<'a> {
     pub(super) closures: Vec<Callee<'a>>,
     /// The functions that are under way.
     pub(super) active: Vec<(usize, u32)>,
+    /// Those of them that call themselves.
+    pub(super) recursive: HashSet<(usize, u32)>,
+    /// Whether a framework answers with what the outermost function returns.
+    answers: bool,
     pub(super) silent: u32,
     pub(super) steps: u32,
     around: Vec<usize>,
@@ -70,6 +74,8 @@ impl<'a> Walker<'a> {
             objects: Vec::new(),
             closures: Vec::new(),
             active: Vec::new(),
+            recursive: HashSet::new(),
+            answers: false,
             silent: 0,
             steps: STEPS,
             around: Vec::new(),
@@ -94,9 +100,19 @@ impl<'a> Walker<'a> {
     /// What a method does when a framework calls it.
     pub(super) fn method(mut self, class: &str, function: &'a Function) -> Walked {
         let object = self.instance(class, Vec::new());
-        let method = Callee::new(self.entry, function);
-        let (this, class) = (Some(object), Some(class.to_owned()));
-        self.call(Callee { this, class, ..method }, Vec::new());
+        let method = Callee { this: Some(object), ..Callee::new(self.entry, function) };
+        self.answers = true;
+        // The request, by its name, and the parts of the address that the route names.
+        let mut part = 0;
+        let arguments = function.parameters.iter().map(|(name, _)| {
+            if matches!(name.as_str(), "request" | "req") {
+                return Value::from_origin(Origin::Request(Source::Either));
+            }
+            part += 1;
+            Value::from_origin(Origin::Parameter(Source::Path, part.to_string()))
+        });
+        let arguments: Vec<Value> = arguments.collect();
+        self.call(Callee { class: Some(class.to_owned()), ..method }, arguments);
         self.finish()
     }
 
@@ -152,6 +168,9 @@ impl<'a> Walker<'a> {
             }
             Stmt::Return(value) => {
                 let value = value.as_ref().map(|value| self.eval(value)).unwrap_or_default();
+                if self.answers && self.active.len() == 1 {
+                    self.returned_answer(&value);
+                }
                 let before = std::mem::take(&mut self.scope.returned);
                 self.scope.returned = before.or(value);
                 true
@@ -185,6 +204,35 @@ impl<'a> Walker<'a> {
                 false
             }
             Stmt::Function(_) | Stmt::Class(_) => false,
+        }
+    }
+
+    /// A framework sends text as it is, and makes JSON of anything else.
+    fn returned_answer(&mut self, value: &Value) {
+        let rows = value.has(|origin| matches!(origin, Origin::Rows(_) | Origin::Content(_)));
+        if value.pieces.is_some() {
+            self.note(What::Echo(value.clone()));
+        } else if !value.fields.is_empty() || value.entry.is_some() || rows {
+            let pieces = Some(vec![Piece::Json(Box::new(value.clone()))]);
+            self.note(What::Echo(Value { pieces, ..Value::default() }.bounded()));
+        }
+    }
+
+    /// Loops around what is walked now.
+    pub(super) fn depth_of_loops(&self) -> usize {
+        self.around.len()
+    }
+
+    /// What a function did that calls itself, it does again and again.
+    pub(super) fn loop_of_recursion(&mut self, place: (usize, u32), events: usize, depth: usize) {
+        let inside = self.walked.events.get_mut(events..).unwrap_or_default();
+        if !inside.iter().any(|event| matches!(event.what, What::Sleep(_))) {
+            return;
+        }
+        self.walked.loops.push(Around { script: place.0, line: place.1 });
+        let number = self.walked.loops.len() - 1;
+        for event in inside {
+            event.loops.insert(depth.min(event.loops.len()), number);
         }
     }
 
