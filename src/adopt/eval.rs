@@ -131,6 +131,15 @@ impl<'a> Walker<'a> {
             "__FILE__" => Value::text(self.path_of(self.script)),
             "DIRECTORY_SEPARATOR" => Value::text("/"),
             "PHP_EOL" => Value::text("\n"),
+            // CodeIgniter's, which its own front script sets.
+            "FCPATH" | "APPPATH" if !self.constants.contains_key(name) => {
+                let path = self.path_of(self.script);
+                match path.split_once("/application/") {
+                    Some((root, _)) if name == "FCPATH" => Value::text(format!("{root}/")),
+                    Some((root, _)) => Value::text(format!("{root}/application/")),
+                    None => Value::default(),
+                }
+            }
             _ => match name.to_ascii_lowercase().as_str() {
                 word @ ("true" | "false" | "null") => Value::bare(word),
                 _ => self.constants.get(name).cloned().unwrap_or_default(),

@@ -179,9 +179,13 @@ fn read(site: &Site) -> Adopted {
         reader.methods(*entry);
     }
     if !reader.polls.is_empty() {
-        for entry in reach::of_writing(&texts) {
-            reader.script(entry);
-            reader.methods(entry);
+        let writing = reach::of_writing(&project, &texts);
+        for entry in &writing {
+            reader.script(*entry);
+        }
+        // Of a method that a script calls, the script says with which request.
+        for entry in &writing {
+            reader.methods(*entry);
         }
     }
     let polls = reader.own_polls();

@@ -286,14 +286,15 @@ impl Value {
 }
 
 impl Place {
-    /// Whether the gate can watch it: an absolute path, with at most one star, in its last part.
+    /// Whether the gate can watch it: an absolute path with at most one star, which is not all of
+    /// the file's name.
     pub(super) fn is_known(&self) -> bool {
-        let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", ""));
+        let name = self.name();
         self.path.starts_with('/')
-            && !folder.contains('*')
+            && !self.path.starts_with("/*")
             && !name.is_empty()
             && name != "*"
-            && name.matches('*').count() <= 1
+            && self.path.matches('*').count() <= 1
     }
 
     pub(super) fn has_star(&self) -> bool {

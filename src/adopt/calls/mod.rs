@@ -159,7 +159,7 @@ impl<'a> Walker<'a> {
             ("redis" | "cache", "get" | "lrange" | "lpop" | "llen" | "exists", _) => {
                 self.cached(&values)
             }
-            (_, method, _) if MODELS.contains(&method) => {
+            (_, method, _) if MODELS.contains(&method) && !tables::is_query(&values) => {
                 let base = Value::from_origin(Origin::Rows(table_of(class)));
                 let method = method.to_owned();
                 let value = self.model_method(&base, &method, &values);

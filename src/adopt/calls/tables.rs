@@ -41,13 +41,7 @@ impl Walker<'_> {
 
     /// A query, if one of the arguments is SQL.
     pub(super) fn query(&mut self, values: &[Value]) -> Option<Value> {
-        let sql = values.iter().find_map(|value| {
-            let first = value.pieces.as_ref()?.first()?;
-            match first {
-                Piece::Text(text) => Sql::read(text),
-                _ => None,
-            }
-        })?;
+        let sql = values.iter().find_map(sql_in)?;
         let from = Value::made_of(values);
         self.note(What::Query {
             table: sql.table.clone(),
@@ -107,6 +101,18 @@ impl Walker<'_> {
             self.note(What::Query { table, writes: write, presence, from: from.clone() });
         }
         Some(from)
+    }
+}
+
+/// Whether one of the values is SQL.
+pub(super) fn is_query(values: &[Value]) -> bool {
+    values.iter().any(|value| sql_in(value).is_some())
+}
+
+fn sql_in(value: &Value) -> Option<Sql> {
+    match value.pieces.as_ref()?.first()? {
+        Piece::Text(text) => Sql::read(text),
+        _ => None,
     }
 }
 

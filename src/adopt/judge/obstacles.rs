@@ -57,6 +57,13 @@ impl WaitingLoop<'_> {
         echoes.next().is_some_and(all_after) && echoes.all(all_after)
     }
 
+    /// Whether something is printed behind the loop.
+    fn answers_behind(&self) -> bool {
+        let inside = |event: &Event| event.loops.contains(&self.around);
+        let last = self.walked.events.iter().rposition(inside).unwrap_or_default();
+        self.walked.events[last..].iter().any(|event| matches!(event.what, What::Echo(_)))
+    }
+
     /// The one answer that is constant, beside one that tells of news.
     pub(super) fn constant_answer(&self) -> Option<String> {
         let mut constants = Vec::new();
@@ -117,10 +124,15 @@ impl WaitingLoop<'_> {
             let path = self.project.scripts[around.script].path.trim_start_matches('/');
             return (
                 Some(format!(
-                    "{path}:{} waits for what changes after the poll came, so it has to be told \
-                     that something did: let the loop end at once with \
-                     `if (isset($_GET['pollgate'])) break;` as its first statement",
-                    around.line
+                    "{path}:{} waits for what changes after the poll came, and would wait again \
+                     when the gate forwards it with news. {}",
+                    around.line,
+                    if self.answers_behind() {
+                        "Write `if (isset($_GET['pollgate'])) break;` as the first statement of \
+                         its loop"
+                    } else {
+                        "Let its loop answer as with news where `isset($_GET['pollgate'])`"
+                    }
                 )),
                 None,
             );

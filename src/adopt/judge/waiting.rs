@@ -82,7 +82,9 @@ impl<'a> WaitingLoop<'a> {
         // A loop that waits for something else, as for a lock: it answers no question.
         let tells = self.tells_of_the_news(&echoed);
         let looks = cursor.is_some() && (tells || json.is_some() || self.says_a_word());
-        let asks = !self.parameters().is_empty() && (json.is_some() || tells);
+        // Rows that wait for this visitor, whom a session or a parameter names.
+        let queue = matches!(self.news, News::Table(_)) && tells && method.is_none();
+        let asks = queue || !self.parameters().is_empty() && (json.is_some() || tells);
         let since_asked = !looks && self.compares_with_itself();
         if !looks && !asks && !(since_asked && (json.is_some() || tells || self.says_a_word())) {
             return None;

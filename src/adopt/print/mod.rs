@@ -70,7 +70,7 @@ impl Printer<'_> {
         let mut questions = poll.questions.clone();
         let source = self.source(poll, &mut questions);
         let addresses = self.addresses(poll);
-        if !addresses.iter().all(|address| is_address(&address.path)) {
+        if !addresses.iter().all(|address| is_address(&address.path.replace("/*", "/"))) {
             questions.push("how is the address of this script written?".to_owned());
         }
         let verdict = match (&poll.cannot, &poll.needs) {

@@ -45,7 +45,15 @@ impl Printer<'_> {
         let paths = writer.addresses.iter().map(|address| &address.path);
         paths
             .filter(|path| is_address(path))
-            .map(|path| Capture { path: path.clone(), source: *source, name: name.clone() })
+            .flat_map(|path| {
+                // Whichever the page sends.
+                let sources = match source {
+                    Source::Either => vec![Source::Post, Source::Get],
+                    one => vec![*one],
+                };
+                let one = |source| Capture { path: path.clone(), source, name: name.clone() };
+                sources.into_iter().map(one).collect::<Vec<_>>()
+            })
             .collect()
     }
 
@@ -70,14 +78,8 @@ impl Printer<'_> {
             // What happens in the same requests as a change that is captured, such as preparing it.
             let together =
                 |other: &&Writer| (other.entry, &other.guards) == (writer.entry, &writer.guards);
-            match &writer.parameter {
-                _ if !captured.iter().any(together) => {
-                    doubts.push(format!("with which request does {place} change it?"));
-                }
-                Some((Source::Either, name)) => doubts.push(format!(
-                    "does {place} have {name} from a form, or from the query ({{query.{name}}})?"
-                )),
-                _ => {}
+            if !captured.iter().any(together) {
+                doubts.push(format!("with which request does {place} change it?"));
             }
         }
         doubts.dedup();
@@ -120,7 +122,7 @@ impl Printer<'_> {
         }
         for capture in &feed.captures {
             let Capture { path, name, .. } = capture;
-            let key = format!("{path} {name} {}", feed.channel);
+            let key = format!("{path} {name} {:?} {}", capture.source, feed.channel);
             if !self.fed.contains(&key) {
                 self.capture(capture, feed);
                 self.fed.push(key);

@@ -182,6 +182,8 @@ impl<'a> Walker<'a> {
                     test.iter().for_each(|expr| drop(walker.eval(expr)));
                     walker.run(body);
                     after.iter().for_each(|expr| drop(walker.eval(expr)));
+                    // Now with what the body made of the variables.
+                    test.iter().for_each(|expr| drop(walker.eval(expr)));
                 });
                 false
             }
