@@ -25,6 +25,8 @@ mod routes;
 mod syntax;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_kinds;
 mod token;
 mod value;
 mod walk;
@@ -189,8 +191,7 @@ fn read(site: &Site) -> Adopted {
         }
     }
     let polls = reader.own_polls();
-    let (config, findings) =
-        print::config(site, &project, &polls, &reader.writers, &reader.cut);
+    let (config, findings) = print::config(site, &project, &polls, &reader.writers, &reader.cut);
     Adopted { config, findings }
 }
 

@@ -144,7 +144,9 @@ impl Routes {
 fn is_router(base: &Expr) -> bool {
     match &base.kind {
         Kind::Name(name) => short(name) == "route",
-        Kind::Variable(name) => matches!(name.as_str(), "app" | "router" | "r" | "group" | "routes"),
+        Kind::Variable(name) => {
+            matches!(name.as_str(), "app" | "router" | "r" | "group" | "routes")
+        }
         Kind::Call(function, _) => match &function.kind {
             Kind::Static(base, _) | Kind::Member(base, _) => is_router(base),
             _ => false,
@@ -206,7 +208,8 @@ fn entry<'e>(array: &'e Expr, wanted: &str) -> Option<&'e str> {
 /// `/room/{id}/poll` as a rule has it: `/room/*/poll`.
 fn pattern(text: &str) -> String {
     let parts = text.split('/').filter(|part| !part.is_empty());
-    let star = |part: &str| if part.contains(['{', ':']) { "*".to_owned() } else { part.to_owned() };
+    let star =
+        |part: &str| if part.contains(['{', ':']) { "*".to_owned() } else { part.to_owned() };
     parts.map(|part| format!("/{}", star(part))).collect()
 }
 

@@ -127,9 +127,18 @@ struct Sql {
 pub(super) fn is_presence(columns: &[&str]) -> bool {
     let seen = |column: &&str| {
         let column = column.to_ascii_lowercase();
-        ["last_seen", "lastseen", "last_act", "lastact", "online", "heartbeat", "last_visit", "ping"]
-            .iter()
-            .any(|part| column.contains(part))
+        [
+            "last_seen",
+            "lastseen",
+            "last_act",
+            "lastact",
+            "online",
+            "heartbeat",
+            "last_visit",
+            "ping",
+        ]
+        .iter()
+        .any(|part| column.contains(part))
     };
     !columns.is_empty() && columns.iter().all(seen)
 }

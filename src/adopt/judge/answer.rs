@@ -47,8 +47,9 @@ impl WaitingLoop<'_> {
         let content = Origin::Content(place.clone());
         let text = |event: &Event| match &event.what {
             What::Echo(value) => {
-                value.pieces.is_none() && value.origins.iter().all(|origin| *origin == content)
-                    && !value.origins.is_empty()
+                let mut parts = value.pieces.iter().flatten();
+                value.all_origins().iter().eq([&content])
+                    && parts.all(|part| matches!(part, Piece::Open(_)))
             }
             What::Html | What::Session => false,
             _ => true,

@@ -64,7 +64,8 @@ impl WaitingLoop<'_> {
         if let Some(cursor) = cursor {
             return Some(cursor.name.clone());
         }
-        let telling = ["last", "since", "after", "time", "stamp", "from", "max", "id", "ver", "seq"];
+        let telling =
+            ["last", "since", "after", "time", "stamp", "from", "max", "id", "ver", "seq"];
         let parameters = self.parameters();
         let sent = parameters.iter().filter(|(source, name)| {
             matches!(source, Source::Get | Source::Post | Source::Either)

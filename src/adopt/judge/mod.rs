@@ -130,9 +130,8 @@ pub(super) fn polls(
             waiting.push(*around);
         }
     }
-    let poll = |around: &usize| {
-        WaitingLoop::new(project, entry, walked, *around)?.poll(method, addresses)
-    };
+    let poll =
+        |around: &usize| WaitingLoop::new(project, entry, walked, *around)?.poll(method, addresses);
     waiting.iter().filter_map(poll).collect()
 }
 

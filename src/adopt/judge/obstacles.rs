@@ -89,7 +89,8 @@ impl WaitingLoop<'_> {
 
     /// The question about what a poll writes while it waits.
     pub(super) fn presence(&mut self) -> Option<String> {
-        let last = self.walked.events.iter().rposition(|event| event.loops.contains(&self.around))?;
+        let last =
+            self.walked.events.iter().rposition(|event| event.loops.contains(&self.around))?;
         let guards = self.guards;
         let found = self.walked.events.iter().take(last + 1).find_map(|event| {
             let what = match &event.what {

@@ -5,12 +5,12 @@
 mod sources;
 mod text;
 
-use super::{Finding, Site, Verdict};
 use super::judge::{Answer, News, Note, Poll, Shape, Writer, parameter};
 use super::page;
 use super::project::Project;
 use super::routes::Address;
 use super::value::Source;
+use super::{Finding, Site, Verdict};
 use sources::{Feed, same};
 use text::{Text, list, quoted};
 
@@ -80,7 +80,11 @@ impl Printer<'_> {
             (None, None) => Verdict::Question,
         };
         self.out.text.push('\n');
-        self.out.comment(&format!("{}: {}", self.place_of(poll.script, poll.line), verdict.words()));
+        self.out.comment(&format!(
+            "{}: {}",
+            self.place_of(poll.script, poll.line),
+            verdict.words()
+        ));
         self.notes(&poll.notes);
         self.writers_of(poll);
         for question in &questions {
@@ -89,9 +93,9 @@ impl Printer<'_> {
         self.out.commented_out = verdict != Verdict::Live;
         match &verdict {
             Verdict::Live => {}
-            Verdict::Question => self
-                .out
-                .comment("  Take the `#` away from the lines below when that is answered."),
+            Verdict::Question => {
+                self.out.comment("  Take the `#` away from the lines below when that is answered.")
+            }
             Verdict::NeedsLine(line) => {
                 self.out.comment(&format!("  {line}. Then take the `#` away below."));
             }
@@ -272,7 +276,9 @@ impl Printer<'_> {
         let Answer::Timestamp(shape) = &poll.answer else { return };
         let (why, stamp) = if shape.millis {
             ("Its times are milliseconds.".to_owned(), "millis")
-        } else if let Some((path, line)) = page::cuts(self.site, &self.project.scripts[poll.entry].path, &shape.cursor) {
+        } else if let Some((path, line)) =
+            page::cuts(self.site, &self.project.scripts[poll.entry].path, &shape.cursor)
+        {
             (format!("{path}:{line} makes a whole number of the time."), "seconds")
         } else {
             return;
