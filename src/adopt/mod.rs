@@ -28,6 +28,7 @@ mod tests;
 #[cfg(test)]
 mod tests_kinds;
 mod token;
+pub mod trial;
 mod value;
 mod walk;
 
@@ -74,6 +75,8 @@ pub struct Finding {
     pub line: u32,
     /// Where it is requested; guessed if a framework decides.
     pub addresses: Vec<String>,
+    /// A first poll of it, where that is a plain GET.
+    pub request: Option<String>,
     /// Whether the gate can take it over.
     pub verdict: Verdict,
     /// What has to be answered first.

@@ -112,6 +112,7 @@ impl Printer<'_> {
         Finding {
             script: self.project.scripts[poll.script].path.clone(),
             line: poll.line,
+            request: request_of(poll, &addresses),
             addresses: addresses.into_iter().map(|address| address.path).collect(),
             verdict,
             questions,
@@ -295,4 +296,26 @@ impl Printer<'_> {
 /// Whether a file's name is its address as well.
 fn is_address(path: &str) -> bool {
     !path.contains(|c: char| c.is_control() || matches!(c, '*' | '{' | '}' | '?' | '#' | '%'))
+}
+
+/// A first poll: the address with what the rule must have, and without a cursor.
+fn request_of(poll: &Poll, addresses: &[Address]) -> Option<String> {
+    let address = addresses.first().filter(|address| is_address(&address.path))?;
+    if poll.methods == Some(Source::Post) {
+        return None;
+    }
+    let encode = |text: &str| {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
+    let mut pairs = Vec::new();
+    for one in address.when.iter().chain(&poll.when) {
+        let (name, value) = one.split_once('=').unwrap_or((one, "0"));
+        pairs.push(match (&poll.answer, name) {
+            (Answer::NovComet, "subscribed") => "subscribed[pollgate]=0".to_owned(),
+            _ => format!("{}={}", encode(name), encode(value)),
+        });
+    }
+    let path = encode(&address.path).replace("%2F", "/").replace("%2E", ".").replace("%2D", "-");
+    let mark = if pairs.is_empty() { "" } else { "?" };
+    Some(format!("{path}{mark}{}", pairs.join("&")))
 }
