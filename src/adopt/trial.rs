@@ -9,7 +9,7 @@ use super::{Adopted, Verdict};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The longest wait for one answer.
@@ -93,6 +93,8 @@ struct Gate {
     child: Child,
     addr: String,
     config: PathBuf,
+    /// Kept open: the gate ends when it cannot write.
+    out: Option<BufReader<ChildStdout>>,
 }
 
 impl Drop for Gate {
@@ -119,15 +121,17 @@ impl Gate {
                 return Err(error.into());
             }
         };
-        let mut gate = Self { child, addr: String::new(), config: file };
+        let mut gate = Self { child, addr: String::new(), config: file, out: None };
         let begun = Instant::now();
         if let Some(out) = gate.child.stdout.take() {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
+            let mut out = BufReader::new(out);
+            for line in out.by_ref().lines().map_while(Result::ok) {
                 if let Some(addr) = line.strip_prefix("gate ") {
                     gate.addr = addr.trim().trim_start_matches("http://").to_owned();
                     break;
                 }
             }
+            gate.out = Some(out);
         }
         while begun.elapsed() < START && !gate.addr.is_empty() {
             if connect(&gate.addr).is_ok() {
@@ -153,7 +157,9 @@ fn connect(addr: &str) -> io::Result<TcpStream> {
 /// The answer to a first poll; `None` if there was none in time.
 fn ask(addr: &str, host: &str, target: &str) -> Result<Option<Answer>, Error> {
     let mut stream = connect(addr)?;
-    write!(stream, "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    // In one piece: a server may answer a beginning.
+    let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
     let (mut bytes, begun) = (Vec::new(), Instant::now());
     let mut part = [0; 8192];
     while (bytes.len() as u64) < MAX_ANSWER {

@@ -91,7 +91,7 @@ impl Walker<'_> {
                 if let Some(Piece::Text(text)) = first.pieces.as_ref().and_then(|all| all.first()) {
                     let file = text.strip_prefix("sqlite:");
                     let file = file.or(Some(&**text).filter(|path| path.starts_with('/')));
-                    if let Some(file) = file {
+                    if let Some(file) = file.filter(|file| *file != ":memory:") {
                         let begin = Piece::Text(file.to_owned());
                         let rest = first.pieces.iter().flatten().skip(1).cloned();
                         let pieces = Some([begin].into_iter().chain(rest).collect());

@@ -95,6 +95,12 @@ impl WaitingLoop<'_> {
         let found = self.walked.events.iter().take(last + 1).find_map(|event| {
             let what = match &event.what {
                 What::Query { table, writes: true, .. } => format!("the table {table}"),
+                // Made where it is missing, so that it can be waited for.
+                What::Write(place, _) | What::Touch(place)
+                    if matches!(&self.news, News::File(awaited) if awaited == place) =>
+                {
+                    return None;
+                }
                 What::Write(place, _) | What::Touch(place) => self.shown(place),
                 _ => return None,
             };
