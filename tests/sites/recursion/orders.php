@@ -15,4 +15,4 @@ function orders($after, $begun)
     orders($after, $begun);
 }
 
-orders((int) $_GET['after'], time());
+orders(isset($_GET['after']) ? (int) $_GET['after'] : 0, time());
