@@ -19,7 +19,7 @@ pub(super) enum What {
     Query {
         table: String,
         writes: bool,
-        /// Whether it stores no more than that a client is there.
+        /// True if it stores no more than that a client is there.
         presence: bool,
         from: Value,
     },
@@ -48,7 +48,7 @@ pub(super) enum Guard {
 }
 
 impl Guard {
-    /// Whether no request can be known by both.
+    /// True if no request can be known by both.
     pub(super) fn contradicts(&self, other: &Self) -> bool {
         use Guard::{Absent, Is, IsNot, Method, NotMethod, Present};
         match (self, other) {
@@ -97,7 +97,7 @@ pub(super) struct Walked {
     pub(super) included: HashSet<usize>,
     /// The functions it goes through, by their place.
     pub(super) functions: HashSet<(usize, u32)>,
-    /// Whether it is too large to be looked at to its end.
+    /// True if it is too large to be looked at to its end.
     pub(super) cut: bool,
     /// The steps it took.
     pub(super) steps: u32,

@@ -81,13 +81,13 @@ pub struct Finding {
     pub addresses: Vec<String>,
     /// A first poll of it, where that is a plain GET.
     pub request: Option<String>,
-    /// Whether the gate can take it over.
+    /// True if the gate can take it over.
     pub verdict: Verdict,
     /// What has to be answered first.
     pub questions: Vec<String>,
 }
 
-/// Whether the gate can take a poll over.
+/// True if the gate can take a poll over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// With the config as it is printed.

@@ -140,7 +140,7 @@ impl Routes {
     }
 }
 
-/// Whether routes are made with it: `Route::`, `$app->`, `$router->`.
+/// True if routes are made with it: `Route::`, `$app->`, `$router->`.
 fn is_router(base: &Expr) -> bool {
     match &base.kind {
         Kind::Name(name) => short(name) == "route",

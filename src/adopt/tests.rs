@@ -178,7 +178,7 @@ fn a_method_that_a_framework_calls_is_commented_out_with_a_question() {
     assert!(config.contains("# ? at which address"), "{config}");
 }
 
-/// Waits for rows of a database server's table, whose file nobody can watch.
+/// Waits for rows of a database server's table, which no file shows.
 const ROWS: &str = "<?php mysql_connect('h'); $last = (int) $_GET['last'];
         while (true) {
             $r = mysql_query(\"SELECT * FROM chat WHERE id > $last\");

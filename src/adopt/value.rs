@@ -286,7 +286,7 @@ impl Value {
 }
 
 impl Place {
-    /// Whether the gate can watch it: an absolute path with at most one star, which is not all of
+    /// True if the gate can watch it: an absolute path with at most one star, which is not all of
     /// the file's name.
     pub(super) fn is_known(&self) -> bool {
         let name = self.name();

@@ -174,7 +174,7 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// What a function that nobody here knows makes of its arguments.
+/// The value of a function that is not known.
 fn changed(values: &[Value]) -> Value {
     let value = Value::made_of(values);
     let content = value.has(|origin| matches!(origin, Origin::Content(_)));

@@ -104,7 +104,7 @@ impl Walker<'_> {
     }
 }
 
-/// Whether one of the values is SQL.
+/// True if one of the values is SQL.
 pub(super) fn is_query(values: &[Value]) -> bool {
     values.iter().any(|value| sql_in(value).is_some())
 }
@@ -123,7 +123,7 @@ struct Sql {
     presence: bool,
 }
 
-/// Whether columns say no more than that a client is there.
+/// True if columns say no more than that a client is there.
 pub(super) fn is_presence(columns: &[&str]) -> bool {
     let seen = |column: &&str| {
         let column = column.to_ascii_lowercase();

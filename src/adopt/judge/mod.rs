@@ -108,7 +108,7 @@ pub(super) struct Writer {
     pub(super) news: News,
     /// The parameter without which it writes nothing, or else what it writes.
     pub(super) parameter: Option<(Source, String)>,
-    /// Whether just that parameter is written.
+    /// True if just that parameter is written.
     pub(super) verbatim: bool,
     /// Which requests come to it.
     pub(super) guards: Vec<Guard>,

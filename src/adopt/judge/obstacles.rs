@@ -7,7 +7,7 @@ use crate::adopt::events::{Event, What};
 use crate::adopt::value::{Origin, Source, Value};
 
 impl WaitingLoop<'_> {
-    /// Whether what is printed is made of what the loop waits for.
+    /// True if what is printed is made of what the loop waits for.
     pub(super) fn tells_of_the_news(&self, echoed: &Value) -> bool {
         echoed.all_origins().iter().any(|origin| self.is_of_the_news(origin))
     }
@@ -24,12 +24,12 @@ impl WaitingLoop<'_> {
         }
     }
 
-    /// Whether some text is printed beside the loop.
+    /// True if some text is printed beside the loop.
     pub(super) fn says_a_word(&self) -> bool {
         self.beside().any(|event| matches!(&event.what, What::Echo(text) if !text.pieces.as_ref().is_none_or(Vec::is_empty)))
     }
 
-    /// Whether the loop goes on until something differs from what it was when the poll came, so
+    /// True if the loop goes on until something differs from what it was when the poll came, so
     /// that no client says what it has.
     pub(super) fn compares_with_itself(&self) -> bool {
         self.inside().any(|event| {
@@ -43,7 +43,7 @@ impl WaitingLoop<'_> {
         })
     }
 
-    /// Whether the script answers after the loop whatever happened in it.
+    /// True if the script answers after the loop whatever happened in it.
     pub(super) fn answers_always(&self) -> bool {
         let echo = |event: &&Event| match &event.what {
             What::Echo(value) => json_in(value).is_some() || value.pieces.is_some(),
@@ -57,7 +57,7 @@ impl WaitingLoop<'_> {
         echoes.next().is_some_and(all_after) && echoes.all(all_after)
     }
 
-    /// Whether something is printed behind the loop.
+    /// True if something is printed behind the loop.
     fn answers_behind(&self) -> bool {
         let inside = |event: &Event| event.loops.contains(&self.around);
         let last = self.walked.events.iter().rposition(inside).unwrap_or_default();

@@ -295,7 +295,7 @@ impl Parser<'_> {
     }
 }
 
-/// Whether a statement leaves the function or the script.
+/// True if a statement leaves the function or the script.
 fn ends(statement: &Stmt) -> bool {
     match statement {
         Stmt::Return(_) => true,

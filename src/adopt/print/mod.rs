@@ -293,7 +293,7 @@ impl Printer<'_> {
     }
 }
 
-/// Whether a file's name is its address as well.
+/// True if a file's name is its address as well.
 fn is_address(path: &str) -> bool {
     !path.contains(|c: char| c.is_control() || matches!(c, '*' | '{' | '}' | '?' | '#' | '%'))
 }

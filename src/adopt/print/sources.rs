@@ -153,7 +153,7 @@ impl Printer<'_> {
             _ => ("POST", "form"),
         };
         self.out.text.push('\n');
-        self.out.comment("The site stores it; when it has, the gate tells those who wait.");
+        self.out.comment("The site stores it; when it has, the gate releases the polls.");
         self.out.line("[[capture]]");
         self.out.key("path", &quoted(&capture.path));
         self.out.key("methods", &format!("[\"{method}\"]"));
@@ -170,7 +170,7 @@ pub(super) struct Feed {
     pub(super) channel: String,
     watch: Option<Place>,
     captures: Vec<Capture>,
-    /// Whether the messages are what was written, not only that something was.
+    /// True if the messages are what was written, not only that something was.
     content: bool,
 }
 
@@ -181,7 +181,7 @@ struct Capture {
     name: String,
 }
 
-/// Whether a poll would be captured as a change of what it waits for.
+/// True if a poll would be captured as a change of what it waits for.
 fn is_own(poll: &Poll, writer: &Writer, capture: &Capture) -> bool {
     let other_request = writer.guards.iter().any(|guard| match guard {
         Guard::Is(name, value) => poll.when.iter().any(|one| {
@@ -195,7 +195,7 @@ fn is_own(poll: &Poll, writer: &Writer, capture: &Capture) -> bool {
         && !other_request
 }
 
-/// Whether both are the same news, whatever is known of how their file is named.
+/// True if both are the same news, whatever is known of how their file is named.
 pub(super) fn same(one: &News, other: &News) -> bool {
     match (one, other) {
         (News::File(one), News::File(other)) => one.path == other.path,

@@ -95,7 +95,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Whether a parameter is there and not empty.
+    /// True if a parameter is there and not empty.
     fn presence(&mut self, expr: &'a Expr, holds: bool) -> Vec<Guard> {
         let value = self.quietly(expr);
         let foreign = value.has(|origin| !matches!(origin, Origin::Parameter(..)));

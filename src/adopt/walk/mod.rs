@@ -45,7 +45,7 @@ pub(super) struct Walker<'a> {
     pub(super) active: Vec<(usize, u32)>,
     /// Those of them that call themselves.
     pub(super) recursive: HashSet<(usize, u32)>,
-    /// Whether a framework answers with what the outermost function returns.
+    /// True if a framework answers with what the outermost function returns.
     answers: bool,
     pub(super) silent: u32,
     pub(super) steps: u32,
@@ -116,7 +116,7 @@ impl<'a> Walker<'a> {
         self.finish()
     }
 
-    /// Whether there is a step left, which is taken.
+    /// True if there is a step left, which is taken.
     pub(super) fn step(&mut self) -> bool {
         self.walked.cut |= self.steps == 0;
         self.steps = self.steps.saturating_sub(1);
