@@ -207,7 +207,7 @@ fn unchunked(body: &str) -> String {
             break;
         };
         whole.push_str(after.get(..size).unwrap_or(after));
-        rest = after.get(size + 2..).unwrap_or_default();
+        rest = after.get(size.saturating_add(2)..).unwrap_or_default();
     }
     whole
 }
