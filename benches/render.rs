@@ -42,7 +42,7 @@ fn answer(dialect: &Dialect, messages: usize) -> Answer {
             let slack = Duration::from_secs(2);
             (Take::Newest, Cursor::Changed { after: None, slack })
         }
-        Dialect::Timestamp(_) | Dialect::Replay(_) => (Take::First, Cursor::Oldest),
+        Dialect::Timestamp(_) | Dialect::Replay(_) | Dialect::None => (Take::First, Cursor::Oldest),
     };
     let subscription = Subscription { channel: name(), cursor };
     match hub.poll(&[subscription], take, true, NOW) {
@@ -86,7 +86,8 @@ fn parse(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let query = Query::parse(text);
                 let rest = Some(NAME);
-                let request = Request { rest, query: &query, form: None, headers: &headers };
+                let stars = rest.as_slice();
+                let request = Request { stars, query: &query, form: None, headers: &headers };
                 let parsed = dialect.parse(&request, &|name| hub.tick(name));
                 assert!(matches!(parsed, Parsed::Poll(_)));
                 parsed

@@ -192,6 +192,7 @@ enum Start {
 
 fn start(sources: Sources, site: Site, how: Start) -> Result<(), Failure> {
     let config = Config::read(&sources, site)?;
+    let format = config.log.format;
     let log = log::begin(&config.log);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -206,8 +207,11 @@ fn start(sources: Sources, site: Site, how: Start) -> Result<(), Failure> {
         Start::TakingOver => Inherited::ask(&config),
     };
     let app = heritage.and_then(|heritage| App::new(config, sources, site, log, heritage));
-    let app = app.map_err(|error| Failure::Runtime(error.to_string()))?;
-    let mut lines = format!("pollgate {}\n", env!("CARGO_PKG_VERSION"));
+    let app = app.map_err(|error| {
+        log::flush();
+        Failure::Runtime(error.to_string())
+    })?;
+    let mut lines = started(format, "pollgate", env!("CARGO_PKG_VERSION"));
     for (what, scheme, addresses) in [
         ("gate", public, &app.listen),
         ("redirect", "http://", &app.redirects),
@@ -219,15 +223,30 @@ fn start(sources: Sources, site: Site, how: Start) -> Result<(), Failure> {
                 Address::Unix(_) => address.to_string(),
                 Address::Tcp { .. } => format!("{scheme}{address}"),
             };
-            lines.push_str(&format!("{what:<9} {url}\n"));
+            lines.push_str(&started(format, what, &url));
         }
     }
-    if let (Site::Supplied, Some(address)) = (site, app.listen.first()) {
+    if let (Site::Supplied, Some(address), log::Format::Text) = (site, app.listen.first(), format) {
         lines.push_str(&format!("\nOpen {public}{address}/ in two browser windows.\n"));
     }
     print(&lines)?;
     app.run();
+    log::flush();
     Ok(())
+}
+
+/// A line about what has started, in the format of the log.
+fn started(format: log::Format, what: &str, value: &str) -> String {
+    match format {
+        log::Format::Text if what == "pollgate" => format!("{what} {value}\n"),
+        log::Format::Text => format!("{what:<9} {value}\n"),
+        log::Format::Json => {
+            let fields = serde_json::json!({ "message": "started", "what": what, "value": value });
+            let line =
+                serde_json::json!({ "level": "INFO", "fields": fields, "target": "pollgate" });
+            format!("{line}\n")
+        }
+    }
 }
 
 fn check(flags: &CheckFlags) -> Result<(), Failure> {

@@ -141,6 +141,11 @@ async fn without_origins_no_other_page_may_read_an_answer() {
     }
 }
 
+/// What a page may read beside the body.
+fn exposed() -> String {
+    "access-control-expose-headers: ETag, Retry-After, WWW-Authenticate".to_owned()
+}
+
 #[tokio::test]
 async fn listed_origins_may_read_and_others_are_never_reflected() {
     let rules = r#"
@@ -157,7 +162,7 @@ async fn listed_origins_may_read_and_others_are_never_reflected() {
             let response = poller.poll_with("GET", "/comet/c?timeout=0", &headers).await;
             let own = format!("access-control-allow-origin: {origin}");
             let credentials = "access-control-allow-credentials: true".to_owned();
-            assert_eq!(cors(&response), [own.clone(), credentials]);
+            assert_eq!(cors(&response), [exposed(), own.clone(), credentials]);
             assert_eq!(response.header("vary"), Some("Origin"));
 
             let headers = [("Origin", origin), ("Access-Control-Request-Method", "GET")];
@@ -200,7 +205,8 @@ async fn any_origin_may_read_but_not_as_the_user() {
         let mut poller = way.connect(&gate).await;
         let headers = [("Origin", "https://a.example")];
         let response = poller.poll_with("GET", "/comet/c?timeout=0", &headers).await;
-        assert_eq!(cors(&response), ["access-control-allow-origin: *"]);
+        let any = "access-control-allow-origin: *".to_owned();
+        assert_eq!(cors(&response), [exposed(), any]);
     }
 }
 

@@ -127,7 +127,7 @@ auth = { kind = "upstream", url = "auth.php", keys = { a = "b" } }
         "17 poll[1].first: \"newest\" is none of latest, oldest, wait",
         "18 poll[1].fields.mesage: unknown key; did you mean poll[1].fields.message?",
         "20 poll[2].path: missing; write the path of its polls",
-        "21 poll[2].dialect: \"novcome\" is none of native, novcomet, timestamp, replay; did",
+        "21 poll[2].dialect: \"novcome\" is none of native, novcomet, timestamp, replay, none; did",
         "26 poll[3].slack: \"2\" has no unit",
         "27 poll[3].channel: a novcomet rule has no such key; remove it",
         "28 poll[3].auth.keys: auth of the kind upstream has no such key; remove it",
@@ -277,4 +277,141 @@ content = "yes"
             "15 watch[4].content: must be true or false, not text",
         ]
     );
+}
+
+/// The warnings of a config that is valid.
+fn warnings_of(name: &str, text: &str) -> Vec<String> {
+    let text = format!("[upstream]\nservers = [\"127.0.0.1:8000\"]\n{text}");
+    let sources = Sources { file: Some(file(name, &text)), ..Sources::default() };
+    Config::read(&sources, Site::Configured).unwrap().warnings
+}
+
+#[test]
+fn mistakes_in_paths_and_conditions_come_with_their_lines() {
+    let found = mistakes_of(
+        "rules_in_words",
+        r#"[upstream]
+servers = ["127.0.0.1:8000"]
+
+[[poll]]
+path = "/rooms/*-*/poll"
+when = ["do[]=get", "last!="]
+unless = ["=send"]
+dialect = "timestamp"
+channel = "a"
+
+[[poll]]
+path = "/rooms/*/poll"
+dialect = "replay"
+channel = "{path.1}-{path.2}"
+
+[[poll]]
+path = "/rooms/*"
+dialect = "none"
+channel = "a"
+timeout = "3s"
+
+[[poll]]
+path = "/live/*.php"
+dialect = "native"
+"#,
+    );
+    let parameter = "is no parameter; write its name as PHP's $_GET has it, without brackets, with \
+                     _ for dots and spaces";
+    let extra = "a none rule has no such key; remove it";
+    let missing = "missing; end the path in * (the channels stand there), or name the channel";
+    assert_eq!(
+        found,
+        [
+            "5 poll[0].path: \"/rooms/*-*/poll\" is no pattern; a segment may have one * only"
+                .to_owned(),
+            format!("6 poll[0].when[0]: \"do[]\" {parameter}"),
+            "7 poll[0].unless[0]: must not be empty".to_owned(),
+            "14 poll[1].channel: {path.2} wants 2 * in the path, which has 1".to_owned(),
+            format!("19 poll[2].channel: {extra}"),
+            format!("20 poll[2].timeout: {extra}"),
+            format!("22 poll[3].channel: {missing}"),
+        ]
+    );
+}
+
+#[test]
+fn a_rule_that_no_request_reaches_is_warned_of() {
+    let rule = |path: &str, more: &str| format!("[[poll]]\npath = \"{path}\"\n{more}\n");
+    let timestamp = "dialect = \"timestamp\"\nchannel = \"a\"";
+    let filled = "dialect = \"timestamp\"\nchannel = \"a-{query.room}\"";
+    let when = format!("when = [\"a=1\"]\n{timestamp}");
+    let post = format!("methods = [\"POST\"]\n{timestamp}");
+    let none = "dialect = \"none\"";
+    for (first, second, hidden) in [
+        (rule("/live/*", timestamp), rule("/live/*.php", none), false),
+        (rule("/live/*", timestamp), rule("/live/*.php", timestamp), true),
+        (rule("/live/*", none), rule("/live/a", "dialect = \"novcomet\""), true),
+        (rule("/live/*", "dialect = \"native\""), rule("/live/a", none), true),
+        (rule("/live/*", &when), rule("/live/a", timestamp), false),
+        (rule("/live/*", filled), rule("/live/a", timestamp), false),
+        (rule("/live/*", &post), rule("/live/a", timestamp), false),
+        (rule("/live/a", timestamp), rule("/live/*", timestamp), false),
+        (
+            rule("/live/*", "dialect = \"replay\"\nchannel = \"a\""),
+            rule("/live/a", timestamp),
+            true,
+        ),
+    ] {
+        let warnings = warnings_of("unreached", &format!("{first}{second}"));
+        let told =
+            warnings.iter().any(|w| w.starts_with("poll[1].path (line ") && w.contains("/live/"));
+        assert_eq!(told, hidden, "{first}{second}{warnings:?}");
+    }
+}
+
+#[test]
+fn mistakes_in_replay_rules_come_with_their_lines() {
+    let found = mistakes_of(
+        "replay_rules",
+        r#"[upstream]
+servers = ["127.0.0.1:8000"]
+
+[[poll]]
+path = "/a.php"
+dialect = "replay"
+channel = "a"
+first = "wait"
+content_type = "application/json"
+max_wait = "0s"
+
+[[poll]]
+path = "/b.php"
+dialect = "replay"
+channel = "b"
+cursor = "last[]"
+first = "latest"
+on_timeout = "[]"
+content_type = "json"
+max_wait = 3
+
+[[poll]]
+path = "/c.php"
+dialect = "timestamp"
+channel = "c"
+on_timeout = "[]"
+cursor = "x"
+max_wait = "3s"
+"#,
+    );
+    let starts = [
+        "8 poll[0].first: the rule names no cursor",
+        "9 poll[0].content_type: belongs to on_timeout, which is missing; remove it",
+        "10 poll[0].max_wait: must be longer than 0",
+        "16 poll[1].cursor: \"last[]\" is no parameter",
+        "19 poll[1].content_type: \"json\"",
+        "20 poll[1].max_wait: \"3\" has no unit",
+        "26 poll[2].on_timeout: \"[]\" is none of empty, latest",
+        "27 poll[2].cursor: a timestamp rule has no such key; remove it",
+        "28 poll[2].max_wait: a timestamp rule has no such key; remove it",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for (found, start) in found.iter().zip(starts) {
+        assert!(found.starts_with(start), "{found}");
+    }
 }

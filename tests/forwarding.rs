@@ -193,7 +193,7 @@ async fn a_poll_that_is_replayed_and_a_question_who_may_poll_bear_no_stranger_na
     let headers = [("X_Real_IP", "203.0.113.7"), ("X-Forwarded-User", "203.0.113.7")];
     let rules = "[[poll]]\npath = \"/replay\"\ndialect = \"replay\"\nchannel = \"news\"\n\
                  timeout = \"1ms\"\n[[poll]]\npath = \"/asked/*\"\ndialect = \"native\"\n\
-                 auth = { kind = \"upstream\", url = \"/auth.php\" }\n";
+                 auth = { kind = \"upstream\", url = \"/auth.php\", anonymous = true }\n";
     for way in Way::ALL {
         for target in ["/replay", "/asked/news?timeout=0"] {
             let site = PlainSite::start().await;

@@ -350,9 +350,9 @@ async fn bad_input_is_refused_with_a_reason_and_nothing_is_published() {
         (post("/nothing", "", "x"), 404),
         (post("/healthz", "", "x"), 405),
         (post("/channels", "", "x"), 405),
-        ("PATCH /channels/a HTTP/1.1\r\n\r\n".to_owned(), 405),
-        ("GET /publish HTTP/1.1\r\n\r\n".to_owned(), 405),
-        ("GET /channels?limit=x HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("PATCH /channels/a HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 405),
+        ("GET /publish HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 405),
+        ("GET /channels?limit=x HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400),
     ] {
         let answer = gate.ask(&request).await;
         assert_eq!(answer.status, status, "{:.200}", request);
@@ -429,7 +429,8 @@ async fn the_guard_stands_before_everything_but_the_probes() {
 async fn head_is_get_without_its_body_and_keeps_the_connection() {
     let gate = Gate::start().await;
     let mut client = gate.connect().await;
-    client.send("HEAD /healthz HTTP/1.1\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n").await;
+    let ask = |method: &str| format!("{method} /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.send(&(ask("HEAD") + &ask("GET"))).await;
     let head = client.head().await.to_lowercase();
     assert!(head.starts_with("http/1.1 200") && head.contains("content-length: 2"), "{head}");
     assert_eq!(client.answer().await.body, "ok");

@@ -231,9 +231,10 @@ async fn without_a_token_the_internal_side_answers_only_to_its_own_names() {
         // No browser reaches a unix socket.
         assert_eq!(ask(&gate.internals()[1], host).await.status, 200);
     }
-    for host in ["", "Host: localhost\r\n", "Host: 127.0.0.1:1\r\n", "Host: Gate.example\r\n"] {
+    for host in ["Host: localhost\r\n", "Host: 127.0.0.1:1\r\n", "Host: Gate.example\r\n"] {
         assert_eq!(ask(gate.internal(), host).await.status, 200, "{host}");
     }
+    assert_eq!(ask(gate.internal(), "").await.status, 400);
 }
 
 /// A gate before a site, with short timeouts for clients.

@@ -313,6 +313,7 @@ async fn the_least_used_channels_make_room_for_messages() {
     let gate = Gate::start_alone(config).await;
     let cursor = |answer: &serde_json::Value| answer["id"].as_str().unwrap().to_owned();
     let first = cursor(&gate.publish("old", vec![b'x'; 8 << 10]).await);
+    gate.publish("old", "another").await;
     let mut client = gate.connect().await;
     for n in 0..50 {
         gate.publish(&format!("c{n}"), vec![b'x'; 8 << 10]).await;
@@ -322,8 +323,7 @@ async fn the_least_used_channels_make_room_for_messages() {
     let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
     let bytes = metrics.value("pollgate_history_bytes");
     assert!(bytes <= 65_536.0, "{bytes}");
-    assert!(metrics.value("pollgate_channels") < 10.0);
-    assert_eq!(gate.hook("GET", "/channels/old", &[], "").await.status, 404);
+    assert_eq!(gate.channel("old").await["kept"], 0);
     assert_eq!(gate.channel("c0").await["kept"], 1);
     assert_eq!(gate.channel("c49").await["kept"], 1);
     // A client that returns to an evicted channel is reset.
@@ -363,7 +363,7 @@ async fn connections_to_the_internal_side_leave_the_public_one_its_files() {
 
 #[tokio::test]
 async fn refusals_for_size_and_room_have_their_answers_and_their_causes() {
-    let config = "[history]\nchannels = 2\nmax_message = \"1KiB\"";
+    let config = "[history]\nwaiting = 2\nmax_message = \"1KiB\"";
     let gate = Gate::start_alone(config).await;
     let long = vec![b'x'; 2000];
     assert_eq!(gate.hook("POST", "/channels/a", &[], &long).await.status, 413);
@@ -371,15 +371,13 @@ async fn refusals_for_size_and_room_have_their_answers_and_their_causes() {
     let body = format!("channel=a&data={}", "x".repeat(2000));
     assert_eq!(gate.hook("POST", "/publish", &form, body).await.status, 413);
     assert_eq!(refusals(&gate, "message_size").await, 2.0);
-    // Channels that polls are held on do not make room for others.
+    // Polls wait on so many channels without messages; a publish needs none of that room.
     let _held = [gate.hold(Way::Plain, "/comet/a").await, gate.hold(Way::Plain, "/comet/b").await];
     gate.wait_for_held(2).await;
     let full = gate.get("/comet/c").await;
     assert_eq!((full.status, full.header("retry-after")), (503, Some("5")), "{}", full.text());
     assert_eq!(refusals(&gate, "table_full").await, 1.0);
-    let full = gate.hook("POST", "/channels/c", &[], "x").await;
-    assert_eq!(full.status, 503, "{}", full.text());
-    assert!(full.text().contains("history.channels"), "{}", full.text());
+    gate.publish("c", "x").await;
 }
 
 #[tokio::test]

@@ -127,3 +127,47 @@ async fn every_value_of_a_query_can_be_masked() {
     gate.wait_for_log("/comet/news?timeout=***&user=*** status=200").await;
     eventually("a log without values", async || !gate.log().contains("alice")).await;
 }
+
+#[tokio::test]
+async fn lines_about_the_start_are_json_where_the_log_is() {
+    let gate = Gate::start_alone(JSON).await;
+    for line in gate.stdout().lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()), "{line}");
+    }
+    assert!(gate.stdout().contains("internal"), "{}", gate.stdout());
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_read_holds_up_neither_requests_nor_the_end() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pollgate"))
+        .args(["--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0", "--upstream", "127.0.0.1:1"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut address = std::collections::HashMap::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while address.len() < 2 {
+        let line = lines.next().unwrap().unwrap();
+        if let Some((word @ ("gate" | "internal"), url)) = line.split_once(' ') {
+            let found = support::Addr::parse(url.trim()).unwrap();
+            address.insert(word.to_owned(), found);
+        }
+    }
+    let mut client = Client::connect(&address["gate"]).await;
+    let long = "x".repeat(2_000);
+    for number in 0..1_500 {
+        let target = format!("/comet/a?timeout=0&n={number}&x={long}");
+        assert_eq!(client.get(&target).await.status, 200, "{number}");
+    }
+    let mut internal = Client::connect(&address["internal"]).await;
+    let metrics = support::Metrics::parse(&internal.get("/metrics").await.text());
+    assert!(metrics.value("pollgate_log_lines_dropped_total") > 0.0);
+    let pid = child.id().to_string();
+    assert!(Command::new("sh").args(["-c", "kill -TERM $0", &pid]).status().unwrap().success());
+    eventually("its end", async || child.try_wait().unwrap().is_some()).await;
+    assert!(child.wait().unwrap().success());
+}

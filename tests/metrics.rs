@@ -5,8 +5,10 @@ mod support;
 
 use support::{Client, Gate, Metrics, PlainSite, Way, eventually};
 
-/// Metric families that the contract names.
-const FAMILIES: [&str; 18] = [
+/// What the contract names.
+const FAMILIES: [&str; 22] = [
+    "pollgate_bodies_refused_total",
+    "pollgate_body_bytes",
     "pollgate_build_info",
     "pollgate_channels",
     "pollgate_config_generation",
@@ -15,12 +17,14 @@ const FAMILIES: [&str; 18] = [
     "pollgate_held_polls",
     "pollgate_history_bytes",
     "pollgate_hold_seconds",
+    "pollgate_log_lines_dropped_total",
     "pollgate_publish_to_write_seconds",
     "pollgate_publishes_total",
     "pollgate_refusals_total",
     "pollgate_releases_total",
     "pollgate_upstream_requests_total",
     "pollgate_upstream_seconds",
+    "pollgate_waiting_channels",
     "process_max_fds",
     "process_open_fds",
     "process_resident_memory_bytes",

@@ -90,6 +90,6 @@ async fn the_manuals_script_says_who_may_poll_by_the_users_session() {
             let response = poller.poll_with("GET", &target, &headers).await;
             assert_eq!(response.status, status, "{channels}: {}", response.text());
         }
-        assert_eq!(poller.poll("/comet/mine?timeout=0").await.status, 403);
+        assert_eq!(poller.poll("/comet/mine?timeout=0").await.status, 401);
     }
 }

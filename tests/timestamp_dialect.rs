@@ -135,6 +135,23 @@ async fn a_quiet_answer_repeats_a_cursor_that_can_be_placed() {
 }
 
 #[tokio::test]
+async fn a_quiet_poll_may_get_the_newest_message_again() {
+    for way in Way::ALL {
+        let more = "timeout = \"100ms\"\non_timeout = \"latest\"";
+        let gate = Gate::start_alone(&rule(more)).await;
+        let mut poller = way.connect(&gate).await;
+        // Where there is none, the answer is empty.
+        assert_eq!(poll(&mut poller, "1700000000").await["msg"], "");
+        publish(&gate, "old").await;
+        let newest = publish(&gate, "new").await;
+        for _ in 0..2 {
+            let answer = poll(&mut poller, written(&newest)).await;
+            assert_eq!((&answer["msg"], &answer["timestamp"]), (&"new".into(), &newest));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_quiet_answer_to_a_first_poll_tells_a_good_cursor() {
     for way in Way::ALL {
         let gate = Gate::start_alone(&rule("timeout = \"50ms\"\nfirst = \"wait\"")).await;

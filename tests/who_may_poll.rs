@@ -25,7 +25,7 @@ const ASKED: &str = r#"
 [[poll]]
 path = "/comet/*"
 dialect = "native"
-auth = { kind = "upstream", url = "/auth.php?x=y", cache = "1h", timeout = "2s" }
+auth = { kind = "upstream", url = "/auth.php?x=y", cache = "1h", timeout = "2s", anonymous = true }
 "#;
 
 fn now() -> u64 {

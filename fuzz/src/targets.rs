@@ -9,7 +9,7 @@ use crate::protocol::dialect::native::{Native, cursor};
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::timestamp::Timestamp;
 use crate::protocol::dialect::{Dialect, Parsed, Request};
-use crate::protocol::http::form::{Encoding, FileFields};
+use crate::protocol::http::form::{Encoding, Purpose};
 use crate::protocol::http::query::{Query, decode_strictly, masked};
 use crate::protocol::http::validate as strict;
 use crate::protocol::template::Template;
@@ -117,7 +117,7 @@ fn dialects(data: &[u8]) {
         _ => Dialect::Native(Native { channel: Some(template) }),
     };
     let (query, headers) = (Query::parse(text), http::HeaderMap::new());
-    let request = Request { rest: Some(rest), query: &query, form: None, headers: &headers };
+    let request = Request { stars: &[rest], query: &query, form: None, headers: &headers };
     if let Parsed::Poll(poll) = dialect.parse(&request, &|_| Tick::default()) {
         let hub = Hub::new(Settings::default(), 1);
         let answer = hub.look(&poll.subscriptions, poll.take, NOW).expect("there is room");
@@ -135,7 +135,7 @@ fn form(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (kind, body) = text.split_once('\n').unwrap_or(("", &text));
     let Ok(Some(encoding)) = Encoding::of(kind) else { return };
-    for files in [FileFields::Count, FileFields::PassedOver] {
+    for files in [Purpose::Poll, Purpose::Capture] {
         if let Ok(form) = encoding.parse(body.as_bytes(), files) {
             let _ = (form.text("a"), form.entries("a"));
         }

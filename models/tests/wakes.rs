@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use pollgate_models::hub::channel::{ChannelName, Cursor, Payload, Position, Take, Time};
-use pollgate_models::hub::{Answer, Full, Hub, PollOutcome, Settings, Subscription, Waiter};
+use pollgate_models::hub::{Answer, Hub, PollOutcome, Settings, Subscription, TableFull, Waiter};
 use shuttle::future::block_on;
 use shuttle::thread;
 
@@ -48,7 +48,7 @@ fn position(hub: &Hub, channel: &str) -> Position {
     hub.info(&name(channel), NOW).unwrap().newest.unwrap().0
 }
 
-fn try_poll(hub: &Hub, channels: &[(&str, Cursor)]) -> Result<PollOutcome, Full> {
+fn try_poll(hub: &Hub, channels: &[(&str, Cursor)]) -> Result<PollOutcome, TableFull> {
     let subscription = |(channel, cursor): &(&str, Cursor)| {
         let channel = name(channel);
         Subscription { channel, cursor: *cursor }
@@ -98,6 +98,41 @@ fn a_poll_hears_a_publish_whenever_it_comes() {
         assert_eq!(messages(&hear(&hub, &[("a", cursor)])), 1);
         publisher.join().unwrap();
         assert_eq!((hub.held(), hub.held_on(&name("a"))), (0, 0));
+    });
+}
+
+#[test]
+fn the_first_messages_of_a_channel_are_heard_whenever_they_come() {
+    in_many_orders(|| {
+        let hub = hub(10);
+        let looked = |hub: &Hub, cursor| {
+            let subscription = Subscription { channel: name("a"), cursor };
+            hub.look(&[subscription], Take::All, NOW).unwrap()
+        };
+        let start = looked(&hub, Cursor::Now)[0].found.position;
+        let publisher = thread::spawn({
+            let hub = hub.clone();
+            move || (publish(&hub, "a"), publish(&hub, "a"))
+        });
+        let canceller = thread::spawn({
+            let hub = hub.clone();
+            move || drop(try_poll(&hub, &[("a", Cursor::Now)]))
+        });
+        let (mut heard, mut cursor) = (0, Cursor::At(start));
+        while heard < 2 {
+            for answer in [looked(&hub, cursor), hear(&hub, &[("a", cursor)])] {
+                assert!(!answer[0].found.reset);
+                if messages(&answer) > 0 {
+                    heard += messages(&answer);
+                    cursor = Cursor::At(answer[0].found.position);
+                    break;
+                }
+            }
+        }
+        assert_eq!(heard, 2);
+        publisher.join().unwrap();
+        canceller.join().unwrap();
+        assert_eq!((hub.held(), hub.waiting()), (0, (0, 0)));
     });
 }
 

@@ -11,6 +11,7 @@ use crate::server::backplane::{self, Backplane};
 use crate::server::gate;
 use crate::server::gate::tls::Tls;
 use crate::server::gate::upstream::{Upstream, UpstreamError};
+use crate::server::limits::body_memory::BodyMemory;
 use crate::server::limits::rate::{AddressRate, MessageRate};
 use crate::server::publish::system_time;
 use crate::server::telemetry::log::Log;
@@ -60,11 +61,16 @@ impl LiveSettings {
         let metrics = Arc::new(SharedMetrics::default());
         metrics.watched.watch(&config.watched);
         let (hub, backplane) = table(config);
+        let rates = Rates::default();
         Self {
             hub,
             backplane,
-            gate: shared(gate_settings(config, upstream.clone(), &Rates::default())),
-            publish: shared(publish_settings(config, &Arc::new(MessageRate::new(0)))),
+            gate: shared(gate_settings(config, upstream.clone(), &rates)),
+            publish: shared(publish_settings(
+                config,
+                &Arc::new(MessageRate::new(0)),
+                &rates.bodies,
+            )),
             internal: shared(internal_settings(config)),
             drain: shared(config.drain.clone()),
             metrics,
@@ -99,8 +105,8 @@ impl LiveSettings {
             self.hub.reconfigure(config.hub.clone(), system_time());
         }
         let rate = self.publish.load().rate.clone();
-        self.publish.store(Arc::new(publish_settings(config, &rate)));
         let rates = Rates::of(&self.gate.load());
+        self.publish.store(Arc::new(publish_settings(config, &rate, &rates.bodies)));
         self.gate.store(Arc::new(gate_settings(config, prepared.upstream.clone(), &rates)));
         tell(&self.upstream, prepared.upstream, Arc::ptr_eq);
         tell(&self.snapshot_every, config.snapshot.every, Duration::eq);
@@ -147,22 +153,28 @@ fn shared<T>(settings: T) -> Arc<ArcSwap<T>> {
 struct Rates {
     connections: Arc<AddressRate>,
     requests: Arc<AddressRate>,
+    bodies: Arc<BodyMemory>,
 }
 
 impl Default for Rates {
     fn default() -> Self {
-        Self { connections: Arc::new(AddressRate::new(0)), requests: Arc::new(AddressRate::new(0)) }
+        Self {
+            connections: Arc::new(AddressRate::new(0)),
+            requests: Arc::new(AddressRate::new(0)),
+            bodies: Arc::default(),
+        }
     }
 }
 
 impl Rates {
     fn of(settings: &gate::Settings) -> Self {
         let (connections, requests) = (settings.connections.clone(), settings.requests.clone());
-        Self { connections, requests }
+        Self { connections, requests, bodies: settings.bodies.clone() }
     }
 }
 
 fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gate::Settings {
+    rates.bodies.allow(config.client.body_memory);
     gate::Settings {
         routes: gate::route::Routes::new(config.routes.clone()),
         hold: config.hold.clone(),
@@ -178,18 +190,25 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
             bytes: config.client.head_bytes,
             headers: config.client.head_count,
         },
+        body_rate: config.client.body_rate,
+        bodies: rates.bodies.clone(),
         head_timeout: config.client.head_timeout,
         idle_timeout: config.client.idle_timeout,
         write_timeout: config.client.write_timeout,
     }
 }
 
-fn publish_settings(config: &Config, rate: &Arc<MessageRate>) -> publish::Settings {
+fn publish_settings(
+    config: &Config,
+    rate: &Arc<MessageRate>,
+    bodies: &Arc<BodyMemory>,
+) -> publish::Settings {
     publish::Settings {
         max_message: config.max_message,
         rate: rate.allowing(config.messages_per_second),
         capture: config.capture.clone(),
         may_publish: config.may_publish,
+        bodies: bodies.clone(),
     }
 }
 

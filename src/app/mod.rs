@@ -33,6 +33,7 @@ use crate::server::internal::Internal;
 use crate::server::limits::descriptors::{self, FdBudget};
 use crate::server::net::listener::{Accepting, Bound, Buffers, Listening};
 use crate::server::net::random;
+use crate::server::net::socket_file::SocketFile;
 use crate::server::publish::capture::Captures;
 use crate::server::publish::{self, Hook, IdempotencyCache, Publisher, Source, system_time};
 use crate::server::telemetry::log::Log;
@@ -95,6 +96,9 @@ impl App {
         let redirects = addresses(&redirect);
         let bound = public.iter().chain(&private).chain(&redirect);
         let shared = bound.map(Bound::share).collect();
+        let files = |at: &[Address]| at.iter().filter_map(SocketFile::at).collect::<Vec<_>>();
+        let (public_files, internal_files) =
+            (files(&[&listen[..], &redirects].concat()), files(&internal));
         let (accepting, accepted) = watch::channel(Accepting::Yes);
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_internal, internal_stopped) = watch::channel(false);
@@ -186,6 +190,8 @@ impl App {
             settings,
             stop_public,
             stop_internal,
+            public_files,
+            internal_files,
         };
         Ok(Self { server, ending, listen, redirects, internal, upstream: servers })
     }
@@ -229,7 +235,8 @@ fn engine_settings(config: &Config) -> ServerConf {
         // `Shutdown` drains the gate; pingora then drops the rest at once.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
-        max_retries: 16,
+        // The gate decides about each of them: a poll is tried again whenever it has been held on.
+        max_retries: usize::MAX,
         upstream_keepalive_pool_size: descriptors::most_idle(descriptors::soft_limit()),
         ..ServerConf::default()
     }

@@ -10,7 +10,9 @@ use crate::server::gate::Gate;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::internal::Target;
 use crate::server::net::quiesce::Quiesce;
+use crate::server::net::socket_file::SocketFile;
 use crate::server::publish::{self, Publisher};
+use crate::server::telemetry::log;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
@@ -32,6 +34,9 @@ pub(super) struct Shutdown {
     pub(super) settings: Arc<ArcSwap<Drain>>,
     pub(super) stop_public: watch::Sender<bool>,
     pub(super) stop_internal: watch::Sender<bool>,
+    /// The socket files of the public listeners, and of the internal ones.
+    pub(super) public_files: Vec<SocketFile>,
+    pub(super) internal_files: Vec<SocketFile>,
 }
 
 #[async_trait]
@@ -49,6 +54,7 @@ impl ShutdownSignalWatch for Shutdown {
         tokio::spawn(async move {
             signals.lock().await.wait().await;
             tracing::warn!("a signal while draining: ending now, polls are dropped");
+            log::flush();
             std::process::exit(1);
         });
         self.drain().await;
@@ -74,6 +80,8 @@ impl Shutdown {
         if !moved {
             self.upgrading.close();
             let _ = self.stop_public.send(true);
+            // A successor, where there is one, goes on listening on the same files.
+            self.public_files.iter().for_each(SocketFile::remove);
         }
         self.release(self.hub.drain(), drain.spread).await;
         let done = || self.hub.held() == 0 && self.gate.under_way() == 0;
@@ -89,6 +97,7 @@ impl Shutdown {
         self.until(last, || self.gate.connections() == 0).await;
         let _ = self.stop_internal.send(true);
         if !moved {
+            self.internal_files.iter().for_each(SocketFile::remove);
             let shut = self.shut().await;
             self.snapshot_writer.finish(shut).await;
             self.upgrading.leave();

@@ -86,7 +86,10 @@ impl StatsSources {
         text.number(Gauge, "pollgate_held_polls", "Polls held now.", stats.held);
         let help = "Connections of the public side now.";
         text.number(Gauge, "pollgate_connections", help, stats.connections);
-        text.number(Gauge, "pollgate_channels", "Channels in the table now.", stats.channels);
+        text.number(Gauge, "pollgate_channels", "Channels that were published to.", stats.channels);
+        let help = "Channels that were never published to and that polls wait on now.";
+        let (waiting, _) = self.hub.waiting();
+        text.number(Gauge, "pollgate_waiting_channels", help, waiting as u64);
         let help = "Memory of all messages kept.";
         text.number(Gauge, "pollgate_history_bytes", help, stats.history_bytes);
         let help = "Messages published, by the way they came.";
@@ -155,6 +158,13 @@ impl StatsSources {
         let help = "When the process started, in seconds since 1970.";
         let started = self.started.0 as f64 / 1e6;
         text.number(Kind::Gauge, "process_start_time_seconds", help, started);
+        let bodies = self.gate.settings().bodies.clone();
+        let help = "What bodies take that are kept, in bytes.";
+        text.number(Kind::Gauge, "pollgate_body_bytes", help, bodies.used() as u64);
+        let help = "Bodies that were not kept, as there was no room.";
+        text.number(Kind::Counter, "pollgate_bodies_refused_total", help, bodies.refused());
+        let help = "Log lines that were dropped, as the log was not read in time.";
+        text.number(Kind::Counter, "pollgate_log_lines_dropped_total", help, log::dropped());
         for (name, help, value) in [
             ("process_resident_memory_bytes", "Resident memory.", process::resident_memory()),
             ("process_open_fds", "Open file descriptors.", process::open_fds()),

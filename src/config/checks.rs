@@ -36,8 +36,26 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
     }
 }
 
+/// Warns of poll rules that never get a request.
+pub(super) fn reachable(config: &mut Config) {
+    let rules = &config.routes;
+    for (index, rule) in rules.iter().enumerate() {
+        let Some(before) = rules[..index].iter().position(|before| before.hides(rule)) else {
+            continue;
+        };
+        let key = format!("poll[{index}].path");
+        let line = config.places.of(&key).1.map_or(String::new(), |line| format!(" (line {line})"));
+        config.warnings.push(format!(
+            "{key}{line}: never reached, as poll[{before}] with the path \"{}\" takes all of its \
+             requests; move it up, or give that rule a when or unless",
+            rules[before].path
+        ));
+    }
+}
+
 /// Checks the config against the limits of the machine.
 pub(super) fn machine(config: &mut Config) {
+    bounds_strangers(config);
     // The gate raises its own limit to the hard one when it starts.
     let limit = descriptors::hard_limit();
     let most = FdBudget::within(limit).connections();
@@ -48,6 +66,23 @@ pub(super) fn machine(config: &mut Config) {
             "hold.max: {} held polls need as many open files, and the limit of {limit} leaves {most} \
              to clients; raise the limit (LimitNOFILE= in systemd, ulimit -Hn), or lower hold.max",
             config.limits.held
+        ));
+    }
+}
+
+/// Warns of a public listener on which one address may do as much as it likes.
+fn bounds_strangers(config: &mut Config) {
+    let Some(open) = config.listen.iter().find(|address| !address.is_local()) else { return };
+    let limits = &config.limits;
+    let none = [
+        (limits.per_address == 0, "per_address", "hold all polls (hold.max)"),
+        (limits.connections_per_second == 0, "connections_per_second", "take all connections"),
+        (limits.requests_per_second == 0, "requests_per_second", "keep the gate and the site busy"),
+    ];
+    for (_, key, harm) in none.into_iter().filter(|(is_none, ..)| *is_none) {
+        config.warnings.push(format!(
+            "limits.{key}: 0 lets one address {harm}, and {open} is open to others than this \
+             machine; leave it out for the default, or set a number"
         ));
     }
 }

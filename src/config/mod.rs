@@ -121,6 +121,7 @@ impl Config {
         config.places = merged.places;
         checks::across(&config, site, &report);
         checks::files(&mut config, &report);
+        checks::reachable(&mut config);
         checks::machine(&mut config);
         report.finish().map_or(Ok(config), Err)
     }

@@ -7,7 +7,8 @@
 use super::table::Table;
 use super::{Channel, Hub, State};
 use crate::hub::channel::{
-    ChannelName, Cursor, Epoch, History, KeptMessage, Lookup, Message, Persisted, Stamp, Time,
+    ChannelName, Cursor, Epoch, History, KeptMessage, Lookup, Message, Persisted, Position, Stamp,
+    Time,
 };
 use slab::Slab;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub struct Dump {
     pub latest: Time,
     /// The highest stamp of all channels that were forgotten.
     pub floor: Stamp,
+    /// The epoch of the positions of channels that do not exist; `None` = those are void.
+    pub clock: Option<Epoch>,
 }
 
 /// One channel's state in a dump.
@@ -39,7 +42,7 @@ impl Hub {
     /// State of the table as a whole.
     pub fn memory(&self) -> Dump {
         let latest = Time(self.shared.latest.load(Ordering::Relaxed));
-        Dump { latest, floor: self.floor() }
+        Dump { latest, floor: self.shared.table.highest_floor(), clock: Some(self.clock()) }
     }
 
     /// The current channels, least recently used first. Each is read when its turn comes; a channel
@@ -50,7 +53,8 @@ impl Hub {
         channels.sort_by_cached_key(|channel| channel.used.load(Ordering::Relaxed));
         channels.into_iter().filter_map(|channel| {
             let state = channel.state.lock();
-            let (kept, messages) = (!state.forgotten).then(|| state.history.kept())?;
+            let is_stored = state.stored && !state.forgotten;
+            let (kept, messages) = is_stored.then(|| state.history.kept())?;
             drop(state);
             let used = Time(channel.used.load(Ordering::Relaxed));
             Some(ChannelDump { channel: channel.name.clone(), used, kept, messages })
@@ -60,7 +64,10 @@ impl Hub {
     /// Takes over the state of an earlier table. Time and stamps continue above it.
     pub fn remember(&self, memory: Dump) {
         self.shared.latest.fetch_max(memory.latest.0, Ordering::Relaxed);
-        self.shared.floor.fetch_max(memory.floor.0, Ordering::Relaxed);
+        self.shared.table.raise_floors(memory.floor);
+        if let Some(clock) = memory.clock.filter(|clock| clock.is_clock()) {
+            self.shared.clock.store(clock.number(), Ordering::Relaxed);
+        }
     }
 
     /// Adds a channel of an earlier table with `count` messages, oldest first, as far as they fit
@@ -81,6 +88,7 @@ impl Hub {
             (settings.limits_for(channel).clone(), settings.channels)
         };
         let mut history = History::resume(kept, count);
+        history.look_at(Position { epoch: self.clock(), seq: now.0 });
         for message in messages {
             history.give_back(message?, &limits, now);
         }
@@ -90,9 +98,9 @@ impl Hub {
         }
         while self.channels() >= most && self.evict_one() {}
         let cost = history.cost();
-        let (waiters, round, forgotten) = (Slab::new(), 0, false);
+        let (waiters, round, stored, forgotten) = (Slab::new(), 0, true, false);
         let feed = self.shared.origin.is_some().then(Box::default);
-        let state = State { history, limits, waiters, feed, round, forgotten };
+        let state = State { history, limits, waiters, feed, round, stored, forgotten };
         if self.shared.table.peek(channel).is_none() {
             self.shared.cost.fetch_add(cost, Ordering::Relaxed);
             self.shared.table.insert(channel, state, used);

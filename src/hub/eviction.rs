@@ -1,8 +1,14 @@
 //! Keeps the table within its bounds: opens channels, evicts them and forgets old messages.
+//!
+//! Readers never evict what writers stored. A channel that was never published to exists only
+//! while polls wait on it, in room of its own; a publish makes it a stored one. Room among those
+//! is made by the empty ones first, then by those with messages, at last by those that keep their
+//! newest message; of each, those that no poll waits on go first, the least recently used before
+//! the others.
 
-use super::table::Table;
+use super::table::{Class, Table};
 use super::{Channel, Hub, Settings, State, TableFull, WakeSet};
-use crate::hub::channel::{ChannelName, Epoch, History, Stamp, Time};
+use crate::hub::channel::{ChannelName, Epoch, History, Position, Time};
 use slab::Slab;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +23,8 @@ impl Hub {
             let mut state = channel.state.lock();
             state.limits = limits;
             self.with_trimmed(&mut state, now, |_| ());
+            drop(state);
+            self.settle(channel);
         });
         while self.channels() > self.shared.settings.read().channels && self.evict_one() {}
         self.reclaim(now);
@@ -26,29 +34,46 @@ impl Hub {
     /// otherwise keep its messages for ever.
     pub fn sweep(&self, now: Time) {
         let now = self.time(now);
-        self.for_each_channel(|channel| self.with_trimmed(&mut channel.state.lock(), now, |_| ()));
+        self.for_each_channel(|channel| {
+            self.with_trimmed(&mut channel.state.lock(), now, |_| ());
+            self.settle(channel);
+        });
     }
 
-    pub(super) fn for_each_channel(&self, mut visit: impl FnMut(&Channel)) {
+    pub(super) fn for_each_channel(&self, mut visit: impl FnMut(&Arc<Channel>)) {
         for shard in 0..Table::SHARDS {
-            self.shared.table.shard(shard).iter().for_each(|channel| visit(channel));
+            self.shared.table.shard(shard).iter().for_each(&mut visit);
         }
     }
 
-    /// Runs `work` on a channel under its lock, with an up-to-date history. Creates the channel if
-    /// it does not exist.
-    pub(super) fn with_state<T>(
+    /// Lists a channel as what it is by now.
+    pub(super) fn settle(&self, channel: &Arc<Channel>) {
+        let class = channel.state.lock().class();
+        if !channel.is_listed_as(class) {
+            self.shared.table.settle(channel);
+        }
+    }
+
+    /// Runs `work` on a stored channel, which is created where it does not exist, with an
+    /// up-to-date history and under its lock.
+    pub(super) fn with_stored<T>(
         &self,
         name: &ChannelName,
         now: Time,
-        work: impl FnOnce(&Arc<Channel>, &mut State) -> T,
+        work: impl FnOnce(&mut State, Time) -> T,
     ) -> Result<T, TableFull> {
         loop {
             let channel = self.open(name, now)?;
             let mut state = channel.state.lock();
-            if !state.forgotten {
-                return Ok(self.with_trimmed(&mut state, now, |state| work(&channel, state)));
+            if state.forgotten || !state.stored {
+                continue;
             }
+            // Not before any position that was given out for the channel while it did not exist.
+            let now = self.time(now);
+            let result = self.with_trimmed(&mut state, now, |state| work(state, now));
+            drop(state);
+            self.settle(&channel);
+            return Ok(result);
         }
     }
 
@@ -74,10 +99,14 @@ impl Hub {
         result
     }
 
-    /// The channel of that name; creates it if it does not exist.
+    /// The stored channel of that name, created where it does not exist. Polls that wait on it
+    /// go on waiting.
     pub(super) fn open(&self, name: &ChannelName, now: Time) -> Result<Arc<Channel>, TableFull> {
-        if let Some(channel) = self.shared.table.touch(name, now) {
-            return Ok(channel);
+        let known = self.shared.table.touch(name, now);
+        if let Some(channel) = &known
+            && channel.state.lock().stored
+        {
+            return Ok(channel.clone());
         }
         // Held until the channel is in the table, so that a later change of the settings finds it
         // there.
@@ -87,60 +116,151 @@ impl Hub {
                 return Err(TableFull);
             }
         }
+        let channel = match known {
+            Some(channel) => channel,
+            None => {
+                let mut state = self.new_state(name, &settings, now);
+                state.stored = true;
+                state.history = self.first_life(name, &state.history);
+                self.shared.table.insert(name, state, now)
+            }
+        };
+        let mut state = channel.state.lock();
+        if !state.stored && !state.forgotten {
+            state.stored = true;
+            let new = self.first_life(name, &state.history);
+            state.history.begin(new);
+        }
+        drop(state);
+        self.settle(&channel);
+        Ok(channel)
+    }
+
+    /// The history that a channel begins which was not published to: its positions of before go
+    /// on in it.
+    fn first_life(&self, name: &ChannelName, void: &History) -> History {
         let epoch = Epoch::from_random(self.shared.random.lock().u64(..));
-        let state = State {
-            history: History::new(epoch, self.floor()),
+        if self.is_replica() {
+            return History::new(epoch, self.shared.table.floor(name));
+        }
+        History::after(Position { epoch, seq: 0 }, void.floor(), void.clock())
+    }
+
+    /// The channel of that name, for a poll to wait on; where it does not exist it is created in
+    /// the room for those that were never published to. Of that, polls on several channels may
+    /// take only a half.
+    pub(super) fn open_for_waiting(
+        &self,
+        name: &ChannelName,
+        several: bool,
+        now: Time,
+    ) -> Result<Arc<Channel>, TableFull> {
+        let table = &self.shared.table;
+        if let Some(channel) = table.touch(name, now) {
+            return Ok(channel);
+        }
+        let settings = self.shared.settings.read();
+        let share = if several { 2 } else { 1 };
+        let (names, bytes) = (settings.waiting / share, settings.waiting_bytes / share as u64);
+        while table.count(Class::Waiting) >= names
+            || table.waiting_bytes() + Table::waiting_cost(name) > bytes
+        {
+            // Only replicas have some that no poll waits on.
+            if !self.evict(Class::Waiting, false) {
+                return Err(TableFull);
+            }
+        }
+        let state = self.new_state(name, &settings, now);
+        Ok(table.insert(name, state, now))
+    }
+
+    fn new_state(&self, name: &ChannelName, settings: &Settings, now: Time) -> State {
+        State {
+            history: self.unpublished(name, now),
             limits: settings.limits_for(name).clone(),
             waiters: Slab::new(),
             feed: self.shared.origin.is_some().then(Box::default),
             round: 0,
+            stored: false,
             forgotten: false,
-        };
-        Ok(self.shared.table.insert(name, state, now))
+        }
     }
 
-    /// Evicts the least recently used quiet channel.
+    /// The history of a channel that does not exist. To be asked for after it was not found, so
+    /// that the floor is that of its last life.
+    pub(super) fn unpublished(&self, name: &ChannelName, now: Time) -> History {
+        let floor = self.shared.table.floor(name);
+        if self.is_replica() {
+            let epoch = Epoch::from_random(self.shared.random.lock().u64(..));
+            return History::new(epoch, floor);
+        }
+        History::unpublished(self.clock(), floor, now)
+    }
+
+    /// The epoch of the positions of channels that do not exist.
+    pub(super) fn clock(&self) -> Epoch {
+        Epoch::from_number(self.shared.clock.load(Ordering::Relaxed))
+    }
+
+    /// Evicts the stored channel that is worth least.
     pub(super) fn evict_one(&self) -> bool {
-        let Some(channel) = self.shared.table.remove_oldest_quiet() else { return false };
-        drop(self.retire(&channel));
-        true
+        Class::STORED.into_iter().any(|class| self.evict(class, false) || self.evict(class, true))
     }
 
-    /// Settles the accounts of a channel that has left the table.
-    pub(super) fn retire(&self, channel: &Channel) -> WakeSet {
-        let mut state = channel.state.lock();
+    fn evict(&self, class: Class, busy: bool) -> bool {
+        let fits = |state: &State| busy || state.waiters.is_empty();
+        // The one that was found may be used before it is taken; then look again.
+        for _ in 0..8 {
+            let Some(channel) = self.shared.table.oldest(class, fits) else { return false };
+            let retire = |channel: &Channel, state: &mut State| self.retire(channel, state);
+            if self.shared.table.remove(&channel.name, fits, retire).is_some() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Lets a channel go that was here only for the polls that waited on it.
+    pub(super) fn release(&self, name: &ChannelName) {
+        if self.is_replica() {
+            return;
+        }
+        let idle = |state: &State| !state.stored && state.waiters.is_empty();
+        self.shared.table.remove(name, idle, |channel, state| self.retire(channel, state));
+    }
+
+    /// Settles the accounts of a channel that leaves the table.
+    pub(super) fn retire(&self, channel: &Channel, state: &mut State) -> WakeSet {
         state.forgotten = true;
         let newest = state.history.newest_stamp().unwrap_or_default();
-        self.shared.floor.fetch_max(newest.0, Ordering::Relaxed);
+        self.shared.table.raise_floor(&channel.name, newest);
         self.shared.cost.fetch_sub(state.history.cost(), Ordering::Relaxed);
         state.history.clear();
         state.take_waiters()
     }
 
-    /// Brings the memory of all messages below its bound. Evicts quiet channels first, the least
-    /// recently used before the others; then clears the histories of channels with held polls.
+    /// Brings the memory of all messages below its bound: histories are emptied, in the order in
+    /// which channels make room.
     pub(super) fn reclaim(&self, now: Time) {
         let total = self.shared.settings.read().total;
-        while self.cost() > total && self.evict_one() {}
         while self.cost() > total {
-            let Some(channel) =
-                self.shared.table.oldest_with(|c| !c.state.lock().history.is_empty())
-            else {
-                return;
-            };
+            let quiet = |state: &State| state.waiters.is_empty();
+            let table = &self.shared.table;
+            let oldest = [Class::Filled, Class::Kept]
+                .into_iter()
+                .find_map(|class| table.oldest(class, quiet).or(table.oldest(class, |_| true)));
+            let Some(channel) = oldest else { return };
             let mut state = channel.state.lock();
             if !state.forgotten {
                 self.with_trimmed(&mut state, now, |state| state.history.clear());
             }
+            drop(state);
+            self.settle(&channel);
         }
-    }
-
-    pub(super) fn floor(&self) -> Stamp {
-        Stamp(self.shared.floor.load(Ordering::Relaxed))
     }
 
     /// The table's time: `now`, or the latest time seen where the clock has stepped back.
     pub(super) fn time(&self, now: Time) -> Time {
-        Time(self.shared.latest.fetch_max(now.0, Ordering::Relaxed).max(now.0))
+        Time(self.shared.latest.fetch_max(now.0, Ordering::SeqCst).max(now.0))
     }
 }

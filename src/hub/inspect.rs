@@ -50,7 +50,7 @@ impl Hub {
         self.for_each_channel(|channel| {
             let (held, messages) = {
                 let state = channel.state.lock();
-                (state.waiters.len(), state.history.position().seq)
+                (state.waiters.len(), if state.stored { state.history.position().seq } else { 0 })
             };
             let enough = least_first.len() >= most;
             let least = least_first.peek().map(|Reverse((held, messages, _))| (*held, *messages));
@@ -80,7 +80,8 @@ impl Hub {
         })
     }
 
-    /// Reads a channel's history from a cursor, without creating or holding anything.
+    /// Reads a channel's history from a cursor, without creating or holding anything. `None` = a
+    /// replica that does not know the channel.
     pub fn read(
         &self,
         subscription: &Subscription,
@@ -88,10 +89,17 @@ impl Hub {
         now: Time,
     ) -> Option<ChannelUpdate> {
         let now = self.time(now);
-        let channel = self.shared.table.peek(&subscription.channel)?;
+        let Some(channel) = self.shared.table.peek(&subscription.channel) else {
+            let looked = self.look_at_none(subscription, take, None, now);
+            return looked.filter(|_| !self.is_replica()).map(|looked| looked.update);
+        };
+        let cursor = self.no_later_than(now, subscription.cursor);
         self.with_trimmed(&mut channel.state.lock(), now, |state| {
             let tick = state.limits.tick;
-            let found = state.history.since(subscription.cursor, take, tick, now);
+            if state.feed.is_none() {
+                state.history.pass_time(now);
+            }
+            let found = state.history.since(cursor, take, tick, now);
             Some(ChannelUpdate { channel: subscription.channel.clone(), tick, found })
         })
     }

@@ -11,6 +11,10 @@
 //! **A dropped [`Waiter`] is gone.** It removes itself from its channels, so a cancelled poll
 //! leaves nothing behind.
 //!
+//! **A channel exists once it is published to.** Before that, and after it was forgotten, its
+//! position is a time: a poll needs nothing stored to be given one, and the first message goes on
+//! from it. What polls wait on meanwhile has room of its own.
+//!
 //! **A forgotten channel stays forgotten.** Eviction and `forget` mark the channel under its lock;
 //! a caller that still holds it looks the name up again and finds a new life with a new epoch.
 //!
@@ -20,6 +24,7 @@ pub mod channel;
 mod dump;
 mod eviction;
 mod inspect;
+mod look;
 mod notifier;
 mod replica;
 mod table;
@@ -34,22 +39,26 @@ pub use replica::{Applied, SyncSink};
 pub use waiter::{Waiter, WakeSet};
 
 use crate::hub::channel::{
-    ChannelName, Cursor, History, Limits, Lookup, Message, Pattern, Payload, ReplicaState, Take,
-    Tick, Time,
+    ChannelName, Cursor, Epoch, History, Limits, Lookup, Message, Pattern, Payload, ReplicaState,
+    Stamp, Tick, Time,
 };
 use notifier::Notifier;
 use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use table::Table;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use table::{Class, Table};
 
 /// Bounds of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Channels in all; at this many, the least recently used quiet one makes room.
+    /// Channels that were published to; at this many, the one that is worth least makes room.
     pub channels: usize,
+    /// Channels that were never published to and that polls wait on.
+    pub waiting: usize,
+    /// The memory of those, in bytes.
+    pub waiting_bytes: u64,
     /// Memory for messages in all channels, in bytes.
     pub total: u64,
     /// Limits of the channels that no override matches.
@@ -60,7 +69,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { channels: 100_000, total: 256 << 20, limits: Arc::default(), overrides: Vec::new() }
+        Self {
+            channels: 100_000,
+            waiting: 100_000,
+            waiting_bytes: 32 << 20,
+            total: 256 << 20,
+            limits: Arc::default(),
+            overrides: Vec::new(),
+        }
     }
 }
 
@@ -71,9 +87,9 @@ impl Settings {
     }
 }
 
-/// The table has no room for another channel, and none of its channels is quiet.
+/// The table has no room for another channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the channel table is full and none of its channels is quiet")]
+#[error("there is no room for another channel")]
 pub struct TableFull;
 
 /// One channel of a poll, and the client's position in it.
@@ -135,9 +151,8 @@ struct Shared {
     /// The latest time seen. The table's time never runs backwards, so a position that was given
     /// out is never overtaken by a message from before it.
     latest: AtomicU64,
-    /// The highest stamp of all channels that were forgotten. New lives begin above it, so a
-    /// stamp cursor of an earlier life never hides a message of a later one.
-    floor: AtomicU64,
+    /// The epoch of the positions of channels that do not exist: it is that of the table's time.
+    clock: AtomicU64,
     /// Memory of all messages kept, in bytes.
     cost: AtomicU64,
     /// Polls held now.
@@ -153,6 +168,8 @@ struct Shared {
 #[derive(Debug)]
 struct Channel {
     name: ChannelName,
+    /// The [`Class`] it is listed under; changed only with its shard locked.
+    class: AtomicU8,
     /// Time of its last use, in microseconds since 1970; for eviction.
     used: AtomicU64,
     state: Mutex<State>,
@@ -167,11 +184,31 @@ struct State {
     feed: Option<Box<ReplicaState>>,
     /// Counts how often the waiters were taken; a registration is valid only in its own round.
     round: u64,
+    /// It was published to; where positions are given elsewhere: it exists there.
+    stored: bool,
     /// The channel left the table; a caller that holds it must look it up again.
     forgotten: bool,
 }
 
+impl Channel {
+    fn is_listed_as(&self, class: Class) -> bool {
+        self.class.load(Ordering::Relaxed) == class as u8
+    }
+}
+
 impl State {
+    fn class(&self) -> Class {
+        if !self.stored {
+            Class::Waiting
+        } else if self.history.is_empty() {
+            Class::Empty
+        } else if self.history.spares_newest(&self.limits) {
+            Class::Kept
+        } else {
+            Class::Filled
+        }
+    }
+
     fn take_waiters(&mut self) -> WakeSet {
         self.round += 1;
         WakeSet::new(std::mem::take(&mut self.waiters))
@@ -191,90 +228,21 @@ impl Hub {
     }
 
     fn with_origin(settings: Settings, seed: u64, origin: Option<SyncSink>) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let clock = AtomicU64::new(Epoch::of_clock(random.u32(..)).number());
         let shared = Shared {
             table: Table::new(),
             settings: RwLock::new(settings),
             origin,
             latest: AtomicU64::new(0),
-            floor: AtomicU64::new(0),
+            clock,
             cost: AtomicU64::new(0),
             held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             moved: AtomicBool::new(false),
-            random: Mutex::new(fastrand::Rng::with_seed(seed)),
+            random: Mutex::new(random),
         };
         Self { shared: Arc::new(shared) }
-    }
-
-    /// Looks into every channel of a poll. Registers a waiter where none has an update, unless
-    /// `hold` is false: then it is a [`Hub::look`].
-    pub fn poll(
-        &self,
-        subscriptions: &[Subscription],
-        take: Take,
-        hold: bool,
-        now: Time,
-    ) -> Result<PollOutcome, TableFull> {
-        if !hold {
-            return self.look(subscriptions, take, now).map(PollOutcome::Answer);
-        }
-        let now = self.time(now);
-        let mut waiter = Waiter::new(self.clone(), take);
-        let mut answer = Answer::new();
-        let mut news = false;
-        for subscription in subscriptions {
-            let looked = self.look_at(subscription, take, Some(waiter.bell()), now)?;
-            news |= looked.update.found.news;
-            answer.push(looked.update);
-            waiter.register(looked.seat, looked.unresolved);
-        }
-        // Read after the registration: a drain that came before it has set the flag, one that comes
-        // after it finds the registration.
-        if news || self.is_draining() {
-            return Ok(PollOutcome::Answer(answer));
-        }
-        waiter.hold(answer);
-        Ok(PollOutcome::Waiting(waiter))
-    }
-
-    /// Looks into every channel of a poll that does not wait: the quiet state is an answer, too.
-    pub fn look(
-        &self,
-        subscriptions: &[Subscription],
-        take: Take,
-        now: Time,
-    ) -> Result<Answer, TableFull> {
-        let now = self.time(now);
-        let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.update);
-        subscriptions.iter().map(look).collect()
-    }
-
-    /// Looks into one channel and, without an update, registers `bell` under the same lock.
-    fn look_at(
-        &self,
-        subscription: &Subscription,
-        take: Take,
-        bell: Option<&Arc<Notifier>>,
-        now: Time,
-    ) -> Result<waiter::Look, TableFull> {
-        let mut want = None;
-        let looked = self.with_state(&subscription.channel, now, |channel, state| {
-            let tick = state.limits.tick;
-            let (found, unresolved) = match state.feed {
-                None => (state.history.since(subscription.cursor, take, tick, now), None),
-                Some(_) => state.look_at_replica(subscription.cursor, take, now, &mut want),
-            };
-            let found = self.unless_moved(found, subscription.cursor);
-            let seat = bell.filter(|_| !found.news).map(|bell| waiter::Registration {
-                channel: channel.clone(),
-                key: state.waiters.insert(bell.clone()),
-                round: state.round,
-            });
-            let update = ChannelUpdate { channel: channel.name.clone(), tick, found };
-            waiter::Look { update, seat, unresolved }
-        });
-        self.tell(&subscription.channel, want);
-        looked
     }
 
     /// Stores one message on each of the named channels: on all of them, or on none where the table
@@ -299,7 +267,7 @@ impl Hub {
         payload: &Payload,
         now: Time,
     ) -> Result<Published, TableFull> {
-        self.with_state(name, now, |_, state| {
+        self.with_stored(name, now, |state, now| {
             let message = state.history.push(payload.clone(), &state.limits, now);
             Published { message, tick: state.limits.tick, wake: state.take_waiters(), released: 0 }
         })
@@ -317,7 +285,7 @@ impl Hub {
         now: Time,
     ) -> Result<Option<Published>, TableFull> {
         let now = self.time(now);
-        let published = self.with_state(name, now, |_, state| {
+        let published = self.with_stored(name, now, |state, now| {
             if keep {
                 state.history.keep_newest();
             }
@@ -343,14 +311,23 @@ impl Hub {
     pub fn keep_newest(&self, name: &ChannelName) {
         if let Some(channel) = self.shared.table.peek(name) {
             channel.state.lock().history.keep_newest();
+            self.settle(&channel);
         }
     }
 
     /// Forgets a channel and its history; `None` if it does not exist. The caller wakes its held
     /// polls; they find themselves reset, and its next life has a new epoch.
     pub fn forget(&self, name: &ChannelName) -> Option<WakeSet> {
-        let channel = self.shared.table.remove(name)?;
-        Some(self.retire(&channel))
+        // A client that has a position is reset, also if nothing was published.
+        let floor = Stamp(self.shared.latest.load(Ordering::SeqCst));
+        self.shared.table.remove(
+            name,
+            |_| true,
+            |channel, state| {
+                self.shared.table.raise_floor(&channel.name, floor);
+                self.retire(channel, state)
+            },
+        )
     }
 
     /// The limits of a channel, which need not exist.
@@ -392,9 +369,14 @@ impl Hub {
         self.shared.held.load(Ordering::Relaxed)
     }
 
-    /// Number of channels.
+    /// Number of channels that were published to.
     pub fn channels(&self) -> usize {
-        self.shared.table.len()
+        self.shared.table.stored()
+    }
+
+    /// Number of never-published channels that polls wait on, and their memory in bytes.
+    pub fn waiting(&self) -> (usize, u64) {
+        (self.shared.table.count(Class::Waiting), self.shared.table.waiting_bytes())
     }
 
     /// The memory all kept messages take, in bytes.

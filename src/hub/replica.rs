@@ -5,7 +5,7 @@
 //! unlocking.
 
 use super::waiter::Unresolved;
-use super::{Hub, State, TableFull, WakeSet};
+use super::{Channel, Hub, State, TableFull, WakeSet};
 use crate::hub::channel::{
     ChannelName, Cursor, History, Lookup, Message, Position, Snapshot, Stamp, Step, SyncRequest,
     Take, Time,
@@ -156,11 +156,17 @@ impl Hub {
         now: Time,
     ) -> Result<(), TableFull> {
         let now = self.time(now);
-        self.with_state(name, now, |_, state| {
+        let channel = self.open_for_waiting(name, true, now)?;
+        let mut state = channel.state.lock();
+        self.with_trimmed(&mut state, now, |state| {
             if let Some(feed) = state.feed.as_mut().filter(|feed| !feed.is_joined()) {
                 feed.refreshed(snapshot, &mut state.history, &state.limits, now);
             }
-        })
+            state.note_existence();
+        });
+        drop(state);
+        self.keep_within_bounds(&channel);
+        Ok(())
     }
 
     fn step(
@@ -174,6 +180,7 @@ impl Hub {
         };
         let mut state = channel.state.lock();
         let step = self.with_trimmed(&mut state, now, work);
+        state.note_existence();
         let unwanted = !state.feed.as_ref().is_some_and(|feed| feed.is_joined());
         let mut wake = if step.wake { state.take_waiters() } else { WakeSet::default() };
         // Claimed under the lock, so that the publisher of the message finds the number.
@@ -184,11 +191,18 @@ impl Hub {
             feed.released(newest, wake.len());
         }
         drop(state);
+        self.keep_within_bounds(&channel);
         self.tell(name, step.want);
         if step.stored {
             self.reclaim(now);
         }
         Applied { wake, stored: step.stored, unwanted, before: 0 }
+    }
+
+    /// Lists a channel that may exist elsewhere by now, and makes room for it.
+    fn keep_within_bounds(&self, channel: &Arc<Channel>) {
+        self.settle(channel);
+        while self.channels() > self.shared.settings.read().channels && self.evict_one() {}
     }
 
     fn with_known<T>(&self, name: &ChannelName, work: impl FnOnce(&mut State) -> T) -> Option<T> {
@@ -205,6 +219,11 @@ impl Hub {
 }
 
 impl State {
+    /// A channel that exists elsewhere counts as stored here.
+    fn note_existence(&mut self) {
+        self.stored = !self.history.is_void() && self.history.position().seq > 0;
+    }
+
     /// Looks into the history of a replica for a poll that has just come. A cursor that cannot be
     /// placed yet is quiet, and is placed later.
     pub(super) fn look_at_replica(

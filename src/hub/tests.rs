@@ -1,10 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::hub::channel::{Epoch, Position, Snapshot, Stamp, Start, SyncRequest};
+use crate::hub::channel::{Epoch, Position, Snapshot, Stamp, Start, SyncRequest, Take};
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
+
+mod readers;
 
 const NOW: Time = Time(1_700_000_000_000_000);
 
@@ -76,6 +78,7 @@ fn dropping_a_waiter_takes_it_off_every_channel() {
 #[test]
 fn the_least_recently_used_quiet_channel_makes_room() {
     let hub = hub(3, 1 << 20);
+    publish(&hub, "held", "1");
     let _held = hold(&hub, &["held"]);
     for (later, channel) in ["old", "young", "new"].into_iter().enumerate() {
         let posts = [(name(channel), Payload::empty())];
@@ -83,16 +86,6 @@ fn the_least_recently_used_quiet_channel_makes_room() {
     }
     assert!(hub.info(&name("old"), NOW).is_none(), "the oldest quiet one stayed");
     assert!(hub.info(&name("held"), NOW).is_some() && hub.info(&name("young"), NOW).is_some());
-}
-
-#[test]
-fn a_full_table_refuses_and_changes_nothing() {
-    let hub = hub(2, 1 << 20);
-    let _held = (hold(&hub, &["a"]), hold(&hub, &["b"]));
-    assert!(matches!(ask(&hub, &["c"], true), Err(TableFull)));
-    let posts = [(name("a"), Payload::empty()), (name("c"), Payload::empty())];
-    assert!(hub.publish(&posts, NOW).is_err());
-    assert_eq!(hub.info(&name("a"), NOW).unwrap().kept, 0, "half of a publish was kept");
 }
 
 #[test]

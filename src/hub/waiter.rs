@@ -39,6 +39,13 @@ pub(super) struct Unresolved {
     pub(super) quiet: bool,
 }
 
+/// The means of a poll to wait.
+pub(super) struct Hold<'a> {
+    pub(super) bell: &'a Arc<Notifier>,
+    /// It waits on several channels.
+    pub(super) several: bool,
+}
+
 /// The result of a look into one channel.
 pub(super) struct Look {
     pub(super) update: ChannelUpdate,
@@ -54,8 +61,14 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    fn leave(&self) {
-        self.leave_locked(&mut self.channel.state.lock());
+    fn leave(&self, hub: &Hub) {
+        let mut state = self.channel.state.lock();
+        self.leave_locked(&mut state);
+        let abandoned = !state.stored && !state.forgotten && state.waiters.is_empty();
+        drop(state);
+        if abandoned {
+            hub.release(&self.channel.name);
+        }
     }
 
     fn leave_locked(&self, state: &mut State) {
@@ -87,7 +100,8 @@ impl Registration {
             drop(state);
             let channel = registered.channel.clone();
             let subscription = Subscription { channel, cursor };
-            let looked = hub.look_at(&subscription, take, Some(bell), now)?;
+            let looked =
+                hub.look_at(&subscription, take, Some(Hold { bell, several: true }), now)?;
             *unresolved = looked.unresolved;
             if let Some(seat) = looked.seat {
                 *self = seat;
@@ -233,7 +247,7 @@ impl Waiter {
 
     fn leave(&mut self) {
         for seat in self.seats.drain(..) {
-            seat.leave();
+            seat.leave(&self.hub);
         }
     }
 }

@@ -258,6 +258,11 @@ impl Gate {
         response.json()
     }
 
+    /// The newest part of what it said at its start.
+    pub fn stdout(&self) -> String {
+        self.process.stdout()
+    }
+
     /// The newest part of its log (stderr).
     pub fn log(&self) -> String {
         self.process.stderr()
@@ -440,6 +445,13 @@ fn config_file(folder: &TempDir) -> std::path::PathBuf {
 fn addresses(stdout: &str, word: &str) -> Vec<Addr> {
     // A last line without its end may be only half of it.
     let whole = stdout.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let of_word = whole.lines().filter_map(|line| line.strip_prefix(word));
-    of_word.filter_map(|rest| Addr::parse(rest.trim())).collect()
+    let of_word = |line: &str| {
+        let text = || line.strip_prefix(word).map(str::to_owned);
+        let json = serde_json::from_str::<Value>(line).ok().filter(|line| line.is_object());
+        json.map_or_else(text, |line| {
+            let fields = &line["fields"];
+            (fields["what"] == word).then(|| fields["value"].as_str().map(str::to_owned))?
+        })
+    };
+    whole.lines().filter_map(of_word).filter_map(|rest| Addr::parse(rest.trim())).collect()
 }

@@ -60,6 +60,8 @@ struct Shared {
     recorded: Mutex<Vec<Recorded>>,
     connections: AtomicUsize,
     by_hand: Option<mpsc::UnboundedSender<Visit>>,
+    /// What it answers in place of its name.
+    body: Option<Vec<u8>>,
 }
 
 impl PlainSite {
@@ -70,19 +72,24 @@ impl PlainSite {
 
     /// A site that answers with this name.
     pub async fn named(name: &str) -> PlainSite {
-        PlainSite::on_tcp(name, None, None).await
+        PlainSite::on_tcp(Shared::new(name, None, None), None).await
+    }
+
+    /// A site that answers every request with 200 and this body.
+    pub async fn start_with_body(body: Vec<u8>) -> PlainSite {
+        PlainSite::on_tcp(Shared::new("site", None, Some(body)), None).await
     }
 
     /// A site that answers only as the test directs.
     pub async fn start_by_hand() -> PlainSite {
         let (sender, visits) = mpsc::unbounded_channel();
-        PlainSite::on_tcp("site", Some(sender), Some(visits)).await
+        PlainSite::on_tcp(Shared::new("site", Some(sender), None), Some(visits)).await
     }
 
     /// A site on a unix socket.
     pub fn start_on(path: &std::path::Path) -> PlainSite {
         let listener = UnixListener::bind(path).unwrap();
-        let shared = Shared::new("site", None);
+        let shared = Shared::new("site", None, None);
         let accepting = tokio::spawn({
             let shared = shared.clone();
             async move {
@@ -95,13 +102,11 @@ impl PlainSite {
     }
 
     async fn on_tcp(
-        name: &str,
-        by_hand: Option<mpsc::UnboundedSender<Visit>>,
+        shared: Arc<Shared>,
         visits: Option<mpsc::UnboundedReceiver<Visit>>,
     ) -> PlainSite {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = Addr::Tcp(listener.local_addr().unwrap());
-        let shared = Shared::new(name, by_hand);
         let accepting = tokio::spawn({
             let shared = shared.clone();
             async move {
@@ -156,9 +161,13 @@ impl Drop for PlainSite {
 }
 
 impl Shared {
-    fn new(name: &str, by_hand: Option<mpsc::UnboundedSender<Visit>>) -> Arc<Shared> {
+    fn new(
+        name: &str,
+        by_hand: Option<mpsc::UnboundedSender<Visit>>,
+        body: Option<Vec<u8>>,
+    ) -> Arc<Shared> {
         let (recorded, connections) = (Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Shared { name: name.into(), recorded, connections, by_hand })
+        Arc::new(Shared { name: name.into(), recorded, connections, by_hand, body })
     }
 
     async fn serve(self: Arc<Self>, mut stream: Stream) {
@@ -174,10 +183,11 @@ impl Shared {
         loop {
             let Some(body) = read_body(&mut stream, &head).await else { return };
             let recorded = Recorded { head, body, connection };
-            let text = format!("{}: {}", self.name, recorded.line());
+            let text = format!("{}: {}", self.name, recorded.line()).into_bytes();
+            let text = self.body.as_ref().unwrap_or(&text);
             self.recorded.lock().push(recorded);
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
-            if stream.write_all(answer.as_bytes()).await.is_err() {
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", text.len());
+            if stream.write_all(&[answer.as_bytes(), text].concat()).await.is_err() {
                 return;
             }
             let Some(next) = read_head(&mut stream).await else { return };

@@ -137,3 +137,11 @@ impl ServerCertVerifier for AnyCertificate {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// TLS on a connection that is there already.
+pub async fn over(stream: TcpStream, protocols: &[&str]) -> TlsStream<TcpStream> {
+    let name = ServerName::try_from("localhost").unwrap();
+    let config = Arc::new(client_config(protocols, rustls::ALL_VERSIONS));
+    let shaking = TlsConnector::from(config).connect(name, stream);
+    tokio::time::timeout(BOUND, shaking).await.expect("a TLS handshake in time").unwrap()
+}

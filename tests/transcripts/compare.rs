@@ -16,6 +16,11 @@ pub(crate) enum Kind {
     Date,
     /// The life of a channel: six letters and digits, before `-` and a number or as `"epoch"`.
     Epoch,
+    /// The table's life in the position of a channel that was never published to: five letters and
+    /// digits, before `-` and sixteen digits.
+    TableEpoch,
+    /// Sixteen digits: the table's time in such a position.
+    TableTime,
     /// Ten digits, a point, six digits.
     Micros,
     /// Thirteen digits.
@@ -58,6 +63,9 @@ fn mark_at(text: &[u8], at: usize) -> Option<(usize, Kind)> {
     {
         return Some((6, Kind::Epoch));
     }
+    if word == 5 && behind.starts_with(b"-") && digits_behind(1) == 16 {
+        return Some((5, Kind::TableEpoch));
+    }
     // Stamps from 2023 to 2033; a page writes another year where the value itself is meant.
     if digits != word
         || !(rest.starts_with(b"17") || rest.starts_with(b"18") || rest.starts_with(b"19"))
@@ -68,6 +76,7 @@ fn mark_at(text: &[u8], at: usize) -> Option<(usize, Kind)> {
         (10, true) if digits_behind(1) == 6 => Some((17, Kind::Micros)),
         (10, false) => Some((10, Kind::Seconds)),
         (13, false) => Some((13, Kind::Millis)),
+        (16, false) => Some((16, Kind::TableTime)),
         _ => None,
     }
 }
@@ -189,6 +198,8 @@ fn invent(kind: Kind, second: u64) -> String {
     match kind {
         Kind::Date => DATE.to_owned(),
         Kind::Epoch => EPOCHS[second as usize % EPOCHS.len()].to_owned(),
+        Kind::TableEpoch => "kT4aB".to_owned(),
+        Kind::TableTime => format!("{whole}{:06}", 123_456 + second),
         Kind::Micros => format!("{whole}.{:06}", (123_456 + second * 38_833) % 1_000_000),
         Kind::Millis => format!("{whole}{:03}", (123 + second * 39) % 1_000),
         Kind::Seconds => whole.to_string(),

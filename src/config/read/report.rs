@@ -42,7 +42,7 @@ impl Report {
         self.warnings.borrow_mut().push(format!("{path}: {message}"));
     }
 
-    /// What ought to be looked at, each with its key.
+    /// Warnings, each with its key.
     pub(in crate::config) fn warnings(&self) -> Vec<String> {
         self.warnings.borrow().clone()
     }

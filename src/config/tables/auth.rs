@@ -15,7 +15,8 @@ use std::time::Duration;
 const KINDS: [(&str, &str); 3] = [("upstream", "upstream"), ("signed", "signed"), ("jwt", "jwt")];
 
 /// The keys of each kind.
-const OWN_KEYS: [(&str, &str); 12] = [
+const OWN_KEYS: [(&str, &str); 13] = [
+    ("anonymous", "upstream"),
     ("url", "upstream"),
     ("cache", "upstream"),
     ("timeout", "upstream"),
@@ -69,8 +70,9 @@ fn upstream(section: &mut Section) -> Option<Upstream> {
     let cache = section.duration("cache", Duration::from_secs(10));
     let timeout = section.some_duration("timeout", Duration::from_secs(3));
     let session = section.parsed("session", "PHPSESSID".to_owned(), values::cookie);
+    let anonymous = section.flag("anonymous", false);
     match parse_url(&url?) {
-        Ok(url) => Some(Upstream { url, cache, timeout, session }),
+        Ok(url) => Some(Upstream { url, cache, timeout, session, anonymous }),
         Err(message) => {
             section.mistake("url", message);
             None

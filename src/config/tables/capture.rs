@@ -2,6 +2,7 @@
 
 use crate::config::read::section::Section;
 use crate::config::read::values;
+use crate::protocol::http::path::PathPattern;
 use crate::protocol::template::{Field, Template};
 use crate::server::publish::capture::Rule;
 
@@ -24,7 +25,7 @@ pub(in crate::config) fn rule(section: &mut Section) -> Option<Rule> {
             usual.parse().ok()
         }
     };
-    let stars = usize::from(path.as_ref().is_some_and(|path| path.is_prefix()));
+    let stars = path.as_ref().map_or(0, PathPattern::stars);
     for (key, template) in [("channel", &channel), ("data", &data)] {
         for field in template.iter().flat_map(Template::fields) {
             if let Field::Path(n) = field

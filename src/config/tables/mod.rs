@@ -17,7 +17,7 @@ use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
 use crate::server::gate::poll::hold;
 use crate::server::gate::{tls, upstream};
-use crate::server::limits::permit;
+use crate::server::limits::{body_memory, permit};
 use crate::server::persist::snapshot;
 use crate::server::publish;
 use crate::server::telemetry::log;
@@ -35,6 +35,10 @@ pub struct Client {
     pub head_bytes: usize,
     /// Maximum number of header lines in it.
     pub head_count: usize,
+    /// The least rate of a request's body in bytes a second; 0 = any.
+    pub body_rate: u32,
+    /// Bytes of all bodies that are kept.
+    pub body_memory: usize,
     /// Timeout of a request head; `None` = none.
     pub head_timeout: Option<Duration>,
     /// Timeout of an idle kept-alive connection between requests; `None` = none.
@@ -126,7 +130,7 @@ pub(super) fn internal(root: &mut Section) -> Vec<Address> {
 
 /// The token, and its rate limit in messages per second.
 fn publish_keys(section: &mut Section) -> (Secret, u32) {
-    (token(section), rate(section, "messages_per_second"))
+    (token(section), rate(section, "messages_per_second", 0))
 }
 
 pub(super) fn token(publish: &mut Section) -> Secret {
@@ -178,6 +182,8 @@ fn history(section: &mut Section) -> (hub::Settings, u64, snapshot::Settings) {
     };
     let settings = hub::Settings {
         channels: section.number("channels", default.channels, SOME),
+        waiting: section.number("waiting", default.waiting, SOME),
+        waiting_bytes: section.size("waiting_bytes", default.waiting_bytes, 1),
         total: section.size("total", default.total, 1),
         limits: Arc::new(limits),
         overrides: Vec::new(),
@@ -199,11 +205,17 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
         per_grant: section.number("per_grant", default.per_grant, ANY),
         per_channel: section.number("per_channel", default.per_channel, ANY),
         channels_per_poll: section.number("channels_per_poll", default.channels_per_poll, ANY),
-        connections_per_second: rate(section, "connections_per_second"),
-        requests_per_second: rate(section, "requests_per_second"),
+        connections_per_second: rate(
+            section,
+            "connections_per_second",
+            default.connections_per_second,
+        ),
+        requests_per_second: rate(section, "requests_per_second", default.requests_per_second),
     };
     let head_bytes = section.size("head_bytes", 64 << 10, 1 << 10);
     let head_count = section.number("head_count", 100, 1..=10_000);
+    let body_rate = section.number("body_rate", 256, 0..=1_000_000);
+    let body_memory = section.size("body_memory", body_memory::DEFAULT as u64, 64 << 10);
     let mut timeout = |key, seconds| {
         let timeout = section.duration(key, Duration::from_secs(seconds));
         (!timeout.is_zero()).then_some(timeout)
@@ -213,6 +225,8 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
     let client = Client {
         head_bytes: usize::try_from(head_bytes).unwrap_or(usize::MAX),
         head_count,
+        body_rate: u32::try_from(body_rate).unwrap_or(u32::MAX),
+        body_memory: usize::try_from(body_memory).unwrap_or(usize::MAX),
         head_timeout,
         idle_timeout,
         write_timeout,
@@ -221,8 +235,9 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
 }
 
 /// A rate limit per second; 0 = no limit.
-fn rate(section: &mut Section, key: &'static str) -> u32 {
-    let rate = section.number(key, 0, 0..=1_000_000);
+fn rate(section: &mut Section, key: &'static str, default: u32) -> u32 {
+    let default = usize::try_from(default).unwrap_or(usize::MAX);
+    let rate = section.number(key, default, 0..=1_000_000);
     u32::try_from(rate).unwrap_or(u32::MAX)
 }
 

@@ -3,11 +3,12 @@
 use super::{auth, extra};
 use crate::config::read::section::Section;
 use crate::config::read::{suggest, values};
-use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
 use crate::protocol::dialect::novcomet::NovComet;
-use crate::protocol::dialect::replay::Replay;
-use crate::protocol::dialect::timestamp::{Deliver, First, Timestamp};
+use crate::protocol::dialect::replay::{self, QuietReply, Replay};
+use crate::protocol::dialect::timestamp::{Deliver, First, OnTimeout, Timestamp};
+use crate::protocol::dialect::{Dialect, PHP_CONTENT_TYPE};
+use crate::protocol::http::condition::Test;
 use crate::protocol::http::path::PathPattern;
 use crate::protocol::template::{Field, Template};
 use crate::server::gate::route::{Method, Rule};
@@ -20,17 +21,20 @@ enum Kind {
     NovComet,
     Timestamp,
     Replay,
+    None,
 }
 
-const KINDS: [(&str, Kind); 4] = [
+const KINDS: [(&str, Kind); 5] = [
     ("native", Kind::Native),
     ("novcomet", Kind::NovComet),
     ("timestamp", Kind::Timestamp),
     ("replay", Kind::Replay),
+    ("none", Kind::None),
 ];
 
 /// The keys that belong to some dialects only.
-const OWN_KEYS: [(&str, &[Kind]); 13] = [
+const OWN_KEYS: [(&str, &[Kind]); 17] = [
+    ("channels", &[Kind::Native]),
     ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),
     ("slack", &[Kind::NovComet, Kind::Replay]),
     ("add_query", &[Kind::Replay]),
@@ -38,9 +42,12 @@ const OWN_KEYS: [(&str, &[Kind]); 13] = [
     ("concurrency", &[Kind::Replay]),
     ("browser_publish", &[Kind::NovComet]),
     ("fields", &[Kind::Timestamp]),
-    ("first", &[Kind::Timestamp]),
+    ("cursor", &[Kind::Replay]),
+    ("max_wait", &[Kind::Replay]),
+    ("on_timeout", &[Kind::Timestamp, Kind::Replay]),
+    ("first", &[Kind::Timestamp, Kind::Replay]),
     ("deliver", &[Kind::Timestamp]),
-    ("content_type", &[Kind::Timestamp]),
+    ("content_type", &[Kind::Timestamp, Kind::Replay]),
     ("extra", &[Kind::Timestamp]),
     ("embed", &[Kind::Timestamp]),
     ("callback", &[Kind::Timestamp]),
@@ -50,18 +57,27 @@ const OWN_KEYS: [(&str, &[Kind]); 13] = [
 /// and a returned rule may contain one too: only the report has it.
 pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<Rule> {
     let path = section.required("path", "write the path of its polls", values::path);
-    let when = section.list("when", Vec::new(), values::parameter);
-    let unless = section.list("unless", Vec::new(), values::parameter);
-    let hint = "write native, novcomet, timestamp or replay";
+    let when = section.list("when", Vec::new(), |text| values::condition(text, Test::Present));
+    let unless = section.list("unless", Vec::new(), |text| values::condition(text, Test::Filled));
+    let hint = "write native, novcomet, timestamp, replay or none";
     let kind = section.required("dialect", hint, Kind::named);
     let dialect = dialect(section, kind, path.as_ref())?;
-    // Whatever matches anything lets the rest be read; the mistake is noted.
-    let mut rule = Rule::new(path.or_else(|| PathPattern::new("*"))?, dialect);
+    // A pattern that matches everything lets the rest be read; the mistake is noted.
+    let mut rule = Rule::new(path.or_else(|| "*".parse().ok())?, dialect);
+    (rule.when, rule.unless) = (when, unless);
+    if rule.dialect.is_none() {
+        for key in ["methods", "timeout", "origins", "auth"] {
+            section.refuse(key, "a none rule has no such key; remove it");
+        }
+        return Some(rule);
+    }
     rule.methods = methods(section, &rule);
     rule.timeout = timeout(section, hold);
     rule.origins = section.list("origins", Vec::new(), values::origin);
     rule.auth = auth::read(section);
-    (rule.when, rule.unless) = (when, unless);
+    if matches!(kind, Some(Kind::Native)) {
+        rule.channels = section.list("channels", Vec::new(), values::pattern);
+    }
     check_channel(section, &rule);
     Some(rule)
 }
@@ -79,7 +95,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// `None` only where a text of this very file is no template.
+/// `None` only if a text of this very file is no template.
 fn dialect(
     section: &mut Section,
     kind: Option<Kind>,
@@ -102,14 +118,13 @@ fn dialect(
         Kind::NovComet => Some(Dialect::NovComet(novcomet(section))),
         Kind::Timestamp => timestamp(section).map(Dialect::Timestamp),
         Kind::Replay => replay(section).map(Dialect::Replay),
+        Kind::None => Some(Dialect::None),
     }
 }
 
 fn native(section: &mut Section, path: Option<&PathPattern>) -> Native {
     let channel = section.optional("channel", values::channel);
-    if channel.is_none()
-        && path.is_some_and(|path| !path.is_prefix())
-        && section.is_sound("channel")
+    if channel.is_none() && path.is_some_and(|path| !path.has_rest()) && section.is_sound("channel")
     {
         let message = "missing; end the path in * (the channels stand there), or name the channel";
         section.mistake("channel", message);
@@ -131,13 +146,47 @@ fn replay(section: &mut Section) -> Option<Replay> {
     let channel = section.required("channel", CHANNEL_HINT, values::channel);
     // Any template lets the rest be read; the mistake is noted.
     let default = Replay::new(channel.or_else(|| "-".parse().ok())?);
+    let cursor = section.optional("cursor", values::parameter);
+    if cursor.is_none() && section.has("first") && section.is_sound("cursor") {
+        section.mistake("first", "the rule names no cursor, so no poll is known to be a first one");
+    }
+    let firsts = [("forward", replay::First::Forward), ("wait", replay::First::Wait)];
+    let first = match cursor {
+        Some(_) => section.choice("first", replay::First::Forward, &firsts),
+        None => {
+            section.take("first");
+            replay::First::Wait
+        }
+    };
+    let max_wait = section.has("max_wait");
+    let max_wait = max_wait.then(|| section.some_duration("max_wait", Duration::from_secs(3)));
     Some(Replay {
         add_query: section.optional("add_query", values::query),
         share: section.flag("share", default.share),
         concurrency: section.number("concurrency", default.concurrency, 1..=10_000),
         slack: section.duration("slack", default.slack),
+        cursor,
+        first,
+        on_timeout: quiet_reply(section),
+        max_wait,
         ..default
     })
+}
+
+/// `on_timeout` of a replay rule, with its `content_type`.
+fn quiet_reply(section: &mut Section) -> Option<QuietReply> {
+    let is_set = section.has("on_timeout");
+    if !is_set {
+        let message = "belongs to on_timeout, which is missing; remove it";
+        section.refuse("content_type", message);
+    }
+    let body = section.optional("on_timeout", |text| Ok(text.to_owned()));
+    if !is_set {
+        return None;
+    }
+    let usual = PHP_CONTENT_TYPE.to_owned();
+    let content_type = section.parsed("content_type", usual, values::content_type);
+    Some(QuietReply { content_type, body: body?.into() })
 }
 
 fn timestamp(section: &mut Section) -> Option<Timestamp> {
@@ -156,6 +205,8 @@ fn timestamp(section: &mut Section) -> Option<Timestamp> {
     let first = if bare { First::Wait } else { timestamp.first };
     timestamp.first = section.choice("first", first, &firsts);
     timestamp.deliver = section.choice("deliver", timestamp.deliver, &delivers);
+    let ends = [("empty", OnTimeout::Empty), ("latest", OnTimeout::Latest)];
+    timestamp.on_timeout = section.choice("on_timeout", timestamp.on_timeout, &ends);
     timestamp.content_type = section.optional("content_type", values::content_type);
     timestamp.extra = extra::read(section);
     timestamp.embed = section.flag("embed", timestamp.embed);
@@ -214,10 +265,10 @@ fn check_channel(section: &Section, rule: &Rule) {
         Dialect::Native(native) => native.channel.as_ref(),
         Dialect::Timestamp(timestamp) => Some(&timestamp.channel),
         Dialect::Replay(replay) => Some(&replay.channel),
-        Dialect::NovComet(_) => None,
+        Dialect::NovComet(_) | Dialect::None => None,
     };
     for field in template.into_iter().flat_map(Template::fields) {
-        let stars = usize::from(rule.path.is_prefix());
+        let stars = rule.path.stars();
         let message = match field {
             Field::Path(n) if *n > stars && section.is_sound("path") => {
                 format!("{{path.{n}}} wants {n} * in the path, which has {stars}")

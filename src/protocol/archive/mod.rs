@@ -3,7 +3,7 @@
 //! ```text
 //! stream  = "pollgate-history" version:u32 memory remembered* { channel message* } end
 //! frame   = kind:u8 length:u64 payload crc32:u32          (numbers are little-endian)
-//! memory  = clean:u8 latest:u64 floor:u64
+//! memory  = clean:u8 latest:u64 floor:u64 clock:u64
 //! channel = used:u64 epoch:u64 seq:u64 newest_stamp:u64 floor:u64 evicted_stamp:u64
 //!           messages:u64 name
 //! remembered = since:u64 print:u64 print:u64 method path key status:u64 content_type
@@ -12,8 +12,9 @@
 //! end     = channels:u64 messages:u64 remembered:u64
 //! ```
 //!
-//! Version 1 has no `remembered` frames and does not count them. They come before the channels, and
-//! must be looked up before them, so that no repeated response refers to a message that is missing.
+//! Version 1 has no `remembered` frames and does not count them; versions 1 and 2 have no clock.
+//! The `remembered` frames come before the channels, and must be looked up before them, so that no
+//! repeated response refers to a message that is missing.
 //!
 //! Each frame has a checksum of its kind, length and payload, and the end counts everything before
 //! it: a changed byte, a missing piece and a cut-off end are all noticed. Reading trusts no length:
@@ -37,7 +38,7 @@ use std::io;
 /// First bytes of the stream.
 const MAGIC: &[u8; 16] = b"pollgate-history";
 /// Version of the format that follows the magic.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Kinds of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub enum ArchiveError {
     #[error("it is no history of pollgate")]
     Foreign,
     /// Another version wrote it.
-    #[error("it has version {0} of the format, this pollgate reads versions 1 and 2")]
+    #[error("it has version {0} of the format, this pollgate reads versions 1 to 3")]
     Version(u32),
     /// It ends before its end.
     #[error("it is cut off")]

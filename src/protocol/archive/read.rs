@@ -58,7 +58,12 @@ impl<R: Read> Reader<R> {
         let mut parts = Parts(&payload);
         let clean = parts.byte()? == 1;
         let (latest, floor) = (time(parts.number()?)?, stamp(parts.number()?)?);
-        let memory = Dump { latest, floor };
+        // After an unclean end positions were given out in a time that is not known.
+        let clock = if version > 2 { Some(Epoch::from_number(parts.number()?)) } else { None };
+        if !parts.0.is_empty() {
+            return Err(ArchiveError::Damaged("a frame is too long"));
+        }
+        let memory = Dump { latest, floor, clock: clock.filter(|_| clean) };
         let content_type = "text/plain".into();
         let (channels, messages, remembered) = (0, 0, 0);
         Ok(Self { from, version, clean, memory, channels, messages, remembered, content_type })
@@ -78,7 +83,8 @@ impl<R: Read> Reader<R> {
         doubt: bool,
         now: Time,
     ) -> Result<Vec<StoredReply>, ArchiveError> {
-        hub.remember(self.memory);
+        let clock = self.memory.clock.filter(|_| !doubt);
+        hub.remember(Dump { clock, ..self.memory });
         let mut remembered = Vec::new();
         while let Some(head) = self.next_channel(&mut |answer| remembered.push(answer))? {
             let messages = self.messages(&head);

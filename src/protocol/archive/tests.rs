@@ -52,6 +52,11 @@ fn remembered(key: &str) -> StoredReply {
 /// `bytes` of an archive without stored responses, as version 1 wrote them.
 fn of_version_1(mut bytes: Vec<u8>, channels: u64, messages: u64) -> Vec<u8> {
     bytes[MAGIC.len()] = 1;
+    let (start, length) = (MAGIC.len() + 4, 9 + 1 + 3 * 8 + 4);
+    let mut dump = Vec::new();
+    let payload = &bytes[start + 9..start + 9 + 17];
+    frame::Payload::default().write(Kind::Dump, payload, &mut dump).unwrap();
+    bytes.splice(start..start + length, dump);
     let end = 9 + 3 * 8 + 4;
     bytes.truncate(bytes.len() - end);
     let end = frame::Payload::default().number(channels).number(messages);
@@ -82,7 +87,8 @@ fn what_the_version_before_wrote_is_read() {
     let hub = hub();
     let bytes = archived(&hub, true);
     let again = restored(&of_version_1(bytes.clone(), 3, 4)).unwrap();
-    assert!(archived(&again, true) == bytes);
+    // Only the clock is another one.
+    assert!(of_version_1(archived(&again, true), 3, 4) == of_version_1(bytes.clone(), 3, 4));
     assert!(restored(&of_version_1(bytes, 3, 3)).is_err());
 }
 

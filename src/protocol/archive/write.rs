@@ -21,6 +21,7 @@ impl<W: Write> Writer<W> {
         to.write_all(&VERSION.to_le_bytes())?;
         let payload = Payload::default().byte(clean.into());
         let payload = payload.number(memory.latest.0).number(memory.floor.0);
+        let payload = payload.number(memory.clock.map_or(0, |clock| clock.number()));
         payload.write(Kind::Dump, &[], &mut to)?;
         Ok(Self { to, channels: 0, messages: 0, remembered: 0 })
     }

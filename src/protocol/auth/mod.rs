@@ -13,7 +13,7 @@ pub mod signed;
 use crate::hub::channel::{ChannelName, Pattern};
 use crate::protocol::address::Address;
 use crate::protocol::http::query::Query;
-use crate::protocol::http::{Headers, Reply, cookie};
+use crate::protocol::http::{Headers, Reply, text_cookie};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -40,8 +40,11 @@ pub struct Upstream {
     pub cache: Duration,
     /// Timeout of the request.
     pub timeout: Duration,
-    /// The cookie by which users are told apart.
+    /// The cookie that distinguishes users.
     pub session: String,
+    /// True if it is also asked about clients that show neither a cookie nor `Authorization` nor a
+    /// token. Otherwise those are refused at once.
+    pub anonymous: bool,
 }
 
 /// URL of an authorization request.
@@ -136,7 +139,7 @@ pub const COOKIE: &str = "pollgate_token";
 /// The token of a request.
 pub fn token<'a>(query: &'a Query<'_>, headers: &'a dyn Headers) -> Option<Cow<'a, str>> {
     let parameter = query.text(PARAMETER).filter(|token| !token.is_empty());
-    let cookie = || cookie(headers, COOKIE).filter(|token| !token.is_empty());
+    let cookie = || text_cookie(headers, COOKIE).filter(|token| !token.is_empty());
     parameter.or_else(|| bearer(headers).or_else(cookie).map(Cow::Borrowed))
 }
 

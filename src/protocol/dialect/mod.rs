@@ -25,8 +25,9 @@ use std::time::Duration;
 
 /// The parts of a poll request that the dialects read.
 pub struct Request<'a> {
-    /// The part of the path that the rule's `*` matches, as in the target (still escaped).
-    pub rest: Option<&'a str>,
+    /// The parts that the `*`s of the rule's path matched, as they stand in the target (still
+    /// escaped).
+    pub stars: &'a [&'a str],
     /// The parameters behind the `?`.
     pub query: &'a Query<'a>,
     /// The parameters of the form in the body of a POST; `None` without one.
@@ -48,13 +49,14 @@ impl<'a> Request<'a> {
             Field::Form(name) => self.form?.text(name),
             Field::Header(name) => self.headers.get(name).map(|v| Cow::Owned(v.to_owned())),
             Field::Cookie(name) => {
-                http::cookie(self.headers, name).map(|v| Cow::Owned(v.to_owned()))
+                http::text_cookie(self.headers, name).map(|v| Cow::Owned(v.to_owned()))
             }
-            Field::Path(1) => {
-                let decoded = crate::protocol::http::query::decode_strictly(self.rest?)?;
+            Field::Path(n) => {
+                let star = self.stars.get(n.checked_sub(1)?)?;
+                let decoded = crate::protocol::http::query::decode_strictly(star)?;
                 Some(Cow::Owned(String::from_utf8(decoded.into_owned()).ok()?))
             }
-            Field::Path(_) | Field::Json(_) | Field::ResponseBody => None,
+            Field::Json(_) | Field::ResponseBody => None,
         }
     }
 }
@@ -87,6 +89,8 @@ pub enum Parsed {
     Poll(Poll),
     /// The request cannot fill the rule's templates, so the rule does not apply.
     OtherRule,
+    /// The rule says that the request is no poll, whatever later rules say.
+    NoPoll,
     /// A request that cannot be parsed, with the response to it.
     Refused(Reply),
 }
@@ -102,6 +106,8 @@ pub enum Dialect {
     Timestamp(timestamp::Timestamp),
     /// Answered by the upstream.
     Replay(replay::Replay),
+    /// None: the request is no poll, and goes to the upstream.
+    None,
 }
 
 impl Dialect {
@@ -112,6 +118,23 @@ impl Dialect {
             Self::NovComet(novcomet) => novcomet.parse(request, tick),
             Self::Timestamp(timestamp) => timestamp.parse(request, tick),
             Self::Replay(replay) => replay.parse(request),
+            Self::None => Parsed::NoPoll,
+        }
+    }
+
+    /// An upper bound of the channels that a request names: counted, not parsed, so that a limit
+    /// comes before the work.
+    pub fn count_channels(&self, request: &Request<'_>) -> usize {
+        match self {
+            Self::Native(native) if native.channel.is_none() => {
+                let rest = request.stars.last().copied().unwrap_or_default();
+                1 + memchr::memchr_iter(b',', rest.as_bytes()).count()
+            }
+            Self::NovComet(_) => {
+                let of = |query: &Query<'_>| query.count("subscribed");
+                request.form.map_or(0, of).max(of(request.query))
+            }
+            Self::Native(_) | Self::Timestamp(_) | Self::Replay(_) | Self::None => 1,
         }
     }
 
@@ -122,7 +145,7 @@ impl Dialect {
             Self::NovComet(novcomet) => novcomet.render(answer),
             Self::Timestamp(timestamp) => timestamp.render(answer, callback),
             // The upstream has the response; this one is empty.
-            Self::Replay(_) => Reply::new(204, "", ""),
+            Self::Replay(_) | Self::None => Reply::new(204, "", ""),
         }
     }
 
@@ -138,13 +161,25 @@ impl Dialect {
                     parameter == timestamp.cursor_field
                         || timestamp.callback.as_deref() == Some(parameter)
                 }
-                Self::Replay(_) => false,
+                Self::Replay(replay) => replay.cursor.as_deref() == Some(parameter),
+                Self::None => false,
             }
     }
 
     /// True if the path behind the rule's stem consists of the poll's channels only.
     pub fn has_channels_in_path(&self) -> bool {
         matches!(self, Self::Native(native) if native.channel.is_none())
+    }
+
+    /// True if a poll at its timeout gets the newest message again.
+    pub fn repeats_latest(&self) -> bool {
+        let latest = timestamp::OnTimeout::Latest;
+        matches!(self, Self::Timestamp(timestamp) if timestamp.on_timeout == latest)
+    }
+
+    /// True if its requests are no polls.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::None)
     }
 
     /// Its name in the config.
@@ -154,6 +189,7 @@ impl Dialect {
             Self::NovComet(_) => "novcomet",
             Self::Timestamp(_) => "timestamp",
             Self::Replay(_) => "replay",
+            Self::None => "none",
         }
     }
 }

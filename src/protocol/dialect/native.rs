@@ -26,7 +26,7 @@ pub struct Native {
 impl Native {
     pub(super) fn parse(&self, request: &Request<'_>) -> Parsed {
         let names = match &self.channel {
-            None => channels(request.rest.unwrap_or_default()),
+            None => channels(request.stars.last().copied().unwrap_or_default()),
             Some(template) => match template.fill(|field| request.field(field)) {
                 None => return Parsed::OtherRule,
                 Some(name) => ChannelName::new(&name)

@@ -14,6 +14,7 @@ use std::fmt::Write;
 pub(super) enum Decoded {
     Now,
     Oldest,
+    /// In the order of their tags, so that many of them for many channels are soon found.
     Positions(SmallVec<[(Option<u32>, Position); 1]>),
     Undecodable,
 }
@@ -30,11 +31,13 @@ pub(super) fn decode(text: &str) -> Result<Decoded, ForeignCharacter> {
     Ok(match text {
         "" => Decoded::Now,
         "oldest" => Decoded::Oldest,
-        _ => text
-            .split('~')
-            .map(item)
-            .collect::<Option<_>>()
-            .map_or(Decoded::Undecodable, Decoded::Positions),
+        _ => {
+            let positions: Option<SmallVec<[_; 1]>> = text.split('~').map(item).collect();
+            positions.map_or(Decoded::Undecodable, |mut positions| {
+                positions.sort_by_key(|(tag, _)| *tag);
+                Decoded::Positions(positions)
+            })
+        }
     })
 }
 
@@ -57,14 +60,16 @@ impl Decoded {
             Self::Positions(positions) => positions,
         };
         let tag = Some(tag_of(channel));
-        let tagged = || positions.iter().filter(|(t, _)| *t == tag);
-        match (tagged().next(), tagged().count()) {
-            (Some((_, position)), 1) => Cursor::At(*position),
+        let mut tagged = positions[positions.partition_point(|(t, _)| *t < tag)..].iter();
+        let mut next = || tagged.next().filter(|(t, _)| *t == tag);
+        match (next(), next()) {
+            (Some((_, position)), None) => Cursor::At(*position),
             // Two names have the same checksum, so the position is ambiguous.
-            (Some(_), _) => Cursor::Lost,
+            (Some(_), Some(_)) => Cursor::Lost,
             (None, _) => match positions.as_slice() {
                 [(None, position)] => Cursor::At(*position),
-                _ if positions.iter().any(|(tag, _)| tag.is_none()) => Cursor::Lost,
+                // Those without a tag come first.
+                [(None, _), ..] => Cursor::Lost,
                 _ => Cursor::Now,
             },
         }

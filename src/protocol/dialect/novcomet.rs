@@ -60,7 +60,10 @@ impl NovComet {
 
 fn body(answer: &Answer) -> String {
     // A forgotten channel has an update (a reset), but nothing in it has changed yet.
-    let changed = |heard: &&ChannelUpdate| heard.found.news && heard.found.position.seq > 0;
+    let changed = |heard: &&ChannelUpdate| {
+        let position = heard.found.position;
+        heard.found.news && position.seq > 0 && !position.epoch.is_clock()
+    };
     let mut out = String::new();
     for heard in answer.iter().filter(changed) {
         out.push_str(if out.is_empty() { "{\"s\":1,\"k\":{" } else { "," });

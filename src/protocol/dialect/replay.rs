@@ -4,9 +4,32 @@
 use super::{Parsed, Poll, Request, refused};
 use crate::hub::Subscription;
 use crate::hub::channel::{ChannelName, Cursor, Take};
+use crate::protocol::http::Reply;
+use crate::protocol::http::query::Query;
 use crate::protocol::template::Template;
+use bytes::Bytes;
 use smallvec::smallvec;
+use std::borrow::Cow;
 use std::time::Duration;
+
+/// The treatment of a poll whose client has nothing yet: its cursor is missing, empty or `0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum First {
+    /// It goes to the upstream at once.
+    #[default]
+    Forward,
+    /// It is held like any other.
+    Wait,
+}
+
+/// The response to a poll without an update, which the gate gives in place of the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuietReply {
+    /// Its content type.
+    pub content_type: String,
+    /// Its body.
+    pub body: Bytes,
+}
 
 /// The replay dialect.
 #[derive(Debug, Clone)]
@@ -23,13 +46,40 @@ pub struct Replay {
     /// Polls within this time after a publish are forwarded at once, as their position is not
     /// known.
     pub slack: Duration,
+    /// The parameter in which clients send their position; `None` = only the upstream knows it.
+    pub cursor: Option<String>,
+    /// The treatment of polls without a position, where `cursor` is named.
+    pub first: First,
+    /// The response to a poll at its timeout; `None` = it is forwarded.
+    pub on_timeout: Option<QuietReply>,
+    /// Longest time that the upstream may take to begin its response; then the poll is cut off
+    /// there and held on. `None` = as long as any request.
+    pub max_wait: Option<Duration>,
 }
 
 impl Replay {
     /// The dialect with default settings.
     pub fn new(channel: Template) -> Self {
         let slack = Duration::from_secs(5);
-        Self { channel, add_query: None, share: false, concurrency: 8, slack }
+        let (cursor, first) = (None, First::default());
+        let (on_timeout, max_wait) = (None, None);
+        let (add_query, share, concurrency) = (None, false, 2);
+        Self { channel, add_query, share, concurrency, slack, cursor, first, on_timeout, max_wait }
+    }
+
+    /// The client's position; `None` = it has none yet, or never sends one.
+    pub fn position<'a>(&self, query: &'a Query, form: Option<&'a Query>) -> Option<Cow<'a, str>> {
+        let name = self.cursor.as_deref()?;
+        let text = form.and_then(|form| form.text(name)).or_else(|| query.text(name));
+        text.filter(|text| !matches!(&**text, "" | "0"))
+    }
+
+    /// The response to a poll at its timeout, if the gate gives it.
+    pub fn quiet_reply(&self) -> Option<Reply> {
+        let quiet = self.on_timeout.as_ref()?;
+        let mut reply = Reply::new(200, "", quiet.body.clone());
+        reply.content_type = Cow::Owned(quiet.content_type.clone());
+        Some(reply.with("X-Content-Type-Options", "nosniff"))
     }
 
     pub(super) fn parse(&self, request: &Request<'_>) -> Parsed {

@@ -32,7 +32,8 @@ impl Desk {
     fn parse(&self, rest: Option<&str>, query: &str) -> Parsed {
         let query = Query::parse(query);
         let headers = ::http::HeaderMap::new();
-        let request = Request { rest, query: &query, form: None, headers: &headers };
+        let stars = rest.as_slice();
+        let request = Request { stars, query: &query, form: None, headers: &headers };
         self.dialect.parse(&request, &|name| self.hub.tick(name))
     }
 
@@ -40,7 +41,7 @@ impl Desk {
     fn ask(&self, rest: Option<&str>, query: &str) -> Reply {
         match self.parse(rest, query) {
             Parsed::Refused(reply) => reply,
-            Parsed::OtherRule => panic!("not this rule"),
+            Parsed::OtherRule | Parsed::NoPoll => panic!("not this rule"),
             Parsed::Poll(poll) => {
                 let polled = self.hub.poll(&poll.subscriptions, poll.take, false, NOW).unwrap();
                 let PollOutcome::Answer(answer) = polled else { panic!("held") };

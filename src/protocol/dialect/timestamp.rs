@@ -33,6 +33,16 @@ pub enum Deliver {
     Latest,
 }
 
+/// The response to a poll at its timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnTimeout {
+    /// An empty message.
+    #[default]
+    Empty,
+    /// The newest message again, as from a script that answers unconditionally after its loop.
+    Latest,
+}
+
 /// The timestamp dialect.
 #[derive(Debug, Clone)]
 pub struct Timestamp {
@@ -46,6 +56,8 @@ pub struct Timestamp {
     pub first: First,
     /// Selects the message of an answer.
     pub deliver: Deliver,
+    /// The response to a poll at its timeout.
+    pub on_timeout: OnTimeout,
     /// The content type of the answer; `None` = as PHP sends, or `text/javascript` for JSONP.
     pub content_type: Option<String>,
     /// Constant fields of the answer.
@@ -67,6 +79,7 @@ impl Timestamp {
             cursor_field: "timestamp".to_owned(),
             first: First::default(),
             deliver: Deliver::default(),
+            on_timeout: OnTimeout::default(),
             content_type: None,
             extra: serde_json::Map::new(),
             embed: false,

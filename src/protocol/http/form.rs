@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 /// Variables of one form that PHP reads with its defaults (`max_input_vars`); it passes over the
 /// rest.
-pub const MAX_VARIABLES: usize = 1000;
+pub const MAX_VARIABLES: usize = Query::MAX;
 
 /// Encoding of a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +19,14 @@ pub enum Encoding {
     Multipart(String),
 }
 
-/// Treatment of file fields as parameters.
+/// The reason for which a form is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileFields {
-    /// They count, with their content.
-    Count,
-    /// They are skipped.
-    PassedOver,
+pub enum Purpose {
+    /// To find a poll: file fields count, with their content. Of an urlencoded form the variables
+    /// beyond [`MAX_VARIABLES`] are ignored, as PHP ignores them.
+    Poll,
+    /// To publish from it: file fields are skipped, and a form with too many variables is an error.
+    Capture,
 }
 
 /// Why a form is not read.
@@ -55,7 +56,7 @@ pub enum FormError {
 }
 
 impl Encoding {
-    /// What a content type says; `None` if it is no form's.
+    /// The encoding that a content type names; `None` if it is no form's.
     pub fn of(content_type: &str) -> Result<Option<Self>, FormError> {
         // PHP cuts the type off here.
         let end = content_type.find([';', ',', ' ']).unwrap_or(content_type.len());
@@ -75,10 +76,10 @@ impl Encoding {
     }
 
     /// Reads a whole form.
-    pub fn parse(&self, body: &[u8], files: FileFields) -> Result<Query<'static>, FormError> {
+    pub fn parse(&self, body: &[u8], purpose: Purpose) -> Result<Query<'static>, FormError> {
         match self {
             Self::Urlencoded => {
-                if variables(body) > MAX_VARIABLES {
+                if purpose == Purpose::Capture && variables(body) > MAX_VARIABLES {
                     return Err(FormError::TooMany);
                 }
                 let text = std::str::from_utf8(body).map_err(|_| FormError::Bytes)?;
@@ -87,7 +88,7 @@ impl Encoding {
             Self::Multipart(boundary) => {
                 let mut query = Query::default();
                 for part in multipart::parts(body, boundary)? {
-                    if files == FileFields::Count || !part.is_file {
+                    if purpose == Purpose::Poll || !part.is_file {
                         let name = Cow::Borrowed(part.name.as_bytes());
                         query.push(name, Cow::Borrowed(part.value));
                     }
@@ -114,15 +115,12 @@ mod tests {
     fn both_kinds_of_forms_are_read() {
         let urlencoded =
             Encoding::of("application/x-www-form-urlencoded; charset=UTF-8").unwrap().unwrap();
-        let query = urlencoded.parse(b"timestamp=1.5&a[]=2", FileFields::Count).unwrap();
+        let query = urlencoded.parse(b"timestamp=1.5&a[]=2", Purpose::Poll).unwrap();
         assert_eq!(query.text("timestamp").unwrap(), "1.5");
         let multipart = Encoding::of("multipart/form-data; boundary=x").unwrap().unwrap();
         let body = b"--x\r\nContent-Disposition: form-data; name=\"msg\"\r\n\r\nhi\r\n--x--\r\n";
-        assert_eq!(multipart.parse(body, FileFields::Count).unwrap().text("msg").unwrap(), "hi");
-        assert_eq!(
-            multipart.parse(b"--x\r\nContent-Dis", FileFields::Count),
-            Err(FormError::PartHead)
-        );
+        assert_eq!(multipart.parse(body, Purpose::Poll).unwrap().text("msg").unwrap(), "hi");
+        assert_eq!(multipart.parse(b"--x\r\nContent-Dis", Purpose::Poll), Err(FormError::PartHead));
         assert_eq!(Encoding::of("application/json"), Ok(None));
     }
 
@@ -130,7 +128,7 @@ mod tests {
     fn a_form_that_php_may_read_otherwise_is_not_read() {
         let read = |kind: &str, body: &str| {
             let encoding = Encoding::of(kind)?.unwrap();
-            encoding.parse(body.as_bytes(), FileFields::PassedOver).map(drop)
+            encoding.parse(body.as_bytes(), Purpose::Capture).map(drop)
         };
         assert_eq!(read(URLENCODED, &"a&".repeat(999)), Ok(()));
         assert_eq!(read(URLENCODED, &"a&".repeat(1000)), Err(FormError::TooMany));
@@ -154,9 +152,9 @@ mod tests {
         let multipart = Encoding::of("multipart/form-data; boundary=x").unwrap().unwrap();
         let body = b"--x\r\nContent-Disposition: form-data; name=\"msg\"; filename=\"a\"\r\n\r\n\
                      hi\r\n--x--\r\n";
-        let counted = multipart.parse(body, FileFields::Count).unwrap();
+        let counted = multipart.parse(body, Purpose::Poll).unwrap();
         assert_eq!(counted.text("msg").unwrap(), "hi");
-        let passed_over = multipart.parse(body, FileFields::PassedOver).unwrap();
+        let passed_over = multipart.parse(body, Purpose::Capture).unwrap();
         assert_eq!(passed_over.text("msg"), None);
     }
 }

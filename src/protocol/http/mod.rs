@@ -1,6 +1,7 @@
 //! A request and a reply as plain values, independent of the connection, and the trait of the
 //! endpoints that answer one with the other.
 
+pub mod condition;
 pub mod form;
 pub mod framing;
 mod multipart;
@@ -25,7 +26,10 @@ pub trait Headers: Sync {
     /// The values of all headers of that (lower case) name that are visible ASCII or UTF-8.
     fn values(&self, name: &str) -> Vec<&str>;
 
-    /// The same in one list, as RFC 9110, section 5.3, allows.
+    /// The values of all headers of that (lower case) name as they came, text or not.
+    fn raw(&self, name: &str) -> Vec<&[u8]>;
+
+    /// The values that are text in one list, as RFC 9110, section 5.3, allows.
     fn all(&self, name: &str) -> String {
         self.values(name).join(", ")
     }
@@ -40,18 +44,31 @@ impl Headers for http::HeaderMap {
         let values = self.get_all(name).iter();
         values.filter_map(|value| std::str::from_utf8(value.as_bytes()).ok()).collect()
     }
+
+    fn raw(&self, name: &str) -> Vec<&[u8]> {
+        self.get_all(name).iter().map(http::HeaderValue::as_bytes).collect()
+    }
 }
 
-/// The cookies, names and values unchanged. HTTP/2 clients send them in several headers (RFC 9113,
-/// section 8.2.3).
-pub fn cookies(headers: &dyn Headers) -> impl Iterator<Item = (&str, &str)> {
-    let pairs = headers.values("cookie").into_iter().flat_map(|value| value.split(';'));
-    pairs.filter_map(|pair| pair.trim().split_once('='))
+/// The cookies, names and values unchanged, as bytes: a cookie that is no UTF-8 hides none of the
+/// others. HTTP/2 clients send them in several headers (RFC 9113, section 8.2.3).
+pub fn cookies(headers: &dyn Headers) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let pairs = headers.raw("cookie").into_iter().flat_map(|value| value.split(|b| *b == b';'));
+    pairs.filter_map(|pair| {
+        let pair = pair.trim_ascii();
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        Some((&pair[..equals], &pair[equals + 1..]))
+    })
 }
 
 /// The value of the cookie `name`, unchanged.
-pub fn cookie<'a>(headers: &'a dyn Headers, name: &str) -> Option<&'a str> {
-    cookies(headers).find(|(known, _)| *known == name).map(|(_, value)| value)
+pub fn cookie<'a>(headers: &'a dyn Headers, name: &str) -> Option<&'a [u8]> {
+    cookies(headers).find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value)
+}
+
+/// The value of the cookie `name`, if it is UTF-8.
+pub fn text_cookie<'a>(headers: &'a dyn Headers, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(cookie(headers, name)?).ok()
 }
 
 /// The value of `Retry-After` for a retry after `wait`: whole seconds, not 0.
@@ -166,6 +183,7 @@ impl Reply {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -174,9 +192,22 @@ mod tests {
         let mut headers = http::HeaderMap::new();
         headers.insert("cookie", http::HeaderValue::from_static("xa=1; a=2; b=3=4"));
         headers.append("cookie", http::HeaderValue::from_static("d=5"));
-        assert_eq!(cookie(&headers, "d"), Some("5"));
-        assert_eq!(cookie(&headers, "a"), Some("2"));
-        assert_eq!(cookie(&headers, "b"), Some("3=4"));
-        assert_eq!(cookie(&headers, "c"), None);
+        assert_eq!(text_cookie(&headers, "d"), Some("5"));
+        assert_eq!(text_cookie(&headers, "a"), Some("2"));
+        assert_eq!(text_cookie(&headers, "b"), Some("3=4"));
+        assert_eq!(text_cookie(&headers, "c"), None);
+    }
+
+    #[test]
+    fn a_cookie_that_is_no_text_hides_no_other() {
+        let mut headers = http::HeaderMap::new();
+        let value = http::HeaderValue::from_bytes(b"a=1; name=J\xf6rg; b=2").unwrap();
+        headers.insert("cookie", value);
+        assert_eq!(
+            (text_cookie(&headers, "a"), text_cookie(&headers, "b")),
+            (Some("1"), Some("2"))
+        );
+        assert_eq!(cookie(&headers, "name"), Some(&b"J\xf6rg"[..]));
+        assert_eq!(text_cookie(&headers, "name"), None);
     }
 }

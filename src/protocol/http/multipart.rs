@@ -6,11 +6,11 @@
 //! one quoted `name` and at most one quoted `filename`, no escapes, and nothing stands before the
 //! first boundary or behind the last.
 
-use super::form::FormError;
+use super::form::{FormError, MAX_VARIABLES};
 use memchr::memmem;
 
 /// Parts of one form, as many as PHP reads variables (`max_input_vars`).
-const MAX_PARTS: usize = 1000;
+const MAX_PARTS: usize = MAX_VARIABLES;
 /// Bytes of one part's headers. PHP reads them through a buffer of 5 KiB and cuts longer lines.
 const MAX_HEAD: usize = 4096;
 /// Characters of a boundary (RFC 2046, section 5.1.1).

@@ -112,12 +112,12 @@ mod tests {
         passed
     }
 
-    const HEAD: &str = "POST /publish HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    const HEAD: &str = "POST /publish HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
     #[test]
     fn requests_pass_however_they_are_torn() {
-        let get = "GET / HTTP/1.1\r\n\r\n";
-        let length = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
+        let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let length = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
         let all = format!("{get}\r\n{length}{HEAD}2\r\nab\r\n0\r\n\r\n{get}");
         for piece in 1..all.len() {
             assert_eq!(passed(all.as_bytes(), piece), all.len(), "{piece}");

@@ -33,6 +33,7 @@ fn look(head: &[u8]) -> Result<Declared<'_>, &'static str> {
     let mut told = Declared::default();
     let (request_line, mut rest) = first_line(head)?;
     check_request_line(request_line)?;
+    told.host_required = request_line.ends_with(b"HTTP/1.1");
     while let Some(lines) = rest {
         let (line, more) = first_line(lines)?;
         told.add(line)?;
@@ -63,7 +64,7 @@ fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
     if whole { Ok(()) } else { Err("the request line is not METHOD TARGET HTTP/1.1") }
 }
 
-/// Whether a request of HTTP/2 for `target` would be one over HTTP/1.1, too: `*` is for OPTIONS, and
+/// True if a request of HTTP/2 for `target` would be one over HTTP/1.1, too: `*` is for OPTIONS, and
 /// some characters stand in no path.
 pub fn is_origin_target(method: &str, target: &str) -> bool {
     let absolute = target.starts_with('/') || target == "*";
@@ -100,6 +101,8 @@ struct Declared<'a> {
     length: &'a [u8],
     encoding: &'a [u8],
     host: &'a [u8],
+    /// RFC 9112, section 3.2: a request in HTTP/1.1 has a Host.
+    host_required: bool,
 }
 
 impl<'a> Declared<'a> {
@@ -145,6 +148,9 @@ impl<'a> Declared<'a> {
         }
         if self.hosts > 1 {
             return Err("there are two Host headers");
+        }
+        if self.hosts == 0 && self.host_required {
+            return Err("there is no Host header");
         }
         let host = std::str::from_utf8(self.host).ok().and_then(host_name);
         if self.hosts > 0 && host.is_none() {
@@ -213,7 +219,6 @@ mod tests {
     #[test]
     fn plain_heads_pass() {
         for headers in [
-            "",
             "Host: a\r\n",
             "Host: gate.example:7080\r\nContent-Length: 12\r\n",
             "host:[::1]:1\r\ntransfer-encoding:  Chunked \r\nX: a:b c\r\n",
@@ -226,6 +231,7 @@ mod tests {
     #[test]
     fn framing_that_would_have_to_be_guessed_is_refused() {
         for headers in [
+            "",
             "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
             "Content-Length: 1\r\nContent-Length: 1\r\n",
             "Content-Length: 1, 1\r\n",

@@ -89,6 +89,8 @@ labels! {
         None = "none",
         /// The client left before there was a response.
         Gone = "gone",
+        /// A poll that the upstream held for too long, so that it was cut off there.
+        Cut = "cut",
     }
 }
 
@@ -124,6 +126,13 @@ impl Forwarded {
         if let Some(began) = self.began.take() {
             counters.upstream.count(SiteAnswer::of(status));
             counters.upstream_time.observe(began.elapsed());
+        }
+    }
+
+    /// The upstream was silent for too long, and the poll is held on here.
+    pub(super) fn cut(&mut self, counters: &Counters) {
+        if self.began.take().is_some() {
+            counters.upstream.count(SiteAnswer::Cut);
         }
     }
 

@@ -5,6 +5,7 @@ use std::hash::Hasher;
 
 /// Takes what is hashed into SHA-256. Each part brings its length or its end, so none can be
 /// taken for two.
+#[derive(Clone)]
 pub(super) struct Digest(Context);
 
 impl Digest {

@@ -16,9 +16,10 @@ pub mod route;
 mod settings;
 pub mod tls;
 pub mod upstream;
+mod upstream_names;
 
 pub use counters::{Connected, Counters, Open, SiteAnswer};
-pub use poll::admission::{Decision, Incoming};
+pub use poll::admission::{Decision, Incoming, PublishByBrowser};
 pub use poll::held::{HeldPoll, HoldOutcome};
 pub use poll::timer::Timer;
 pub use replay::HeldReplay;
@@ -26,7 +27,7 @@ pub use settings::Settings;
 
 use crate::hub::Hub;
 use crate::hub::channel::{ChannelName, Time};
-use crate::protocol::http::Reply;
+use crate::protocol::http::{Headers, Reply};
 use crate::server::limits::descriptors::FdBudget;
 use crate::server::limits::permit::Limits;
 use crate::server::telemetry::metrics::SharedMetrics;
@@ -126,7 +127,11 @@ impl Gate {
     pub fn admits(&self, peer: Option<IpAddr>) -> bool {
         let settings = self.settings();
         let trusted = |peer: &IpAddr| settings.trusted_proxies.iter().any(|net| net.contains(peer));
-        if settings.connections.take(peer.filter(|peer| !trusted(peer))).is_err() {
+        if settings
+            .connections
+            .take(settings.limits.connects(peer).filter(|peer| !trusted(peer)))
+            .is_err()
+        {
             self.refused(Refusal::ConnectionRate);
             return false;
         }
@@ -144,10 +149,17 @@ impl Gate {
 
     /// The response to a request of `client` that exceeds its rate limit; `None` = it may be
     /// served. Called once for each request, on every path.
-    pub fn rate_limited(&self, settings: &Settings, client: Option<IpAddr>) -> Option<Reply> {
-        let wait = settings.requests.take(client).err()?;
+    pub fn rate_limited(
+        &self,
+        settings: &Settings,
+        client: Option<IpAddr>,
+        path: &str,
+        headers: &dyn Headers,
+    ) -> Option<Reply> {
+        let wait = settings.requests.take(settings.limits.asks(client)).err()?;
         self.refused(Refusal::RequestRate);
-        Some(poll::replies::rate_limited(wait))
+        let reply = poll::replies::rate_limited(wait);
+        Some(poll::replies::readable(reply, &settings.routes, path, headers))
     }
 
     /// Number of open connections.

@@ -5,8 +5,10 @@ use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::timestamp::Timestamp;
-use crate::protocol::http::path::{PathPattern, normalize};
+use crate::protocol::http::condition::{Condition, Test};
+use crate::protocol::http::path::{Captures, PathPattern, normalize};
 use crate::protocol::http::query::Query;
+use crate::protocol::template::Field;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +24,12 @@ pub enum Method {
 /// One `[[poll]]` rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// The path: exact, or a prefix.
+    /// The path.
     pub path: PathPattern,
-    /// Parameters that must be there.
-    pub when: Vec<String>,
-    /// Parameters that must be absent or empty.
-    pub unless: Vec<String>,
+    /// Conditions that must all hold.
+    pub when: Vec<Condition>,
+    /// Conditions none of which may hold.
+    pub unless: Vec<Condition>,
     /// The methods of its polls.
     pub methods: Vec<Method>,
     /// The wire format.
@@ -36,6 +38,8 @@ pub struct Rule {
     pub timeout: Option<Duration>,
     /// Authorization of its polls; `None` = all clients may poll.
     pub auth: Option<Arc<Auth>>,
+    /// The channels that its polls may name; none = any. Only of native rules.
+    pub channels: Vec<crate::hub::channel::Pattern>,
     /// Origins whose pages may read the responses (CORS); `*` = any.
     pub origins: Vec<String>,
 }
@@ -45,12 +49,26 @@ impl Rule {
     pub fn new(path: PathPattern, dialect: Dialect) -> Self {
         let methods = match dialect {
             Dialect::Native(_) => vec![Method::Get],
-            Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) => {
+            Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) | Dialect::None => {
                 vec![Method::Get, Method::Post]
             }
         };
-        let (when, unless, origins) = (Vec::new(), Vec::new(), Vec::new());
-        Self { path, when, unless, methods, dialect, timeout: None, auth: None, origins }
+        Self {
+            path,
+            when: Vec::new(),
+            unless: Vec::new(),
+            methods,
+            dialect,
+            timeout: None,
+            auth: None,
+            channels: Vec::new(),
+            origins: Vec::new(),
+        }
+    }
+
+    /// True if its polls may name this channel.
+    pub fn has_channel(&self, name: &str) -> bool {
+        self.channels.is_empty() || self.channels.iter().any(|pattern| pattern.matches(name))
     }
 
     /// The methods for an `Allow` header.
@@ -64,6 +82,7 @@ impl Rule {
 
     fn takes(&self, method: &str) -> bool {
         match method {
+            _ if self.dialect.is_none() => true,
             "GET" | "HEAD" => self.methods.contains(&Method::Get),
             "POST" => self.methods.contains(&Method::Post),
             "OPTIONS" => true,
@@ -72,10 +91,32 @@ impl Rule {
     }
 
     fn wants(&self, query: &Query, form: Option<&Query>) -> bool {
-        let has = |name: &String| query.has(name) || form.is_some_and(|form| form.has(name));
-        let filled =
-            |name: &String| query.has_value(name) || form.is_some_and(|form| form.has_value(name));
-        self.when.iter().all(has) && !self.unless.iter().any(filled)
+        let holds = |condition: &Condition| condition.holds(query, form);
+        self.when.iter().all(holds) && !self.unless.iter().any(holds)
+    }
+
+    /// True if no request that its path and methods select is left to a later rule.
+    pub fn leaves_nothing(&self) -> bool {
+        let fillable = |field: &Field| matches!(field, Field::Path(_));
+        let always = match &self.dialect {
+            Dialect::Native(native) => {
+                native.channel.as_ref().is_none_or(|t| t.fields().all(fillable))
+            }
+            Dialect::Timestamp(timestamp) => timestamp.channel.fields().all(fillable),
+            Dialect::Replay(replay) => replay.channel.fields().all(fillable),
+            Dialect::NovComet(_) | Dialect::None => true,
+        };
+        self.when.is_empty() && self.unless.is_empty() && always
+    }
+
+    /// True if `later`, which stands behind this one, never gets a request.
+    pub fn hides(&self, later: &Self) -> bool {
+        // A native rule answers the methods that it does not take.
+        let any_method = self.dialect.is_none() || matches!(self.dialect, Dialect::Native(_));
+        let methods = || later.methods.iter().all(|method| self.methods.contains(method));
+        self.leaves_nothing()
+            && self.path.covers(&later.path)
+            && (any_method || !later.dialect.is_none() && methods())
     }
 
     /// The id in `publish=ID`, if the gate publishes for browsers.
@@ -102,8 +143,8 @@ pub enum Match<'a> {
     Poll {
         /// The rule.
         rule: &'a Arc<Rule>,
-        /// The part that the `*` of its path matched, still escaped.
-        rest: Option<&'a str>,
+        /// The parts that the `*`s of its path matched, still escaped.
+        stars: Captures<'a>,
     },
     /// A browser publishes an empty message on this channel.
     Publish {
@@ -133,15 +174,27 @@ impl Routes {
 
     /// True if a request for `path` (as it stands in the target) may be a poll.
     pub fn may_be_poll(&self, path: &str) -> bool {
-        let normal = normalize(path);
-        self.rules.iter().any(|rule| rule.path.matches(&normal))
+        self.may(path, |_| true)
+    }
+
+    /// The rules for `path` (as it stands in the target), whatever their other conditions.
+    pub fn rules_for<'a>(&'a self, path: &str) -> impl Iterator<Item = &'a Arc<Rule>> {
+        let normal = normalize(path).into_owned();
+        self.rules.iter().filter(move |rule| rule.path.matches(&normal))
     }
 
     /// True if a POST to `path` (as it stands in the target) may be a poll, so that its form has to
     /// be read to find out.
     pub fn may_take_form(&self, path: &str) -> bool {
+        self.may(path, |rule| rule.takes("POST"))
+    }
+
+    fn may(&self, path: &str, wanted: impl Fn(&Rule) -> bool) -> bool {
         let normal = normalize(path);
-        self.rules.iter().any(|rule| rule.takes("POST") && rule.path.matches(&normal))
+        let mut rules = self.rules.iter().filter(|rule| rule.path.matches(&normal));
+        let first = rules.find(|rule| wanted(rule));
+        // Behind a rule that says of all of them that they are none, the others do not count.
+        first.is_some_and(|rule| !rule.dialect.is_none() || !rule.leaves_nothing())
     }
 
     /// The first rule that matches a request. A request that no rule matches goes to the upstream.
@@ -153,7 +206,8 @@ impl Routes {
         form: Option<&'a Query>,
     ) -> impl Iterator<Item = Match<'a>> {
         let normal = normalize(path);
-        self.rules.iter().filter(move |rule| rule.path.matches(&normal)).filter_map(move |rule| {
+        self.rules.iter().filter_map(move |rule| {
+            let stars = rule.path.captures(path, &normal)?;
             let native = matches!(rule.dialect, Dialect::Native(_));
             if !rule.takes(method) {
                 return native.then_some(Match::WrongMethod { rule });
@@ -161,26 +215,25 @@ impl Routes {
             if let Some(channel) = rule.browser_publish(query) {
                 return Some(Match::Publish { rule, channel });
             }
-            let a_form_or_none_needed = method != "POST" || form.is_some();
-            (a_form_or_none_needed && rule.wants(query, form))
-                .then(|| Match::Poll { rule, rest: rule.path.raw_rest(path) })
+            let readable = method != "POST" || form.is_some() || rule.dialect.is_none();
+            (readable && rule.wants(query, form)).then_some(Match::Poll { rule, stars })
         })
     }
 }
 
-/// What is polled where the config names nothing.
+/// The rules of a config that names none.
 fn default_rules() -> Vec<Rule> {
     // Both patterns and the template are well-formed as they stand here.
-    let (Some(below), Some(exact)) = (PathPattern::new("/comet/*"), PathPattern::new("/comet"))
-    else {
+    let (Ok(below), Ok(exact)) = ("/comet/*".parse(), "/comet".parse::<PathPattern>()) else {
         return Vec::new();
     };
     let Ok(channel) = "{query.channel}".parse() else { return Vec::new() };
     let native = Rule::new(below, Dialect::Native(Native::default()));
     let mut novcomet = Rule::new(exact.clone(), Dialect::NovComet(NovComet::default()));
-    novcomet.when = vec!["subscribed".to_owned()];
+    novcomet.when = vec![Condition::new("subscribed", Test::Present)];
     let mut timestamp = Rule::new(exact, Dialect::Timestamp(Timestamp::new(channel)));
-    timestamp.when = vec!["channel".to_owned(), "timestamp".to_owned()];
+    timestamp.when =
+        ["channel", "timestamp"].map(|name| Condition::new(name, Test::Present)).into();
     vec![native, novcomet, timestamp]
 }
 
@@ -194,8 +247,8 @@ mod tests {
         let (query, form) = (Query::parse(query), form.map(Query::parse));
         match routes.matches(method, path, &query, form.as_ref()).next() {
             None => "site".to_owned(),
-            Some(Match::Poll { rule, rest }) => {
-                format!("{} {}", rule.dialect.name(), rest.unwrap_or("-"))
+            Some(Match::Poll { rule, stars }) => {
+                format!("{} {}", rule.dialect.name(), stars.last().copied().unwrap_or("-"))
             }
             Some(Match::Publish { channel, .. }) => format!("publish {channel}"),
             Some(Match::WrongMethod { rule }) => rule.allow().to_owned(),
@@ -233,10 +286,10 @@ mod tests {
 
     #[test]
     fn when_and_unless_look_at_the_query_and_the_form() {
-        let path = PathPattern::new("/backend.php").unwrap();
+        let path = "/backend.php".parse().unwrap();
         let timestamp = Timestamp::new("data.txt".parse().unwrap());
         let mut rule = Rule::new(path, Dialect::Timestamp(timestamp));
-        rule.unless = vec!["msg".to_owned()];
+        rule.unless = vec![Condition::new("msg", Test::Filled)];
         let routes = Routes::new(vec![rule]);
         assert_eq!(kind(&routes, "GET", "/backend.php?timestamp=0", None), "timestamp -");
         assert_eq!(kind(&routes, "GET", "/backend.php?msg=", None), "timestamp -");
@@ -247,13 +300,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_poll_is_none_for_later_rules_too() {
+        let rule = |path: &str, dialect| Rule::new(path.parse().unwrap(), dialect);
+        let timestamp = || Dialect::Timestamp(Timestamp::new("{path.1}".parse().unwrap()));
+        let mut send = rule("/rooms/*/poll", Dialect::None);
+        send.when = vec![Condition::new("act=send", Test::Present)];
+        let stats = rule("/rooms/stats/*", Dialect::None);
+        let routes = Routes::new(vec![
+            send,
+            stats,
+            rule("/rooms/*/poll", timestamp()),
+            rule("/rooms/*", Dialect::Native(Native::default())),
+        ]);
+        assert_eq!(kind(&routes, "GET", "/rooms/%37/poll?act=get", None), "timestamp %37");
+        assert_eq!(kind(&routes, "GET", "/rooms/7/poll?act=send", None), "none 7");
+        assert_eq!(kind(&routes, "POST", "/rooms/7/poll", Some("act=send")), "none 7");
+        assert_eq!(kind(&routes, "POST", "/rooms/7/poll", Some("act=get")), "timestamp 7");
+        for method in ["GET", "POST", "DELETE", "OPTIONS"] {
+            assert_eq!(kind(&routes, method, "/rooms/stats/poll", None), "none poll", "{method}");
+        }
+        assert!(routes.may_take_form("/rooms/7/poll") && routes.may_be_poll("/rooms/7"));
+        assert!(!routes.may_take_form("/rooms/stats/a") && !routes.may_be_poll("/rooms/stats/a"));
+    }
+
+    #[test]
     fn a_browser_publishes_only_where_the_rule_says_so() {
         for (browser_publish, expected) in [(true, "publish x"), (false, "site")] {
             let dialect = NovComet { browser_publish, ..NovComet::default() };
-            let path = PathPattern::new("/comet.php").unwrap();
+            let path = "/comet.php".parse().unwrap();
             let mut rule = Rule::new(path, Dialect::NovComet(dialect));
-            rule.when = vec!["subscribed".to_owned()];
-            rule.unless = vec!["publish".to_owned()];
+            rule.when = vec![Condition::new("subscribed", Test::Present)];
+            rule.unless = vec![Condition::new("publish", Test::Filled)];
             let routes = Routes::new(vec![rule]);
             assert_eq!(kind(&routes, "GET", "/comet.php?publish=x", None), expected);
         }

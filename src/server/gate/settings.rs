@@ -1,14 +1,37 @@
 //! The public side's settings from the config.
 
+use super::RETRY_AFTER;
 use super::front;
 use super::poll::hold;
 use super::route::Routes;
 use super::upstream::Upstream;
+use crate::protocol::http::Reply;
+use crate::server::limits::body_memory::{BodyMemory, BodyShare};
 use crate::server::limits::permit;
 use crate::server::limits::rate::AddressRate;
 use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::Duration;
+
+impl Settings {
+    /// The room that an answer takes until it is written, or the answer in its place where there is
+    /// none. What is short, or shared with others, takes none.
+    pub(super) fn room_for(&self, reply: &Reply) -> Result<Option<BodyShare>, Reply> {
+        /// Shorter answers are as good as written.
+        const SHORT: usize = 16 << 10;
+        let length = reply.body.len();
+        if length <= SHORT || !reply.body.is_unique() {
+            return Ok(None);
+        }
+        let mut share = BodyShare::new(&self.bodies);
+        if share.grow(length) {
+            return Ok(Some(share));
+        }
+        let hint = "others do not read their answers; try again later";
+        Err(Reply::error(503, "there is no room for the answer", hint)
+            .with("Retry-After", RETRY_AFTER))
+    }
+}
 
 /// The settings of the public side; one snapshot serves a request from end to end.
 #[derive(Debug, Clone)]
@@ -35,6 +58,10 @@ pub struct Settings {
     pub read_timeout: Duration,
     /// Upper bounds of a request's head.
     pub head: front::Bounds,
+    /// The least rate of a request's body in bytes a second; 0 = any.
+    pub body_rate: u32,
+    /// The memory for bodies that are kept.
+    pub bodies: Arc<BodyMemory>,
     /// Timeout of a request's head; `None` = for ever.
     pub head_timeout: Option<Duration>,
     /// Timeout of a kept-alive connection between requests; `None` = for ever.

@@ -1,15 +1,15 @@
 //! The upstream: the servers behind the gate, and which of them gets a request.
 
+use super::upstream_names::{self, Names, Server};
 use crate::protocol::address::Address;
 use crate::server::net::resolve::resolve;
 use pingora::lb::health_check::{HealthObserve, TcpHealthCheck};
 use pingora::lb::prelude::RoundRobin;
-use pingora::lb::{Backend, Backends, LoadBalancer, discovery};
+use pingora::lb::{Backend, Backends, LoadBalancer};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use pingora::upstreams::peer::HttpPeer;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -66,11 +66,17 @@ pub enum UpstreamError {
 }
 
 impl Upstream {
-    /// Looks the servers up.
+    /// Looks the servers up. [`HealthChecks`] does so again, for those that are names.
     pub fn new(servers: &[Address]) -> Result<Self, UpstreamError> {
-        let backends = servers.iter().map(backend).collect::<Result<BTreeSet<_>, _>>()?;
-        let backends = Backends::new(discovery::Static::new(backends));
+        let servers = servers.iter().map(server).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::of(servers, upstream_names::system))
+    }
+
+    fn of(servers: Vec<Server>, lookup: upstream_names::Lookup) -> Self {
+        let has_names = servers.iter().any(Server::is_name);
+        let backends = Backends::new(Box::new(Names::new(servers, lookup)));
         let mut balancer = LoadBalancer::from_backends(backends);
+        balancer.update_frequency = has_names.then_some(upstream_names::LOOK_UP_EVERY);
         let mut check = TcpHealthCheck::new();
         check.health_changed_callback = Some(Box::new(TellHealth));
         balancer.set_health_check(check);
@@ -81,7 +87,7 @@ impl Upstream {
             let mut update = pin!(balancer.update());
             let _ = update.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         }
-        Ok(Self { balancer })
+        Self { balancer }
     }
 
     /// The next server in turn that passes its health checks; if none does, the next in turn all
@@ -101,6 +107,15 @@ impl Upstream {
             SocketAddr::Inet(addr) => Address::tcp(addr),
             SocketAddr::Unix(addr) => Address::Unix(addr.as_pathname()?.to_owned()),
         })
+    }
+
+    /// Addresses of all servers, the next one first, for requests that are not forwarded ones.
+    pub fn addresses(&self) -> Vec<Address> {
+        let mut all = Vec::new();
+        for _ in 0..self.servers() {
+            all.extend(self.next_address().filter(|next| !all.contains(next)));
+        }
+        all
     }
 
     fn choose(&self) -> Option<SocketAddr> {
@@ -167,20 +182,84 @@ impl BackgroundService for HealthChecks {
     }
 }
 
-fn backend(server: &Address) -> Result<Backend, UpstreamError> {
-    let addr = match server {
+/// Looks a server up.
+fn server(address: &Address) -> Result<Server, UpstreamError> {
+    let lookup = |error| UpstreamError::Lookup(address.clone(), error);
+    let found = match address {
         Address::Unix(path) => {
-            let lookup = |error| UpstreamError::Lookup(server.clone(), error);
             let addr = std::os::unix::net::SocketAddr::from_pathname(path).map_err(lookup)?;
-            SocketAddr::Unix(addr)
+            vec![SocketAddr::Unix(addr)]
         }
         Address::Tcp { .. } => {
-            let lookup = |error| UpstreamError::Lookup(server.clone(), error);
-            let found = resolve(server).map_err(lookup)?;
-            // PHP's built-in server listens on IPv4 for "localhost".
-            let v4 = found.iter().find(|addr| addr.is_ipv4()).or(found.first());
-            SocketAddr::Inet(*v4.ok_or_else(|| UpstreamError::NoAddress(server.clone()))?)
+            resolve(address).map_err(lookup)?.into_iter().map(SocketAddr::Inet).collect()
         }
     };
-    Ok(Backend { addr, weight: 1, ext: Default::default() })
+    if found.is_empty() {
+        return Err(UpstreamError::NoAddress(address.clone()));
+    }
+    Ok(Server { address: address.clone(), found })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn addrs(all: &[&str]) -> Vec<std::net::SocketAddr> {
+        all.iter().map(|one| one.parse().unwrap()).collect()
+    }
+
+    /// An upstream of one name, which was found at these addresses.
+    fn upstream(found: &[&str], lookup: upstream_names::Lookup) -> Upstream {
+        let address = Address::Tcp { host: "php.internal".to_owned(), port: 80 };
+        let found = addrs(found).into_iter().map(SocketAddr::Inet).collect();
+        Upstream::of(vec![Server { address, found }], lookup)
+    }
+
+    fn seen(upstream: &Upstream) -> BTreeSet<String> {
+        (0..8).map(|_| upstream.next_address().unwrap().to_string()).collect()
+    }
+
+    fn set(all: &[&str]) -> BTreeSet<String> {
+        all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_have_their_turn() {
+        let both = ["10.0.0.1:80", "[fd00::1]:80"];
+        let upstream = upstream(&both, upstream_names::system);
+        assert_eq!((seen(&upstream), upstream.servers()), (set(&both), 2));
+        let asked: Vec<_> = upstream.addresses().iter().map(ToString::to_string).collect();
+        assert_eq!(asked.into_iter().collect::<BTreeSet<_>>(), set(&both));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_again_and_a_failed_lookup_changes_nothing() {
+        static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+        let upstream = upstream(&["10.0.0.1:80"], |host, port| {
+            assert_eq!((host.as_str(), port), ("php.internal", 80));
+            Box::pin(async {
+                match LOOKUPS.fetch_add(1, Ordering::SeqCst) {
+                    0 => Err(io::ErrorKind::NotFound.into()),
+                    1 => Ok(Vec::new()),
+                    _ => Ok(addrs(&["10.0.0.2:80", "10.0.0.3:80"])),
+                }
+            })
+        });
+        assert_eq!(upstream.balancer.update_frequency, Some(upstream_names::LOOK_UP_EVERY));
+        for expected in [&["10.0.0.1:80"][..], &["10.0.0.1:80"], &["10.0.0.2:80", "10.0.0.3:80"]] {
+            upstream.balancer.update().await.unwrap();
+            assert_eq!(seen(&upstream), set(expected));
+        }
+    }
+
+    #[test]
+    fn an_address_is_not_looked_up() {
+        let servers = ["127.0.0.1:80", "[::1]:80", "unix:/run/php.sock"];
+        let servers: Vec<Address> = servers.iter().map(|one| one.parse().unwrap()).collect();
+        assert_eq!(Upstream::new(&servers).unwrap().balancer.update_frequency, None);
+    }
 }

@@ -8,6 +8,7 @@
 
 use crate::protocol::http::tracker::{BodyTracker, Phase};
 use crate::server::net::stream::{pass_on_identity, pass_on_tls};
+use crate::server::net::write_stall::WriteStall;
 use async_trait::async_trait;
 use pingora::protocols::{Shutdown, Stream};
 use std::io::{self, ErrorKind};
@@ -37,12 +38,12 @@ pub(super) struct TimedStream {
     /// No request has come yet.
     fresh: bool,
     reading: Deadline,
-    writing: Deadline,
+    writing: WriteStall,
 }
 
 impl TimedStream {
     pub(super) fn new(inner: Stream, patience: Timeouts) -> Self {
-        let (reading, writing) = (Deadline::default(), Deadline::default());
+        let (reading, writing) = (Deadline::default(), WriteStall::default());
         Self { inner, follower: BodyTracker::default(), patience, fresh: true, reading, writing }
     }
 
@@ -76,12 +77,8 @@ impl TimedStream {
         done: Poll<io::Result<T>>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
-        if done.is_pending() {
-            let late = self.writing.poll(self.patience.stall, context);
-            return late.map(|()| Err(ErrorKind::TimedOut.into()));
-        }
-        self.writing.disarm();
-        done
+        let stall = self.patience.stall;
+        self.writing.watch(&self.inner, || stall, done, context)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Limits of clients: permits to hold, rate limits, descriptors.
 
+pub mod body_memory;
+pub mod body_rate;
 pub mod descriptors;
 pub mod permit;
 pub mod rate;

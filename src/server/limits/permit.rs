@@ -30,13 +30,53 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             held: 100_000,
-            per_address: 0,
+            per_address: DEFAULT_PER_ADDRESS,
             per_grant: 0,
             per_channel: 0,
             channels_per_poll: 100,
-            connections_per_second: 0,
-            requests_per_second: 0,
+            connections_per_second: DEFAULT_CONNECTIONS,
+            requests_per_second: DEFAULT_REQUESTS,
         }
+    }
+}
+
+/// Default of [`Settings::per_address`]: a carrier's address may have many visitors behind it, and
+/// a hundred such addresses are needed to fill [`Settings::held`].
+pub const DEFAULT_PER_ADDRESS: usize = 1_000;
+/// Default of [`Settings::connections_per_second`].
+pub const DEFAULT_CONNECTIONS: u32 = 200;
+/// Default of [`Settings::requests_per_second`].
+pub const DEFAULT_REQUESTS: u32 = 1_000;
+
+impl Settings {
+    /// The address that counts for [`Settings::per_address`].
+    fn held_by(&self, address: Option<IpAddr>) -> Option<IpAddr> {
+        counted(address, self.per_address == DEFAULT_PER_ADDRESS)
+    }
+
+    /// The address that counts for [`Settings::connections_per_second`].
+    pub fn connects(&self, address: Option<IpAddr>) -> Option<IpAddr> {
+        counted(address, self.connections_per_second == DEFAULT_CONNECTIONS)
+    }
+
+    /// The address that counts for [`Settings::requests_per_second`].
+    pub fn asks(&self, address: Option<IpAddr>) -> Option<IpAddr> {
+        counted(address, self.requests_per_second == DEFAULT_REQUESTS)
+    }
+}
+
+/// `address`, if a limit counts it. A default limit does not count addresses that are not of the
+/// internet: such a one may be a proxy with all visitors behind it, which `trusted_proxies` does
+/// not name.
+fn counted(address: Option<IpAddr>, is_default: bool) -> Option<IpAddr> {
+    address.filter(|address| !is_default || is_public(address.to_canonical()))
+}
+
+/// True for addresses of the internet: not loopback, private (RFC 1918, RFC 4193) or link-local.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_private() || v4.is_link_local()),
+        IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()),
     }
 }
 
@@ -90,7 +130,7 @@ impl Limits {
         }
         // From here on dropping the permit restores the counts.
         let mut permit = Permit { counts: counts.clone(), address: None, grant: None };
-        let address = address.map(ip_prefix);
+        let address = settings.held_by(address).map(ip_prefix);
         permit.address =
             counts.by_address.take(address, settings.per_address).ok_or(Rejection::Address)?;
         permit.grant = counts.by_grant.take(grant, settings.per_grant).ok_or(Rejection::Grant)?;
@@ -169,6 +209,34 @@ mod tests {
         drop(first);
         assert!(limits.admit(here, None, &settings).is_ok());
         assert_eq!(limits.counts.by_address.0.lock().len(), 2);
+    }
+
+    #[test]
+    fn the_default_limits_count_addresses_of_the_internet_alone() {
+        let default = Settings::default();
+        let own = Settings { per_address: 5, ..Settings::default() };
+        for (address, public) in [
+            ("203.0.113.9", true),
+            ("2001:db8::1", true),
+            ("::ffff:203.0.113.9", true),
+            ("127.0.0.1", false),
+            ("10.1.2.3", false),
+            ("172.18.0.2", false),
+            ("192.168.1.1", false),
+            ("169.254.0.1", false),
+            ("::1", false),
+            ("fd00::1", false),
+            ("fe80::1", false),
+            ("::ffff:10.0.0.1", false),
+        ] {
+            let address = address.parse().ok();
+            for counted in
+                [default.held_by(address), default.connects(address), default.asks(address)]
+            {
+                assert_eq!(counted.is_some(), public, "{address:?}");
+            }
+            assert_eq!(own.held_by(address), address);
+        }
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl Bound {
                 let found = resolve(address)?.into_iter().next().ok_or_else(not_found)?;
                 let socket = Socket::new(Domain::for_address(found), Type::STREAM, None)?;
                 socket.set_reuse_address(true)?;
+                if found.is_ipv6() {
+                    // `[::]` stands for IPv6 alone, whatever the system's default: so it can be
+                    // bound beside `0.0.0.0`, and every client has one form of address.
+                    socket.set_only_v6(true)?;
+                }
                 socket.bind(&found.into())?;
                 let bound = socket.local_addr()?.as_socket().unwrap_or(found);
                 (Address::tcp(bound), socket)

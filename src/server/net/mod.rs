@@ -6,4 +6,6 @@ pub mod listener;
 pub mod quiesce;
 pub mod random;
 pub mod resolve;
+pub mod socket_file;
 pub mod stream;
+pub(crate) mod write_stall;

@@ -27,6 +27,7 @@ use wakeups::PendingWakeups;
 
 use crate::hub::channel::{ChannelName, Payload, Position, ShownStamp, Time};
 use crate::hub::{Hub, Published, TableFull, WakeSet};
+use crate::server::limits::body_memory::BodyMemory;
 use crate::server::net::quiesce::Quiesce;
 use crate::server::telemetry::metrics::{Counts, SharedMetrics, labels};
 use crate::server::telemetry::refusal::Refusal;
@@ -47,12 +48,14 @@ pub struct Settings {
     pub capture: Vec<Arc<capture::Rule>>,
     /// True if the upstream may publish with a header of its responses.
     pub may_publish: bool,
+    /// The memory for bodies that are kept.
+    pub bodies: Arc<BodyMemory>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let (rate, capture) = (Arc::new(MessageRate::new(0)), Vec::new());
-        Self { max_message: 1 << 20, rate, capture, may_publish: false }
+        Self { max_message: 1 << 20, rate, capture, may_publish: false, bodies: Arc::default() }
     }
 }
 

@@ -67,17 +67,6 @@ async fn one_message_that_is_too_long_stops_them_all() {
 }
 
 #[tokio::test]
-async fn a_table_without_room_is_told() {
-    let publisher = publisher(hub::Settings { channels: 1, ..hub::Settings::default() });
-    let _waiter = hold(&publisher, &["busy"]);
-    let posts = vec![(name("new"), Payload::empty())];
-    assert_eq!(
-        publisher.publish(posts, Source::Hook).await.unwrap_err(),
-        PublishError::TableFull(TableFull)
-    );
-}
-
-#[tokio::test]
 async fn a_crowd_is_rung_after_the_receipt_and_whole() {
     let publisher = publisher(hub::Settings::default());
     let crowd: Vec<_> = (0..1_000).map(|_| hold(&publisher, &["live"])).collect();

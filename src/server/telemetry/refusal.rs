@@ -31,8 +31,12 @@ labels! {
         SiteQueue = "site_queue",
         /// A poll names more channels than `limits.channels_per_poll`.
         ChannelsPerPoll = "channels_per_poll",
-        /// The channel table is full, and none of its channels is quiet.
+        /// A poll names a channel that its rule does not list.
+        UnknownChannel = "unknown_channel",
+        /// As many channels that were never published to are waited on as there is room for.
         TableFull = "table_full",
+        /// As many bodies as `limits.body_memory` has room for are kept.
+        BodyMemory = "body_memory",
         /// A poll that its dialect cannot parse.
         BadRequest = "bad_request",
         /// A method that the path does not have.

@@ -156,6 +156,23 @@ impl History {
         history
     }
 
+    /// Stands for the history of a channel that does not exist here. Its position is the time
+    /// `now` by `clock`, the table's own: stamps of messages to come are above it. Up to the stamp
+    /// `floor` an earlier life may have had messages.
+    pub fn unpublished(clock: Epoch, floor: Stamp, now: Time) -> Self {
+        let mut history = Self::new(clock, floor);
+        history.pass_time(now);
+        history
+    }
+
+    /// A channel that does not exist here is where the table's time is.
+    pub fn pass_time(&mut self, now: Time) {
+        if self.is_void() {
+            let seq = now.0.saturating_sub(1).max(self.floor.0).max(self.newest);
+            self.look_at(Position { epoch: self.epoch, seq });
+        }
+    }
+
     /// Continues as `new`, whose positions are unrelated to these.
     pub fn begin(&mut self, new: Self) {
         *self = Self { keeps_newest: self.keeps_newest, ..new };
@@ -169,6 +186,16 @@ impl History {
     /// The sequencer's clock, and its time at the latest look.
     pub fn clock(&self) -> Position {
         self.clock
+    }
+
+    /// All stamps are above this one.
+    pub fn floor(&self) -> Stamp {
+        self.floor
+    }
+
+    /// True if the newest message never ages out.
+    pub fn spares_newest(&self, limits: &Limits) -> bool {
+        limits.keep_newest.unwrap_or(self.keeps_newest)
     }
 
     /// Notes the time of another look that found nothing new.
@@ -240,7 +267,7 @@ impl History {
             return;
         }
         let oldest_kept = now.before(limits.age);
-        let spared = usize::from(limits.keep_newest.unwrap_or(self.keeps_newest));
+        let spared = usize::from(self.spares_newest(limits));
         while self.ring.len() > spared
             && self.ring.front().is_some_and(|message| message.published < oldest_kept)
         {
@@ -306,11 +333,15 @@ impl History {
     fn since_time(&self, time: u64, take: Take, tick: Tick, now: Time) -> Lookup {
         if self.is_void() {
             // Before that, a channel may have come and gone.
-            let kept = time.saturating_add(Self::TTL.as_micros() as u64) >= self.clock.seq;
+            let kept = time.saturating_add(Self::TTL.as_micros() as u64) >= self.clock.seq
+                && time >= self.floor.0;
             let here = self.here(tick, now);
             return if kept { self.quiet(here) } else { self.reset(take, tick, now) };
         }
         let all_there = Stamp(time) >= self.evicted_stamp;
+        if all_there && self.newest == 0 {
+            return self.quiet(self.here(tick, now));
+        }
         let skip = self.ring.partition_point(|message| message.stamp.0 <= time);
         if !all_there || skip == self.ring.len() {
             return self.reset(take, tick, now);

@@ -129,7 +129,7 @@ fn body(bytes: &[u8], mut framing: Framing) -> (Vec<u8>, Option<usize>) {
 fn engine(bytes: &[u8], came: usize, head: usize, framing: Framing) -> (Engine, Option<Vec<u8>>) {
     let connection = Box::new(Cursor::new(bytes[came..].to_vec()));
     let ahead = BytesMut::from(&bytes[..came]);
-    let one = OneRequest::new(connection, ahead, head, framing);
+    let one = OneRequest::new(connection, ahead, head, framing, Default::default());
     let mut session = ServerSession::new_http1(Box::new(one));
     let engine = now(read(&mut session));
     let ServerSession::H1(session) = session else { return (engine, None) };

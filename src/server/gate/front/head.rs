@@ -66,6 +66,8 @@ pub(super) struct Head<'a> {
     pub(super) keep: bool,
     /// True if the fast path answers the request itself, provided it is a poll.
     pub(super) plain: bool,
+    /// True if it asks for another protocol and has no body.
+    pub(super) upgrade: bool,
     pub(super) framing: Framing,
 }
 
@@ -102,6 +104,10 @@ impl Headers for RawHeaders<'_> {
     fn values(&self, name: &str) -> Vec<&str> {
         self.named(name).filter_map(|value| std::str::from_utf8(value).ok()).collect()
     }
+
+    fn raw(&self, name: &str) -> Vec<&[u8]> {
+        self.named(name).collect()
+    }
 }
 
 /// Parses the head `bytes` and lets `with` look at it. The error is the status and words to refuse
@@ -114,8 +120,12 @@ pub(super) fn parse<T>(
     validate::check(bytes).map_err(|wrong| (400, wrong))?;
     // Most heads have few headers; room for many is only made if it is needed.
     let mut few = [EMPTY_HEADER; 32];
-    match parse_into(bytes, &mut few, with) {
+    let few = &mut few[..bounds.headers.min(32)];
+    match parse_into(bytes, few, with) {
         Err((TooMany, with)) => {
+            if bounds.headers <= 32 {
+                return Err((431, "the request has too many headers"));
+            }
             let mut many = vec![EMPTY_HEADER; bounds.headers];
             let parsed = parse_into(bytes, &mut many, with);
             parsed.unwrap_or(Err((431, "the request has too many headers")))
@@ -152,15 +162,16 @@ fn head<'a>(method: &'a str, target: &'a str, version: u8, headers: &'a [Header<
     let says = |word: &str| headers.lists("connection", word);
     let upgrade = headers.has("upgrade") && says("upgrade");
     let framing = framing(&headers, upgrade);
+    let bodiless = ["content-length", "transfer-encoding"].iter().all(|name| !headers.has(name));
     let plain = method == "GET"
         && version == 1
         && target.starts_with('/')
-        && ["content-length", "transfer-encoding", "upgrade", "expect"]
-            .iter()
-            .all(|name| !headers.has(name));
+        && bodiless
+        && ["upgrade", "expect"].iter().all(|name| !headers.has(name));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let keep = version == 1 && !says("close");
-    Head { method, path, query, target, headers, keep, plain, framing }
+    let upgrade = upgrade && bodiless;
+    Head { method, path, query, target, headers, keep, plain, upgrade, framing }
 }
 
 /// The head has been validated before: a length is one number, an encoding is chunked.
@@ -228,7 +239,8 @@ mod tests {
     #[test]
     fn a_header_that_is_no_text_is_still_there() {
         for name in ["Expect", "Upgrade"] {
-            let head = [&b"GET /a HTTP/1.1\r\n"[..], name.as_bytes(), b": \xdc\r\n\r\n"].concat();
+            let head = [&b"GET /a HTTP/1.1\r\nHost: a\r\n"[..], name.as_bytes(), b": \xdc\r\n\r\n"]
+                .concat();
             assert!(!parse(&head, BOUNDS, |head| head.plain).unwrap(), "{name}");
         }
     }
@@ -250,9 +262,21 @@ mod tests {
 
     #[test]
     fn many_headers_are_read_up_to_the_bound() {
-        let head = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(count));
+        let head = |count: usize| {
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1))
+        };
         for (count, ok) in [(31, true), (33, true), (40, true), (41, false)] {
             assert_eq!(look(&head(count), |_| ()).is_ok(), ok, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_bound_below_the_usual_room_is_exact() {
+        let bounds = Bounds { headers: 20, ..BOUNDS };
+        for (count, ok) in [(20, true), (21, false), (32, false), (33, false)] {
+            let others = "X: y\r\n".repeat(count - 1);
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{others}\r\n");
+            assert_eq!(parse(head.as_bytes(), bounds, |_| ()).is_ok(), ok, "{count}");
         }
     }
 

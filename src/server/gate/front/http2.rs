@@ -4,6 +4,7 @@ use crate::protocol::http::Reply;
 use crate::protocol::http::validate::is_origin_target;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::proxy::Proxy;
+use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::proxy::session;
 use crate::server::gate::replay::ReplayOutcome;
@@ -19,10 +20,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Bytes of one stream that wait to be sent, at the most.
+const UNSENT: usize = 16 << 10;
+
 /// The app of one HTTP/2 connection: its idle timeout is fixed when the connection begins.
 pub(super) struct Http2 {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
+    state: Arc<ConnectionState>,
     options: HttpServerOptions,
     /// Upper bound of the headers of one stream.
     head_bytes: u32,
@@ -36,7 +41,7 @@ impl Http2 {
         let settings = gate.settings();
         options.h2_idle_timeout = settings.idle_timeout;
         let head_bytes = u32::try_from(settings.head.bytes).unwrap_or(u32::MAX);
-        Self { gate, proxy, options, head_bytes }
+        Self { gate, proxy, state: Arc::default(), options, head_bytes }
     }
 
     /// The response to a stream that is not served, regardless of the request.
@@ -59,7 +64,7 @@ impl Http2 {
             let words = "the request's path is none\n";
             return Some(Reply::new(400, "text/plain; charset=UTF-8", words));
         }
-        self.gate.rate_limited(settings, client)
+        self.gate.rate_limited(settings, client, head.uri.path(), &head.headers)
     }
 
     /// Holds or answers the stream, or returns it with its classification.
@@ -67,9 +72,10 @@ impl Http2 {
         &self,
         mut stream: Box<ServerSession>,
     ) -> Option<(Box<ServerSession>, Box<RequestContext>)> {
+        join_cookies(&mut stream);
         let settings = self.gate.settings();
         let client = session::client(&stream, &settings);
-        let handed = RequestContext::new(&self.gate, settings, client);
+        let handed = RequestContext::new(&self.gate, settings, client).on(self.state.clone());
         let settings = handed.settings.clone();
         if let Some(reply) = self.reject(&stream, &settings, client.address) {
             stream.set_write_timeout(settings.write_timeout);
@@ -80,17 +86,17 @@ impl Http2 {
         if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
             return Some((stream, handed));
         }
-        let decision = session::decide(&self.gate, &settings, &stream, None, client.address).await;
+        let decision = session::decide(&self.gate, &settings, &stream, None, client).await;
         stream.set_write_timeout(settings.write_timeout);
         let held = match decision {
             Decision::Site => return Some((stream, handed.for_site())),
-            Decision::Publish(channel) => {
-                let reply = self.gate.publish(channel).await;
+            Decision::Publish(publish) => {
+                let reply = self.gate.publish(publish).await;
                 let _ = session::write(&mut stream, reply).await;
                 None
             }
             Decision::Reply(reply, cause) => {
-                let _ = session::write(&mut stream, reply).await;
+                let _ = session::answer(&mut stream, &settings, reply).await;
                 cause.map(|cause| (Duration::ZERO, cause))
             }
             Decision::Replay(waiting) => {
@@ -116,6 +122,19 @@ impl Http2 {
     }
 }
 
+/// Joins the pieces that a client may take its cookies apart into (RFC 9113, section 8.2.3), before
+/// headers are counted.
+fn join_cookies(stream: &mut ServerSession) {
+    let head = stream.req_header_mut();
+    let cookies = head.headers.get_all("cookie");
+    if cookies.iter().nth(1).is_some() {
+        let cookies: Vec<&[u8]> = cookies.iter().map(|value| value.as_bytes()).collect();
+        let joined = cookies.join(&b"; "[..]);
+        // Joined values are one value.
+        let _ = head.insert_header("cookie", joined);
+    }
+}
+
 #[async_trait]
 impl HttpServerApp for Http2 {
     async fn process_new_http(
@@ -131,6 +150,8 @@ impl HttpServerApp for Http2 {
         // With bounds on the streams, and on those that a client opens only to reset them.
         let mut options = default_h2_options();
         options.max_header_list_size(self.head_bytes);
+        // A client that grants a large window and does not read is not to have it filled here.
+        options.max_send_buffer_size(UNSENT);
         Some(options)
     }
 

@@ -20,6 +20,7 @@ mod head;
 mod http2;
 mod one_request;
 mod response;
+mod steady;
 
 pub use handshake::Transport;
 pub use head::Bounds;
@@ -36,6 +37,7 @@ use pingora::server::ShutdownWatch;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use steady::SteadyStream;
 
 /// The public listener's app.
 pub struct Front {
@@ -97,6 +99,7 @@ impl ServerApp for Front {
             return None;
         }
         let connected = self.gate.connected();
+        let stream: Stream = Box::new(SteadyStream::new(stream, self.gate.clone()));
         tokio::spawn(connection::serve(self.clone(), stream, peer, connected, shutdown.clone()));
         None
     }

@@ -7,19 +7,28 @@
 //! together.
 
 use crate::protocol::http::framing::Framing;
+use crate::server::gate::proxy::connection_state::ConnectionState;
+use crate::server::limits::body_rate::BodyRate;
 use crate::server::net::stream::{pass_on_identity, pass_on_tls};
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use pingora::protocols::{Shutdown, Stream};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 /// Bytes of following requests that are kept aside; more stay in the kernel.
 const MAX_ASIDE: usize = 64 * 1024;
 /// Bytes gathered before they are written.
 const MAX_GATHERED: usize = 16 * 1024;
+/// The time that the upstream may take to begin its response to a client that closed its half of
+/// the connection, or is gone.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -32,13 +41,64 @@ pub(super) struct OneRequest {
     cleared: usize,
     aside: BytesMut,
     gathered: BytesMut,
+    rate: BodyRate,
+    upgrade: Upgrade,
+    /// Some of the answer has been written.
+    answered: bool,
+    /// The wait for a response after the client's end.
+    patience: Option<Pin<Box<Sleep>>>,
+    state: Arc<ConnectionState>,
+}
+
+/// The progress of a change of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upgrade {
+    /// Nothing holds up what follows the head.
+    Free,
+    /// The bytes after the head are of the next protocol, if the response agrees to it; pingora would
+    /// take it for nonsense until then.
+    Awaited,
+    /// The answer did not agree: what follows the head is nothing.
+    Refused,
 }
 
 impl OneRequest {
     /// The request that begins with the first `head` of `ahead`; `framing` is its body's.
-    pub(super) fn new(inner: Stream, ahead: BytesMut, head: usize, framing: Framing) -> Self {
+    pub(super) fn new(
+        inner: Stream,
+        ahead: BytesMut,
+        head: usize,
+        framing: Framing,
+        rate: BodyRate,
+    ) -> Self {
         let (aside, gathered) = (BytesMut::new(), BytesMut::new());
-        Self { inner, framing, ahead, cleared: head, aside, gathered }
+        let upgrade = Upgrade::Free;
+        let state = Arc::default();
+        Self {
+            inner,
+            framing,
+            ahead,
+            cleared: head,
+            aside,
+            gathered,
+            rate,
+            upgrade,
+            answered: false,
+            patience: None,
+            state,
+        }
+    }
+
+    /// The same, on a connection with this `state`.
+    pub(super) fn on(mut self, state: Arc<ConnectionState>) -> Self {
+        self.state = state;
+        self
+    }
+
+    /// The same, whose head asks for another protocol.
+    pub(super) fn awaiting_upgrade(mut self) -> Self {
+        self.upgrade = Upgrade::Awaited;
+        self
     }
 
     /// The connection, and the bytes of the next requests that have come; `None` if this request
@@ -73,11 +133,25 @@ impl OneRequest {
             let mut buf = ReadBuf::new(&mut room);
             ready!(Pin::new(&mut self.inner).poll_read(context, &mut buf))?;
             if buf.filled().is_empty() {
-                return Poll::Ready(Ok(()));
+                return self.ended(context);
             }
             self.aside.extend_from_slice(buf.filled());
         }
         Poll::Pending
+    }
+
+    /// Handles the client's end of stream. It may have closed only its half of the connection and
+    /// still read, which looks the same.
+    fn ended(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.state.is_forwarded() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.answered {
+            // A write to a client that is gone fails.
+            return Poll::Pending;
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(HALF_CLOSED)));
+        patience.as_mut().poll(context).map(Ok)
     }
 
     /// Returns the request's bytes, and after them nothing.
@@ -86,6 +160,9 @@ impl OneRequest {
         context: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.upgrade != Upgrade::Free && self.cleared == 0 {
+            return self.watch(context);
+        }
         if buf.remaining() == 0 || self.read_ahead(buf)? {
             return Poll::Ready(Ok(()));
         }
@@ -93,11 +170,38 @@ impl OneRequest {
             return self.watch(context);
         }
         let before = buf.filled().len();
+        // An upgrade or HTTP/2 has no end of its own and may be as slow as it likes.
+        let counts = !matches!(self.framing, Framing::Endless);
+        if counts {
+            self.rate.wait(Instant::now());
+        }
         ready!(Pin::new(&mut self.inner).poll_read(context, buf))?;
+        let length = buf.filled().len() - before;
+        if counts && length > 0 && !self.rate.took(length, Instant::now()) {
+            let words = "the body of the request comes too slowly (limits.body_rate)";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, words)));
+        }
         let taken = self.framing.take(&buf.filled()[before..])?;
         self.aside.extend_from_slice(&buf.filled()[before + taken..]);
         buf.set_filled(before + taken);
         Poll::Ready(Ok(()))
+    }
+
+    /// Looks at what is written for the answer to a change of the protocol.
+    fn look_at(&mut self, written: &[u8]) {
+        const BEGINNING: &[u8] = b"HTTP/1.1 ";
+        let Some(status) = written.strip_prefix(BEGINNING).and_then(|rest| rest.get(..3)) else {
+            return;
+        };
+        match status {
+            b"101" => {
+                self.upgrade = Upgrade::Free;
+                self.ahead.unsplit(std::mem::take(&mut self.aside));
+            }
+            // An answer before the answer.
+            [b'1', ..] => {}
+            _ => self.upgrade = Upgrade::Refused,
+        }
     }
 
     fn write_gathered(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -145,6 +249,10 @@ impl AsyncWrite for OneRequest {
         let this = self.get_mut();
         if this.gathered.len() + buf.len() > MAX_GATHERED {
             ready!(this.write_gathered(context))?;
+        }
+        this.answered = true;
+        if this.upgrade == Upgrade::Awaited {
+            this.look_at(buf);
         }
         if buf.len() > MAX_GATHERED {
             return Pin::new(&mut this.inner).poll_write(context, buf);

@@ -12,6 +12,7 @@ use crate::protocol::auth::{self, Rejection, Upstream, Url};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::{decode_strictly, masked};
 use crate::server::gate::digest::Digest;
+use crate::server::limits::permit::ip_prefix;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +32,9 @@ use tokio::sync::{OnceCell, Semaphore};
 
 /// Authorization requests at the upstream at once.
 const AT_ONCE: usize = 16;
+/// Of those, the questions about clients of one address: slow answers to one of them are not to
+/// keep all others waiting.
+const PER_ADDRESS: usize = 4;
 /// The longest body of a refusal that is passed on, in bytes.
 const MAX_BODY: usize = 64 << 10;
 /// Headers of the client that are forwarded, beside its cookies and the gate's own headers.
@@ -48,18 +53,35 @@ type Cell = OnceCell<Arc<AuthResponse>>;
 pub(super) struct InFlight {
     cells: Mutex<HashMap<Key, Weak<Cell>>>,
     at_once: Semaphore,
+    /// The share of each address in that.
+    shares: Mutex<HashMap<Option<IpAddr>, Weak<Semaphore>>>,
+}
+
+impl InFlight {
+    fn share(&self, address: Option<IpAddr>) -> Arc<Semaphore> {
+        let address = address.map(ip_prefix);
+        let mut shares = self.shares.lock();
+        let known = shares.get(&address).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            shares.retain(|_, share| share.strong_count() > 0);
+            let share = Arc::new(Semaphore::new(PER_ADDRESS));
+            shares.insert(address, Arc::downgrade(&share));
+            share
+        })
+    }
 }
 
 impl Default for InFlight {
     fn default() -> Self {
-        Self { cells: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }
+        Self { cells: Mutex::default(), at_once: Semaphore::new(AT_ONCE), shares: Mutex::default() }
     }
 }
 
 /// A request to the upstream, ready to be sent.
 pub(crate) struct AuthRequest {
     grants: Grants,
-    server: Address,
+    /// The servers to ask: the first that can be connected to.
+    servers: Vec<Address>,
     target: String,
     headers: HeaderMap,
     /// Digest of the whole request.
@@ -67,6 +89,7 @@ pub(crate) struct AuthRequest {
     /// Its channels, each with the key of the request for it alone.
     channels: Vec<(Key, ChannelName)>,
     credentials: Credentials,
+    client: Option<IpAddr>,
     settings: Upstream,
 }
 
@@ -96,7 +119,12 @@ impl Grants {
         credentials: Credentials,
         channels: &[ChannelName],
     ) -> Authorization {
-        let key = |names: &[ChannelName]| key(settings, visitor, names);
+        if credentials.is_empty() && !settings.anonymous {
+            return Authorization::Known(Verdict::Rejection(Rejection::Missing));
+        }
+        // The part that is the same for all of them is hashed once.
+        let common = common_key(settings, visitor);
+        let key = |names: &[ChannelName]| key(&common, names);
         let single: Vec<(Key, ChannelName)> =
             channels.iter().map(|name| (key(std::slice::from_ref(name)), name.clone())).collect();
         let (memory, seen) = (&self.shared.memory, self.seen());
@@ -117,23 +145,24 @@ impl Grants {
                 ),
             });
         }
-        let (server, host, target) = match &settings.url {
-            Url::Path(path) => (visitor.server.clone(), visitor.host, path.clone()),
+        let (servers, host, target) = match &settings.url {
+            Url::Path(path) => (visitor.upstream.addresses(), visitor.host, path.clone()),
             Url::Absolute { server, host, target } => {
-                (Some(server.clone()), host.as_str(), target.clone())
+                (vec![server.clone()], host.as_str(), target.clone())
             }
         };
-        let Some(server) = server else {
+        if servers.is_empty() {
             return Authorization::Known(Verdict::Unknown(unknown("there is no server to ask")));
-        };
+        }
         Authorization::Site(Box::new(AuthRequest {
             grants: self.clone(),
-            server,
+            servers,
             target,
             headers: question(visitor, host, channels),
             key: key(channels),
             channels: single,
             credentials,
+            client: visitor.client,
             settings: settings.clone(),
         }))
     }
@@ -143,24 +172,29 @@ impl Grants {
 fn question(visitor: &Requester<'_>, host: &str, channels: &[ChannelName]) -> HeaderMap {
     let names: Vec<String> =
         channels.iter().map(|name| utf8_percent_encode(name, PLAIN).to_string()).collect();
-    let client = visitor.client.map(|client| client.to_string());
-    let cookies = visitor.headers.values("cookie").join("; ");
+    let names = names.join(",");
+    let cookies = visitor.headers.raw("cookie").join(&b"; "[..]);
     let passed = PASSED_ON.into_iter();
-    let passed = passed.filter_map(|name| Some((name, visitor.headers.get(name)?)));
+    let passed = passed.filter_map(|name| Some((name, visitor.headers.get(name)?.as_bytes())));
     let own = [
-        ("host", host),
-        ("connection", "close"),
+        ("host", host.as_bytes()),
+        ("connection", b"close"),
         ("cookie", &cookies),
-        ("x-original-uri", visitor.target),
-        ("x-forwarded-for", client.as_deref().unwrap_or_default()),
-        (CHANNELS, &names.join(",")),
+        ("x-original-uri", visitor.target.as_bytes()),
+        (CHANNELS, names.as_bytes()),
     ];
     let mut headers = HeaderMap::new();
     for (name, value) in own.into_iter().chain(passed) {
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
+        if let Ok(value) = HeaderValue::from_bytes(value)
             && !value.is_empty()
         {
             headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    // As with every other request: a site that asks for HTTPS would refuse this one.
+    for (name, value) in visitor.way.headers(visitor.headers, visitor.host) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
         }
     }
     headers
@@ -169,21 +203,31 @@ fn question(visitor: &Requester<'_>, host: &str, channels: &[ChannelName]) -> He
 /// Distinguishes one request from all others: target, client and channels. The upstream may decide
 /// by any part of what it gets, so all of it counts: of the query and the path everything but what
 /// is new with each poll, or names the channels, which count by themselves.
-fn key(settings: &Upstream, visitor: &Requester<'_>, channels: &[ChannelName]) -> Key {
+fn key(common: &Digest, channels: &[ChannelName]) -> Key {
+    let mut digest = common.clone();
+    channels.hash(&mut digest);
+    digest.end()
+}
+
+/// The part that is the same for all channels.
+fn common_key(settings: &Upstream, visitor: &Requester<'_>) -> Digest {
     let dialect = &visitor.rule.dialect;
     let path = match dialect.has_channels_in_path() {
-        true => visitor.rule.path.stem(),
+        true => visitor.rule.path.before_rest(visitor.path),
         false => visitor.path,
     };
     let mut digest = Digest::new();
     settings.url.hash(&mut digest);
-    visitor.headers.values("cookie").hash(&mut digest);
+    visitor.headers.raw("cookie").hash(&mut digest);
+    // The hops before the client are its own words, and may be new with each request.
+    let way = visitor.way.headers(visitor.headers, visitor.host).into_iter();
+    let way = way.filter(|(name, _)| !matches!(*name, "X-Forwarded-For" | "Forwarded"));
+    way.collect::<Vec<_>>().hash(&mut digest);
     PASSED_ON.map(|name| visitor.headers.get(name)).hash(&mut digest);
     (visitor.client, visitor.host, path).hash(&mut digest);
     visitor.query.hash_without(|name| dialect.moves(name), &mut digest);
     auth::token(visitor.query, visitor.headers).hash(&mut digest);
-    channels.hash(&mut digest);
-    digest.end()
+    digest
 }
 
 fn unknown(error: &str) -> Reply {
@@ -227,7 +271,9 @@ impl AuthRequest {
     async fn ask(&self) -> AuthResponse {
         let seen = self.grants.seen();
         let asked = tokio::time::timeout(self.settings.timeout, async {
-            // The semaphore is never closed.
+            // Neither semaphore is ever closed.
+            let share = self.grants.shared.asking.share(self.client);
+            let _share = share.acquire().await;
             let _turn = self.grants.shared.asking.at_once.acquire().await;
             self.exchange().await
         });
@@ -247,7 +293,7 @@ impl AuthRequest {
             AuthResponse::Permission(yes) => self.remember(yes),
             AuthResponse::Nothing(error) => {
                 let url = masked(&self.target, &["*".to_owned()]);
-                tracing::warn!(server = %self.server, url, error, "auth");
+                tracing::warn!(servers = ?self.servers, url, error, "auth");
             }
             AuthResponse::No(_) => {}
         }
@@ -274,16 +320,23 @@ impl AuthRequest {
     }
 
     async fn exchange(&self) -> Result<AuthResponse, String> {
-        let words = |error: std::io::Error| error.to_string();
-        match &self.server {
-            Address::Unix(path) => {
-                self.exchange_on(UnixStream::connect(path).await.map_err(words)?).await
-            }
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(words)?;
-                self.exchange_on(stream).await
+        let mut failed = String::new();
+        for server in &self.servers {
+            // Nothing was sent yet, so the next server may be asked.
+            match server {
+                Address::Unix(path) => match UnixStream::connect(path).await {
+                    Ok(stream) => return self.exchange_on(stream).await,
+                    Err(error) => failed = error.to_string(),
+                },
+                Address::Tcp { host, port } => {
+                    match TcpStream::connect((host.as_str(), *port)).await {
+                        Ok(stream) => return self.exchange_on(stream).await,
+                        Err(error) => failed = error.to_string(),
+                    }
+                }
             }
         }
+        Err(failed)
     }
 
     async fn exchange_on<S>(&self, stream: S) -> Result<AuthResponse, String>

@@ -5,7 +5,7 @@ use crate::protocol::auth::{self, Auth};
 use crate::protocol::http::{Headers, cookies};
 use crate::server::gate::Incoming;
 use crate::server::limits::permit::ip_prefix;
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
@@ -47,7 +47,8 @@ enum Holder {
 /// A cookie as PHP reads it: the first of that name, in which dots and spaces are `_`, with its
 /// escapes undone. So no other spelling of it is another one.
 fn php_cookie(headers: &dyn Headers, name: &str) -> Option<Vec<u8>> {
-    let found = cookies(headers).find(|(known, _)| known.replace(['.', ' '], "_") == name);
-    let value: Vec<u8> = percent_decode_str(found?.1.trim()).collect();
+    let fold = |byte: &u8| if matches!(byte, b'.' | b' ') { b'_' } else { *byte };
+    let found = cookies(headers).find(|(known, _)| known.iter().map(fold).eq(name.bytes()));
+    let value: Vec<u8> = percent_decode(found?.1.trim_ascii()).collect();
     (!value.is_empty()).then_some(value)
 }

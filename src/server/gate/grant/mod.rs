@@ -14,11 +14,12 @@ mod tests;
 
 pub(crate) use auth_request::AuthRequest;
 
+use super::proxy::forwarded::Way;
 use super::route::Rule;
+use super::upstream::Upstream;
 use super::{Gate, Incoming, Settings};
 use crate::hub::channel::{ChannelName, Time};
 use crate::hub::{Waiter, WakeHandle};
-use crate::protocol::address::Address;
 use crate::protocol::auth::{self, Auth, Channels, Grant, Rejection, Seconds};
 use crate::protocol::dialect::Poll;
 use crate::protocol::http::query::Query;
@@ -187,7 +188,8 @@ impl Gate {
             headers: request.headers,
             host: request.host,
             client: request.client,
-            server: settings.upstream.next_address(),
+            way: request.way,
+            upstream: &settings.upstream,
         };
         let asked = match verdict {
             Some(verdict) => Authorization::Known(verdict),
@@ -231,8 +233,10 @@ pub(super) struct Requester<'a> {
     /// The requested host.
     pub(super) host: &'a str,
     pub(super) client: Option<IpAddr>,
-    /// The upstream server that would be asked.
-    pub(super) server: Option<Address>,
+    /// The last hop of the request.
+    pub(super) way: Way,
+    /// The upstream that would be asked.
+    pub(super) upstream: &'a Upstream,
 }
 
 impl Grants {
@@ -288,7 +292,7 @@ impl Grants {
     /// Revokes the grants of `channel` for clients that have shown `credential` (a token, or the
     /// value of a cookie); `None` = any. Returns the number of revoked grants.
     pub(super) fn revoke(&self, channel: Option<&ChannelName>, credential: Option<&str>) -> usize {
-        let credential = credential.map(|text| self.shared.hasher.hash_one(text));
+        let credential = credential.map(|text| self.shared.hasher.hash_one(text.as_bytes()));
         let revocation = Revocation { channel: channel.cloned(), credential };
         let mut rung = Vec::new();
         let mut in_use = self.shared.used.lock();
@@ -321,7 +325,7 @@ impl Grants {
     }
 
     fn credentials(&self, visitor: &Requester<'_>) -> Credentials {
-        let hash = |text: &str| self.shared.hasher.hash_one(text);
+        let hash = |shown: &[u8]| self.shared.hasher.hash_one(shown);
         let token = auth::token(visitor.query, visitor.headers);
         let authorization = visitor.headers.get("authorization");
         let mut more = cookies(visitor.headers).map(|(_, value)| value);
@@ -329,9 +333,9 @@ impl Grants {
         let anybody = more.next().map(|_| ANYBODY);
         token
             .as_deref()
-            .map(hash)
+            .map(|token| hash(token.as_bytes()))
             .into_iter()
-            .chain(authorization.map(hash))
+            .chain(authorization.map(|shown| hash(shown.as_bytes())))
             .chain(cookies)
             .chain(anybody)
             .collect()

@@ -2,10 +2,11 @@ use super::*;
 use crate::hub::channel::Cursor;
 use crate::hub::channel::Take;
 use crate::hub::{self, Hub, PollOutcome, Subscription};
+use crate::protocol::address::Address;
 use crate::protocol::auth::{Upstream, Url};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
-use crate::protocol::http::path::PathPattern;
+use crate::server::gate::proxy::forwarded::Client;
 use std::sync::atomic::AtomicUsize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -25,7 +26,7 @@ fn waiter(hub: &Hub, channel: &str) -> Waiter {
 }
 
 fn allowed(grants: &Grants, credential: &str, expires: Option<Seconds>) -> Allowed {
-    let credentials = [grants.shared.hasher.hash_one(credential)].as_slice().into();
+    let credentials = [grants.shared.hasher.hash_one(credential.as_bytes())].as_slice().into();
     Allowed { grant: grants.number(), credentials, expires, user: None, seen: grants.seen() }
 }
 
@@ -64,6 +65,7 @@ fn leave_that_is_taken_back_between_the_look_and_the_hold_is_found_gone() {
 async fn equal_questions_at_the_same_time_are_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Address::tcp(listener.local_addr().unwrap());
+    let upstream = crate::server::gate::upstream::Upstream::new(&[server]).unwrap();
     let asked = Arc::<AtomicUsize>::default();
     let count = asked.clone();
     tokio::spawn(async move {
@@ -81,13 +83,16 @@ async fn equal_questions_at_the_same_time_are_one() {
         cache,
         timeout,
         session: "PHPSESSID".to_owned(),
+        anonymous: true,
     });
-    let path = PathPattern::new("/comet/*").unwrap();
+    let path = "/comet/*".parse().unwrap();
     let rule = Rule::new(path, Dialect::Native(Native::default()));
     let ask = async |cookie: &str| {
         let mut headers = http::HeaderMap::new();
         headers.insert("cookie", cookie.parse().unwrap());
+        let client = Client { peer: None, trusted: false, address: None };
         let visitor = Requester {
+            way: Way { client, tls: false },
             rule: &rule,
             target: "/comet/a",
             path: "/comet/a",
@@ -95,7 +100,7 @@ async fn equal_questions_at_the_same_time_are_one() {
             headers: &headers,
             host: "gate.example",
             client: None,
-            server: Some(server.clone()),
+            upstream: &upstream,
         };
         let Authorization::Site(asking) = grants.look(&auth, &visitor, &[name("a")], NOW) else {
             unreachable!("nothing is remembered")

@@ -1,13 +1,14 @@
 //! Admission: decides if a request goes to the upstream, is answered at once, or is held.
 
 use super::hold::Cause;
-use super::replies::{allowed_origin, finished, preflight, refusal, unstored, wrong_method};
+use super::replies::{allowed_origin, finished, preflight, refusal, wrong_method};
 use crate::hub::channel::ChannelName;
 use crate::hub::{Answer, PollOutcome, Waiter};
 use crate::protocol::dialect::{self, Dialect, Parsed, Poll};
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::grant::{Allowed, AuthRequest, Blocked, GrantGuard, Verdict};
+use crate::server::gate::proxy::forwarded::Way;
 use crate::server::gate::route::{Match, Rule};
 use crate::server::gate::{Gate, HeldPoll, HeldReplay, RETRY_AFTER, Settings};
 use crate::server::limits::permit::{self, Permit};
@@ -34,6 +35,8 @@ pub struct Incoming<'a> {
     pub headers: &'a dyn Headers,
     /// The client's address.
     pub client: Option<IpAddr>,
+    /// The way it came.
+    pub way: Way,
 }
 
 /// The decision about a request.
@@ -46,8 +49,16 @@ pub enum Decision {
     Hold(Box<HeldPoll>),
     /// It is held, and then it goes to the upstream.
     Replay(Box<HeldReplay>),
-    /// It publishes on that channel: [`Gate::publish`] has the response.
-    Publish(ChannelName),
+    /// It publishes: [`Gate::publish`] has the response.
+    Publish(Box<PublishByBrowser>),
+}
+
+/// An empty message that a browser publishes.
+pub struct PublishByBrowser {
+    channel: ChannelName,
+    rule: Arc<Rule>,
+    /// The origin that may read the response.
+    origin: Option<Box<str>>,
 }
 
 /// Time that a poll with a zero timeout waits until it is known if there are messages.
@@ -70,25 +81,39 @@ impl Gate {
             match found {
                 Match::WrongMethod { rule } => {
                     self.refused(Refusal::Method);
-                    return Ok(Decision::Reply(wrong_method(request.method, rule), None));
+                    let origin = allowed_origin(rule, request.headers);
+                    let reply = wrong_method(request.method, rule);
+                    let reply = finished(reply, rule, origin.as_deref());
+                    return Ok(Decision::Reply(reply, None));
                 }
                 Match::Publish { rule, channel } => {
                     return self.publish_for_browser(settings, rule, request, &channel, verdict);
                 }
-                Match::Poll { rule, .. } if request.method == "OPTIONS" => {
+                Match::Poll { rule, .. }
+                    if request.method == "OPTIONS" && !rule.dialect.is_none() =>
+                {
                     return Ok(Decision::Reply(preflight(rule, request.headers), None));
                 }
-                Match::Poll { rule, rest } => {
+                Match::Poll { rule, stars } => {
                     let form = request.form;
                     let (query, headers) = (request.query, request.headers);
-                    let asked = dialect::Request { rest, query, form, headers };
+                    let asked = dialect::Request { stars: &stars, query, form, headers };
+                    if let Some(reply) = too_many(settings, rule, &asked) {
+                        let cause = Refusal::ChannelsPerPoll;
+                        return Ok(self.refuse(rule, request, cause, reply));
+                    }
                     match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
                         Parsed::OtherRule => continue,
+                        Parsed::NoPoll => return Ok(Decision::Site),
                         Parsed::Refused(reply) => {
                             let refusal = Refusal::BadRequest;
                             return Ok(self.refuse(rule, request, refusal, reply));
                         }
                         Parsed::Poll(mut poll) => {
+                            if let Some(reply) = unknown_channel(rule, &poll) {
+                                let cause = Refusal::UnknownChannel;
+                                return Ok(self.refuse(rule, request, cause, reply));
+                            }
                             let allowed =
                                 self.allow(settings, rule, request, &mut poll, verdict.take());
                             let allowed = match allowed {
@@ -120,13 +145,6 @@ impl Gate {
         poll: Poll,
         allowed: Option<Allowed>,
     ) -> Decision {
-        let most = settings.limits.channels_per_poll;
-        if most > 0 && poll.subscriptions.len() > most {
-            let error = format!("the poll names {} channels", poll.subscriptions.len());
-            let hint = format!("name at most {most} (limits.channels_per_poll)");
-            let reply = refusal(rule, 400, &error, &hint);
-            return self.refuse(rule, request, Refusal::ChannelsPerPoll, reply);
-        }
         // With a backplane, it may take a moment to know if there are messages.
         let no_wait = poll.timeout == Some(Duration::ZERO);
         let wanted = (!no_wait || self.shared.hub.is_replica()) && request.method != "HEAD";
@@ -169,6 +187,8 @@ impl Gate {
                 let cause = self.cause_at_once(&answer);
                 self.shared.counters.release(cause, Some(&answer), &self.shared.metrics.watched);
                 let origin = allowed_origin(rule, request.headers);
+                let quiet = matches!(cause, Cause::Timeout | Cause::Drain);
+                let answer = if quiet { self.quiet_answer(rule, answer) } else { answer };
                 let reply = rule.dialect.render(&answer, poll.callback.as_deref());
                 Decision::Reply(finished(reply, rule, origin.as_deref()), Some(cause))
             }
@@ -244,21 +264,22 @@ impl Gate {
 
     /// Publishes an empty message for a browser; the response is that of PHP's `touch()`: true or
     /// false.
-    pub async fn publish(&self, channel: ChannelName) -> Reply {
+    pub async fn publish(&self, publish: Box<PublishByBrowser>) -> Reply {
+        let PublishByBrowser { channel, rule, origin } = *publish;
         let published = (self.shared.browser_publish)(channel).await;
         if !published {
             self.refused(Refusal::TableFull);
         }
         let (status, word) = if published { (200, "true") } else { (503, "false") };
         let reply = Reply::new(status, dialect::PHP_CONTENT_TYPE, word);
-        unstored(reply.with("X-Content-Type-Options", "nosniff"))
+        finished(reply.with("X-Content-Type-Options", "nosniff"), &rule, origin.as_deref())
     }
 
     /// Lets a browser publish that may poll the channel. The error is as that of [`Gate::decide`].
     fn publish_for_browser(
         &self,
         settings: &Settings,
-        rule: &Rule,
+        rule: &Arc<Rule>,
         request: &Incoming<'_>,
         channel: &str,
         verdict: Option<Verdict>,
@@ -271,9 +292,32 @@ impl Gate {
             }
         };
         match self.allow(settings, rule, request, &mut Poll::on(channel.clone()), verdict) {
-            Ok(_) => Ok(Decision::Publish(channel)),
+            Ok(_) => {
+                let (rule, origin) = (rule.clone(), allowed_origin(rule, request.headers));
+                Ok(Decision::Publish(Box::new(PublishByBrowser { channel, rule, origin })))
+            }
             Err(Blocked::Ask(asking)) => Err(asking),
             Err(Blocked::Reply(cause, reply)) => Ok(self.refuse(rule, request, cause, reply)),
         }
     }
+}
+
+/// The answer to a poll that names too many channels, before anything else is done for it.
+fn too_many(settings: &Settings, rule: &Rule, request: &dialect::Request<'_>) -> Option<Reply> {
+    let most = settings.limits.channels_per_poll;
+    let count = rule.dialect.count_channels(request);
+    if most == 0 || count <= most {
+        return None;
+    }
+    let error = format!("the poll names {count} channels");
+    let hint = format!("name at most {most} (limits.channels_per_poll)");
+    Some(refusal(rule, 400, &error, &hint))
+}
+
+/// The answer to a poll that names a channel which its rule does not list.
+fn unknown_channel(rule: &Rule, poll: &Poll) -> Option<Reply> {
+    let other = poll.subscriptions.iter().find(|one| !rule.has_channel(&one.channel))?;
+    let error = format!("{:?} is none of the channels here", other.channel);
+    let hint = "the rule lists its channels; add it there (poll.channels)";
+    Some(refusal(rule, 404, &error, hint))
 }

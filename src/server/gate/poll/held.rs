@@ -2,8 +2,8 @@
 
 use super::hold::{self, Cause};
 use super::replies::finished;
-use crate::hub::channel::Time;
-use crate::hub::{Answer, Waiter};
+use crate::hub::channel::{Cursor, Take, Time};
+use crate::hub::{Answer, Subscription, Waiter};
 use crate::protocol::http::Reply;
 use crate::server::gate::grant::GrantGuard;
 use crate::server::gate::route::Rule;
@@ -53,6 +53,11 @@ impl HeldPoll {
         timer.set(hold::shorter(self.duration, left));
         let leave = self.leave.as_ref();
         let (cause, answer) = hold::hold(&mut self.waiter, leave, timer, clock, gone).await;
+        let quiet = matches!(cause, Cause::Timeout | Cause::Drain);
+        let answer = answer.map(|answer| match quiet {
+            true => self.gate.quiet_answer(&self.rule, answer),
+            false => answer,
+        });
         let held = self.began.elapsed();
         let Shared { counters, metrics, .. } = &*self.gate.shared;
         counters.release(cause, answer.as_ref(), &metrics.watched);
@@ -65,6 +70,29 @@ impl HeldPoll {
         let reply = rendered.or(denial);
         let reply = reply.map(|reply| finished(reply, &self.rule, self.origin.as_deref()));
         HoldOutcome { cause, held, reply, published }
+    }
+}
+
+impl Gate {
+    /// The answer to a poll for which `quiet` is no update: the channel's newest message once more,
+    /// if the rule says so.
+    pub(super) fn quiet_answer(&self, rule: &Rule, quiet: Answer) -> Answer {
+        let (true, [update]) = (rule.dialect.repeats_latest(), quiet.as_slice()) else {
+            return quiet;
+        };
+        let (hub, now) = (&self.shared.hub, (self.shared.clock)());
+        let look = |cursor, take| {
+            let channel = update.channel.clone();
+            hub.look(&[Subscription { channel, cursor }], take, now).ok()
+        };
+        let position = update.found.position;
+        let here = |answer: &Answer| answer.iter().all(|other| other.found.position == position);
+        match look(Cursor::Latest, Take::Newest) {
+            Some(latest) if here(&latest) => latest,
+            // Something was published this moment, and none of it is to be skipped.
+            Some(_) => look(Cursor::At(position), Take::First).unwrap_or(quiet),
+            None => quiet,
+        }
     }
 }
 

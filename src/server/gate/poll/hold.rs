@@ -52,6 +52,8 @@ labels! {
     Cause {
         /// A message came, before the hold or during it.
         Message = "message",
+        /// The client has nothing yet, so that the upstream answers it at once.
+        First = "first",
         /// A channel lost its continuity, before the hold or during it.
         Reset = "reset",
         /// Nothing came in time.

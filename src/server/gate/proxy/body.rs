@@ -1,9 +1,11 @@
 //! Bodies of POST polls, which are read before they are forwarded.
 
 use super::session;
-use crate::protocol::http::form::{Encoding, FileFields};
+use crate::protocol::http::form::{Encoding, Purpose};
 use crate::protocol::http::query::Query;
 use crate::server::gate::Settings;
+use crate::server::limits::body_memory::BodyShare;
+use crate::server::limits::body_rate::BodyRate;
 use bytes::BytesMut;
 use pingora::Result;
 use pingora::proxy::Session;
@@ -11,48 +13,78 @@ use pingora::proxy::Session;
 /// The longest body that is parsed or kept, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
 
+/// The body of a POST that may be a poll, as far as it was read.
+pub(in crate::server::gate) struct Form {
+    /// `None` = it is no form, or no rule needs it.
+    pub(in crate::server::gate) form: Option<Query<'static>>,
+    /// Its part of the memory for bodies.
+    pub(in crate::server::gate) share: BodyShare,
+    /// Bytes that were read.
+    pub(in crate::server::gate) length: usize,
+}
+
 /// The form of a POST that may be a poll. The body stays available for the upstream: pingora
-/// repeats the bytes read from its retry buffer, which is just large enough.
+/// repeats the bytes read from its retry buffer, which is just large enough. `None` = there is no
+/// room to read it.
 pub(in crate::server::gate) async fn read(
     session: &mut Session,
     settings: &Settings,
-) -> Result<Option<Query<'static>>> {
+) -> Result<Option<Form>> {
+    let mut share = BodyShare::new(&settings.bodies);
     let head = session.req_header();
     if head.method != http::Method::POST || !settings.routes.may_take_form(head.uri.path()) {
-        return Ok(None);
+        return Ok(Some(Form { form: None, share, length: 0 }));
     }
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let encoding = header("content-type").and_then(|kind| Encoding::of(kind).ok().flatten());
     let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
-    let (Some(encoding), Some(0..=MAX_BYTES)) = (encoding, length) else {
-        return Ok(None);
+    let (Some(encoding), Some(length @ 0..=MAX_BYTES)) = (encoding, length) else {
+        return Ok(Some(Form { form: None, share, length: 0 }));
     };
+    // Pingora keeps it for the site; here it is read, and taken apart.
+    if !share.grow(3 * length) {
+        return Ok(None);
+    }
     session.enable_retry_buffering();
     session::answer_expect(session.as_mut()).await?;
     let mut body = BytesMut::new();
-    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
+    let (stall, mut rate) = (settings.write_timeout, BodyRate::new(settings.body_rate));
+    while let Some(chunk) = session::read_piece(session.as_mut(), stall, &mut rate).await? {
         body.extend_from_slice(&chunk);
     }
-    Ok(encoding.parse(&body, FileFields::Count).ok())
+    Ok(Some(Form { form: encoding.parse(&body, Purpose::Poll).ok(), share, length }))
 }
 
-/// Reads the body of a request that is held before it is forwarded, and keeps it. False = it is too
-/// long for that.
+/// Why a body is not kept.
+pub(in crate::server::gate) enum NotKept {
+    /// It is too long for that.
+    TooLong,
+    /// There is no room for it.
+    NoRoom,
+}
+
+/// Reads the body of a request that is held before the site gets it, and keeps it, as `share`
+/// says.
 pub(in crate::server::gate) async fn keep_body(
     session: &mut Session,
     settings: &Settings,
-) -> Result<bool> {
+    share: &mut BodyShare,
+) -> Result<Option<NotKept>> {
     if session.as_mut().is_body_done() {
-        return Ok(true);
+        return Ok(None);
     }
     session.enable_retry_buffering();
     session::answer_expect(session.as_mut()).await?;
     let mut length = 0;
-    while let Some(chunk) = session::read_piece(session.as_mut(), settings.write_timeout).await? {
+    let (stall, mut rate) = (settings.write_timeout, BodyRate::new(settings.body_rate));
+    while let Some(chunk) = session::read_piece(session.as_mut(), stall, &mut rate).await? {
         length += chunk.len();
         if length > MAX_BYTES {
-            return Ok(false);
+            return Ok(Some(NotKept::TooLong));
+        }
+        if !share.grow(chunk.len()) {
+            return Ok(Some(NotKept::NoRoom));
         }
     }
-    Ok(true)
+    Ok(None)
 }

@@ -2,6 +2,7 @@
 
 use crate::protocol::http::Reply;
 use pingora::{Error, ErrorSource, ErrorType};
+use std::io::ErrorKind;
 
 /// The status of the response to a failed request; 0 = the client is gone.
 pub(in crate::server::gate) fn status_of(error: &Error) -> u16 {
@@ -9,21 +10,22 @@ pub(in crate::server::gate) fn status_of(error: &Error) -> u16 {
     match (error.esource(), error.etype()) {
         (_, E::HTTPStatus(status)) => *status,
         // The body is framed wrongly.
-        (ErrorSource::Downstream, _) if is_invalid_data(error) => 400,
+        (ErrorSource::Downstream, _) if is(error, ErrorKind::InvalidData) => 400,
         (_, E::ConnectTimedout) => 504,
         (_, E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::SocketError) => 502,
         (ErrorSource::Downstream, E::WriteError | E::ReadError | E::ConnectionClosed) => 0,
         (ErrorSource::Downstream, E::ReadTimedout) => 408,
         (ErrorSource::Downstream, _) => 400,
         (ErrorSource::Upstream, E::ReadTimedout) => 504,
+        (ErrorSource::Upstream, _) if is(error, ErrorKind::TimedOut) => 504,
         (ErrorSource::Upstream, _) => 502,
         (ErrorSource::Internal | ErrorSource::Unset, _) => 500,
     }
 }
 
-fn is_invalid_data(error: &Error) -> bool {
+fn is(error: &Error, kind: ErrorKind) -> bool {
     let io = error.root_cause().downcast_ref::<std::io::Error>();
-    io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData)
+    io.is_some_and(|io| io.kind() == kind)
 }
 
 /// A plain page for a status that the upstream did not send.

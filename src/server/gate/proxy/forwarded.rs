@@ -8,7 +8,7 @@ use crate::protocol::http::Headers;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
-/// Whether a header of that (lower case) name does not go on to the upstream as the client sent
+/// True if a header of that (lower case) name does not go on to the upstream as the client sent
 /// it; `trusted` = the client is believed about the connection behind it.
 ///
 /// PHP gets headers by the names of CGI (RFC 3875, section 4.1.18), in which `X_Real.IP` is
@@ -84,6 +84,22 @@ impl Client {
     }
 }
 
+/// The last hop of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// The client that sent it.
+    pub client: Client,
+    /// True if it came over TLS.
+    pub tls: bool,
+}
+
+impl Way {
+    /// The headers that tell the site of the way; `host` is the one that the request is for.
+    pub fn headers(&self, headers: &dyn Headers, host: &str) -> Vec<(&'static str, String)> {
+        forwarded(&self.client, headers, host, if self.tls { "https" } else { "http" })
+    }
+}
+
 /// An address, an IPv6 one in brackets too, with or without its port.
 fn parse_hop(text: &str) -> Option<IpAddr> {
     let text = text.trim();
@@ -114,7 +130,10 @@ pub fn forwarded(
         None => set.extend(told("x-forwarded-for").map(|told| ("X-Forwarded-For", told))),
     }
     set.push(("X-Forwarded-Proto", told("x-forwarded-proto").unwrap_or_else(|| proto.to_owned())));
-    set.push(("X-Forwarded-Host", told("x-forwarded-host").unwrap_or_else(|| host.to_owned())));
+    // Only HTTP/1.0 has requests without a host.
+    let own_host = (!host.is_empty()).then(|| host.to_owned());
+    let host_told = told("x-forwarded-host").or(own_host);
+    set.extend(host_told.map(|told| ("X-Forwarded-Host", told)));
     set.push(("Forwarded", append("forwarded", own_hop(client.peer, host, proto))));
     set
 }
@@ -127,7 +146,10 @@ fn own_hop(peer: Option<IpAddr>, host: &str, proto: &str) -> String {
         None => "unknown".to_owned(),
     };
     // A Host was checked to be `host[:port]`, so it holds nothing that would end the quotes.
-    format!("for={node};host=\"{host}\";proto={proto}")
+    match host {
+        "" => format!("for={node};proto={proto}"),
+        host => format!("for={node};host=\"{host}\";proto={proto}"),
+    }
 }
 
 #[cfg(test)]

@@ -2,26 +2,36 @@
 //! `request_filter` and forwards all other requests to the upstream.
 
 pub(super) mod body;
+pub(super) mod connection_state;
+mod cut;
 pub(super) mod error_page;
 pub mod forwarded;
+mod held_on;
+mod hop;
+mod own_connection;
 pub(super) mod request_context;
 pub(super) mod session;
 pub(super) mod tap;
+mod upstream_request;
 pub(super) mod websocket;
 
 use super::counters::{Forwarded, SiteFile};
 use super::poll::hold::Cause;
-use super::replay::{ReleasedReplay, ReplayOutcome};
+use super::replay::{HeldReplay, ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, Open, RETRY_AFTER, Settings};
+use crate::protocol::http::Reply;
 use crate::protocol::http::observer::Observe;
+use crate::server::limits::body_memory::BodyShare;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
+use body::NotKept;
 use bytes::Bytes;
+use connection_state::ConnectionState;
 use error_page::{page, status_of};
 use forwarded::Client;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use request_context::{Classification, RequestContext};
 use std::sync::Arc;
@@ -41,14 +51,23 @@ pub struct Context {
     /// The sender; `None` until it has been determined.
     client: Option<Client>,
     finding: Classification,
+    state: Arc<ConnectionState>,
     /// A poll that was held, and is forwarded now.
     released: Option<Box<ReleasedReplay>>,
     held: Option<(Duration, Cause)>,
+    /// Whether the upstream has been silent for too long.
+    was_cut: Option<cut::WasCut>,
+    /// A poll that was cut off at the upstream, and is held on.
+    held_on: Option<Box<HeldReplay>>,
+    /// The end of such a poll.
+    held_on_end: Option<held_on::End>,
     /// Failed connections to the upstream so far.
     failures: usize,
     forwarded: Forwarded,
     tee: Tap,
     file: Option<SiteFile>,
+    /// The memory of its kept body.
+    body: Option<BodyShare>,
     _open: Open,
 }
 
@@ -60,35 +79,45 @@ impl Proxy {
 
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let settings = context.settings.clone();
-        let client = context.client.and_then(|client| client.address);
-        let form = body::read(session, &settings).await?;
+        let client =
+            context.client.unwrap_or_else(|| session::client(session.as_downstream(), &settings));
+        let Some(body::Form { form, mut share, length }) = body::read(session, &settings).await?
+        else {
+            return self.reject_body(session, NotKept::NoRoom).await;
+        };
         let decision =
             session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
                 .await;
+        // From here on only the bytes that pingora keeps for the upstream are held, with room to spare.
+        drop(form);
+        share.shrink_to(2 * length);
         match decision {
-            Decision::Site => return Ok(false),
-            Decision::Publish(channel) => {
-                session::discard_body(session.as_mut(), settings.write_timeout).await?;
-                let reply = self.gate.publish(channel).await;
+            Decision::Site => {
+                context.body = Some(share);
+                return Ok(false);
+            }
+            Decision::Publish(publish) => {
+                let stall = settings.write_timeout;
+                session::discard_body(session.as_mut(), stall, settings.body_rate).await?;
+                let reply = self.gate.publish(publish).await;
                 session::write(session.as_mut(), reply).await?;
             }
             Decision::Reply(reply, cause) => {
                 context.held = cause.map(|cause| (Duration::ZERO, cause));
-                session::discard_body(session.as_mut(), settings.write_timeout).await?;
-                session::write(session.as_mut(), reply).await?;
+                let stall = settings.write_timeout;
+                session::discard_body(session.as_mut(), stall, settings.body_rate).await?;
+                session::answer(session.as_mut(), &settings, reply).await?;
             }
             Decision::Replay(waiting) => {
-                if !body::keep_body(session, &settings).await? {
-                    self.gate.refused(Refusal::BadRequest);
-                    session::write(session.as_mut(), page(413)).await?;
-                    session.set_keepalive(None);
-                    return Ok(true);
+                if let Some(why) = body::keep_body(session, &settings, &mut share).await? {
+                    return self.reject_body(session, why).await;
                 }
                 let ended = session::replay(session.as_mut(), waiting).await;
                 context.held = Some((ended.held, ended.cause));
                 match ended.end {
                     ReplayOutcome::Forward(released) => {
                         context.released = Some(released);
+                        context.body = Some(share);
                         return Ok(false);
                     }
                     ReplayOutcome::Reply(reply) => session::write(session.as_mut(), reply).await?,
@@ -103,6 +132,17 @@ impl Proxy {
         Ok(true)
     }
 
+    /// Answers a poll whose body is not kept.
+    async fn reject_body(&self, session: &mut Session, why: NotKept) -> Result<bool> {
+        let (cause, reply) = match why {
+            NotKept::TooLong => (Refusal::BadRequest, page(413)),
+            NotKept::NoRoom => (Refusal::BodyMemory, page(503).with("Retry-After", RETRY_AFTER)),
+        };
+        self.gate.refused(cause);
+        session.set_keepalive(None);
+        session::write(session.as_mut(), reply).await.map(|()| true)
+    }
+
     /// Answers a request for which no descriptor is left.
     async fn reject(&self, session: &mut Session, context: &mut Context) -> Result<()> {
         self.gate.refused(Refusal::FdLimit);
@@ -110,7 +150,18 @@ impl Proxy {
             released.failed();
         }
         session.set_keepalive(None);
-        session::write(session.as_mut(), page(503).with("Retry-After", RETRY_AFTER)).await
+        let reply = context.finished(page(503).with("Retry-After", RETRY_AFTER));
+        session::write(session.as_mut(), reply).await
+    }
+}
+
+impl Context {
+    /// `reply` as the rule of the request wants its answers, if it was a poll.
+    fn finished(&self, reply: Reply) -> Reply {
+        match &self.released {
+            Some(released) => released.finished(reply),
+            None => reply,
+        }
     }
 }
 
@@ -119,15 +170,15 @@ impl ProxyHttp for Proxy {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        let (settings, client, began, finding, _open) = match RequestContext::take() {
+        let (settings, client, began, finding, state, _open) = match RequestContext::take() {
             Some(handed) => {
-                let RequestContext { settings, client, began, finding, open } = *handed;
-                (settings, Some(client), began, finding, open)
+                let RequestContext { settings, client, began, finding, state, open, .. } = *handed;
+                (settings, Some(client), began, finding, state, open)
             }
             // A request of pingora's own.
             None => {
                 let (settings, open) = (self.gate.settings(), self.gate.open());
-                (settings, None, Instant::now(), Classification::Undecided, open)
+                (settings, None, Instant::now(), Classification::Undecided, Arc::default(), open)
             }
         };
         Context {
@@ -135,12 +186,17 @@ impl ProxyHttp for Proxy {
             began,
             client,
             finding,
+            state,
             released: None,
             held: None,
+            was_cut: None,
+            held_on: None,
+            held_on_end: None,
             failures: 0,
             forwarded: Forwarded::default(),
             tee: Tap::default(),
             file: None,
+            body: None,
             _open,
         }
     }
@@ -150,7 +206,7 @@ impl ProxyHttp for Proxy {
             session.set_keepalive(None);
         }
         let stall = context.settings.write_timeout;
-        session.as_mut().set_write_timeout(stall);
+        session::bound_write(session.as_mut(), 0, stall);
         // A client that has switched protocols may be silent in the new one.
         let upgrade = session.as_downstream().is_upgrade_req();
         session.as_mut().set_read_timeout(stall.filter(|_| !upgrade));
@@ -158,6 +214,9 @@ impl ProxyHttp for Proxy {
             // The bytes that follow on the connection are unknown, whatever the upstream responds.
             session.set_keepalive(None);
         }
+        // It has to bear none of them (RFC 9110, section 15.2).
+        let old = hop::is_old(session.req_header());
+        session.as_mut().set_ignore_info_resp(old);
         if context.client.is_none() {
             context.client = Some(session::client(session.as_downstream(), &context.settings));
         }
@@ -176,6 +235,7 @@ impl ProxyHttp for Proxy {
         if answered {
             return Ok(true);
         }
+        context.state.forward();
         context.file = SiteFile::new(&self.gate);
         if context.file.is_some() {
             return Ok(false);
@@ -188,6 +248,9 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        if let Some(held) = context.held_on.take() {
+            held_on::wait(&self.gate, session, context, held).await?;
+        }
         context.forwarded.begin();
         let upstream = &context.settings.upstream;
         let mut peer = upstream
@@ -198,8 +261,15 @@ impl ProxyHttp for Proxy {
         peer.options.read_timeout = Some(context.settings.read_timeout);
         peer.options.write_timeout = Some(context.settings.read_timeout);
         peer.options.idle_timeout = Some(UPSTREAM_IDLE);
+        context.state.look_at(&session.req_header().headers);
+        peer.group_key = context.state.group();
         if websocket::is_for(session.req_header()) {
-            websocket::prepare(&mut peer);
+            websocket::prepare(&mut peer, context.settings.read_timeout);
+        } else if peer.group_key == 0
+            && let Some(most) = context.released.as_ref().and_then(|poll| poll.max_wait())
+        {
+            // A client's own connection, on which it is signed in, is not cut.
+            context.was_cut = Some(cut::prepare(&mut peer, most));
         }
         Ok(Box::new(peer))
     }
@@ -217,6 +287,28 @@ impl ProxyHttp for Proxy {
         error
     }
 
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        context: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("Peer: {peer}"));
+        if held_on::begin(&self.gate, context, &error) {
+            // Pingora asks for a peer again, and gets one when the poll has been held on.
+            error.set_retry(true);
+        } else if !session.req_header().method.is_idempotent()
+            || session.as_ref().retry_buffer_truncated()
+        {
+            error.set_retry(false);
+        } else {
+            error.retry.decide_reuse(reused);
+        }
+        error
+    }
+
     async fn upstream_request_filter(
         &self,
         session: &mut Session,
@@ -225,50 +317,32 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         context.tee.begin(&*self.attention, session.req_header(), context.released.is_some());
         let Some(client) = context.client else { return Ok(()) };
-        // A target with a host in it names the host twice (RFC 9112, section 3.2.2). Pingora has
-        // checked that both are the same.
-        if !upstream.raw_path().starts_with(b"/") && upstream.uri.path().starts_with('/') {
-            upstream.set_uri(upstream.uri.clone());
-        }
-        let headers = &session.req_header().headers;
-        let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        let proto = if is_tls { "https" } else { "http" };
-        let set =
-            forwarded::forwarded(&client, headers, session::host(session.req_header()), proto);
-        let names = upstream.headers.keys();
-        let dropped = names.filter(|name| forwarded::is_dropped(name.as_str(), client.trusted));
-        for name in dropped.cloned().collect::<Vec<_>>() {
-            upstream.remove_header(&name);
-        }
-        for (name, value) in set {
-            upstream.insert_header(name, value)?;
-        }
-        let cookies = headers.get_all("cookie");
-        if cookies.iter().nth(1).is_some() {
-            // HTTP/2 may split a cookie header that HTTP/1.1 has in one piece (RFC 9113, section
-            // 8.2.3).
-            let cookies: Vec<&[u8]> = cookies.iter().map(|value| value.as_bytes()).collect();
-            upstream.insert_header("cookie", cookies.join(&b"; "[..]))?;
-        }
+        upstream_request::prepare(session, upstream, &client)?;
         context.released.as_ref().map_or(Ok(()), |released| released.prepare(upstream))
     }
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        if hop::is_old(session.req_header()) && head.remove_header("transfer-encoding").is_some() {
+            // Without chunks the end of the connection is the end of the body.
+            session.set_keepalive(None);
+        }
         context.released.as_mut().map_or(Ok(()), |released| released.head(head))
     }
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         piece: &mut Option<Bytes>,
         last: bool,
         context: &mut Context,
     ) -> Result<Option<Duration>> {
+        let length = piece.as_ref().map_or(0, Bytes::len);
+        session::bound_write(session.as_mut(), length, context.settings.write_timeout);
         if let Some(released) = &mut context.released {
             released.body(piece.as_ref(), last);
         }
@@ -282,6 +356,8 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<()> {
         context.forwarded.answered(self.gate.counters(), upstream.status.as_u16());
+        context.state.look_at(&upstream.headers);
+        hop::end_here(upstream);
         let to_head = session.req_header().method == http::Method::HEAD;
         context.tee.response_head(upstream, to_head);
         Ok(())
@@ -295,6 +371,9 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         context.tee.response_body(piece.as_deref(), last);
+        if last && let Some(released) = &mut context.released {
+            released.received();
+        }
         Ok(None)
     }
 
@@ -325,6 +404,10 @@ impl ProxyHttp for Proxy {
         error: &Error,
         context: &mut Context,
     ) -> FailToProxy {
+        if let Some(end) = &mut context.held_on_end {
+            let error_code = held_on::answer(session, end).await;
+            return FailToProxy { error_code, can_reuse_downstream: false };
+        }
         let status = status_of(error);
         if *error.esource() == ErrorSource::Downstream {
             match status {
@@ -340,7 +423,8 @@ impl ProxyHttp for Proxy {
         }
         if status > 0 && session.response_written().is_none() {
             session.set_keepalive(None);
-            if let Err(error) = session::write(session.as_mut(), page(status)).await {
+            let reply = context.finished(page(status));
+            if let Err(error) = session::write(session.as_mut(), reply).await {
                 tracing::debug!(error = error.etype().as_str(), "cannot write an error page");
             }
         }
@@ -356,12 +440,26 @@ impl ProxyHttp for Proxy {
         String::new()
     }
 
+    /// A poll that is cut off is no failure.
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        context: &Context,
+        _error: &Error,
+        _what: ProxyWarnLogContext,
+    ) -> bool {
+        context.held_on.is_some()
+    }
+
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         let client_left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
         context.forwarded.end(self.gate.counters(), client_left);
         // A client that leaves, or writes nonsense, is no error of the gate's.
         if let Some(error) = error.filter(|_| !client_left) {
             session::log_failure(session.as_downstream(), &context.settings, error);
+        }
+        if let Some(released) = context.released.as_mut().filter(|_| client_left) {
+            released.left();
         }
         if error.is_none() {
             // A response may end without a last piece.

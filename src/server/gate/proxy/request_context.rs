@@ -4,6 +4,7 @@
 //! findings in the task that hands the request off; nothing is determined twice, and one snapshot
 //! of the settings serves the request from end to end.
 
+use super::connection_state::ConnectionState;
 use super::forwarded::Client;
 use crate::server::gate::replay::ReleasedReplay;
 use crate::server::gate::{Gate, Open, Settings};
@@ -22,6 +23,10 @@ pub(in crate::server::gate) struct RequestContext {
     pub(in crate::server::gate) began: Instant,
     /// Its classification.
     pub(in crate::server::gate) finding: Classification,
+    /// The state of its connection.
+    pub(in crate::server::gate) state: Arc<ConnectionState>,
+    /// It may make its connection one of another protocol, of which nothing was said yet.
+    pub(in crate::server::gate) upgrade: bool,
     /// Counts it as under way.
     pub(in crate::server::gate) open: Open,
 }
@@ -48,12 +53,22 @@ impl RequestContext {
         client: Client,
     ) -> Box<Self> {
         let (began, finding, open) = (Instant::now(), Classification::Undecided, gate.open());
-        Box::new(Self { settings, client, began, finding, open })
+        let (state, upgrade) = (Arc::default(), false);
+        Box::new(Self { settings, client, began, finding, state, upgrade, open })
     }
 
     /// The same, known to go to the upstream.
     pub(in crate::server::gate) fn for_site(mut self: Box<Self>) -> Box<Self> {
         self.finding = Classification::Site;
+        self
+    }
+
+    /// The same, on a connection of which `state` is known.
+    pub(in crate::server::gate) fn on(
+        mut self: Box<Self>,
+        state: Arc<ConnectionState>,
+    ) -> Box<Self> {
+        self.state = state;
         self
     }
 
@@ -106,6 +121,8 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             head: gate::front::Bounds { bytes: 1000, headers: 10 },
+            body_rate: 0,
+            bodies: Arc::default(),
             head_timeout: None,
             idle_timeout: None,
             write_timeout: None,

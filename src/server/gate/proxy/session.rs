@@ -1,7 +1,7 @@
 //! Polls on a pingora session, HTTP/1.x or HTTP/2.
 
 use super::error_page;
-use super::forwarded::Client;
+use super::forwarded::{Client, Way};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::{Query, masked};
 use crate::server::gate::poll::hold::Cause;
@@ -9,7 +9,9 @@ use crate::server::gate::{
     Decision, Gate, HeldPoll, HeldReplay, HoldOutcome, Incoming, Settings, Timer, access_log,
     replay,
 };
+use crate::server::limits::body_rate::BodyRate;
 use bytes::Bytes;
+use http::Version;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -25,7 +27,7 @@ pub(in crate::server::gate) async fn decide(
     settings: &Settings,
     session: &ServerSession,
     form: Option<&Query<'_>>,
-    client: Option<IpAddr>,
+    client: Client,
 ) -> Decision {
     let head = session.req_header();
     let incoming = Incoming {
@@ -36,7 +38,8 @@ pub(in crate::server::gate) async fn decide(
         query: &Query::parse(head.uri.query().unwrap_or_default()),
         form,
         headers: &head.headers,
-        client,
+        client: client.address,
+        way: Way { client, tls: is_tls(session) },
     };
     let mut verdict = None;
     loop {
@@ -45,6 +48,11 @@ pub(in crate::server::gate) async fn decide(
             Err(asking) => verdict = Some(Box::pin(asking.verdict()).await),
         }
     }
+}
+
+/// True if the session's connection is over TLS.
+pub(in crate::server::gate) fn is_tls(session: &ServerSession) -> bool {
+    session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
 }
 
 /// The host a request is for: its `Host`, or the authority of its target.
@@ -102,7 +110,7 @@ pub(in crate::server::gate) async fn hold(
     stall: Option<Duration>,
 ) -> Result<HoldOutcome> {
     // An unread body would be taken for the client's end.
-    discard_body(session, stall).await?;
+    discard_body(session, stall, held.gate.settings().body_rate).await?;
     let gate = held.gate.clone();
     let mut ended = {
         let gone = pin!(async {
@@ -114,7 +122,7 @@ pub(in crate::server::gate) async fn hold(
         session.set_keepalive(None);
     }
     if let Some(reply) = ended.reply.take() {
-        write(session, reply).await?;
+        answer(session, &gate.settings(), reply).await?;
         gate.written(ended.published);
     }
     Ok(ended)
@@ -141,29 +149,44 @@ pub(in crate::server::gate) async fn replay(
 pub(in crate::server::gate) async fn discard_body(
     session: &mut ServerSession,
     stall: Option<Duration>,
+    least: u32,
 ) -> Result<()> {
     if !session.is_body_done() {
         answer_expect(session).await?;
-        while read_piece(session, stall).await?.is_some() {}
+        let mut rate = BodyRate::new(least);
+        while read_piece(session, stall, &mut rate).await?.is_some() {}
     }
     Ok(())
 }
 
-/// Reads the next piece of the body; a client that takes longer than `stall` is an error. Pingora
-/// itself has no timeout on its reads of HTTP/2.
+/// Reads the next piece of the body; a client that takes longer than `stall`, or is slower than
+/// `rate` allows, is an error. Pingora itself has no timeout on its reads of HTTP/2.
 pub(in crate::server::gate) async fn read_piece(
     session: &mut ServerSession,
     stall: Option<Duration>,
+    rate: &mut BodyRate,
 ) -> Result<Option<Bytes>> {
+    let late = |words| Error::explain(ErrorType::ReadTimedout, words);
+    rate.wait(Instant::now());
     let piece = session.read_request_body();
-    let Some(stall) = stall else { return piece.await };
-    let late = |_| Error::explain(ErrorType::ReadTimedout, "the client pauses in a body");
-    timeout(stall, piece).await.map_err(late)?
+    let piece = match stall {
+        None => piece.await?,
+        Some(stall) => {
+            timeout(stall, piece).await.map_err(|_| late("the client pauses in a body"))??
+        }
+    };
+    let Some(bytes) = &piece else { return Ok(None) };
+    if !rate.took(bytes.len(), Instant::now()) {
+        return Err(late("the client is too slow with a body (limits.body_rate)"));
+    }
+    Ok(piece)
 }
 
 /// Sends 100 (Continue) to a client that waits for it before it sends its body.
 pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) -> Result<()> {
-    let expects = session.req_header().headers.get("expect").is_some();
+    // RFC 9110, section 10.1.1: only HTTP/1.1 waits for it.
+    let head = session.req_header();
+    let expects = head.version != Version::HTTP_10 && head.headers.get("expect").is_some();
     if expects && !session.is_body_done() {
         // Pingora takes a 100 (Continue) for a refusal, and then gives up the connection.
         let kept = session.get_keepalive();
@@ -171,6 +194,19 @@ pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) 
         session.set_keepalive(kept);
     }
     Ok(())
+}
+
+/// Writes a poll's answer. One that was made for this client alone and is long takes of the memory
+/// for bodies until it is written: many that read slowly, or not at all, are refused then.
+pub(in crate::server::gate) async fn answer(
+    session: &mut ServerSession,
+    settings: &Settings,
+    reply: Reply,
+) -> Result<()> {
+    match settings.room_for(&reply) {
+        Ok(_share) => write(session, reply).await,
+        Err(full) => write(session, full).await,
+    }
 }
 
 /// Writes a whole response; to HEAD without its body.
@@ -181,7 +217,33 @@ pub(in crate::server::gate) async fn write(
     let to_head = session.req_header().method == http::Method::HEAD;
     let body = if to_head { Bytes::new() } else { reply.body.clone() };
     session.write_response_header(Box::new(head(&reply)?)).await?;
+    write_body(session, body).await
+}
+
+/// Bytes of an HTTP/2 stream that a client has to take within `limits.write_timeout`: what is
+/// written at once is timed as a whole there, and only the connection beneath knows of progress.
+pub(in crate::server::gate) const PIECE: usize = 16 * 1024;
+
+async fn write_body(session: &mut ServerSession, mut body: Bytes) -> Result<()> {
+    while session.is_http2() && body.len() > PIECE {
+        session.write_response_body(body.split_to(PIECE), false).await?;
+    }
     session.write_response_body(body, true).await
+}
+
+/// Bounds how long the client may take to pieces of up to `length` bytes that are written next, or
+/// of what length it was called with before: the engine writes several in one go. Over HTTP/1.1
+/// that is done beneath.
+pub(in crate::server::gate) fn bound_write(
+    session: &mut ServerSession,
+    length: usize,
+    stall: Option<Duration>,
+) {
+    let pieces = u32::try_from(length.div_ceil(PIECE)).unwrap_or(u32::MAX).max(1);
+    let limit = stall.map(|stall| stall.saturating_mul(pieces));
+    if session.is_http2() {
+        session.set_write_timeout(limit.max(session.get_write_timeout()));
+    }
 }
 
 fn head(reply: &Reply) -> Result<ResponseHeader> {

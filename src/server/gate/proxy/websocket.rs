@@ -6,25 +6,21 @@
 //! hundred times. So the upstream's response is withheld until the note has been read, which shows
 //! on the connection: pingora flushes it once after the head, and once more for the end of the body
 //! that is not there.
+//!
+//! `upstream.read_timeout` applies until the upstream has agreed; from then on both sides may be
+//! quiet for any time. TCP keep-alive finds an upstream that vanished.
 
-use async_trait::async_trait;
-use pingora::Result;
-use pingora::connectors::L4Connect;
+use super::own_connection::{self, Socket};
 use pingora::http::RequestHeader;
-use pingora::protocols::l4::ext;
-use pingora::protocols::l4::socket::SocketAddr;
-use pingora::protocols::l4::stream::Stream;
-use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType};
-use std::fmt::Debug;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 /// True if this module handles the request. Other protocols than WebSocket are not passed on; a
 /// request with a body, which WebSockets do not have, may wait for the upstream's 100 (Continue)
@@ -40,36 +36,11 @@ pub(in crate::server::gate) fn is_for(head: &RequestHeader) -> bool {
         && !body.iter().any(|name| head.headers.contains_key(*name))
 }
 
-/// Has pingora make a connection for this request alone.
-pub(in crate::server::gate) fn prepare(peer: &mut HttpPeer) {
-    /// All other connections are of group 0.
-    static GROUP: AtomicU64 = AtomicU64::new(1);
-    peer.group_key = GROUP.fetch_add(1, Ordering::Relaxed);
-    peer.options.idle_timeout = Some(Duration::ZERO);
-    peer.options.custom_l4 = Some(Arc::new(Connect));
-}
-
-#[derive(Debug)]
-struct Connect;
-
-#[async_trait]
-impl L4Connect for Connect {
-    async fn connect(&self, site: &SocketAddr) -> Result<Stream> {
-        let socket: Box<dyn VirtualSocket> = match site {
-            SocketAddr::Inet(address) => {
-                let stream = ext::connect(address, None).await?;
-                let failed = |error| Error::because(ErrorType::SocketError, "TCP_NODELAY", error);
-                stream.set_nodelay(true).map_err(failed)?;
-                Box::new(Withheld::new(stream))
-            }
-            SocketAddr::Unix(address) => {
-                let path = address.as_pathname();
-                let path = path.ok_or_else(|| Error::new(ErrorType::ConnectNoRoute))?;
-                Box::new(Withheld::new(ext::connect_uds(path).await?))
-            }
-        };
-        Ok(VirtualSocketStream::new(socket).into())
-    }
+/// Has pingora make a connection for this request alone; the client's own, if it is signed in on
+/// one.
+pub(in crate::server::gate) fn prepare(peer: &mut HttpPeer, patience: Duration) {
+    own_connection::prepare(peer, move |stream| Box::new(Withheld::new(stream, patience)));
+    peer.options.read_timeout = None;
 }
 
 /// A connection on which nothing is read before the second flush.
@@ -79,11 +50,43 @@ struct Withheld<S> {
     flushes_to_come: u8,
     /// The reader that waits for the second flush.
     reader: Option<Waker>,
+    /// Read timeout before the upstream has agreed to the other protocol.
+    patience: Duration,
+    silence: Option<Pin<Box<Sleep>>>,
+    answer: Beginning,
+}
+
+/// The beginning of the upstream's response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// This many bytes of [`AGREED`].
+    So(usize),
+    /// All of them: the upstream has agreed.
+    Agreed,
+    /// Any other response.
+    Other,
+}
+
+/// The response that agrees to another protocol (RFC 9110, section 15.2.2).
+const AGREED: &[u8] = b"HTTP/1.1 101";
+
+impl Beginning {
+    fn follow(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let Self::So(seen) = *self else { return };
+            *self = match () {
+                () if AGREED[seen] != *byte => Self::Other,
+                () if seen + 1 == AGREED.len() => Self::Agreed,
+                () => Self::So(seen + 1),
+            };
+        }
+    }
 }
 
 impl<S> Withheld<S> {
-    fn new(inner: S) -> Self {
-        Self { inner, flushes_to_come: 2, reader: None }
+    fn new(inner: S, patience: Duration) -> Self {
+        let (reader, silence, answer) = (None, None, Beginning::So(0));
+        Self { inner, flushes_to_come: 2, reader, patience, silence, answer }
     }
 }
 
@@ -97,7 +100,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for Withheld<S> {
             self.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
-        Pin::new(&mut self.inner).poll_read(context, buf)
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        match Pin::new(&mut this.inner).poll_read(context, buf) {
+            Poll::Pending if this.answer != Beginning::Agreed => {
+                let (silence, patience) = (&mut this.silence, this.patience);
+                let silence = silence.get_or_insert_with(|| Box::pin(sleep(patience)));
+                let late = silence.as_mut().poll(context);
+                late.map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
+            read => {
+                if read.is_ready() {
+                    this.silence = None;
+                    this.answer.follow(&buf.filled()[before..]);
+                }
+                read
+            }
+        }
     }
 }
 
@@ -126,7 +145,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Withheld<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug> VirtualSocket for Withheld<S> {
+impl<S: Socket> VirtualSocket for Withheld<S> {
     /// The gate's own options are set already.
     fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
         Ok(())
@@ -137,13 +156,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug> VirtualSocket for 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
     async fn an_answer_waits_for_the_second_flush() {
         let (near, mut far) = tokio::io::duplex(100);
         far.write_all(b"101").await.unwrap();
-        let (mut reads, mut writes) = tokio::io::split(Withheld::new(near));
+        let (mut reads, mut writes) =
+            tokio::io::split(Withheld::new(near, Duration::from_secs(60)));
         let mut answer = tokio::spawn(async move {
             let mut answer = [0; 3];
             reads.read_exact(&mut answer).await.map(|_| answer)
@@ -155,6 +176,29 @@ mod tests {
             writes.flush().await.unwrap();
         }
         assert_eq!(&answer.await.unwrap().unwrap(), b"101");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_site_has_its_time_to_agree_and_then_is_quiet_as_long_as_it_likes() {
+        for (answer, lasts) in
+            [("HTTP/1.1 101 Yes\r\n", true), ("HTTP/1.1 200 OK", false), ("", false)]
+        {
+            let (near, mut far) = tokio::io::duplex(100);
+            let mut site = Withheld::new(near, Duration::from_secs(60));
+            site.flushes_to_come = 0;
+            for byte in answer.bytes() {
+                far.write_all(&[byte]).await.unwrap();
+                assert_eq!(site.read_u8().await.unwrap(), byte);
+            }
+            let quiet = tokio::time::timeout(Duration::from_secs(3600), site.read_u8()).await;
+            match quiet {
+                Err(_) => assert!(lasts, "{answer:?}"),
+                Ok(read) => {
+                    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+                    assert!(!lasts, "{answer:?}");
+                }
+            }
+        }
     }
 
     fn head(headers: &[(&'static str, &str)]) -> RequestHeader {

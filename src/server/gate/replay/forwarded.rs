@@ -1,34 +1,34 @@
 //! A poll that has been forwarded to the upstream: the request as it is sent, and the effect of its
 //! response on other polls.
 
-use super::recent_requests;
+use super::held::HeldReplay;
 use super::shared_cache::may_share;
 use super::single_flight::Leader;
-use crate::hub::channel::Position;
-use crate::protocol::dialect::Dialect;
+use super::slots::Slot;
 use crate::protocol::http::Reply;
-use crate::server::gate::Gate;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::poll::replies::finished;
-use crate::server::gate::route::Rule;
 use bytes::Bytes;
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// The longest time for which the body of a response keeps its slot.
+const SLOT_GRACE: Duration = Duration::from_secs(5);
 
 /// A poll on its way to the upstream. Dropping it gives its slot to the next.
 pub(in crate::server::gate) struct ReleasedReplay {
-    pub(super) gate: Gate,
-    pub(super) rule: Arc<Rule>,
-    pub(super) origin: Option<Box<str>>,
-    pub(super) request: recent_requests::Id,
-    pub(super) position: Option<Position>,
-    pub(super) lead: Option<Leader>,
-    pub(super) turn: Option<OwnedSemaphorePermit>,
+    poll: Box<HeldReplay>,
+    lead: Option<Leader>,
+    slot: Option<Slot>,
+    /// Dropped when the upstream's response is here: from its head on, that frees the slot.
+    receiving: Option<oneshot::Sender<()>>,
+    /// The head of the response has come.
+    is_begun: bool,
     /// The upstream has answered, and not with a failure of its own.
-    pub(super) is_good: bool,
+    is_good: bool,
     /// Time at which its head was there.
     pub(in crate::server::gate) began: Instant,
     /// Time it was held, and the cause that ended the hold.
@@ -36,9 +36,43 @@ pub(in crate::server::gate) struct ReleasedReplay {
 }
 
 impl ReleasedReplay {
+    pub(super) fn new(
+        poll: Box<HeldReplay>,
+        slot: Slot,
+        lead: Option<Leader>,
+        held: Duration,
+    ) -> Self {
+        let (began, held, slot) = (poll.began, (held, poll.cause), Some(slot));
+        let receiving = None;
+        Self { poll, lead, slot, receiving, is_begun: false, is_good: false, began, held }
+    }
+
+    /// Longest time that the upstream may take to begin its response, after which the poll is held
+    /// on; `None` = that is not for this poll.
+    pub(in crate::server::gate) fn max_wait(&self) -> Option<Duration> {
+        self.poll.replay()?.max_wait.filter(|_| self.poll.can_hold_on())
+    }
+
+    /// The poll that was cut off at the upstream, to be held on.
+    pub(in crate::server::gate) fn cut_off(mut self) -> Box<HeldReplay> {
+        if let Some(lead) = self.lead.take() {
+            lead.quiet();
+        }
+        self.poll.cut_off(self.slot.take());
+        self.poll
+    }
+
+    /// The client left before there was a response; the script may still be at work.
+    pub(in crate::server::gate) fn left(&mut self) {
+        let slot = self.slot.take();
+        if !self.is_begun {
+            self.poll.park(slot);
+        }
+    }
+
     /// Prepares the request for the upstream.
     pub(in crate::server::gate) fn prepare(&self, upstream: &mut RequestHeader) -> Result<()> {
-        if let Dialect::Replay(replay) = &self.rule.dialect
+        if let Some(replay) = self.poll.replay()
             && replay.add_query.is_some()
         {
             let target = replay.target(upstream.raw_path());
@@ -59,18 +93,33 @@ impl ReleasedReplay {
             return Ok(());
         }
         let shared = may_share(&head.headers);
-        let reply = finished(Reply::new(200, "", ""), &self.rule, self.origin.as_deref());
+        let reply = self.finished(Reply::new(200, "", ""));
         for (name, value) in &reply.headers {
             // A header of the upstream itself takes precedence.
             if head.headers.get(&**name).is_none() {
                 head.insert_header(name.clone().into_owned(), &**value)?;
             }
         }
+        self.is_begun = true;
         self.is_good = !head.status.is_server_error();
+        if let Some(slot) = self.slot.take() {
+            let (done, received) = oneshot::channel();
+            self.receiving = Some(done);
+            // A client that reads slowly does not keep others from the upstream.
+            tokio::spawn(async move {
+                let _ = timeout(SLOT_GRACE, received).await;
+                drop(slot);
+            });
+        }
         if let Some(lead) = &mut self.lead {
             lead.head(head, shared);
         }
         Ok(())
+    }
+
+    /// `reply` in place of the upstream's response, with the headers of the rule's responses.
+    pub(in crate::server::gate) fn finished(&self, reply: Reply) -> Reply {
+        finished(reply, &self.poll.rule, self.poll.origin.as_deref())
     }
 
     /// A piece of its body; with the last one the response is complete.
@@ -83,13 +132,19 @@ impl ReleasedReplay {
         }
     }
 
+    /// The upstream's response is complete here; the client may be slow to read it.
+    pub(in crate::server::gate) fn received(&mut self) {
+        self.receiving = None;
+    }
+
     /// The upstream's response is complete, with or without a body.
     pub(in crate::server::gate) fn answered(&mut self) {
-        self.turn = None;
+        self.slot = None;
+        self.receiving = None;
         self.complete();
         // Before the client has it, as its next poll may be here at once.
         if self.is_good {
-            self.gate.note(self.request, self.position);
+            self.poll.gate.note(self.poll.ids, self.poll.position);
         }
     }
 

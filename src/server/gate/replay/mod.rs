@@ -6,102 +6,55 @@
 //! whose client leaves while it is held or waits for its slot is never forwarded: dropping the
 //! future releases all of it.
 //!
-//! Such a client never sends its position. So nothing is lost only because a poll within
+//! Where a rule has a `max_wait`, a poll that the upstream itself holds is cut off there and held on
+//! here; [`slots`] says what becomes of its slot.
+//!
+//! The gate does not know what such a client has. So nothing is lost only because a poll within
 //! `slack` of a publish is forwarded too; see [`RecentRequests`] for what keeps that from going in
 //! circles.
 
 mod forwarded;
+mod held;
 mod recent_requests;
 mod shared_cache;
 mod single_flight;
 mod slots;
 
-use super::grant::{Allowed, GrantGuard};
-use super::poll::hold::{self, Cause};
-use super::poll::replies::{allowed_origin, finished, refusal};
+use super::grant::Allowed;
+use super::poll::hold::Cause;
+use super::poll::replies::{allowed_origin, refusal};
 use super::route::Rule;
-use super::{Decision, Gate, Incoming, RETRY_AFTER, Settings, Timer};
-use crate::hub::channel::{Cursor, Position, Time};
-use crate::hub::{PollOutcome, TableFull, Waiter};
-use crate::protocol::auth::Rejection;
+use super::{Decision, Gate, Incoming, RETRY_AFTER, Settings};
+use crate::hub::channel::{ChannelName, Cursor, Position, Take, Time};
+use crate::hub::{PollOutcome, Subscription, TableFull, Waiter};
+use crate::protocol::dialect::Poll;
 use crate::protocol::dialect::replay::Replay;
-use crate::protocol::dialect::{Dialect, Poll};
-use crate::protocol::http::Reply;
-use crate::server::limits::permit::Permit;
 use crate::server::telemetry::refusal::Refusal;
 pub(super) use forwarded::ReleasedReplay;
-use recent_requests::RecentRequests;
-use single_flight::{Join, Leader, Outcome, SingleFlight};
+pub use held::HeldReplay;
+pub(super) use held::{ReplayEnd, ReplayOutcome};
+use recent_requests::{Ids, PAUSE, RecentRequests};
+use single_flight::SingleFlight;
 use slots::UpstreamSlots;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Notify;
 
-/// State that the gate keeps for all of them.
+/// The gate's state for all of them.
 #[derive(Default)]
 pub(super) struct Replays {
     turns: UpstreamSlots,
     flights: SingleFlight,
     asked: RecentRequests,
+    /// Wakes the queues when a poll was cut off, which others need not repeat.
+    cut: Notify,
 }
 
 impl Replays {
-    /// Closes the queues: a poll without a slot is not forwarded any more.
+    /// From now on no poll is forwarded that has no slot yet.
     pub(super) fn close(&self) {
         self.turns.close();
     }
-}
-
-/// A poll that waits for an update, for its slot, or for both.
-pub struct HeldReplay {
-    gate: Gate,
-    rule: Arc<Rule>,
-    /// Its registration; `None` = it is forwarded as soon as it has its slot.
-    waiter: Option<Waiter>,
-    /// The grant by which it is held.
-    leave: Option<GrantGuard>,
-    duration: Option<Duration>,
-    cause: Cause,
-    /// The channel's position when it was released.
-    position: Option<Position>,
-    request: recent_requests::Id,
-    share: Option<shared_cache::Key>,
-    origin: Option<Box<str>>,
-    /// The longest time in the queue.
-    patience: Duration,
-    began: Instant,
-    /// `None` = there was no room to hold it: it goes at once or not at all.
-    permit: Option<Permit>,
-}
-
-/// The end of its wait.
-pub(super) struct ReplayEnd {
-    pub(super) cause: Cause,
-    /// Time until it had its slot.
-    pub(super) held: Duration,
-    pub(super) end: ReplayOutcome,
-}
-
-/// The outcome of its wait.
-pub(super) enum ReplayOutcome {
-    /// It goes to the upstream.
-    Forward(Box<ReleasedReplay>),
-    /// It is answered here.
-    Reply(Reply),
-    /// Its client is gone.
-    Gone,
-}
-
-/// The outcome of the wait for a slot.
-enum SlotOutcome {
-    Mine(OwnedSemaphorePermit, Option<Leader>),
-    Answered(Reply),
-    /// The gate shuts down, or there was no room to wait.
-    Refused,
-    /// Its grant has expired or was revoked.
-    Rejection,
 }
 
 impl Gate {
@@ -115,225 +68,131 @@ impl Gate {
         (poll, allowed): (Poll, Option<Allowed>),
     ) -> Decision {
         let head = request.method == "HEAD";
-        let id = self.shared.replays.asked.id(request, replay.share);
+        let Some(channel) = poll.subscriptions.first().map(|one| one.channel.clone()) else {
+            return Decision::Site;
+        };
+        let ids = self.shared.replays.asked.ids(rule, replay, request, &channel);
         let permit = self.admit(settings, rule, request, &poll, allowed.as_ref());
         let now = (self.shared.clock)();
-        let looked = self.look(&poll, replay, id, permit.is_ok() && !head, now);
+        let looked = self.look(&poll, replay, ids, permit.is_ok() && !head, now);
         let refuse = |cause, status, error: &str| {
             let reply = refusal(rule, status, error, "try again later");
             self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
         };
-        let Look { waiter, position, news, repeated } = match looked {
+        let Look { waiter, position, at_once, pausing } = match looked {
             Ok(looked) => looked,
             Err(full) => return refuse(Refusal::TableFull, 503, &full.to_string()),
         };
         let permit = match permit {
-            Err((cause, status, error)) if !news && !head && !self.is_draining() => {
+            Err((cause, status, error)) if at_once.is_none() && !head && !self.is_draining() => {
                 return refuse(cause, status, &error);
             }
             permit => permit.ok(),
         };
         let duration = settings.hold.duration(rule.timeout, None);
-        let cause = match news {
-            true => Cause::Message,
-            false if self.is_draining() => Cause::Drain,
-            false => Cause::Timeout,
-        };
-        let leave = allowed.zip(waiter.as_ref());
+        let quiet = if self.is_draining() { Cause::Drain } else { Cause::Timeout };
+        let leave = allowed.clone().zip(waiter.as_ref());
         let leave = leave.map(|(allowed, waiter)| self.shared.grants.take(allowed, waiter));
         Decision::Replay(Box::new(HeldReplay {
             gate: self.clone(),
             rule: rule.clone(),
-            waiter,
-            leave,
-            duration: if repeated {
-                recent_requests::pause(duration, replay.slack)
-            } else {
-                duration
-            },
-            cause,
-            position,
-            request: id,
             share: (replay.share && !head)
                 .then(|| shared_cache::Key::of(rule, replay, request, &poll))
                 .flatten(),
+            channel,
+            waiter,
+            leave,
+            allowed: allowed.filter(|_| replay.max_wait.is_some()).map(Box::new),
+            duration: if pausing { pause(duration, replay.slack) } else { duration },
+            timeout: duration,
+            cause: at_once.unwrap_or(quiet),
+            position,
+            ids,
             origin: allowed_origin(rule, request.headers),
             patience: settings.read_timeout,
             began: Instant::now(),
             permit,
+            head,
+            pausing,
+            counted: false,
         }))
     }
 
-    /// Notes that a request was answered for a channel at `position`.
-    fn note(&self, request: recent_requests::Id, position: Option<Position>) {
-        if let Some(position) = position {
-            self.shared.replays.asked.note(request, position);
-        }
+    /// True if the upstream has nothing for a poll, as far as is known, and nothing was published
+    /// since then.
+    fn is_quiet(&self, ids: Ids, channel: &ChannelName, now: Time) -> bool {
+        let Some(position) = self.shared.replays.asked.quiet_at(ids) else { return false };
+        let subscription = Subscription { channel: channel.clone(), cursor: Cursor::At(position) };
+        let found = self.shared.hub.look(&[subscription], Take::Newest, now);
+        found.is_ok_and(|answer| !answer.iter().any(|update| update.found.news))
     }
 
-    /// Checks if a poll has to wait.
+    /// Decides whether a poll has to wait.
     fn look(
         &self,
         poll: &Poll,
         replay: &Replay,
-        id: recent_requests::Id,
+        ids: Ids,
         hold: bool,
         now: Time,
     ) -> Result<Look, TableFull> {
-        let hub = &self.shared.hub;
+        let (hub, asked) = (&self.shared.hub, &self.shared.replays.asked);
+        let hold_here = hold && !ids.first;
         // A poll of this dialect is on one channel.
-        let update = match hub.poll(&poll.subscriptions, poll.take, hold, now)? {
+        let channel = poll.subscriptions.first().map(|one| one.channel.clone());
+        let update = match hub.poll(&poll.subscriptions, poll.take, hold_here, now)? {
             PollOutcome::Waiting(waiter) => return Ok(Look::held(waiter, false)),
             PollOutcome::Answer(answer) => answer.into_iter().next(),
         };
         let news = update.as_ref().is_some_and(|update| update.found.news);
+        let at_once = if ids.first { Some(Cause::First) } else { news.then_some(Cause::Message) };
         let position = update.map(|update| update.found.position);
-        let asked = || self.shared.replays.asked.at(id) == position;
         if let Some(position) = position
             && hold
-            && news
-            && !replay.slack.is_zero()
-            && asked()
+            && at_once.is_some()
+            && let Some(channel) = &channel
+            && (ids.first || !replay.slack.is_zero())
         {
-            let mut again = poll.subscriptions.clone();
-            again.iter_mut().for_each(|subscription| subscription.cursor = Cursor::At(position));
-            if let PollOutcome::Waiting(waiter) = hub.poll(&again, poll.take, hold, now)? {
-                return Ok(Look::held(waiter, true));
+            let has_all =
+                self.is_quiet(ids, channel, now) || !ids.first && asked.has_got(ids, position);
+            let pausing = !has_all
+                && match ids.first {
+                    // A page that is loaded again gets its first answer again.
+                    true => asked.is_hasty(ids, position),
+                    false => asked.is_repeated(ids, position),
+                };
+            if has_all || pausing {
+                let mut again = poll.subscriptions.clone();
+                again.iter_mut().for_each(|one| one.cursor = Cursor::At(position));
+                if let PollOutcome::Waiting(waiter) = hub.poll(&again, poll.take, hold, now)? {
+                    return Ok(Look::held(waiter, pausing));
+                }
             }
         }
-        Ok(Look { waiter: None, position, news, repeated: false })
+        Ok(Look { waiter: None, position, at_once, pausing: false })
     }
 }
 
-/// The result of that check.
+/// Hold time of a poll that repeats another: at most the slack, within which the update is recent.
+fn pause(duration: Option<Duration>, slack: Duration) -> Option<Duration> {
+    let most = if slack.is_zero() { PAUSE } else { PAUSE.min(slack) };
+    Some(duration.unwrap_or(most).min(most))
+}
+
+/// The result of a look.
 struct Look {
-    /// The registration of a poll to hold.
+    /// The registration of a poll that is to be held.
     waiter: Option<Waiter>,
     position: Option<Position>,
-    /// Something was published that it may not have.
-    news: bool,
-    /// It was forwarded since then, so it is held for a moment only.
-    repeated: bool,
+    /// The cause for which it goes to the upstream at once.
+    at_once: Option<Cause>,
+    /// It is held for a moment only, as the upstream has just been asked the same.
+    pausing: bool,
 }
 
 impl Look {
-    fn held(waiter: Waiter, repeated: bool) -> Self {
+    fn held(waiter: Waiter, pausing: bool) -> Self {
         let position = waiter.positions().next();
-        Self { waiter: Some(waiter), position, news: false, repeated }
-    }
-}
-
-impl HeldReplay {
-    /// Holds the poll if it has to be held, and waits for its slot. Dropping the future, or the end
-    /// of `gone`, ends both.
-    pub(super) async fn wait(
-        mut self: Box<Self>,
-        timer: &mut Timer,
-        mut gone: Pin<&mut impl Future<Output = ()>>,
-    ) -> ReplayEnd {
-        if let Some(waiter) = &mut self.waiter {
-            let (clock, leave) = (self.gate.shared.clock, self.leave.as_ref());
-            timer.set(hold::shorter(self.duration, leave.and_then(|leave| leave.left(clock()))));
-            let (cause, answer) = hold::hold(waiter, leave, timer, clock, gone.as_mut()).await;
-            self.cause = cause;
-            if let Some(update) = answer.and_then(|answer| answer.into_iter().next()) {
-                self.position = Some(update.found.position);
-            }
-            self.waiter = None;
-        }
-        let turn = match self.cause {
-            Cause::Gone => None,
-            Cause::Expired => Some(SlotOutcome::Rejection),
-            _ => {
-                timer.set(Some(self.patience));
-                // Boxed, as it is not needed while the poll is held.
-                let mut turn = Box::pin(self.turn());
-                tokio::select! {
-                    biased;
-                    turn = &mut turn => Some(turn),
-                    () = &mut gone => None,
-                    () = poll_fn(|context| timer.poll_expired(context)) => Some(SlotOutcome::Refused),
-                }
-            }
-        };
-        self.end(turn)
-    }
-
-    /// Waits until the poll may go to the upstream, or another poll has fetched its response.
-    async fn turn(&self) -> SlotOutcome {
-        let replays = &self.gate.shared.replays;
-        let Dialect::Replay(replay) = &self.rule.dialect else { return SlotOutcome::Refused };
-        let turns = replays.turns.of(&self.rule, replay);
-        if self.permit.is_none() {
-            return turns
-                .try_acquire_owned()
-                .map_or(SlotOutcome::Refused, |turn| SlotOutcome::Mine(turn, None));
-        }
-        let mut lead = None;
-        while let Some(key) = &self.share {
-            match replays.flights.join(key, self.position, self.cause) {
-                Join::Leader(leading) => {
-                    lead = Some(leading);
-                    break;
-                }
-                Join::Landed(reply) => return SlotOutcome::Answered(reply),
-                Join::Follow(flight) => match flight.landing().await {
-                    Outcome::Answer(reply) => return SlotOutcome::Answered(reply),
-                    Outcome::EachAlone => break,
-                    // The fetching poll's client has left; another poll takes over.
-                    Outcome::Abandoned => {}
-                },
-            }
-        }
-        turns
-            .acquire_owned()
-            .await
-            .map_or(SlotOutcome::Refused, |turn| SlotOutcome::Mine(turn, lead))
-    }
-
-    fn end(self: Box<Self>, turn: Option<SlotOutcome>) -> ReplayEnd {
-        let cause = if turn.is_some() { self.cause } else { Cause::Gone };
-        let (held, counters) = (self.began.elapsed(), &self.gate.shared.counters);
-        counters.release(cause, None, &self.gate.shared.metrics.watched);
-        counters.hold.observe(held);
-        let end = match turn {
-            None => ReplayOutcome::Gone,
-            Some(SlotOutcome::Answered(reply)) => {
-                self.gate.note(self.request, self.position);
-                ReplayOutcome::Reply(reply)
-            }
-            Some(SlotOutcome::Rejection) => {
-                let now = (self.gate.shared.clock)();
-                let leave = self.leave.as_ref().map(|leave| leave.check(now));
-                let denied = leave.and_then(Result::err).unwrap_or(Rejection::Expired);
-                ReplayOutcome::Reply(finished(denied.reply(), &self.rule, self.origin.as_deref()))
-            }
-            Some(SlotOutcome::Refused) => {
-                self.gate.refused(Refusal::SiteQueue);
-                let error = "too many polls wait for the site";
-                let reply = refusal(&self.rule, 503, error, "try again later");
-                let reply = reply.with("Retry-After", RETRY_AFTER);
-                ReplayOutcome::Reply(finished(reply, &self.rule, self.origin.as_deref()))
-            }
-            Some(SlotOutcome::Mine(turn, lead)) => {
-                let Self { gate, rule, origin, request, position, began, .. } = *self;
-                let (turn, held) = (Some(turn), (held, cause));
-                let is_good = false;
-                let released = ReleasedReplay {
-                    gate,
-                    rule,
-                    origin,
-                    request,
-                    position,
-                    lead,
-                    turn,
-                    is_good,
-                    began,
-                    held,
-                };
-                ReplayOutcome::Forward(Box::new(released))
-            }
-        };
-        ReplayEnd { cause, held, end }
+        Self { waiter: Some(waiter), position, at_once: None, pausing }
     }
 }

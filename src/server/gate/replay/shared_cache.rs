@@ -52,7 +52,7 @@ impl Key {
     }
 }
 
-/// Whether the site lets an answer with these headers be given to others who asked the same.
+/// True if a response with these headers may be given to other clients that sent the same request.
 pub(super) fn may_share(headers: &HeaderMap) -> bool {
     let has = |name: &str| headers.contains_key(name);
     if has("set-cookie") || has("set-cookie2") {

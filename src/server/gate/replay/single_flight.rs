@@ -48,13 +48,15 @@ const OWN_HEADERS: [&str; 14] = [
     "age",
 ];
 
-/// How a fetch ended for those who wait for it.
+/// The outcome of a fetch for the polls that wait for it.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
     /// A response for all.
     Answer(Reply),
     /// A response that is not for all, or none: each poll is forwarded by itself.
     EachAlone,
+    /// The upstream has nothing for them: they are held on.
+    Quiet,
     /// No end: another poll has to fetch it.
     Abandoned,
 }
@@ -140,7 +142,7 @@ impl SingleFlight {
 fn kept_for(cause: Cause) -> Duration {
     match cause {
         Cause::Message | Cause::Reset => TTL,
-        Cause::Timeout | Cause::Gone | Cause::Drain | Cause::Expired => QUIET_TTL,
+        Cause::First | Cause::Timeout | Cause::Gone | Cause::Drain | Cause::Expired => QUIET_TTL,
     }
 }
 
@@ -243,6 +245,11 @@ impl Leader {
         }
         self.sender.send_replace(State::Landed(Outcome::Answer(reply)));
         flying.trim();
+    }
+
+    /// The upstream has nothing for any of them.
+    pub(super) fn quiet(self) {
+        self.sender.send_replace(State::Landed(Outcome::Quiet));
     }
 
     /// There is no response.

@@ -106,7 +106,8 @@ impl TlsStream {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_receive(context))?;
-            if self.ended {
+            // A client may have said all it has to say in one go with the end of its handshake.
+            if self.ended && self.session.is_handshaking() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }

@@ -16,9 +16,10 @@ pub use rule::{Rule, Statuses};
 
 use super::{Publisher, Source, payload};
 use crate::hub::channel::{ChannelName, Payload};
-use crate::protocol::http::form::{Encoding, FileFields};
+use crate::protocol::http::form::{Encoding, Purpose};
 use crate::protocol::http::observer::{Completion, Observe, Observer, RequestHead};
 use crate::protocol::http::path::normalize;
+use crate::server::limits::body_memory::BodyShare;
 use body::Body;
 use bytes::Bytes;
 use decode::decode;
@@ -50,8 +51,13 @@ impl Observe for Captures {
             return None;
         }
         let most = usize::try_from(settings.max_message).unwrap_or(usize::MAX);
-        let body =
-            |wanted: bool| Body { bytes: Some(Vec::new()).filter(|_| wanted), most, over: false };
+        let body = |wanted: bool| Body {
+            share: BodyShare::new(&settings.bodies),
+            crowded: false,
+            bytes: Some(Vec::new()).filter(|_| wanted),
+            most,
+            over: false,
+        };
         Some(Box::new(CapturedExchange {
             publisher: self.0.clone(),
             may_publish: settings.may_publish,
@@ -96,8 +102,7 @@ struct CapturedExchange {
 
 impl Observer for CapturedExchange {
     fn begin(&mut self) {
-        self.request.over = false;
-        self.request.bytes.iter_mut().for_each(Vec::clear);
+        self.request.begin();
         (self.sent, self.sent_all) = (0, false);
     }
 
@@ -263,7 +268,7 @@ impl CapturedExchange {
         let kind = kind.map(|kind| kind.to_str().map_err(|error| error.to_string()));
         let kind = kind.transpose()?.unwrap_or_default();
         if let Some(encoding) = Encoding::of(kind).map_err(|error| error.to_string())? {
-            let form = encoding.parse(body, FileFields::PassedOver);
+            let form = encoding.parse(body, Purpose::Capture);
             return form.map(Content::Form).map_err(|error| error.to_string());
         }
         let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// One `[[capture]]` rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// The path: exact, or a prefix.
+    /// The path.
     pub path: PathPattern,
     /// The methods.
     pub methods: Vec<String>,

@@ -9,7 +9,7 @@ use crate::protocol::template::Field;
 use crate::server::publish::{from_json, payload};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{percent_decode, percent_decode_str};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -79,12 +79,12 @@ impl<'a> ExchangeValues<'a> {
             Field::Header(name) => self.overheard.request_headers.get(name)?.as_bytes().to_vec(),
             Field::Cookie(name) => {
                 let cookie = cookie(&self.overheard.request_headers, name)?;
-                percent_decode_str(cookie).collect()
+                percent_decode(cookie).collect()
             }
-            Field::Path(1) => {
-                percent_decode_str(self.rule.path.rest(&self.overheard.path)?).collect()
+            Field::Path(n) => {
+                let stars = self.rule.path.captures_normal(&self.overheard.path)?;
+                percent_decode_str(stars.get(n.checked_sub(1)?)?).collect()
             }
-            Field::Path(_) => return None,
             Field::ResponseBody => {
                 return payload(self.overheard.answer_type(), self.answer?.clone()).ok();
             }

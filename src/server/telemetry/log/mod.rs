@@ -1,7 +1,10 @@
-//! The event log and the access log: lines on standard error, as text or JSON.
+//! The event log and the access log: lines on standard error, as text or JSON. Logging
+//! never waits for the reader.
 
+mod queue;
 mod recent;
 
+pub use queue::{dropped, flush};
 pub use recent::{Recent, recent};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -87,7 +90,7 @@ fn lines(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
         // Says the same as `gate::upstream` does, with all of a connection's options.
         .with_target("pingora_load_balancing", usual.min(LevelFilter::ERROR))
         .with_target("pollgate", settings.level);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(queue::Lines);
     // The filter comes last: callers that check the level before they log, as pingora does many
     // times a request, see that of the last one only.
     match settings.format {

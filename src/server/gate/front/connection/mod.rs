@@ -8,17 +8,20 @@ use super::head::{self, Head, HeadScan};
 use super::http2::Http2;
 use super::one_request::OneRequest;
 use super::{Front, buffer_pool, response};
-use crate::hub::channel::ChannelName;
 use crate::protocol::http::framing::Framing;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::access_log;
 use crate::server::gate::grant::{AuthRequest, Verdict};
 use crate::server::gate::poll::hold::Cause;
-use crate::server::gate::proxy::forwarded::Client;
+use crate::server::gate::proxy::connection_state::ConnectionState;
+use crate::server::gate::proxy::forwarded::{Client, Way};
 use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::replay::ReplayOutcome;
-use crate::server::gate::{Connected, Decision, HeldPoll, HeldReplay, Incoming, Settings, Timer};
+use crate::server::gate::{
+    Connected, Decision, HeldPoll, HeldReplay, Incoming, PublishByBrowser, Settings, Timer,
+};
+use crate::server::limits::body_rate::BodyRate;
 use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
 use pingora::apps::{HttpServerApp, ServerApp};
@@ -43,6 +46,8 @@ struct Connection {
     /// No request has come on it yet.
     fresh: bool,
     timer: Timer,
+    /// The group of its connections to the site.
+    group: u64,
 }
 
 /// Work that the fast path does for a request itself.
@@ -50,7 +55,7 @@ enum Action {
     Answer(Reply, Option<Cause>),
     Hold(Box<HeldPoll>),
     Replay(Box<HeldReplay>, Client),
-    Publish(ChannelName),
+    Publish(Box<PublishByBrowser>),
 }
 
 /// The response, if the client is still there to get it, and how long its poll was held.
@@ -86,7 +91,7 @@ pub(super) async fn serve(
     let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
     let Some((stream, speech)) = greeted else { return };
     let (pending, timer) = (BytesMut::new(), Timer::default());
-    let mut connection = Connection { stream, peer, pending, speech, fresh: true, timer };
+    let mut connection = Connection { stream, peer, pending, speech, fresh: true, timer, group: 0 };
     loop {
         let read = connection.read_head(&front, &mut shutdown).await;
         let Some((sighting, settings)) = read else { return };
@@ -172,13 +177,19 @@ impl Connection {
                 }
             }
             // Boxed to keep the connection's own future small.
-            Action::Publish(channel) => {
-                (Some(Box::pin(front.gate.publish(channel)).await), None, None)
+            Action::Publish(publish) => {
+                (Some(Box::pin(front.gate.publish(publish)).await), None, None)
             }
         };
         account.keep &= !*shutdown.borrow() && !front.gate.is_draining();
+        let room = reply.as_ref().map(|reply| settings.room_for(reply));
+        let (reply, _share) = match room {
+            Some(Err(full)) => (Some(full), None),
+            Some(Ok(share)) => (reply, share),
+            None => (reply, None),
+        };
         let written = match &reply {
-            Some(reply) => self.write(settings.write_timeout, reply, account.keep).await,
+            Some(reply) => self.write(reply, account.keep).await,
             None => false,
         };
         if written {
@@ -224,7 +235,8 @@ impl Connection {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
         // Counted once, even if the upstream had to be asked in between.
         if verdict.is_none()
-            && let Some(reply) = front.gate.rate_limited(settings, client.address)
+            && let Some(reply) =
+                front.gate.rate_limited(settings, client.address, head.path, &head.headers)
         {
             let (next, account) = reject(front, settings, head, client.address, reply);
             return Admission::Own(next, account);
@@ -235,7 +247,11 @@ impl Connection {
             let (next, account) = reject(front, settings, head, client.address, reply);
             return Admission::Own(next, account);
         }
-        let hand_off = || RequestContext::new(&front.gate, settings.clone(), client);
+        let hand_off = || {
+            let mut handed = RequestContext::new(&front.gate, settings.clone(), client);
+            handed.upgrade = head.upgrade;
+            handed
+        };
         // Rules match paths only; a target in another form goes to the upstream.
         if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
             return Admission::HandOff(head.framing.clone(), hand_off().for_site());
@@ -260,6 +276,7 @@ impl Connection {
             form: None,
             headers: &head.headers,
             client: client.address,
+            way: Way { client, tls: self.stream.get_ssl_digest().is_some() },
         };
         let next = match front.gate.decide(settings, &incoming, verdict) {
             Err(asking) => return Admission::Ask(asking),
@@ -269,7 +286,7 @@ impl Connection {
             Ok(Decision::Reply(reply, cause)) => Action::Answer(reply, cause),
             Ok(Decision::Hold(held)) => Action::Hold(held),
             Ok(Decision::Replay(waiting)) => Action::Replay(waiting, client),
-            Ok(Decision::Publish(channel)) => Action::Publish(channel),
+            Ok(Decision::Publish(publish)) => Action::Publish(publish),
         };
         Admission::Own(next, account)
     }
@@ -283,33 +300,38 @@ impl Connection {
         handed: Box<RequestContext>,
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
-        let Self { stream, peer, pending, speech, timer, .. } = self;
-        let one = OneRequest::new(stream, pending, length, framing);
+        let Self { stream, peer, pending, speech, timer, group, .. } = self;
+        let state = Arc::new(ConnectionState::of_group(group));
+        let rate = BodyRate::new(handed.settings.body_rate);
+        let handed = handed.on(state.clone());
+        let one = OneRequest::new(stream, pending, length, framing, rate).on(state.clone());
+        let one = if handed.upgrade { one.awaiting_upgrade() } else { one };
         let session = ServerSession::new_http1(Box::new(one));
         let engine = front.proxy.process_new_http(session, shutdown);
         let (stream, _) = handed.scope(engine).await?.consume();
         // Pingora gives back the stream that was handed to it.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
-        Some(Self { stream, peer, pending, speech, fresh: false, timer })
+        Some(Self { stream, peer, pending, speech, fresh: false, timer, group: state.group() })
     }
 
     async fn hand_off_http2(self, front: &Front, shutdown: &ShutdownWatch) {
-        let stream = OneRequest::new(self.stream, self.pending, 0, Framing::Endless);
+        let stream =
+            OneRequest::new(self.stream, self.pending, 0, Framing::Endless, BodyRate::default());
         let http2 = Arc::new(Http2::new(front.gate.clone(), front.proxy.clone()));
         http2.process_new(Box::new(stream), shutdown).await;
     }
 
-    /// Writes a response. Returns true if that succeeded.
-    async fn write(&mut self, limit: Option<Duration>, reply: &Reply, keep: bool) -> bool {
+    /// Writes a response. Returns true if that succeeded. The stream beneath bounds its time.
+    async fn write(&mut self, reply: &Reply, keep: bool) -> bool {
         let mut bytes = buffer_pool::take();
         response::write(&mut bytes, reply, keep);
-        let writing = pin!(async {
+        let written = async {
             self.stream.write_all(&bytes).await?;
             self.stream.write_all(response::rest(reply)).await?;
             self.stream.flush().await
-        });
-        let written = matches!(self.timer.within(limit, writing).await, Some(Ok(())));
+        };
+        let written = written.await.is_ok();
         buffer_pool::put(bytes);
         written
     }
@@ -326,7 +348,7 @@ impl Connection {
         front.gate.refused(Refusal::of_head(status));
         tracing::debug!(peer = ?self.peer, status, wrong, "refused a connection's request");
         let began = Instant::now();
-        let written = self.write(settings.write_timeout, &reply, false).await;
+        let written = self.write(&reply, false).await;
         if access_log::is_logged() {
             let (status, bytes) = if written { (status, reply.body.len()) } else { (0, 0) };
             let (client, took) = (self.peer, began.elapsed());

@@ -6,6 +6,7 @@ use crate::server::gate::front::Front;
 use crate::server::gate::front::head::Head;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::{Open, Settings, access_log};
+use bytes::Bytes;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -47,8 +48,11 @@ pub(super) fn reject(
     settings: &Settings,
     head: &Head<'_>,
     client: Option<IpAddr>,
-    reply: Reply,
+    mut reply: Reply,
 ) -> (Action, RequestLog) {
+    if head.method == "HEAD" {
+        reply.body = Bytes::new();
+    }
     if access_log::is_logged() {
         let (method, target, status) = (head.method, head.target, reply.status);
         let (bytes, took, held) = (reply.body.len(), Duration::ZERO, None);

@@ -1,0 +1,144 @@
+//! Looks into channels for a poll, and registers it where there is nothing for it.
+
+use super::{Answer, ChannelUpdate, Hub, PollOutcome, Subscription, TableFull, Waiter, waiter};
+use crate::hub::channel::{Cursor, Take, Time};
+
+impl Hub {
+    /// Looks into every channel of a poll. Registers a waiter where none has an update, unless
+    /// `hold` is false: then it is a [`Hub::look`].
+    pub fn poll(
+        &self,
+        subscriptions: &[Subscription],
+        take: Take,
+        hold: bool,
+        now: Time,
+    ) -> Result<PollOutcome, TableFull> {
+        if !hold {
+            return self.look(subscriptions, take, now).map(PollOutcome::Answer);
+        }
+        let now = self.time(now);
+        let several = subscriptions.len() > 1;
+        let mut waiter = Waiter::new(self.clone(), take);
+        let mut answer = Answer::new();
+        let mut news = false;
+        for subscription in subscriptions {
+            let hold = waiter::Hold { bell: waiter.bell(), several };
+            let looked = self.look_at(subscription, take, Some(hold), now)?;
+            news |= looked.update.found.news;
+            answer.push(looked.update);
+            waiter.register(looked.seat, looked.unresolved);
+        }
+        // Read after the registration: a drain that came before it has set the flag, one that comes
+        // after it finds the registration.
+        if news || self.is_draining() {
+            return Ok(PollOutcome::Answer(answer));
+        }
+        waiter.hold(answer);
+        Ok(PollOutcome::Waiting(waiter))
+    }
+
+    /// Looks into every channel of a poll that does not wait: the quiet state is an answer, too. It
+    /// creates nothing.
+    pub fn look(
+        &self,
+        subscriptions: &[Subscription],
+        take: Take,
+        now: Time,
+    ) -> Result<Answer, TableFull> {
+        let now = self.time(now);
+        let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.update);
+        subscriptions.iter().map(look).collect()
+    }
+
+    /// Looks into one channel and, where there is no news, registers for `hold` under the same
+    /// lock.
+    pub(super) fn look_at(
+        &self,
+        subscription: &Subscription,
+        take: Take,
+        hold: Option<waiter::Hold<'_>>,
+        now: Time,
+    ) -> Result<waiter::Look, TableFull> {
+        let name = &subscription.channel;
+        loop {
+            let channel = match self.shared.table.touch(name, now) {
+                Some(channel) => channel,
+                None => match self.look_at_none(subscription, take, hold.as_ref(), now) {
+                    Some(looked) => return Ok(looked),
+                    None => {
+                        let several = hold.as_ref().is_some_and(|hold| hold.several);
+                        self.open_for_waiting(name, several, now)?
+                    }
+                },
+            };
+            let mut state = channel.state.lock();
+            if state.forgotten {
+                continue;
+            }
+            let mut want = None;
+            let looked = self.with_trimmed(&mut state, now, |state| {
+                let tick = state.limits.tick;
+                let (found, unresolved) = match state.feed {
+                    None => {
+                        state.history.pass_time(now);
+                        let cursor = self.no_later_than(now, subscription.cursor);
+                        (state.history.since(cursor, take, tick, now), None)
+                    }
+                    Some(_) => state.look_at_replica(subscription.cursor, take, now, &mut want),
+                };
+                let found = self.unless_moved(found, subscription.cursor);
+                let seat = hold.as_ref().filter(|_| !found.news).map(|hold| waiter::Registration {
+                    channel: channel.clone(),
+                    key: state.waiters.insert(hold.bell.clone()),
+                    round: state.round,
+                });
+                let update = ChannelUpdate { channel: channel.name.clone(), tick, found };
+                waiter::Look { update, seat, unresolved }
+            });
+            let abandoned = !state.stored && state.waiters.is_empty();
+            drop(state);
+            if abandoned {
+                self.release(name);
+            }
+            self.tell(name, want);
+            return Ok(looked);
+        }
+    }
+
+    /// Looks into a channel that does not exist; `None` = a poll is to wait on it.
+    pub(super) fn look_at_none(
+        &self,
+        subscription: &Subscription,
+        take: Take,
+        hold: Option<&waiter::Hold<'_>>,
+        now: Time,
+    ) -> Option<waiter::Look> {
+        if self.is_replica() && hold.is_some() {
+            return None;
+        }
+        let channel = subscription.channel.clone();
+        let tick = self.tick(&channel);
+        let history = self.unpublished(&channel, now);
+        let found = if self.is_replica() {
+            history.unresolved(subscription.cursor, tick, now)
+        } else {
+            let cursor = self.no_later_than(now, subscription.cursor);
+            self.unless_moved(history.since(cursor, take, tick, now), subscription.cursor)
+        };
+        let update = ChannelUpdate { channel, tick, found };
+        let is_answer = hold.is_none() || update.found.news;
+        is_answer.then_some(waiter::Look { update, seat: None, unresolved: None })
+    }
+
+    /// A position in the table's time that is yet to come was not given out here.
+    pub(super) fn no_later_than(&self, now: Time, cursor: Cursor) -> Cursor {
+        match cursor {
+            Cursor::At(position) if position.epoch == self.clock() && position.seq > now.0 => {
+                // A floor may be ahead of the clock.
+                let highest = self.shared.table.highest_floor();
+                if position.seq > highest.0 { Cursor::Lost } else { cursor }
+            }
+            cursor => cursor,
+        }
+    }
+}
