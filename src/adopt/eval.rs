@@ -79,7 +79,12 @@ impl<'a> Walker<'a> {
                 let test = self.eval(test);
                 let then = then.as_ref().map_or(test, |then| self.eval(then));
                 let otherwise = self.eval(otherwise);
-                then.or(otherwise)
+                let word = otherwise.constant().filter(|text| is_word(text));
+                let sent = then.parameters().count() == 1 && then.origins.len() == 1;
+                match word.filter(|_| sent) {
+                    Some(word) => then.or(otherwise).with(Origin::Instead(word)),
+                    None => then.or(otherwise),
+                }
             }
             Kind::Cast(to, inner) => {
                 let inner = self.eval(inner);
@@ -287,6 +292,13 @@ impl<'a> Walker<'a> {
         self.script = here;
         std::mem::replace(&mut self.scope.returned, before)
     }
+}
+
+/// True for a text that may be part of a file's name.
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+        && !matches!(text, "null" | "true" | "false")
 }
 
 /// Adds an entry whose key is not known.

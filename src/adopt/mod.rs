@@ -39,6 +39,7 @@ mod walk;
 use project::Project;
 use routes::{Address, Routes};
 use std::collections::HashSet;
+use syntax::Function;
 use walk::Walker;
 
 /// A file of the site.
@@ -187,6 +188,7 @@ fn read(site: &Site) -> Adopted {
     for entry in &waiting {
         reader.methods(*entry);
     }
+    reader.closures(&waiting);
     if !reader.polls.is_empty() {
         let writing = reach::of_writing(&project, &texts);
         for entry in &writing {
@@ -196,6 +198,7 @@ fn read(site: &Site) -> Adopted {
         for entry in &writing {
             reader.methods(*entry);
         }
+        reader.closures(&writing);
     }
     let polls = reader.own_polls();
     let (config, findings) = print::config(site, &project, &polls, &reader.writers, &reader.cut);
@@ -205,7 +208,7 @@ fn read(site: &Site) -> Adopted {
 /// Goes through the scripts of a project and gathers what was found.
 struct Reader<'a> {
     project: &'a Project,
-    routes: Routes,
+    routes: Routes<'a>,
     polls: Vec<judge::Poll>,
     writers: Vec<judge::Writer>,
     /// Scripts and functions that were gone through.
@@ -239,7 +242,7 @@ impl<'a> Reader<'a> {
         }
         let walked = Walker::new(self.project, entry).script();
         let path = self.project.scripts[entry].path.clone();
-        self.note(entry, None, vec![Address { path, when: Vec::new() }], walked);
+        self.note(entry, None, vec![Address { path, ..Address::default() }], walked);
     }
 
     /// What its methods do that no script calls, so that perhaps a framework does.
@@ -252,10 +255,27 @@ impl<'a> Reader<'a> {
                 }
                 let walked = Walker::new(project, script).method(&class.name, method);
                 let path = &project.scripts[script].path;
-                let addresses = self.routes.addresses(path, &class.name, &method.name);
+                let addresses = self.routes.addresses(path, &class.name, method);
                 let name = format!("{}::{}", class.name, method.name);
                 self.note(script, Some(name), addresses, walked);
             }
+        }
+    }
+
+    /// The functions that routes in these scripts have of their own.
+    fn closures(&mut self, scripts: &[usize]) {
+        let all: Vec<(usize, &Function, Address)> = self
+            .routes
+            .closures()
+            .filter(|(closure, _)| scripts.contains(&closure.script))
+            .map(|(closure, address)| (closure.script, closure.function, address))
+            .collect();
+        for (script, function, address) in all {
+            if self.steps == 0 || !self.reached.insert((script, function.line)) {
+                continue;
+            }
+            let walked = Walker::new(self.project, script).closure(function);
+            self.note(script, Some(address.path.clone()), vec![address], walked);
         }
     }
 

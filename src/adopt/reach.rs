@@ -12,7 +12,9 @@ const CROWD: usize = 200;
 pub(super) fn of_waiting(project: &Project, texts: &[&str]) -> Vec<usize> {
     let words: Vec<HashSet<&str>> = texts.iter().map(|text| words(text)).collect();
     let waits = |set: &HashSet<&str>| {
-        ["sleep", "usleep", "time_nanosleep"].iter().any(|name| set.contains(name))
+        ["sleep", "usleep", "time_nanosleep", "clearstatcache"]
+            .iter()
+            .any(|name| set.contains(name))
     };
     let mut all: Vec<usize> = (0..texts.len()).filter(|at| waits(&words[*at])).collect();
     let mut newest = all.clone();

@@ -21,6 +21,8 @@ pub(super) enum Source {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
     Parameter(Source, String),
+    /// A word that stands for a parameter that is missing: `$_GET['room'] ?? 'home'`.
+    Instead(String),
     /// The request itself, as a framework hands it over.
     Request(Source),
     /// A new row of a table, which is not stored yet.

@@ -125,7 +125,9 @@ impl Walker<'_> {
         Some(Value::default())
     }
 
-    pub(super) fn answer_json(&mut self, value: Value) -> Value {
+    /// An answer that a framework makes JSON of, with the content type for it.
+    pub(in crate::adopt) fn answer_json(&mut self, value: Value) -> Value {
+        self.note(What::Header(Value::text("Content-Type: application/json")));
         let json = Value { pieces: Some(vec![Piece::Json(Box::new(value))]), ..Value::default() };
         self.note(What::Echo(json.bounded()));
         Value::default()

@@ -111,6 +111,10 @@ impl<'a> Walker<'a> {
                 self.note(What::Header(first));
                 Value::default()
             }
+            "http_response_code" if !values.is_empty() => {
+                self.note(What::Header(Value::text("HTTP/1.1 ")));
+                Value::default()
+            }
             "session_start" => {
                 self.note(What::Session);
                 Value::default()

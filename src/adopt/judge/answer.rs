@@ -124,7 +124,7 @@ impl WaitingLoop<'_> {
         Ok(shape)
     }
 
-    fn content_type(&mut self, jsonp: bool) -> Option<String> {
+    pub(super) fn content_type(&mut self, jsonp: bool) -> Option<String> {
         let (at, found) = self.beside().find_map(|event| {
             let What::Header(text) = &event.what else { return None };
             let text = text.constant()?;

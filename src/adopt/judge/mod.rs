@@ -5,7 +5,7 @@
 //! with which requests come to it in `conditions` and who can answer them in `answer`.
 
 mod answer;
-mod conditions;
+pub(super) mod conditions;
 mod duration;
 mod obstacles;
 mod waiting;
@@ -14,6 +14,8 @@ use super::events::{Event, Guard, Walked, What};
 use super::project::Project;
 use super::routes::Address;
 use super::value::{Place, Source, Value};
+use conditions::Conditions;
+use std::collections::BTreeSet;
 use waiting::WaitingLoop;
 
 /// Something seen at a place.
@@ -33,6 +35,8 @@ pub(super) enum News {
     Table(String),
     /// That a cache or queue has something; the key, as far as it is constant.
     Cache(String),
+    /// Something in the visitor's session.
+    Session,
 }
 
 /// How the gate can answer it.
@@ -71,7 +75,7 @@ pub(super) struct Poll {
     pub(super) addresses: Vec<Address>,
     /// The parameter that says what the client has.
     pub(super) cursor: Option<String>,
-    /// What the script answers without news, where that is constant.
+    /// The answer without news, where that is constant.
     pub(super) on_timeout: Option<String>,
     /// The line of PHP without which the gate cannot take the waiting over.
     pub(super) needs: Option<String>,
@@ -80,12 +84,20 @@ pub(super) struct Poll {
     pub(super) news: News,
     /// Further tables that the loop asks.
     pub(super) other_tables: Vec<String>,
+    /// Further files whose change it waits for.
+    pub(super) other_files: Vec<Place>,
     pub(super) answer: Answer,
-    pub(super) when: Vec<String>,
-    pub(super) unless: Vec<String>,
+    /// The requests that come to the loop.
+    pub(super) conditions: Conditions,
+    /// The names of all parameters that its requests bear.
+    pub(super) sent: BTreeSet<String>,
     /// `None` = GET and POST.
     pub(super) methods: Option<Source>,
-    /// How long PHP waits, in seconds; `None` = for ever, or not known.
+    /// True if a poll without a cursor waits as well.
+    pub(super) waits_first: bool,
+    /// The content type of `on_timeout`, if it is not PHP's own.
+    pub(super) content_type: Option<String>,
+    /// The time for which PHP waits, in seconds; `None` = for ever, or not known.
     pub(super) wait: Option<f64>,
     /// The parameter with which a client shortens that.
     pub(super) wait_parameter: Option<String>,
@@ -93,6 +105,8 @@ pub(super) struct Poll {
     pub(super) database: Option<Place>,
     /// The parameter that names the file.
     pub(super) names: Option<(Source, String)>,
+    /// The name without that parameter.
+    pub(super) usual_name: Option<String>,
     pub(super) notes: Vec<Note>,
     /// What has to be answered before the rule is good.
     pub(super) questions: Vec<String>,
@@ -106,11 +120,11 @@ pub(super) struct Writer {
     pub(super) script: usize,
     pub(super) line: u32,
     pub(super) news: News,
-    /// The parameter without which it writes nothing, or else what it writes.
-    pub(super) parameter: Option<(Source, String)>,
-    /// True if just that parameter is written.
+    /// The parameters without which it writes nothing, then those that it writes.
+    pub(super) parameters: Vec<(Source, String)>,
+    /// True if just one parameter is written.
     pub(super) verbatim: bool,
-    /// Which requests come to it.
+    /// The properties of the requests that come to it.
     pub(super) guards: Vec<Guard>,
 }
 
@@ -124,9 +138,14 @@ pub(super) fn polls(
 ) -> Vec<Poll> {
     let mut waiting: Vec<usize> = Vec::new();
     for event in &walked.events {
-        if let (What::Sleep(_), Some(around)) = (&event.what, event.loops.last())
-            && !waiting.contains(around)
-        {
+        let Some(around) = event.loops.last() else { continue };
+        let waits = match event.what {
+            What::Sleep(_) => true,
+            // Without a pause, as fast as the machine goes.
+            What::Clear => walked.loops[*around].endless,
+            _ => false,
+        };
+        if waits && !waiting.contains(around) {
             waiting.push(*around);
         }
     }
@@ -146,21 +165,16 @@ pub(super) fn writers(entry: usize, addresses: &[Address], walked: &Walked) -> V
             }
             _ => return None,
         };
-        let guarded = event.guards.iter().find_map(|guard| match guard {
-            Guard::Present(source, name) => Some((*source, name.clone())),
-            _ => None,
-        });
-        let mut written = content.parameters().map(|(source, name)| (source, name.to_owned()));
-        let (first, second) = (written.next(), written.next());
-        let verbatim = content.pieces.is_none()
-            && second.is_none()
-            && first.is_some()
-            && content.origins.len() == 1;
-        let parameter = if verbatim { first } else { guarded.or(first) };
+        let owned = |(source, name): (Source, &str)| (source, name.to_owned());
+        let written: Vec<(Source, String)> = content.parameters().map(owned).collect();
+        let verbatim = content.pieces.is_none() && written.len() == 1 && content.origins.len() == 1;
+        let guarded = event.guards.iter().filter_map(Guard::required).map(owned);
+        let mut parameters = if verbatim { Vec::new() } else { guarded.collect() };
+        parameters.extend(written);
         let (script, line) = event.at();
         let guards = event.guards.clone();
         let addresses = addresses.to_vec();
-        Some(Writer { entry, addresses, script, line, news, parameter, verbatim, guards })
+        Some(Writer { entry, addresses, script, line, news, parameters, verbatim, guards })
     };
     walked.events.iter().filter_map(writer).collect()
 }

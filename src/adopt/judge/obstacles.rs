@@ -4,7 +4,7 @@ use super::answer::json_in;
 use super::waiting::WaitingLoop;
 use super::{Answer, News};
 use crate::adopt::events::{Event, What};
-use crate::adopt::value::{Origin, Source, Value};
+use crate::adopt::value::{Origin, Piece, Source, Value};
 
 impl WaitingLoop<'_> {
     /// True if what is printed is made of what the loop waits for.
@@ -64,27 +64,48 @@ impl WaitingLoop<'_> {
         self.walked.events[last..].iter().any(|event| matches!(event.what, What::Echo(_)))
     }
 
-    /// The one answer that is constant, beside one that tells of news.
-    pub(super) fn constant_answer(&self) -> Option<String> {
+    /// The constant answer of a poll without news, if there is just one beside that with news. A
+    /// script that `ends` its wait without a word answers with nothing.
+    pub(super) fn constant_answer(&self, ends: bool) -> Option<String> {
         let mut constants = Vec::new();
-        let mut others = 0;
+        let mut others = Vec::new();
         for event in self.beside() {
             let What::Echo(value) = &event.what else { continue };
             match constant_text(value) {
                 Some(text) if !text.is_empty() => constants.push((event, text)),
                 Some(_) => {}
-                None => others += 1,
+                None => others.push(event),
             }
         }
-        let (event, text) = match constants.as_slice() {
-            [one] => one,
-            _ => return None,
-        };
         // Before the loop it is an error's, not a quiet poll's.
         let last = self.inside().last()?;
         let first = self.inside().next()?;
-        let at_or_after = event.at() >= first.at() || event.script != last.script;
-        (others > 0 && at_or_after).then(|| text.clone())
+        match constants.as_slice() {
+            [] if ends && self.ends_in_silence(&others) => Some(String::new()),
+            [(event, text)] if !others.is_empty() => {
+                let at_or_after = event.at() >= first.at() || event.script != last.script;
+                at_or_after.then(|| text.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// True if the loop's end without news prints nothing: all answers are in it, or it exits and
+    /// they are behind it.
+    fn ends_in_silence(&self, answers: &[&Event]) -> bool {
+        let status = |event: &Event| match &event.what {
+            What::Header(text) => text.pieces.iter().flatten().next().is_some_and(
+                |piece| matches!(piece, Piece::Text(text) if text.starts_with("HTTP/")),
+            ),
+            What::Html => true,
+            _ => false,
+        };
+        let inside = |event: &Event| event.loops.contains(&self.around);
+        let exits = self.inside().any(|event| matches!(event.what, What::End));
+        !answers.is_empty()
+            && !self.beside().any(status)
+            && (answers.iter().all(|event| inside(event))
+                || exits && !answers.iter().any(|event| inside(event)))
     }
 
     /// The question about what a poll writes while it waits.
@@ -122,6 +143,11 @@ impl WaitingLoop<'_> {
         since_asked: bool,
         answer: &Answer,
     ) -> (Option<String>, Option<String>) {
+        if self.news == News::Session {
+            let why = "it waits for what other requests put into the visitor's session, of which \
+                       no file tells; let them publish with the hook";
+            return (None, Some(why.to_owned()));
+        }
         if self.parameters().iter().any(|(source, _)| *source == Source::Json) {
             let why = "its polls carry a JSON body, which the gate does not hold";
             return (None, Some(why.to_owned()));
@@ -150,7 +176,6 @@ impl WaitingLoop<'_> {
 
 /// A text, or JSON, of which all is known.
 fn constant_text(value: &Value) -> Option<String> {
-    use crate::adopt::value::Piece;
     let mut text = String::new();
     for piece in value.pieces.as_ref()? {
         match piece {
@@ -164,7 +189,6 @@ fn constant_text(value: &Value) -> Option<String> {
 
 /// Constant JSON, as PHP writes it.
 pub(super) fn constant_json(value: &Value) -> Option<String> {
-    use crate::adopt::value::Piece;
     if !value.fields.is_empty() && value.entry.is_none() && value.pieces.is_none() {
         let field = |(name, value): &(String, Value)| {
             let name = serde_json::to_string(name).ok()?;

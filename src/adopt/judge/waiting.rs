@@ -45,10 +45,14 @@ impl<'a> WaitingLoop<'a> {
             }
             What::Cache(key) => Some((2, News::Cache(key.clone()), event)),
             What::Read(place) => Some((3, News::File(place.clone()), event)),
+            What::Session => Some((4, News::Session, event)),
             _ => None,
         };
         let (_, news, event) = inside().filter_map(of).min_by_key(|(rank, _, _)| *rank)?;
-        let guards = &inside().find(|event| matches!(event.what, What::Sleep(_)))?.guards;
+        let pause = |event: &&Event| matches!(event.what, What::Sleep(_));
+        let sleeps = inside().find(pause);
+        let looks = inside().find(|event| matches!(event.what, What::Clear));
+        let guards = &sleeps.or(looks)?.guards;
         let news_line = event.at();
         let notes = Vec::new();
         Some(Self { project, entry, walked, around, guards, news, news_line, notes })
@@ -85,30 +89,53 @@ impl<'a> WaitingLoop<'a> {
         // Rows that wait for this visitor, whom a session or a parameter names.
         let queue = matches!(self.news, News::Table(_)) && tells && method.is_none();
         let asks = queue || !self.parameters().is_empty() && (json.is_some() || tells);
+        // What does not sleep may be any loop.
+        let sleeps = self.inside().any(|event| matches!(event.what, What::Sleep(_)));
+        if !sleeps && cursor.is_none() {
+            return None;
+        }
+        let session = self.news == News::Session && (json.is_some() || self.says_a_word());
         let since_asked = !looks && self.compares_with_itself();
-        if !looks && !asks && !(since_asked && (json.is_some() || tells || self.says_a_word())) {
+        if !looks
+            && !asks
+            && !session
+            && !(since_asked && (json.is_some() || tells || self.says_a_word()))
+        {
             return None;
         }
         let around = &self.walked.loops[self.around];
         let (script, line) = (around.script, around.line);
         self.describe(script, line, cursor.as_ref());
         let (wait, wait_parameter) = self.wait();
+        let asked = self.asked(cursor.as_ref(), wait_parameter.as_deref());
         let mut questions = Vec::new();
         if method.is_some() && addresses.is_empty() {
             questions.push("at which address does the framework call this method?".to_owned());
         }
-        let (when, unless, methods) = self.conditions(cursor.as_ref(), &mut questions);
+        let waits_first = cursor
+            .as_ref()
+            .is_some_and(|cursor| cursor.compared.has(|origin| *origin == Origin::Clock));
+        let position = asked.as_deref().filter(|_| !waits_first);
+        let (conditions, methods) = self.conditions(position, &mut questions);
+        let methods = methods.or(cursor.as_ref().map(|cursor| cursor.source));
+        let methods = methods.filter(|source| matches!(source, Source::Get | Source::Post));
+        let sent = self.sent(asked.as_deref());
         let mut answer = self.answer(cursor.as_ref(), json.as_ref(), &echoed);
+        let other_files = self.other_files();
+        if !other_files.is_empty() && !matches!(answer, Answer::Replay(_)) {
+            answer = Answer::Replay("it waits for several files".to_owned());
+        }
         if let Answer::Timestamp(shape) = &mut answer {
             shape.latest = wait.is_some() && self.answers_always();
         }
-        let asked = self.asked(cursor.as_ref(), wait_parameter.as_deref());
-        let on_timeout = self.constant_answer();
+        let on_timeout = self.constant_answer(wait.is_some());
+        let content_type = self.content_type(false);
         let (needs, cannot) = self.obstacles(since_asked, &answer);
         if let Some(text) = self.presence() {
             questions.push(text);
         }
         let names = self.names(&mut questions);
+        let usual_name = self.usual_name().filter(|_| names.is_some());
         let other_tables = self.other_tables();
         let database = self.walked.events.iter().find_map(|event| match &event.what {
             What::Database(place) => Some((event.at(), place.clone())),
@@ -134,17 +161,31 @@ impl<'a> WaitingLoop<'a> {
             cannot,
             news: self.news,
             other_tables,
+            other_files,
             answer,
-            when,
-            unless,
+            conditions,
+            sent,
             methods,
+            waits_first,
+            content_type,
             wait,
             wait_parameter,
             database,
             names,
+            usual_name,
             notes: self.notes,
             questions,
         })
+    }
+
+    /// The names of all parameters that come with a poll.
+    fn sent(&self, asked: Option<&str>) -> BTreeSet<String> {
+        let guarded = self.guards.iter().filter_map(|guard| match guard {
+            Guard::Is(_, name, _) => Some(name.clone()),
+            guard => guard.required().map(|(_, name)| name.to_owned()),
+        });
+        let in_loop = self.parameters().into_iter().map(|(_, name)| name);
+        guarded.chain(in_loop).chain(asked.map(str::to_owned)).collect()
     }
 
     /// The parameters of the request that the loop has to do with.
@@ -199,6 +240,7 @@ impl<'a> WaitingLoop<'a> {
             News::Table(table) => format!("rows of the table {table}"),
             News::Cache(key) if key.is_empty() => "something in a cache or queue".to_owned(),
             News::Cache(key) => format!("the key {key} of a cache"),
+            News::Session => "something in the visitor's session".to_owned(),
         };
         self.note((script, line), format!("waits for {what}{pause}"));
         if let Some(cursor) = cursor {
@@ -225,6 +267,26 @@ impl<'a> WaitingLoop<'a> {
             })
             .collect();
         tables.into_iter().collect()
+    }
+
+    /// The files whose change the loop waits for beside the first.
+    fn other_files(&self) -> Vec<Place> {
+        let News::File(awaited) = &self.news else { return Vec::new() };
+        let looked_at = self.inside().filter_map(|event| match &event.what {
+            What::Look(place) if place != awaited => Some(place.clone()),
+            _ => None,
+        });
+        let all: BTreeSet<Place> = looked_at.collect();
+        all.into_iter().collect()
+    }
+
+    /// The part of the file's name that stands for a parameter that is missing.
+    fn usual_name(&self) -> Option<String> {
+        let News::File(place) = &self.news else { return None };
+        place.open.iter().find_map(|origin| match origin {
+            Origin::Instead(text) => Some(text.clone()),
+            _ => None,
+        })
     }
 
     /// The parameter that is part of the file's name.

@@ -5,6 +5,7 @@
 mod sources;
 mod text;
 
+use super::judge::conditions::{name_of, value_of};
 use super::judge::{Answer, News, Note, Poll, Shape, Writer, parameter};
 use super::page;
 use super::project::Project;
@@ -103,7 +104,7 @@ impl Printer<'_> {
         }
         if !matches!(verdict, Verdict::Cannot(_)) {
             for address in &addresses {
-                self.rule(poll, address, &source);
+                self.rules(poll, address, &source);
             }
             self.stamp(poll, &source.channel);
             self.feed(poll, &source);
@@ -135,7 +136,7 @@ impl Printer<'_> {
         let mut lines = Vec::new();
         for writer in self.writers.iter().filter(|writer| same(&writer.news, &poll.news)) {
             let place = self.place_of(writer.script, writer.line);
-            let line = match &writer.parameter {
+            let line = match writer.parameters.first() {
                 Some((source, name)) => {
                     format!("{place}  changes it, given {}", parameter(*source, name))
                 }
@@ -156,22 +157,63 @@ impl Printer<'_> {
         let (class, method) = guess.split_once("::").unwrap_or(("", guess));
         let class = class.to_ascii_lowercase().replace("controller", "").replace("action", "");
         let path = format!("/{class}/{}", method.to_ascii_lowercase());
-        vec![Address { path, when: Vec::new() }]
+        vec![Address { path, ..Address::default() }]
     }
 
-    fn rule(&mut self, poll: &Poll, address: &Address, source: &Feed) {
+    /// The rules at one address: for the requests that are no polls, and for those that are.
+    fn rules(&mut self, poll: &Poll, address: &Address, source: &Feed) {
+        for path in &address.apart {
+            self.no_poll(path, "This is another address.", &address.when, &[]);
+        }
+        let conditions = &poll.conditions;
+        for other in &conditions.others {
+            let when: Vec<String> = address.when.iter().chain(&other.when).cloned().collect();
+            self.no_poll(&address.path, "With these it writes.", &when, &other.unless);
+        }
+        let none = vec![&[][..]];
+        let any = conditions.any.iter().map(std::slice::from_ref).collect::<Vec<_>>();
+        for any in if any.is_empty() { none } else { any } {
+            self.rule(poll, address, any, &source.channel);
+            if let (Some((_, name)), Some(usual)) = (&poll.names, &poll.usual_name) {
+                self.out.comment(&format!("Without {name}, which the rule above needs."));
+                self.rule(poll, address, any, usual);
+            }
+        }
+    }
+
+    fn no_poll(&mut self, path: &str, why: &str, when: &[String], unless: &[String]) {
+        let key = format!("{path} {when:?} {unless:?}");
+        if self.fed.contains(&key) {
+            return;
+        }
+        self.fed.push(key);
+        self.out.comment(why);
+        self.out.line("[[poll]]");
+        self.out.key("path", &quoted(path));
+        if !when.is_empty() {
+            self.out.key("when", &list(when));
+        }
+        if !unless.is_empty() {
+            self.out.key("unless", &list(unless));
+        }
+        self.out.key("dialect", "\"none\"");
+    }
+
+    fn rule(&mut self, poll: &Poll, address: &Address, any: &[String], channel: &str) {
         self.out.line("[[poll]]");
         self.out.key("path", &quoted(&address.path));
         let mut when = address.when.clone();
-        when.extend(poll.when.iter().filter(|name| !address.when.contains(name)).cloned());
-        if poll.answer == Answer::NovComet && !when.iter().any(|name| name == "subscribed") {
+        let of_poll = poll.conditions.when.iter().chain(any);
+        when.extend(of_poll.filter(|one| !address.when.contains(one)).cloned());
+        if poll.answer == Answer::NovComet {
+            when.retain(|one| name_of(one) != "subscribed");
             when.push("subscribed".to_owned());
         }
         if !when.is_empty() {
             self.out.key("when", &list(&when));
         }
-        if !poll.unless.is_empty() {
-            self.out.key("unless", &list(&poll.unless));
+        if !poll.conditions.unless.is_empty() {
+            self.out.key("unless", &list(&poll.conditions.unless));
         }
         match poll.methods {
             Some(Source::Get) => self.out.key("methods", "[\"GET\"]"),
@@ -183,8 +225,8 @@ impl Printer<'_> {
                 self.out.key("dialect", "\"novcomet\"");
                 self.timeout(poll);
             }
-            Answer::Timestamp(shape) => self.timestamp(poll, shape, &source.channel),
-            Answer::Replay(why) => self.replay(poll, why, &source.channel),
+            Answer::Timestamp(shape) => self.timestamp(poll, shape, channel),
+            Answer::Replay(why) => self.replay(poll, why, channel),
         }
     }
 
@@ -251,8 +293,15 @@ impl Printer<'_> {
         self.out.key("dialect", "\"replay\"");
         self.out.key("channel", &quoted(channel));
         if let Some(cursor) = &poll.cursor {
-            self.out.comment("A poll without it is a first one, which the site answers at once.");
+            if !poll.waits_first {
+                let text = "A poll without it is a first one, which the site answers at once.";
+                self.out.comment(text);
+            }
             self.out.key("cursor", &quoted(cursor));
+            if poll.waits_first {
+                self.out.comment("Without it, the script starts from now.");
+                self.out.key("first", "\"wait\"");
+            }
         }
         if let Some(name) = &poll.wait_parameter {
             self.out.comment("When it is forwarded, the script need not wait again.");
@@ -266,8 +315,16 @@ impl Printer<'_> {
             self.out.key("max_wait", "\"3s\"");
         }
         if let Some(text) = &poll.on_timeout {
-            self.out.comment("What the script says when its time is over.");
+            self.out.comment("The script's own words when its time is over.");
             self.out.key("on_timeout", &quoted(text));
+            if let Some(content_type) = &poll.content_type {
+                self.out.key("content_type", &quoted(content_type));
+            }
+        } else if poll.wait.is_some() && poll.needs.is_none() {
+            self.out.comment(
+                "When its time is over, the script answers with what PHP alone can make. The gate \
+                 waits on until there is news.",
+            );
         }
         self.timeout(poll);
     }
@@ -308,12 +365,14 @@ fn request_of(poll: &Poll, addresses: &[Address]) -> Option<String> {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };
     let mut pairs = Vec::new();
-    for one in address.when.iter().chain(&poll.when) {
-        let (name, value) = one.split_once('=').unwrap_or((one, "0"));
-        pairs.push(match (&poll.answer, name) {
-            (Answer::NovComet, "subscribed") => "subscribed[pollgate]=0".to_owned(),
-            _ => format!("{}={}", encode(name), encode(value)),
-        });
+    for one in address.when.iter().chain(&poll.conditions.when).chain(poll.conditions.any.first()) {
+        if name_of(one) != "subscribed" || poll.answer != Answer::NovComet {
+            let value = value_of(one).unwrap_or("0");
+            pairs.push(format!("{}={}", encode(name_of(one)), encode(value)));
+        }
+    }
+    if poll.answer == Answer::NovComet {
+        pairs.push("subscribed[pollgate]=0".to_owned());
     }
     let path = encode(&address.path).replace("%2F", "/").replace("%2E", ".").replace("%2D", "-");
     let mark = if pairs.is_empty() { "" } else { "?" };

@@ -3,6 +3,7 @@
 use super::text::quoted;
 use super::{Printer, is_address};
 use crate::adopt::events::Guard;
+use crate::adopt::judge::conditions::{name_of, value_of};
 use crate::adopt::judge::{Answer, News, Poll, Writer};
 use crate::adopt::value::{Origin, Place, Source};
 
@@ -10,18 +11,29 @@ impl Printer<'_> {
     /// Where a poll's news come from; a question if that cannot be told.
     pub(super) fn source(&mut self, poll: &Poll, questions: &mut Vec<String>) -> Feed {
         let content = matches!(poll.answer, Answer::Timestamp(_));
-        let mut feed =
-            Feed { channel: self.channel(poll), watch: None, captures: Vec::new(), content };
+        let mut feed = Feed {
+            channel: self.channel(poll),
+            watches: Vec::new(),
+            captures: Vec::new(),
+            content,
+        };
         let file = match &poll.news {
             News::File(place) => Some(place),
             _ => poll.database.as_ref().filter(|place| !place.has_star()),
         };
         if let Some(place) = file.filter(|place| place.is_known()) {
-            feed.watch = Some(place.clone());
+            feed.watches.push(place.clone());
+            for other in &poll.other_files {
+                if other.is_known() && (!other.has_star() || poll.names.is_some()) {
+                    feed.watches.push(other.clone());
+                } else {
+                    questions.push(unfed(&News::File(other.clone()), &feed.channel));
+                }
+            }
             return feed;
         }
         for writer in self.writers.iter().filter(|writer| same(&writer.news, &poll.news)) {
-            for capture in self.captures_of(writer, content) {
+            for capture in self.captures_of(writer, poll) {
                 if !feed.captures.contains(&capture) && !is_own(poll, writer, &capture) {
                     feed.captures.push(capture);
                 }
@@ -36,12 +48,14 @@ impl Printer<'_> {
     }
 
     /// The requests with which a script changes it, if they can be told.
-    fn captures_of(&self, writer: &Writer, content: bool) -> Vec<Capture> {
-        let Some((source, name)) = &writer.parameter else { return Vec::new() };
-        let told = !content || writer.verbatim;
-        if *source == Source::Cookie || !told {
+    fn captures_of(&self, writer: &Writer, poll: &Poll) -> Vec<Capture> {
+        if matches!(poll.answer, Answer::Timestamp(_)) && !writer.verbatim {
             return Vec::new();
         }
+        let known = || writer.parameters.iter().filter(|(source, _)| *source != Source::Cookie);
+        // One that no poll bears tells a change from everything else at its address.
+        let own = known().find(|(_, name)| !poll.sent.contains(name));
+        let Some((source, name)) = own.or_else(|| known().next()) else { return Vec::new() };
         let paths = writer.addresses.iter().map(|address| &address.path);
         paths
             .filter(|path| is_address(path))
@@ -72,7 +86,7 @@ impl Printer<'_> {
         }
         let writers = || self.writers.iter().filter(|writer| same(&writer.news, &poll.news));
         let captured: Vec<&Writer> =
-            writers().filter(|writer| !self.captures_of(writer, false).is_empty()).collect();
+            writers().filter(|writer| !self.captures_of(writer, poll).is_empty()).collect();
         for writer in writers() {
             let place = self.place_of(writer.script, writer.line);
             // What happens in the same requests as a change that is captured, such as preparing it.
@@ -96,6 +110,7 @@ impl Printer<'_> {
             (_, Some((Source::Cookie, name))) => format!("{{cookie.{name}}}"),
             (_, Some((_, name))) => format!("{{query.{name}}}"),
             (News::File(place), None) if place.is_known() => place.name().replace('*', "_"),
+            (News::Session, None) => script.to_owned(),
             (News::Table(table), None) if !table.is_empty() => table.clone(),
             (News::Cache(key), None) if !key.is_empty() => key.clone(),
             _ => script.to_owned(),
@@ -113,7 +128,7 @@ impl Printer<'_> {
     }
 
     pub(super) fn feed(&mut self, poll: &Poll, feed: &Feed) {
-        if let Some(place) = &feed.watch {
+        for place in &feed.watches {
             let key = format!("{} {}", place.path, feed.content);
             if !self.fed.contains(&key) {
                 self.watch(place, feed, poll);
@@ -168,7 +183,7 @@ impl Printer<'_> {
 /// Where a channel's messages come from.
 pub(super) struct Feed {
     pub(super) channel: String,
-    watch: Option<Place>,
+    watches: Vec<Place>,
     captures: Vec<Capture>,
     /// True if the messages are what was written, not only that something was.
     content: bool,
@@ -184,14 +199,17 @@ struct Capture {
 /// True if a poll would be captured as a change of what it waits for.
 fn is_own(poll: &Poll, writer: &Writer, capture: &Capture) -> bool {
     let other_request = writer.guards.iter().any(|guard| match guard {
-        Guard::Is(name, value) => poll.when.iter().any(|one| {
-            one.split_once('=').is_some_and(|(known, here)| known == name && here != value)
-        }),
+        Guard::Is(_, name, value) => poll
+            .conditions
+            .when
+            .iter()
+            .any(|one| name_of(one) == name && value_of(one).is_some_and(|here| here != value)),
         Guard::Method(_) | Guard::NotMethod(_) => true,
         _ => false,
     });
-    poll.addresses.iter().any(|address| address.path == capture.path)
-        && !poll.unless.contains(&capture.name)
+    poll.sent.contains(&capture.name)
+        && poll.addresses.iter().any(|address| address.path == capture.path)
+        && !poll.conditions.unless.iter().any(|one| name_of(one) == capture.name)
         && !other_request
 }
 
@@ -209,6 +227,9 @@ fn unfed(news: &News, channel: &str) -> String {
             "where is the file {}? Name it in a [[watch]], or let the site publish with the hook",
             place.path
         ),
+        News::Session => {
+            "which script changes the session? Let it publish with the hook".to_owned()
+        }
         News::Table(table) => {
             format!("which script changes the table {table}? Let it publish with the hook")
         }

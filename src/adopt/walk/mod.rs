@@ -10,7 +10,7 @@ use super::calls::Callee;
 use super::events::{Around, Event, Guard, Walked, What};
 use super::project::Project;
 use super::syntax::{Expr, Function, Kind, Stmt};
-use super::value::{Origin, Piece, Source, Value};
+use super::value::{Origin, Source, Value};
 use std::collections::{HashMap, HashSet};
 
 /// Statements and expressions looked at for one script.
@@ -102,17 +102,14 @@ impl<'a> Walker<'a> {
         let object = self.instance(class, Vec::new());
         let method = Callee { this: Some(object), ..Callee::new(self.entry, function) };
         self.answers = true;
-        // The request, by its name, and the parts of the address that the route names.
-        let mut part = 0;
-        let arguments = function.parameters.iter().map(|(name, _)| {
-            if matches!(name.as_str(), "request" | "req") {
-                return Value::from_origin(Origin::Request(Source::Either));
-            }
-            part += 1;
-            Value::from_origin(Origin::Parameter(Source::Path, part.to_string()))
-        });
-        let arguments: Vec<Value> = arguments.collect();
-        self.call(Callee { class: Some(class.to_owned()), ..method }, arguments);
+        self.call(Callee { class: Some(class.to_owned()), ..method }, arguments_of(function));
+        self.finish()
+    }
+
+    /// Walks the function that a route has of its own.
+    pub(super) fn closure(mut self, function: &'a Function) -> Walked {
+        self.answers = true;
+        self.call(Callee::new(self.entry, function), arguments_of(function));
         self.finish()
     }
 
@@ -154,6 +151,9 @@ impl<'a> Walker<'a> {
         match statement {
             Stmt::Expr(expr) => {
                 self.eval(expr);
+                if matches!(expr.kind, Kind::Exit(None)) {
+                    self.note(What::End);
+                }
                 matches!(expr.kind, Kind::Exit(_))
             }
             Stmt::Echo(parts) => {
@@ -178,7 +178,11 @@ impl<'a> Walker<'a> {
             Stmt::If { test, then, otherwise } => self.branch(test, then, otherwise),
             Stmt::Loop { line, before, test, body, after } => {
                 before.iter().for_each(|expr| drop(self.eval(expr)));
-                self.repeat(*line, |walker| {
+                let endless = test.iter().all(|expr| {
+                    let value = self.quietly(expr).constant();
+                    value.is_some_and(|text| text == "true" || text == "1")
+                });
+                self.repeat(*line, endless, |walker| {
                     test.iter().for_each(|expr| drop(walker.eval(expr)));
                     walker.run(body);
                     after.iter().for_each(|expr| drop(walker.eval(expr)));
@@ -190,7 +194,7 @@ impl<'a> Walker<'a> {
             Stmt::Foreach { line, subject, key, value, body } => {
                 let subject = self.eval(subject);
                 let (name, entry) = entries(subject);
-                self.repeat(*line, |walker| {
+                self.repeat(*line, false, |walker| {
                     if let Some(key) = key {
                         walker.assign(key, name);
                     }
@@ -215,8 +219,7 @@ impl<'a> Walker<'a> {
         if value.pieces.is_some() {
             self.note(What::Echo(value.clone()));
         } else if !value.fields.is_empty() || value.entry.is_some() || rows {
-            let pieces = Some(vec![Piece::Json(Box::new(value.clone()))]);
-            self.note(What::Echo(Value { pieces, ..Value::default() }.bounded()));
+            self.answer_json(value.clone());
         }
     }
 
@@ -231,15 +234,15 @@ impl<'a> Walker<'a> {
         if !inside.iter().any(|event| matches!(event.what, What::Sleep(_))) {
             return;
         }
-        self.walked.loops.push(Around { script: place.0, line: place.1 });
+        self.walked.loops.push(Around { script: place.0, line: place.1, endless: false });
         let number = self.walked.loops.len() - 1;
         for event in inside {
             event.loops.insert(depth.min(event.loops.len()), number);
         }
     }
 
-    fn repeat(&mut self, line: u32, body: impl FnOnce(&mut Self)) {
-        self.walked.loops.push(Around { script: self.script, line });
+    fn repeat(&mut self, line: u32, endless: bool, body: impl FnOnce(&mut Self)) {
+        self.walked.loops.push(Around { script: self.script, line, endless });
         self.around.push(self.walked.loops.len() - 1);
         self.line = line;
         body(self);
@@ -249,7 +252,11 @@ impl<'a> Walker<'a> {
     /// Both branches, each from the same state; behind them it is either's.
     fn branch(&mut self, test: &'a Expr, then: &'a [Stmt], otherwise: &'a [Stmt]) -> bool {
         self.eval(test);
-        let (holds, fails) = (self.guards_of(test, true), self.guards_of(test, false));
+        let mut holds = self.guards_of(test, true);
+        let fails = self.guards_of(test, false);
+        if holds.is_empty() && self.around.is_empty() {
+            holds.extend(self.unclear(test).map(Guard::Unclear));
+        }
         // The copy is what costs.
         let copied = self.scope.variables.len() as u32 * 2;
         self.steps = self.steps.saturating_sub(copied);
@@ -289,6 +296,21 @@ impl<'a> Walker<'a> {
         self.silent -= 1;
         value
     }
+}
+
+/// The arguments with which a framework calls a function: the request, by its name, and the parts
+/// of the address that the route names.
+fn arguments_of(function: &Function) -> Vec<Value> {
+    let mut part = 0;
+    let argument = |(name, _): &(String, Option<Expr>)| match name.as_str() {
+        "request" | "req" => Value::from_origin(Origin::Request(Source::Either)),
+        "response" | "res" | "args" => Value::default(),
+        _ => {
+            part += 1;
+            Value::from_origin(Origin::Parameter(Source::Path, part.to_string()))
+        }
+    };
+    function.parameters.iter().map(argument).collect()
 }
 
 /// The keys and values that a `foreach` goes through.
