@@ -8,6 +8,8 @@ use std::collections::HashSet;
 pub(super) enum What {
     /// Ends the script without a word.
     End,
+    /// Leaves a loop, or a `switch`.
+    Break,
     /// Sleeps for so many seconds.
     Sleep(Option<f64>),
     /// Forgets what it knows of files.

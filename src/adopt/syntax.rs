@@ -48,6 +48,8 @@ pub(super) enum Stmt {
     Echo(Vec<Expr>),
     Html(u32),
     Return(Option<Expr>),
+    /// `break`, on this line.
+    Break(u32),
     If {
         test: Expr,
         then: Vec<Stmt>,

@@ -289,7 +289,7 @@ impl Value {
 
 impl Place {
     /// True if the gate can watch it: an absolute path with at most one star, which is not all of
-    /// the file's name.
+    /// the file's name, and not the first directory.
     pub(super) fn is_known(&self) -> bool {
         let name = self.name();
         self.path.starts_with('/')

@@ -67,6 +67,19 @@ impl<'a> Walker<'a> {
                 (What::Write(place, values.get(1).cloned().unwrap_or_default()), Value::default())
             }
             "realpath" | "tmpfile" => return Some(first),
+            // Laravel's folders.
+            "base_path" | "public_path" | "storage_path" | "app_path" => {
+                let path = self.project.folder(self.script) + "/";
+                let (base, _) = path.split_once("/app/").or_else(|| path.split_once("/routes/"))?;
+                let folder = match name {
+                    "base_path" => "/",
+                    "public_path" => "/public/",
+                    "storage_path" => "/storage/",
+                    _ => "/app/",
+                };
+                let inner = if values.is_empty() { Value::text("") } else { first };
+                return Some(Value::join([Value::text(format!("{base}{folder}")), inner]));
+            }
             "getcwd" => return Some(Value::text(folder)),
             "sys_get_temp_dir" => return Some(Value::text("/tmp")),
             "fclose" | "flock" | "fflush" | "fseek" | "is_file" | "file_exists" | "is_readable"

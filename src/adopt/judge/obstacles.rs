@@ -101,11 +101,34 @@ impl WaitingLoop<'_> {
             _ => false,
         };
         let inside = |event: &Event| event.loops.contains(&self.around);
-        let exits = self.inside().any(|event| matches!(event.what, What::End));
+        let all_inside = answers.iter().all(|event| inside(event));
+        let none_inside = !answers.iter().any(|event| inside(event));
+        let endless = self.walked.loops[self.around].endless;
         !answers.is_empty()
             && !self.beside().any(status)
-            && (answers.iter().all(|event| inside(event))
-                || exits && !answers.iter().any(|event| inside(event)))
+            && (all_inside && (!endless || self.leaves_in_silence(true))
+                || none_inside && self.leaves_in_silence(false))
+    }
+
+    /// True if the loop is left at a time or after so many tries with nothing printed since that
+    /// was asked. A `break` goes on behind the loop, which is silence only if nothing follows.
+    fn leaves_in_silence(&self, by_break: bool) -> bool {
+        let mut since = None;
+        for event in self.inside() {
+            match &event.what {
+                What::Compare(_, one, other) => {
+                    let bound = |value: &Value| {
+                        value.number().is_some() || value.has(|origin| *origin == Origin::Clock)
+                    };
+                    since = Some(bound(one) || bound(other));
+                }
+                What::Echo(_) | What::Sleep(_) => since = None,
+                What::End if since == Some(true) => return true,
+                What::Break if by_break && since == Some(true) => return true,
+                _ => {}
+            }
+        }
+        false
     }
 
     /// The question about what a poll writes while it waits.

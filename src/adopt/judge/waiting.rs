@@ -115,6 +115,16 @@ impl<'a> WaitingLoop<'a> {
         let waits_first = cursor
             .as_ref()
             .is_some_and(|cursor| cursor.compared.has(|origin| *origin == Origin::Clock));
+        // A position in the address is none that a rule can name; without one it is most often 0.
+        let mut addresses = addresses.to_vec();
+        let in_path = cursor.as_ref().is_some_and(|cursor| cursor.source == Source::Path);
+        let asked = asked.filter(|_| !in_path);
+        for address in addresses.iter_mut().filter(|_| in_path) {
+            if let Some(start) = address.path.strip_suffix('*') {
+                let first = format!("{start}0");
+                address.apart.push(first);
+            }
+        }
         let position = asked.as_deref().filter(|_| !waits_first);
         let (conditions, methods) = self.conditions(position, &mut questions);
         let methods = methods.or(cursor.as_ref().map(|cursor| cursor.source));
@@ -154,7 +164,7 @@ impl<'a> WaitingLoop<'a> {
             script,
             line,
             method: method.map(str::to_owned),
-            addresses: addresses.to_vec(),
+            addresses,
             cursor: asked,
             on_timeout,
             needs,

@@ -99,7 +99,12 @@ impl Parser<'_> {
                 self.skip_to(&[";", "{"]);
                 None
             }
-            "use" | "global" | "goto" | "declare" | "break" | "continue" => {
+            "break" => {
+                let line = self.line();
+                self.skip_to(&[";", "}"]);
+                Some(Stmt::Break(line))
+            }
+            "use" | "global" | "goto" | "declare" | "continue" => {
                 self.skip_to(&[";", "}"]);
                 None
             }

@@ -74,6 +74,9 @@ impl Printer<'_> {
         if !addresses.iter().all(|address| is_address(&address.path.replace("/*", "/"))) {
             questions.push("how is the address of this script written?".to_owned());
         }
+        if poll.cannot.is_some() {
+            questions.clear();
+        }
         let verdict = match (&poll.cannot, &poll.needs) {
             (Some(why), _) => Verdict::Cannot(why.clone()),
             (None, Some(line)) => Verdict::NeedsLine(line.clone()),
@@ -100,7 +103,7 @@ impl Printer<'_> {
             Verdict::NeedsLine(line) => {
                 self.out.comment(&format!("  {line}. Then take the `#` away below."));
             }
-            Verdict::Cannot(why) => self.out.comment(&format!("  {why}.")),
+            Verdict::Cannot(why) => self.out.comment(&format!("  Because {why}.")),
         }
         if !matches!(verdict, Verdict::Cannot(_)) {
             for address in &addresses {
@@ -322,8 +325,8 @@ impl Printer<'_> {
             }
         } else if poll.wait.is_some() && poll.needs.is_none() {
             self.out.comment(
-                "When its time is over, the script answers with what PHP alone can make. The gate \
-                 waits on until there is news.",
+                "At its timeout the script gives an answer that could not be read here. The gate \
+                 waits on until there is news. If that answer is constant, write it as on_timeout.",
             );
         }
         self.timeout(poll);

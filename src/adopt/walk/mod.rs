@@ -161,6 +161,11 @@ impl<'a> Walker<'a> {
                 self.note(What::Echo(Value::join(parts)));
                 false
             }
+            Stmt::Break(line) => {
+                self.line = *line;
+                self.note(What::Break);
+                false
+            }
             Stmt::Html(line) => {
                 self.line = *line;
                 self.note(What::Html);
