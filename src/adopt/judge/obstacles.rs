@@ -69,23 +69,21 @@ impl WaitingLoop<'_> {
     pub(super) fn constant_answer(&self, ends: bool) -> Option<String> {
         let mut constants = Vec::new();
         let mut others = Vec::new();
+        let first = self.inside().next()?;
+        let last = self.inside().last()?;
         for event in self.beside() {
             let What::Echo(value) = &event.what else { continue };
+            // Before the loop it is an error's, not a quiet poll's.
+            let at_or_after = event.at() >= first.at() || event.script != last.script;
             match constant_text(value) {
-                Some(text) if !text.is_empty() => constants.push((event, text)),
+                Some(text) if !text.is_empty() && at_or_after => constants.push(text),
                 Some(_) => {}
                 None => others.push(event),
             }
         }
-        // Before the loop it is an error's, not a quiet poll's.
-        let last = self.inside().last()?;
-        let first = self.inside().next()?;
         match constants.as_slice() {
             [] if ends && self.ends_in_silence(&others) => Some(String::new()),
-            [(event, text)] if !others.is_empty() => {
-                let at_or_after = event.at() >= first.at() || event.script != last.script;
-                at_or_after.then(|| text.clone())
-            }
+            [text] if !others.is_empty() => Some(text.clone()),
             _ => None,
         }
     }

@@ -117,7 +117,9 @@ impl<'a> WaitingLoop<'a> {
             .is_some_and(|cursor| cursor.compared.has(|origin| *origin == Origin::Clock));
         // A position in the address is none that a rule can name; without one it is most often 0.
         let mut addresses = addresses.to_vec();
-        let in_path = cursor.as_ref().is_some_and(|cursor| cursor.source == Source::Path);
+        let compared = cursor.as_ref().is_some_and(|cursor| cursor.source == Source::Path);
+        let in_query = || self.parameters().iter().any(|(source, _)| *source == Source::Path);
+        let in_path = compared || asked.is_none() && in_query();
         let asked = asked.filter(|_| !in_path);
         for address in addresses.iter_mut().filter(|_| in_path) {
             if let Some(start) = address.path.strip_suffix('*') {

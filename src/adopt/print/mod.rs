@@ -218,7 +218,7 @@ impl Printer<'_> {
         if !poll.conditions.unless.is_empty() {
             self.out.key("unless", &list(&poll.conditions.unless));
         }
-        match poll.methods {
+        match address.source.or(poll.methods) {
             Some(Source::Get) => self.out.key("methods", "[\"GET\"]"),
             Some(Source::Post) => self.out.key("methods", "[\"POST\"]"),
             _ => {}

@@ -56,15 +56,16 @@ impl Printer<'_> {
         // One that no poll bears tells a change from everything else at its address.
         let own = known().find(|(_, name)| !poll.sent.contains(name));
         let Some((source, name)) = own.or_else(|| known().next()) else { return Vec::new() };
-        let paths = writer.addresses.iter().map(|address| &address.path);
-        paths
-            .filter(|path| is_address(path))
-            .flat_map(|path| {
-                // Whichever the page sends.
-                let sources = match source {
-                    Source::Either => vec![Source::Post, Source::Get],
-                    one => vec![*one],
+        let known = writer.addresses.iter().filter(|one| is_pattern(&one.path));
+        known
+            .flat_map(|address| {
+                // Either, as the page sends it.
+                let sources = match (source, address.source) {
+                    (Source::Either, Some(one)) => vec![one],
+                    (Source::Either, None) => vec![Source::Post, Source::Get],
+                    (one, _) => vec![*one],
                 };
+                let path = address.path.clone();
                 let one = |source| Capture { path: path.clone(), source, name: name.clone() };
                 sources.into_iter().map(one).collect::<Vec<_>>()
             })
@@ -194,6 +195,11 @@ struct Capture {
     path: String,
     source: Source,
     name: String,
+}
+
+/// True if requests at the path can be captured: all of it is known, or its parts between slashes.
+fn is_pattern(path: &str) -> bool {
+    is_address(&path.replace("/*", "/"))
 }
 
 /// True if a poll would be captured as a change of what it waits for.

@@ -7,6 +7,7 @@ mod codeigniter;
 
 use super::project::Project;
 use super::syntax::{Expr, Function, Kind, Stmt};
+use super::value::Source;
 
 /// The place at which something is requested.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(super) struct Address {
     pub(super) path: String,
     /// The conditions of a rule for it.
     pub(super) when: Vec<String>,
+    /// The only way in which the parameters come: the route is for GET or for POST.
+    pub(super) source: Option<Source>,
     /// Other addresses that its `*` would match.
     pub(super) apart: Vec<String>,
 }
@@ -107,7 +110,10 @@ impl<'a> Routes<'a> {
         }
         let of_closures = self.closures.iter().map(|closure| &closure.address);
         let all = self.routes.iter().map(|route| &route.address).chain(of_closures);
-        let others = all.filter(|other| !other.path.contains('*') && other.when.is_empty());
+        let others = all.filter(|other| {
+            let differs = other.source.is_some() && other.source != address.source;
+            !other.path.contains('*') && other.when.is_empty() && !differs
+        });
         let mut apart: Vec<String> = others
             .filter(|other| matches(&address.path, &other.path))
             .map(|other| other.path.clone())
@@ -166,7 +172,12 @@ impl<'a> Routes<'a> {
             && let Some(action) = action_of(action, &group.class)
         {
             let path = slash(format!("{}{}{}", group.prefix, prefix_of(base), pattern(text)));
-            let address = Address { path, ..Address::default() };
+            let source = match name.as_str() {
+                "get" => Some(Source::Get),
+                "post" => Some(Source::Post),
+                _ => None,
+            };
+            let address = Address { path, source, ..Address::default() };
             match action {
                 Action::Method(class, method) => self.routes.push(Route { class, method, address }),
                 Action::Closure(function) => {

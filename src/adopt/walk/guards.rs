@@ -64,6 +64,8 @@ impl<'a> Walker<'a> {
                         }
                     }
                     "in_array" => self.listed(first, arguments.get(1), holds),
+                    // One of them is missing, and which is open.
+                    "isset" if arguments.len() > 1 => Vec::new(),
                     "isset" | "is_null" => self.presence(first, holds, true),
                     "empty" | "strlen" | "trim" | "count" | "intval" | "is_numeric"
                     | "is_string" | "is_array" => self.presence(first, holds, false),

@@ -22,6 +22,9 @@ switch (isset($_GET['do']) ? $_GET['do'] : 'count') {
         }
         echo json_encode(array('quiet' => true));
         break;
+    case 'title':
+        echo 'notes';
+        break;
     case 'count':
         echo db()->query('SELECT COUNT(*) FROM notes')->fetchColumn();
 }
