@@ -193,11 +193,13 @@ async fn waiting_visitors_leave_the_workers_to_the_pages() {
         let mut visitors = Vec::new();
         for number in 0..20 {
             let mut visitor = gate.connect().await;
-            let who = format!("PHPSESSID={number}");
-            visitor.send("GET", &(kind.poll)(&position), &[("Cookie", &who)], b"").await;
+            let who = [("Cookie", &*format!("PHPSESSID={number}"))];
+            visitor.send("GET", &(kind.poll)("0"), &who, b"").await;
+            visitor.read_response().await;
+            visitor.send("GET", &(kind.poll)(&position), &who, b"").await;
             visitors.push(visitor);
         }
-        gate.wait_for_held(18).await;
+        gate.wait_for_held(20).await;
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(2) {
             let asked = Instant::now();

@@ -1,4 +1,4 @@
-//! What an expression comes to, as far as that can be said.
+//! The values of expressions, as far as they are known.
 
 use super::calls::{Callee, requests};
 use super::events::What;
@@ -67,7 +67,8 @@ impl<'a> Walker<'a> {
                 value
             }
             Kind::Binary(sign, left, right) => {
-                let (left, right) = (self.eval(left), self.eval(right));
+                let left = self.eval(left);
+                let right = self.eval(right);
                 self.line = expr.line;
                 self.binary(sign, left, right)
             }
@@ -239,7 +240,7 @@ impl<'a> Walker<'a> {
             Kind::Index(base, index) => {
                 let key = index.as_ref().map(|index| self.quietly(index)).unwrap_or_default();
                 let mut array = self.quietly(base);
-                // What is known of it as a text is no longer so.
+                // It is no longer the text that it was.
                 array.pieces = None;
                 match key.constant() {
                     Some(name) => array.set_field(&name, value),
@@ -286,7 +287,7 @@ impl<'a> Walker<'a> {
         }
         let project = self.project;
         let here = std::mem::replace(&mut self.script, script);
-        // What it returns is the include's value, not the function's around it.
+        // Its `return` gives the include's value, not the function's around it.
         let before = std::mem::take(&mut self.scope.returned);
         self.run(&project.scripts[script].body);
         self.script = here;

@@ -2,12 +2,12 @@
 //! polls (`pollgate adopt`).
 //!
 //! Nothing is run, and nothing is guessed in silence: each finding names the file and the line,
-//! and what could not be told is commented out, with a question. What comes out is a config that
-//! is accepted as it stands.
+//! and a rule with an open question is commented out. `pollgate check` accepts the config as it
+//! stands.
 //!
 //! The way is: source, [`token`]s, statements ([`parse`]), a walk through them as PHP would go
-//! ([`walk`], with [`eval`], [`calls`] and [`classes`] for what they come to), what the script does
-//! on it ([`events`]), what it therefore is ([`judge`]), config ([`print`]). Any input goes through:
+//! ([`walk`], with [`eval`], [`calls`] and [`classes`] for the values), the acts of the script on it
+//! ([`events`]), the finding ([`judge`]), config ([`print`]). Any input goes through:
 //! the depth of code, the steps for one script and the size of values are bounded.
 //!
 //! The tokenizer and the parser are its own. A full parser (`mago-syntax` 1.29) reads the same old
@@ -31,6 +31,8 @@ mod syntax;
 mod tests;
 #[cfg(test)]
 mod tests_kinds;
+#[cfg(test)]
+mod tests_rules;
 mod token;
 pub mod trial;
 mod value;
@@ -47,18 +49,18 @@ use walk::Walker;
 pub struct File {
     /// Its path below the document root: `live/send.php`.
     pub path: String,
-    /// What is in it; bytes that are no UTF-8 are replaced.
+    /// Its text; bytes that are no UTF-8 are replaced.
     pub text: String,
 }
 
-/// What was read of a site.
+/// The files that were read of a site.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Site {
     /// The document root, absolute, without a slash at its end.
     pub root: String,
     /// Its files, PHP and pages.
     pub files: Vec<File>,
-    /// What was left out, for people to read.
+    /// The files that were left out, for people to read.
     pub left_out: Vec<String>,
 }
 
@@ -71,20 +73,20 @@ const STEPS: u32 = 3_000_000;
 /// Code may be nested as deep as the parser allows, also in a thread with little room.
 const STACK: usize = 64 * 1024 * 1024;
 
-/// What is said of one script that waits.
+/// The finding about one script that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The script with the loop, from the document root on.
     pub script: String,
     /// The line of the loop.
     pub line: u32,
-    /// Where it is requested; guessed if a framework decides.
+    /// The addresses at which it is requested; guessed if a framework decides.
     pub addresses: Vec<String>,
     /// A first poll of it, where that is a plain GET.
     pub request: Option<String>,
     /// True if the gate can take it over.
     pub verdict: Verdict,
-    /// What has to be answered first.
+    /// The questions that have to be answered first.
     pub questions: Vec<String>,
 }
 
@@ -235,7 +237,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What a script does when it is requested.
+    /// Notes the acts of a script as it is requested.
     fn script(&mut self, entry: usize) {
         if self.steps == 0 || !self.done.insert(entry) {
             return;
@@ -245,7 +247,7 @@ impl<'a> Reader<'a> {
         self.note(entry, None, vec![Address { path, ..Address::default() }], walked);
     }
 
-    /// What its methods do that no script calls, so that perhaps a framework does.
+    /// Notes the acts of its methods that no script calls, so that perhaps a framework does.
     fn methods(&mut self, script: usize) {
         let project = self.project;
         for (_, class) in project.classes().filter(|(place, _)| *place == script) {

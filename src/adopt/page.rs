@@ -1,8 +1,8 @@
-//! What the site's pages do with an answer, as far as two looks at their JavaScript tell.
+//! The use that the site's pages make of an answer, as two looks at their JavaScript show it.
 
 use super::Site;
 
-/// Where a page asks whether the field is there or empty, as in `if (data.msg != "")`.
+/// The place at which a page asks whether the field is there or empty, as in `if (data.msg != "")`.
 pub(super) fn takes_none(site: &Site, script: &str, field: &str) -> Option<(String, u32)> {
     uses(site, script, field, |before, after| {
         let after = after.trim_start();
@@ -16,7 +16,7 @@ pub(super) fn takes_none(site: &Site, script: &str, field: &str) -> Option<(Stri
     })
 }
 
-/// Where a page makes a whole number of the field, as in `parseInt(data.timestamp)`.
+/// The place at which a page makes a whole number of the field, as in `parseInt(data.timestamp)`.
 pub(super) fn cuts(site: &Site, script: &str, field: &str) -> Option<(String, u32)> {
     uses(site, script, field, |before, _| {
         let makers = ["parseInt(", "Math.floor(", "Math.round(", "Math.ceil(", "Math.trunc("];

@@ -1,4 +1,4 @@
-//! Which scripts are worth a walk: a site may have thousands, of which a handful waits.
+//! The scripts that are worth a walk: a site may have thousands, of which a handful waits.
 
 use super::project::Project;
 use std::collections::HashSet;

@@ -3,7 +3,7 @@
 //!
 //! The gate is a child of this process on ports that the system chooses; it ends with the trial.
 //! Nothing is sent but the polls of rules that are live, as GET, and no answer is waited for longer
-//! than [`PATIENCE`].
+//! than [`ANSWER_TIMEOUT`].
 
 use super::{Adopted, Verdict};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,13 +13,13 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The longest wait for one answer.
-const PATIENCE: Duration = Duration::from_secs(4);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 /// The longest wait for the gate to start.
-const START: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes read of one answer.
 const MAX_ANSWER: u64 = 1024 * 1024;
 
-/// Why there was no trial.
+/// The reason for which there was no trial.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address of the site.
@@ -63,7 +63,8 @@ pub fn run(program: &Path, adopted: &Adopted, url: &str) -> Result<Vec<String>, 
             lines.push(format!("{place}  not tried: its poll is no plain GET"));
             continue;
         };
-        let (alone, gated) = (ask(&site, &site, target)?, ask(&gate.addr, &site, target)?);
+        let alone = ask(&site, &site, target)?;
+        let gated = ask(&gate.addr, &site, target)?;
         lines.push(format!("{place}  GET {target}: {}", compared(alone, gated)));
     }
     Ok(lines)
@@ -133,7 +134,7 @@ impl Gate {
             }
             gate.out = Some(out);
         }
-        while begun.elapsed() < START && !gate.addr.is_empty() {
+        while begun.elapsed() < START_TIMEOUT && !gate.addr.is_empty() {
             if connect(&gate.addr).is_ok() {
                 return Ok(gate);
             }
@@ -151,7 +152,7 @@ impl Gate {
 fn connect(addr: &str) -> io::Result<TcpStream> {
     let addr = addr.to_socket_addrs()?.next();
     let addr = addr.ok_or_else(|| io::Error::other("the address has no host"))?;
-    TcpStream::connect_timeout(&addr, PATIENCE)
+    TcpStream::connect_timeout(&addr, ANSWER_TIMEOUT)
 }
 
 /// The answer to a first poll; `None` if there was none in time.
@@ -163,7 +164,7 @@ fn ask(addr: &str, host: &str, target: &str) -> Result<Option<Answer>, Error> {
     let (mut bytes, begun) = (Vec::new(), Instant::now());
     let mut part = [0; 8192];
     while (bytes.len() as u64) < MAX_ANSWER {
-        let left = PATIENCE.saturating_sub(begun.elapsed());
+        let left = ANSWER_TIMEOUT.saturating_sub(begun.elapsed());
         if left.is_zero() {
             break;
         }

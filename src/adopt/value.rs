@@ -1,9 +1,8 @@
-//! What is known of a value without running the program: its text as far as it is constant, and
-//! where it comes from.
+//! Values without running the program: their text as far as it is constant, and their origins.
 
 use std::collections::BTreeSet;
 
-/// Where a request's parameter is read from.
+/// The part of a request that a parameter is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     Get,
@@ -17,7 +16,7 @@ pub(super) enum Source {
     Path,
 }
 
-/// What a value was made from.
+/// Something that a value was made from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
     Parameter(Source, String),
@@ -33,11 +32,11 @@ pub(super) enum Origin {
     State(Place),
     /// The bytes of a file.
     Content(Place),
-    /// What a query answered; the table, where it could be seen.
+    /// The answer of a query; the table, where it could be seen.
     Rows(String),
     /// A statement that changes a table.
     Written(String),
-    /// What a cache or queue answered.
+    /// The answer of a cache or queue.
     Cache,
     Clock,
     /// The time that has passed since another.
@@ -78,11 +77,11 @@ pub(super) struct Value {
     pub(super) origins: BTreeSet<Origin>,
     /// The entries of an array with constant keys.
     pub(super) fields: Vec<(String, Value)>,
-    /// What its other entries are, and their keys.
+    /// Its other entries, and their keys.
     pub(super) entry: Option<Box<(Value, Value)>>,
-    /// Which object it is.
+    /// The number of the object that it is.
     pub(super) object: Option<usize>,
-    /// Which closure it is.
+    /// The number of the closure that it is.
     pub(super) closure: Option<usize>,
 }
 
@@ -90,7 +89,7 @@ pub(super) struct Value {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) path: String,
-    /// What the stars stand for.
+    /// The origins of the parts behind the stars.
     pub(super) open: Vec<Origin>,
 }
 
@@ -160,7 +159,7 @@ impl Value {
         }
     }
 
-    /// Where it and all its entries come from.
+    /// The origins of it and of all its entries.
     pub(super) fn all_origins(&self) -> BTreeSet<Origin> {
         let mut all = self.origins.clone();
         for (_, value) in &self.fields {
@@ -235,7 +234,8 @@ impl Value {
             }
         }
         let entry = self.entry.or(other.entry);
-        let (object, closure) = (self.object.or(other.object), self.closure.or(other.closure));
+        let object = self.object.or(other.object);
+        let closure = self.closure.or(other.closure);
         Self { pieces, origins, fields, entry, object, closure }.bounded()
     }
 

@@ -1,7 +1,7 @@
 //! Calls: of the site's own functions and methods, which are gone into, and of PHP's own.
 //!
-//! What is known of PHP's stands in `functions` and `texts`, of databases in `tables`, of the
-//! classes of others in `foreign`.
+//! PHP's own are in `functions` and `texts`, databases in `tables`, the classes of others in
+//! `foreign`, requests of frameworks in `requests`.
 
 mod foreign;
 mod functions;
@@ -102,7 +102,8 @@ impl<'a> Walker<'a> {
         let Some(closure) = callee.closure.and_then(|at| self.closures.get(at)).cloned() else {
             return Value::made_of(&values);
         };
-        let (this, class) = (self.scope.this, self.scope.class.clone());
+        let this = self.scope.this;
+        let class = self.scope.class.clone();
         self.call(Callee { this, class, ..closure }, values)
     }
 
@@ -183,9 +184,11 @@ impl<'a> Walker<'a> {
         if self.active.len() >= CALLS {
             return Value::made_of(&arguments);
         }
-        let (events, outer_loops) = (self.walked.events.len(), self.depth_of_loops());
+        let events = self.walked.events.len();
+        let outer_loops = self.depth_of_loops();
         self.walked.functions.insert(place);
-        let (here, line) = (std::mem::replace(&mut self.script, script), self.line);
+        let here = std::mem::replace(&mut self.script, script);
+        let line = self.line;
         let mut arguments = arguments.into_iter();
         for (name, default) in &function.parameters {
             let value = match (arguments.next(), default) {
@@ -203,7 +206,8 @@ impl<'a> Walker<'a> {
         if self.recursive.remove(&place) {
             self.loop_of_recursion(place, events, outer_loops);
         }
-        (self.script, self.line) = (here, line);
+        self.script = here;
+        self.line = line;
         std::mem::replace(&mut self.scope, outer).returned
     }
 }

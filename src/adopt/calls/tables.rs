@@ -28,7 +28,7 @@ impl Walker<'_> {
         None
     }
 
-    /// What a cache has under a key.
+    /// The value of a cache under a key.
     pub(super) fn cached(&mut self, keys: &[Value]) -> Value {
         let begin = keys.first().and_then(|key| key.pieces.as_ref()?.first());
         let key = match begin {
@@ -116,7 +116,7 @@ fn sql_in(value: &Value) -> Option<Sql> {
     }
 }
 
-/// What a query is about.
+/// The subject of a query.
 struct Sql {
     table: String,
     writes: bool,

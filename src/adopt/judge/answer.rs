@@ -1,4 +1,4 @@
-//! How a script answers, and so whether the gate can answer in its place or the site has to.
+//! The answer of a script: made by the gate in its place, or by the site.
 
 use super::obstacles::constant_json;
 use super::waiting::{Cursor, WaitingLoop};
@@ -62,7 +62,7 @@ impl WaitingLoop<'_> {
         Some(Shape { message: ".".to_owned(), content_type, ..Shape::default() })
     }
 
-    /// Where the answer is written.
+    /// The place at which the answer is written.
     fn echo_line(&self) -> (usize, u32) {
         let json = |event: &&Event| match &event.what {
             What::Echo(value) => json_in(value).is_some(),

@@ -55,6 +55,8 @@ impl WaitingLoop<'_> {
                 Guard::Method(_) => methods = Some(Source::Get),
                 Guard::NotMethod(_) => {}
                 Guard::Present(_, name) | Guard::Set(_, name) if cursor == Some(name) => {}
+                // Answered by PHP, a first poll would get a time in another unit than the gate's.
+                Guard::IsNot(_, name, value) if cursor == Some(name) && value == "0" => {}
                 Guard::Any(any) => {
                     let any: Vec<String> = any.iter().filter_map(positive).collect();
                     if all.any.is_empty() {

@@ -1,4 +1,4 @@
-//! How long a loop waits: so many tries, or until a time.
+//! The time for which a loop waits: so many tries, or until a time.
 
 use super::waiting::{Cursor, WaitingLoop};
 use crate::adopt::events::What;
@@ -20,7 +20,7 @@ impl WaitingLoop<'_> {
                 _ => None,
             })
             .collect();
-        // Of several counters, which one is compared cannot be told.
+        // Of several counters, it is open which one is compared.
         let step = match steps.as_slice() {
             [] => Some(1.0),
             [first, rest @ ..] if rest.iter().all(|step| step == first) => Some(*first),

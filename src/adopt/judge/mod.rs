@@ -1,8 +1,8 @@
-//! What a script is, by what it does: whether it waits for news, on what, how it answers, and so
-//! which rule takes its place at the gate.
+//! Findings about a script by its acts: the news it waits for, its answer, and so the rule that
+//! takes its place at the gate.
 //!
 //! Here are the findings, a [`Poll`] and a [`Writer`]. Each waiting loop is looked at in `waiting`,
-//! with which requests come to it in `conditions` and who can answer them in `answer`.
+//! the requests that come to it in `conditions`, and their answer in `answer`.
 
 mod answer;
 pub(super) mod conditions;
@@ -26,7 +26,7 @@ pub(super) struct Note {
     pub(super) text: String,
 }
 
-/// What a poll waits for.
+/// The news that a poll waits for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum News {
     /// That a file changes.
@@ -39,7 +39,7 @@ pub(super) enum News {
     Session,
 }
 
-/// How the gate can answer it.
+/// The way in which the gate answers a poll.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Answer {
     NovComet,
@@ -71,7 +71,7 @@ pub(super) struct Poll {
     pub(super) line: u32,
     /// A framework calls this method.
     pub(super) method: Option<String>,
-    /// Where it is requested; none = the framework decides, and was not understood.
+    /// The addresses at which it is requested; none = the framework decides, and was not understood.
     pub(super) addresses: Vec<Address>,
     /// The parameter that says what the client has.
     pub(super) cursor: Option<String>,
@@ -79,7 +79,7 @@ pub(super) struct Poll {
     pub(super) on_timeout: Option<String>,
     /// The line of PHP without which the gate cannot take the waiting over.
     pub(super) needs: Option<String>,
-    /// Why the gate cannot take it over at all.
+    /// The reason for which the gate cannot take it over at all.
     pub(super) cannot: Option<String>,
     pub(super) news: News,
     /// Further tables that the loop asks.
@@ -108,7 +108,7 @@ pub(super) struct Poll {
     /// The name without that parameter.
     pub(super) usual_name: Option<String>,
     pub(super) notes: Vec<Note>,
-    /// What has to be answered before the rule is good.
+    /// The questions that have to be answered before the rule is good.
     pub(super) questions: Vec<String>,
 }
 
@@ -154,7 +154,7 @@ pub(super) fn polls(
     waiting.iter().filter_map(poll).collect()
 }
 
-/// What one script writes.
+/// The writing requests of one script.
 pub(super) fn writers(entry: usize, addresses: &[Address], walked: &Walked) -> Vec<Writer> {
     let writer = |event: &Event| {
         let (news, content) = match &event.what {

@@ -1,4 +1,4 @@
-//! Why a loop cannot be taken over as it is: what it compares, what it writes, what it sends.
+//! Obstacles to taking a loop over as it is: in its comparison, its writes, its answers.
 
 use super::answer::json_in;
 use super::waiting::WaitingLoop;

@@ -21,12 +21,12 @@ pub(super) struct WaitingLoop<'a> {
     notes: Vec<Note>,
 }
 
-/// What the client sends to be compared with the file's time.
+/// The value that the client sends to be compared with the file's time.
 pub(super) struct Cursor {
     pub(super) source: Source,
     /// The parameter's name.
     pub(super) name: String,
-    /// What the script makes of it before it compares.
+    /// The value that the script compares.
     pub(super) compared: Value,
 }
 
@@ -63,7 +63,7 @@ impl<'a> WaitingLoop<'a> {
         self.walked.events.iter().filter(move |event| event.loops.contains(&around))
     }
 
-    /// What can happen in the same request as the loop.
+    /// The acts that are possible in the same request as the loop.
     pub(super) fn beside(&self) -> impl Iterator<Item = &'a Event> {
         let guards = self.guards;
         let fits = move |event: &&Event| {
@@ -89,7 +89,7 @@ impl<'a> WaitingLoop<'a> {
         // Rows that wait for this visitor, whom a session or a parameter names.
         let queue = matches!(self.news, News::Table(_)) && tells && method.is_none();
         let asks = queue || !self.parameters().is_empty() && (json.is_some() || tells);
-        // What does not sleep may be any loop.
+        // Without a pause it may be any loop.
         let sleeps = self.inside().any(|event| matches!(event.what, What::Sleep(_)));
         if !sleeps && cursor.is_none() {
             return None;
@@ -104,7 +104,8 @@ impl<'a> WaitingLoop<'a> {
             return None;
         }
         let around = &self.walked.loops[self.around];
-        let (script, line) = (around.script, around.line);
+        let script = around.script;
+        let line = around.line;
         self.describe(script, line, cursor.as_ref());
         let (wait, wait_parameter) = self.wait();
         let asked = self.asked(cursor.as_ref(), wait_parameter.as_deref());

@@ -1,10 +1,10 @@
-//! Statements: what stands between semicolons and braces.
+//! Statements, between semicolons and braces.
 
 use super::{DEEPEST, Parser};
 use crate::adopt::syntax::{Expr, Kind, Stmt};
 use crate::adopt::token;
 
-/// Cases of one `switch` that are told apart from its default: the tests of all of them are one
+/// Cases of one `switch` that are distinguished from its default: the tests of all of them are one
 /// expression, which the stack has to hold.
 const MAX_CASES: u32 = 100;
 
@@ -242,7 +242,7 @@ impl Parser<'_> {
     }
 
     /// Each case is an `if` that compares: `switch ($a) { case 1: ... }`. Of an empty one, the next
-    /// holds as well; `default` is what remains.
+    /// holds as well; `default` is the rest.
     fn switch(&mut self) -> Stmt {
         self.at += 1;
         let subject = self.in_parentheses();
@@ -316,7 +316,7 @@ impl Parser<'_> {
             } else if !self.take_word("finally") {
                 return Stmt::Block(all);
             }
-            // What is done about a failure is no part of how polls work.
+            // The handling of a failure is no part of how polls work.
             let body = self.body("");
             if all.len() < 3 {
                 all.push(Stmt::Block(body.into_iter().filter(|s| !ends(s)).collect()));

@@ -1,6 +1,6 @@
 //! Findings as a config with comments: its head, and a rule for each poll.
 //!
-//! Where a rule's news come from is in `sources`, how lines and comments are written in `text`.
+//! The sources of a rule's news are in `sources`, lines and comments in `text`.
 
 mod sources;
 mod text;
@@ -62,7 +62,7 @@ struct Printer<'a> {
     out: Text,
     /// The channels given so far.
     channels: Vec<(News, String)>,
-    /// What is already watched or captured.
+    /// The watches, captures and rules that are written already.
     fed: Vec<String>,
 }
 
@@ -134,7 +134,7 @@ impl Printer<'_> {
         format!("{}:{line}", self.project.scripts[script].path.trim_start_matches('/'))
     }
 
-    /// Which requests change it.
+    /// The requests that change it.
     fn writers_of(&mut self, poll: &Poll) {
         let mut lines = Vec::new();
         for writer in self.writers.iter().filter(|writer| same(&writer.news, &poll.news)) {
@@ -313,6 +313,8 @@ impl Printer<'_> {
         }
         if poll.needs.is_some() {
             self.out.key("add_query", "\"pollgate=1\"");
+            self.out.comment("Only what changes after a poll is news for it, as in the script.");
+            self.out.key("slack", "\"0s\"");
         } else {
             self.out.comment("The script waits by itself: the gate takes such a poll back.");
             self.out.key("max_wait", "\"3s\"");

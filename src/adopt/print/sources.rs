@@ -1,4 +1,4 @@
-//! Where the news of a rule come from: the channel, and the files or requests that feed it.
+//! The sources of a rule's news: the channel, and the files or requests that feed it.
 
 use super::text::quoted;
 use super::{Printer, is_address};
@@ -8,7 +8,7 @@ use crate::adopt::judge::{Answer, News, Poll, Writer};
 use crate::adopt::value::{Origin, Place, Source};
 
 impl Printer<'_> {
-    /// Where a poll's news come from; a question if that cannot be told.
+    /// The source of a poll's news; a question if it is open.
     pub(super) fn source(&mut self, poll: &Poll, questions: &mut Vec<String>) -> Feed {
         let content = matches!(poll.answer, Answer::Timestamp(_));
         let mut feed = Feed {
@@ -47,13 +47,13 @@ impl Printer<'_> {
         feed
     }
 
-    /// The requests with which a script changes it, if they can be told.
+    /// The requests with which a script changes it, if they are known.
     fn captures_of(&self, writer: &Writer, poll: &Poll) -> Vec<Capture> {
         if matches!(poll.answer, Answer::Timestamp(_)) && !writer.verbatim {
             return Vec::new();
         }
         let known = || writer.parameters.iter().filter(|(source, _)| *source != Source::Cookie);
-        // One that no poll bears tells a change from everything else at its address.
+        // One that no poll bears is in changes alone.
         let own = known().find(|(_, name)| !poll.sent.contains(name));
         let Some((source, name)) = own.or_else(|| known().next()) else { return Vec::new() };
         let known = writer.addresses.iter().filter(|one| is_pattern(&one.path));
@@ -72,7 +72,7 @@ impl Printer<'_> {
             .collect()
     }
 
-    /// Why captured requests may not tell of all that is new. Rows of a table are sure: the site
+    /// The reasons for which captured requests may not be all news. Rows of a table are sure: the site
     /// answers, so that all a message has to do is to come.
     fn doubts(&self, poll: &Poll) -> Vec<String> {
         let rows = matches!(&poll.news, News::Table(table) if !table.is_empty());
@@ -90,7 +90,7 @@ impl Printer<'_> {
             writers().filter(|writer| !self.captures_of(writer, poll).is_empty()).collect();
         for writer in writers() {
             let place = self.place_of(writer.script, writer.line);
-            // What happens in the same requests as a change that is captured, such as preparing it.
+            // An act in the same requests as a change that is captured, such as preparing it.
             let together =
                 |other: &&Writer| (other.entry, &other.guards) == (writer.entry, &writer.guards);
             if !captured.iter().any(together) {
@@ -181,7 +181,7 @@ impl Printer<'_> {
         }
     }
 }
-/// Where a channel's messages come from.
+/// The source of a channel's messages.
 pub(super) struct Feed {
     pub(super) channel: String,
     watches: Vec<Place>,

@@ -84,7 +84,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// What a script does when it is requested.
+    /// Walks a script as it is requested.
     pub(super) fn script(mut self) -> Walked {
         let project = self.project;
         self.walked.included.insert(self.entry);
@@ -97,7 +97,7 @@ impl<'a> Walker<'a> {
         self.walked
     }
 
-    /// What a method does when a framework calls it.
+    /// Walks a method as a framework calls it.
     pub(super) fn method(mut self, class: &str, function: &'a Function) -> Walked {
         let object = self.instance(class, Vec::new());
         let method = Callee { this: Some(object), ..Callee::new(self.entry, function) };
@@ -183,7 +183,9 @@ impl<'a> Walker<'a> {
             Stmt::If { test, then, otherwise } => self.branch(test, then, otherwise),
             Stmt::Loop { line, before, test, body, after } => {
                 before.iter().for_each(|expr| drop(self.eval(expr)));
-                let endless = test.iter().all(|expr| {
+                // The test of a `do` is behind its body.
+                let tests = if test.is_empty() { after } else { test };
+                let endless = tests.iter().all(|expr| {
                     let value = self.quietly(expr).constant();
                     value.is_some_and(|text| text == "true" || text == "1")
                 });
@@ -233,7 +235,7 @@ impl<'a> Walker<'a> {
         self.around.len()
     }
 
-    /// What a function did that calls itself, it does again and again.
+    /// Puts the acts of a function that calls itself into a loop.
     pub(super) fn loop_of_recursion(&mut self, place: (usize, u32), events: usize, depth: usize) {
         let inside = self.walked.events.get_mut(events..).unwrap_or_default();
         if !inside.iter().any(|event| matches!(event.what, What::Sleep(_))) {
