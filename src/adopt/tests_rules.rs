@@ -146,7 +146,7 @@ fn routes_of_their_own_function_or_of_a_class_alone_are_addresses() {
     let invoked = format!(
         "<?php class Poll {{ function __invoke(Request $request) {{
             $last = $request->query('last'); {ROWS} }} }}
-        class Chat {{ function news(Request $r) {{ }} function say(Request $request) {{
+        class Chat {{ function say(Request $request) {{
             DB::table('chat')->insert(['text' => $request->input('text')]); }} }}
         class Pages {{ function help() {{ return 'x'; }} }}"
     );
