@@ -22,7 +22,8 @@ deb: build manual ## a Debian package below target/debian, with cargo-deb
 
 test: setup-test ## every test, also those with real PHP and a real browser
 	$(CARGO) test $(FLAGS) --features site-tests
-	POLLGATE_TESTS_OVER=tls $(CARGO) test $(FLAGS) --features site-tests --test all_polls --test bad_input
+	POLLGATE_TESTS_OVER=tls $(CARGO) test $(FLAGS) --features site-tests --test all_polls --test bad_input \
+		--test streams_ws --test streams_other
 
 quick: setup-build ## the tests that need no other program
 	$(CARGO) test $(FLAGS)

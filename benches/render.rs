@@ -86,8 +86,10 @@ fn parse(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let query = Query::parse(text);
                 let rest = Some(NAME);
+                let transport = pollgate::protocol::dialect::stream::Transport::Poll;
                 let stars = rest.as_slice();
-                let request = Request { stars, query: &query, form: None, headers: &headers };
+                let request =
+                    Request { stars, query: &query, form: None, headers: &headers, transport };
                 let parsed = dialect.parse(&request, &|name| hub.tick(name));
                 assert!(matches!(parsed, Parsed::Poll(_)));
                 parsed

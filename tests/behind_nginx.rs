@@ -7,8 +7,7 @@ mod support;
 
 use std::net::TcpListener;
 use std::process::Command;
-
-use support::{Addr, Client, Gate, PlainSite, Process, TempDir, eventually};
+use support::{Addr, Client, Events, Gate, PlainSite, Process, Socket, TempDir, Way, eventually};
 
 const PAGE: &str = include_str!("../docs/operations/nginx-in-front.md");
 const MISSING: &str = "nginx is needed: apt-get install nginx";
@@ -92,6 +91,7 @@ async fn a_quiet_poll_is_the_gates_to_answer_as_long_as_nginx_waits_longer() {
     let config = include_str!("../conf/pollgate.toml").parse::<toml_edit::DocumentMut>().unwrap();
     assert!(wait > seconds(config["hold"]["timeout"].as_str().unwrap()));
     assert!(wait > seconds(config["upstream"]["read_timeout"].as_str().unwrap()));
+    assert!(wait > seconds(config["stream"]["heartbeat"].as_str().unwrap()));
 }
 
 #[tokio::test]
@@ -107,4 +107,34 @@ async fn the_site_is_told_of_the_visitor_behind_nginx() {
     assert_eq!(asked.header("X-Forwarded-Host"), Some("site.example"));
     assert_eq!(asked.header("X-Forwarded-For"), Some("192.0.2.7, 127.0.0.1, 127.0.0.1"));
     assert_eq!(asked.header("X-Forwarded-Proto"), Some("http"));
+}
+
+#[tokio::test]
+async fn an_event_stream_is_not_kept_back_by_nginx() {
+    let gate = Gate::start_alone(trusting()).await;
+    let nginx = Nginx::start(&gate, "75s").await;
+    let headers = [("Accept", "text/event-stream")];
+    let mut events = Events::open_at(Way::Plain, &nginx.addr, "/comet/news", &headers).await;
+    assert_eq!(events.next().await.event, "cursor");
+    for number in 0..3 {
+        // Each is here before the next is published.
+        gate.publish("news", number.to_string()).await;
+        assert_eq!(events.next().await.json()["data"], number.to_string());
+    }
+    drop(events);
+    gate.wait_for_held(0).await;
+}
+
+#[tokio::test]
+async fn a_websocket_of_the_gate_opens_through_nginx() {
+    let gate = Gate::start_alone(trusting()).await;
+    let nginx = Nginx::start(&gate, "75s").await;
+    let client = Client::connect(&nginx.addr).await;
+    let headers = [("Sec-WebSocket-Protocol", "pollgate.v1")];
+    let mut socket = Socket::over(client, "/comet/news", &headers).await;
+    assert_eq!(socket.json().await["messages"], serde_json::json!([]));
+    gate.publish("news", "hello").await;
+    assert_eq!(socket.json().await["messages"][0]["data"], "hello");
+    drop(socket);
+    gate.wait_for_held(0).await;
 }

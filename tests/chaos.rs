@@ -1,7 +1,7 @@
 //! Everything goes wrong at once, at random, and the clients count their messages: nothing is lost
 //! silently, nothing comes twice, the order is kept.
 //!
-//! Clients poll over all ways in, over TLS in every other round, and leave, dawdle and come back
+//! Clients poll and read event streams over all ways in, over TLS in every other round, and leave, dawdle and come back
 //! with their cursor. Numbered messages are published one after another to each channel: through
 //! the hook, again under the same `Idempotency-Key` until an answer comes; with requests that the
 //! site handles; with a file. Meanwhile the site dies, freezes and comes back, the gate is
@@ -62,7 +62,7 @@ const CHANNELS: [&str; 6] = ["a", "b", "c", "brief", "captured", "file"];
 const BRIEF: usize = 3;
 const CAPTURED: usize = 4;
 const FILE: usize = 5;
-/// So many clients of the native dialect, and of each of the other two.
+/// So many clients of the native dialect, and of each of the other two and of its event streams.
 const CLIENTS: (usize, usize) = (24, 6);
 
 #[tokio::test]
@@ -100,6 +100,7 @@ async fn round(seed: u64, length: Duration) {
         pollers.push(tokio::spawn(native::poll_for_all(Caller::new(&world, number, &mut rng))));
     }
     for number in 0..CLIENTS.1 {
+        pollers.push(tokio::spawn(native::stream_all(Caller::new(&world, number, &mut rng))));
         pollers.push(tokio::spawn(stamps::read_on(Caller::new(&world, number, &mut rng))));
         pollers.push(tokio::spawn(stamps::hear_of_all(Caller::new(&world, number, &mut rng))));
     }

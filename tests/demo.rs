@@ -31,7 +31,8 @@ async fn it_says_which_page_to_open_and_serves_it() {
     assert_eq!(page.status, 200);
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     let text = page.text();
-    assert!(text.contains("/comet/demo") && text.contains("/say"), "{text}");
+    assert!(text.contains("/pollgate.js") && text.contains("/say"), "{text}");
+    assert_eq!(Client::connect(&gate).await.get("/pollgate.js").await.status, 200);
     assert_eq!(Client::connect(&gate).await.get("/nowhere").await.status, 404);
 }
 

@@ -5,8 +5,8 @@ mod support;
 
 use support::{Client, Gate, Metrics, PlainSite, Way, eventually};
 
-/// What the contract names.
-const FAMILIES: [&str; 22] = [
+/// Metric families that the contract names.
+const FAMILIES: [&str; 23] = [
     "pollgate_bodies_refused_total",
     "pollgate_body_bytes",
     "pollgate_build_info",
@@ -22,6 +22,7 @@ const FAMILIES: [&str; 22] = [
     "pollgate_publishes_total",
     "pollgate_refusals_total",
     "pollgate_releases_total",
+    "pollgate_streams",
     "pollgate_upstream_requests_total",
     "pollgate_upstream_seconds",
     "pollgate_waiting_channels",

@@ -336,7 +336,10 @@ async fn no_more_polls_are_at_the_site_than_allowed_and_all_get_their_turn() {
 async fn released_crowd(site: &mut PlainSite, gate: &Gate, count: u64) -> (Vec<Poller>, Visit) {
     let pollers = crowd(gate, count).await;
     assert_eq!(gate.publish("room-1", "").await["released"], count);
-    (pollers, site.visit().await)
+    let visit = site.visit().await;
+    // All wait for the upstream by now: none of them comes too late for its first answer.
+    gate.wait_for_held(0).await;
+    (pollers, visit)
 }
 
 #[tokio::test]

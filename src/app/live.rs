@@ -176,8 +176,10 @@ impl Rates {
 fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gate::Settings {
     rates.bodies.allow(config.client.body_memory);
     gate::Settings {
+        client_script: config.client_script.clone(),
         routes: gate::route::Routes::new(config.routes.clone()),
         hold: config.hold.clone(),
+        stream: gate::stream::Settings { spread: config.drain.spread, ..config.stream.clone() },
         limits: config.limits.clone(),
         connections: rates.connections.allowing(config.limits.connections_per_second),
         requests: rates.requests.allowing(config.limits.requests_per_second),

@@ -321,7 +321,7 @@ impl Parts {
             };
             let subscription = Subscription { channel: channel.clone(), cursor };
             let update = hub.read(&subscription, Take::All, system_time())?;
-            Some(Native::default().render(&smallvec::smallvec![update]))
+            Some(Native::default().render(&smallvec::smallvec![update], None))
         })
     }
 

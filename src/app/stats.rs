@@ -35,6 +35,7 @@ impl StatsSources {
         let (counters, in_force) = (self.gate.counters(), self.reload.in_force());
         Stats {
             held: self.hub.held() as u64,
+            streams: counters.streams().map(|(name, count)| (name, count as u64)).collect(),
             connections: self.gate.connections() as u64,
             channels: self.hub.channels() as u64,
             history_bytes: self.hub.cost(),
@@ -84,6 +85,8 @@ impl StatsSources {
         use Kind::{Counter, Gauge};
         let (stats, counters) = (self.stats(), self.gate.counters());
         text.number(Gauge, "pollgate_held_polls", "Polls held now.", stats.held);
+        let help = "Streams now, by transport; they count as held polls, too.";
+        text.numbers(Gauge, "pollgate_streams", help, "transport", counters.streams());
         let help = "Connections of the public side now.";
         text.number(Gauge, "pollgate_connections", help, stats.connections);
         text.number(Gauge, "pollgate_channels", "Channels that were published to.", stats.channels);

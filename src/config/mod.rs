@@ -22,9 +22,10 @@ use crate::hub::channel::ChannelName;
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
 use crate::server::backplane;
+use crate::server::gate::client_script::ClientScript;
 use crate::server::gate::poll::hold;
 use crate::server::gate::route::Rule;
-use crate::server::gate::{tls, upstream};
+use crate::server::gate::{stream, tls, upstream};
 use crate::server::limits::permit;
 use crate::server::net::certificate::Identity;
 use crate::server::persist::snapshot;
@@ -63,6 +64,8 @@ pub struct Config {
     pub max_message: u64,
     /// Settings of held polls.
     pub hold: hold::Settings,
+    /// What streams are like; their spread is [`Drain`]'s.
+    pub stream: stream::Settings,
     /// The channels and their histories.
     pub hub: hub::Settings,
     /// The file in which the history outlives a restart.
@@ -72,6 +75,8 @@ pub struct Config {
     pub upgrade: Option<PathBuf>,
     /// Maximum number of held polls.
     pub limits: permit::Settings,
+    /// Path at which the browser client is served; `None` = it is not.
+    pub client_script: Option<ClientScript>,
     /// Limits on a client's connection.
     pub client: Client,
     /// Shutdown of the gate.

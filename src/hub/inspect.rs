@@ -1,5 +1,6 @@
 //! Reads the table without changing it.
 
+use super::waiter::Register;
 use super::{Channel, ChannelUpdate, Hub, Subscription};
 use crate::hub::channel::{ChannelName, Epoch, Position, Stamp, Take, Tick, Time};
 use std::cmp::Reverse;
@@ -90,7 +91,7 @@ impl Hub {
     ) -> Option<ChannelUpdate> {
         let now = self.time(now);
         let Some(channel) = self.shared.table.peek(&subscription.channel) else {
-            let looked = self.look_at_none(subscription, take, None, now);
+            let looked = self.look_at_none(subscription, take, Register::Never, now);
             return looked.filter(|_| !self.is_replica()).map(|looked| looked.update);
         };
         let cursor = self.no_later_than(now, subscription.cursor);

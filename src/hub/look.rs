@@ -1,6 +1,7 @@
 //! Looks into channels for a poll, and registers it where there is nothing for it.
 
-use super::{Answer, ChannelUpdate, Hub, PollOutcome, Subscription, TableFull, Waiter, waiter};
+use super::waiter::{self, Hold, Register};
+use super::{Answer, ChannelUpdate, Hub, PollOutcome, Subscription, TableFull, Waiter};
 use crate::hub::channel::{Cursor, Take, Time};
 
 impl Hub {
@@ -17,13 +18,12 @@ impl Hub {
             return self.look(subscriptions, take, now).map(PollOutcome::Answer);
         }
         let now = self.time(now);
-        let several = subscriptions.len() > 1;
         let mut waiter = Waiter::new(self.clone(), take);
         let mut answer = Answer::new();
         let mut news = false;
         for subscription in subscriptions {
-            let hold = waiter::Hold { bell: waiter.bell(), several };
-            let looked = self.look_at(subscription, take, Some(hold), now)?;
+            let hold = Hold { bell: waiter.bell(), several: subscriptions.len() > 1 };
+            let looked = self.look_at(subscription, take, Register::IfQuiet(hold), now)?;
             news |= looked.update.found.news;
             answer.push(looked.update);
             waiter.register(looked.seat, looked.unresolved);
@@ -37,6 +37,27 @@ impl Hub {
         Ok(PollOutcome::Waiting(waiter))
     }
 
+    /// Looks into every channel of a stream and registers its waiter on all of them, news or not.
+    /// The waiter is where the client is now: before the messages that the answer has for it.
+    pub fn subscribe(
+        &self,
+        subscriptions: &[Subscription],
+        take: Take,
+        now: Time,
+    ) -> Result<(Waiter, Answer), TableFull> {
+        let now = self.time(now);
+        let mut waiter = Waiter::for_stream(self.clone(), take);
+        let mut answer = Answer::new();
+        for subscription in subscriptions {
+            let hold = Hold { bell: waiter.bell(), several: subscriptions.len() > 1 };
+            let looked = self.look_at(subscription, take, Register::Always(hold), now)?;
+            answer.push(looked.update);
+            waiter.register(looked.seat, looked.unresolved);
+        }
+        waiter.hold(answer.iter().map(ChannelUpdate::start).collect());
+        Ok((waiter, answer))
+    }
+
     /// Looks into every channel of a poll that does not wait: the quiet state is an answer, too. It
     /// creates nothing.
     pub fn look(
@@ -46,29 +67,26 @@ impl Hub {
         now: Time,
     ) -> Result<Answer, TableFull> {
         let now = self.time(now);
-        let look = |subscription| Ok(self.look_at(subscription, take, None, now)?.update);
+        let look =
+            |subscription| Ok(self.look_at(subscription, take, Register::Never, now)?.update);
         subscriptions.iter().map(look).collect()
     }
 
-    /// Looks into one channel and, where there is no news, registers for `hold` under the same
-    /// lock.
+    /// Looks into one channel and registers as `register` says under the same lock.
     pub(super) fn look_at(
         &self,
         subscription: &Subscription,
         take: Take,
-        hold: Option<waiter::Hold<'_>>,
+        register: Register<'_>,
         now: Time,
     ) -> Result<waiter::Look, TableFull> {
         let name = &subscription.channel;
         loop {
             let channel = match self.shared.table.touch(name, now) {
                 Some(channel) => channel,
-                None => match self.look_at_none(subscription, take, hold.as_ref(), now) {
+                None => match self.look_at_none(subscription, take, register, now) {
                     Some(looked) => return Ok(looked),
-                    None => {
-                        let several = hold.as_ref().is_some_and(|hold| hold.several);
-                        self.open_for_waiting(name, several, now)?
-                    }
+                    None => self.open_for_waiting(name, register.on_several(), now)?,
                 },
             };
             let mut state = channel.state.lock();
@@ -87,9 +105,9 @@ impl Hub {
                     Some(_) => state.look_at_replica(subscription.cursor, take, now, &mut want),
                 };
                 let found = self.unless_moved(found, subscription.cursor);
-                let seat = hold.as_ref().filter(|_| !found.news).map(|hold| waiter::Registration {
+                let seat = register.after(&found).map(|bell| waiter::Registration {
                     channel: channel.clone(),
-                    key: state.waiters.insert(hold.bell.clone()),
+                    key: state.waiters.insert(bell.clone()),
                     round: state.round,
                 });
                 let update = ChannelUpdate { channel: channel.name.clone(), tick, found };
@@ -110,10 +128,10 @@ impl Hub {
         &self,
         subscription: &Subscription,
         take: Take,
-        hold: Option<&waiter::Hold<'_>>,
+        register: Register<'_>,
         now: Time,
     ) -> Option<waiter::Look> {
-        if self.is_replica() && hold.is_some() {
+        if self.is_replica() && !register.is_never() {
             return None;
         }
         let channel = subscription.channel.clone();
@@ -126,8 +144,11 @@ impl Hub {
             self.unless_moved(history.since(cursor, take, tick, now), subscription.cursor)
         };
         let update = ChannelUpdate { channel, tick, found };
-        let is_answer = hold.is_none() || update.found.news;
-        is_answer.then_some(waiter::Look { update, seat: None, unresolved: None })
+        register.after(&update.found).is_none().then_some(waiter::Look {
+            update,
+            seat: None,
+            unresolved: None,
+        })
     }
 
     /// A position in the table's time that is yet to come was not given out here.

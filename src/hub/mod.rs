@@ -39,8 +39,8 @@ pub use replica::{Applied, SyncSink};
 pub use waiter::{Waiter, WakeSet};
 
 use crate::hub::channel::{
-    ChannelName, Cursor, Epoch, History, Limits, Lookup, Message, Pattern, Payload, ReplicaState,
-    Stamp, Tick, Time,
+    ChannelName, Cursor, Epoch, History, Limits, Lookup, Message, Messages, Pattern, Payload,
+    Position, ReplicaState, Stamp, Tick, Time,
 };
 use notifier::Notifier;
 use parking_lot::{Mutex, RwLock};
@@ -114,6 +114,45 @@ pub struct ChannelUpdate {
 
 /// The results on all channels of a poll, in the order of its subscriptions.
 pub type Answer = SmallVec<[ChannelUpdate; 1]>;
+
+impl ChannelUpdate {
+    /// The same channel for a client that has got none of this update. After a reset that is
+    /// nowhere, so that a client which breaks off before it learns of the reset is reset again.
+    pub fn start(&self) -> Self {
+        match self.found.reset {
+            true => self.at(Position::NOWHERE, Stamp(self.tick.micros())),
+            false => self.before_messages(),
+        }
+    }
+
+    /// The same channel for a client that has got none of its messages, but knows of a reset.
+    pub fn before_messages(&self) -> Self {
+        let Lookup { position, stamp, .. } = self.found;
+        let just_before = |stamp: Stamp| Stamp(stamp.0.saturating_sub(self.tick.micros()));
+        match self.found.messages.first() {
+            Some(first) => {
+                let Position { epoch, seq } = first.position;
+                self.at(Position { epoch, seq: seq.saturating_sub(1) }, just_before(first.stamp))
+            }
+            // A change whose message is not kept any more.
+            None if self.found.news && !self.found.reset => self.at(position, just_before(stamp)),
+            None => self.at(position, stamp),
+        }
+    }
+
+    /// The same channel for a client that is at `position`, with nothing new.
+    pub fn at(&self, position: Position, stamp: Stamp) -> Self {
+        let found = Lookup {
+            news: false,
+            reset: false,
+            messages: Messages::new(),
+            position,
+            stamp,
+            renders: None,
+        };
+        Self { channel: self.channel.clone(), tick: self.tick, found }
+    }
+}
 
 /// The outcome of [`Hub::poll`].
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use super::notifier::{Notifier, WakeHandle};
 use super::{Answer, Channel, ChannelUpdate, Hub, State, Subscription, TableFull};
-use crate::hub::channel::{ChannelName, Cursor, Position, Take, Time};
+use crate::hub::channel::{ChannelName, Cursor, Lookup, Position, Stamp, Take, Time};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::fmt;
@@ -24,6 +24,8 @@ pub struct Waiter {
     take: Take,
     counted: bool,
     no_wait: bool,
+    /// It stays registered where there is news.
+    streams: bool,
 }
 
 /// A cursor that is placed later, where a sequencer gives the positions.
@@ -39,11 +41,45 @@ pub(super) struct Unresolved {
     pub(super) quiet: bool,
 }
 
-/// The means of a poll to wait.
+/// A waiter that a look into a channel may register there.
+#[derive(Clone, Copy)]
 pub(super) struct Hold<'a> {
     pub(super) bell: &'a Arc<Notifier>,
     /// It waits on several channels.
     pub(super) several: bool,
+}
+
+/// The registration that a look into a channel leaves there.
+#[derive(Clone, Copy)]
+pub(super) enum Register<'a> {
+    Never,
+    /// A poll's: news answers it, and ends it.
+    IfQuiet(Hold<'a>),
+    /// A stream's: it stays.
+    Always(Hold<'a>),
+}
+
+impl<'a> Register<'a> {
+    /// The waiter to register after `found`.
+    pub(super) fn after(self, found: &Lookup) -> Option<&'a Arc<Notifier>> {
+        match self {
+            Self::Never => None,
+            Self::IfQuiet(hold) => (!found.news).then_some(hold.bell),
+            Self::Always(hold) => Some(hold.bell),
+        }
+    }
+
+    /// It waits on several channels.
+    pub(super) fn on_several(self) -> bool {
+        match self {
+            Self::Never => false,
+            Self::IfQuiet(hold) | Self::Always(hold) => hold.several,
+        }
+    }
+
+    pub(super) fn is_never(self) -> bool {
+        matches!(self, Self::Never)
+    }
 }
 
 /// The result of a look into one channel.
@@ -61,21 +97,26 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    fn leave(&self, hub: &Hub) {
-        let mut state = self.channel.state.lock();
-        self.leave_locked(&mut state);
+    /// The round of a registration that has ended.
+    const ENDED: u64 = u64::MAX;
+
+    fn end(&mut self, hub: &Hub) {
+        let channel = self.channel.clone();
+        let mut state = channel.state.lock();
+        self.end_locked(&mut state);
         let abandoned = !state.stored && !state.forgotten && state.waiters.is_empty();
         drop(state);
         if abandoned {
-            hub.release(&self.channel.name);
+            hub.release(&channel.name);
         }
     }
 
-    fn leave_locked(&self, state: &mut State) {
-        // In a later round the key may belong to another waiter.
+    fn end_locked(&mut self, state: &mut State) {
+        // In a later round, or once it has ended, the key may be another waiter's.
         if state.round == self.round {
             state.waiters.try_remove(self.key);
         }
+        self.round = Self::ENDED;
     }
 
     /// Looks into the channel for messages after `registered`; registers again where there are
@@ -83,7 +124,7 @@ impl Registration {
     fn look_again(
         &mut self,
         hub: &Hub,
-        bell: &Arc<Notifier>,
+        register: Register<'_>,
         registered: &ChannelUpdate,
         take: Take,
         unresolved: &mut Option<Unresolved>,
@@ -95,13 +136,12 @@ impl Registration {
         };
         let channel = self.channel.clone();
         let mut state = channel.state.lock();
-        self.leave_locked(&mut state);
+        self.end_locked(&mut state);
         if state.forgotten {
             drop(state);
             let channel = registered.channel.clone();
             let subscription = Subscription { channel, cursor };
-            let looked =
-                hub.look_at(&subscription, take, Some(Hold { bell, several: true }), now)?;
+            let looked = hub.look_at(&subscription, take, register, now)?;
             *unresolved = looked.unresolved;
             if let Some(seat) = looked.seat {
                 *self = seat;
@@ -119,9 +159,13 @@ impl Registration {
                 found
             }
         });
-        if !found.news {
+        if let Some(bell) = register.after(&found) {
             self.key = state.waiters.insert(bell.clone());
             self.round = state.round;
+        }
+        if let (Some(feed), Register::Always(_)) = (&mut state.feed, register) {
+            // A stream does not poll again.
+            feed.touch(now);
         }
         if !found.news && !was_unplaced {
             return Ok(registered.clone());
@@ -148,7 +192,15 @@ impl Waiter {
             take,
             counted: false,
             no_wait: false,
+            streams: false,
         }
+    }
+
+    /// A waiter that stays registered while what was found is sent.
+    pub(super) fn for_stream(hub: Hub, take: Take) -> Self {
+        let mut waiter = Self::new(hub, take);
+        waiter.streams = true;
+        waiter
     }
 
     pub(super) fn bell(&self) -> &Arc<Notifier> {
@@ -189,8 +241,14 @@ impl Waiter {
             let was_unplaced = own.is_some();
             // A table without room (the channel was forgotten meanwhile) leaves the poll as it is;
             // the client's next poll gets the error.
-            let (hub, bell) = (&self.hub, &self.bell);
-            let update = seat.look_again(hub, bell, registered, self.take, &mut own, now);
+            // The limit of waiters on several channels stood at the first look.
+            let hold = Hold { bell: &self.bell, several: true };
+            let register = match self.streams {
+                true => Register::Always(hold),
+                false => Register::IfQuiet(hold),
+            };
+            let hub = &self.hub;
+            let update = seat.look_again(hub, register, registered, self.take, &mut own, now);
             let update = update.unwrap_or_else(|TableFull| registered.clone());
             news |= update.found.news;
             placed |= was_unplaced;
@@ -235,6 +293,18 @@ impl Waiter {
         self.look(now).unwrap_or_else(|| std::mem::take(&mut self.registered))
     }
 
+    /// Where a stream's client is in its channels, with nothing new in any of them.
+    pub fn place(&self) -> &Answer {
+        &self.registered
+    }
+
+    /// A stream's client has got all up to `position` of its channel `index`.
+    pub fn advance(&mut self, index: usize, position: Position, stamp: Stamp) {
+        if let Some(update) = self.registered.get_mut(index) {
+            (update.found.position, update.found.stamp) = (position, stamp);
+        }
+    }
+
     /// Positions of its channels at registration.
     pub fn positions(&self) -> impl Iterator<Item = Position> {
         self.registered.iter().map(|update| update.found.position)
@@ -246,8 +316,8 @@ impl Waiter {
     }
 
     fn leave(&mut self) {
-        for seat in self.seats.drain(..) {
-            seat.leave(&self.hub);
+        for mut seat in self.seats.drain(..) {
+            seat.end(&self.hub);
         }
     }
 }

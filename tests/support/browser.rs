@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use fantoccini::wd::WindowHandle;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
@@ -37,6 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// One window, which shows one page.
 #[derive(Debug)]
 pub struct Window(Client);
+
+/// A tab of a window's browser.
+#[derive(Clone, Debug)]
+pub struct Tab(WindowHandle);
 
 /// Properties of a screen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -145,6 +150,47 @@ impl Window {
             (self.execute(&script, Vec::new()).await == true).then_some(())
         })
         .await;
+    }
+
+    /// Loads the page again.
+    pub async fn reload(&self) {
+        self.0.refresh().await.unwrap_or_else(|e| panic!("reload: {e}"));
+    }
+
+    /// Goes to another page in the same tab.
+    pub async fn go_to(&self, url: &str) {
+        self.0.goto(url).await.unwrap_or_else(|e| panic!("{url}: {e}"));
+    }
+
+    /// Goes back to the page before.
+    pub async fn go_back(&self) {
+        self.0.back().await.unwrap_or_else(|e| panic!("back: {e}"));
+    }
+
+    /// The tab that is looked at.
+    pub async fn tab(&self) -> Tab {
+        Tab(self.0.window().await.unwrap_or_else(|e| panic!("tab: {e}")))
+    }
+
+    /// Opens a page in a further tab of the same browser, which is looked at from here on.
+    pub async fn open_tab(&self, url: &str) -> Tab {
+        let opened = self.0.new_window(true).await.unwrap_or_else(|e| panic!("new tab: {e}"));
+        let tab = Tab(opened.handle);
+        self.look_at(&tab).await;
+        self.go_to(url).await;
+        tab
+    }
+
+    /// Looks at another tab.
+    pub async fn look_at(&self, tab: &Tab) {
+        let looked = self.0.switch_to_window(tab.0.clone()).await;
+        looked.unwrap_or_else(|e| panic!("switch to a tab: {e}"));
+    }
+
+    /// Closes the tab that is looked at, and looks at another.
+    pub async fn close_tab(&self, next: &Tab) {
+        self.0.close_window().await.unwrap_or_else(|e| panic!("close a tab: {e}"));
+        self.look_at(next).await;
     }
 
     /// Content of the window, as PNG.

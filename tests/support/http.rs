@@ -241,6 +241,25 @@ impl Client {
     /// Closes the connection.
     pub fn close(self) {}
 
+    /// Reads the next chunk of a body that is still being produced; `None` = it has ended cleanly.
+    pub async fn read_chunk(&mut self) -> Option<Vec<u8>> {
+        let line = self.read_line("chunk size", &[]).await;
+        let text = String::from_utf8_lossy(&line).into_owned();
+        let size = usize::from_str_radix(text.trim(), 16);
+        let size = size.unwrap_or_else(|_| panic!("chunk size: {text:?}"));
+        let chunk = self.read_exactly(size).await;
+        assert_eq!(self.read_exactly(2).await, b"\r\n", "a chunk without its end");
+        (size > 0).then_some(chunk)
+    }
+
+    /// Reads some bytes of what comes; none = the other side has closed.
+    pub async fn read_some(&mut self) -> Vec<u8> {
+        let mut piece = vec![0; 16 * 1024];
+        let read = within("bytes", self.bound, self.wire.read(&mut piece)).await;
+        piece.truncate(read);
+        piece
+    }
+
     async fn read_chunks(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         loop {

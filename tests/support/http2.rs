@@ -101,7 +101,28 @@ impl Http2 {
         Response { status, headers: headers.collect(), body, head: Vec::new() }
     }
 
-    /// True if none of the requests is answered for a moment ([`QUIET`]).
+    /// Reads the head of the answer to the request asked first; its body is still to come.
+    pub async fn answer_head(&mut self) -> (Response, h2::RecvStream) {
+        let asked = self.asked.pop_front().unwrap_or_else(|| panic!("nothing was asked"));
+        let answer = match asked {
+            Asked::Waiting(answer) => within("answer", answer).await,
+            Asked::Answered(answer) => answer,
+        };
+        let (head, stream) = answer.into_parts();
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into();
+        let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
+        let (status, headers) = (head.status.as_u16(), headers.collect());
+        (Response { status, headers, body: Vec::new(), head: Vec::new() }, stream)
+    }
+
+    /// Reads the next piece of a body; `None` = it has ended cleanly.
+    pub async fn piece(stream: &mut h2::RecvStream) -> Option<Vec<u8>> {
+        let piece = within("body", async { stream.data().await.transpose() }).await?;
+        stream.flow_control().release_capacity(piece.len()).unwrap();
+        Some(piece.to_vec())
+    }
+
+    /// Whether none of the requests has been answered.
     pub async fn is_quiet(&mut self) -> bool {
         let until = tokio::time::Instant::now() + QUIET;
         for asked in &mut self.asked {

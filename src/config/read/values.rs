@@ -134,6 +134,13 @@ pub(in crate::config) fn condition(text: &str, bare: Test) -> Result<Condition, 
     Ok(condition)
 }
 
+/// The name of a request header, in lower case.
+pub(in crate::config) fn header(text: &str) -> Result<String, String> {
+    let name = http::HeaderName::try_from(text);
+    let name = name.map_err(|_| format!("\"{}\" is no header name", text.escape_debug()))?;
+    Ok(name.as_str().to_owned())
+}
+
 /// The name of a channel.
 pub(in crate::config) fn name(text: &str) -> Result<ChannelName, String> {
     ChannelName::new(text).map_err(|error| error.to_string())
@@ -165,6 +172,17 @@ pub(in crate::config) fn path(text: &str) -> Result<PathPattern, String> {
         return Err(format!("\"{text}\" must be a path alone; {hint}"));
     }
     text.parse().map_err(|error| format!("\"{text}\" is no pattern; {error}"))
+}
+
+/// The path of a script as it stands in a request's target, or empty.
+pub(in crate::config) fn script(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+    let named = text.starts_with('/') && text.ends_with(".js") && text.bytes().all(plain);
+    if !text.is_empty() && !named {
+        let hint = "write a path such as /pollgate.js, of letters, digits and /-._~, or nothing";
+        return Err(format!("\"{text}\" is no path of a script; {hint}"));
+    }
+    Ok(text.to_owned())
 }
 
 /// A template of a channel's name; one without fields must itself be a name.

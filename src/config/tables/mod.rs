@@ -15,8 +15,9 @@ use crate::hub;
 use crate::hub::channel::{Limits, Tick};
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
+use crate::server::gate::client_script::ClientScript;
 use crate::server::gate::poll::hold;
-use crate::server::gate::{tls, upstream};
+use crate::server::gate::{self, tls, upstream};
 use crate::server::limits::{body_memory, permit};
 use crate::server::persist::snapshot;
 use crate::server::publish;
@@ -74,6 +75,8 @@ pub(super) fn config(root: &mut Section) -> Config {
     let (upstream, may_publish) = root.table("upstream", upstream);
     let (token, messages_per_second) = root.table("publish", publish_keys);
     let (hold, held) = root.table("hold", hold);
+    let stream = root.table("stream", stream);
+    let client_script = root.table("client", client_script);
     let (mut hub, max_message, snapshot) = root.table("history", history);
     let (limits, client) = root.table("limits", |section| limits(section, held));
     let watch_file = root.table("reload", |reload| reload.flag("watch", false));
@@ -104,6 +107,8 @@ pub(super) fn config(root: &mut Section) -> Config {
         messages_per_second,
         max_message,
         hold,
+        stream,
+        client_script,
         hub,
         snapshot,
         upgrade,
@@ -169,6 +174,22 @@ fn hold(section: &mut Section) -> (hold::Settings, usize) {
         hold::Settings { timeout, jitter },
         section.number("max", permit::Settings::default().held, SOME),
     )
+}
+
+/// `None` = the gate does not serve its browser client.
+fn client_script(section: &mut Section) -> Option<ClientScript> {
+    let path = section.parsed("path", ClientScript::PATH.to_owned(), values::script);
+    (!path.is_empty()).then(|| ClientScript::at(&path))
+}
+
+fn stream(section: &mut Section) -> gate::stream::Settings {
+    let default = gate::stream::Settings::default();
+    gate::stream::Settings {
+        max: section.duration("max", default.max),
+        heartbeat: section.duration("heartbeat", default.heartbeat),
+        retry: section.duration("retry", default.retry),
+        ..default
+    }
 }
 
 /// The channels, the maximum length of a message, and the snapshot file.

@@ -6,6 +6,7 @@ use crate::config::read::{suggest, values};
 use crate::protocol::dialect::native::Native;
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::replay::{self, QuietReply, Replay};
+use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::timestamp::{Deliver, First, OnTimeout, Timestamp};
 use crate::protocol::dialect::{Dialect, PHP_CONTENT_TYPE};
 use crate::protocol::http::condition::Test;
@@ -33,7 +34,7 @@ const KINDS: [(&str, Kind); 5] = [
 ];
 
 /// The keys that belong to some dialects only.
-const OWN_KEYS: [(&str, &[Kind]); 17] = [
+const OWN_KEYS: [(&str, &[Kind]); 19] = [
     ("channels", &[Kind::Native]),
     ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),
     ("slack", &[Kind::NovComet, Kind::Replay]),
@@ -50,7 +51,9 @@ const OWN_KEYS: [(&str, &[Kind]); 17] = [
     ("content_type", &[Kind::Timestamp, Kind::Replay]),
     ("extra", &[Kind::Timestamp]),
     ("embed", &[Kind::Timestamp]),
-    ("callback", &[Kind::Timestamp]),
+    ("callback", &[Kind::Native, Kind::Timestamp]),
+    ("transports", &[Kind::Native, Kind::NovComet, Kind::Timestamp]),
+    ("csp_nonce", &[Kind::Native, Kind::Timestamp]),
 ];
 
 /// Reads a rule; its polls are held for `hold` unless it has its own timeout. `None` is a mistake,
@@ -66,13 +69,14 @@ pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<R
     let mut rule = Rule::new(path.or_else(|| "*".parse().ok())?, dialect);
     (rule.when, rule.unless) = (when, unless);
     if rule.dialect.is_none() {
-        for key in ["methods", "timeout", "origins", "auth"] {
+        for key in ["methods", "timeout", "transports", "origins", "auth"] {
             section.refuse(key, "a none rule has no such key; remove it");
         }
         return Some(rule);
     }
     rule.methods = methods(section, &rule);
     rule.timeout = timeout(section, hold);
+    transports(section, kind, &mut rule);
     rule.origins = section.list("origins", Vec::new(), values::origin);
     rule.auth = auth::read(section);
     if matches!(kind, Some(Kind::Native)) {
@@ -129,7 +133,7 @@ fn native(section: &mut Section, path: Option<&PathPattern>) -> Native {
         let message = "missing; end the path in * (the channels stand there), or name the channel";
         section.mistake("channel", message);
     }
-    Native { channel }
+    Native { channel, callback: section.optional("callback", values::parameter) }
 }
 
 fn novcomet(section: &mut Section) -> NovComet {
@@ -249,6 +253,36 @@ fn methods(section: &mut Section, rule: &Rule) -> Vec<Method> {
         section.mistake("methods", "must name GET, POST or both");
     }
     [Method::Get, Method::Post].into_iter().filter(|method| names.contains(&name(method))).collect()
+}
+
+/// The transports, and what only some of them want.
+fn transports(section: &mut Section, kind: Option<Kind>, rule: &mut Rule) {
+    if !matches!(kind, Some(Kind::Native | Kind::NovComet | Kind::Timestamp)) {
+        return;
+    }
+    let words = Transport::NAMES.map(|(name, _)| (name, name));
+    let default = rule.transports.iter().map(|transport| transport.name()).collect();
+    let names = section.list("transports", default, |text| suggest::one_of(&words, text));
+    if names.is_empty() && section.is_sound("transports") {
+        section.mistake("transports", "must name at least one of: poll, sse, ws, chunked, iframe");
+    }
+    let all = Transport::NAMES.into_iter().filter(|(name, _)| names.contains(name));
+    rule.transports = all.map(|(_, transport)| transport).collect();
+    let callback = match &rule.dialect {
+        Dialect::Native(native) => native.callback.is_some(),
+        Dialect::Timestamp(timestamp) => timestamp.callback.is_some(),
+        Dialect::NovComet(_) | Dialect::Replay(_) | Dialect::None => false,
+    };
+    if rule.transports.contains(&Transport::Iframe) && !callback {
+        let message = match kind {
+            Some(Kind::NovComet) => "a novcomet rule has no callback, which \"iframe\" needs",
+            _ => "\"iframe\" needs the rule's callback: the parameter that names its function",
+        };
+        section.mistake("transports", message);
+    }
+    if !matches!(kind, Some(Kind::NovComet)) {
+        rule.csp_nonce = section.optional("csp_nonce", values::header);
+    }
 }
 
 /// `None` if the rule has no timeout, so that it keeps following `hold.timeout`.

@@ -85,6 +85,11 @@ impl RenderKey {
     /// The NovComet dialect.
     pub const NOVCOMET: Self = Self(1);
 
+    /// The key of another way to write the same rendering: the `n`th.
+    pub const fn variant(self, n: u8) -> Self {
+        Self(self.0 | (n as u64) << 56)
+    }
+
     /// A key that no other dialect has, for one whose settings shape its answer.
     pub fn unique() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(2);

@@ -9,6 +9,7 @@ pub mod native;
 mod native_cursor;
 pub mod novcomet;
 pub mod replay;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 pub mod timestamp;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 use std::borrow::Cow;
 use std::time::Duration;
+use stream::Transport;
 
 /// The parts of a poll request that the dialects read.
 pub struct Request<'a> {
@@ -34,12 +36,35 @@ pub struct Request<'a> {
     pub form: Option<&'a Query<'a>>,
     /// The headers.
     pub headers: &'a dyn Headers,
+    /// The way that it wants to be answered.
+    pub transport: Transport,
 }
 
 impl<'a> Request<'a> {
     /// A scalar parameter: from the form if it is there, else from the query.
     fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
         self.form.and_then(|form| form.text(name)).or_else(|| self.query.text(name))
+    }
+
+    /// Where a stream left off: the first there is of the `Last-Event-ID` header and the names that
+    /// clients give it in the query. Nothing for a poll, whose dialect has a place of its own.
+    fn resumed(&self) -> Option<Cow<'a, str>> {
+        if self.transport == Transport::Poll {
+            return None;
+        }
+        self.cursor().filter(|cursor| !cursor.is_empty())
+    }
+
+    /// The same for a dialect with a `cursor` parameter, which polls have too.
+    fn cursor(&self) -> Option<Cow<'a, str>> {
+        let header = || self.headers.get("last-event-id").filter(|id| !id.is_empty());
+        let filled = |name: &&str| self.query.text(name).filter(|id| !id.is_empty());
+        let named = || stream::RESUME_NAMES.iter().find_map(filled);
+        let cursor = || self.query.text("cursor");
+        if self.transport == Transport::Poll {
+            return cursor();
+        }
+        header().map(|id| Cow::Owned(id.to_owned())).or_else(named).or_else(cursor)
     }
 
     /// The value of a template's field.
@@ -141,7 +166,7 @@ impl Dialect {
     /// The response, with an update or quiet; `callback` is that of the [`Poll`].
     pub fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
         match self {
-            Self::Native(native) => native.render(answer),
+            Self::Native(native) => native.render(answer, callback),
             Self::NovComet(novcomet) => novcomet.render(answer),
             Self::Timestamp(timestamp) => timestamp.render(answer, callback),
             // The upstream has the response; this one is empty.
@@ -154,8 +179,12 @@ impl Dialect {
     pub fn moves(&self, parameter: &str) -> bool {
         // jQuery adds this one against caches, in all dialects.
         parameter == "_"
+            || stream::RESUME_NAMES.contains(&parameter)
             || match self {
-                Self::Native(_) => matches!(parameter, "cursor" | "timeout"),
+                Self::Native(native) => {
+                    matches!(parameter, "cursor" | "timeout")
+                        || native.callback.as_deref() == Some(parameter)
+                }
                 Self::NovComet(_) => parameter == "subscribed",
                 Self::Timestamp(timestamp) => {
                     parameter == timestamp.cursor_field
@@ -196,6 +225,17 @@ impl Dialect {
 
 /// The content type PHP sends by default.
 pub const PHP_CONTENT_TYPE: &str = "text/html; charset=UTF-8";
+
+/// The function that `request` wants to be called, in the parameter `name`.
+fn callback(name: Option<&str>, request: &Request<'_>) -> Result<Option<Box<str>>, Reply> {
+    let Some(name) = name.and_then(|name| request.parameter(name)) else { return Ok(None) };
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
+    if name.is_empty() || !name.bytes().all(allowed) {
+        let error = "the callback is not one name of A-Z a-z 0-9 _ . $\n";
+        return Err(Reply::new(400, "text/plain; charset=UTF-8", error));
+    }
+    Ok(Some(name.into()))
+}
 
 /// The response to a malformed request, in a dialect without a form for errors.
 fn refused(error: NameError) -> Parsed {

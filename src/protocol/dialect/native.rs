@@ -21,6 +21,8 @@ pub struct Native {
     /// The one channel of the rule; without it, the part of the path that the rule's `*` matches
     /// names the channels, separated by commas.
     pub channel: Option<Template>,
+    /// The parameter that names the function a JSONP answer or an iframe calls; `None` = neither.
+    pub callback: Option<String>,
 }
 
 impl Native {
@@ -34,16 +36,25 @@ impl Native {
                     .map_err(|error| bad_request(error, CHANNEL_HINT)),
             },
         };
-        match names.and_then(|names| poll(names, request)) {
+        let polled = names.and_then(|names| poll(names, request));
+        let callback = || super::callback(self.callback.as_deref(), request);
+        let polled = polled.and_then(|poll| Ok(Poll { callback: callback()?, ..poll }));
+        match polled {
             Ok(poll) => Parsed::Poll(poll),
             Err(reply) => Parsed::Refused(reply),
         }
     }
 
     /// The response, with an update or quiet.
-    pub fn render(&self, answer: &Answer) -> Reply {
+    pub fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
         let body = rendered_once(answer, RenderKey::NATIVE, || body(answer).into());
-        Reply::new(200, "application/json", body)
+        let Some(name) = callback else { return Reply::new(200, "application/json", body) };
+        let mut call = format!("{name}(");
+        // The body is the UTF-8 that was just written.
+        json::verbatim(&mut call, &String::from_utf8_lossy(&body), Safe::Html);
+        call.push_str(");");
+        Reply::new(200, "text/javascript; charset=UTF-8", call)
+            .with("X-Content-Type-Options", "nosniff")
     }
 }
 
@@ -77,7 +88,7 @@ fn channels(rest: &str) -> Result<SmallVec<[ChannelName; 1]>, Reply> {
 }
 
 fn poll(names: SmallVec<[ChannelName; 1]>, request: &Request<'_>) -> Result<Poll, Reply> {
-    let decoded = decode(&request.query.text("cursor").unwrap_or_default())?;
+    let decoded = decode(request.cursor().unwrap_or_default().as_ref())?;
     let subscription = |channel: ChannelName| {
         let cursor = decoded.cursor_for(&channel);
         Subscription { channel, cursor }
@@ -112,7 +123,7 @@ fn timeout(text: &str) -> Result<Duration, Reply> {
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
-fn body(answer: &Answer) -> String {
+pub(super) fn body(answer: &Answer) -> String {
     let bytes: u64 = answer.iter().flat_map(|h| &h.found.messages).map(|m| m.len() + 128).sum();
     let mut out = String::with_capacity(64 + answer.len() * 24 + bytes as usize);
     out.push_str("{\"cursor\":\"");
@@ -135,7 +146,12 @@ fn body(answer: &Answer) -> String {
     out
 }
 
-fn write_message(out: &mut String, channel: &ChannelName, tick: Tick, message: &Message) {
+pub(super) fn write_message(
+    out: &mut String,
+    channel: &ChannelName,
+    tick: Tick,
+    message: &Message,
+) {
     out.push_str("{\"channel\":");
     json::string(out, channel, Safe::Json);
     // Writing to a string cannot fail.

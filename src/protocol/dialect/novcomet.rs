@@ -6,6 +6,7 @@ use super::{PHP_CONTENT_TYPE, Parsed, Poll, Request, refused, rendered_once};
 use crate::hub::channel::{ChannelName, Cursor, RenderKey, Take, Tick};
 use crate::hub::{Answer, ChannelUpdate, Subscription};
 use crate::protocol::http::Reply;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -35,9 +36,13 @@ impl NovComet {
             Some(form) if form.has("subscribed") => form.entries("subscribed"),
             _ => request.query.entries("subscribed"),
         };
+        let resumed = request.resumed();
         let subscription = |(id, value): (String, Option<&[u8]>)| {
             let channel = ChannelName::new(&id)?;
-            let value = String::from_utf8_lossy(value.unwrap_or_default());
+            let value = match resumed.as_deref().and_then(|cursor| stamp_of(cursor, &channel)) {
+                Some(stamp) => stamp.into(),
+                None => String::from_utf8_lossy(value.unwrap_or_default()),
+            };
             let after = tick(&channel).parse(&value);
             Ok(Subscription { channel, cursor: Cursor::Changed { after, slack: self.slack } })
         };
@@ -58,7 +63,27 @@ impl NovComet {
     }
 }
 
-fn body(answer: &Answer) -> String {
+/// What stands as it is in the ids of a stream.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Appends the id of a stream's event: `ID:STAMP,...`, the ids percent-encoded.
+pub(super) fn write_cursor(out: &mut String, place: &Answer) {
+    for (index, update) in place.iter().enumerate() {
+        let id = utf8_percent_encode(&update.channel, PLAIN);
+        let comma = if index > 0 { "," } else { "" };
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{comma}{id}:{}", update.tick.show(update.found.stamp));
+    }
+}
+
+/// The stamp of `channel` in the id of a stream's event.
+fn stamp_of<'a>(cursor: &'a str, channel: &ChannelName) -> Option<&'a str> {
+    let mut pairs = cursor.split(',').filter_map(|pair| pair.split_once(':'));
+    let (_, stamp) = pairs.find(|(id, _)| percent_decode_str(id).eq(channel.bytes()))?;
+    Some(stamp)
+}
+
+pub(super) fn body(answer: &Answer) -> String {
     // A forgotten channel has an update (a reset), but nothing in it has changed yet.
     let changed = |heard: &&ChannelUpdate| {
         let position = heard.found.position;

@@ -32,8 +32,13 @@ impl Desk {
     fn parse(&self, rest: Option<&str>, query: &str) -> Parsed {
         let query = Query::parse(query);
         let headers = ::http::HeaderMap::new();
-        let stars = rest.as_slice();
-        let request = Request { stars, query: &query, form: None, headers: &headers };
+        let request = Request {
+            stars: rest.as_slice(),
+            query: &query,
+            form: None,
+            headers: &headers,
+            transport: stream::Transport::Poll,
+        };
         self.dialect.parse(&request, &|name| self.hub.tick(name))
     }
 

@@ -3,8 +3,8 @@
 
 use super::json::{self, Safe};
 use super::{PHP_CONTENT_TYPE, Parsed, Poll, Request, refused, rendered_once};
-use crate::hub::channel::{ChannelName, Cursor, Kind, Message, RenderKey, Take, Tick};
-use crate::hub::{Answer, ChannelUpdate, Subscription};
+use crate::hub::channel::{ChannelName, Cursor, Kind, Message, RenderKey, ShownStamp, Take, Tick};
+use crate::hub::{Answer, Subscription};
 use crate::protocol::http::Reply;
 use crate::protocol::template::Template;
 use smallvec::smallvec;
@@ -100,17 +100,23 @@ impl Timestamp {
             Ok(channel) => channel,
             Err(error) => return refused(error),
         };
-        let callback = match self.callback_of(request) {
+        let callback = match super::callback(self.callback.as_deref(), request) {
             Ok(callback) => callback,
             Err(reply) => return Parsed::Refused(reply),
         };
-        let stamp = request.parameter(&self.cursor_field);
-        let stamp = stamp.and_then(|text| tick(&channel).parse(&text)).map(Cursor::After);
-        let cursor = stamp.or_else(|| self.tag_of(request)).unwrap_or(match self.first {
-            First::Latest => Cursor::Latest,
-            First::Oldest => Cursor::Oldest,
-            First::Wait => Cursor::Now,
+        let resumed = request.resumed().map(|cursor| match self.is_bare() {
+            // The id of a stream's event is a position here, as there are no stamps to be seen.
+            true => cursor.parse().map_or(Cursor::Lost, Cursor::At),
+            false => tick(&channel).parse(&cursor).map_or(Cursor::Now, Cursor::After),
         });
+        let stamp = || request.parameter(&self.cursor_field);
+        let stamp = || Some(Cursor::After(tick(&channel).parse(&stamp()?)?));
+        let cursor =
+            resumed.or_else(stamp).or_else(|| self.tag_of(request)).unwrap_or(match self.first {
+                First::Latest => Cursor::Latest,
+                First::Oldest => Cursor::Oldest,
+                First::Wait => Cursor::Now,
+            });
         let take = match self.deliver {
             Deliver::Next => Take::First,
             Deliver::Latest => Take::Newest,
@@ -146,18 +152,6 @@ impl Timestamp {
         }
     }
 
-    fn callback_of(&self, request: &Request<'_>) -> Result<Option<Box<str>>, Reply> {
-        let Some(name) = self.callback.as_deref().and_then(|name| request.parameter(name)) else {
-            return Ok(None);
-        };
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
-        if name.is_empty() || !name.bytes().all(allowed) {
-            let error = "the callback is not one name of A-Z a-z 0-9 _ . $\n";
-            return Err(Reply::new(400, "text/plain; charset=UTF-8", error));
-        }
-        Ok(Some(name.into()))
-    }
-
     pub(super) fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
         let reply = if self.is_bare() {
             self.render_bare(answer)
@@ -180,20 +174,27 @@ impl Timestamp {
     }
 
     fn body(&self, answer: &Answer) -> String {
+        // A poll of this dialect is on one channel.
+        let heard = answer.first();
+        let message = heard.and_then(|heard| heard.found.messages.first());
+        let stamp = heard.map(|heard| heard.tick.show(heard.found.stamp));
+        self.body_of(message.map(|message| &**message), stamp)
+    }
+
+    /// The answer with `message`, which leaves its client at `stamp`.
+    pub(super) fn body_of(&self, message: Option<&Message>, stamp: Option<ShownStamp>) -> String {
         let mut out = String::from("{");
         json::string(&mut out, &self.message_field, Safe::Html);
         out.push(':');
-        // A poll of this dialect is on one channel.
-        let heard = answer.first();
-        match heard.and_then(|heard| heard.found.messages.first()) {
+        match message {
             Some(message) => self.write_message(&mut out, message),
             None => out.push_str("\"\""),
         }
         out.push(',');
         json::string(&mut out, &self.cursor_field, Safe::Html);
-        if let Some(ChannelUpdate { tick, found, .. }) = heard {
+        if let Some(stamp) = stamp {
             // Writing to a string cannot fail.
-            let _ = write!(out, ":{}", tick.show(found.stamp));
+            let _ = write!(out, ":{stamp}");
         }
         for (name, value) in &self.extra {
             out.push(',');

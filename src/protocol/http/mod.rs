@@ -10,6 +10,7 @@ pub mod path;
 pub mod query;
 pub mod tracker;
 pub mod validate;
+pub mod websocket;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -8,12 +8,8 @@
 use crate::protocol::http::framing::{Chunks, Framing};
 use memchr::memchr3;
 
-/// Validates the bytes of a head, up to its empty line; the error names the fault.
-pub fn check(head: &[u8]) -> Result<(), &'static str> {
-    look(head).map(|_| ())
-}
-
-/// Framing of the body behind a head; the error names a fault of the head.
+/// How the body behind a head, up to its empty line, is framed, if the head is beyond doubt; else
+/// what is wrong with it.
 pub fn framing(head: &[u8]) -> Result<Framing, &'static str> {
     let told = look(head)?;
     if told.encodings > 0 {
@@ -213,7 +209,7 @@ mod tests {
     use super::*;
 
     fn with(headers: &str) -> Result<(), &'static str> {
-        check(format!("POST /publish HTTP/1.1\r\n{headers}\r\n").as_bytes())
+        framing(format!("POST /publish HTTP/1.1\r\n{headers}\r\n").as_bytes()).map(drop)
     }
 
     #[test]
@@ -225,7 +221,7 @@ mod tests {
         ] {
             assert_eq!(with(headers), Ok(()), "{headers:?}");
         }
-        assert_eq!(check(b"\r\nGET / HTTP/1.0\r\n\r\n"), Ok(()));
+        assert_eq!(framing(b"\r\nGET / HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
     }
 
     #[test]
@@ -282,17 +278,17 @@ mod tests {
             "GET /a<b HTTP/1.1",
             "GET /?a=\"b\" HTTP/1.1",
         ] {
-            assert!(check(format!("{line}\r\n\r\n").as_bytes()).is_err(), "{line:?}");
+            assert!(framing(format!("{line}\r\n\r\n").as_bytes()).is_err(), "{line:?}");
         }
-        assert!(check(b"GET / HTTP/1.1\n\n").is_err());
-        assert!(check(b"").is_err());
+        assert!(framing(b"GET / HTTP/1.1\n\n").is_err());
+        assert!(framing(b"").is_err());
     }
 
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(head: Vec<u8>, host: String) {
-            let _ = check(&head);
-            let _ = check(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+            let _ = framing(&head);
+            let _ = framing(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
         }
     }
 }

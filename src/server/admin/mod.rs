@@ -34,6 +34,8 @@ use std::time::Instant;
 pub struct Stats {
     /// Polls held.
     pub held: u64,
+    /// Streams, by the name of their transport; they are among `held`.
+    pub streams: BTreeMap<&'static str, u64>,
     /// Connections of the public side.
     pub connections: u64,
     /// Channels in the table.

@@ -25,6 +25,8 @@ pub struct Line<'a> {
     pub took: Duration,
     /// For polls: the time held, and the cause that ended it.
     pub held: Option<(Duration, Cause)>,
+    /// For streams: how many events were sent.
+    pub events: Option<u64>,
 }
 
 /// True if the access log is on.
@@ -39,13 +41,20 @@ pub fn log(line: &Line<'_>, mask: &[String]) {
     let (method, status, bytes) = (line.method, line.status, line.bytes);
     let target = masked(line.target, mask);
     let took_ms = milliseconds(line.took);
-    match line.held {
-        Some((held, cause)) => {
+    match (line.held, line.events) {
+        (Some((held, cause)), Some(events)) => {
+            let held_ms = milliseconds(held);
+            let cause = cause.as_str();
+            tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms, held_ms, cause, events);
+        }
+        (Some((held, cause)), None) => {
             let held_ms = milliseconds(held);
             let cause = cause.as_str();
             tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms, held_ms, cause);
         }
-        None => tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms),
+        (None, _) => {
+            tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms)
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 use super::Gate;
 use super::poll::hold::Cause;
 use crate::hub::Answer;
-use crate::hub::channel::Time;
+use crate::hub::channel::{Message, Time};
+use crate::protocol::dialect::stream::Transport;
 use crate::server::limits::descriptors::FdKind;
 use crate::server::telemetry::channel_series::Watched;
 use crate::server::telemetry::metrics::{Counts, Histogram, labels};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,8 @@ pub struct Counters {
     pub upstream_time: Histogram,
     /// Requests under way now, held or forwarded.
     pub(super) open: AtomicUsize,
+    /// Streams now, by transport.
+    pub(super) streams: [AtomicUsize; Transport::NAMES.len()],
     /// Connections now.
     pub(super) connections: AtomicUsize,
 }
@@ -67,6 +71,7 @@ impl Default for Counters {
             upstream: Counts::default(),
             upstream_time: Histogram::new(UPSTREAM),
             open: AtomicUsize::new(0),
+            streams: Default::default(),
             connections: AtomicUsize::new(0),
         }
     }
@@ -178,6 +183,22 @@ impl Drop for SiteFile {
     }
 }
 
+/// Counts one stream until it is dropped.
+pub(super) struct StreamCount(Gate, Transport);
+
+impl StreamCount {
+    pub(super) fn new(gate: &Gate, transport: Transport) -> Self {
+        gate.shared.counters.streams_on(transport).fetch_add(1, Ordering::Relaxed);
+        Self(gate.clone(), transport)
+    }
+}
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.0.shared.counters.streams_on(self.1).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Counts one request as under way until it is dropped.
 pub struct Open(pub(super) Gate);
 
@@ -188,6 +209,30 @@ impl Drop for Open {
 }
 
 impl Counters {
+    /// How many streams there are now, by the name of their transport.
+    pub fn streams(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let streams = Transport::NAMES.iter().filter(|(_, one)| *one != Transport::Poll);
+        streams.map(|(name, one)| (*name, self.streams_on(*one).load(Ordering::Relaxed)))
+    }
+
+    fn streams_on(&self, transport: Transport) -> &AtomicUsize {
+        &self.streams[transport as usize]
+    }
+
+    /// Counts the messages of `found` that a stream was sent, up to `place`, as those of a poll
+    /// that they released.
+    pub(super) fn delivered(&self, found: &Answer, place: &Answer, watched: &Watched) {
+        self.releases.count(Cause::of(found));
+        for (update, place) in found.iter().zip(place) {
+            let sent = |message: &&Arc<Message>| place.found.position.covers(message.position);
+            let sent = update.found.messages.iter().filter(sent).count();
+            if sent > 0 {
+                watched.delivered(&update.channel, sent);
+                self.deliveries.fetch_add(sent as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Counts a poll that is over.
     pub(super) fn release(&self, cause: Cause, answer: Option<&Answer>, watched: &Watched) {
         self.releases.count(cause);

@@ -5,6 +5,7 @@
 //! [`HeldPoll::wait`] holds it if need be. Neither of the two knows a connection.
 
 pub mod access_log;
+pub mod client_script;
 mod counters;
 mod digest;
 pub mod front;
@@ -13,7 +14,9 @@ pub mod poll;
 pub mod proxy;
 mod replay;
 pub mod route;
+mod serve;
 mod settings;
+pub mod stream;
 pub mod tls;
 pub mod upstream;
 mod upstream_names;
@@ -24,9 +27,12 @@ pub use poll::held::{HeldPoll, HoldOutcome};
 pub use poll::timer::Timer;
 pub use replay::HeldReplay;
 pub use settings::Settings;
+pub use stream::HeldStream;
 
 use crate::hub::Hub;
 use crate::hub::channel::{ChannelName, Time};
+use crate::protocol::dialect::stream::Transport;
+use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::limits::descriptors::FdBudget;
 use crate::server::limits::permit::Limits;
@@ -153,12 +159,17 @@ impl Gate {
         &self,
         settings: &Settings,
         client: Option<IpAddr>,
-        path: &str,
-        headers: &dyn Headers,
+        (path, query, headers): (&str, &str, &dyn Headers),
     ) -> Option<Reply> {
         let wait = settings.requests.take(settings.limits.asks(client)).err()?;
         self.refused(Refusal::RequestRate);
-        let reply = poll::replies::rate_limited(wait);
+        let transport = Transport::chosen(headers, &Query::parse(query));
+        let streams = transport == Some(Transport::Sse) && settings.routes.may_stream(path);
+        // Browsers take an error for the end of an event stream.
+        let reply = match streams {
+            true => stream::busy("too many requests from this address"),
+            false => poll::replies::rate_limited(wait),
+        };
         Some(poll::replies::readable(reply, &settings.routes, path, headers))
     }
 

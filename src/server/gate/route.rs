@@ -4,6 +4,7 @@ use crate::protocol::auth::Auth;
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::native::Native;
 use crate::protocol::dialect::novcomet::NovComet;
+use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::timestamp::Timestamp;
 use crate::protocol::http::condition::{Condition, Test};
 use crate::protocol::http::path::{Captures, PathPattern, normalize};
@@ -40,6 +41,10 @@ pub struct Rule {
     pub auth: Option<Arc<Auth>>,
     /// The channels that its polls may name; none = any. Only of native rules.
     pub channels: Vec<crate::hub::channel::Pattern>,
+    /// The transports that its messages travel on.
+    pub transports: Vec<Transport>,
+    /// The request header with the nonce for an iframe's scripts.
+    pub csp_nonce: Option<String>,
     /// Origins whose pages may read the responses (CORS); `*` = any.
     pub origins: Vec<String>,
 }
@@ -58,10 +63,12 @@ impl Rule {
             when: Vec::new(),
             unless: Vec::new(),
             methods,
+            transports: Self::transports(&dialect),
             dialect,
             timeout: None,
             auth: None,
             channels: Vec::new(),
+            csp_nonce: None,
             origins: Vec::new(),
         }
     }
@@ -69,6 +76,16 @@ impl Rule {
     /// True if its polls may name this channel.
     pub fn has_channel(&self, name: &str) -> bool {
         self.channels.is_empty() || self.channels.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// The transports of a dialect whose rule names none.
+    pub fn transports(dialect: &Dialect) -> Vec<Transport> {
+        match dialect {
+            Dialect::Native(_) => vec![Transport::Poll, Transport::Sse, Transport::WebSocket],
+            Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) | Dialect::None => {
+                vec![Transport::Poll]
+            }
+        }
     }
 
     /// The methods for an `Allow` header.
@@ -181,6 +198,13 @@ impl Routes {
     pub fn rules_for<'a>(&'a self, path: &str) -> impl Iterator<Item = &'a Arc<Rule>> {
         let normal = normalize(path).into_owned();
         self.rules.iter().filter(move |rule| rule.path.matches(&normal))
+    }
+
+    /// Whether an event stream may be had at `path` (as it stands in the target).
+    pub fn may_stream(&self, path: &str) -> bool {
+        let normal = normalize(path);
+        let streams = |rule: &Rule| rule.transports.contains(&Transport::Sse);
+        self.rules.iter().any(|rule| streams(rule) && rule.path.matches(&normal))
     }
 
     /// True if a POST to `path` (as it stands in the target) may be a poll, so that its form has to

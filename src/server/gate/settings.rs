@@ -1,10 +1,11 @@
 //! The public side's settings from the config.
 
 use super::RETRY_AFTER;
-use super::front;
+use super::client_script::ClientScript;
 use super::poll::hold;
 use super::route::Routes;
 use super::upstream::Upstream;
+use super::{front, stream};
 use crate::protocol::http::Reply;
 use crate::server::limits::body_memory::{BodyMemory, BodyShare};
 use crate::server::limits::permit;
@@ -36,10 +37,14 @@ impl Settings {
 /// The settings of the public side; one snapshot serves a request from end to end.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// The browser client; `None` = it is not served.
+    pub client_script: Option<ClientScript>,
     /// The poll rules.
     pub routes: Routes,
     /// Hold timeout and jitter.
     pub hold: hold::Settings,
+    /// What streams are like.
+    pub stream: stream::Settings,
     /// Limits on the number of held polls.
     pub limits: permit::Settings,
     /// Rate limit of connections of one address; trusted proxies are exempt.
@@ -68,4 +73,12 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// Timeout of a stalled write to a client, or of a stalled request body; `None` = for ever.
     pub write_timeout: Option<Duration>,
+}
+
+impl Settings {
+    /// False if a request for `path` (as it stands in the target) can only be the upstream's.
+    pub(super) fn may_serve(&self, path: &str) -> bool {
+        self.client_script.as_ref().is_some_and(|script| script.owns(path))
+            || self.routes.may_be_poll(path)
+    }
 }

@@ -250,10 +250,10 @@ impl HttpServerApp for App {
 /// The request that a parsed head makes, still without its body; or the refusal of an ambiguous
 /// head.
 fn read_head(session: &mut ServerSession) -> Result<Request, Reply> {
-    let checked = validate::check(&session.to_h1_raw());
+    let checked = validate::framing(&session.to_h1_raw());
     let header = session.req_header();
     let target = std::str::from_utf8(header.raw_path());
-    let checked = checked.and_then(|()| match target {
+    let checked = checked.and_then(|_| match target {
         Ok(target) if target.starts_with('/') => Ok(target),
         Ok(_) => Err("the target is not a path"),
         Err(_) => Err("the target is not UTF-8"),

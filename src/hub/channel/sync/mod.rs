@@ -145,6 +145,11 @@ impl ReplicaState {
         self.phase != Phase::Idle
     }
 
+    /// The channel is still in use.
+    pub fn touch(&mut self, now: Time) {
+        self.polled = now;
+    }
+
     /// Time of the channel's last poll.
     pub fn last_polled(&self) -> Time {
         self.polled

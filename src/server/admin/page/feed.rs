@@ -78,7 +78,7 @@ impl PageChannel {
                 }
             }
         };
-        Native::default().render(&answer)
+        Native::default().render(&answer, None)
     }
 
     async fn news(&self, waiter: &mut Waiter) -> hub::Answer {

@@ -253,6 +253,7 @@
   function facts() {
     const failed = (newest.upstream["5xx"] || 0) + (newest.upstream.none || 0);
     const list = [
+      ["Streams", count(sum(newest.streams))],
       ["Connections", count(newest.connections)],
       ["Channels", count(newest.channels)],
       ["History", size(newest.history_bytes)],

@@ -1,7 +1,7 @@
 //! The head of an HTTP/1.1 request, as the fast path reads it.
 
 use crate::protocol::http::Headers;
-use crate::protocol::http::framing::{Chunks, Framing};
+use crate::protocol::http::framing::Framing;
 use crate::protocol::http::validate;
 use httparse::{EMPTY_HEADER, Header, Status};
 
@@ -68,6 +68,8 @@ pub(super) struct Head<'a> {
     pub(super) plain: bool,
     /// True if it asks for another protocol and has no body.
     pub(super) upgrade: bool,
+    /// True if it opens a WebSocket, and is plain but for that.
+    pub(super) socket: bool,
     pub(super) framing: Framing,
 }
 
@@ -117,17 +119,17 @@ pub(super) fn parse<T>(
     bounds: Bounds,
     with: impl FnOnce(&Head<'_>) -> T,
 ) -> Result<T, (u16, &'static str)> {
-    validate::check(bytes).map_err(|wrong| (400, wrong))?;
+    let framing = validate::framing(bytes).map_err(|wrong| (400, wrong))?;
     // Most heads have few headers; room for many is only made if it is needed.
     let mut few = [EMPTY_HEADER; 32];
     let few = &mut few[..bounds.headers.min(32)];
-    match parse_into(bytes, few, with) {
-        Err((TooMany, with)) => {
+    match parse_into(bytes, few, framing, with) {
+        Err((TooMany, framing, with)) => {
             if bounds.headers <= 32 {
                 return Err((431, "the request has too many headers"));
             }
             let mut many = vec![EMPTY_HEADER; bounds.headers];
-            let parsed = parse_into(bytes, &mut many, with);
+            let parsed = parse_into(bytes, &mut many, framing, with);
             parsed.unwrap_or(Err((431, "the request has too many headers")))
         }
         Ok(parsed) => parsed,
@@ -136,9 +138,14 @@ pub(super) fn parse<T>(
 
 struct TooMany;
 
-type Parsed<T, F> = Result<Result<T, (u16, &'static str)>, (TooMany, F)>;
+type Parsed<T, F> = Result<Result<T, (u16, &'static str)>, (TooMany, Framing, F)>;
 
-fn parse_into<'a, T, F>(bytes: &'a [u8], room: &'a mut [Header<'a>], with: F) -> Parsed<T, F>
+fn parse_into<'a, T, F>(
+    bytes: &'a [u8],
+    room: &'a mut [Header<'a>],
+    framing: Framing,
+    with: F,
+) -> Parsed<T, F>
 where
     F: for<'b> FnOnce(&Head<'b>) -> T,
 {
@@ -146,7 +153,7 @@ where
     let whole = match request.parse(bytes) {
         Ok(Status::Complete(length)) => length == bytes.len(),
         Ok(Status::Partial) => false,
-        Err(httparse::Error::TooManyHeaders) => return Err((TooMany, with)),
+        Err(httparse::Error::TooManyHeaders) => return Err((TooMany, framing, with)),
         Err(_) => false,
     };
     let (Some(method), Some(target), Some(version), true) =
@@ -154,42 +161,41 @@ where
     else {
         return Ok(Err((400, "the head of the request cannot be read")));
     };
-    Ok(Ok(with(&head(method, target, version, request.headers))))
+    Ok(Ok(with(&head(method, target, version, request.headers, framing))))
 }
 
-fn head<'a>(method: &'a str, target: &'a str, version: u8, headers: &'a [Header<'a>]) -> Head<'a> {
+fn head<'a>(
+    method: &'a str,
+    target: &'a str,
+    version: u8,
+    headers: &'a [Header<'a>],
+    framing: Framing,
+) -> Head<'a> {
     let headers = RawHeaders(headers);
     let says = |word: &str| headers.lists("connection", word);
+    // After an upgrade all that follows belongs to the other protocol.
     let upgrade = headers.has("upgrade") && says("upgrade");
-    let framing = framing(&headers, upgrade);
+    let framing = if upgrade { Framing::Endless } else { framing };
     let bodiless = ["content-length", "transfer-encoding"].iter().all(|name| !headers.has(name));
-    let plain = method == "GET"
+    let bare = method == "GET"
         && version == 1
         && target.starts_with('/')
         && bodiless
-        && ["upgrade", "expect"].iter().all(|name| !headers.has(name));
+        && !headers.has("expect");
+    let plain = bare && !headers.has("upgrade");
+    let is_socket = |to: &str| to.trim().eq_ignore_ascii_case("websocket");
+    let socket = bare && upgrade && headers.get("upgrade").is_some_and(is_socket);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let keep = version == 1 && !says("close");
     let upgrade = upgrade && bodiless;
-    Head { method, path, query, target, headers, keep, plain, upgrade, framing }
-}
-
-/// The head has been validated before: a length is one number, an encoding is chunked.
-fn framing(headers: &RawHeaders<'_>, upgrade: bool) -> Framing {
-    if upgrade {
-        return Framing::Endless;
-    }
-    if headers.has("transfer-encoding") {
-        return Framing::Chunked(Chunks::default());
-    }
-    let length = headers.get("content-length").and_then(|length| length.trim().parse().ok());
-    Framing::Length(length.unwrap_or(0))
+    Head { method, path, query, target, headers, keep, plain, upgrade, socket, framing }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::protocol::http::framing::Chunks;
 
     const BOUNDS: Bounds = Bounds { bytes: 200, headers: 40 };
 

@@ -2,13 +2,13 @@
 
 use crate::protocol::http::Reply;
 use crate::protocol::http::validate::is_origin_target;
-use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::proxy::Proxy;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::request_context::RequestContext;
-use crate::server::gate::proxy::session;
-use crate::server::gate::replay::ReplayOutcome;
-use crate::server::gate::{Decision, Gate, Settings};
+use crate::server::gate::proxy::session::{self, SessionExchange};
+use crate::server::gate::serve::{Served, serve};
+use crate::server::gate::{Gate, Settings};
+use crate::server::limits::body_memory::BodyShare;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
@@ -18,7 +18,6 @@ use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Bytes of one stream that wait to be sent, at the most.
 const UNSENT: usize = 16 << 10;
@@ -64,7 +63,8 @@ impl Http2 {
             let words = "the request's path is none\n";
             return Some(Reply::new(400, "text/plain; charset=UTF-8", words));
         }
-        self.gate.rate_limited(settings, client, head.uri.path(), &head.headers)
+        let query = head.uri.query().unwrap_or_default();
+        self.gate.rate_limited(settings, client, (head.uri.path(), query, &head.headers))
     }
 
     /// Holds or answers the stream, or returns it with its classification.
@@ -79,45 +79,23 @@ impl Http2 {
         let settings = handed.settings.clone();
         if let Some(reply) = self.reject(&stream, &settings, client.address) {
             stream.set_write_timeout(settings.write_timeout);
-            let _ = session::write(&mut stream, reply).await;
-            session::log(&stream, &settings, client.address, handed.began, None);
+            let _ = session::write(&mut stream, &reply).await;
+            session::log(&stream, &settings, client.address, handed.began, None, None);
             return None;
         }
         if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
             return Some((stream, handed));
         }
-        let decision = session::decide(&self.gate, &settings, &stream, None, client).await;
+        let decision = session::decide(&self.gate, &settings, &stream, None, client);
         stream.set_write_timeout(settings.write_timeout);
-        let held = match decision {
-            Decision::Site => return Some((stream, handed.for_site())),
-            Decision::Publish(publish) => {
-                let reply = self.gate.publish(publish).await;
-                let _ = session::write(&mut stream, reply).await;
-                None
-            }
-            Decision::Reply(reply, cause) => {
-                let _ = session::answer(&mut stream, &settings, reply).await;
-                cause.map(|cause| (Duration::ZERO, cause))
-            }
-            Decision::Replay(waiting) => {
-                let ended = session::replay(&mut stream, waiting).await;
-                match ended.end {
-                    ReplayOutcome::Forward(released) => {
-                        return Some((stream, handed.released(released)));
-                    }
-                    ReplayOutcome::Reply(reply) => {
-                        let _ = session::write(&mut stream, reply).await;
-                    }
-                    ReplayOutcome::Gone => {}
-                }
-                Some((ended.held, ended.cause))
-            }
-            Decision::Hold(held) => match session::hold(&mut stream, held, None).await {
-                Ok(ended) => Some((ended.held, ended.cause)),
-                Err(_) => Some((handed.began.elapsed(), Cause::Gone)),
-            },
+        let share = BodyShare::new(&settings.bodies);
+        let mut exchange = SessionExchange::new(&mut stream, &self.gate, &settings, share);
+        let (held, events) = match serve(&self.gate, &settings, decision, &mut exchange).await {
+            Served::Done { held, events, .. } => (held, events),
+            Served::Forward(None) => return Some((stream, handed.for_site())),
+            Served::Forward(Some(released)) => return Some((stream, handed.released(released))),
         };
-        session::log(&stream, &settings, client.address, handed.began, held);
+        session::log(&stream, &settings, client.address, handed.began, held, events);
         None
     }
 }

@@ -100,7 +100,7 @@ impl ServerApp for Front {
         }
         let connected = self.gate.connected();
         let stream: Stream = Box::new(SteadyStream::new(stream, self.gate.clone()));
-        tokio::spawn(connection::serve(self.clone(), stream, peer, connected, shutdown.clone()));
+        tokio::spawn(connection::run(self.clone(), stream, peer, connected, shutdown.clone()));
         None
     }
 

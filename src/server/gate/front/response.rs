@@ -11,6 +11,18 @@ pub(super) const MAX_COPIED: usize = 16 * 1024;
 
 /// Appends the head of `reply`, and its body if it is short. `keep` = the connection stays.
 pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
+    head(out, reply, keep, !matches!(reply.status, 101 | 204 | 304));
+    if reply.body.len() <= MAX_COPIED {
+        out.extend_from_slice(&reply.body);
+    }
+}
+
+/// Appends the head of a stream: of chunks, or of another protocol.
+pub(super) fn write_stream(out: &mut BytesMut, reply: &Reply, keep: bool) {
+    head(out, reply, keep, false);
+}
+
+fn head(out: &mut BytesMut, reply: &Reply, keep: bool, whole: bool) {
     let short = reply.body.len() <= MAX_COPIED;
     out.reserve(320 + if short { reply.body.len() } else { 0 });
     let reason = http::StatusCode::from_u16(reply.status).ok();
@@ -22,17 +34,21 @@ pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
     for (name, value) in &reply.headers {
         header(out, name, value);
     }
-    if reply.status != 204 {
+    if whole {
         header(out, "Content-Length", itoa::Buffer::new().format(reply.body.len()));
+    } else if reply.status == 200 {
+        header(out, "Transfer-Encoding", "chunked");
     }
     out.extend_from_slice(b"Date: ");
     out.extend_from_slice(&date(SystemTime::now()));
     out.extend_from_slice(b"\r\n");
-    header(out, "Connection", if keep { "keep-alive" } else { "close" });
+    let connection = match reply.status {
+        101 => "Upgrade",
+        _ if keep => "keep-alive",
+        _ => "close",
+    };
+    header(out, "Connection", connection);
     out.extend_from_slice(b"\r\n");
-    if short {
-        out.extend_from_slice(&reply.body);
-    }
 }
 
 /// The part of the body that is still unwritten after [`write`].

@@ -12,13 +12,13 @@ use std::net::IpAddr;
 impl Grants {
     /// Tells the polls of one user from those of others, also where a grant is found again and
     /// again: by the token without its signature, which may be written in several ways; or, where
-    /// the upstream was asked, by the user that it named, else by the session cookie, else by the
-    /// client's address. Nothing that a client can add to a request makes it another user.
+    /// the upstream is asked, by the session cookie, else by the client's address, unless it names
+    /// the user ([`Grants::named_holder`]). Nothing that a client can add to a request makes it
+    /// another user.
     pub(in crate::server::gate) fn holder(
         &self,
         auth: &Auth,
         request: &Incoming<'_>,
-        allowed: Option<&Allowed>,
     ) -> Option<u64> {
         let upstream = match auth {
             Auth::Signed(_) | Auth::Jwt(_) => {
@@ -27,12 +27,15 @@ impl Grants {
             }
             Auth::Upstream(upstream) => upstream,
         };
-        let user = allowed.and_then(|allowed| allowed.user);
-        let session = || php_cookie(request.headers, &upstream.session);
-        Some(match user.map(Holder::User).or_else(|| session().map(Holder::Session)) {
+        Some(match php_cookie(request.headers, &upstream.session).map(Holder::Session) {
             Some(holder) => self.shared.hasher.hash_one(holder),
             None => self.shared.hasher.hash_one(Holder::Address(request.client.map(ip_prefix))),
         })
+    }
+
+    /// The same for the user that the upstream named, if it named one.
+    pub(in crate::server::gate) fn named_holder(&self, allowed: &Allowed) -> Option<u64> {
+        allowed.user.map(|user| self.shared.hasher.hash_one(Holder::User(user)))
     }
 }
 

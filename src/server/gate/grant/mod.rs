@@ -154,33 +154,39 @@ pub(crate) enum Verdict {
     Unknown(Reply),
 }
 
-/// Reason why a poll does not go on as it is.
-pub(super) enum Blocked {
-    /// It is not allowed.
-    Reply(Refusal, Reply),
-    /// The upstream has to be asked.
-    Ask(Box<AuthRequest>),
+impl Verdict {
+    /// Takes out of a poll what its client may not poll. The error is the answer to a client that
+    /// may poll none of it.
+    pub(super) fn apply(self, poll: &mut Poll) -> Result<Allowed, (Refusal, Reply)> {
+        match self {
+            Self::Allowed(allowed, names) => {
+                poll.subscriptions.retain(|subscription| names.contains(&subscription.channel));
+                Ok(allowed)
+            }
+            Self::Rejection(denied) => Err((Refusal::Rejection, denied.reply())),
+            Self::Blocked(reply) => Err((Refusal::Rejection, reply)),
+            Self::Unknown(reply) => Err((Refusal::Auth, reply)),
+        }
+    }
 }
 
 impl Gate {
-    /// Checks the client's authorization, if the rule requires one, and removes the channels that
-    /// it may not poll. The error is what becomes of the request instead.
-    pub(super) fn allow(
+    /// Whether the client may poll; `None` = anybody may.
+    pub(super) fn authorize(
         &self,
         settings: &Settings,
         rule: &Rule,
         request: &Incoming<'_>,
-        poll: &mut Poll,
-        verdict: Option<Verdict>,
-    ) -> Result<Option<Allowed>, Blocked> {
-        let Some(auth) = &rule.auth else { return Ok(None) };
+        poll: &Poll,
+    ) -> Option<Authorization> {
+        let auth = rule.auth.as_ref()?;
         // A name that reads as a pattern would be one wherever it is listed: by the site, which
         // is shown it, or in a token that is made for it.
         if let Some(name) = poll.subscriptions.iter().find(|s| s.channel.contains('*')) {
-            let reply = Rejection::Star(name.channel.clone()).reply();
-            return Err(Blocked::Reply(Refusal::Rejection, reply));
+            let denied = Rejection::Star(name.channel.clone());
+            return Some(Authorization::Known(Verdict::Rejection(denied)));
         }
-        let visitor = || Requester {
+        let requester = Requester {
             rule,
             target: request.target,
             path: request.path,
@@ -191,27 +197,8 @@ impl Gate {
             way: request.way,
             upstream: &settings.upstream,
         };
-        let asked = match verdict {
-            Some(verdict) => Authorization::Known(verdict),
-            None => {
-                let channels = poll.subscriptions.iter().map(|s| s.channel.clone());
-                let channels: Names = channels.collect();
-                self.shared.grants.look(auth, &visitor(), &channels, (self.shared.clock)())
-            }
-        };
-        let (cause, reply) = match asked {
-            Authorization::Known(Verdict::Allowed(allowed, names)) => {
-                poll.subscriptions.retain(|subscription| names.contains(&subscription.channel));
-                return Ok(Some(allowed));
-            }
-            Authorization::Known(Verdict::Rejection(denied)) => {
-                (Refusal::Rejection, denied.reply())
-            }
-            Authorization::Known(Verdict::Blocked(reply)) => (Refusal::Rejection, reply),
-            Authorization::Known(Verdict::Unknown(reply)) => (Refusal::Auth, reply),
-            Authorization::Site(asking) => return Err(Blocked::Ask(asking)),
-        };
-        Err(Blocked::Reply(cause, reply))
+        let channels: Names = poll.subscriptions.iter().map(|s| s.channel.clone()).collect();
+        Some(self.shared.grants.look(auth, &requester, &channels, (self.shared.clock)()))
     }
 
     /// Revokes grants; `None` = any channel, any credential. Returns the number of revoked grants.

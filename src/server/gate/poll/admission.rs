@@ -4,12 +4,16 @@ use super::hold::Cause;
 use super::replies::{allowed_origin, finished, preflight, refusal, wrong_method};
 use crate::hub::channel::ChannelName;
 use crate::hub::{Answer, PollOutcome, Waiter};
+use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::{self, Dialect, Parsed, Poll};
+use crate::protocol::http::path::Captures;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
-use crate::server::gate::grant::{Allowed, AuthRequest, Blocked, GrantGuard, Verdict};
+use crate::server::gate::grant::{Allowed, AuthRequest, Authorization, GrantGuard, Verdict};
 use crate::server::gate::proxy::forwarded::Way;
+use crate::server::gate::replay::ReplayIdentity;
 use crate::server::gate::route::{Match, Rule};
+use crate::server::gate::stream::{HeldStream, Opening};
 use crate::server::gate::{Gate, HeldPoll, HeldReplay, RETRY_AFTER, Settings};
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
@@ -37,6 +41,8 @@ pub struct Incoming<'a> {
     pub client: Option<IpAddr>,
     /// The way it came.
     pub way: Way,
+    /// Whether its connection can change to another protocol.
+    pub can_upgrade: bool,
 }
 
 /// The decision about a request.
@@ -49,8 +55,12 @@ pub enum Decision {
     Hold(Box<HeldPoll>),
     /// It is held, and then it goes to the upstream.
     Replay(Box<HeldReplay>),
+    /// It is answered event by event.
+    Stream(Box<HeldStream>),
     /// It publishes: [`Gate::publish`] has the response.
     Publish(Box<PublishByBrowser>),
+    /// The upstream decides on its authorization; [`PendingAdmission::resume`] goes on then.
+    Ask(Box<PendingAdmission>),
 }
 
 /// An empty message that a browser publishes.
@@ -61,20 +71,61 @@ pub struct PublishByBrowser {
     origin: Option<Box<str>>,
 }
 
+/// A poll on its way in: all that later steps need of its request, read once and owned, so that
+/// the request itself need not be kept while the upstream is asked.
+pub(in crate::server::gate) struct Admission {
+    pub(in crate::server::gate) rule: Arc<Rule>,
+    pub(in crate::server::gate) poll: Poll,
+    pub(in crate::server::gate) purpose: Purpose,
+    /// It is a HEAD request, which is never held.
+    pub(in crate::server::gate) is_head: bool,
+    pub(in crate::server::gate) client: Option<IpAddr>,
+    /// The request's origin, as far as the rule lists it.
+    pub(in crate::server::gate) origin: Option<Box<str>>,
+    /// Tells its grant from others, where polls are counted by grant.
+    holder: Option<u64>,
+}
+
+/// The use that an admitted poll is put to.
+pub(in crate::server::gate) enum Purpose {
+    /// It waits for messages.
+    Hold,
+    /// It waits, and is then forwarded.
+    Replay(ReplayIdentity),
+    /// It publishes on its channel.
+    Publish,
+    /// It gets one event after another.
+    Stream(Box<Opening>),
+}
+
+/// An admission that waits for the upstream's word.
+pub struct PendingAdmission {
+    gate: Gate,
+    admission: Admission,
+    asking: Box<AuthRequest>,
+}
+
+/// Why a poll is not held: the counter, the status and the words.
+pub(in crate::server::gate) type Full = (Refusal, u16, String);
+
 /// Time that a poll with a zero timeout waits until it is known if there are messages.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
+impl PendingAdmission {
+    /// Asks the upstream and goes on with the admission. The request is not looked at again.
+    pub async fn resume(self: Box<Self>, settings: &Settings) -> Decision {
+        let Self { gate, admission, asking } = *self;
+        let verdict = asking.verdict().await;
+        gate.judged(settings, admission, verdict)
+    }
+}
+
 impl Gate {
-    /// Decides about a request. A poll to hold is registered by now.
-    ///
-    /// The error means that the upstream has to be asked for authorization; decide again with its
-    /// `verdict`.
-    pub(crate) fn decide(
-        &self,
-        settings: &Settings,
-        request: &Incoming<'_>,
-        mut verdict: Option<Verdict>,
-    ) -> Result<Decision, Box<AuthRequest>> {
+    /// Decides on a request. A poll that is to be held is registered by now.
+    pub fn decide(&self, settings: &Settings, request: &Incoming<'_>) -> Decision {
+        if let Some(reply) = settings.client_script.as_ref().and_then(|one| one.reply(request)) {
+            return Decision::Reply(reply, None);
+        }
         let matches =
             settings.routes.matches(request.method, request.path, request.query, request.form);
         for found in matches {
@@ -83,73 +134,156 @@ impl Gate {
                     self.refused(Refusal::Method);
                     let origin = allowed_origin(rule, request.headers);
                     let reply = wrong_method(request.method, rule);
-                    let reply = finished(reply, rule, origin.as_deref());
-                    return Ok(Decision::Reply(reply, None));
+                    return Decision::Reply(finished(reply, rule, origin.as_deref()), None);
                 }
                 Match::Publish { rule, channel } => {
-                    return self.publish_for_browser(settings, rule, request, &channel, verdict);
+                    return self.publish_for_browser(settings, rule, request, &channel);
                 }
                 Match::Poll { rule, .. }
                     if request.method == "OPTIONS" && !rule.dialect.is_none() =>
                 {
-                    return Ok(Decision::Reply(preflight(rule, request.headers), None));
+                    return Decision::Reply(preflight(rule, request.headers), None);
                 }
                 Match::Poll { rule, stars } => {
-                    let form = request.form;
-                    let (query, headers) = (request.query, request.headers);
-                    let asked = dialect::Request { stars: &stars, query, form, headers };
-                    if let Some(reply) = too_many(settings, rule, &asked) {
-                        let cause = Refusal::ChannelsPerPoll;
-                        return Ok(self.refuse(rule, request, cause, reply));
-                    }
-                    match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
-                        Parsed::OtherRule => continue,
-                        Parsed::NoPoll => return Ok(Decision::Site),
-                        Parsed::Refused(reply) => {
-                            let refusal = Refusal::BadRequest;
-                            return Ok(self.refuse(rule, request, refusal, reply));
-                        }
-                        Parsed::Poll(mut poll) => {
-                            if let Some(reply) = unknown_channel(rule, &poll) {
-                                let cause = Refusal::UnknownChannel;
-                                return Ok(self.refuse(rule, request, cause, reply));
-                            }
-                            let allowed =
-                                self.allow(settings, rule, request, &mut poll, verdict.take());
-                            let allowed = match allowed {
-                                Ok(allowed) => allowed,
-                                Err(Blocked::Ask(asking)) => return Err(asking),
-                                Err(Blocked::Reply(cause, reply)) => {
-                                    return Ok(self.refuse(rule, request, cause, reply));
-                                }
-                            };
-                            return Ok(match &rule.dialect {
-                                Dialect::Replay(replay) => {
-                                    self.replay(settings, rule, replay, request, (poll, allowed))
-                                }
-                                _ => self.poll(settings, rule, request, poll, allowed),
-                            });
-                        }
+                    if let Some(decision) = self.parse(settings, rule, &stars, request) {
+                        return decision;
                     }
                 }
             }
         }
-        Ok(Decision::Site)
+        Decision::Site
     }
 
-    fn poll(
+    /// Reads a request that `rule` has matched; `None` = another rule is meant.
+    fn parse(
+        &self,
+        settings: &Settings,
+        rule: &Arc<Rule>,
+        stars: &Captures<'_>,
+        request: &Incoming<'_>,
+    ) -> Option<Decision> {
+        let (query, form, headers) = (request.query, request.form, request.headers);
+        let refuse = |cause, reply| {
+            let origin = allowed_origin(rule, headers);
+            Some(self.refuse(rule, origin.as_deref(), cause, reply))
+        };
+        let opening = match self.opening(rule, request) {
+            Ok(opening) => opening,
+            Err((cause, reply)) => return refuse(cause, reply),
+        };
+        let transport = opening.as_ref().map_or(Transport::Poll, |it| it.format.transport);
+        let asked = dialect::Request { stars, query, form, headers, transport };
+        if let Some(reply) = too_many(settings, rule, &asked) {
+            return refuse(Refusal::ChannelsPerPoll, reply);
+        }
+        match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
+            Parsed::OtherRule => None,
+            Parsed::NoPoll => Some(Decision::Site),
+            Parsed::Refused(reply) => refuse(Refusal::BadRequest, reply),
+            Parsed::Poll(poll) => {
+                if let Some(reply) = unknown_channel(rule, &poll) {
+                    return refuse(Refusal::UnknownChannel, reply);
+                }
+                let purpose = match (&rule.dialect, opening) {
+                    (Dialect::Replay(replay), _) => {
+                        match self.replay_identity(rule, replay, request, &poll) {
+                            Some(identity) => Purpose::Replay(identity),
+                            None => return Some(Decision::Site),
+                        }
+                    }
+                    (_, Some(opening)) => match opening.for_poll(&poll) {
+                        Ok(opening) => Purpose::Stream(opening),
+                        Err(reply) => return refuse(Refusal::BadRequest, reply),
+                    },
+                    (_, None) => Purpose::Hold,
+                };
+                let admission = self.admission(settings, rule, request, poll, purpose);
+                Some(self.authorized(settings, admission, request))
+            }
+        }
+    }
+
+    fn admission(
         &self,
         settings: &Settings,
         rule: &Arc<Rule>,
         request: &Incoming<'_>,
         poll: Poll,
+        purpose: Purpose,
+    ) -> Admission {
+        let auth = rule.auth.as_ref().filter(|_| settings.limits.per_grant > 0);
+        Admission {
+            rule: rule.clone(),
+            poll,
+            purpose,
+            is_head: request.method == "HEAD",
+            client: request.client,
+            origin: allowed_origin(rule, request.headers),
+            holder: auth.and_then(|auth| self.shared.grants.holder(auth, request)),
+        }
+    }
+
+    /// Lets the client in if the rule's `auth` does.
+    fn authorized(
+        &self,
+        settings: &Settings,
+        admission: Admission,
+        request: &Incoming<'_>,
+    ) -> Decision {
+        match self.authorize(settings, &admission.rule, request, &admission.poll) {
+            None => self.admitted(settings, admission, None),
+            Some(Authorization::Known(verdict)) => self.judged(settings, admission, verdict),
+            Some(Authorization::Site(asking)) => {
+                Decision::Ask(Box::new(PendingAdmission { gate: self.clone(), admission, asking }))
+            }
+        }
+    }
+
+    fn judged(&self, settings: &Settings, mut admission: Admission, verdict: Verdict) -> Decision {
+        match verdict.apply(&mut admission.poll) {
+            Ok(allowed) => self.admitted(settings, admission, Some(allowed)),
+            Err((cause, reply)) => {
+                self.refuse(&admission.rule, admission.origin.as_deref(), cause, reply)
+            }
+        }
+    }
+
+    fn admitted(
+        &self,
+        settings: &Settings,
+        admission: Admission,
         allowed: Option<Allowed>,
     ) -> Decision {
+        match &admission.purpose {
+            Purpose::Hold => self.poll(settings, admission, allowed),
+            Purpose::Stream(_) => self.stream(settings, admission, allowed),
+            Purpose::Replay(_) => self.replay(settings, admission, allowed),
+            Purpose::Publish => {
+                let Admission { rule, poll, origin, .. } = admission;
+                match poll.subscriptions.into_iter().next() {
+                    Some(subscription) => {
+                        let channel = subscription.channel;
+                        Decision::Publish(Box::new(PublishByBrowser { channel, rule, origin }))
+                    }
+                    // A verdict that leaves no channel is a refusal.
+                    None => Decision::Site,
+                }
+            }
+        }
+    }
+
+    fn poll(
+        &self,
+        settings: &Settings,
+        admission: Admission,
+        allowed: Option<Allowed>,
+    ) -> Decision {
+        let poll = &admission.poll;
         // With a backplane, it may take a moment to know if there are messages.
         let no_wait = poll.timeout == Some(Duration::ZERO);
-        let wanted = (!no_wait || self.shared.hub.is_replica()) && request.method != "HEAD";
+        let wanted = (!no_wait || self.shared.hub.is_replica()) && !admission.is_head;
         let (permit, refused) =
-            match wanted.then(|| self.admit(settings, rule, request, &poll, allowed.as_ref())) {
+            match wanted.then(|| self.admit(settings, &admission, allowed.as_ref())) {
                 Some(Ok(permit)) => (Some(permit), None),
                 Some(Err(refused)) => (None, Some(refused)),
                 None => (None, None),
@@ -164,8 +298,7 @@ impl Gate {
                 Ok(PollOutcome::Waiting(mut waiter)) => {
                     waiter.set_no_wait(no_wait);
                     let leave = allowed.map(|allowed| self.shared.grants.take(allowed, &waiter));
-                    let guards = (waiter, leave, permit);
-                    return self.hold(settings, rule, request, poll, guards);
+                    return self.hold(settings, admission, (waiter, leave, permit));
                 }
                 Ok(PollOutcome::Answer(answer)) => Ok(answer),
                 Err(full) => Err(full),
@@ -173,44 +306,60 @@ impl Gate {
         };
         match (found, refused) {
             (Err(full), _) => {
-                let reply = refusal(rule, 503, &full.to_string(), "try again later");
-                let reply = reply.with("Retry-After", RETRY_AFTER);
-                self.refuse(rule, request, Refusal::TableFull, reply)
+                self.refuse_full(&admission, (Refusal::TableFull, 503, full.to_string()))
             }
-            (Ok(answer), Some((cause, status, error)))
-                if !answer.iter().any(|update| update.found.news) =>
-            {
-                let reply = refusal(rule, status, &error, "try again later");
-                self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
+            (Ok(answer), Some(full)) if !answer.iter().any(|update| update.found.news) => {
+                self.refuse_full(&admission, full)
             }
             (Ok(answer), _) => {
                 let cause = self.cause_at_once(&answer);
                 self.shared.counters.release(cause, Some(&answer), &self.shared.metrics.watched);
-                let origin = allowed_origin(rule, request.headers);
                 let quiet = matches!(cause, Cause::Timeout | Cause::Drain);
-                let answer = if quiet { self.quiet_answer(rule, answer) } else { answer };
+                let Admission { rule, poll, origin, .. } = admission;
+                let answer = if quiet { self.quiet_answer(&rule, answer) } else { answer };
                 let reply = rule.dialect.render(&answer, poll.callback.as_deref());
-                Decision::Reply(finished(reply, rule, origin.as_deref()), Some(cause))
+                Decision::Reply(finished(reply, &rule, origin.as_deref()), Some(cause))
             }
         }
+    }
+
+    /// Refuses a poll that finds no room; it may come again.
+    pub(in crate::server::gate) fn refuse_full(
+        &self,
+        admission: &Admission,
+        (cause, status, error): Full,
+    ) -> Decision {
+        let reply = match &admission.purpose {
+            Purpose::Stream(opening) => opening.full(&error),
+            _ => None,
+        };
+        let reply = reply.unwrap_or_else(|| {
+            refusal(&admission.rule, status, &error, "try again later")
+                .with("Retry-After", RETRY_AFTER)
+        });
+        self.refuse(&admission.rule, admission.origin.as_deref(), cause, reply)
     }
 
     fn hold(
         &self,
         settings: &Settings,
-        rule: &Arc<Rule>,
-        request: &Incoming<'_>,
-        poll: Poll,
+        admission: Admission,
         (waiter, leave, permit): (Waiter, Option<GrantGuard>, Permit),
     ) -> Decision {
+        let Admission { rule, poll, origin, .. } = admission;
         // A poll with a zero timeout waits only until its channels have caught up.
         let wait = poll.timeout.map(|wait| if wait.is_zero() { CATCH_UP } else { wait });
-        let duration = settings.hold.duration(rule.timeout, wait);
-        let origin = allowed_origin(rule, request.headers);
-        let (gate, rule, callback) = (self.clone(), rule.clone(), poll.callback);
-        let (began, _permit) = (Instant::now(), permit);
-        let held =
-            HeldPoll { gate, rule, waiter, duration, callback, origin, began, leave, _permit };
+        let held = HeldPoll {
+            gate: self.clone(),
+            duration: settings.hold.duration(rule.timeout, wait),
+            rule,
+            waiter,
+            callback: poll.callback,
+            origin,
+            began: Instant::now(),
+            leave,
+            _permit: permit,
+        };
         Decision::Hold(Box::new(held))
     }
 
@@ -229,20 +378,20 @@ impl Gate {
     pub(in crate::server::gate) fn admit(
         &self,
         settings: &Settings,
-        rule: &Rule,
-        request: &Incoming<'_>,
-        poll: &Poll,
+        admission: &Admission,
         allowed: Option<&Allowed>,
-    ) -> Result<Permit, (Refusal, u16, String)> {
+    ) -> Result<Permit, Full> {
         let limits = &settings.limits;
         let crowded = |name: &ChannelName| self.shared.hub.held_on(name) >= limits.per_channel;
-        if limits.per_channel > 0 && poll.subscriptions.iter().any(|s| crowded(&s.channel)) {
+        let mut channels = admission.poll.subscriptions.iter().map(|one| &one.channel);
+        if limits.per_channel > 0 && channels.any(crowded) {
             let error = "too many polls are held on this channel".to_owned();
             return Err((Refusal::PerChannel, 503, error));
         }
-        let auth = rule.auth.as_ref().filter(|_| limits.per_grant > 0);
-        let grant = auth.and_then(|auth| self.shared.grants.holder(auth, request, allowed));
-        let permit = self.shared.limits.admit(request.client, grant, limits);
+        // Without `limits.per_grant` nothing was looked up.
+        let named = allowed.and_then(|allowed| self.shared.grants.named_holder(allowed));
+        let holder = admission.holder.map(|holder| named.unwrap_or(holder));
+        let permit = self.shared.limits.admit(admission.client, holder, limits);
         permit.map_err(|refusal| match refusal {
             permit::Rejection::Held => (Refusal::HoldMax, 503, refusal.to_string()),
             permit::Rejection::Address => (Refusal::PerAddress, 429, refusal.to_string()),
@@ -250,16 +399,17 @@ impl Gate {
         })
     }
 
+    /// Counts a refusal and answers with it; `origin` is the request's, as far as the rule lists
+    /// it.
     pub(in crate::server::gate) fn refuse(
         &self,
         rule: &Rule,
-        request: &Incoming<'_>,
+        origin: Option<&str>,
         cause: Refusal,
         reply: Reply,
     ) -> Decision {
         self.refused(cause);
-        let origin = allowed_origin(rule, request.headers);
-        Decision::Reply(finished(reply, rule, origin.as_deref()), None)
+        Decision::Reply(finished(reply, rule, origin), None)
     }
 
     /// Publishes an empty message for a browser; the response is that of PHP's `touch()`: true or
@@ -282,22 +432,18 @@ impl Gate {
         rule: &Arc<Rule>,
         request: &Incoming<'_>,
         channel: &str,
-        verdict: Option<Verdict>,
-    ) -> Result<Decision, Box<AuthRequest>> {
-        let channel = match ChannelName::new(channel) {
-            Ok(name) => name,
+    ) -> Decision {
+        match ChannelName::new(channel) {
+            Ok(name) => {
+                let poll = Poll::on(name);
+                let admission = self.admission(settings, rule, request, poll, Purpose::Publish);
+                self.authorized(settings, admission, request)
+            }
             Err(error) => {
                 let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
-                return Ok(self.refuse(rule, request, Refusal::BadRequest, reply));
+                let origin = allowed_origin(rule, request.headers);
+                self.refuse(rule, origin.as_deref(), Refusal::BadRequest, reply)
             }
-        };
-        match self.allow(settings, rule, request, &mut Poll::on(channel.clone()), verdict) {
-            Ok(_) => {
-                let (rule, origin) = (rule.clone(), allowed_origin(rule, request.headers));
-                Ok(Decision::Publish(Box::new(PublishByBrowser { channel, rule, origin })))
-            }
-            Err(Blocked::Ask(asking)) => Err(asking),
-            Err(Blocked::Reply(cause, reply)) => Ok(self.refuse(rule, request, cause, reply)),
         }
     }
 }

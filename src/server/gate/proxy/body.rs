@@ -1,13 +1,17 @@
 //! Bodies of POST polls, which are read before they are forwarded.
 
+use super::error_page::page;
 use super::session;
+use crate::protocol::http::Reply;
 use crate::protocol::http::form::{Encoding, Purpose};
 use crate::protocol::http::query::Query;
-use crate::server::gate::Settings;
+use crate::server::gate::{Gate, RETRY_AFTER, Settings};
 use crate::server::limits::body_memory::BodyShare;
 use crate::server::limits::body_rate::BodyRate;
+use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
 use pingora::Result;
+use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 /// The longest body that is parsed or kept, in bytes.
@@ -63,21 +67,33 @@ pub(in crate::server::gate) enum NotKept {
     NoRoom,
 }
 
+impl NotKept {
+    /// Counts the refusal, and returns the answer to its client.
+    pub(in crate::server::gate) fn reply(self, gate: &Gate) -> Reply {
+        let (cause, reply) = match self {
+            Self::TooLong => (Refusal::BadRequest, page(413)),
+            Self::NoRoom => (Refusal::BodyMemory, page(503).with("Retry-After", RETRY_AFTER)),
+        };
+        gate.refused(cause);
+        reply
+    }
+}
+
 /// Reads the body of a request that is held before the site gets it, and keeps it, as `share`
 /// says.
 pub(in crate::server::gate) async fn keep_body(
-    session: &mut Session,
+    session: &mut ServerSession,
     settings: &Settings,
     share: &mut BodyShare,
 ) -> Result<Option<NotKept>> {
-    if session.as_mut().is_body_done() {
+    if session.is_body_done() {
         return Ok(None);
     }
     session.enable_retry_buffering();
-    session::answer_expect(session.as_mut()).await?;
+    session::answer_expect(session).await?;
     let mut length = 0;
     let (stall, mut rate) = (settings.write_timeout, BodyRate::new(settings.body_rate));
-    while let Some(chunk) = session::read_piece(session.as_mut(), stall, &mut rate).await? {
+    while let Some(chunk) = session::read_piece(session, stall, &mut rate).await? {
         length += chunk.len();
         if length > MAX_BYTES {
             return Ok(Some(NotKept::TooLong));

@@ -62,7 +62,7 @@ pub(super) async fn answer(session: &mut Session, end: &mut End) -> u16 {
     session.set_keepalive(None);
     let Some(reply) = end.0.take() else { return 0 };
     let status = reply.status;
-    if let Err(error) = session::write(session.as_mut(), reply).await {
+    if let Err(error) = session::write(session.as_mut(), &reply).await {
         tracing::debug!(%error, "cannot answer a poll that was held on");
     }
     status

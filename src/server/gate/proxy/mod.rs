@@ -17,8 +17,9 @@ pub(super) mod websocket;
 
 use super::counters::{Forwarded, SiteFile};
 use super::poll::hold::Cause;
-use super::replay::{HeldReplay, ReleasedReplay, ReplayOutcome};
-use super::{Decision, Gate, Open, RETRY_AFTER, Settings};
+use super::replay::{HeldReplay, ReleasedReplay};
+use super::serve::{Served, serve};
+use super::{Gate, Open, RETRY_AFTER, Settings};
 use crate::protocol::http::Reply;
 use crate::protocol::http::observer::Observe;
 use crate::server::limits::body_memory::BodyShare;
@@ -34,6 +35,7 @@ use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use request_context::{Classification, RequestContext};
+use session::SessionExchange;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tap::Tap;
@@ -55,6 +57,8 @@ pub struct Context {
     /// A poll that was held, and is forwarded now.
     released: Option<Box<ReleasedReplay>>,
     held: Option<(Duration, Cause)>,
+    /// The number of events of a stream.
+    events: Option<u64>,
     /// Whether the upstream has been silent for too long.
     was_cut: Option<cut::WasCut>,
     /// A poll that was cut off at the upstream, and is held on.
@@ -77,70 +81,35 @@ impl Proxy {
         Self { gate, attention }
     }
 
+    /// Serves the request if it is a poll; whether it is answered.
     async fn poll(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let settings = context.settings.clone();
         let client =
             context.client.unwrap_or_else(|| session::client(session.as_downstream(), &settings));
         let Some(body::Form { form, mut share, length }) = body::read(session, &settings).await?
         else {
-            return self.reject_body(session, NotKept::NoRoom).await;
+            let reply = NotKept::NoRoom.reply(&self.gate);
+            session.set_keepalive(None);
+            return session::write(session.as_mut(), &reply).await.map(|()| true);
         };
-        let decision =
-            session::decide(&self.gate, &settings, session.as_downstream(), form.as_ref(), client)
-                .await;
+        let stream = session.as_downstream();
+        let decision = session::decide(&self.gate, &settings, stream, form.as_ref(), client);
         // From here on only the bytes that pingora keeps for the upstream are held, with room to spare.
         drop(form);
         share.shrink_to(2 * length);
-        match decision {
-            Decision::Site => {
-                context.body = Some(share);
-                return Ok(false);
+        let mut exchange = SessionExchange::new(session.as_mut(), &self.gate, &settings, share);
+        match serve(&self.gate, &settings, decision, &mut exchange).await {
+            Served::Done { held, events, answer } => {
+                (context.held, context.events) = (held, events);
+                answer.map(|_| true)
             }
-            Decision::Publish(publish) => {
-                let stall = settings.write_timeout;
-                session::discard_body(session.as_mut(), stall, settings.body_rate).await?;
-                let reply = self.gate.publish(publish).await;
-                session::write(session.as_mut(), reply).await?;
-            }
-            Decision::Reply(reply, cause) => {
-                context.held = cause.map(|cause| (Duration::ZERO, cause));
-                let stall = settings.write_timeout;
-                session::discard_body(session.as_mut(), stall, settings.body_rate).await?;
-                session::answer(session.as_mut(), &settings, reply).await?;
-            }
-            Decision::Replay(waiting) => {
-                if let Some(why) = body::keep_body(session, &settings, &mut share).await? {
-                    return self.reject_body(session, why).await;
-                }
-                let ended = session::replay(session.as_mut(), waiting).await;
-                context.held = Some((ended.held, ended.cause));
-                match ended.end {
-                    ReplayOutcome::Forward(released) => {
-                        context.released = Some(released);
-                        context.body = Some(share);
-                        return Ok(false);
-                    }
-                    ReplayOutcome::Reply(reply) => session::write(session.as_mut(), reply).await?,
-                    ReplayOutcome::Gone => {}
-                }
-            }
-            Decision::Hold(held) => {
-                let ended = session::hold(session.as_mut(), held, settings.write_timeout).await?;
-                context.held = Some((ended.held, ended.cause));
+            Served::Forward(released) => {
+                context.body = Some(exchange.share);
+                context.held = released.as_ref().map(|released| released.held);
+                context.released = released;
+                Ok(false)
             }
         }
-        Ok(true)
-    }
-
-    /// Answers a poll whose body is not kept.
-    async fn reject_body(&self, session: &mut Session, why: NotKept) -> Result<bool> {
-        let (cause, reply) = match why {
-            NotKept::TooLong => (Refusal::BadRequest, page(413)),
-            NotKept::NoRoom => (Refusal::BodyMemory, page(503).with("Retry-After", RETRY_AFTER)),
-        };
-        self.gate.refused(cause);
-        session.set_keepalive(None);
-        session::write(session.as_mut(), reply).await.map(|()| true)
     }
 
     /// Answers a request for which no descriptor is left.
@@ -151,7 +120,7 @@ impl Proxy {
         }
         session.set_keepalive(None);
         let reply = context.finished(page(503).with("Retry-After", RETRY_AFTER));
-        session::write(session.as_mut(), reply).await
+        session::write(session.as_mut(), &reply).await
     }
 }
 
@@ -189,6 +158,7 @@ impl ProxyHttp for Proxy {
             state,
             released: None,
             held: None,
+            events: None,
             was_cut: None,
             held_on: None,
             held_on_end: None,
@@ -424,7 +394,7 @@ impl ProxyHttp for Proxy {
         if status > 0 && session.response_written().is_none() {
             session.set_keepalive(None);
             let reply = context.finished(page(status));
-            if let Err(error) = session::write(session.as_mut(), reply).await {
+            if let Err(error) = session::write(session.as_mut(), &reply).await {
                 tracing::debug!(error = error.etype().as_str(), "cannot write an error page");
             }
         }
@@ -470,7 +440,7 @@ impl ProxyHttp for Proxy {
         }
         let client = context.client.and_then(|client| client.address);
         let (session, began) = (session.as_downstream(), context.began);
-        session::log(session, &context.settings, client, began, context.held);
+        session::log(session, &context.settings, client, began, context.held, context.events);
     }
 }
 

@@ -110,8 +110,10 @@ mod tests {
 
     fn settings() -> Settings {
         Settings {
+            client_script: None,
             routes: Routes::new(Vec::new()),
             hold: hold::Settings::default(),
+            stream: gate::stream::Settings::default(),
             limits: permit::Settings::default(),
             connections: Arc::new(AddressRate::new(0)),
             requests: Arc::new(AddressRate::new(0)),

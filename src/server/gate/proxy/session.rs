@@ -5,10 +5,10 @@ use super::forwarded::{Client, Way};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::{Query, masked};
 use crate::server::gate::poll::hold::Cause;
-use crate::server::gate::{
-    Decision, Gate, HeldPoll, HeldReplay, HoldOutcome, Incoming, Settings, Timer, access_log,
-    replay,
-};
+use crate::server::gate::replay::{HeldReplay, ReplayEnd};
+use crate::server::gate::serve::{Exchange, Input};
+use crate::server::gate::{Decision, Gate, Incoming, Settings, Timer, access_log};
+use crate::server::limits::body_memory::BodyShare;
 use crate::server::limits::body_rate::BodyRate;
 use bytes::Bytes;
 use http::Version;
@@ -16,13 +16,14 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
+use std::future::Future;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Decides about the session's request; `form` is that of its body.
-pub(in crate::server::gate) async fn decide(
+/// Decides on the session's request; `form` is that of its body.
+pub(in crate::server::gate) fn decide(
     gate: &Gate,
     settings: &Settings,
     session: &ServerSession,
@@ -40,13 +41,95 @@ pub(in crate::server::gate) async fn decide(
         headers: &head.headers,
         client: client.address,
         way: Way { client, tls: is_tls(session) },
+        can_upgrade: false,
     };
-    let mut verdict = None;
-    loop {
-        match gate.decide(settings, &incoming, verdict.take()) {
-            Ok(decision) => return decision,
-            Err(asking) => verdict = Some(Box::pin(asking.verdict()).await),
+    gate.decide(settings, &incoming)
+}
+
+/// A session's request on its way through [`crate::server::gate::serve`].
+pub(in crate::server::gate) struct SessionExchange<'a> {
+    session: &'a mut ServerSession,
+    timer: Timer,
+    gate: &'a Gate,
+    settings: &'a Settings,
+    /// Its part of the memory for bodies.
+    pub(in crate::server::gate) share: BodyShare,
+}
+
+impl<'a> SessionExchange<'a> {
+    /// An exchange of `gate`; `share` is the room that the request's body takes so far.
+    pub(in crate::server::gate) fn new(
+        session: &'a mut ServerSession,
+        gate: &'a Gate,
+        settings: &'a Settings,
+        share: BodyShare,
+    ) -> Self {
+        Self { session, timer: Timer::default(), gate, settings, share }
+    }
+}
+
+impl Exchange for SessionExchange<'_> {
+    type Error = Box<Error>;
+
+    async fn settle(&mut self, keep: bool) -> Result<Option<Reply>> {
+        if !keep {
+            let (stall, rate) = (self.settings.write_timeout, self.settings.body_rate);
+            discard_body(self.session, stall, rate).await?;
+            return Ok(None);
         }
+        let kept = super::body::keep_body(self.session, self.settings, &mut self.share).await?;
+        Ok(kept.map(|why| {
+            self.session.set_keepalive(None);
+            why.reply(self.gate)
+        }))
+    }
+
+    fn waiting(&mut self) -> (&mut Timer, impl Future<Output = ()> + Send) {
+        let session = &mut *self.session;
+        let gone = async {
+            let _ = session.read_body_or_idle(true).await;
+        };
+        (&mut self.timer, gone)
+    }
+
+    fn close_after(&mut self) {
+        self.session.set_keepalive(None);
+    }
+
+    async fn write(&mut self, reply: &Reply) -> Result<()> {
+        write(self.session, reply).await
+    }
+
+    async fn start(&mut self, reply: &Reply, first: &[Bytes]) -> Result<()> {
+        let mut head = head(reply)?;
+        head.remove_header("Content-Length");
+        match self.session.req_header().version {
+            // It ends with its connection (RFC 9112, section 6.3).
+            Version::HTTP_10 => self.session.set_keepalive(None),
+            Version::HTTP_11 => head.insert_header("Transfer-Encoding", "chunked")?,
+            _ => {}
+        }
+        self.session.write_response_header(Box::new(head)).await?;
+        self.send(first).await
+    }
+
+    async fn send(&mut self, pieces: &[Bytes]) -> Result<()> {
+        for piece in pieces {
+            write_body(self.session, piece.clone(), false).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.session.write_response_body(Bytes::new(), true).await
+    }
+
+    fn listening(&mut self, _socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send) {
+        let (timer, gone) = self.waiting();
+        (timer, async {
+            gone.await;
+            Input::Gone
+        })
     }
 }
 
@@ -68,6 +151,7 @@ pub(in crate::server::gate) fn log(
     client: Option<IpAddr>,
     began: Instant,
     held: Option<(Duration, Cause)>,
+    events: Option<u64>,
 ) {
     if !access_log::is_logged() {
         return;
@@ -81,6 +165,7 @@ pub(in crate::server::gate) fn log(
         bytes: session.body_bytes_sent(),
         took: began.elapsed(),
         held,
+        events,
     };
     access_log::log(&line, &settings.mask);
 }
@@ -103,36 +188,11 @@ pub(in crate::server::gate) fn log_failure(
     tracing::error!(method, %target, status, source, error = error_type, cause, "a request failed");
 }
 
-/// Holds a poll and answers it; returns its outcome. `stall` is how long its body may pause.
-pub(in crate::server::gate) async fn hold(
-    session: &mut ServerSession,
-    held: Box<HeldPoll>,
-    stall: Option<Duration>,
-) -> Result<HoldOutcome> {
-    // An unread body would be taken for the client's end.
-    discard_body(session, stall, held.gate.settings().body_rate).await?;
-    let gate = held.gate.clone();
-    let mut ended = {
-        let gone = pin!(async {
-            let _ = session.read_body_or_idle(true).await;
-        });
-        held.wait(&mut Timer::default(), gone).await
-    };
-    if matches!(ended.cause, Cause::Gone | Cause::Drain) {
-        session.set_keepalive(None);
-    }
-    if let Some(reply) = ended.reply.take() {
-        answer(session, &gate.settings(), reply).await?;
-        gate.written(ended.published);
-    }
-    Ok(ended)
-}
-
 /// Holds a poll that the upstream answers, until it has its slot there.
 pub(in crate::server::gate) async fn replay(
     session: &mut ServerSession,
     waiting: Box<HeldReplay>,
-) -> replay::ReplayEnd {
+) -> ReplayEnd {
     let ended = {
         let gone = pin!(async {
             let _ = session.read_body_or_idle(true).await;
@@ -196,39 +256,27 @@ pub(in crate::server::gate) async fn answer_expect(session: &mut ServerSession) 
     Ok(())
 }
 
-/// Writes a poll's answer. One that was made for this client alone and is long takes of the memory
-/// for bodies until it is written: many that read slowly, or not at all, are refused then.
-pub(in crate::server::gate) async fn answer(
-    session: &mut ServerSession,
-    settings: &Settings,
-    reply: Reply,
-) -> Result<()> {
-    match settings.room_for(&reply) {
-        Ok(_share) => write(session, reply).await,
-        Err(full) => write(session, full).await,
-    }
-}
-
 /// Writes a whole response; to HEAD without its body.
 pub(in crate::server::gate) async fn write(
     session: &mut ServerSession,
-    reply: Reply,
+    reply: &Reply,
 ) -> Result<()> {
     let to_head = session.req_header().method == http::Method::HEAD;
     let body = if to_head { Bytes::new() } else { reply.body.clone() };
-    session.write_response_header(Box::new(head(&reply)?)).await?;
-    write_body(session, body).await
+    session.write_response_header(Box::new(head(reply)?)).await?;
+    write_body(session, body, true).await
 }
 
 /// Bytes of an HTTP/2 stream that a client has to take within `limits.write_timeout`: what is
 /// written at once is timed as a whole there, and only the connection beneath knows of progress.
 pub(in crate::server::gate) const PIECE: usize = 16 * 1024;
 
-async fn write_body(session: &mut ServerSession, mut body: Bytes) -> Result<()> {
+/// Writes a part of the body; `end` = it is the last.
+async fn write_body(session: &mut ServerSession, mut body: Bytes, end: bool) -> Result<()> {
     while session.is_http2() && body.len() > PIECE {
         session.write_response_body(body.split_to(PIECE), false).await?;
     }
-    session.write_response_body(body, true).await
+    session.write_response_body(body, end).await
 }
 
 /// Bounds how long the client may take to pieces of up to `length` bytes that are written next, or
@@ -254,8 +302,8 @@ fn head(reply: &Reply) -> Result<ResponseHeader> {
     for (name, value) in &reply.headers {
         head.append_header(name.clone().into_owned(), &**value)?;
     }
-    // RFC 9110, section 8.6: none with 204.
-    if reply.status != 204 {
+    // RFC 9110, section 8.6: none with 204, and with 304 only that of the whole answer.
+    if !matches!(reply.status, 204 | 304) {
         head.insert_header("Content-Length", reply.body.len())?;
     }
     Ok(head)

@@ -21,14 +21,14 @@ mod single_flight;
 mod slots;
 
 use super::grant::Allowed;
+use super::poll::admission::{Admission, Purpose};
 use super::poll::hold::Cause;
-use super::poll::replies::{allowed_origin, refusal};
 use super::route::Rule;
 use super::{Decision, Gate, Incoming, RETRY_AFTER, Settings};
 use crate::hub::channel::{ChannelName, Cursor, Position, Take, Time};
 use crate::hub::{PollOutcome, Subscription, TableFull, Waiter};
-use crate::protocol::dialect::Poll;
 use crate::protocol::dialect::replay::Replay;
+use crate::protocol::dialect::{Dialect, Poll};
 use crate::server::telemetry::refusal::Refusal;
 pub(super) use forwarded::ReleasedReplay;
 pub use held::HeldReplay;
@@ -36,7 +36,6 @@ pub(super) use held::{ReplayEnd, ReplayOutcome};
 use recent_requests::{Ids, PAUSE, RecentRequests};
 use single_flight::SingleFlight;
 use slots::UpstreamSlots;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -57,58 +56,88 @@ impl Replays {
     }
 }
 
+/// The keys of a request that the upstream answers.
+pub(super) struct ReplayIdentity {
+    ids: Ids,
+    /// By which its answer is shared, if it is.
+    share: Option<shared_cache::Key>,
+}
+
 impl Gate {
-    /// Decides about a poll that the upstream answers.
+    /// The keys of a request that `rule` forwards later; `None` = it names no channel.
+    pub(super) fn replay_identity(
+        &self,
+        rule: &Rule,
+        replay: &Replay,
+        request: &Incoming<'_>,
+        poll: &Poll,
+    ) -> Option<ReplayIdentity> {
+        let channel = &poll.subscriptions.first()?.channel;
+        let shared = replay.share && request.method != "HEAD";
+        Some(ReplayIdentity {
+            ids: self.shared.replays.asked.ids(rule, replay, request, channel),
+            share: shared.then(|| shared_cache::Key::of(rule, replay, request, poll)).flatten(),
+        })
+    }
+
+    /// Decides on a poll that the upstream answers.
     pub(super) fn replay(
         &self,
         settings: &Settings,
-        rule: &Arc<Rule>,
-        replay: &Replay,
-        request: &Incoming<'_>,
-        (poll, allowed): (Poll, Option<Allowed>),
+        admission: Admission,
+        allowed: Option<Allowed>,
     ) -> Decision {
-        let head = request.method == "HEAD";
-        let Some(channel) = poll.subscriptions.first().map(|one| one.channel.clone()) else {
+        let (Dialect::Replay(replay), Purpose::Replay(identity)) =
+            (&admission.rule.dialect, &admission.purpose)
+        else {
             return Decision::Site;
         };
-        let ids = self.shared.replays.asked.ids(rule, replay, request, &channel);
-        let permit = self.admit(settings, rule, request, &poll, allowed.as_ref());
-        let now = (self.shared.clock)();
-        let looked = self.look(&poll, replay, ids, permit.is_ok() && !head, now);
-        let refuse = |cause, status, error: &str| {
-            let reply = refusal(rule, status, error, "try again later");
-            self.refuse(rule, request, cause, reply.with("Retry-After", RETRY_AFTER))
+        let Some(channel) = admission.poll.subscriptions.first().map(|one| one.channel.clone())
+        else {
+            return Decision::Site;
         };
+        let (head, ids) = (admission.is_head, identity.ids);
+        let permit = self.admit(settings, &admission, allowed.as_ref());
+        let now = (self.shared.clock)();
+        let looked = self.look(&admission.poll, replay, ids, permit.is_ok() && !head, now);
         let Look { waiter, position, at_once, pausing } = match looked {
             Ok(looked) => looked,
-            Err(full) => return refuse(Refusal::TableFull, 503, &full.to_string()),
+            Err(full) => {
+                let full = (Refusal::TableFull, 503, full.to_string());
+                return self.refuse_full(&admission, full);
+            }
         };
         let permit = match permit {
-            Err((cause, status, error)) if at_once.is_none() && !head && !self.is_draining() => {
-                return refuse(cause, status, &error);
+            Err(full) if at_once.is_none() && !head && !self.is_draining() => {
+                return self.refuse_full(&admission, full);
             }
             permit => permit.ok(),
         };
-        let duration = settings.hold.duration(rule.timeout, None);
+        let timeout = settings.hold.duration(admission.rule.timeout, None);
+        let duration = if pausing { pause(timeout, replay.slack) } else { timeout };
         let quiet = if self.is_draining() { Cause::Drain } else { Cause::Timeout };
-        let leave = allowed.clone().zip(waiter.as_ref());
+        let again = allowed.clone().filter(|_| replay.max_wait.is_some()).map(Box::new);
+        let leave = allowed.zip(waiter.as_ref());
         let leave = leave.map(|(allowed, waiter)| self.shared.grants.take(allowed, waiter));
+        let Admission { rule, origin, purpose, .. } = admission;
+        let share = match purpose {
+            Purpose::Replay(identity) => identity.share,
+            Purpose::Hold | Purpose::Publish | Purpose::Stream(_) => None,
+        };
         Decision::Replay(Box::new(HeldReplay {
             gate: self.clone(),
-            rule: rule.clone(),
-            share: (replay.share && !head)
-                .then(|| shared_cache::Key::of(rule, replay, request, &poll))
-                .flatten(),
+            rule,
+            share,
             channel,
             waiter,
             leave,
-            allowed: allowed.filter(|_| replay.max_wait.is_some()).map(Box::new),
-            duration: if pausing { pause(duration, replay.slack) } else { duration },
-            timeout: duration,
+            allowed: again,
+            duration,
+            timeout,
             cause: at_once.unwrap_or(quiet),
             position,
             ids,
-            origin: allowed_origin(rule, request.headers),
+            origin,
             patience: settings.read_timeout,
             began: Instant::now(),
             permit,

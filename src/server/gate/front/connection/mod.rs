@@ -1,5 +1,6 @@
 //! One client connection on the fast path, request by request.
 
+mod exchange;
 mod read;
 mod request_log;
 
@@ -12,28 +13,23 @@ use crate::protocol::http::framing::Framing;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::access_log;
-use crate::server::gate::grant::{AuthRequest, Verdict};
-use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::forwarded::{Client, Way};
 use crate::server::gate::proxy::request_context::RequestContext;
-use crate::server::gate::replay::ReplayOutcome;
-use crate::server::gate::{
-    Connected, Decision, HeldPoll, HeldReplay, Incoming, PublishByBrowser, Settings, Timer,
-};
+use crate::server::gate::serve::{Served, serve};
+use crate::server::gate::{Connected, Decision, Incoming, Settings, Timer};
 use crate::server::limits::body_rate::BodyRate;
 use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
+use exchange::LaneExchange;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use read::gone;
 use request_log::{RequestLog, reject};
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::io::AsyncWriteExt;
 
 /// A connection between two requests.
@@ -50,25 +46,12 @@ struct Connection {
     group: u64,
 }
 
-/// Work that the fast path does for a request itself.
-enum Action {
-    Answer(Reply, Option<Cause>),
-    Hold(Box<HeldPoll>),
-    Replay(Box<HeldReplay>, Client),
-    Publish(Box<PublishByBrowser>),
-}
-
-/// The response, if the client is still there to get it, and how long its poll was held.
-type Answer = (Option<Reply>, Option<(Duration, Cause)>);
-
 /// The outcome of reading a head.
 enum Admission {
-    /// The fast path serves the request.
-    Own(Action, RequestLog),
+    /// The lane serves it.
+    Own(Decision, RequestLog, Client),
     /// Pingora serves the request, which is framed like this.
     HandOff(Framing, Box<RequestContext>),
-    /// The upstream has to be asked for authorization first.
-    Ask(Box<AuthRequest>),
 }
 
 /// The state of a connection after a request.
@@ -80,7 +63,7 @@ enum Disposition {
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn serve(
+pub(super) async fn run(
     front: Arc<Front>,
     stream: Stream,
     peer: Option<IpAddr>,
@@ -139,113 +122,68 @@ impl Connection {
         length: usize,
         shutdown: &ShutdownWatch,
     ) -> Disposition {
-        let mut verdict = None;
-        let (next, mut account) = loop {
-            let considered = head::parse(&self.pending[..length], settings.head, |head| {
-                self.consider(front, &settings, head, verdict.take())
-            });
-            match considered {
-                Ok(Admission::Own(next, account)) => break (next, account),
-                Ok(Admission::HandOff(framing, handed)) => {
-                    return Disposition::HandOff(length, framing, handed);
-                }
-                Ok(Admission::Ask(asking)) => verdict = Some(Box::pin(asking.verdict()).await),
-                Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
+        let considered = head::parse(&self.pending[..length], settings.head, |head| {
+            self.consider(front, &settings, head)
+        });
+        let (decision, account, client) = match considered {
+            Ok(Admission::Own(decision, account, client)) => (decision, account, client),
+            Ok(Admission::HandOff(framing, handed)) => {
+                return Disposition::HandOff(length, framing, handed);
             }
+            Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
         };
         // A poll that goes to the upstream later has to keep its head for it.
-        let replayed = matches!(next, Action::Replay(..));
-        let head: Box<[u8]> = self.pending[..if replayed { length } else { 0 }].into();
+        let may_replay = matches!(decision, Decision::Replay(_) | Decision::Ask(_));
+        let head: Box<[u8]> = self.pending[..if may_replay { length } else { 0 }].into();
         // The buffer goes back to the pool, so that a held poll holds none.
         let early = BytesMut::from(&self.pending[length..]);
         buffer_pool::put(std::mem::replace(&mut self.pending, early));
-        let (reply, held, published) = match next {
-            Action::Hold(held) => {
-                let most = settings.head.bytes;
-                let gone = pin!(gone(&mut self.stream, &mut self.pending, most));
-                let ended = held.wait(&mut self.timer, gone).await;
-                (ended.reply, Some((ended.held, ended.cause)), ended.published)
-            }
-            Action::Answer(reply, cause) => {
-                (Some(reply), cause.map(|cause| (Duration::ZERO, cause)), None)
-            }
-            Action::Replay(waiting, client) => {
-                let replay = self.replay(front, &settings, head, waiting, client);
-                match Box::pin(replay).await {
-                    Ok((reply, held)) => (reply, held, None),
-                    Err(handed) => return Disposition::HandOff(length, Framing::Length(0), handed),
-                }
-            }
-            // Boxed to keep the connection's own future small.
-            Action::Publish(publish) => {
-                (Some(Box::pin(front.gate.publish(publish)).await), None, None)
-            }
+        let keep = account.keep;
+        let mut exchange = LaneExchange {
+            connection: self,
+            front,
+            settings: &settings,
+            shutdown,
+            keep,
+            chunked: false,
         };
-        account.keep &= !*shutdown.borrow() && !front.gate.is_draining();
-        let room = reply.as_ref().map(|reply| settings.room_for(reply));
-        let (reply, _share) = match room {
-            Some(Err(full)) => (Some(full), None),
-            Some(Ok(share)) => (reply, share),
-            None => (reply, None),
-        };
-        let written = match &reply {
-            Some(reply) => self.write(reply, account.keep).await,
-            None => false,
-        };
-        if written {
-            front.gate.written(published);
-        }
-        account.log(&settings, reply.as_ref().filter(|_| written), held);
-        if written && account.keep { Disposition::Keep } else { Disposition::Close }
-    }
-
-    /// Holds a poll that the upstream answers; `head` is its own, as it came. The error means that
-    /// the request now belongs to the upstream.
-    async fn replay(
-        &mut self,
-        front: &Front,
-        settings: &Arc<Settings>,
-        head: Box<[u8]>,
-        waiting: Box<HeldReplay>,
-        client: Client,
-    ) -> Result<Answer, Box<RequestContext>> {
-        let ended = {
-            let gone = pin!(gone(&mut self.stream, &mut self.pending, settings.head.bytes));
-            waiting.wait(&mut self.timer, gone).await
-        };
-        let held = Some((ended.held, ended.cause));
-        match ended.end {
-            ReplayOutcome::Reply(reply) => Ok((Some(reply), held)),
-            ReplayOutcome::Gone => Ok((None, held)),
-            ReplayOutcome::Forward(released) => {
+        let served = serve(&front.gate, &settings, decision, &mut exchange).await;
+        let keep = exchange.keep;
+        match served {
+            Served::Done { held, events, answer } => {
+                let written = answer.ok().flatten();
+                account.log(&settings, written, held, events);
+                if written.is_some() && keep { Disposition::Keep } else { Disposition::Close }
+            }
+            Served::Forward(released) => {
                 self.pending = [&*head, &*self.pending].concat().as_slice().into();
-                Err(RequestContext::new(&front.gate, settings.clone(), client).released(released))
+                let handed = RequestContext::new(&front.gate, settings, client);
+                let handed = match released {
+                    Some(released) => handed.released(released),
+                    None => handed.for_site(),
+                };
+                Disposition::HandOff(length, Framing::Length(0), handed)
             }
         }
     }
 
-    /// Classifies a request; `verdict` is the upstream's response to the authorization request.
-    fn consider(
-        &self,
-        front: &Front,
-        settings: &Arc<Settings>,
-        head: &Head<'_>,
-        verdict: Option<Verdict>,
-    ) -> Admission {
+    /// Finds out what a request wants.
+    fn consider(&self, front: &Front, settings: &Arc<Settings>, head: &Head<'_>) -> Admission {
         let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
-        // Counted once, even if the upstream had to be asked in between.
-        if verdict.is_none()
-            && let Some(reply) =
-                front.gate.rate_limited(settings, client.address, head.path, &head.headers)
-        {
-            let (next, account) = reject(front, settings, head, client.address, reply);
-            return Admission::Own(next, account);
-        }
-        if let Transport::Redirect(port) = front.entrance
-            && let Some(reply) = handshake::redirect(port, head.headers.get("host"), head.target)
-        {
-            let (next, account) = reject(front, settings, head, client.address, reply);
-            return Admission::Own(next, account);
+        let limited = front.gate.rate_limited(
+            settings,
+            client.address,
+            (head.path, head.query, &head.headers),
+        );
+        let refused = limited.or_else(|| match front.entrance {
+            Transport::Redirect(port) => {
+                handshake::redirect(port, head.headers.get("host"), head.target)
+            }
+            Transport::Plain | Transport::Tls(_) => None,
+        });
+        if let Some(reply) = refused {
+            let (reply, account) = reject(front, settings, head, client.address, reply);
+            return Admission::Own(Decision::Reply(reply, None), account, client);
         }
         let hand_off = || {
             let mut handed = RequestContext::new(&front.gate, settings.clone(), client);
@@ -253,10 +191,10 @@ impl Connection {
             handed
         };
         // Rules match paths only; a target in another form goes to the upstream.
-        if head.target.starts_with('/') && !settings.routes.may_be_poll(head.path) {
+        if head.target.starts_with('/') && !settings.may_serve(head.path) {
             return Admission::HandOff(head.framing.clone(), hand_off().for_site());
         }
-        if !head.plain {
+        if !head.plain && !head.socket {
             return Admission::HandOff(head.framing.clone(), hand_off());
         }
         let logged = access_log::is_logged();
@@ -277,18 +215,12 @@ impl Connection {
             headers: &head.headers,
             client: client.address,
             way: Way { client, tls: self.stream.get_ssl_digest().is_some() },
+            can_upgrade: head.socket,
         };
-        let next = match front.gate.decide(settings, &incoming, verdict) {
-            Err(asking) => return Admission::Ask(asking),
-            Ok(Decision::Site) => {
-                return Admission::HandOff(head.framing.clone(), hand_off().for_site());
-            }
-            Ok(Decision::Reply(reply, cause)) => Action::Answer(reply, cause),
-            Ok(Decision::Hold(held)) => Action::Hold(held),
-            Ok(Decision::Replay(waiting)) => Action::Replay(waiting, client),
-            Ok(Decision::Publish(publish)) => Action::Publish(publish),
-        };
-        Admission::Own(next, account)
+        match front.gate.decide(settings, &incoming) {
+            Decision::Site => Admission::HandOff(head.framing.clone(), hand_off().for_site()),
+            decision => Admission::Own(decision, account, client),
+        }
     }
 
     /// Has pingora serve the request on this connection.
@@ -360,6 +292,7 @@ impl Connection {
                 bytes,
                 took,
                 held: None,
+                events: None,
             };
             access_log::log(&line, &settings.mask);
         }

@@ -112,7 +112,7 @@ pub(super) async fn gone(stream: &mut Stream, pending: &mut BytesMut, most: usiz
 
 /// Reads once, and returns the number of bytes; 0 = nothing will come any more. The buffer is on
 /// the stack during the read only: a connection that waits holds none.
-async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
+pub(super) async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
     let read = poll_fn(|context| {
         let mut room = [MaybeUninit::uninit(); READ];
         let mut buf = ReadBuf::uninit(&mut room);

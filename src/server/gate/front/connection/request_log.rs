@@ -1,6 +1,5 @@
 //! Record of a request that the fast path answers, and its line in the access log.
 
-use super::Action;
 use crate::protocol::http::Reply;
 use crate::server::gate::front::Front;
 use crate::server::gate::front::head::Head;
@@ -25,18 +24,22 @@ impl RequestLog {
     pub(super) fn log(
         &self,
         settings: &Settings,
-        reply: Option<&Reply>,
+        answer: Option<(u16, usize)>,
         held: Option<(Duration, Cause)>,
+        events: Option<u64>,
     ) {
         let Some(target) = &self.target else { return };
+        // Status 0: the client got no answer.
+        let (status, bytes) = answer.unwrap_or_default();
         let line = access_log::Line {
             client: self.client,
             method: "GET",
             target,
-            status: reply.map_or(0, |reply| reply.status),
-            bytes: reply.map_or(0, |reply| reply.body.len()),
+            status,
+            bytes,
             took: self.began.map_or(Duration::ZERO, |began| began.elapsed()),
             held,
+            events,
         };
         access_log::log(&line, &settings.mask);
     }
@@ -49,18 +52,19 @@ pub(super) fn reject(
     head: &Head<'_>,
     client: Option<IpAddr>,
     mut reply: Reply,
-) -> (Action, RequestLog) {
+) -> (Reply, RequestLog) {
     if head.method == "HEAD" {
         reply.body = Bytes::new();
     }
     if access_log::is_logged() {
         let (method, target, status) = (head.method, head.target, reply.status);
-        let (bytes, took, held) = (reply.body.len(), Duration::ZERO, None);
-        let line = access_log::Line { client, method, target, status, bytes, took, held };
+        let (bytes, took) = (reply.body.len(), Duration::ZERO);
+        let (held, events) = (None, None);
+        let line = access_log::Line { client, method, target, status, bytes, took, held, events };
         access_log::log(&line, &settings.mask);
     }
     // The fast path does not wait for a body that was announced.
     let keep = head.keep && head.framing.is_over();
-    let _open = front.gate.open();
-    (Action::Answer(reply, None), RequestLog { _open, began: None, client, target: None, keep })
+    let log = RequestLog { _open: front.gate.open(), began: None, client, target: None, keep };
+    (reply, log)
 }

@@ -1,0 +1,264 @@
+//! The one loop of all transports: wait, read what came after the place, write it, move the
+//! place.
+
+use super::HeldStream;
+use crate::hub::Answer;
+use crate::protocol::dialect::stream::{Batch, Transport, close_frame};
+use crate::protocol::http::websocket::{self, CloseCode, Opcode};
+use crate::server::gate::poll::hold::Cause;
+use crate::server::gate::serve::{Exchange, Input, Served};
+use bytes::Bytes;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+/// Why a stream ends, and what a WebSocket says of it.
+struct End {
+    cause: Cause,
+    close: Option<Bytes>,
+}
+
+/// What is to be done next.
+enum Step {
+    Look,
+    Heartbeat,
+    Client(Input),
+}
+
+/// Signs of life that a WebSocket's client may leave unanswered.
+const MAX_UNANSWERED: u32 = 2;
+
+impl HeldStream {
+    /// Serves the stream until either side ends it.
+    pub(in crate::server::gate) async fn run<E: Exchange>(
+        mut self: Box<Self>,
+        exchange: &mut E,
+    ) -> Served<E::Error> {
+        let status = self.head.as_ref().map_or(0, |head| head.status);
+        let mut bytes = 0;
+        let ended = self.serve(exchange, &mut bytes).await;
+        let gate = &self.gate.shared;
+        let (cause, answer) = match ended {
+            Ok(cause) => (cause, Ok(Some((status, bytes)))),
+            Err(error) => (Cause::Gone, Err(error)),
+        };
+        gate.counters.release(cause, None, &gate.metrics.watched);
+        if status == 101 || !matches!(cause, Cause::Timeout | Cause::Expired) {
+            exchange.close_after();
+        }
+        Served::Done {
+            held: Some((self.began.elapsed(), cause)),
+            events: Some(self.events),
+            answer,
+        }
+    }
+
+    async fn serve<E: Exchange>(
+        &mut self,
+        exchange: &mut E,
+        bytes: &mut usize,
+    ) -> Result<Cause, E::Error> {
+        let mut placed = self.begin(exchange, bytes).await?;
+        let (mut written, mut unanswered) = (Instant::now(), 0);
+        let heartbeat = self.heartbeat();
+        let end = loop {
+            if let Some(end) = self.is_over() {
+                break end;
+            }
+            let clock = self.gate.shared.clock;
+            if let Some(found) = self.waiter.look(clock()) {
+                // Read again at once: what has come meanwhile goes into one write.
+                self.send(exchange, &found, bytes).await?;
+                written = Instant::now();
+                tokio::task::consume_budget().await;
+                continue;
+            }
+            if !placed && !self.waiter.is_unresolved() {
+                placed = true;
+                if let Some(place) = self.place() {
+                    *bytes += place.len();
+                    exchange.send(&[place]).await?;
+                }
+            }
+            match self.next(exchange, heartbeat.map(|after| (written, after))).await {
+                Step::Look => {}
+                Step::Heartbeat if self.is_socket() && unanswered >= MAX_UNANSWERED => {
+                    break End { cause: Cause::Gone, close: None };
+                }
+                Step::Heartbeat => {
+                    if heartbeat.is_some_and(|after| written.elapsed() >= after) {
+                        let mut sign = self.rule.dialect.stream_heartbeat(&self.format);
+                        // A page does not see pings; an answer without messages it does.
+                        if let Some(place) = self.format.answers.then(|| self.place()).flatten() {
+                            sign.extend_from_slice(&place);
+                        }
+                        *bytes += sign.len();
+                        exchange.send(&[sign.into()]).await?;
+                        unanswered += 1;
+                        written = Instant::now();
+                    }
+                }
+                Step::Client(input) => {
+                    unanswered = 0;
+                    match answer(input) {
+                        Ok(Some(pong)) => exchange.send(&[pong]).await?,
+                        Ok(None) => {}
+                        Err(end) => break end,
+                    }
+                }
+            }
+        };
+        self.end(exchange, end).await
+    }
+
+    /// Writes the head and all that is there already; whether the client knows where it is.
+    async fn begin<E: Exchange>(
+        &mut self,
+        exchange: &mut E,
+        bytes: &mut usize,
+    ) -> Result<bool, E::Error> {
+        let dialect = &self.rule.dialect;
+        let opening = dialect.stream_opening(&self.format, self.settings.retry());
+        let placed = !self.waiter.is_unresolved();
+        let mut first = Vec::from(opening);
+        if let Some(place) = placed.then(|| self.place()).flatten() {
+            first.extend_from_slice(&place);
+        }
+        let found = self.found.take().unwrap_or_default();
+        let (batch, place, _) = dialect.stream_events(&self.format, self.waiter.place(), &found);
+        let mut pieces = vec![Bytes::from(first)];
+        pieces.extend(batch.pieces.iter().cloned());
+        pieces.retain(|piece| !piece.is_empty());
+        *bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+        if let Some(head) = self.head.take() {
+            exchange.start(&head, &pieces).await?;
+        }
+        self.sent(&batch, &place, &found);
+        Ok(placed)
+    }
+
+    async fn send<E: Exchange>(
+        &mut self,
+        exchange: &mut E,
+        found: &Answer,
+        bytes: &mut usize,
+    ) -> Result<(), E::Error> {
+        let place = self.waiter.place();
+        let (batch, place, _) = self.rule.dialect.stream_events(&self.format, place, found);
+        if !batch.pieces.is_empty() {
+            *bytes += batch.pieces.iter().map(Bytes::len).sum::<usize>();
+            exchange.send(&batch.pieces).await?;
+        }
+        self.sent(&batch, &place, found);
+        Ok(())
+    }
+
+    /// Moves the client to `place`, where it is with what was sent of `found`.
+    fn sent(&mut self, batch: &Batch, place: &Answer, found: &Answer) {
+        for (index, update) in place.iter().enumerate() {
+            self.waiter.advance(index, update.found.position, update.found.stamp);
+        }
+        self.events += batch.events;
+        if !found.iter().any(|update| update.found.news) {
+            return;
+        }
+        let gate = &self.gate.shared;
+        gate.counters.delivered(found, place, &gate.metrics.watched);
+        let messages = found.iter().filter_map(|update| update.found.messages.first());
+        self.gate.written(messages.map(|message| message.published).min());
+    }
+
+    fn place(&self) -> Option<Bytes> {
+        self.rule.dialect.stream_place(&self.format, self.waiter.place())
+    }
+
+    fn is_socket(&self) -> bool {
+        self.format.transport == Transport::WebSocket
+    }
+
+    /// The silence after which a sign of life is sent. They are spread a little, as are the
+    /// clients of one moment.
+    fn heartbeat(&self) -> Option<Duration> {
+        let heartbeat = self.settings.heartbeat;
+        (!heartbeat.is_zero()).then(|| heartbeat.mul_f64(1.0 - 0.1 * fastrand::f64()))
+    }
+
+    /// Why the stream is to end now, if it is.
+    fn is_over(&self) -> Option<End> {
+        let end = |cause, code, why| Some(End { cause, close: Some(close_frame(code, why)) });
+        let now = (self.gate.shared.clock)();
+        if let Some(Err(denied)) = self.leave.as_ref().map(|leave| leave.check(now)) {
+            return end(Cause::Expired, CloseCode::Policy, &denied.to_string());
+        }
+        if self.waiter.is_draining() {
+            return end(Cause::Drain, CloseCode::GoingAway, "restart");
+        }
+        if self.ends.is_some_and(|ends| Instant::now() >= ends) {
+            return end(Cause::Timeout, CloseCode::GoingAway, "stream.max");
+        }
+        None
+    }
+
+    /// Waits for what comes next.
+    async fn next<E: Exchange>(
+        &self,
+        exchange: &mut E,
+        heartbeat: Option<(Instant, Duration)>,
+    ) -> Step {
+        let now = Instant::now();
+        let clock = self.gate.shared.clock;
+        let times = [
+            heartbeat.map(|(written, after)| after.saturating_sub(written.elapsed())),
+            self.ends.map(|ends| ends.saturating_duration_since(now)),
+            self.leave.as_ref().and_then(|leave| leave.left(clock())),
+        ];
+        let (timer, input) = exchange.listening(self.is_socket());
+        timer.set(times.into_iter().flatten().min());
+        let mut input = pin!(input);
+        tokio::select! {
+            biased;
+            input = &mut input => Step::Client(input),
+            () = self.waiter.notified() => Step::Look,
+            () = poll_fn(|context| timer.poll_expired(context)) => Step::Heartbeat,
+        }
+    }
+
+    /// Writes the last bytes.
+    async fn end<E: Exchange>(&self, exchange: &mut E, end: End) -> Result<Cause, E::Error> {
+        match (end.close, self.is_socket()) {
+            // The client is gone.
+            (None, _) => {}
+            (Some(close), true) => exchange.send(&[close]).await?,
+            (Some(_), false) => {
+                let spread = self.settings.spread.mul_f64(fastrand::f64());
+                let retry = (super::Settings::MIN_RETRY + spread).as_millis();
+                let place = self.waiter.place();
+                let last = self.rule.dialect.stream_end(&self.format, place, retry);
+                if !last.is_empty() {
+                    exchange.send(&[last.into()]).await?;
+                }
+                exchange.finish().await?;
+            }
+        }
+        Ok(end.cause)
+    }
+}
+
+/// What is sent for what a client did; the error is that it ends the stream.
+fn answer(input: Input) -> Result<Option<Bytes>, End> {
+    let end = |close| End { cause: Cause::Gone, close };
+    match input {
+        Input::Gone => Err(end(None)),
+        Input::Pong => Ok(None),
+        Input::Ping(payload) => Ok(Some(websocket::frame(Opcode::Pong, &payload).into())),
+        Input::Wrong(CloseCode::Policy) => {
+            let why = "this socket takes no messages; publish through the hook";
+            Err(end(Some(close_frame(CloseCode::Policy, why))))
+        }
+        Input::Wrong(code) => Err(end(Some(close_frame(code, "")))),
+        Input::Close(payload) => Err(end(Some(match websocket::close_answer(&payload) {
+            Ok(_) => websocket::frame(Opcode::Close, payload.get(..2).unwrap_or_default()).into(),
+            Err(code) => close_frame(code, ""),
+        }))),
+    }
+}
