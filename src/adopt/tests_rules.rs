@@ -101,6 +101,16 @@ fn a_first_poll_of_the_timestamp_dialect_is_the_gates() {
 }
 
 #[test]
+fn a_script_that_pauses_before_it_looks_has_time_for_both() {
+    let poll = "<?php do { sleep(3); $r = mysql_query('SELECT COUNT(*) AS n FROM notes');
+            $row = mysql_fetch_assoc($r); } while ($row['n'] == $_GET['shown']);
+        echo json_encode($row);";
+    let config = adopted(&[("c.php", poll)]);
+    assert!(config.contains("max_wait = \"6s\""), "{config}");
+    assert!(config.contains("cursor = \"shown\""), "{config}");
+}
+
+#[test]
 fn all_files_that_a_loop_looks_at_are_watched() {
     let poll = "<?php while (true) { clearstatcache();
         if (filemtime('/d/x') > $_GET['t']) die(file_get_contents('/d/x'));

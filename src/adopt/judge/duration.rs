@@ -58,11 +58,39 @@ impl WaitingLoop<'_> {
         (wait.filter(|wait| *wait >= 1.0), wait_parameter)
     }
 
+    /// The longest constant pause, in seconds.
+    pub(super) fn pause(&self) -> Option<f64> {
+        let pauses = self.inside().filter_map(|event| match event.what {
+            What::Sleep(pause) => pause,
+            _ => None,
+        });
+        pauses.reduce(f64::max)
+    }
+
+    /// The parameter that the loop compares with the answer of its query.
+    fn compared_with_rows(&self) -> Option<String> {
+        self.inside().find_map(|event| {
+            let What::Compare(_, one, other) = &event.what else { return None };
+            let rows = |value: &Value| value.has(|origin| matches!(origin, Origin::Rows(_)));
+            let sent = match (rows(one), rows(other)) {
+                (true, false) => other,
+                (false, true) => one,
+                _ => return None,
+            };
+            let in_query = |source| matches!(source, Source::Get | Source::Post | Source::Either);
+            let named = sent.parameters().find(|(source, _)| in_query(*source));
+            only_parameter(sent).filter(|_| named.is_some())
+        })
+    }
+
     /// The parameter that says what the client has: what is compared with the news, or what the
     /// query is made of.
     pub(super) fn asked(&self, cursor: Option<&Cursor>, wait: Option<&str>) -> Option<String> {
         if let Some(cursor) = cursor {
             return Some(cursor.name.clone());
+        }
+        if let Some(name) = self.compared_with_rows() {
+            return Some(name);
         }
         let telling =
             ["last", "since", "after", "time", "stamp", "from", "max", "id", "ver", "seq"];

@@ -97,6 +97,8 @@ pub(super) struct Poll {
     pub(super) waits_first: bool,
     /// The content type of `on_timeout`, if it is not PHP's own.
     pub(super) content_type: Option<String>,
+    /// The longest pause between two looks, in seconds.
+    pub(super) pause: Option<f64>,
     /// The time for which PHP waits, in seconds; `None` = for ever, or not known.
     pub(super) wait: Option<f64>,
     /// The parameter with which a client shortens that.

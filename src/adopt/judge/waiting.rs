@@ -181,6 +181,7 @@ impl<'a> WaitingLoop<'a> {
             methods,
             waits_first,
             content_type,
+            pause: self.pause(),
             wait,
             wait_parameter,
             database,

@@ -317,7 +317,10 @@ impl Printer<'_> {
             self.out.key("slack", "\"0s\"");
         } else {
             self.out.comment("The script waits by itself: the gate takes such a poll back.");
-            self.out.key("max_wait", "\"3s\"");
+            // Where it pauses before it looks, news are found after that.
+            let pause = poll.pause.filter(|pause| *pause > 1.0).unwrap_or(0.0);
+            let max_wait = 3.0 + pause.min(60.0).ceil();
+            self.out.key("max_wait", &format!("\"{max_wait}s\""));
         }
         if let Some(text) = &poll.on_timeout {
             self.out.comment("The script's own words when its time is over.");
