@@ -119,6 +119,13 @@ struct AdoptFlags {
     /// The site's document root. It is only read.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+    /// Print a report for programs instead: the config, and a verdict for each script that waits.
+    #[arg(long)]
+    json: bool,
+    /// Run the config beside the site for a moment, send its polls to both and say where the answers
+    /// differ.
+    #[arg(long = "try", value_name = "URL", conflicts_with = "json")]
+    trial: Option<String>,
 }
 
 /// A failure, which determines the exit code.
@@ -304,7 +311,18 @@ fn refused(body: &str) -> String {
 fn adopt(flags: &AdoptFlags) -> Result<(), Failure> {
     let site = document_root::read(&flags.dir, &document_root::Bounds::default());
     let site = site.map_err(|error| Failure::Usage(error.to_string()))?;
-    print(&adopt::config_for(&site))
+    let adopted = adopt::adopted(&site);
+    if flags.json {
+        return print(&format!("{:#}\n", adopted.to_json()));
+    }
+    let Some(url) = &flags.trial else { return print(&adopted.config) };
+    let failed = |error: String| Failure::Runtime(error);
+    let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+    let lines = adopt::trial::run(&program, &adopted, url).map_err(|error| match error {
+        adopt::trial::Error::Url(_) => Failure::Usage(error.to_string()),
+        error => failed(error.to_string()),
+    })?;
+    print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
 }
 
 /// Sends a request to a running gate and prints its response.

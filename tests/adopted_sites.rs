@@ -260,3 +260,93 @@ async fn shows_the_same_talk(site: PhpSite, section: &str) {
     alone.close().await;
     gated.close().await;
 }
+
+#[tokio::test]
+async fn a_file_that_is_the_whole_answer_comes_from_the_gate() {
+    let (site, gate) = adopted("bare").await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = gate.connect().await;
+        client.send_get("/wait.php").await;
+        clients.push(client);
+    }
+    gate.wait_for_held(3).await;
+    std::fs::write(site.root().join("status.txt"), "<b>open</b>").unwrap();
+    for client in &mut clients {
+        let response = client.read_response().await;
+        assert_eq!((response.status, response.text().as_str()), (200, "<b>open</b>"));
+    }
+    assert!(!site.log().contains("/wait.php"), "no poll reached PHP: {}", site.log());
+}
+
+#[tokio::test]
+async fn a_script_that_always_answers_at_its_timeout_is_answered_for_with_the_newest() {
+    let (site, gate) = adopted("latest").await;
+    let mut gated = gate.connect().await;
+    let first = gated.poll("/news.php").await.json();
+    assert_eq!(first["news"], "none yet");
+    let quiet = gated.poll(&format!("/news.php?seen={}", first["seen"])).await;
+    let alone = site.get(&format!("/news.php?seen={}", seconds(&site, "news.txt"))).await;
+    assert_eq!(quiet.json()["news"], alone.json()["news"]);
+    gated.send_get(&format!("/news.php?seen={}", quiet.json()["seen"])).await;
+    gate.wait_for_held(1).await;
+    std::fs::write(site.root().join("news.txt"), "snow").unwrap();
+    assert_eq!(gated.read_response().await.json()["news"], "snow");
+}
+
+#[tokio::test]
+async fn quiet_polls_of_one_action_leave_the_workers_to_the_others() {
+    let mut site = PhpSite::of("actions");
+    let place = format!("sqlite:{}", site.root().join("elsewhere").display());
+    site.env("NOTES", place);
+    let (_site, gate) = adopted_from(site).await;
+    let add = async |note: &str| {
+        let body = format!("note={note}");
+        let stored = gate.connect().await.post("/notes.php?do=add", FORM, body).await;
+        assert_eq!(stored.text(), "stored");
+    };
+    add("old").await;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = gate.connect().await;
+        client.send_get("/notes.php?do=wait&last=1").await;
+        clients.push(client);
+    }
+    // Four workers, ten quiet polls: the page is answered.
+    gate.wait_for_held(10).await;
+    assert_eq!(gate.get("/notes.php?do=count").await.text(), "1");
+    add("new").await;
+    for client in &mut clients {
+        assert_eq!(client.read_response().await.json()["notes"][0]["note"], "new");
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_waits_by_calling_itself_is_held_at_the_gate() {
+    let (_site, gate) = adopted("recursion").await;
+    let order = async |dish: &str| {
+        let body = format!("dish={dish}");
+        assert_eq!(gate.connect().await.post("/order.php", FORM, body).await.text(), "ordered");
+    };
+    order("soup").await;
+    let mut client = gate.connect().await;
+    let first = client.poll("/orders.php").await.json();
+    assert_eq!(first[0]["dish"], "soup");
+    client.send_get("/orders.php?after=1").await;
+    gate.wait_for_held(1).await;
+    order("fish").await;
+    assert_eq!(client.read_response().await.json()[0]["dish"], "fish");
+}
+
+#[tokio::test]
+async fn a_trial_says_whether_the_gate_answers_as_php_does() {
+    let mut site = PhpSite::of("backend");
+    site.workers(4).start().await;
+    let url = site.addr().url("");
+    let done = pollgate(&["adopt", &site.root().display().to_string(), "--try", &url]).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stdout.contains("GET /backend.php: alike"), "{}", done.stdout);
+    site.stop();
+    let done = pollgate(&["adopt", &site.root().display().to_string(), "--try", &url]).await;
+    assert_eq!(done.code, 1, "{}", done.stdout);
+}

@@ -69,6 +69,19 @@ async fn each_finding_names_its_file_and_line() {
 }
 
 #[tokio::test]
+async fn the_report_for_programs_has_a_verdict_for_each_script_that_waits() {
+    let folder = site("backend").display().to_string();
+    let done = pollgate(&["adopt", &folder, "--json"]).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(report["config"], adopt(&site("backend")).await);
+    assert_eq!(report["findings"][0]["verdict"], "live");
+    assert_eq!(report["findings"][0]["addresses"][0], "/backend.php");
+    let done = pollgate(&["adopt", &folder, "--try", "ftp://x/y"]).await;
+    assert_eq!(done.code, 2, "{}", done.stderr);
+}
+
+#[tokio::test]
 async fn a_site_that_does_not_wait_gets_the_least_config_and_the_word_that_nothing_was_found() {
     let empty = TempDir::new("empty");
     for folder in [site("plain"), empty.path().to_owned()] {

@@ -247,10 +247,10 @@ path = "data.txt"
 channel = "a"
 [[watch]]
 path = "/srv/*/data.txt"
-channel = "{1}"
+channel = "{2}"
 [[watch]]
 path = "/srv/*-*.txt"
-channel = "{2}"
+channel = "{x}"
 [[watch]]
 path = "/srv/data.txt"
 channel = "{1}"
@@ -263,16 +263,14 @@ content = "yes"
         [
             "3 watch[0].path: \"data.txt\" must begin with /, as a relative path depends on where \
              the gate was started",
-            "6 watch[1].path: \"/srv/*/data.txt\" a * may stand in the last segment only; write \
-             one [[watch]] for each directory",
-            "9 watch[2].path: \"/srv/*-*.txt\" has more than one *; one * may stand in the last \
-             segment",
-            "10 watch[2].channel: \"{2}\": the only field of a watched file is {1}, what the * of \
-             its path stands for",
+            "7 watch[1].channel: {2} wants a * in the path, which has only 1",
+            "9 watch[2].path: \"/srv/*-*.txt\" has more than one * in a segment",
+            "10 watch[2].channel: \"{x}\": the only fields of a watched file are {1}, {2}..., \
+             what the * of its path stand for",
             "13 watch[3].channel: {1} wants a * in the path, which has none",
             "14 watch[4].path: missing; write the files the site writes, such as \
              \"/dev/shm/*.comet\"",
-            "14 watch[4].channel: missing; write the channel's name; {1} is what the * of the \
+            "14 watch[4].channel: missing; write the channel's name; {1} is what the first * of the \
              path stands for",
             "15 watch[4].content: must be true or false, not text",
         ]

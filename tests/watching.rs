@@ -249,6 +249,46 @@ async fn a_directory_may_come_later_go_and_be_replaced() {
 }
 
 #[tokio::test]
+async fn directories_that_a_star_matches_are_watched_also_those_that_come_later() {
+    let root = TempDir::new("watch");
+    let rooms = root.path().join("rooms");
+    let write = |room: &str, text: &str| {
+        fs::create_dir_all(rooms.join(room)).unwrap();
+        fs::write(rooms.join(room).join("log.txt"), text).unwrap();
+    };
+    write("attic", "old");
+    let folder = root.path().display();
+    let rules = format!(
+        r#"
+        [[watch]]
+        path    = "{folder}/rooms/*/*.txt"
+        channel = "{{2}} of {{1}}"
+        content = true
+        "#
+    );
+    let gate = Gate::start_alone(&format!("{rules}{HISTORY}")).await;
+    gate.wait_for_kept("log of attic", 1).await;
+    write("attic", "new");
+    gate.wait_for_kept("log of attic", 2).await;
+    // A directory with a file in it, before the gate can see either.
+    write("cellar", "first");
+    gate.wait_for_kept("log of cellar", 1).await;
+    write("cellar", "second");
+    gate.wait_for_kept("log of cellar", 2).await;
+    fs::remove_dir_all(rooms.join("cellar")).unwrap();
+    write("cellar", "third");
+    gate.wait_for_kept("log of cellar", 3).await;
+    // Neither a hidden directory nor a file is one that the star matches.
+    write(".git", "hidden");
+    fs::write(rooms.join("file"), "").unwrap();
+    fs::rename(rooms.join("attic"), rooms.join("loft")).unwrap();
+    gate.wait_for_kept("log of loft", 1).await;
+    assert_eq!(said(&gate, "log%20of%20cellar").await, ["first", "second", "third"]);
+    assert_eq!(said(&gate, "log%20of%20attic").await, ["old", "new"]);
+    assert_eq!(said(&gate, "log%20of%20.git").await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_path_through_a_link_follows_when_the_link_is_switched() {
     let root = TempDir::new("watch");
     let current = root.path().join("current");

@@ -1,7 +1,8 @@
 //! The files of a site, read for `pollgate adopt`: only read, and within bounds.
 //!
 //! A link is followed where it leads below the root; a folder is entered once, so that links in a
-//! circle end. What is too much, too large, too deep or not readable is left out and told.
+//! circle end. A file that is too large, too deep, not readable or one too many is left out and
+//! named.
 
 use crate::adopt::{File, Site};
 use std::collections::HashSet;
@@ -9,7 +10,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// How much is read.
+/// The amount that is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Files in all.
@@ -28,7 +29,7 @@ impl Default for Bounds {
     }
 }
 
-/// Why a folder cannot be read.
+/// The reason for which a folder cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is not there, or not to be read.
@@ -39,7 +40,7 @@ pub enum Error {
     NoFolder(PathBuf),
 }
 
-/// What may hold PHP or a page's script.
+/// The extensions of files with PHP or a page's script.
 const EXTENSIONS: &[&str] =
     &["php", "php3", "php4", "php5", "phtml", "inc", "html", "htm", "xhtml", "tpl", "js"];
 
@@ -47,13 +48,13 @@ const EXTENSIONS: &[&str] =
 const FOREIGN: &[&str] = &["vendor", "node_modules", "bower_components"];
 
 /// Lines about what was left out.
-const TOLD: usize = 20;
+const MAX_LINES: usize = 20;
 
 /// Reads the files below `root`.
 ///
 /// # Errors
 ///
-/// If `root` is no folder or cannot be read; what is wrong further down is only told.
+/// If `root` is no folder or cannot be read; a fault further down is only named.
 pub fn read(root: &Path, bounds: &Bounds) -> Result<Site, Error> {
     let unreadable = |error| Error::Unreadable(root.to_owned(), error);
     let root = root.canonicalize().map_err(unreadable)?;
@@ -63,7 +64,7 @@ pub fn read(root: &Path, bounds: &Bounds) -> Result<Site, Error> {
     fs::read_dir(&root).map_err(|error| Error::Unreadable(root.clone(), error))?;
     let shown = root.to_string_lossy().trim_end_matches('/').to_owned();
     let site = Site { root: shown, ..Site::default() };
-    let mut reader = Reader { root, bounds, site, bytes: 0, entered: HashSet::new(), untold: 0 };
+    let mut reader = Reader { root, bounds, site, bytes: 0, entered: HashSet::new(), unnamed: 0 };
     reader.folder(&reader.root.clone(), 0);
     Ok(reader.finish())
 }
@@ -74,8 +75,8 @@ struct Reader<'a> {
     site: Site,
     bytes: u64,
     entered: HashSet<PathBuf>,
-    /// What was left out beyond the lines about it.
-    untold: usize,
+    /// The number of files left out beyond the lines about it.
+    unnamed: usize,
 }
 
 impl Reader<'_> {
@@ -128,7 +129,8 @@ impl Reader<'_> {
             return self.left_out(path, "not readable");
         }
         self.bytes += bytes.len() as u64;
-        let (path, text) = (self.shown(path), String::from_utf8_lossy(&bytes).into_owned());
+        let path = self.shown(path);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         self.site.files.push(File { path, text });
     }
 
@@ -137,8 +139,8 @@ impl Reader<'_> {
     }
 
     fn left_out(&mut self, path: &Path, why: &str) {
-        if self.site.left_out.len() >= TOLD {
-            self.untold += 1;
+        if self.site.left_out.len() >= MAX_LINES {
+            self.unnamed += 1;
             return;
         }
         let path = self.shown(path);
@@ -146,8 +148,8 @@ impl Reader<'_> {
     }
 
     fn finish(mut self) -> Site {
-        if self.untold > 0 {
-            self.site.left_out.push(format!("{} more", self.untold));
+        if self.unnamed > 0 {
+            self.site.left_out.push(format!("{} more", self.unnamed));
         }
         self.site
     }

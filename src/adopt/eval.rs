@@ -1,6 +1,6 @@
-//! What an expression comes to, as far as that can be said.
+//! The values of expressions, as far as they are known.
 
-use super::calls::Callee;
+use super::calls::{Callee, requests};
 use super::events::What;
 use super::syntax::{Expr, Kind};
 use super::value::{Origin, Source, Value};
@@ -41,6 +41,7 @@ impl<'a> Walker<'a> {
                     None => base
                         .field(name)
                         .cloned()
+                        .or_else(|| requests::member(&base, name))
                         .unwrap_or(Value { origins: base.all_origins(), ..Value::default() }),
                 }
             }
@@ -57,13 +58,17 @@ impl<'a> Walker<'a> {
                 if *sign == ".=" {
                     value = Value::join([self.quietly(left), value]);
                 } else if *sign != "=" && *sign != "??=" {
+                    if let ("+=" | "-=", Some(step)) = (*sign, value.number()) {
+                        self.note(What::Step(step));
+                    }
                     value = Value::made_of([&self.quietly(left), &value]);
                 }
                 self.assign(left, value.clone());
                 value
             }
             Kind::Binary(sign, left, right) => {
-                let (left, right) = (self.eval(left), self.eval(right));
+                let left = self.eval(left);
+                let right = self.eval(right);
                 self.line = expr.line;
                 self.binary(sign, left, right)
             }
@@ -75,7 +80,12 @@ impl<'a> Walker<'a> {
                 let test = self.eval(test);
                 let then = then.as_ref().map_or(test, |then| self.eval(then));
                 let otherwise = self.eval(otherwise);
-                then.or(otherwise)
+                let word = otherwise.constant().filter(|text| is_word(text));
+                let sent = then.parameters().count() == 1 && then.origins.len() == 1;
+                match word.filter(|_| sent) {
+                    Some(word) => then.or(otherwise).with(Origin::Instead(word)),
+                    None => then.or(otherwise),
+                }
             }
             Kind::Cast(to, inner) => {
                 let inner = self.eval(inner);
@@ -113,7 +123,12 @@ impl<'a> Walker<'a> {
         }
         let known = self.scope.variables.get(name);
         // `global $x` is not told apart from a variable that was never set.
-        known.or_else(|| self.globals.get(name)).cloned().unwrap_or_default()
+        let known = known.or_else(|| self.globals.get(name)).cloned().unwrap_or_default();
+        // Frameworks hand it over under this name.
+        if name == "request" && known == Value::default() {
+            return Value::from_origin(Origin::Request(Source::Either));
+        }
+        known
     }
 
     fn constant(&mut self, name: &str) -> Value {
@@ -122,6 +137,15 @@ impl<'a> Walker<'a> {
             "__FILE__" => Value::text(self.path_of(self.script)),
             "DIRECTORY_SEPARATOR" => Value::text("/"),
             "PHP_EOL" => Value::text("\n"),
+            // CodeIgniter's, which its own front script sets.
+            "FCPATH" | "APPPATH" if !self.constants.contains_key(name) => {
+                let path = self.path_of(self.script);
+                match path.split_once("/application/") {
+                    Some((root, _)) if name == "FCPATH" => Value::text(format!("{root}/")),
+                    Some((root, _)) => Value::text(format!("{root}/application/")),
+                    None => Value::default(),
+                }
+            }
             _ => match name.to_ascii_lowercase().as_str() {
                 word @ ("true" | "false" | "null") => Value::bare(word),
                 _ => self.constants.get(name).cloned().unwrap_or_default(),
@@ -148,6 +172,9 @@ impl<'a> Walker<'a> {
         let field = key.constant().and_then(|key| base.field(&key).cloned());
         match (field, &base.entry) {
             (Some(value), _) => value,
+            (None, None) if key.constant().is_some() && requests::is_request(&base) => {
+                requests::field(&base, &key.constant().unwrap_or_default())
+            }
             (None, Some(entry)) => entry.1.clone(),
             (None, None) => Value { origins: base.all_origins(), ..Value::default() },
         }
@@ -173,6 +200,9 @@ impl<'a> Walker<'a> {
                 None => add_entry(&mut array, key.unwrap_or_default(), value),
             }
         }
+        if elements.is_empty() {
+            return Value::bare("[]");
+        }
         array.bounded()
     }
 
@@ -191,6 +221,9 @@ impl<'a> Walker<'a> {
                 (_, Some(later)) if sign == "+" && left.has(|origin| *origin == Origin::Clock) => {
                     Value::made_of([&left]).with(Origin::Later(later as u32))
                 }
+                _ if sign == "-" && left.has(|origin| *origin == Origin::Clock) => {
+                    Value::made_of([&left, &right]).with(Origin::Elapsed)
+                }
                 _ => Value::made_of([&left, &right]),
             },
         }
@@ -207,7 +240,7 @@ impl<'a> Walker<'a> {
             Kind::Index(base, index) => {
                 let key = index.as_ref().map(|index| self.quietly(index)).unwrap_or_default();
                 let mut array = self.quietly(base);
-                // What is known of it as a text is no longer so.
+                // It is no longer the text that it was.
                 array.pieces = None;
                 match key.constant() {
                     Some(name) => array.set_field(&name, value),
@@ -216,9 +249,13 @@ impl<'a> Walker<'a> {
                 self.assign(base, array.bounded());
             }
             Kind::Member(base, name) => {
-                let object = self.quietly(base).object;
-                if let Some(object) = object.and_then(|at| self.objects.get_mut(at)) {
+                let known = self.quietly(base);
+                if let Some(object) = known.object.and_then(|at| self.objects.get_mut(at)) {
                     object.properties.insert(name.clone(), value);
+                } else if known.has(|origin| matches!(origin, Origin::Entity(_))) {
+                    let mut entity = known;
+                    entity.set_field(name, value);
+                    self.assign(base, entity.bounded());
                 }
             }
             Kind::Static(class, name) => {
@@ -250,12 +287,19 @@ impl<'a> Walker<'a> {
         }
         let project = self.project;
         let here = std::mem::replace(&mut self.script, script);
-        // What it returns is the include's value, not the function's around it.
+        // Its `return` gives the include's value, not the function's around it.
         let before = std::mem::take(&mut self.scope.returned);
         self.run(&project.scripts[script].body);
         self.script = here;
         std::mem::replace(&mut self.scope.returned, before)
     }
+}
+
+/// True for a text that may be part of a file's name.
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+        && !matches!(text, "null" | "true" | "false")
 }
 
 /// Adds an entry whose key is not known.

@@ -11,7 +11,7 @@ pub(super) struct Script {
     pub(super) body: Vec<Stmt>,
 }
 
-/// Where something is defined: its script, and the way to it through the statements.
+/// The place of a definition: its script, and the way to it through the statements.
 type Defined = (usize, Vec<usize>);
 
 #[derive(Debug, Default)]
@@ -110,8 +110,8 @@ impl Project {
         if let Some((_, known)) = path.rsplit_once('*') {
             let fits = |script: &&Script| known.starts_with('/') && script.path.ends_with(known);
             let mut fitting = self.scripts.iter().filter(fits);
-            let (first, second) = (fitting.next()?, fitting.next());
-            return match second {
+            let first = fitting.next()?;
+            return match fitting.next() {
                 None => self.scripts.iter().position(|script| script.path == first.path),
                 Some(_) => None,
             };

@@ -1,4 +1,4 @@
-//! Which scripts are worth a walk: a site may have thousands, of which a handful waits.
+//! The scripts that are worth a walk: a site may have thousands, of which a handful waits.
 
 use super::project::Project;
 use std::collections::HashSet;
@@ -12,7 +12,9 @@ const CROWD: usize = 200;
 pub(super) fn of_waiting(project: &Project, texts: &[&str]) -> Vec<usize> {
     let words: Vec<HashSet<&str>> = texts.iter().map(|text| words(text)).collect();
     let waits = |set: &HashSet<&str>| {
-        ["sleep", "usleep", "time_nanosleep"].iter().any(|name| set.contains(name))
+        ["sleep", "usleep", "time_nanosleep", "clearstatcache"]
+            .iter()
+            .any(|name| set.contains(name))
     };
     let mut all: Vec<usize> = (0..texts.len()).filter(|at| waits(&words[*at])).collect();
     let mut newest = all.clone();
@@ -31,8 +33,8 @@ pub(super) fn of_waiting(project: &Project, texts: &[&str]) -> Vec<usize> {
     all
 }
 
-/// The scripts that may change a file or a table.
-pub(super) fn of_writing(texts: &[&str]) -> Vec<usize> {
+/// The scripts that may change a file or a table, and those that call what is in them.
+pub(super) fn of_writing(project: &Project, texts: &[&str]) -> Vec<usize> {
     let verbs = [
         "file_put_contents",
         "fwrite",
@@ -48,11 +50,18 @@ pub(super) fn of_writing(texts: &[&str]) -> Vec<usize> {
         "add",
         "save",
     ];
-    let writes = |at: &usize| {
-        let words = words(texts[*at]);
-        verbs.iter().any(|verb| words.contains(verb))
+    let words: Vec<HashSet<&str>> = texts.iter().map(|text| words(text)).collect();
+    let writes = |at: &usize| verbs.iter().any(|verb| words[*at].contains(verb));
+    let mut all: Vec<usize> = (0..texts.len()).filter(writes).collect();
+    let names: HashSet<String> = all.iter().flat_map(|script| project.names_in(*script)).collect();
+    let calls = |at: &usize| {
+        !writes(at) && words[*at].iter().any(|word| names.contains(&word.to_lowercase()))
     };
-    (0..texts.len()).filter(writes).collect()
+    let callers: Vec<usize> = (0..texts.len()).filter(calls).collect();
+    if callers.len() <= CROWD {
+        all.extend(callers);
+    }
+    all
 }
 
 fn words(text: &str) -> HashSet<&str> {

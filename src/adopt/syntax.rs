@@ -1,4 +1,4 @@
-//! What PHP code says, as far as it matters here. Whatever is not understood becomes
+//! PHP code as a tree, as far as it matters here. Anything that is not understood becomes
 //! [`Kind::Many`], with the parts that were.
 
 /// An expression and the line on which it begins.
@@ -48,6 +48,8 @@ pub(super) enum Stmt {
     Echo(Vec<Expr>),
     Html(u32),
     Return(Option<Expr>),
+    /// `break`, on this line.
+    Break(u32),
     If {
         test: Expr,
         then: Vec<Stmt>,

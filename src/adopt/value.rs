@@ -1,9 +1,8 @@
-//! What is known of a value without running the program: its text as far as it is constant, and
-//! where it comes from.
+//! Values without running the program: their text as far as it is constant, and their origins.
 
 use std::collections::BTreeSet;
 
-/// Where a request's parameter is read from.
+/// The part of a request that a parameter is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     Get,
@@ -11,25 +10,37 @@ pub(super) enum Source {
     /// `$_REQUEST`, or a framework's own reader.
     Either,
     Cookie,
+    /// A JSON body.
+    Json,
+    /// The address: what the N-th `*` of its pattern stands for.
+    Path,
 }
 
-/// What a value was made from.
+/// Something that a value was made from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
     Parameter(Source, String),
+    /// A word that stands for a parameter that is missing: `$_GET['room'] ?? 'home'`.
+    Instead(String),
+    /// The request itself, as a framework hands it over.
+    Request(Source),
+    /// A new row of a table, which is not stored yet.
+    Entity(String),
     /// When a file was changed last.
     ChangeTime(Place),
     /// Something else about a file: its size, its hash.
     State(Place),
     /// The bytes of a file.
     Content(Place),
-    /// What a query answered; the table, where it could be seen.
+    /// The answer of a query; the table, where it could be seen.
     Rows(String),
     /// A statement that changes a table.
     Written(String),
-    /// What a cache or queue answered.
+    /// The answer of a cache or queue.
     Cache,
     Clock,
+    /// The time that has passed since another.
+    Elapsed,
     /// So many seconds later.
     Later(u32),
     /// The request's method.
@@ -66,11 +77,11 @@ pub(super) struct Value {
     pub(super) origins: BTreeSet<Origin>,
     /// The entries of an array with constant keys.
     pub(super) fields: Vec<(String, Value)>,
-    /// What its other entries are, and their keys.
+    /// Its other entries, and their keys.
     pub(super) entry: Option<Box<(Value, Value)>>,
-    /// Which object it is.
+    /// The number of the object that it is.
     pub(super) object: Option<usize>,
-    /// Which closure it is.
+    /// The number of the closure that it is.
     pub(super) closure: Option<usize>,
 }
 
@@ -78,7 +89,7 @@ pub(super) struct Value {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) path: String,
-    /// What the stars stand for.
+    /// The origins of the parts behind the stars.
     pub(super) open: Vec<Origin>,
 }
 
@@ -148,7 +159,7 @@ impl Value {
         }
     }
 
-    /// Where it and all its entries come from.
+    /// The origins of it and of all its entries.
     pub(super) fn all_origins(&self) -> BTreeSet<Origin> {
         let mut all = self.origins.clone();
         for (_, value) in &self.fields {
@@ -223,7 +234,8 @@ impl Value {
             }
         }
         let entry = self.entry.or(other.entry);
-        let (object, closure) = (self.object.or(other.object), self.closure.or(other.closure));
+        let object = self.object.or(other.object);
+        let closure = self.closure.or(other.closure);
         Self { pieces, origins, fields, entry, object, closure }.bounded()
     }
 
@@ -276,14 +288,15 @@ impl Value {
 }
 
 impl Place {
-    /// Whether the gate can watch it: an absolute path, with at most one star, in its last part.
+    /// True if the gate can watch it: an absolute path with at most one star, which is not all of
+    /// the file's name, and not the first directory.
     pub(super) fn is_known(&self) -> bool {
-        let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", ""));
+        let name = self.name();
         self.path.starts_with('/')
-            && !folder.contains('*')
+            && !self.path.starts_with("/*")
             && !name.is_empty()
             && name != "*"
-            && name.matches('*').count() <= 1
+            && self.path.matches('*').count() <= 1
     }
 
     pub(super) fn has_star(&self) -> bool {

@@ -14,7 +14,37 @@ impl Walker<'_> {
     ) -> Option<Value> {
         let lower = name.to_ascii_lowercase();
         let first = values.first().cloned().unwrap_or_default();
+        if let Some(value) = super::requests::call(base, &lower, values) {
+            return Some(value);
+        }
         match lower.as_str() {
+            "set_output" | "setcontent" | "setbody" if values.len() == 1 => {
+                self.note(What::Echo(first));
+                Some(base.clone())
+            }
+            "set_content_type" | "setcontenttype" => {
+                self.note(What::Header(Value::join([Value::text("Content-Type: "), first])));
+                Some(base.clone())
+            }
+            // CodeIgniter and WordPress name the table first.
+            "insert" | "update" | "replace" | "delete" | "insert_batch"
+                if first.constant().is_some() && !is_model(base) =>
+            {
+                self.stores(&first, values.get(1..).unwrap_or_default())
+            }
+            "table" if values.len() == 1 => {
+                Some(Value::from_origin(Origin::Rows(first.constant()?.to_ascii_lowercase())))
+            }
+            "save" | "persist" | "push" | "store" if is_entity(base) || is_entity(&first) => {
+                let entity = if is_entity(base) { base } else { &first };
+                let table = entity.origins.iter().find_map(|origin| match origin {
+                    Origin::Entity(table) => Some(table.clone()),
+                    _ => None,
+                })?;
+                let from = Value::made_of([entity]);
+                self.note(What::Query { table, writes: true, presence: false, from });
+                Some(Value::default())
+            }
             "ajaxreturn" => {
                 let answer = match values {
                     [data, info, status, ..] => {
@@ -44,11 +74,10 @@ impl Walker<'_> {
                 self.note(What::Look(place.clone()));
                 Some(Value::from_origin(Origin::ChangeTime(place)))
             }
-            "get" | "lrange" | "lpop" | "blpop" | "fetch"
+            "get" | "lrange" | "lpop" | "blpop" | "fetch" | "llen" | "exists"
                 if base.has(|origin| *origin == Origin::Cache) =>
             {
-                self.note(What::Cache);
-                Some(Value::from_origin(Origin::Cache))
+                Some(self.cached(values))
             }
             _ => self.query(values).or_else(|| self.model_method(base, &lower, values)),
         }
@@ -62,7 +91,7 @@ impl Walker<'_> {
                 if let Some(Piece::Text(text)) = first.pieces.as_ref().and_then(|all| all.first()) {
                     let file = text.strip_prefix("sqlite:");
                     let file = file.or(Some(&**text).filter(|path| path.starts_with('/')));
-                    if let Some(file) = file {
+                    if let Some(file) = file.filter(|file| *file != ":memory:") {
                         let begin = Piece::Text(file.to_owned());
                         let rest = first.pieces.iter().flatten().skip(1).cloned();
                         let pieces = Some([begin].into_iter().chain(rest).collect());
@@ -77,13 +106,38 @@ impl Walker<'_> {
             "memcache" | "memcached" | "redis" => Value::from_origin(Origin::Cache),
             "splfileinfo" | "splfileobject" => first,
             "jsonresponse" => self.answer_json(first),
+            // A model that is stored with `save`.
+            short if short.starts_with(|c: char| c.is_alphabetic()) && values.is_empty() => {
+                Value::from_origin(Origin::Entity(super::table_of(class)))
+            }
             _ => Value::made_of(values),
         }
     }
 
-    pub(super) fn answer_json(&mut self, value: Value) -> Value {
+    /// A row for the table that the first argument names.
+    fn stores(&mut self, table: &Value, row: &[Value]) -> Option<Value> {
+        let table = table.constant()?.to_ascii_lowercase();
+        let columns: Vec<&str> =
+            row.first()?.fields.iter().map(|(name, _)| name.as_str()).collect();
+        let presence = super::tables::is_presence(&columns);
+        let from = Value::made_of(row);
+        self.note(What::Query { table, writes: true, presence, from });
+        Some(Value::default())
+    }
+
+    /// An answer that a framework makes JSON of, with the content type for it.
+    pub(in crate::adopt) fn answer_json(&mut self, value: Value) -> Value {
+        self.note(What::Header(Value::text("Content-Type: application/json")));
         let json = Value { pieces: Some(vec![Piece::Json(Box::new(value))]), ..Value::default() };
         self.note(What::Echo(json.bounded()));
         Value::default()
     }
+}
+
+fn is_model(base: &Value) -> bool {
+    base.has(|origin| matches!(origin, Origin::Rows(_)))
+}
+
+fn is_entity(value: &Value) -> bool {
+    value.has(|origin| matches!(origin, Origin::Entity(_)))
 }

@@ -23,6 +23,9 @@ impl<'a> Walker<'a> {
             "filesize" | "filectime" | "fileatime" | "stat" | "md5_file" | "sha1_file" => {
                 (What::Look(place.clone()), Value::from_origin(Origin::State(place)))
             }
+            "file_get_contents" if first.constant().as_deref() == Some("php://input") => {
+                return Some(Value::from_origin(Origin::Request(Source::Json)));
+            }
             "file_get_contents" | "file" if first.constant().is_some_and(|p| p.contains("://")) => {
                 return Some(Value::default());
             }
@@ -64,6 +67,19 @@ impl<'a> Walker<'a> {
                 (What::Write(place, values.get(1).cloned().unwrap_or_default()), Value::default())
             }
             "realpath" | "tmpfile" => return Some(first),
+            // Laravel's folders.
+            "base_path" | "public_path" | "storage_path" | "app_path" => {
+                let path = self.project.folder(self.script) + "/";
+                let (base, _) = path.split_once("/app/").or_else(|| path.split_once("/routes/"))?;
+                let folder = match name {
+                    "base_path" => "/",
+                    "public_path" => "/public/",
+                    "storage_path" => "/storage/",
+                    _ => "/app/",
+                };
+                let inner = if values.is_empty() { Value::text("") } else { first };
+                return Some(Value::join([Value::text(format!("{base}{folder}")), inner]));
+            }
             "getcwd" => return Some(Value::text(folder)),
             "sys_get_temp_dir" => return Some(Value::text("/tmp")),
             "fclose" | "flock" | "fflush" | "fseek" | "is_file" | "file_exists" | "is_readable"
@@ -102,8 +118,14 @@ impl<'a> Walker<'a> {
                 };
                 Value::from_origin(Origin::Parameter(source, name.to_owned()))
             }
+            "request" if values.is_empty() => Value::from_origin(Origin::Request(Source::Either)),
+            "request" => Value::from_origin(Origin::Parameter(Source::Either, first.constant()?)),
             "header" => {
                 self.note(What::Header(first));
+                Value::default()
+            }
+            "http_response_code" if !values.is_empty() => {
+                self.note(What::Header(Value::text("HTTP/1.1 ")));
                 Value::default()
             }
             "session_start" => {
@@ -159,6 +181,9 @@ impl<'a> Walker<'a> {
                 let pieces = Some(vec![Piece::Json(Box::new(inside))]);
                 Value { pieces, origins, ..Value::default() }.bounded()
             }
+            "json_decode" if values.first().is_some_and(super::requests::is_request) => {
+                values.into_iter().next().unwrap_or_default()
+            }
             "json_decode" => Value::made_of(&values).with(Origin::Decoded),
             "array_merge" => values.into_iter().reduce(Value::or).unwrap_or_default(),
             _ => changed(&values),
@@ -166,7 +191,7 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// What a function that nobody here knows makes of its arguments.
+/// The value of a function that is not known.
 fn changed(values: &[Value]) -> Value {
     let value = Value::made_of(values);
     let content = value.has(|origin| matches!(origin, Origin::Content(_)));

@@ -1,10 +1,11 @@
 //! Calls: of the site's own functions and methods, which are gone into, and of PHP's own.
 //!
-//! What is known of PHP's stands in `functions` and `texts`, of databases in `tables`, of the
-//! classes of others in `foreign`.
+//! PHP's own are in `functions` and `texts`, databases in `tables`, the classes of others in
+//! `foreign`, requests of frameworks in `requests`.
 
 mod foreign;
 mod functions;
+pub(super) mod requests;
 mod tables;
 mod texts;
 
@@ -13,6 +14,28 @@ use super::value::{Origin, Source, Value};
 use super::walk::{Scope, Walker};
 use std::collections::HashMap;
 use texts::text_function;
+
+/// Methods with which a model's class is asked: `Message::where(...)`.
+const MODELS: &[&str] = &[
+    "where", "all", "find", "latest", "orderby", "create", "insert", "query", "first", "wherein",
+    "max", "count", "findall", "update",
+];
+
+/// The table of a model: `messages` of `App\\Message`.
+pub(super) fn table_of(class: &str) -> String {
+    let short = class.rsplit('\\').next().unwrap_or(class);
+    let mut table = String::new();
+    for (at, letter) in short.char_indices() {
+        if letter.is_uppercase() && at > 0 {
+            table.push('_');
+        }
+        table.extend(letter.to_lowercase());
+    }
+    if !table.ends_with('s') {
+        table.push('s');
+    }
+    table
+}
 
 /// Calls in calls.
 const CALLS: usize = 16;
@@ -49,9 +72,16 @@ impl<'a> Walker<'a> {
                 self.line = line;
                 self.named(name, arguments, values)
             }
-            Kind::Member(base, name) => {
-                let base = self.eval(base);
+            Kind::Member(object, name) => {
+                let base = self.eval(object);
                 self.line = line;
+                if matches!(&*name.to_ascii_lowercase(), "bind_param" | "bindvalue" | "bindparam") {
+                    // The statement has them from now on.
+                    let bound = Value::made_of(&values);
+                    let origins = base.origins.iter().cloned().chain(bound.origins).collect();
+                    self.assign(object, Value { origins, ..base }.bounded());
+                    return Value::default();
+                }
                 self.method_call(base, name, values)
             }
             Kind::Static(class, name) => {
@@ -72,7 +102,8 @@ impl<'a> Walker<'a> {
         let Some(closure) = callee.closure.and_then(|at| self.closures.get(at)).cloned() else {
             return Value::made_of(&values);
         };
-        let (this, class) = (self.scope.this, self.scope.class.clone());
+        let this = self.scope.this;
+        let class = self.scope.class.clone();
         self.call(Callee { this, class, ..closure }, values)
     }
 
@@ -123,6 +154,18 @@ impl<'a> Walker<'a> {
             ("input" | "request", "get" | "input", Some(name)) => {
                 Value::from_origin(Origin::Parameter(Source::Either, name))
             }
+            ("response", "json" | "make", _) => {
+                self.answer_json(values.into_iter().next().unwrap_or_default())
+            }
+            ("redis" | "cache", "get" | "lrange" | "lpop" | "llen" | "exists", _) => {
+                self.cached(&values)
+            }
+            (_, method, _) if MODELS.contains(&method) && !tables::is_query(&values) => {
+                let base = Value::from_origin(Origin::Rows(table_of(class)));
+                let method = method.to_owned();
+                let value = self.model_method(&base, &method, &values);
+                value.unwrap_or_default()
+            }
             _ => match self.query(&values) {
                 Some(value) => value,
                 None => Value::made_of(&values),
@@ -134,11 +177,18 @@ impl<'a> Walker<'a> {
     pub(super) fn call(&mut self, callee: Callee<'a>, arguments: Vec<Value>) -> Value {
         let Callee { script, function, this, class, mut variables } = callee;
         let place = (script, function.line);
-        if self.active.len() >= CALLS || self.active.contains(&place) {
+        if self.active.contains(&place) {
+            self.recursive.insert(place);
             return Value::made_of(&arguments);
         }
+        if self.active.len() >= CALLS {
+            return Value::made_of(&arguments);
+        }
+        let events = self.walked.events.len();
+        let outer_loops = self.depth_of_loops();
         self.walked.functions.insert(place);
-        let (here, line) = (std::mem::replace(&mut self.script, script), self.line);
+        let here = std::mem::replace(&mut self.script, script);
+        let line = self.line;
         let mut arguments = arguments.into_iter();
         for (name, default) in &function.parameters {
             let value = match (arguments.next(), default) {
@@ -153,7 +203,11 @@ impl<'a> Walker<'a> {
         self.active.push(place);
         self.run(&function.body);
         self.active.pop();
-        (self.script, self.line) = (here, line);
+        if self.recursive.remove(&place) {
+            self.loop_of_recursion(place, events, outer_loops);
+        }
+        self.script = here;
+        self.line = line;
         std::mem::replace(&mut self.scope, outer).returned
     }
 }

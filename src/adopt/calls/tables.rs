@@ -9,8 +9,7 @@ impl Walker<'_> {
         let caches =
             ["apc_fetch", "apcu_fetch", "wincache_ucache_get", "xcache_get", "shm_get_var"];
         if caches.contains(&name) {
-            self.note(What::Cache);
-            return Some(Value::from_origin(Origin::Cache));
+            return Some(self.cached(values));
         }
         let queries = name.ends_with("_query")
             || ["odbc_exec", "oci_parse", "mysqli_prepare", "pg_query_params"].contains(&name);
@@ -29,17 +28,27 @@ impl Walker<'_> {
         None
     }
 
+    /// The value of a cache under a key.
+    pub(super) fn cached(&mut self, keys: &[Value]) -> Value {
+        let begin = keys.first().and_then(|key| key.pieces.as_ref()?.first());
+        let key = match begin {
+            Some(Piece::Text(text)) => text.clone(),
+            _ => String::new(),
+        };
+        self.note(What::Cache(key));
+        Value::from_origin(Origin::Cache)
+    }
+
     /// A query, if one of the arguments is SQL.
     pub(super) fn query(&mut self, values: &[Value]) -> Option<Value> {
-        let sql = values.iter().find_map(|value| {
-            let first = value.pieces.as_ref()?.first()?;
-            match first {
-                Piece::Text(text) => Sql::read(text),
-                _ => None,
-            }
-        })?;
+        let sql = values.iter().find_map(sql_in)?;
         let from = Value::made_of(values);
-        self.note(What::Query { table: sql.table.clone(), writes: sql.writes, from: from.clone() });
+        self.note(What::Query {
+            table: sql.table.clone(),
+            writes: sql.writes,
+            presence: sql.presence,
+            from: from.clone(),
+        });
         let origin = if sql.writes { Origin::Written(sql.table) } else { Origin::Rows(sql.table) };
         Some(from.with(origin))
     }
@@ -72,23 +81,66 @@ impl Walker<'_> {
             "fetchcolumn",
             "fetch_assoc",
             "fetch_all",
+            "get_result",
+            "max",
+            "min",
+            "exists",
+            "pluck",
+            "value",
         ];
         let writes = ["add", "insert", "save", "create", "update", "delete", "insertgetid"];
         let from = Value::made_of(values.iter().chain([base]));
         let write = writes.contains(&name) || written && name == "execute";
         if write || !written && reads.contains(&name) {
-            // What is written is what is handed over, not what it is handed to.
-            let from = if written { Value::made_of(values) } else { from.clone() };
-            self.note(What::Query { table, writes: write, from });
+            let columns: Vec<&str> = values
+                .iter()
+                .take(1)
+                .flat_map(|row| row.fields.iter().map(|(name, _)| name.as_str()))
+                .collect();
+            let presence = write && is_presence(&columns);
+            self.note(What::Query { table, writes: write, presence, from: from.clone() });
         }
         Some(from)
     }
 }
 
-/// What a query is about.
+/// True if one of the values is SQL.
+pub(super) fn is_query(values: &[Value]) -> bool {
+    values.iter().any(|value| sql_in(value).is_some())
+}
+
+fn sql_in(value: &Value) -> Option<Sql> {
+    match value.pieces.as_ref()?.first()? {
+        Piece::Text(text) => Sql::read(text),
+        _ => None,
+    }
+}
+
+/// The subject of a query.
 struct Sql {
     table: String,
     writes: bool,
+    presence: bool,
+}
+
+/// True if columns say no more than that a client is there.
+pub(super) fn is_presence(columns: &[&str]) -> bool {
+    let seen = |column: &&str| {
+        let column = column.to_ascii_lowercase();
+        [
+            "last_seen",
+            "lastseen",
+            "last_act",
+            "lastact",
+            "online",
+            "heartbeat",
+            "last_visit",
+            "ping",
+        ]
+        .iter()
+        .any(|part| column.contains(part))
+    };
+    !columns.is_empty() && columns.iter().all(seen)
 }
 
 impl Sql {
@@ -109,6 +161,21 @@ impl Sql {
             words.find(|word| word == before)?;
         }
         let table = words.next().unwrap_or_default();
-        Some(Self { table: table.rsplit('.').next().unwrap_or_default().to_owned(), writes })
+        let presence = verb == "update" && is_presence(&columns_set(text));
+        let table = table.rsplit('.').next().unwrap_or_default().to_owned();
+        Some(Self { table, writes, presence })
     }
+}
+
+/// The columns that an `UPDATE ... SET` changes.
+fn columns_set(sql: &str) -> Vec<&str> {
+    let lower = sql.to_ascii_lowercase();
+    let Some(begin) = lower.find(" set ").map(|at| at + 5) else { return Vec::new() };
+    let end = lower.get(begin..).and_then(|rest| rest.find(" where ")).map(|at| begin + at);
+    let list = sql.get(begin..end.unwrap_or(sql.len())).unwrap_or_default();
+    let column = |part: &'_ str| part.split_once('=').map(|(name, _)| name.len());
+    list.split(',')
+        .filter_map(|part| part.get(..column(part)?))
+        .map(|name| name.trim().trim_matches('`'))
+        .collect()
 }

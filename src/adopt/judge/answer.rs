@@ -1,5 +1,6 @@
-//! How a script answers, and so whether the gate can answer in its place or the site has to.
+//! The answer of a script: made by the gate in its place, or by the site.
 
+use super::obstacles::constant_json;
 use super::waiting::{Cursor, WaitingLoop};
 use super::{Answer, News, Shape};
 use crate::adopt::events::{Event, What};
@@ -12,7 +13,12 @@ impl WaitingLoop<'_> {
         json: Option<&Value>,
         echoed: &Value,
     ) -> Answer {
-        let Some(json) = json else { return Answer::Replay("its answer is no JSON".to_owned()) };
+        let Some(json) = json else {
+            return match self.bare(cursor) {
+                Some(shape) => Answer::Timestamp(shape),
+                None => Answer::Replay("its answer is no JSON".to_owned()),
+            };
+        };
         let at = self.echo_line();
         let names: Vec<&str> = json.fields.iter().map(|(name, _)| name.as_str()).collect();
         if !names.is_empty() {
@@ -35,7 +41,28 @@ impl WaitingLoop<'_> {
         }
     }
 
-    /// Where the answer is written.
+    /// The file's text alone, for a client that sends no time.
+    fn bare(&mut self, cursor: Option<&Cursor>) -> Option<Shape> {
+        let News::File(place) = &self.news else { return None };
+        let content = Origin::Content(place.clone());
+        let text = |event: &Event| match &event.what {
+            What::Echo(value) => {
+                let mut parts = value.pieces.iter().flatten();
+                value.all_origins().iter().eq([&content])
+                    && parts.all(|part| matches!(part, Piece::Open(_)))
+            }
+            What::Html | What::Session => false,
+            _ => true,
+        };
+        let printed = self.beside().any(|event| matches!(event.what, What::Echo(_)));
+        if cursor.is_some() || !printed || !self.beside().all(text) {
+            return None;
+        }
+        let content_type = self.content_type(false);
+        Some(Shape { message: ".".to_owned(), content_type, ..Shape::default() })
+    }
+
+    /// The place at which the answer is written.
     fn echo_line(&self) -> (usize, u32) {
         let json = |event: &&Event| match &event.what {
             What::Echo(value) => json_in(value).is_some(),
@@ -97,7 +124,7 @@ impl WaitingLoop<'_> {
         Ok(shape)
     }
 
-    fn content_type(&mut self, jsonp: bool) -> Option<String> {
+    pub(super) fn content_type(&mut self, jsonp: bool) -> Option<String> {
         let (at, found) = self.beside().find_map(|event| {
             let What::Header(text) = &event.what else { return None };
             let text = text.constant()?;
@@ -132,15 +159,4 @@ fn callback(echoed: &Value) -> Option<String> {
         }
         _ => None,
     })
-}
-
-/// A constant as JSON.
-fn constant_json(value: &Value) -> Option<String> {
-    if !value.origins.is_empty() || !value.fields.is_empty() || value.entry.is_some() {
-        return None;
-    }
-    match value.pieces.as_deref()? {
-        [Piece::Bare(bare)] => Some(bare.clone()),
-        _ => serde_json::to_string(&value.constant()?).ok(),
-    }
 }

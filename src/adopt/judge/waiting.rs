@@ -1,18 +1,19 @@
 //! One waiting loop: what it waits for, how long, and what belongs to it.
 
 use super::answer::json_in;
-use super::{News, Note, Poll, parameter};
+use super::{Answer, News, Note, Poll, parameter};
 use crate::adopt::events::{Event, Guard, Walked, What};
 use crate::adopt::project::Project;
+use crate::adopt::routes::Address;
 use crate::adopt::value::{Origin, Place, Source, Value};
 use std::collections::BTreeSet;
 
 /// One waiting loop and what belongs to it.
 pub(super) struct WaitingLoop<'a> {
-    project: &'a Project,
+    pub(super) project: &'a Project,
     entry: usize,
     pub(super) walked: &'a Walked,
-    around: usize,
+    pub(super) around: usize,
     /// The guards at the loop.
     pub(super) guards: &'a [Guard],
     pub(super) news: News,
@@ -20,12 +21,12 @@ pub(super) struct WaitingLoop<'a> {
     notes: Vec<Note>,
 }
 
-/// What the client sends to be compared with the file's time.
+/// The value that the client sends to be compared with the file's time.
 pub(super) struct Cursor {
     pub(super) source: Source,
     /// The parameter's name.
     pub(super) name: String,
-    /// What the script makes of it before it compares.
+    /// The value that the script compares.
     pub(super) compared: Value,
 }
 
@@ -42,23 +43,27 @@ impl<'a> WaitingLoop<'a> {
             What::Query { table, writes: false, .. } => {
                 Some((1, News::Table(table.clone()), event))
             }
-            What::Cache => Some((2, News::Cache, event)),
+            What::Cache(key) => Some((2, News::Cache(key.clone()), event)),
             What::Read(place) => Some((3, News::File(place.clone()), event)),
+            What::Session => Some((4, News::Session, event)),
             _ => None,
         };
         let (_, news, event) = inside().filter_map(of).min_by_key(|(rank, _, _)| *rank)?;
-        let guards = &inside().find(|event| matches!(event.what, What::Sleep(_)))?.guards;
+        let pause = |event: &&Event| matches!(event.what, What::Sleep(_));
+        let sleeps = inside().find(pause);
+        let looks = inside().find(|event| matches!(event.what, What::Clear));
+        let guards = &sleeps.or(looks)?.guards;
         let news_line = event.at();
         let notes = Vec::new();
         Some(Self { project, entry, walked, around, guards, news, news_line, notes })
     }
 
-    fn inside(&self) -> impl Iterator<Item = &'a Event> {
+    pub(super) fn inside(&self) -> impl Iterator<Item = &'a Event> {
         let around = self.around;
         self.walked.events.iter().filter(move |event| event.loops.contains(&around))
     }
 
-    /// What can happen in the same request as the loop.
+    /// The acts that are possible in the same request as the loop.
     pub(super) fn beside(&self) -> impl Iterator<Item = &'a Event> {
         let guards = self.guards;
         let fits = move |event: &&Event| {
@@ -71,7 +76,7 @@ impl<'a> WaitingLoop<'a> {
         self.notes.push(Note { script, line, text: text.into() });
     }
 
-    pub(super) fn poll(mut self, method: Option<&str>) -> Option<Poll> {
+    pub(super) fn poll(mut self, method: Option<&str>, addresses: &[Address]) -> Option<Poll> {
         let echoed = Value::join(self.beside().filter_map(|event| match &event.what {
             What::Echo(value) => Some(value.clone()),
             _ => None,
@@ -79,21 +84,71 @@ impl<'a> WaitingLoop<'a> {
         let cursor = self.cursor();
         let json = json_in(&echoed);
         // A loop that waits for something else, as for a lock: it answers no question.
-        let looks = cursor.is_some() && self.tells_of_the_file(&echoed);
-        if !looks && (json.is_none() || self.parameters().is_empty()) {
+        let tells = self.tells_of_the_news(&echoed);
+        let looks = cursor.is_some() && (tells || json.is_some() || self.says_a_word());
+        // Rows that wait for this visitor, whom a session or a parameter names.
+        let queue = matches!(self.news, News::Table(_)) && tells && method.is_none();
+        let asks = queue || !self.parameters().is_empty() && (json.is_some() || tells);
+        // Without a pause it may be any loop.
+        let sleeps = self.inside().any(|event| matches!(event.what, What::Sleep(_)));
+        if !sleeps && cursor.is_none() {
+            return None;
+        }
+        let session = self.news == News::Session && (json.is_some() || self.says_a_word());
+        let since_asked = !looks && self.compares_with_itself();
+        if !looks
+            && !asks
+            && !session
+            && !(since_asked && (json.is_some() || tells || self.says_a_word()))
+        {
             return None;
         }
         let around = &self.walked.loops[self.around];
-        let (script, line) = (around.script, around.line);
+        let script = around.script;
+        let line = around.line;
         self.describe(script, line, cursor.as_ref());
         let (wait, wait_parameter) = self.wait();
+        let asked = self.asked(cursor.as_ref(), wait_parameter.as_deref());
         let mut questions = Vec::new();
-        if method.is_some() {
+        if method.is_some() && addresses.is_empty() {
             questions.push("at which address does the framework call this method?".to_owned());
         }
-        let (when, unless, methods) = self.conditions(cursor.as_ref(), &mut questions);
-        let answer = self.answer(cursor.as_ref(), json.as_ref(), &echoed);
+        let waits_first = cursor
+            .as_ref()
+            .is_some_and(|cursor| cursor.compared.has(|origin| *origin == Origin::Clock));
+        // A position in the address is none that a rule can name; without one it is most often 0.
+        let mut addresses = addresses.to_vec();
+        let compared = cursor.as_ref().is_some_and(|cursor| cursor.source == Source::Path);
+        let in_query = || self.parameters().iter().any(|(source, _)| *source == Source::Path);
+        let in_path = compared || asked.is_none() && in_query();
+        let asked = asked.filter(|_| !in_path);
+        for address in addresses.iter_mut().filter(|_| in_path) {
+            if let Some(start) = address.path.strip_suffix('*') {
+                let first = format!("{start}0");
+                address.apart.push(first);
+            }
+        }
+        let position = asked.as_deref().filter(|_| !waits_first);
+        let (conditions, methods) = self.conditions(position, &mut questions);
+        let methods = methods.or(cursor.as_ref().map(|cursor| cursor.source));
+        let methods = methods.filter(|source| matches!(source, Source::Get | Source::Post));
+        let sent = self.sent(asked.as_deref());
+        let mut answer = self.answer(cursor.as_ref(), json.as_ref(), &echoed);
+        let other_files = self.other_files();
+        if !other_files.is_empty() && !matches!(answer, Answer::Replay(_)) {
+            answer = Answer::Replay("it waits for several files".to_owned());
+        }
+        if let Answer::Timestamp(shape) = &mut answer {
+            shape.latest = wait.is_some() && self.answers_always();
+        }
+        let on_timeout = self.constant_answer(wait.is_some());
+        let content_type = self.content_type(false);
+        let (needs, cannot) = self.obstacles(since_asked, &answer);
+        if let Some(text) = self.presence() {
+            questions.push(text);
+        }
         let names = self.names(&mut questions);
+        let usual_name = self.usual_name().filter(|_| names.is_some());
         let other_tables = self.other_tables();
         let database = self.walked.events.iter().find_map(|event| match &event.what {
             What::Database(place) => Some((event.at(), place.clone())),
@@ -112,23 +167,43 @@ impl<'a> WaitingLoop<'a> {
             script,
             line,
             method: method.map(str::to_owned),
+            addresses,
+            cursor: asked,
+            on_timeout,
+            needs,
+            cannot,
             news: self.news,
             other_tables,
+            other_files,
             answer,
-            when,
-            unless,
+            conditions,
+            sent,
             methods,
+            waits_first,
+            content_type,
+            pause: self.pause(),
             wait,
             wait_parameter,
             database,
             names,
+            usual_name,
             notes: self.notes,
             questions,
         })
     }
 
+    /// The names of all parameters that come with a poll.
+    fn sent(&self, asked: Option<&str>) -> BTreeSet<String> {
+        let guarded = self.guards.iter().filter_map(|guard| match guard {
+            Guard::Is(_, name, _) => Some(name.clone()),
+            guard => guard.required().map(|(_, name)| name.to_owned()),
+        });
+        let in_loop = self.parameters().into_iter().map(|(_, name)| name);
+        guarded.chain(in_loop).chain(asked.map(str::to_owned)).collect()
+    }
+
     /// The parameters of the request that the loop has to do with.
-    fn parameters(&self) -> BTreeSet<(Source, String)> {
+    pub(super) fn parameters(&self) -> BTreeSet<(Source, String)> {
         let values = self.inside().flat_map(|event| match &event.what {
             What::Query { from, .. } => vec![from],
             What::Compare(_, left, right) => vec![left, right],
@@ -144,17 +219,6 @@ impl<'a> WaitingLoop<'a> {
             all.into_iter().filter_map(of).collect()
         };
         values.flat_map(parameters).collect()
-    }
-
-    /// Whether what is printed has to do with the file that the loop looks at.
-    fn tells_of_the_file(&self, echoed: &Value) -> bool {
-        let News::File(place) = &self.news else { return false };
-        echoed.all_origins().iter().any(|origin| match origin {
-            Origin::ChangeTime(other) | Origin::State(other) | Origin::Content(other) => {
-                other == place
-            }
-            _ => false,
-        })
     }
 
     fn cursor(&self) -> Option<Cursor> {
@@ -188,7 +252,9 @@ impl<'a> WaitingLoop<'a> {
             News::File(place) => format!("{} to change", self.shown(place)),
             News::Table(table) if table.is_empty() => "rows of a database".to_owned(),
             News::Table(table) => format!("rows of the table {table}"),
-            News::Cache => "something in a cache or queue".to_owned(),
+            News::Cache(key) if key.is_empty() => "something in a cache or queue".to_owned(),
+            News::Cache(key) => format!("the key {key} of a cache"),
+            News::Session => "something in the visitor's session".to_owned(),
         };
         self.note((script, line), format!("waits for {what}{pause}"));
         if let Some(cursor) = cursor {
@@ -199,46 +265,9 @@ impl<'a> WaitingLoop<'a> {
     }
 
     /// A path as seen from the document root.
-    fn shown(&self, place: &Place) -> String {
+    pub(super) fn shown(&self, place: &Place) -> String {
         let root = format!("{}/", self.project.root);
         place.path.strip_prefix(&root).unwrap_or(&place.path).to_owned()
-    }
-
-    /// How long the loop goes on: so many tries, or until a time.
-    fn wait(&self) -> (Option<f64>, Option<String>) {
-        let direct = || self.inside().filter(|event| event.loops.last() == Some(&self.around));
-        let pause: f64 = direct()
-            .filter_map(|event| match event.what {
-                What::Sleep(pause) => pause,
-                _ => None,
-            })
-            .sum();
-        let mut wait_parameter = None;
-        let wait = direct().find_map(|event| {
-            let What::Compare(sign, left, right) = &event.what else { return None };
-            let (small, large) = match *sign {
-                "<" | "<=" => (left, right),
-                ">" | ">=" => (right, left),
-                _ => return None,
-            };
-            let clock = |value: &Value| value.has(|origin| *origin == Origin::Clock);
-            if clock(small) || clock(large) {
-                let limit = if clock(small) { large } else { small };
-                let later = large.origins.iter().find_map(|origin| match origin {
-                    Origin::Later(seconds) => Some(f64::from(*seconds)),
-                    _ => None,
-                });
-                if later.is_some() {
-                    return later;
-                }
-                wait_parameter = wait_parameter
-                    .take()
-                    .or_else(|| limit.parameters().next().map(|(_, name)| name.to_owned()));
-                return limit.number().filter(|seconds| *seconds < 100_000.0);
-            }
-            Some((large.number()? - small.number()?) * pause)
-        });
-        (wait.filter(|wait| *wait >= 1.0), wait_parameter)
     }
 
     /// The tables that the loop asks beside the one whose rows it waits for.
@@ -252,6 +281,26 @@ impl<'a> WaitingLoop<'a> {
             })
             .collect();
         tables.into_iter().collect()
+    }
+
+    /// The files whose change the loop waits for beside the first.
+    fn other_files(&self) -> Vec<Place> {
+        let News::File(awaited) = &self.news else { return Vec::new() };
+        let looked_at = self.inside().filter_map(|event| match &event.what {
+            What::Look(place) if place != awaited => Some(place.clone()),
+            _ => None,
+        });
+        let all: BTreeSet<Place> = looked_at.collect();
+        all.into_iter().collect()
+    }
+
+    /// The part of the file's name that stands for a parameter that is missing.
+    fn usual_name(&self) -> Option<String> {
+        let News::File(place) = &self.news else { return None };
+        place.open.iter().find_map(|origin| match origin {
+            Origin::Instead(text) => Some(text.clone()),
+            _ => None,
+        })
     }
 
     /// The parameter that is part of the file's name.

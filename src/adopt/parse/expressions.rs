@@ -252,13 +252,12 @@ impl Parser<'_> {
         match part {
             Part::Text(text) => Expr { line, kind: Kind::Text(text.clone()) },
             Part::Code(tokens) => {
-                let (depth, expressions, links) = (self.depth + 1, self.expressions, self.links);
-                Parser { tokens, at: 0, depth, expressions, links }.expression()
+                Parser { tokens, at: 0, depth: self.depth + 1, ..*self }.expression()
             }
         }
     }
 
-    /// What begins with a word.
+    /// An expression that begins with a word.
     fn named(&mut self) -> Kind {
         let word = self.word();
         let name = self.name();

@@ -27,7 +27,7 @@ struct Parser<'a> {
     tokens: &'a [Token],
     at: usize,
     depth: u32,
-    /// How many expressions are around.
+    /// The number of expressions around.
     expressions: u32,
     /// Operators and members in this statement so far.
     links: u32,

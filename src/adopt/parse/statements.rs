@@ -1,8 +1,12 @@
-//! Statements: what stands between semicolons and braces.
+//! Statements, between semicolons and braces.
 
 use super::{DEEPEST, Parser};
 use crate::adopt::syntax::{Expr, Kind, Stmt};
 use crate::adopt::token;
+
+/// Cases of one `switch` that are distinguished from its default: the tests of all of them are one
+/// expression, which the stack has to hold.
+const MAX_CASES: u32 = 100;
 
 impl Parser<'_> {
     /// Statements up to a `}` or one of the closing words, which are not passed.
@@ -95,7 +99,12 @@ impl Parser<'_> {
                 self.skip_to(&[";", "{"]);
                 None
             }
-            "use" | "global" | "goto" | "declare" | "break" | "continue" => {
+            "break" => {
+                let line = self.line();
+                self.skip_to(&[";", "}"]);
+                Some(Stmt::Break(line))
+            }
+            "use" | "global" | "goto" | "declare" | "continue" => {
                 self.skip_to(&[";", "}"]);
                 None
             }
@@ -232,7 +241,8 @@ impl Parser<'_> {
         Stmt::Foreach { line, subject, key, value, body }
     }
 
-    /// Each case is an `if` that compares: `switch ($a) { case 1: ... }`.
+    /// Each case is an `if` that compares: `switch ($a) { case 1: ... }`. Of an empty one, the next
+    /// holds as well; `default` is the rest.
     fn switch(&mut self) -> Stmt {
         self.at += 1;
         let subject = self.in_parentheses();
@@ -241,6 +251,11 @@ impl Parser<'_> {
             self.take(":");
         }
         let mut cases = Vec::new();
+        // The tests of all cases so far, and of those that fall through to the next.
+        let mut all: Option<Expr> = None;
+        let mut falling: Option<Expr> = None;
+        let mut default = Vec::new();
+        let mut count = 0;
         while !self.at_end() && !matches!(self.sign(), "}") && self.word() != "endswitch" {
             let line = self.line();
             let case = match self.word().as_str() {
@@ -261,13 +276,28 @@ impl Parser<'_> {
                 self.take(";");
             }
             let then = self.statements(&["case", "default", "endswitch"]);
-            let test = case.map(|case| {
-                let (left, right) = (Box::new(subject.clone()), Box::new(case));
-                Expr { line, kind: Kind::Binary("==", left, right) }
-            });
-            cases.push(match test {
-                Some(test) => Stmt::If { test, then, otherwise: Vec::new() },
-                None => Stmt::Block(then),
+            let Some(case) = case else {
+                default = then;
+                falling = None;
+                continue;
+            };
+            count += 1;
+            let value = Box::new(subject.clone());
+            let test = Expr { line, kind: Kind::Binary("==", value, Box::new(case)) };
+            if count <= MAX_CASES {
+                all = Some(either(all, test.clone()));
+            }
+            let test = either(falling.take(), test);
+            if then.is_empty() && count <= MAX_CASES {
+                falling = Some(test);
+            } else {
+                cases.push(Stmt::If { test, then, otherwise: Vec::new() });
+            }
+        }
+        if !default.is_empty() {
+            cases.push(match all.filter(|_| count <= MAX_CASES) {
+                Some(test) => Stmt::If { test, then: Vec::new(), otherwise: default },
+                None => Stmt::Block(default),
             });
         }
         self.take("}");
@@ -286,7 +316,7 @@ impl Parser<'_> {
             } else if !self.take_word("finally") {
                 return Stmt::Block(all);
             }
-            // What is done about a failure is no part of how polls work.
+            // The handling of a failure is no part of how polls work.
             let body = self.body("");
             if all.len() < 3 {
                 all.push(Stmt::Block(body.into_iter().filter(|s| !ends(s)).collect()));
@@ -295,12 +325,23 @@ impl Parser<'_> {
     }
 }
 
-/// Whether a statement leaves the function or the script.
+/// True if a statement leaves the function or the script.
 fn ends(statement: &Stmt) -> bool {
     match statement {
         Stmt::Return(_) => true,
         Stmt::Expr(Expr { kind: Kind::Exit(_), .. }) => true,
         Stmt::Block(body) => body.iter().any(ends),
         _ => false,
+    }
+}
+
+/// One test or the other.
+fn either(one: Option<Expr>, other: Expr) -> Expr {
+    match one {
+        Some(one) => {
+            let line = one.line;
+            Expr { line, kind: Kind::Binary("||", Box::new(one), Box::new(other)) }
+        }
+        None => other,
     }
 }

@@ -1,26 +1,28 @@
 //! Findings as a config with comments: its head, and a rule for each poll.
 //!
-//! Where a rule's news come from is in `sources`, how lines and comments are written in `text`.
+//! The sources of a rule's news are in `sources`, lines and comments in `text`.
 
 mod sources;
 mod text;
 
-use super::Site;
+use super::judge::conditions::{name_of, value_of};
 use super::judge::{Answer, News, Note, Poll, Shape, Writer, parameter};
 use super::page;
 use super::project::Project;
+use super::routes::Address;
 use super::value::Source;
+use super::{Finding, Site, Verdict};
 use sources::{Feed, same};
 use text::{Text, list, quoted};
 
-/// The whole config.
+/// The whole config, and what is said of each script that waits.
 pub(super) fn config(
     site: &Site,
     project: &Project,
     polls: &[Poll],
     writers: &[Writer],
     cut: &[usize],
-) -> String {
+) -> (String, Vec<Finding>) {
     let mut out = Text::default();
     out.comment(&format!(
         "Written by `pollgate adopt` from {} scripts below {}.",
@@ -49,10 +51,8 @@ pub(super) fn config(
     );
     let mut printer =
         Printer { site, project, writers, out, channels: Vec::new(), fed: Vec::new() };
-    for poll in polls {
-        printer.poll(poll);
-    }
-    printer.out.text
+    let findings = polls.iter().map(|poll| printer.poll(poll)).collect();
+    (printer.out.text, findings)
 }
 
 struct Printer<'a> {
@@ -62,32 +62,65 @@ struct Printer<'a> {
     out: Text,
     /// The channels given so far.
     channels: Vec<(News, String)>,
-    /// What is already watched or captured.
+    /// The watches, captures and rules that are written already.
     fed: Vec<String>,
 }
 
 impl Printer<'_> {
-    fn poll(&mut self, poll: &Poll) {
+    fn poll(&mut self, poll: &Poll) -> Finding {
         let mut questions = poll.questions.clone();
         let source = self.source(poll, &mut questions);
-        let path = self.path(poll);
-        if !is_address(&path) {
+        let addresses = self.addresses(poll);
+        if !addresses.iter().all(|address| is_address(&address.path.replace("/*", "/"))) {
             questions.push("how is the address of this script written?".to_owned());
         }
+        if poll.cannot.is_some() {
+            questions.clear();
+        }
+        let verdict = match (&poll.cannot, &poll.needs) {
+            (Some(why), _) => Verdict::Cannot(why.clone()),
+            (None, Some(line)) => Verdict::NeedsLine(line.clone()),
+            (None, None) if questions.is_empty() => Verdict::Live,
+            (None, None) => Verdict::Question,
+        };
         self.out.text.push('\n');
+        self.out.comment(&format!(
+            "{}: {}",
+            self.place_of(poll.script, poll.line),
+            verdict.words()
+        ));
         self.notes(&poll.notes);
         self.writers_of(poll);
         for question in &questions {
             self.out.comment(&format!("? {question}"));
         }
-        self.out.commented_out = !questions.is_empty();
-        if self.out.commented_out {
-            self.out.comment("  Take the `#` away from the lines below when that is answered.");
+        self.out.commented_out = verdict != Verdict::Live;
+        match &verdict {
+            Verdict::Live => {}
+            Verdict::Question => {
+                self.out.comment("  Take the `#` away from the lines below when that is answered.")
+            }
+            Verdict::NeedsLine(line) => {
+                self.out.comment(&format!("  {line}. Then take the `#` away below."));
+            }
+            Verdict::Cannot(why) => self.out.comment(&format!("  Because {why}.")),
         }
-        self.rule(poll, &path, &source);
-        self.stamp(poll, &source.channel);
-        self.feed(poll, &source);
+        if !matches!(verdict, Verdict::Cannot(_)) {
+            for address in &addresses {
+                self.rules(poll, address, &source);
+            }
+            self.stamp(poll, &source.channel);
+            self.feed(poll, &source);
+        }
         self.out.commented_out = false;
+        Finding {
+            script: self.project.scripts[poll.script].path.clone(),
+            line: poll.line,
+            request: request_of(poll, &addresses),
+            addresses: addresses.into_iter().map(|address| address.path).collect(),
+            verdict,
+            questions,
+        }
     }
 
     fn notes(&mut self, notes: &[Note]) {
@@ -101,12 +134,12 @@ impl Printer<'_> {
         format!("{}:{line}", self.project.scripts[script].path.trim_start_matches('/'))
     }
 
-    /// Which requests change it.
+    /// The requests that change it.
     fn writers_of(&mut self, poll: &Poll) {
         let mut lines = Vec::new();
         for writer in self.writers.iter().filter(|writer| same(&writer.news, &poll.news)) {
             let place = self.place_of(writer.script, writer.line);
-            let line = match &writer.parameter {
+            let line = match writer.parameters.first() {
                 Some((source, name)) => {
                     format!("{place}  changes it, given {}", parameter(*source, name))
                 }
@@ -119,32 +152,73 @@ impl Printer<'_> {
         lines.iter().take(10).for_each(|line| self.out.comment(line));
     }
 
-    fn path(&self, poll: &Poll) -> String {
-        match &poll.method {
-            Some(method) => {
-                let (class, method) = method.split_once("::").unwrap_or(("", method));
-                let class =
-                    class.to_ascii_lowercase().replace("controller", "").replace("action", "");
-                format!("/{class}/{}", method.to_ascii_lowercase())
+    fn addresses(&self, poll: &Poll) -> Vec<Address> {
+        let guess = match &poll.method {
+            Some(method) if poll.addresses.is_empty() => method,
+            _ => return poll.addresses.clone(),
+        };
+        let (class, method) = guess.split_once("::").unwrap_or(("", guess));
+        let class = class.to_ascii_lowercase().replace("controller", "").replace("action", "");
+        let path = format!("/{class}/{}", method.to_ascii_lowercase());
+        vec![Address { path, ..Address::default() }]
+    }
+
+    /// The rules at one address: for the requests that are no polls, and for those that are.
+    fn rules(&mut self, poll: &Poll, address: &Address, source: &Feed) {
+        for path in &address.apart {
+            self.no_poll(path, "This is another address.", &address.when, &[]);
+        }
+        let conditions = &poll.conditions;
+        for other in &conditions.others {
+            let when: Vec<String> = address.when.iter().chain(&other.when).cloned().collect();
+            self.no_poll(&address.path, "With these it writes.", &when, &other.unless);
+        }
+        let none = vec![&[][..]];
+        let any = conditions.any.iter().map(std::slice::from_ref).collect::<Vec<_>>();
+        for any in if any.is_empty() { none } else { any } {
+            self.rule(poll, address, any, &source.channel);
+            if let (Some((_, name)), Some(usual)) = (&poll.names, &poll.usual_name) {
+                self.out.comment(&format!("Without {name}, which the rule above needs."));
+                self.rule(poll, address, any, usual);
             }
-            None => self.project.scripts[poll.entry].path.clone(),
         }
     }
 
-    fn rule(&mut self, poll: &Poll, path: &str, source: &Feed) {
+    fn no_poll(&mut self, path: &str, why: &str, when: &[String], unless: &[String]) {
+        let key = format!("{path} {when:?} {unless:?}");
+        if self.fed.contains(&key) {
+            return;
+        }
+        self.fed.push(key);
+        self.out.comment(why);
         self.out.line("[[poll]]");
         self.out.key("path", &quoted(path));
-        let mut when = poll.when.clone();
-        if poll.answer == Answer::NovComet && !when.iter().any(|name| name == "subscribed") {
+        if !when.is_empty() {
+            self.out.key("when", &list(when));
+        }
+        if !unless.is_empty() {
+            self.out.key("unless", &list(unless));
+        }
+        self.out.key("dialect", "\"none\"");
+    }
+
+    fn rule(&mut self, poll: &Poll, address: &Address, any: &[String], channel: &str) {
+        self.out.line("[[poll]]");
+        self.out.key("path", &quoted(&address.path));
+        let mut when = address.when.clone();
+        let of_poll = poll.conditions.when.iter().chain(any);
+        when.extend(of_poll.filter(|one| !address.when.contains(one)).cloned());
+        if poll.answer == Answer::NovComet {
+            when.retain(|one| name_of(one) != "subscribed");
             when.push("subscribed".to_owned());
         }
         if !when.is_empty() {
             self.out.key("when", &list(&when));
         }
-        if !poll.unless.is_empty() {
-            self.out.key("unless", &list(&poll.unless));
+        if !poll.conditions.unless.is_empty() {
+            self.out.key("unless", &list(&poll.conditions.unless));
         }
-        match poll.methods {
+        match address.source.or(poll.methods) {
             Some(Source::Get) => self.out.key("methods", "[\"GET\"]"),
             Some(Source::Post) => self.out.key("methods", "[\"POST\"]"),
             _ => {}
@@ -154,8 +228,8 @@ impl Printer<'_> {
                 self.out.key("dialect", "\"novcomet\"");
                 self.timeout(poll);
             }
-            Answer::Timestamp(shape) => self.timestamp(poll, shape, &source.channel),
-            Answer::Replay(why) => self.replay(poll, why, &source.channel),
+            Answer::Timestamp(shape) => self.timestamp(poll, shape, channel),
+            Answer::Replay(why) => self.replay(poll, why, channel),
         }
     }
 
@@ -169,8 +243,13 @@ impl Printer<'_> {
     fn timestamp(&mut self, poll: &Poll, shape: &Shape, channel: &str) {
         self.out.key("dialect", "\"timestamp\"");
         self.out.key("channel", &quoted(channel));
-        let (message, cursor) = (quoted(&shape.message), quoted(&shape.cursor));
-        self.out.key("fields", &format!("{{ message = {message}, cursor = {cursor} }}"));
+        let message = quoted(&shape.message);
+        if shape.message == "." {
+            self.out.key("fields", &format!("{{ message = {message} }}"));
+        } else {
+            let cursor = quoted(&shape.cursor);
+            self.out.key("fields", &format!("{{ message = {message}, cursor = {cursor} }}"));
+        }
         if shape.waits_first {
             self.out.comment("Without a time, the script starts from now.");
             self.out.key("first", "\"wait\"");
@@ -189,10 +268,15 @@ impl Printer<'_> {
                 .collect();
             self.out.key("extra", &format!("{{ {} }}", extra.join(", ")));
         }
+        if shape.latest {
+            self.out.comment("At the end of its time the script answers as if there were news.");
+            self.out.key("on_timeout", "\"latest\"");
+        }
         if poll.wait.is_some() {
             return self.timeout(poll);
         }
-        match page::takes_none(self.site, &shape.message) {
+        let script = &self.project.scripts[poll.entry].path;
+        match page::takes_none(self.site, script, &shape.message) {
             Some((path, line)) => self.out.comment(&format!(
                 "The script waits for ever. The gate answers without a message after hold.timeout, \
                  which {path}:{line} seems to expect."
@@ -211,20 +295,46 @@ impl Printer<'_> {
         self.out.comment(&format!("Held at the gate, answered by the site: {why}."));
         self.out.key("dialect", "\"replay\"");
         self.out.key("channel", &quoted(channel));
+        if let Some(cursor) = &poll.cursor {
+            if !poll.waits_first {
+                let text = "A poll without it is a first one, which the site answers at once.";
+                self.out.comment(text);
+            }
+            self.out.key("cursor", &quoted(cursor));
+            if poll.waits_first {
+                self.out.comment("Without it, the script starts from now.");
+                self.out.key("first", "\"wait\"");
+            }
+        }
         if let Some(name) = &poll.wait_parameter {
             self.out.comment("When it is forwarded, the script need not wait again.");
             self.out.key("add_query", &quoted(&format!("{name}=0")));
             return;
         }
-        self.out.comment(
-            "The script would wait itself, so no poll is forwarded without news: not even one that \
-             may have missed them (slack).",
-        );
-        self.out.key("slack", "\"0s\"");
-        self.timeout(poll);
-        if poll.wait.is_none() && matches!(poll.news, News::File(_)) {
-            self.out.key("timeout", "\"0s\"");
+        if poll.needs.is_some() {
+            self.out.key("add_query", "\"pollgate=1\"");
+            self.out.comment("Only what changes after a poll is news for it, as in the script.");
+            self.out.key("slack", "\"0s\"");
+        } else {
+            self.out.comment("The script waits by itself: the gate takes such a poll back.");
+            // Where it pauses before it looks, news are found after that.
+            let pause = poll.pause.filter(|pause| *pause > 1.0).unwrap_or(0.0);
+            let max_wait = 3.0 + pause.min(60.0).ceil();
+            self.out.key("max_wait", &format!("\"{max_wait}s\""));
         }
+        if let Some(text) = &poll.on_timeout {
+            self.out.comment("The script's own words when its time is over.");
+            self.out.key("on_timeout", &quoted(text));
+            if let Some(content_type) = &poll.content_type {
+                self.out.key("content_type", &quoted(content_type));
+            }
+        } else if poll.wait.is_some() && poll.needs.is_none() {
+            self.out.comment(
+                "At its timeout the script gives an answer that could not be read here. The gate \
+                 waits on until there is news. If that answer is constant, write it as on_timeout.",
+            );
+        }
+        self.timeout(poll);
     }
 
     /// The unit of its times, where that is not the gate's own.
@@ -232,7 +342,9 @@ impl Printer<'_> {
         let Answer::Timestamp(shape) = &poll.answer else { return };
         let (why, stamp) = if shape.millis {
             ("Its times are milliseconds.".to_owned(), "millis")
-        } else if let Some((path, line)) = page::cuts(self.site, &shape.cursor) {
+        } else if let Some((path, line)) =
+            page::cuts(self.site, &self.project.scripts[poll.entry].path, &shape.cursor)
+        {
             (format!("{path}:{line} makes a whole number of the time."), "seconds")
         } else {
             return;
@@ -246,7 +358,31 @@ impl Printer<'_> {
     }
 }
 
-/// Whether a file's name is its address as well.
+/// True if a file's name is its address as well.
 fn is_address(path: &str) -> bool {
     !path.contains(|c: char| c.is_control() || matches!(c, '*' | '{' | '}' | '?' | '#' | '%'))
+}
+
+/// A first poll: the address with what the rule must have, and without a cursor.
+fn request_of(poll: &Poll, addresses: &[Address]) -> Option<String> {
+    let address = addresses.first().filter(|address| is_address(&address.path))?;
+    if poll.methods == Some(Source::Post) {
+        return None;
+    }
+    let encode = |text: &str| {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
+    let mut pairs = Vec::new();
+    for one in address.when.iter().chain(&poll.conditions.when).chain(poll.conditions.any.first()) {
+        if name_of(one) != "subscribed" || poll.answer != Answer::NovComet {
+            let value = value_of(one).unwrap_or("0");
+            pairs.push(format!("{}={}", encode(name_of(one)), encode(value)));
+        }
+    }
+    if poll.answer == Answer::NovComet {
+        pairs.push("subscribed[pollgate]=0".to_owned());
+    }
+    let path = encode(&address.path).replace("%2F", "/").replace("%2E", ".").replace("%2D", "-");
+    let mark = if pairs.is_empty() { "" } else { "?" };
+    Some(format!("{path}{mark}{}", pairs.join("&")))
 }

@@ -1,49 +1,78 @@
-//! Where the news of a rule come from: the channel, and the files or requests that feed it.
+//! The sources of a rule's news: the channel, and the files or requests that feed it.
 
 use super::text::quoted;
 use super::{Printer, is_address};
+use crate::adopt::events::Guard;
+use crate::adopt::judge::conditions::{name_of, value_of};
 use crate::adopt::judge::{Answer, News, Poll, Writer};
 use crate::adopt::value::{Origin, Place, Source};
 
 impl Printer<'_> {
-    /// Where a poll's news come from; a question if that cannot be told.
+    /// The source of a poll's news; a question if it is open.
     pub(super) fn source(&mut self, poll: &Poll, questions: &mut Vec<String>) -> Feed {
         let content = matches!(poll.answer, Answer::Timestamp(_));
-        let mut feed =
-            Feed { channel: self.channel(poll), watch: None, captures: Vec::new(), content };
+        let mut feed = Feed {
+            channel: self.channel(poll),
+            watches: Vec::new(),
+            captures: Vec::new(),
+            content,
+        };
         let file = match &poll.news {
             News::File(place) => Some(place),
             _ => poll.database.as_ref().filter(|place| !place.has_star()),
         };
         if let Some(place) = file.filter(|place| place.is_known()) {
-            feed.watch = Some(place.clone());
+            feed.watches.push(place.clone());
+            for other in &poll.other_files {
+                if other.is_known() && (!other.has_star() || poll.names.is_some()) {
+                    feed.watches.push(other.clone());
+                } else {
+                    questions.push(unfed(&News::File(other.clone()), &feed.channel));
+                }
+            }
             return feed;
         }
         for writer in self.writers.iter().filter(|writer| same(&writer.news, &poll.news)) {
-            let capture = self.capture_of(writer, content);
-            feed.captures.extend(capture.filter(|capture| !feed.captures.contains(capture)));
+            for capture in self.captures_of(writer, poll) {
+                if !feed.captures.contains(&capture) && !is_own(poll, writer, &capture) {
+                    feed.captures.push(capture);
+                }
+            }
         }
         if feed.captures.is_empty() {
-            questions.push(unfed(&poll.news));
+            questions.push(unfed(&poll.news, &feed.channel));
         } else {
             questions.extend(self.doubts(poll));
         }
         feed
     }
 
-    /// The request with which a script changes it, if that can be told.
-    fn capture_of(&self, writer: &Writer, content: bool) -> Option<Capture> {
-        let (source, name) = writer.parameter.as_ref().filter(|_| writer.routed)?;
-        if *source == Source::Cookie {
-            return None;
+    /// The requests with which a script changes it, if they are known.
+    fn captures_of(&self, writer: &Writer, poll: &Poll) -> Vec<Capture> {
+        if matches!(poll.answer, Answer::Timestamp(_)) && !writer.verbatim {
+            return Vec::new();
         }
-        let path = self.project.scripts[writer.entry].path.clone();
-        let told = !content || writer.verbatim;
-        let capture = Capture { path, post: *source != Source::Get, name: name.clone() };
-        (told && is_address(&capture.path)).then_some(capture)
+        let known = || writer.parameters.iter().filter(|(source, _)| *source != Source::Cookie);
+        // One that no poll bears is in changes alone.
+        let own = known().find(|(_, name)| !poll.sent.contains(name));
+        let Some((source, name)) = own.or_else(|| known().next()) else { return Vec::new() };
+        let known = writer.addresses.iter().filter(|one| is_pattern(&one.path));
+        known
+            .flat_map(|address| {
+                // Either, as the page sends it.
+                let sources = match (source, address.source) {
+                    (Source::Either, Some(one)) => vec![one],
+                    (Source::Either, None) => vec![Source::Post, Source::Get],
+                    (one, _) => vec![*one],
+                };
+                let path = address.path.clone();
+                let one = |source| Capture { path: path.clone(), source, name: name.clone() };
+                sources.into_iter().map(one).collect::<Vec<_>>()
+            })
+            .collect()
     }
 
-    /// Why captured requests may not tell of all that is new. Rows of a table are sure: the site
+    /// The reasons for which captured requests may not be all news. Rows of a table are sure: the site
     /// answers, so that all a message has to do is to come.
     fn doubts(&self, poll: &Poll) -> Vec<String> {
         let rows = matches!(&poll.news, News::Table(table) if !table.is_empty());
@@ -58,20 +87,14 @@ impl Printer<'_> {
         }
         let writers = || self.writers.iter().filter(|writer| same(&writer.news, &poll.news));
         let captured: Vec<&Writer> =
-            writers().filter(|writer| self.capture_of(writer, false).is_some()).collect();
+            writers().filter(|writer| !self.captures_of(writer, poll).is_empty()).collect();
         for writer in writers() {
             let place = self.place_of(writer.script, writer.line);
-            // What happens in the same requests as a change that is captured, such as preparing it.
+            // An act in the same requests as a change that is captured, such as preparing it.
             let together =
                 |other: &&Writer| (other.entry, &other.guards) == (writer.entry, &writer.guards);
-            match &writer.parameter {
-                _ if !captured.iter().any(together) => {
-                    doubts.push(format!("with which request does {place} change it?"));
-                }
-                Some((Source::Either, name)) => doubts.push(format!(
-                    "does {place} have {name} from a form, or from the query ({{query.{name}}})?"
-                )),
-                _ => {}
+            if !captured.iter().any(together) {
+                doubts.push(format!("with which request does {place} change it?"));
             }
         }
         doubts.dedup();
@@ -88,7 +111,9 @@ impl Printer<'_> {
             (_, Some((Source::Cookie, name))) => format!("{{cookie.{name}}}"),
             (_, Some((_, name))) => format!("{{query.{name}}}"),
             (News::File(place), None) if place.is_known() => place.name().replace('*', "_"),
+            (News::Session, None) => script.to_owned(),
             (News::Table(table), None) if !table.is_empty() => table.clone(),
+            (News::Cache(key), None) if !key.is_empty() => key.clone(),
             _ => script.to_owned(),
         };
         let mut name = if poll.names.is_some() { name } else { name.replace(['{', '}', '*'], "_") };
@@ -104,7 +129,7 @@ impl Printer<'_> {
     }
 
     pub(super) fn feed(&mut self, poll: &Poll, feed: &Feed) {
-        if let Some(place) = &feed.watch {
+        for place in &feed.watches {
             let key = format!("{} {}", place.path, feed.content);
             if !self.fed.contains(&key) {
                 self.watch(place, feed, poll);
@@ -113,7 +138,7 @@ impl Printer<'_> {
         }
         for capture in &feed.captures {
             let Capture { path, name, .. } = capture;
-            let key = format!("{path} {name} {}", feed.channel);
+            let key = format!("{path} {name} {:?} {}", capture.source, feed.channel);
             if !self.fed.contains(&key) {
                 self.capture(capture, feed);
                 self.fed.push(key);
@@ -137,9 +162,14 @@ impl Printer<'_> {
     }
 
     fn capture(&mut self, capture: &Capture, feed: &Feed) {
-        let (method, form) = if capture.post { ("POST", "form") } else { ("GET", "query") };
+        let (method, form) = match capture.source {
+            Source::Get => ("GET", "query"),
+            Source::Path => ("POST", "path"),
+            Source::Json => ("POST", "json"),
+            _ => ("POST", "form"),
+        };
         self.out.text.push('\n');
-        self.out.comment("The site stores it; when it has, the gate tells those who wait.");
+        self.out.comment("The site stores it; when it has, the gate releases the polls.");
         self.out.line("[[capture]]");
         self.out.key("path", &quoted(&capture.path));
         self.out.key("methods", &format!("[\"{method}\"]"));
@@ -151,23 +181,45 @@ impl Printer<'_> {
         }
     }
 }
-/// Where a channel's messages come from.
+/// The source of a channel's messages.
 pub(super) struct Feed {
     pub(super) channel: String,
-    watch: Option<Place>,
+    watches: Vec<Place>,
     captures: Vec<Capture>,
-    /// Whether the messages are what was written, not only that something was.
+    /// True if the messages are what was written, not only that something was.
     content: bool,
 }
 
 #[derive(PartialEq)]
 struct Capture {
     path: String,
-    post: bool,
+    source: Source,
     name: String,
 }
 
-/// Whether both are the same news, whatever is known of how their file is named.
+/// True if requests at the path can be captured: all of it is known, or its parts between slashes.
+fn is_pattern(path: &str) -> bool {
+    is_address(&path.replace("/*", "/"))
+}
+
+/// True if a poll would be captured as a change of what it waits for.
+fn is_own(poll: &Poll, writer: &Writer, capture: &Capture) -> bool {
+    let other_request = writer.guards.iter().any(|guard| match guard {
+        Guard::Is(_, name, value) => poll
+            .conditions
+            .when
+            .iter()
+            .any(|one| name_of(one) == name && value_of(one).is_some_and(|here| here != value)),
+        Guard::Method(_) | Guard::NotMethod(_) => true,
+        _ => false,
+    });
+    poll.sent.contains(&capture.name)
+        && poll.addresses.iter().any(|address| address.path == capture.path)
+        && !poll.conditions.unless.iter().any(|one| name_of(one) == capture.name)
+        && !other_request
+}
+
+/// True if both are the same news, whatever is known of how their file is named.
 pub(super) fn same(one: &News, other: &News) -> bool {
     match (one, other) {
         (News::File(one), News::File(other)) => one.path == other.path,
@@ -175,19 +227,28 @@ pub(super) fn same(one: &News, other: &News) -> bool {
     }
 }
 
-fn unfed(news: &News) -> String {
+fn unfed(news: &News, channel: &str) -> String {
     match news {
         News::File(place) => format!(
             "where is the file {}? Name it in a [[watch]], or let the site publish with the hook",
             place.path
         ),
+        News::Session => {
+            "which script changes the session? Let it publish with the hook".to_owned()
+        }
         News::Table(table) => {
             format!("which script changes the table {table}? Let it publish with the hook")
         }
-        News::Cache => {
-            "which request changes it? Name it in a [[capture]], or let the site publish \
-                        with the hook"
-                .to_owned()
+        News::Cache(key) => {
+            let address = format!(
+                "http://127.0.0.1:7080/channels/{}",
+                percent_encoding::utf8_percent_encode(channel, percent_encoding::NON_ALPHANUMERIC)
+            );
+            format!(
+                "which script sets the key {key}? Put this line behind it: \
+                 file_get_contents('{address}', false, stream_context_create(['http' => \
+                 ['method' => 'POST', 'content' => '']]));"
+            )
         }
     }
 }

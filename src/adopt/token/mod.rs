@@ -127,7 +127,8 @@ impl<'a> Lexer<'a> {
     }
 
     fn token(&mut self) {
-        let (line, byte) = (self.line, self.peek(0));
+        let line = self.line;
+        let byte = self.peek(0);
         match byte {
             b'#' if self.peek(1) == b'[' => self.attribute(),
             b'#' => self.line_comment(),
@@ -229,7 +230,7 @@ impl<'a> Lexer<'a> {
         self.push(line, Kind::Text(String::from_utf8_lossy(&out).into_owned()));
     }
 
-    /// What stands before the closing quote, which is passed; escapes stay as they are.
+    /// The text before the closing quote, which is passed; escapes stay as they are.
     fn until_quote(&mut self, quote: u8) -> &'a [u8] {
         let rest = self.rest();
         let mut at = 0;

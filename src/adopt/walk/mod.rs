@@ -10,8 +10,8 @@ use super::calls::Callee;
 use super::events::{Around, Event, Guard, Walked, What};
 use super::project::Project;
 use super::syntax::{Expr, Function, Kind, Stmt};
-use super::value::Value;
-use std::collections::HashMap;
+use super::value::{Origin, Source, Value};
+use std::collections::{HashMap, HashSet};
 
 /// Statements and expressions looked at for one script.
 const STEPS: u32 = 60_000;
@@ -43,6 +43,10 @@ pub(super) struct Walker<'a> {
     pub(super) closures: Vec<Callee<'a>>,
     /// The functions that are under way.
     pub(super) active: Vec<(usize, u32)>,
+    /// Those of them that call themselves.
+    pub(super) recursive: HashSet<(usize, u32)>,
+    /// True if a framework answers with what the outermost function returns.
+    answers: bool,
     pub(super) silent: u32,
     pub(super) steps: u32,
     around: Vec<usize>,
@@ -70,6 +74,8 @@ impl<'a> Walker<'a> {
             objects: Vec::new(),
             closures: Vec::new(),
             active: Vec::new(),
+            recursive: HashSet::new(),
+            answers: false,
             silent: 0,
             steps: STEPS,
             around: Vec::new(),
@@ -78,7 +84,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// What a script does when it is requested.
+    /// Walks a script as it is requested.
     pub(super) fn script(mut self) -> Walked {
         let project = self.project;
         self.walked.included.insert(self.entry);
@@ -91,16 +97,23 @@ impl<'a> Walker<'a> {
         self.walked
     }
 
-    /// What a method does when a framework calls it.
+    /// Walks a method as a framework calls it.
     pub(super) fn method(mut self, class: &str, function: &'a Function) -> Walked {
         let object = self.instance(class, Vec::new());
-        let method = Callee::new(self.entry, function);
-        let (this, class) = (Some(object), Some(class.to_owned()));
-        self.call(Callee { this, class, ..method }, Vec::new());
+        let method = Callee { this: Some(object), ..Callee::new(self.entry, function) };
+        self.answers = true;
+        self.call(Callee { class: Some(class.to_owned()), ..method }, arguments_of(function));
         self.finish()
     }
 
-    /// Whether there is a step left, which is taken.
+    /// Walks the function that a route has of its own.
+    pub(super) fn closure(mut self, function: &'a Function) -> Walked {
+        self.answers = true;
+        self.call(Callee::new(self.entry, function), arguments_of(function));
+        self.finish()
+    }
+
+    /// True if there is a step left, which is taken.
     pub(super) fn step(&mut self) -> bool {
         self.walked.cut |= self.steps == 0;
         self.steps = self.steps.saturating_sub(1);
@@ -138,11 +151,19 @@ impl<'a> Walker<'a> {
         match statement {
             Stmt::Expr(expr) => {
                 self.eval(expr);
+                if matches!(expr.kind, Kind::Exit(None)) {
+                    self.note(What::End);
+                }
                 matches!(expr.kind, Kind::Exit(_))
             }
             Stmt::Echo(parts) => {
                 let parts: Vec<Value> = parts.iter().map(|part| self.eval(part)).collect();
                 self.note(What::Echo(Value::join(parts)));
+                false
+            }
+            Stmt::Break(line) => {
+                self.line = *line;
+                self.note(What::Break);
                 false
             }
             Stmt::Html(line) => {
@@ -152,6 +173,9 @@ impl<'a> Walker<'a> {
             }
             Stmt::Return(value) => {
                 let value = value.as_ref().map(|value| self.eval(value)).unwrap_or_default();
+                if self.answers && self.active.len() == 1 {
+                    self.returned_answer(&value);
+                }
                 let before = std::mem::take(&mut self.scope.returned);
                 self.scope.returned = before.or(value);
                 true
@@ -159,17 +183,25 @@ impl<'a> Walker<'a> {
             Stmt::If { test, then, otherwise } => self.branch(test, then, otherwise),
             Stmt::Loop { line, before, test, body, after } => {
                 before.iter().for_each(|expr| drop(self.eval(expr)));
-                self.repeat(*line, |walker| {
+                // The test of a `do` is behind its body.
+                let tests = if test.is_empty() { after } else { test };
+                let endless = tests.iter().all(|expr| {
+                    let value = self.quietly(expr).constant();
+                    value.is_some_and(|text| text == "true" || text == "1")
+                });
+                self.repeat(*line, endless, |walker| {
                     test.iter().for_each(|expr| drop(walker.eval(expr)));
                     walker.run(body);
                     after.iter().for_each(|expr| drop(walker.eval(expr)));
+                    // Now with what the body made of the variables.
+                    test.iter().for_each(|expr| drop(walker.eval(expr)));
                 });
                 false
             }
             Stmt::Foreach { line, subject, key, value, body } => {
                 let subject = self.eval(subject);
                 let (name, entry) = entries(subject);
-                self.repeat(*line, |walker| {
+                self.repeat(*line, false, |walker| {
                     if let Some(key) = key {
                         walker.assign(key, name);
                     }
@@ -188,8 +220,36 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn repeat(&mut self, line: u32, body: impl FnOnce(&mut Self)) {
-        self.walked.loops.push(Around { script: self.script, line });
+    /// A framework sends text as it is, and makes JSON of anything else.
+    fn returned_answer(&mut self, value: &Value) {
+        let rows = value.has(|origin| matches!(origin, Origin::Rows(_) | Origin::Content(_)));
+        if value.pieces.is_some() {
+            self.note(What::Echo(value.clone()));
+        } else if !value.fields.is_empty() || value.entry.is_some() || rows {
+            self.answer_json(value.clone());
+        }
+    }
+
+    /// Loops around what is walked now.
+    pub(super) fn depth_of_loops(&self) -> usize {
+        self.around.len()
+    }
+
+    /// Puts the acts of a function that calls itself into a loop.
+    pub(super) fn loop_of_recursion(&mut self, place: (usize, u32), events: usize, depth: usize) {
+        let inside = self.walked.events.get_mut(events..).unwrap_or_default();
+        if !inside.iter().any(|event| matches!(event.what, What::Sleep(_))) {
+            return;
+        }
+        self.walked.loops.push(Around { script: place.0, line: place.1, endless: false });
+        let number = self.walked.loops.len() - 1;
+        for event in inside {
+            event.loops.insert(depth.min(event.loops.len()), number);
+        }
+    }
+
+    fn repeat(&mut self, line: u32, endless: bool, body: impl FnOnce(&mut Self)) {
+        self.walked.loops.push(Around { script: self.script, line, endless });
         self.around.push(self.walked.loops.len() - 1);
         self.line = line;
         body(self);
@@ -199,7 +259,11 @@ impl<'a> Walker<'a> {
     /// Both branches, each from the same state; behind them it is either's.
     fn branch(&mut self, test: &'a Expr, then: &'a [Stmt], otherwise: &'a [Stmt]) -> bool {
         self.eval(test);
-        let (holds, fails) = (self.guards_of(test, true), self.guards_of(test, false));
+        let mut holds = self.guards_of(test, true);
+        let fails = self.guards_of(test, false);
+        if holds.is_empty() && self.around.is_empty() {
+            holds.extend(self.unclear(test).map(Guard::Unclear));
+        }
         // The copy is what costs.
         let copied = self.scope.variables.len() as u32 * 2;
         self.steps = self.steps.saturating_sub(copied);
@@ -239,6 +303,21 @@ impl<'a> Walker<'a> {
         self.silent -= 1;
         value
     }
+}
+
+/// The arguments with which a framework calls a function: the request, by its name, and the parts
+/// of the address that the route names.
+fn arguments_of(function: &Function) -> Vec<Value> {
+    let mut part = 0;
+    let argument = |(name, _): &(String, Option<Expr>)| match name.as_str() {
+        "request" | "req" => Value::from_origin(Origin::Request(Source::Either)),
+        "response" | "res" | "args" => Value::default(),
+        _ => {
+            part += 1;
+            Value::from_origin(Origin::Parameter(Source::Path, part.to_string()))
+        }
+    };
+    function.parameters.iter().map(argument).collect()
 }
 
 /// The keys and values that a `foreach` goes through.

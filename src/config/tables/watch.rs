@@ -18,10 +18,13 @@ fn files(text: &str) -> Result<FilePattern, String> {
 
 fn channel(section: &mut Section, files: Option<&FilePattern>) -> Option<ChannelOf> {
     let parse = |text: &str| text.parse::<ChannelOf>().map_err(|e| format!("\"{text}\": {e}"));
-    let hint = "write the channel's name; {1} is what the * of the path stands for";
+    let hint = "write the channel's name; {1} is what the first * of the path stands for";
     let channel = section.required("channel", hint, parse)?;
-    if channel.has_field() && files.is_some_and(|files| !files.has_star()) {
-        section.mistake("channel", "{1} wants a * in the path, which has none");
+    let stars = files.map_or(usize::MAX, FilePattern::stars);
+    if channel.fields() > stars {
+        let stars = if stars == 0 { "none".to_owned() } else { format!("only {stars}") };
+        let field = channel.fields();
+        section.mistake("channel", format!("{{{field}}} wants a * in the path, which has {stars}"));
     }
     Some(channel)
 }

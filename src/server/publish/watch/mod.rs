@@ -7,7 +7,8 @@
 //!
 //! **Nothing is missed for good.** If the kernel's queue ran over, the directory is read and
 //! compared with the known state. A directory that does not exist yet, vanishes or is replaced is
-//! found again by its path, at the latest after [`Watcher::LOOK`].
+//! found again by its path, at the latest after [`Watcher::LOOK`]; so are those that the stars of a
+//! path match.
 //!
 //! **A file that exists at the start** is the first message of its channel, stamped with the time
 //! it was modified, as PHP's own poll would see it.
@@ -22,6 +23,7 @@ mod directory;
 mod file;
 mod inotify;
 mod pattern;
+mod tree;
 mod worker;
 
 pub use pattern::{ChannelOf, ChannelOfError, FilePattern, FilesError};

@@ -7,12 +7,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// `/dev/shm/*.comet`: files of one directory. At most one `*`, in the last segment; it stands
-/// for one character or more, and not for a first dot (so that hidden files are left alone).
+/// `/dev/shm/*.comet`: files of one directory, or of all directories that the path with its stars
+/// matches. At most one `*` in a segment; it stands for one character or more, and not for a first
+/// dot (so that hidden files are left alone).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePattern {
     source: String,
     folder: PathBuf,
+    /// The number of stars in `folder`.
+    folder_stars: usize,
+    is_branch: bool,
+    name: SegmentPattern,
+}
+
+/// `room-*.txt`: the names that one segment of a path matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SegmentPattern {
     before: String,
     /// The text after the `*`; `None` without one.
     after: Option<String>,
@@ -27,15 +37,41 @@ pub enum FilesError {
     /// It names a directory.
     #[error("must end in a file's name, or in a pattern such as *.comet")]
     NoName,
-    /// Only the last segment is a pattern.
-    #[error("a * may stand in the last segment only; write one [[watch]] for each directory")]
-    StarInFolder,
-    /// There is more than one star.
-    #[error("has more than one *; one * may stand in the last segment")]
+    /// One segment has more than one star.
+    #[error("has more than one * in a segment")]
     Stars,
     /// The path holds a NUL.
     #[error("holds a NUL character")]
     Nul,
+}
+
+impl SegmentPattern {
+    pub(super) fn new(text: &str) -> Result<Self, FilesError> {
+        let (before, after) = match text.split_once('*') {
+            Some((before, after)) => (before, Some(after.to_owned())),
+            None => (text, None),
+        };
+        if after.as_ref().is_some_and(|after| after.contains('*')) {
+            return Err(FilesError::Stars);
+        }
+        Ok(Self { before: before.to_owned(), after })
+    }
+
+    pub(super) fn has_star(&self) -> bool {
+        self.after.is_some()
+    }
+
+    /// The part of a name that the `*` matches (empty without one); `None` if the name does not
+    /// match.
+    pub(super) fn star<'a>(&self, name: &'a OsStr) -> Option<&'a OsStr> {
+        let Some(after) = &self.after else {
+            return (name == self.before.as_str()).then(|| OsStr::new(""));
+        };
+        let star = name.as_bytes().strip_prefix(self.before.as_bytes())?;
+        let star = star.strip_suffix(after.as_bytes())?;
+        let hidden = self.before.is_empty() && star.first() == Some(&b'.');
+        (!star.is_empty() && !hidden).then(|| OsStr::from_bytes(star))
+    }
 }
 
 impl FromStr for FilePattern {
@@ -52,19 +88,13 @@ impl FromStr for FilePattern {
         if matches!(name, "" | "." | "..") {
             return Err(FilesError::NoName);
         }
-        if folder.contains('*') {
-            return Err(FilesError::StarInFolder);
-        }
-        let (before, after) = match name.split_once('*') {
-            Some((before, after)) => (before, Some(after)),
-            None => (name, None),
-        };
-        if after.is_some_and(|after| after.contains('*')) {
-            return Err(FilesError::Stars);
+        let name = SegmentPattern::new(name)?;
+        let mut folder_stars = 0;
+        for segment in folder.split('/') {
+            folder_stars += usize::from(SegmentPattern::new(segment)?.has_star());
         }
         let folder = PathBuf::from(if folder.is_empty() { "/" } else { folder });
-        let (source, before) = (source.to_owned(), before.to_owned());
-        Ok(Self { source, folder, before, after: after.map(str::to_owned) })
+        Ok(Self { source: source.to_owned(), folder, folder_stars, is_branch: false, name })
     }
 }
 
@@ -75,43 +105,62 @@ impl fmt::Display for FilePattern {
 }
 
 impl FilePattern {
-    /// The directory they are in.
+    /// The directory they are in; a pattern itself if it has stars.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// True if there is a `*`, so that `{1}` stands for something.
-    pub fn has_star(&self) -> bool {
-        self.after.is_some()
+    /// The number of stars, and so of the fields that a channel's name may have.
+    pub fn stars(&self) -> usize {
+        self.folder_stars + usize::from(self.name.has_star())
     }
 
-    /// The part of a file's name that the `*` matches (empty without one); `None` if the file does
+    /// True if the files are in several directories.
+    pub(super) fn has_folders(&self) -> bool {
+        self.folder_stars > 0
+    }
+
+    /// The same files in one of the directories alone.
+    pub(super) fn within(&self, folder: PathBuf) -> Self {
+        Self { folder, folder_stars: 0, is_branch: true, ..self.clone() }
+    }
+
+    /// True if it is one directory of a pattern with several.
+    pub(super) fn is_branch(&self) -> bool {
+        self.is_branch
+    }
+
+    /// The part of a file's name that its `*` matches (empty without one); `None` if the file does
     /// not match.
     pub fn star<'a>(&self, name: &'a OsStr) -> Option<&'a OsStr> {
-        let Some(after) = &self.after else {
-            return (name == self.before.as_str()).then(|| OsStr::new(""));
-        };
-        let star = name.as_bytes().strip_prefix(self.before.as_bytes())?;
-        let star = star.strip_suffix(after.as_bytes())?;
-        let hidden = self.before.is_empty() && star.first() == Some(&b'.');
-        (!star.is_empty() && !hidden).then(|| OsStr::from_bytes(star))
+        self.name.star(name)
     }
 
-    /// The one file, if there is no `*`.
+    /// The one file, if its name has no `*`.
     pub fn only(&self) -> Option<OsString> {
-        self.after.is_none().then(|| self.before.clone().into())
+        (!self.name.has_star()).then(|| self.name.before.clone().into())
     }
 }
 
-/// `{1}` or `files/{1}`: the channel of a file; `{1}` is the part that the `*` of its path matches.
+/// `{1}` or `files/{1}`: the channel of a file; `{N}` is the part that the N-th `*` of its path
+/// matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChannelOf(String);
+pub struct ChannelOf(Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    /// The number of the star, from 1 on.
+    Star(usize),
+}
 
 /// Reason why a text names no channel of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelOfError {
     /// A brace is not part of `{1}`.
-    #[error("the only field of a watched file is {{1}}, what the * of its path stands for")]
+    #[error(
+        "the only fields of a watched file are {{1}}, {{2}}..., what the * of its path stand for"
+    )]
     Field,
     /// The text is no valid name.
     #[error(transparent)]
@@ -119,17 +168,36 @@ pub enum ChannelOfError {
 }
 
 impl ChannelOf {
-    const FIELD: &str = "{1}";
-
-    /// True if it depends on the `*`.
-    pub fn has_field(&self) -> bool {
-        self.0.contains(Self::FIELD)
+    /// The highest number of a field; 0 without one.
+    pub fn fields(&self) -> usize {
+        let number = |part: &Part| if let Part::Star(number) = part { *number } else { 0 };
+        self.0.iter().map(number).max().unwrap_or(0)
     }
 
-    /// The channel's name.
+    /// The channel's name, given what the one star that is left matches.
     pub fn fill(&self, star: &OsStr) -> Result<ChannelName, NameError> {
-        let star = std::str::from_utf8(star.as_bytes()).map_err(|_| NameError::NotUtf8)?;
-        ChannelName::new(&self.0.replace(Self::FIELD, star))
+        let mut name = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => name.push_str(text),
+                Part::Star(_) => {
+                    name.push_str(star.to_str().ok_or(NameError::NotUtf8)?);
+                }
+            }
+        }
+        ChannelName::new(&name)
+    }
+
+    /// The channel with its first stars filled in; the next is number 1 then.
+    pub(super) fn bind(&self, stars: &[String]) -> Self {
+        let bound = |part: &Part| match part {
+            Part::Star(number) => match stars.get(number - 1) {
+                Some(star) => Part::Text(star.clone()),
+                None => Part::Star(number - stars.len()),
+            },
+            text => text.clone(),
+        };
+        Self(self.0.iter().map(bound).collect())
     }
 }
 
@@ -137,18 +205,36 @@ impl FromStr for ChannelOf {
     type Err = ChannelOfError;
 
     fn from_str(text: &str) -> Result<Self, ChannelOfError> {
-        if text.replace(Self::FIELD, "").contains(['{', '}']) {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (number, behind) = after.split_once('}').ok_or(ChannelOfError::Field)?;
+            let plain = number.len() == 1;
+            let number = number.parse().ok().filter(|number| plain && *number > 0);
+            parts.push(Part::Text(before.to_owned()));
+            parts.push(Part::Star(number.ok_or(ChannelOfError::Field)?));
+            rest = behind;
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        if parts.iter().any(|part| matches!(part, Part::Text(text) if text.contains('}'))) {
             return Err(ChannelOfError::Field);
         }
-        // The star stands for at least one character.
-        ChannelName::new(&text.replace(Self::FIELD, "x"))?;
-        Ok(Self(text.to_owned()))
+        let channel = Self(parts);
+        // A star stands for at least one character.
+        channel.fill(OsStr::new("x"))?;
+        Ok(channel)
     }
 }
 
 impl fmt::Display for ChannelOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => f.write_str(text)?,
+                Part::Star(number) => write!(f, "{{{number}}}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -186,7 +272,7 @@ mod tests {
             ("", FilesError::Relative),
             ("/x/", FilesError::NoName),
             ("/x/..", FilesError::NoName),
-            ("/x/*/data.txt", FilesError::StarInFolder),
+            ("/x/*-*/data.txt", FilesError::Stars),
             ("/x/*-*.txt", FilesError::Stars),
             ("/x/a\0b", FilesError::Nul),
         ] {
@@ -196,12 +282,22 @@ mod tests {
     }
 
     #[test]
+    fn stars_of_folders_are_filled_in_first() {
+        let files: FilePattern = "/rooms/*/x/log-*.txt".parse().unwrap();
+        assert_eq!((files.stars(), files.has_folders()), (2, true));
+        let channel: ChannelOf = "{2} in {1}".parse().unwrap();
+        assert_eq!((channel.fields(), channel.to_string().as_str()), (2, "{2} in {1}"));
+        let bound = channel.bind(&["{1}".to_owned()]);
+        assert_eq!(bound.fill(OsStr::new("today")).unwrap().as_str(), "today in {1}");
+    }
+
+    #[test]
     fn the_star_names_the_channel() {
         let channel: ChannelOf = "files/{1}".parse().unwrap();
         assert_eq!(channel.fill(OsStr::new("a b")).unwrap().as_str(), "files/a b");
         assert_eq!(channel.fill(OsStr::from_bytes(b"\xff")), Err(NameError::NotUtf8));
         assert_eq!(channel.fill(OsStr::new("a\nb")), Err(NameError::Control));
-        for text in ["{2}", "{query.x}", "a}", "{1"] {
+        for text in ["{0}", "{10}", "{+1}", "{query.x}", "a}", "{1", "{1}}"] {
             assert_eq!(text.parse::<ChannelOf>(), Err(ChannelOfError::Field), "{text}");
         }
         assert!("".parse::<ChannelOf>().is_err() && "live".parse::<ChannelOf>().is_ok());

@@ -2,7 +2,8 @@
 
 use super::directory::{DirectoryWatch, Later, Reason};
 use super::inotify::{Queue, WatchEvent, Wd};
-use super::{Settings, Watcher};
+use super::tree::{MAX_FOLDERS, Tree};
+use super::{Rule, Settings, Watcher};
 use crate::server::publish::Publisher;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -22,7 +23,13 @@ pub(super) struct Worker {
     queue: Option<Queue>,
     /// Each with a number of its own, which its timers know.
     feeds: Vec<(u64, DirectoryWatch)>,
+    /// The rules whose path has stars in its directories.
+    trees: Vec<Tree>,
+    /// Time to look for a directory that may have appeared.
+    new_folder: Option<Instant>,
     next_feed: u64,
+    /// Files that each rule remembers.
+    files: usize,
     timers: BinaryHeap<Reverse<(Instant, u64, u32, OsString)>>,
     /// Time to read directories again because events were lost, and the time of that loss.
     rescan: Option<(Instant, SystemTime)>,
@@ -33,6 +40,9 @@ impl Worker {
     /// Events that come faster than they are handled are lost again and again; reading the
     /// directories has to end before it begins anew.
     const RESCAN: Duration = Duration::from_millis(100);
+
+    /// Entries may appear as fast as files are written; their directory is read no more often.
+    const FOLDERS: Duration = Duration::from_millis(20);
 
     /// Sleep of a gate that watches nothing.
     const IDLE: Duration = Duration::from_secs(3600);
@@ -46,7 +56,10 @@ impl Worker {
             settings,
             queue: None,
             feeds: Vec::new(),
+            trees: Vec::new(),
+            new_folder: None,
             next_feed: 0,
+            files: 0,
             timers: BinaryHeap::new(),
             rescan: None,
             looked: Instant::now(),
@@ -100,18 +113,47 @@ impl Worker {
                 }
             }
         }
-        let Some(queue) = &self.queue else { return };
+        let Some(queue) = self.queue.take() else { return };
+        let old = std::mem::take(&mut self.trees);
+        let (patterns, mut rules): (Vec<Rule>, Vec<Rule>) =
+            settings.rules.into_iter().partition(|rule| rule.files.has_folders());
+        self.files = settings.files;
+        let mut unused: Vec<Wd> = Vec::new();
+        for rule in patterns {
+            if self.trees.iter().any(|tree| tree.rule == rule) {
+                continue;
+            }
+            let known = old.iter().position(|tree| tree.rule == rule);
+            let mut tree = Tree::new(rule, known.and_then(|at| old.get(at)));
+            let (found, gone) = tree.look(&queue);
+            rules.extend(found);
+            unused.extend(gone);
+            self.trees.push(tree);
+        }
+        unused.extend(old.iter().flat_map(Tree::parents));
+        self.watch(rules, &queue, Reason::Start);
+        for wd in unused {
+            self.release_unless(Some(wd), None, &queue);
+        }
+        self.queue = Some(queue);
+    }
+
+    /// Watches by these rules; one that was there before goes on.
+    fn watch(&mut self, rules: Vec<Rule>, queue: &Queue, reason: Reason) {
         let mut old = std::mem::take(&mut self.feeds);
         let mut timers = Vec::new();
-        for rule in settings.rules {
+        for rule in rules {
             let place = old.iter().position(|(_, feed)| feed.rule == rule);
             if let Some(place) = place {
                 self.feeds.push(old.swap_remove(place));
                 continue;
             }
-            let mut feed = DirectoryWatch::new(rule, self.publisher.clone(), settings.files);
+            // The bound is one for each rule, whatever the number of its directories.
+            let files =
+                if rule.files.is_branch() { self.files.div_ceil(MAX_FOLDERS) } else { self.files };
+            let mut feed = DirectoryWatch::new(rule, self.publisher.clone(), files);
             let mut later = Vec::new();
-            feed.settle(queue, Reason::Start, &mut later);
+            feed.settle(queue, reason, &mut later);
             timers.push((self.next_feed, later));
             self.feeds.push((self.next_feed, feed));
             self.next_feed += 1;
@@ -120,7 +162,29 @@ impl Worker {
             self.remember(id, later);
         }
         for wd in old.iter().filter_map(|(_, feed)| feed.wd()) {
-            self.release(wd);
+            self.release_unless(Some(wd), None, queue);
+        }
+    }
+
+    /// Checks which directories fit the rules with stars in them.
+    fn look_for_folders(&mut self, queue: &Queue) {
+        self.new_folder = None;
+        if self.trees.is_empty() {
+            return;
+        }
+        let mut rules: Vec<Rule> = Vec::new();
+        let mut unused = Vec::new();
+        for tree in &mut self.trees {
+            let (found, gone) = tree.look(queue);
+            rules.extend(found);
+            unused.extend(gone);
+        }
+        let single = self.feeds.iter().map(|(_, feed)| &feed.rule);
+        let single = single.filter(|rule| !rule.files.is_branch()).cloned();
+        rules.splice(0..0, single.collect::<Vec<_>>());
+        self.watch(rules, queue, Reason::Appeared);
+        for wd in unused {
+            self.release_unless(Some(wd), None, queue);
         }
     }
 
@@ -139,7 +203,7 @@ impl Worker {
         let look = self.looked + idle;
         let timer = self.timers.peek().map_or(look, |Reverse((at, ..))| *at);
         let rescan = self.rescan.map_or(look, |(at, _)| at);
-        look.min(timer).min(rescan)
+        look.min(timer).min(rescan).min(self.new_folder.unwrap_or(look))
     }
 
     /// Handles fetched events, and checks that are due.
@@ -167,6 +231,9 @@ impl Worker {
                     let (id, after) = (*id, feed.wd());
                     self.remember(id, later);
                     self.release_unless(before, after, queue);
+                }
+                if self.trees.iter().any(|tree| tree.has_parent(wd)) {
+                    self.new_folder.get_or_insert_with(|| Instant::now() + Self::FOLDERS);
                 }
             }
             WatchEvent::Folder(wd) => {
@@ -204,7 +271,11 @@ impl Worker {
             self.looked = now;
             self.look(&mut queue);
         }
+        if self.new_folder.is_some_and(|at| at <= now) {
+            self.look_for_folders(&queue);
+        }
         if let Some((_, since)) = self.rescan.take_if(|(at, _)| *at <= now) {
+            self.look_for_folders(&queue);
             for index in 0..self.feeds.len() {
                 let mut later = Vec::new();
                 let (id, feed) = &mut self.feeds[index];
@@ -230,6 +301,7 @@ impl Worker {
 
     /// Checks that the directories are still those at their paths.
     fn look(&mut self, queue: &mut Queue) {
+        self.look_for_folders(queue);
         for index in 0..self.feeds.len() {
             let mut later = Vec::new();
             let (id, feed) = &mut self.feeds[index];
@@ -241,16 +313,12 @@ impl Worker {
         }
     }
 
-    fn release(&self, wd: Wd) {
-        if let Some(queue) = &self.queue {
-            self.release_unless(Some(wd), None, queue);
-        }
-    }
-
     /// Ends the watch `before`, unless it is `after` as well or any other rule still uses it.
     fn release_unless(&self, before: Option<Wd>, after: Option<Wd>, queue: &Queue) {
         let Some(before) = before.filter(|_| before != after) else { return };
-        if !self.feeds.iter().any(|(_, feed)| feed.wd() == Some(before)) {
+        let used = self.feeds.iter().any(|(_, feed)| feed.wd() == Some(before))
+            || self.trees.iter().any(|tree| tree.has_parent(before));
+        if !used {
             queue.unwatch(before);
         }
     }

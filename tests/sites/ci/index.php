@@ -1,0 +1,4 @@
+<?php
+require __DIR__ . '/vendor/frame.php';
+require __DIR__ . '/application/config/routes.php';
+answer($route);
