@@ -14,9 +14,10 @@ use super::counters::StreamCount;
 use super::grant::{Allowed, GrantGuard};
 use super::poll::admission::{Admission, Purpose};
 use super::poll::replies::finished;
+use super::presence::{Kind, Memberships};
 use super::route::Rule;
 use super::{Decision, Gate};
-use crate::hub::channel::Take;
+use crate::hub::channel::{ChannelName, Take};
 use crate::hub::{Answer, Waiter};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::stream::Format;
@@ -75,6 +76,9 @@ pub struct HeldStream {
     format: Format,
     waiter: Waiter,
     leave: Option<GrantGuard>,
+    present: Memberships,
+    /// The channels whose users come first.
+    rosters: Option<Box<[ChannelName]>>,
     /// What the history has for it at its beginning.
     found: Option<Answer>,
     head: Option<Reply>,
@@ -105,6 +109,9 @@ impl Gate {
             _ => Take::All,
         };
         let now = (self.shared.clock)();
+        let member = allowed.as_ref().and_then(Allowed::member);
+        let present = self.enter(&admission, member, Kind::Stream, now);
+        let rosters = self.rosters(&admission);
         let subscribed = self.shared.hub.subscribe(&admission.poll.subscriptions, take, now);
         let (waiter, found) = match subscribed {
             Ok(subscribed) => subscribed,
@@ -127,6 +134,8 @@ impl Gate {
             format: opening.format,
             waiter,
             leave,
+            present,
+            rosters,
             found: Some(found),
             head: Some(head),
             settings,

@@ -3,8 +3,10 @@
 
 use super::HeldStream;
 use crate::hub::Answer;
+use crate::protocol::auth::Rejection;
 use crate::protocol::dialect::stream::{Batch, Transport, close_frame};
 use crate::protocol::http::websocket::{self, CloseCode, Opcode};
+use crate::server::gate::grant::GrantGuard;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Input, Served};
 use bytes::Bytes;
@@ -37,6 +39,12 @@ impl HeldStream {
         let status = self.head.as_ref().map_or(0, |head| head.status);
         let mut bytes = 0;
         let ended = self.serve(exchange, &mut bytes).await;
+        let revoked = |leave: &GrantGuard| {
+            leave.check((self.gate.shared.clock)()) == Err(Rejection::Revoked)
+        };
+        if self.leave.as_ref().is_some_and(revoked) {
+            self.present.revoke();
+        }
         let gate = &self.gate.shared;
         let (cause, answer) = match ended {
             Ok(cause) => (cause, Ok(Some((status, bytes)))),
@@ -75,9 +83,11 @@ impl HeldStream {
             }
             if !placed && !self.waiter.is_unresolved() {
                 placed = true;
-                if let Some(place) = self.place() {
-                    *bytes += place.len();
-                    exchange.send(&[place]).await?;
+                let place: Vec<Bytes> =
+                    self.place().into_iter().chain(self.presence().await).collect();
+                if !place.is_empty() {
+                    *bytes += place.iter().map(Bytes::len).sum::<usize>();
+                    exchange.send(&place).await?;
                 }
             }
             match self.next(exchange, heartbeat.map(|after| (written, after))).await {
@@ -117,14 +127,17 @@ impl HeldStream {
         exchange: &mut E,
         bytes: &mut usize,
     ) -> Result<bool, E::Error> {
-        let dialect = &self.rule.dialect;
-        let opening = dialect.stream_opening(&self.format, self.settings.retry());
+        let opening = self.rule.dialect.stream_opening(&self.format, self.settings.retry());
         let placed = !self.waiter.is_unresolved();
         let mut first = Vec::from(opening);
         if let Some(place) = placed.then(|| self.place()).flatten() {
             first.extend_from_slice(&place);
         }
+        if placed && let Some(presence) = self.presence().await {
+            first.extend_from_slice(&presence);
+        }
         let found = self.found.take().unwrap_or_default();
+        let dialect = &self.rule.dialect;
         let (batch, place, _) = dialect.stream_events(&self.format, self.waiter.place(), &found);
         let mut pieces = vec![Bytes::from(first)];
         pieces.extend(batch.pieces.iter().cloned());
@@ -170,6 +183,14 @@ impl HeldStream {
 
     fn place(&self) -> Option<Bytes> {
         self.rule.dialect.stream_place(&self.format, self.waiter.place())
+    }
+
+    /// The users on its channels, if it has asked for them and they are known.
+    async fn presence(&mut self) -> Option<Bytes> {
+        let channels = self.rosters.take()?;
+        // Boxed, as it is there at the beginning only.
+        let lists = Box::pin(self.gate.lists(&self.rule, &channels)).await.ok()?;
+        self.rule.dialect.stream_presence(&self.format, self.waiter.place(), &lists)
     }
 
     fn is_socket(&self) -> bool {
