@@ -3,7 +3,7 @@
 
 use super::HeldStream;
 use crate::hub::Answer;
-use crate::protocol::dialect::stream::{Batch, Transport, close_frame};
+use crate::protocol::dialect::stream::{Batch, Close, Transport, close_frame};
 use crate::protocol::http::websocket::{self, CloseCode, Opcode};
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Input, Served};
@@ -16,6 +16,13 @@ use std::time::{Duration, Instant};
 struct End {
     cause: Cause,
     close: Option<Bytes>,
+}
+
+impl End {
+    /// An end that its messages bring about.
+    fn of(Close { code, reason }: Close) -> Self {
+        Self { cause: Cause::Reset, close: Some(close_frame(code, reason)) }
+    }
 }
 
 /// What is to be done next.
@@ -58,7 +65,10 @@ impl HeldStream {
         exchange: &mut E,
         bytes: &mut usize,
     ) -> Result<Cause, E::Error> {
-        let mut placed = self.begin(exchange, bytes).await?;
+        let (mut placed, closed) = self.begin(exchange, bytes).await?;
+        if let Some(close) = closed {
+            return self.end(exchange, End::of(close)).await;
+        }
         let (mut written, mut unanswered) = (Instant::now(), 0);
         let heartbeat = self.heartbeat();
         let end = loop {
@@ -68,7 +78,9 @@ impl HeldStream {
             let clock = self.gate.shared.clock;
             if let Some(found) = self.waiter.look(clock()) {
                 // Read again at once: what has come meanwhile goes into one write.
-                self.send(exchange, &found, bytes).await?;
+                if let Some(close) = self.send(exchange, &found, bytes).await? {
+                    break End::of(close);
+                }
                 written = Instant::now();
                 tokio::task::consume_budget().await;
                 continue;
@@ -116,7 +128,7 @@ impl HeldStream {
         &mut self,
         exchange: &mut E,
         bytes: &mut usize,
-    ) -> Result<bool, E::Error> {
+    ) -> Result<(bool, Option<Close>), E::Error> {
         let dialect = &self.rule.dialect;
         let opening = dialect.stream_opening(&self.format, self.settings.retry());
         let placed = !self.waiter.is_unresolved();
@@ -134,7 +146,7 @@ impl HeldStream {
             exchange.start(&head, &pieces).await?;
         }
         self.sent(&batch, &place, &found);
-        Ok(placed)
+        Ok((placed, batch.close))
     }
 
     async fn send<E: Exchange>(
@@ -142,7 +154,7 @@ impl HeldStream {
         exchange: &mut E,
         found: &Answer,
         bytes: &mut usize,
-    ) -> Result<(), E::Error> {
+    ) -> Result<Option<Close>, E::Error> {
         let place = self.waiter.place();
         let (batch, place, _) = self.rule.dialect.stream_events(&self.format, place, found);
         if !batch.pieces.is_empty() {
@@ -150,13 +162,13 @@ impl HeldStream {
             exchange.send(&batch.pieces).await?;
         }
         self.sent(&batch, &place, found);
-        Ok(())
+        Ok(batch.close)
     }
 
     /// Moves the client to `place`, where it is with what was sent of `found`.
     fn sent(&mut self, batch: &Batch, place: &Answer, found: &Answer) {
         for (index, update) in place.iter().enumerate() {
-            self.waiter.advance(index, update.found.position, update.found.stamp);
+            self.waiter.advance(index, &update.found);
         }
         self.events += batch.events;
         if !found.iter().any(|update| update.found.news) {
