@@ -81,7 +81,7 @@ impl HeldPoll {
                 let reply = self.gate.render_with_presence(&self.rule, answer, channels);
                 Some(Box::pin(reply).await)
             }
-            (answer, _) => answer.map(|answer| self.rule.dialect.render(&answer, callback)),
+            (answer, _) => answer.map(|answer| self.rule.dialect.render_held(&answer, callback)),
         };
         let reply = rendered.or(denial);
         let reply = reply.map(|reply| finished(reply, &self.rule, self.origin.as_deref()));

@@ -5,7 +5,7 @@ use super::HeldStream;
 use crate::hub::Answer;
 use crate::hub::channel::Time;
 use crate::protocol::auth::Rejection;
-use crate::protocol::dialect::stream::{Batch, Transport, close_frame};
+use crate::protocol::dialect::stream::{Batch, Close, Transport, close_frame};
 use crate::protocol::http::websocket::{self, CloseCode, Opcode};
 use crate::server::gate::grant::GrantGuard;
 use crate::server::gate::poll::hold::Cause;
@@ -19,6 +19,13 @@ use std::time::{Duration, Instant};
 struct End {
     cause: Cause,
     close: Option<Bytes>,
+}
+
+impl End {
+    /// An end that its messages bring about.
+    fn of(Close { code, reason }: Close) -> Self {
+        Self { cause: Cause::Reset, close: Some(close_frame(code, reason)) }
+    }
 }
 
 /// The next bytes, and the publish time of the oldest message in them.
@@ -73,7 +80,10 @@ impl HeldStream {
         bytes: &mut usize,
     ) -> Result<Cause, E::Error> {
         // Boxed, as the first and the last write take no room meanwhile.
-        let mut placed = Box::pin(self.begin(exchange, bytes)).await?;
+        let (mut placed, closed) = Box::pin(self.begin(exchange, bytes)).await?;
+        if let Some(close) = closed {
+            return Box::pin(self.end(exchange, End::of(close))).await;
+        }
         let (mut written, mut unanswered) = (Instant::now(), 0);
         let heartbeat = self.heartbeat();
         let end = loop {
@@ -86,6 +96,9 @@ impl HeldStream {
             if let Some(outgoing) = outgoing {
                 // Looked at again at once: what has come meanwhile goes into one write.
                 self.write(exchange, &outgoing, bytes).await?;
+                if let Some(close) = outgoing.batch.close {
+                    break End::of(close);
+                }
                 written = Instant::now();
                 tokio::task::consume_budget().await;
                 continue;
@@ -135,7 +148,7 @@ impl HeldStream {
         &mut self,
         exchange: &mut E,
         bytes: &mut usize,
-    ) -> Result<bool, E::Error> {
+    ) -> Result<(bool, Option<Close>), E::Error> {
         let opening = self.rule.dialect.stream_opening(&self.format, self.settings.retry());
         let placed = !self.waiter.is_unresolved();
         let mut first = Vec::from(opening);
@@ -145,7 +158,7 @@ impl HeldStream {
         if placed && let Some(presence) = self.presence().await {
             first.extend_from_slice(&presence);
         }
-        let Some(begun) = self.first.take() else { return Ok(placed) };
+        let Some(begun) = self.first.take() else { return Ok((placed, None)) };
         let outgoing = self.take(&begun.found);
         let mut pieces = vec![Bytes::from(first)];
         pieces.extend(outgoing.batch.pieces.iter().cloned());
@@ -153,7 +166,7 @@ impl HeldStream {
         *bytes += pieces.iter().map(Bytes::len).sum::<usize>();
         exchange.start(&begun.head, &pieces).await?;
         self.gate.written(outgoing.published);
-        Ok(placed)
+        Ok((placed, outgoing.batch.close))
     }
 
     async fn write<E: Exchange>(
@@ -177,7 +190,7 @@ impl HeldStream {
         let place = self.waiter.place();
         let (batch, place, _) = self.rule.dialect.stream_events(&self.format, place, found);
         for (index, update) in place.iter().enumerate() {
-            self.waiter.advance(index, update.found.position, update.found.stamp);
+            self.waiter.advance(index, &update.found);
         }
         self.events += batch.events;
         if !found.iter().any(|update| update.found.news) {
