@@ -4,6 +4,7 @@ pub(super) mod auth;
 pub(super) mod backplane;
 pub(super) mod capture;
 pub(super) mod extra;
+pub(super) mod grip;
 pub(super) mod nchan;
 pub(super) mod poll;
 pub(super) mod presence;
@@ -88,6 +89,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let watched =
         root.table("metrics", |metrics| metrics.list("channels", Vec::new(), values::name));
     let backplane = root.table("backplane", backplane::backplane);
+    let grip = root.table("grip", grip::grip);
     let above = hub.limits.clone();
     let channels = root.tables("channel", |section| channel(section, &above));
     let mut presence = hub::presence::Rules::default();
@@ -127,6 +129,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         log,
         watched,
         backplane,
+        grip,
         routes,
         capture,
         may_publish,
