@@ -25,6 +25,9 @@ enum Step {
     Client(Input),
 }
 
+/// How long a stream waits until its client's cursor is placed.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
 /// Signs of life that a WebSocket's client may leave unanswered.
 const MAX_UNANSWERED: u32 = 2;
 
@@ -39,6 +42,8 @@ impl HeldStream {
         let ended = self.serve(exchange, &mut bytes).await;
         let gate = &self.gate.shared;
         let (cause, answer) = match ended {
+            // The client has left before there was a head.
+            Ok(cause) if self.head.is_some() => (cause, Ok(None)),
             Ok(cause) => (cause, Ok(Some((status, bytes)))),
             Err(error) => (Cause::Gone, Err(error)),
         };
@@ -58,6 +63,11 @@ impl HeldStream {
         exchange: &mut E,
         bytes: &mut usize,
     ) -> Result<Cause, E::Error> {
+        if self.said.place_first()
+            && let Some(end) = Box::pin(self.find_place(exchange)).await
+        {
+            return Ok(end);
+        }
         let mut placed = self.begin(exchange, bytes).await?;
         let (mut written, mut unanswered) = (Instant::now(), 0);
         let heartbeat = self.heartbeat();
@@ -67,9 +77,13 @@ impl HeldStream {
             }
             let clock = self.gate.shared.clock;
             if let Some(found) = self.waiter.look(clock()) {
+                if self.said.end_before(&found) {
+                    break End { cause: Cause::Reset, close: Some(Bytes::new()) };
+                }
                 // Read again at once: what has come meanwhile goes into one write.
-                self.send(exchange, &found, bytes).await?;
-                written = Instant::now();
+                if self.send(exchange, &found, bytes).await? {
+                    written = Instant::now();
+                }
                 tokio::task::consume_budget().await;
                 continue;
             }
@@ -87,9 +101,10 @@ impl HeldStream {
                 }
                 Step::Heartbeat => {
                     if heartbeat.is_some_and(|after| written.elapsed() >= after) {
-                        let mut sign = self.rule.dialect.stream_heartbeat(&self.format);
+                        let mut sign = self.said.heartbeat();
                         // A page does not see pings; an answer without messages it does.
-                        if let Some(place) = self.format.answers.then(|| self.place()).flatten() {
+                        if let Some(place) = self.said.shows_life().then(|| self.place()).flatten()
+                        {
                             sign.extend_from_slice(&place);
                         }
                         *bytes += sign.len();
@@ -111,46 +126,67 @@ impl HeldStream {
         self.end(exchange, end).await
     }
 
+    /// Waits until the client's cursor is placed, and what the history has after it is known. The
+    /// result is why the stream ends before it has begun.
+    async fn find_place<E: Exchange>(&mut self, exchange: &mut E) -> Option<Cause> {
+        let (timer, gone) = exchange.waiting();
+        timer.set(Some(CATCH_UP));
+        let mut gone = pin!(gone);
+        while self.waiter.is_unresolved() && !self.waiter.is_draining() {
+            tokio::select! {
+                biased;
+                () = &mut gone => return Some(Cause::Gone),
+                () = self.waiter.notified() => {}
+                () = poll_fn(|context| timer.poll_expired(context)) => break,
+            }
+            if let Some(found) = self.waiter.look((self.gate.shared.clock)()) {
+                self.found = Some(found);
+                break;
+            }
+        }
+        None
+    }
+
     /// Writes the head and all that is there already; whether the client knows where it is.
     async fn begin<E: Exchange>(
         &mut self,
         exchange: &mut E,
         bytes: &mut usize,
     ) -> Result<bool, E::Error> {
-        let dialect = &self.rule.dialect;
-        let opening = dialect.stream_opening(&self.format, self.settings.retry());
+        let opening = self.said.opening(self.settings.retry());
         let placed = !self.waiter.is_unresolved();
         let mut first = Vec::from(opening);
         if let Some(place) = placed.then(|| self.place()).flatten() {
             first.extend_from_slice(&place);
         }
         let found = self.found.take().unwrap_or_default();
-        let (batch, place, _) = dialect.stream_events(&self.format, self.waiter.place(), &found);
+        let head = self.head.take().map(|head| self.said.finish_head(head, &found));
+        let (batch, place) = self.said.write(self.waiter.place(), &found);
         let mut pieces = vec![Bytes::from(first)];
         pieces.extend(batch.pieces.iter().cloned());
         pieces.retain(|piece| !piece.is_empty());
         *bytes += pieces.iter().map(Bytes::len).sum::<usize>();
-        if let Some(head) = self.head.take() {
+        if let Some(head) = head {
             exchange.start(&head, &pieces).await?;
         }
         self.sent(&batch, &place, &found);
         Ok(placed)
     }
 
+    /// Writes what `found` has; whether that is anything.
     async fn send<E: Exchange>(
         &mut self,
         exchange: &mut E,
         found: &Answer,
         bytes: &mut usize,
-    ) -> Result<(), E::Error> {
-        let place = self.waiter.place();
-        let (batch, place, _) = self.rule.dialect.stream_events(&self.format, place, found);
+    ) -> Result<bool, E::Error> {
+        let (batch, place) = self.said.write(self.waiter.place(), found);
         if !batch.pieces.is_empty() {
             *bytes += batch.pieces.iter().map(Bytes::len).sum::<usize>();
             exchange.send(&batch.pieces).await?;
         }
         self.sent(&batch, &place, found);
-        Ok(())
+        Ok(!batch.pieces.is_empty())
     }
 
     /// Moves the client to `place`, where it is with what was sent of `found`.
@@ -163,17 +199,24 @@ impl HeldStream {
             return;
         }
         let gate = &self.gate.shared;
+        if let Some((messages, oldest)) = self.said.filtered() {
+            if let Some(update) = found.first().filter(|_| messages > 0) {
+                gate.counters.filtered(&update.channel, messages, &gate.metrics.watched);
+                self.gate.written(oldest);
+            }
+            return;
+        }
         gate.counters.delivered(found, place, &gate.metrics.watched);
         let messages = found.iter().filter_map(|update| update.found.messages.first());
         self.gate.written(messages.map(|message| message.published).min());
     }
 
     fn place(&self) -> Option<Bytes> {
-        self.rule.dialect.stream_place(&self.format, self.waiter.place())
+        self.said.place(self.waiter.place())
     }
 
     fn is_socket(&self) -> bool {
-        self.format.transport == Transport::WebSocket
+        self.said.transport() == Transport::WebSocket
     }
 
     /// The silence after which a sign of life is sent. They are spread a little, as are the
@@ -233,7 +276,7 @@ impl HeldStream {
                 let spread = self.settings.spread.mul_f64(fastrand::f64());
                 let retry = (super::Settings::MIN_RETRY + spread).as_millis();
                 let place = self.waiter.place();
-                let last = self.rule.dialect.stream_end(&self.format, place, retry);
+                let last = self.said.end(place, retry);
                 if !last.is_empty() {
                     exchange.send(&[last.into()]).await?;
                 }
