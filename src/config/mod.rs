@@ -94,6 +94,8 @@ pub struct Config {
     pub backplane: Option<backplane::Settings>,
     /// The interface of Pushpin.
     pub grip: Grip,
+    /// The Mercure hub; `None` = there is none.
+    pub mercure: Option<std::sync::Arc<crate::protocol::mercure::Settings>>,
     /// Rules that select polls; empty = as in [`crate::server::gate::route::Routes::new`].
     pub routes: Vec<Rule>,
     /// Rules that capture messages from requests to the upstream.

@@ -6,4 +6,5 @@ pub mod auth;
 pub mod dialect;
 pub mod grip;
 pub mod http;
+pub mod mercure;
 pub mod template;

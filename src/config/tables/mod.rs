@@ -5,6 +5,7 @@ pub(super) mod backplane;
 pub(super) mod capture;
 pub(super) mod extra;
 pub(super) mod grip;
+pub(super) mod mercure;
 pub(super) mod nchan;
 pub(super) mod poll;
 pub(super) mod presence;
@@ -88,6 +89,8 @@ pub(super) fn config(root: &mut Section) -> Config {
     let log = root.table("log", log);
     let watched =
         root.table("metrics", |metrics| metrics.list("channels", Vec::new(), values::name));
+    let mercure =
+        root.optional_table("mercure", |hub| mercure::hub(hub, !token.is_empty())).flatten();
     let backplane = root.table("backplane", backplane::backplane);
     let grip = root.table("grip", grip::grip);
     let above = hub.limits.clone();
@@ -130,6 +133,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         watched,
         backplane,
         grip,
+        mercure,
         routes,
         capture,
         may_publish,

@@ -5,7 +5,7 @@ use super::client_script::ClientScript;
 use super::poll::hold;
 use super::route::Routes;
 use super::upstream::Upstream;
-use super::{front, grip, stream};
+use super::{front, grip, mercure, stream};
 use crate::protocol::http::Reply;
 use crate::server::limits::body_memory::{BodyMemory, BodyShare};
 use crate::server::limits::permit;
@@ -41,6 +41,8 @@ pub struct Settings {
     pub client_script: Option<ClientScript>,
     /// The interface of Pushpin; `None` = it is off.
     pub grip: Option<Arc<grip::Settings>>,
+    /// The Mercure hub; `None` = there is none.
+    pub mercure: Option<mercure::Settings>,
     /// The poll rules.
     pub routes: Routes,
     /// Hold timeout and jitter.
@@ -81,6 +83,7 @@ impl Settings {
     /// False if a request for `path` (as it stands in the target) can only be the upstream's.
     pub(super) fn may_serve(&self, path: &str) -> bool {
         self.client_script.as_ref().is_some_and(|script| script.owns(path))
+            || self.mercure.as_ref().is_some_and(|hub| hub.owns(path))
             || self.routes.may_be_poll(path)
     }
 }

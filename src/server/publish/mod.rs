@@ -91,6 +91,8 @@ labels! {
         Capture = "capture",
         /// A header in the upstream's response.
         Header = "header",
+        /// A publisher of the Mercure hub.
+        Mercure = "mercure",
         /// Another gate.
         Backplane = "backplane",
     }
@@ -258,7 +260,7 @@ impl Publisher {
                 return onward(posts, by).await;
             }
         }
-        if by == Source::Hook {
+        if matches!(by, Source::Hook | Source::Mercure) {
             self.take(posts.len())?;
         }
         let published = match &self.shared.elsewhere {

@@ -179,6 +179,24 @@ impl Verifier {
 
     /// The grant of `token` at `now`.
     pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Rejection> {
+        let (claims, expires) = self.verify(token, now)?;
+        let user = match claims.get("sub") {
+            Some(Value::String(user)) => Some(user.clone()),
+            // Not as RFC 7519, section 4.1.2, has it, but many issuers write their keys so.
+            Some(Value::Number(user)) => Some(user.to_string()),
+            _ => None,
+        };
+        let member = user.and_then(|user| Member::new(&user, None));
+        Ok(Grant { channels: self.channels(&claims)?, expires, member })
+    }
+
+    /// The claims of `token` if it is valid at `now`, and the first second in which it no longer
+    /// is.
+    pub fn verify(
+        &self,
+        token: &str,
+        now: Seconds,
+    ) -> Result<(Map<String, Value>, Option<Seconds>), Rejection> {
         if token.len() > MAX_BYTES {
             return Err(Rejection::Bad("it is too long"));
         }
@@ -192,14 +210,7 @@ impl Verifier {
         if time(&claims, "nbf")?.is_some_and(|begins| now.saturating_add(leeway) < begins) {
             return Err(Rejection::Early);
         }
-        let user = match claims.get("sub") {
-            Some(Value::String(user)) => Some(user.clone()),
-            // Not as RFC 7519, section 4.1.2, has it, but many issuers write their keys so.
-            Some(Value::Number(user)) => Some(user.to_string()),
-            _ => None,
-        };
-        let member = user.and_then(|user| Member::new(&user, None));
-        Ok(Grant { channels: self.channels(&claims)?, expires, member })
+        Ok((claims, expires))
     }
 
     /// The claims, after the signature, `aud` and `iss` are verified.

@@ -112,6 +112,7 @@ mod tests {
         Settings {
             client_script: None,
             grip: None,
+            mercure: None,
             routes: Routes::new(Vec::new()),
             hold: hold::Settings::default(),
             stream: Arc::default(),

@@ -5,9 +5,11 @@
 //! it is writable, and a reset where the history has moved on. Dropping it gives back its
 //! registration and its permit.
 
+mod events;
 mod opening;
 mod run;
 
+pub(in crate::server::gate) use events::Events;
 pub(in crate::server::gate) use opening::{Opening, busy};
 
 use super::counters::StreamCount;
@@ -15,13 +17,10 @@ use super::grant::{Allowed, GrantGuard};
 use super::poll::admission::{Admission, Purpose};
 use super::poll::replies::finished;
 use super::presence::{Kind, Memberships};
-use super::route::Rule;
 use super::{Decision, Gate};
 use crate::hub::channel::{ChannelName, Take};
 use crate::hub::{Answer, Waiter};
 use crate::protocol::dialect::Dialect;
-use crate::protocol::dialect::nchan::RESET_HEADER;
-use crate::protocol::dialect::stream::Format;
 use crate::protocol::dialect::timestamp::Deliver;
 use crate::protocol::http::Reply;
 use crate::server::limits::permit::Permit;
@@ -70,11 +69,13 @@ impl Settings {
     }
 }
 
+/// What a stream has taken: its registration, what the history has for it, its grant and its permit.
+pub(super) type Parts = (Waiter, Answer, Option<GrantGuard>, Permit);
+
 /// A stream that is about to begin, or under way.
 pub struct HeldStream {
     gate: Gate,
-    rule: Arc<Rule>,
-    format: Format,
+    said: Events,
     waiter: Waiter,
     leave: Option<GrantGuard>,
     present: Memberships,
@@ -130,30 +131,41 @@ impl Gate {
         let Admission { rule, origin, purpose: Purpose::Stream(opening), .. } = admission else {
             return Decision::Site;
         };
-        let mut head = opening.head(&rule);
-        if matches!(rule.dialect, Dialect::Nchan(_))
-            && found.iter().any(|update| update.found.reset)
-        {
-            head = head.with(RESET_HEADER, "1");
-        }
-        let head = finished(head, &rule, origin.as_deref());
-        let (settings, began) = (settings.stream.clone(), Instant::now());
+        let head = finished(opening.head(&rule), &rule, origin.as_deref());
+        let said = Events::Dialect(rule, opening.format);
+        let held = (waiter, found, leave, permit);
+        let mut stream = HeldStream::new(self, settings.stream.clone(), said, head, held);
+        (stream.present, stream.rosters) = (present, rosters);
+        Decision::Stream(Box::new(stream))
+    }
+}
+
+impl HeldStream {
+    /// A stream that begins with `head`: its waiter, the history's messages for it, and its grant
+    /// and permit.
+    pub(super) fn new(
+        gate: &Gate,
+        settings: Arc<Settings>,
+        said: Events,
+        head: Reply,
+        (waiter, found, leave, permit): Parts,
+    ) -> Self {
+        let began = Instant::now();
         let ends = settings.lasts().and_then(|lasts| began.checked_add(lasts));
-        Decision::Stream(Box::new(HeldStream {
-            _count: StreamCount::new(self, opening.format.transport),
-            gate: self.clone(),
-            rule,
-            format: opening.format,
+        Self {
+            _count: StreamCount::new(gate, said.transport()),
+            gate: gate.clone(),
+            said,
             waiter,
             leave,
-            present,
-            rosters,
+            present: Memberships::default(),
+            rosters: None,
             first: Some(Box::new(First { head, found })),
             settings,
             began,
             ends,
             events: 0,
             _permit: permit,
-        }))
+        }
     }
 }
