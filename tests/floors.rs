@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["hub"],
     &["protocol::address", "protocol::http", "protocol::template"],
     &["protocol::archive", "protocol::auth", "protocol::dialect", "protocol::grip"],
-    &["protocol::mercure"],
+    &["protocol::mercure", "protocol::pusher"],
     &["server::limits", "server::net", "server::telemetry"],
     &[
         "server::admin",

@@ -197,6 +197,7 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
             .clone()
             .map(|hub| gate::mercure::Settings { hub, max_message: config.max_message }),
         routes: gate::route::Routes::new(config.routes.clone()),
+        pusher: config.pusher.clone(),
         hold: config.hold.clone(),
         stream: Arc::new(gate::stream::Settings {
             spread: config.drain.spread,

@@ -1,16 +1,19 @@
-//! Drops old messages of unused channels, and ends the graces of absent users.
+//! Drops old messages of unused channels, and ends the graces of absent users and the sessions of
+//! absent clients.
 
 use crate::hub::Hub;
+use crate::server::gate::Gate;
 use crate::server::publish::system_time;
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::time::Duration;
 
-/// Periodically drops messages that are too old, also from unused channels, and the users who have
-/// not come back.
+/// Periodically drops messages that are too old, also from unused channels, and users and Pusher
+/// sessions that have not come back.
 pub(super) struct Sweeper {
     pub(super) hub: Hub,
+    pub(super) gate: Gate,
 }
 
 #[async_trait]
@@ -24,6 +27,7 @@ impl BackgroundService for Sweeper {
             tokio::select! {
                 _ = ticks.tick() => {
                     self.hub.presence().sweep(system_time());
+                    self.gate.sweep_pusher();
                     if round % CHANNELS == 0 {
                         self.hub.sweep(system_time());
                     }

@@ -4,6 +4,7 @@ use super::read::report::Report;
 use super::{Config, Site};
 use crate::protocol::address::Address;
 use crate::protocol::dialect::Dialect;
+use crate::protocol::pusher::App;
 use crate::server::backplane;
 use crate::server::limits::descriptors::{self, FdBudget};
 use crate::server::limits::permit;
@@ -34,6 +35,9 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
     }
     if config.backplane.is_some() && sound(&["backplane.redis", "poll"]) {
         knows_its_channels(config, report);
+    }
+    if sound(&["pusher"]) {
+        has_apps_apart(config, report);
     }
     if sound(&["listen", "internal", "upstream.servers"]) && site == Site::Configured {
         has_another_site(config, report);
@@ -134,6 +138,23 @@ fn identity(
                 report.mistake(of, error.to_string());
             }
             None
+        }
+    }
+}
+
+/// Refuses two apps of the same id, or the same key.
+fn has_apps_apart(config: &Config, report: &Report) {
+    let apps = &config.pusher.apps;
+    for (index, app) in apps.iter().enumerate() {
+        for (what, key) in [("id", |app: &App| &app.id), ("key", |app: &App| &app.key)]
+            as [(&str, fn(&App) -> &Box<str>); 2]
+        {
+            if let Some(before) =
+                apps[..index].iter().position(|one| key(&one.app) == key(&app.app))
+            {
+                let message = format!("is that of pusher[{before}], too; each app has its own");
+                report.mistake(&format!("pusher[{index}].{what}"), message);
+            }
         }
     }
 }

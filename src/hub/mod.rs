@@ -27,6 +27,7 @@ mod inspect;
 mod look;
 mod notifier;
 pub mod presence;
+mod regroup;
 mod replica;
 mod table;
 #[cfg(test)]

@@ -7,4 +7,5 @@ pub mod dialect;
 pub mod grip;
 pub mod http;
 pub mod mercure;
+pub mod pusher;
 pub mod template;

@@ -36,6 +36,7 @@ pub mod nchan;
 #[cfg(feature = "site-tests")]
 pub mod php;
 pub mod process;
+pub mod pusher;
 pub mod rules;
 pub mod site;
 pub mod socket;

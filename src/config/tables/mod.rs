@@ -9,6 +9,7 @@ pub(super) mod mercure;
 pub(super) mod nchan;
 pub(super) mod poll;
 pub(super) mod presence;
+pub(super) mod pusher;
 pub(super) mod watch;
 
 use super::Config;
@@ -21,6 +22,7 @@ use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
 use crate::server::gate::client_script::ClientScript;
 use crate::server::gate::poll::hold;
+use crate::server::gate::pusher::PusherSettings;
 use crate::server::gate::{self, tls, upstream};
 use crate::server::limits::{body_memory, permit};
 use crate::server::persist::snapshot;
@@ -82,7 +84,11 @@ pub(super) fn config(root: &mut Section) -> Config {
     let stream = root.table("stream", stream);
     let client_script = root.table("client", client_script);
     let (mut hub, max_message, snapshot) = root.table("history", history);
-    let (limits, client, presence_bytes) = root.table("limits", |section| limits(section, held));
+    let (limits, client, presence_bytes, pusher_sessions) = root.table("limits", |section| {
+        let (limits, client, presence) = limits(section, held);
+        let sessions = PusherSettings::default().sessions;
+        (limits, client, presence, section.number("pusher_sessions", sessions, SOME))
+    });
     let watch_file = root.table("reload", |reload| reload.flag("watch", false));
     let drain = root.table("drain", drain);
     let upgrade = root.table("upgrade", upgrade);
@@ -105,6 +111,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let capture = root.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
     let nchan = root.tables("nchan", nchan::rule).into_iter().flatten().map(Arc::new).collect();
+    let apps = root.tables("pusher", pusher::app).into_iter().flatten().collect();
     let watch = root.tables("watch", watch::rule).into_iter().flatten().collect();
     Config {
         listen,
@@ -135,6 +142,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         grip,
         mercure,
         routes,
+        pusher: PusherSettings { apps, sessions: pusher_sessions },
         capture,
         may_publish,
         nchan,

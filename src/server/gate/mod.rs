@@ -15,6 +15,7 @@ pub mod mercure;
 pub mod poll;
 mod presence;
 pub mod proxy;
+pub mod pusher;
 mod replay;
 pub mod route;
 mod serve;
@@ -66,6 +67,8 @@ struct Shared {
     limits: Limits,
     clock: fn() -> Time,
     browser_publish: BrowserPublish,
+    event_publish: pusher::EventPublish,
+    pusher: pusher::Pusher,
     grants: Grants,
     counters: Counters,
     metrics: Arc<SharedMetrics>,
@@ -86,7 +89,7 @@ impl Gate {
         settings: Arc<ArcSwap<Settings>>,
         hub: Hub,
         clock: fn() -> Time,
-        browser_publish: BrowserPublish,
+        (browser_publish, event_publish): (BrowserPublish, pusher::EventPublish),
         metrics: Arc<SharedMetrics>,
         files: FdBudget,
     ) -> Self {
@@ -98,6 +101,8 @@ impl Gate {
             limits,
             clock,
             browser_publish,
+            event_publish,
+            pusher: pusher::Pusher::default(),
             grants,
             counters,
             metrics,

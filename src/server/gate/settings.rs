@@ -5,7 +5,7 @@ use super::client_script::ClientScript;
 use super::poll::hold;
 use super::route::Routes;
 use super::upstream::Upstream;
-use super::{front, grip, mercure, stream};
+use super::{front, grip, mercure, pusher, stream};
 use crate::protocol::http::Reply;
 use crate::server::limits::body_memory::{BodyMemory, BodyShare};
 use crate::server::limits::permit;
@@ -43,6 +43,8 @@ pub struct Settings {
     pub grip: Option<Arc<grip::Settings>>,
     /// The Mercure hub; `None` = there is none.
     pub mercure: Option<mercure::Settings>,
+    /// The Pusher protocol.
+    pub pusher: pusher::PusherSettings,
     /// The poll rules.
     pub routes: Routes,
     /// Hold timeout and jitter.
@@ -84,6 +86,7 @@ impl Settings {
     pub(super) fn may_serve(&self, path: &str) -> bool {
         self.client_script.as_ref().is_some_and(|script| script.owns(path))
             || self.mercure.as_ref().is_some_and(|hub| hub.owns(path))
+            || self.pusher.owns(path)
             || self.routes.may_be_poll(path)
     }
 }

@@ -13,6 +13,7 @@
 mod access_log;
 mod guard;
 mod mercure;
+pub mod pusher;
 mod session;
 mod target;
 mod timed_stream;

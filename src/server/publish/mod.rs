@@ -93,6 +93,8 @@ labels! {
         Header = "header",
         /// A publisher of the Mercure hub.
         Mercure = "mercure",
+        /// A client of the Pusher protocol.
+        Client = "client",
         /// Another gate.
         Backplane = "backplane",
     }

@@ -113,6 +113,7 @@ mod tests {
             client_script: None,
             grip: None,
             mercure: None,
+            pusher: gate::pusher::PusherSettings::default(),
             routes: Routes::new(Vec::new()),
             hold: hold::Settings::default(),
             stream: Arc::default(),
@@ -141,7 +142,7 @@ mod tests {
             swap.clone(),
             hub,
             || channel::Time(1),
-            Arc::new(|_| Box::pin(async { true })),
+            (Arc::new(|_| Box::pin(async { true })), Arc::new(|_, _| Box::pin(async { true }))),
             Arc::default(),
             FdBudget::within(1024),
         );
