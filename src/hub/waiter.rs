@@ -2,7 +2,7 @@
 
 use super::notifier::{Notifier, WakeHandle};
 use super::{Answer, Channel, ChannelUpdate, Hub, State, Subscription, TableFull};
-use crate::hub::channel::{ChannelName, Cursor, Lookup, Position, Take, Time};
+use crate::hub::channel::{ChannelName, Cursor, Lookup, Position, Stamp, Take, Time};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::fmt;
@@ -312,6 +312,13 @@ impl Waiter {
         if let Some(ChannelUpdate { found, .. }) = self.registered.get_mut(index) {
             (found.position, found.stamp) = (place.position, place.stamp);
             (found.tag, found.before) = (place.tag, place.before);
+        }
+    }
+
+    /// A stream's client has got all up to `position` of its channel `index`.
+    pub fn advance_to(&mut self, index: usize, position: Position, stamp: Stamp) {
+        if let Some(ChannelUpdate { found, .. }) = self.registered.get_mut(index) {
+            (found.position, found.stamp) = (position, stamp);
         }
     }
 

@@ -275,7 +275,8 @@ impl Grants {
         expires: Option<Seconds>,
     ) -> Allowed {
         let (seen, credentials) = (self.seen(), self.shown(Some(token), headers));
-        Allowed { grant: self.number(), credentials, expires, user: None, seen }
+        let grant = self.number();
+        Allowed { grant, credentials, expires, user: None, member: None, seen }
     }
 
     /// A grant for a poll that is held from now on.

@@ -102,7 +102,7 @@ impl Subscription {
             match self.queue.pop_front() {
                 Some(Queued::Gap) => return Some(News::Gap),
                 Some(Queued::Message(index, message)) => {
-                    self.waiter.advance(index, message.position, message.stamp);
+                    self.waiter.advance_to(index, message.position, message.stamp);
                     // Whatever else is published there is for others.
                     if let Some(item) = Item::of(&message.payload.body) {
                         return Some(News::Item(index, Box::new(item), message.published));
@@ -110,7 +110,7 @@ impl Subscription {
                 }
                 None => {
                     for (index, position, stamp) in self.ends.drain(..) {
-                        self.waiter.advance(index, position, stamp);
+                        self.waiter.advance_to(index, position, stamp);
                     }
                     let found = self.found.take().or_else(|| self.waiter.look(now));
                     match found {

@@ -36,7 +36,7 @@ impl Gate {
         match self.registered(settings, hub, request, subscriber) {
             Ok((said, held)) => {
                 let head = hub.finished(head, request.headers);
-                let stream = HeldStream::new(self, &settings.stream, said, head, held);
+                let stream = HeldStream::new(self, settings.stream.clone(), said, head, held);
                 Decision::Stream(Box::new(stream))
             }
             Err((cause, why)) => {

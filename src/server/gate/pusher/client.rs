@@ -341,7 +341,7 @@ impl Client {
                 Some(message) => out.push(&event::deliver(name, &message.payload).frame),
                 None => out.push(&frame::cache_miss(name)),
             }
-            self.waiter.advance(index, position, stamp);
+            self.waiter.advance_to(index, position, stamp);
             return Ok(());
         }
         let visible = one.visible;
@@ -376,7 +376,7 @@ impl Client {
             self.gate.shared.metrics.watched.delivered(&update.channel, sent);
             self.gate.shared.counters.deliveries.fetch_add(sent as u64, Ordering::Relaxed);
         }
-        self.waiter.advance(index, position, stamp);
+        self.waiter.advance_to(index, position, stamp);
         Ok(())
     }
 
