@@ -150,6 +150,7 @@ impl<'a> WaitingLoop<'a> {
         let names = self.names(&mut questions);
         let usual_name = self.usual_name().filter(|_| names.is_some());
         let other_tables = self.other_tables();
+        let pause = self.pause();
         let database = self.walked.events.iter().find_map(|event| match &event.what {
             What::Database(place) => Some((event.at(), place.clone())),
             _ => None,
@@ -181,7 +182,7 @@ impl<'a> WaitingLoop<'a> {
             methods,
             waits_first,
             content_type,
-            pause: self.pause(),
+            pause,
             wait,
             wait_parameter,
             database,
