@@ -27,6 +27,7 @@ mod inspect;
 mod look;
 mod notifier;
 mod replica;
+mod sites;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use dump::{ChannelDump, Dump};
 pub use inspect::Info;
 pub use notifier::WakeHandle;
 pub use replica::{Applied, SyncSink};
+pub use sites::{SiteBounds, Usage};
 pub use waiter::{Waiter, WakeSet};
 
 use crate::hub::channel::{
@@ -48,6 +50,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use sites::Tables;
 use table::{Class, Table};
 
 /// Bounds of the table.
@@ -65,6 +68,8 @@ pub struct Settings {
     pub limits: Arc<Limits>,
     /// Limits by channel name; the first match wins.
     pub overrides: Vec<(Pattern, Arc<Limits>)>,
+    /// The sites that share the table; none = the table is that of a gate without sites.
+    pub sites: Vec<SiteBounds>,
 }
 
 impl Default for Settings {
@@ -76,14 +81,19 @@ impl Default for Settings {
             total: 256 << 20,
             limits: Arc::default(),
             overrides: Vec::new(),
+            sites: Vec::new(),
         }
     }
 }
 
 impl Settings {
     fn limits_for(&self, name: &ChannelName) -> &Arc<Limits> {
-        let matching = self.overrides.iter().find(|(pattern, _)| pattern.matches(name));
-        matching.map_or(&self.limits, |(_, limits)| limits)
+        let (limits, overrides) = match self.site_of(name) {
+            None => (&self.limits, &self.overrides),
+            Some(site) => (&site.limits, &site.overrides),
+        };
+        let matching = overrides.iter().find(|(pattern, _)| pattern.matches(name));
+        matching.map_or(limits, |(_, limits)| limits)
     }
 }
 
@@ -183,7 +193,7 @@ pub struct Hub {
 }
 
 struct Shared {
-    table: Table,
+    tables: Tables,
     settings: RwLock<Settings>,
     /// Receives the channels' sync requests, where a sequencer gives the positions.
     origin: Option<SyncSink>,
@@ -192,8 +202,6 @@ struct Shared {
     latest: AtomicU64,
     /// The epoch of the positions of channels that do not exist: it is that of the table's time.
     clock: AtomicU64,
-    /// Memory of all messages kept, in bytes.
-    cost: AtomicU64,
     /// Polls held now.
     held: AtomicUsize,
     /// No poll is held any more.
@@ -221,6 +229,8 @@ struct State {
     waiters: Slab<Arc<Notifier>>,
     /// Sync state of the channel, where a sequencer gives the positions.
     feed: Option<Box<ReplicaState>>,
+    /// The memory of the messages in its table, which counts its own.
+    account: Arc<AtomicU64>,
     /// Counts how often the waiters were taken; a registration is valid only in its own round.
     round: u64,
     /// It was published to; where positions are given elsewhere: it exists there.
@@ -270,12 +280,11 @@ impl Hub {
         let mut random = fastrand::Rng::with_seed(seed);
         let clock = AtomicU64::new(Epoch::of_clock(random.u32(..)).number());
         let shared = Shared {
-            table: Table::new(),
+            tables: Tables::new(&settings),
             settings: RwLock::new(settings),
             origin,
             latest: AtomicU64::new(0),
             clock,
-            cost: AtomicU64::new(0),
             held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             moved: AtomicBool::new(false),
@@ -348,7 +357,7 @@ impl Hub {
     /// From now on the channel's newest message never ages out, unless the settings differ. Does
     /// not create the channel.
     pub fn keep_newest(&self, name: &ChannelName) {
-        if let Some(channel) = self.shared.table.peek(name) {
+        if let Some(channel) = self.table(name).peek(name) {
             channel.state.lock().history.keep_newest();
             self.settle(&channel);
         }
@@ -359,12 +368,13 @@ impl Hub {
     pub fn forget(&self, name: &ChannelName) -> Option<WakeSet> {
         // A client that has a position is reset, also if nothing was published.
         let floor = Stamp(self.shared.latest.load(Ordering::SeqCst));
-        self.shared.table.remove(
+        let table = self.table(name);
+        table.remove(
             name,
             |_| true,
             |channel, state| {
-                self.shared.table.raise_floor(&channel.name, floor);
-                self.retire(channel, state)
+                table.raise_floor(&channel.name, floor);
+                Self::retire(&table, channel, state)
             },
         )
     }
@@ -400,7 +410,7 @@ impl Hub {
 
     /// Number of polls held on a channel now.
     pub fn held_on(&self, name: &ChannelName) -> usize {
-        self.shared.table.peek(name).map_or(0, |channel| channel.state.lock().waiters.len())
+        self.table(name).peek(name).map_or(0, |channel| channel.state.lock().waiters.len())
     }
 
     /// Number of polls held now.
@@ -410,16 +420,18 @@ impl Hub {
 
     /// Number of channels that were published to.
     pub fn channels(&self) -> usize {
-        self.shared.table.stored()
+        self.shared.tables.sum(|table| table.stored() as u64) as usize
     }
 
     /// Number of never-published channels that polls wait on, and their memory in bytes.
     pub fn waiting(&self) -> (usize, u64) {
-        (self.shared.table.count(Class::Waiting), self.shared.table.waiting_bytes())
+        let tables = &self.shared.tables;
+        let count = tables.sum(|table| table.count(Class::Waiting) as u64);
+        (count as usize, tables.sum(Table::waiting_bytes))
     }
 
     /// The memory all kept messages take, in bytes.
     pub fn cost(&self) -> u64 {
-        self.shared.cost.load(Ordering::Relaxed)
+        self.shared.tables.sum(|table| table.cost.load(Ordering::Relaxed))
     }
 }

@@ -13,6 +13,6 @@ mod sync;
 pub use cursor::{Cursor, Epoch, Position};
 pub use history::{Accepted, History, KeptMessage, Limits, Lookup, Messages, Persisted, Take};
 pub use message::{Kind, Message, Payload, RenderKey, Renders};
-pub use name::{ChannelName, NameError, Pattern};
+pub use name::{ChannelName, NameError, Pattern, SiteName};
 pub use stamp::{ShownStamp, Stamp, Tick, Time};
 pub use sync::{ReplicaState, Snapshot, Start, Step, SyncRequest};
