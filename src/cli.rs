@@ -39,7 +39,7 @@ enum Command {
     /// Publish a message through the hook of a running gate.
     Publish(PublishFlags),
     /// Print the figures of a running gate.
-    Status(HookFlags),
+    Status(StatusFlags),
     /// Let a running gate read its config again; a bad one is refused and changes nothing.
     Reload(HookFlags),
     /// Read a PHP site and print a config for it.
@@ -110,6 +110,18 @@ struct PublishFlags {
     /// The message's content type; without it, UTF-8 is text and anything else is bytes.
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+    /// The site that the channel belongs to, where the gate has several.
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
+    #[command(flatten)]
+    hook: HookFlags,
+}
+
+#[derive(Debug, Args)]
+struct StatusFlags {
+    /// One site alone, where the gate has several.
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
     #[command(flatten)]
     hook: HookFlags,
 }
@@ -194,7 +206,7 @@ fn start(sources: Sources, site: Site, how: Start) -> Result<(), Failure> {
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    let public = if config.tls.is_some() { "https://" } else { "http://" };
+    let public = if config.is_tls() { "https://" } else { "http://" };
     let heritage = match how {
         Start::Anew => Ok(Inherited::default()),
         Start::TakingOver => Inherited::ask(&config),
@@ -263,13 +275,15 @@ fn publish(flags: &PublishFlags) -> Result<(), Failure> {
         }
         Some(data) => data.as_bytes().to_vec(),
     };
-    let target = format!("/channels/{}", utf8_percent_encode(&flags.channel, NON_ALPHANUMERIC));
+    let name = utf8_percent_encode(&flags.channel, NON_ALPHANUMERIC);
+    let target = in_site(flags.site.as_deref(), &format!("/channels/{name}"));
     let content_type = flags.content_type.as_deref();
     ask(&flags.hook, Call { method: "POST", target: &target, content_type, body: body.into() })
 }
 
-fn status(flags: &HookFlags) -> Result<(), Failure> {
-    ask(flags, Call { method: "GET", target: "/status", ..Call::default() })
+fn status(flags: &StatusFlags) -> Result<(), Failure> {
+    let target = in_site(flags.site.as_deref(), "/status");
+    ask(&flags.hook, Call { method: "GET", target: &target, ..Call::default() })
 }
 
 /// Reports a file with mistakes: prints the gate's response unchanged, and then the mistakes for
@@ -305,6 +319,14 @@ fn adopt(flags: &AdoptFlags) -> Result<(), Failure> {
     let site = document_root::read(&flags.dir, &document_root::Bounds::default());
     let site = site.map_err(|error| Failure::Usage(error.to_string()))?;
     print(&adopt::config_for(&site))
+}
+
+/// `path` at that site.
+fn in_site(site: Option<&str>, path: &str) -> String {
+    let site = site.map(|site| utf8_percent_encode(site, NON_ALPHANUMERIC));
+    // A hyphen in a name needs no escape, and there is one way to write a site.
+    let site = site.map(|site| format!("/sites/{}", site.to_string().replace("%2D", "-")));
+    format!("{}{path}", site.unwrap_or_default())
 }
 
 /// Sends a request to a running gate and prints its response.

@@ -1,5 +1,6 @@
 //! Channel names and the patterns that select them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -72,6 +73,14 @@ impl ChannelName {
     /// True if it belongs to `site`.
     pub fn is_of(&self, site: &SiteName) -> bool {
         self.site() == site.as_str()
+    }
+
+    /// The name as people read it who look after several sites: `shop/news`.
+    pub fn path(&self) -> Cow<'_, str> {
+        match self.site() {
+            "" => Cow::Borrowed(self.as_str()),
+            site => Cow::Owned(format!("{site}/{}", self.as_str())),
+        }
     }
 
     /// The name with its site, for records that keep both; see [`ChannelName::from_qualified`].

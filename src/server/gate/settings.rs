@@ -7,6 +7,7 @@ use super::route::Routes;
 use super::upstream::Upstream;
 use super::sites::{Site, Sites};
 use super::{front, stream};
+use crate::hub::channel::SiteName;
 use crate::protocol::http::Reply;
 use crate::server::limits::body_memory::{BodyMemory, BodyShare};
 use crate::server::limits::permit;
@@ -82,6 +83,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// True if a server behind the gate answers; of `site`, if that is one.
+    pub fn is_upstream_healthy(&self, site: &SiteName) -> bool {
+        let Some(sites) = &self.sites else { return self.upstream.is_healthy() };
+        let mut asked = sites.all().iter().filter(|one| site.is_none() || one.site_name() == site);
+        asked.any(|settings| settings.upstream.is_healthy())
+    }
+
     /// Counts a request against the rate limits of its client's address: the gate's, and the
     /// site's. The error is the time after which it may come again.
     pub(super) fn take_request(&self, client: Option<IpAddr>) -> Result<(), Duration> {

@@ -24,7 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Selects hosts: one, or those with one more label before a suffix (`*.shop.example`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// This one.
     Exact(String),

@@ -43,7 +43,7 @@ pub(super) struct Greeted {
     pub(super) stream: Stream,
     pub(super) speech: Protocol,
     /// The certificate that its client was shown.
-    pub(super) shown: Option<Arc<Presented>>,
+    pub(super) shown: Option<Presented>,
 }
 
 impl Greeted {
@@ -82,9 +82,8 @@ pub(super) async fn handshake(
         None => Ok(greeting.await),
     };
     match greeted {
-        Ok(Some(Ok(stream))) => {
+        Ok(Some(Ok((stream, shown)))) => {
             let speech = if stream.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
-            let shown = tls.shown_to(&stream);
             Some(Greeted { stream: Box::new(stream), speech, shown })
         }
         Ok(Some(Err(refused))) => {

@@ -33,7 +33,7 @@ pub(super) struct Http2 {
     /// Upper bound of the headers of one stream.
     head_bytes: u32,
     /// The certificate that its client was shown.
-    shown: Option<Arc<Presented>>,
+    shown: Option<Presented>,
 }
 
 impl Http2 {
@@ -41,7 +41,7 @@ impl Http2 {
     pub(super) fn new(
         gate: Gate,
         proxy: Arc<HttpProxy<Proxy>>,
-        shown: Option<Arc<Presented>>,
+        shown: Option<Presented>,
     ) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
@@ -88,7 +88,7 @@ impl Http2 {
         let authority = head.uri.authority().map(|authority| authority.as_str());
         let chosen = match hosts.next() {
             Some(_) if settings.sites.is_some() => Chosen::Ambiguous,
-            _ => settings.choose(RequestHost { header, authority }, self.shown.as_deref()),
+            _ => settings.choose(RequestHost { header, authority }, self.shown.as_ref()),
         };
         let reply = match chosen {
             Chosen::Own => return Ok(settings.clone()),

@@ -7,7 +7,7 @@ use rustls::client::verify_server_name;
 use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The certificates by host; a client that names none, or one that has none, is shown the default.
 #[derive(Debug, Clone, Default)]
@@ -48,10 +48,10 @@ impl Certificates {
 pub(super) struct Shown(pub(super) ArcSwap<Certificates>);
 
 impl Shown {
-    /// The certificate that a client was shown which asked for `name`.
-    pub(super) fn to(&self, name: Option<&str>) -> Option<Arc<Presented>> {
+    /// The certificate that all clients are shown, if it is the same for all.
+    pub(super) fn only(&self) -> Option<Presented> {
         let all = self.0.load();
-        Some(Arc::new(Presented(all.choose(name)?.clone())))
+        all.default.clone().filter(|_| all.by_host.is_empty()).map(Presented)
     }
 }
 
@@ -61,8 +61,32 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// The certificate that the client of a connection was shown.
+/// The choice of one connection, remembered: the certificates may be others when it is asked for.
 #[derive(Debug)]
+pub(super) struct Choice {
+    shown: Arc<Shown>,
+    made: OnceLock<Arc<CertifiedKey>>,
+}
+
+impl Choice {
+    pub(super) fn of(shown: Arc<Shown>) -> Self {
+        Self { shown, made: OnceLock::new() }
+    }
+
+    pub(super) fn made(&self) -> Option<Presented> {
+        self.made.get().cloned().map(Presented)
+    }
+}
+
+impl ResolvesServerCert for Choice {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let chosen = self.shown.resolve(hello)?;
+        Some(self.made.get_or_init(|| chosen).clone())
+    }
+}
+
+/// The certificate that the client of a connection was shown.
+#[derive(Debug, Clone)]
 pub(in crate::server::gate) struct Presented(Arc<CertifiedKey>);
 
 impl Presented {

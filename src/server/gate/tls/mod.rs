@@ -14,7 +14,7 @@ pub(super) use stream::{HandshakeError, TlsStream};
 
 use crate::protocol::address::Address;
 use arc_swap::ArcSwap;
-use certificates::Shown;
+use certificates::{Choice, Shown};
 use pingora::protocols::Stream;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -60,13 +60,20 @@ impl Tls {
         self.shown.0.store(Arc::new(certificates));
     }
 
-    /// The certificate that the client of `stream` was shown.
-    pub(super) fn shown_to(&self, stream: &TlsStream) -> Option<Arc<Presented>> {
-        self.shown.to(stream.server_name())
-    }
 
-    /// Does the handshake with the client of a connection.
-    pub(super) async fn handshake(&self, stream: Stream) -> Result<TlsStream, HandshakeError> {
-        TlsStream::handshake(stream, self.config.clone()).await
+    /// Does the handshake with the client of a connection; also returns the certificate that it was
+    /// shown.
+    pub(super) async fn handshake(
+        &self,
+        stream: Stream,
+    ) -> Result<(TlsStream, Option<Presented>), HandshakeError> {
+        if let Some(only) = self.shown.only() {
+            return Ok((TlsStream::handshake(stream, self.config.clone()).await?, Some(only)));
+        }
+        let choice = Arc::new(Choice::of(self.shown.clone()));
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = choice.clone();
+        let stream = TlsStream::handshake(stream, Arc::new(config)).await?;
+        Ok((stream, choice.made()))
     }
 }

@@ -94,11 +94,6 @@ impl TlsStream {
         self.session.alpn_protocol() == Some(b"h2")
     }
 
-    /// The host that the client asked for.
-    pub(super) fn server_name(&self) -> Option<&str> {
-        self.session.server_name()
-    }
-
     /// The connection itself, for a client that never began to speak TLS.
     pub(crate) fn beneath(&mut self) -> &mut Stream {
         &mut self.inner

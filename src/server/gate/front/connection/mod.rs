@@ -42,7 +42,7 @@ struct Connection {
     pending: BytesMut,
     speech: Protocol,
     /// The certificate that its client was shown.
-    shown: Option<Arc<Presented>>,
+    shown: Option<Presented>,
     /// No request has come on it yet.
     fresh: bool,
     timer: Timer,
@@ -129,7 +129,7 @@ impl Connection {
     ) -> Disposition {
         let mut site = None;
         let considered = head::parse(&self.pending[..length], settings.head, |head| {
-            match settings.choose(head.host(), self.shown.as_deref()) {
+            match settings.choose(head.host(), self.shown.as_ref()) {
                 Chosen::Own => self.consider(front, &settings, head),
                 Chosen::Site(chosen) => {
                     let admission = self.consider(front, &chosen, head);
@@ -327,7 +327,7 @@ impl Connection {
                 held: None,
                 events: None,
             };
-            access_log::log(&line, &settings.mask);
+            access_log::log(&line, settings);
         }
         Disposition::Close
     }
