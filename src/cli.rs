@@ -4,8 +4,10 @@ use crate::adopt;
 use crate::adopt::document_root;
 use crate::app::{App, Inherited};
 use crate::config::{Config, Contact, Mistakes, Site, Sources, assignment};
+use crate::hub::channel::SiteName;
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
+use crate::server::gate::sites::HostPattern;
 use crate::server::limits::descriptors;
 use crate::server::net::client::{self, Call};
 use crate::server::telemetry::log;
@@ -131,6 +133,12 @@ struct AdoptFlags {
     /// The site's document root. It is only read.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+    /// Print a [[site]] of that name, to stand beside others in one config.
+    #[arg(long, value_name = "NAME", requires = "host")]
+    site: Option<String>,
+    /// A host of that site; may be repeated.
+    #[arg(long, value_name = "HOST", requires = "site")]
+    host: Vec<HostPattern>,
 }
 
 /// A failure, which determines the exit code.
@@ -318,7 +326,15 @@ fn refused(body: &str) -> String {
 fn adopt(flags: &AdoptFlags) -> Result<(), Failure> {
     let site = document_root::read(&flags.dir, &document_root::Bounds::default());
     let site = site.map_err(|error| Failure::Usage(error.to_string()))?;
-    print(&adopt::config_for(&site))
+    let config = adopt::config_for(&site);
+    let Some(name) = &flags.site else { return print(&config) };
+    let hosts: Vec<String> = flags.host.iter().map(ToString::to_string).collect();
+    if SiteName::new(name).is_none() {
+        let most = SiteName::MAX_BYTES;
+        let wrong = format!("--site {name}: a name is 1 to {most} of a-z, 0-9 and -");
+        return Err(Failure::Usage(wrong));
+    }
+    print(&adopt::as_site(&config, name, &hosts))
 }
 
 /// `path` at that site.

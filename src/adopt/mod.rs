@@ -21,6 +21,7 @@ mod parse;
 mod print;
 mod project;
 mod reach;
+mod site;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ mod value;
 mod walk;
 
 use project::Project;
+pub use site::as_site;
 use std::collections::HashSet;
 use walk::Walker;
 

@@ -12,6 +12,17 @@ pub(super) fn across(config: &Config, report: &Report) {
     if config.sites.is_empty() {
         return;
     }
+    for (key, is_there) in [
+        ("poll", !config.routes.is_empty()),
+        ("channel", !config.hub.overrides.is_empty()),
+        ("watch", config.watch.iter().any(|rule| rule.site.is_none())),
+        ("capture", !config.captured.capture.is_empty()),
+    ] {
+        if is_there {
+            let message = "belongs to a site, where there are sites; move it below [[site]]";
+            report.mistake(key, message);
+        }
+    }
     if !config.upstream.servers.is_empty() && report.is_sound(&["upstream.servers"]) {
         let message = "belongs to a site, where there are sites; move it to [site.upstream]";
         report.mistake("upstream.servers", message);

@@ -94,11 +94,6 @@ pub(super) fn config(root: &mut Section) -> Config {
     let watched = root.table("metrics", |metrics| metrics.list("channels", Vec::new(), listed));
     let watched = watched.into_iter().map(|listed| listed.0).collect();
     let backplane = root.table("backplane", backplane::backplane);
-    if has_sites {
-        for key in site::OWN {
-            root.refuse(key, "belongs to a site, where there are sites; move it below [[site]]");
-        }
-    }
     let above = hub.limits.clone();
     hub.overrides =
         root.tables("channel", |section| channel(section, &above)).into_iter().flatten().collect();

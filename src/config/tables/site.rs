@@ -60,9 +60,6 @@ pub(in crate::config) struct Above<'a> {
     pub(in crate::config) upstream: &'a servers::Settings,
 }
 
-/// Sections at the top that belong to a site where there are sites.
-pub(in crate::config) const OWN: [&str; 4] = ["poll", "channel", "watch", "capture"];
-
 /// Reads a site; `None` is a mistake.
 pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Option<SiteConfig> {
     let hint = "write a short name of a-z, 0-9 and -, for logs, metrics and the hook";
@@ -90,8 +87,12 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
         read
     });
     let token = section.table("publish", token);
-    let (hold, held) =
-        section.table("hold", |section| hold(section, above.hold, above.limits.held));
+    let (hold, held) = section.table("hold", |section| {
+        let most = above.limits.held;
+        let (settings, held) = hold(section, above.hold, most);
+        narrows(section, "max", held > most, most);
+        (settings, held)
+    });
     let limits = section.table("limits", |section| limits(section, held, above.limits));
     // Any name lets the rest be read; the mistake is noted.
     let site = name.clone().unwrap_or_default();
