@@ -209,3 +209,155 @@ impl Hub {
         self.shared.tables.of(name)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::hub::channel::{Cursor, Payload, Take, Time};
+    use crate::hub::{PollOutcome, Subscription};
+
+    const NOW: Time = Time(1_000_000_000);
+
+    fn bounds(name: &str) -> SiteBounds {
+        SiteBounds {
+            name: SiteName::new(name).unwrap(),
+            channels: 100,
+            waiting: 100,
+            waiting_bytes: 1 << 20,
+            total: 1 << 20,
+            limits: Arc::default(),
+            overrides: Vec::new(),
+        }
+    }
+
+    fn hub(channels: usize, total: u64, sites: &[&str]) -> Hub {
+        let sites = sites.iter().map(|name| bounds(name)).collect();
+        Hub::new(Settings { channels, total, sites, ..Settings::default() }, 1)
+    }
+
+    fn name(site: &str, name: &str) -> ChannelName {
+        ChannelName::new(name).unwrap().in_site(&SiteName::new(site).unwrap_or_default())
+    }
+
+    fn publish(hub: &Hub, site: &str, channel: &str) -> Result<(), TableFull> {
+        let posts = [(name(site, channel), Payload::text("x".repeat(100)))];
+        hub.publish(&posts, NOW).map(drop)
+    }
+
+    fn usage(hub: &Hub, site: &str) -> Usage {
+        hub.usage(&SiteName::new(site).unwrap())
+    }
+
+    fn poll(hub: &Hub, site: &str, channel: &str) -> Result<PollOutcome, TableFull> {
+        let one = Subscription { channel: name(site, channel), cursor: Cursor::Now };
+        hub.poll(&[one], Take::All, true, NOW)
+    }
+
+    #[test]
+    fn a_name_that_has_lost_its_site_finds_no_room() {
+        let hub = hub(100, 1 << 20, &["a", "b"]);
+        publish(&hub, "a", "news").unwrap();
+        for site in ["", "c"] {
+            assert!(publish(&hub, site, "news").is_err(), "{site:?}");
+            assert!(poll(&hub, site, "news").is_err(), "{site:?}");
+            assert!(hub.info(&name(site, "news"), NOW).is_none());
+        }
+        assert!(hub.info(&name("b", "news"), NOW).is_none());
+        assert_eq!(hub.channels(), 1);
+    }
+
+    #[test]
+    fn at_a_bound_of_all_the_site_that_uses_most_gives_way() {
+        let hub = hub(10, 1 << 20, &["a", "b"]);
+        for at in 0..3 {
+            publish(&hub, "b", &format!("b{at}")).unwrap();
+        }
+        for at in 0..50 {
+            publish(&hub, "a", &format!("a{at}")).unwrap();
+        }
+        assert_eq!((usage(&hub, "a").channels, usage(&hub, "b").channels), (7, 3));
+        for at in 0..50 {
+            publish(&hub, "b", &format!("b{at}")).unwrap();
+        }
+        // Of two that use the same, the one that wants more gives way.
+        assert_eq!((usage(&hub, "a").channels, usage(&hub, "b").channels), (5, 5));
+        assert!(hub.info(&name("a", "a49"), NOW).is_some());
+    }
+
+    #[test]
+    fn memory_is_taken_back_from_the_site_that_uses_most() {
+        let hub = hub(1000, 4000, &["a", "b"]);
+        publish(&hub, "b", "b").unwrap();
+        let own = usage(&hub, "b").cost;
+        for at in 0..100 {
+            publish(&hub, "a", &format!("a{at}")).unwrap();
+        }
+        assert_eq!(usage(&hub, "b").cost, own);
+        assert!(hub.cost() <= 4000);
+    }
+
+    #[test]
+    fn a_sites_own_bounds_are_kept_too_also_where_they_shrink() {
+        let hub = hub(1000, 1 << 30, &["a", "b"]);
+        for at in 0..20 {
+            publish(&hub, "a", &format!("a{at}")).unwrap();
+            publish(&hub, "b", &format!("b{at}")).unwrap();
+        }
+        let small = SiteBounds { channels: 5, ..bounds("a") };
+        let cheap = SiteBounds { total: usage(&hub, "b").cost / 2, ..bounds("b") };
+        let sites = vec![small, cheap.clone()];
+        hub.reconfigure(Settings { sites, ..Settings::default() }, NOW);
+        assert_eq!((usage(&hub, "a").channels, usage(&hub, "b").channels), (5, 20));
+        assert!(usage(&hub, "b").cost <= cheap.total);
+        for at in 0..20 {
+            publish(&hub, "a", &format!("c{at}")).unwrap();
+            publish(&hub, "b", &format!("b{at}")).unwrap();
+        }
+        assert_eq!(usage(&hub, "a").channels, 5);
+        assert!(usage(&hub, "b").cost <= cheap.total);
+    }
+
+    #[test]
+    fn a_site_that_goes_takes_its_channels_along_and_no_other() {
+        let hub = hub(100, 1 << 20, &["a", "b"]);
+        publish(&hub, "a", "kept").unwrap();
+        let Ok(PollOutcome::Waiting(mut gone)) = poll(&hub, "b", "news") else { panic!("it waits") };
+        let Ok(PollOutcome::Waiting(mut stays)) = poll(&hub, "a", "news") else {
+            panic!("it waits")
+        };
+        let before = hub.held();
+        hub.reconfigure(Settings { sites: vec![bounds("a")], ..Settings::default() }, NOW);
+        assert!(gone.has_lost_site() && !stays.has_lost_site());
+        assert!(gone.look(NOW).unwrap()[0].found.reset);
+        assert!(stays.look(NOW).is_none());
+        drop(gone);
+        assert_eq!(hub.held(), before - 1);
+        assert_eq!((hub.channels(), usage(&hub, "b")), (1, Usage::default()));
+        publish(&hub, "a", "news").unwrap();
+        assert_eq!(stays.look(NOW).unwrap()[0].found.messages.len(), 1);
+        // And a gate that has no sites any more forgets them all.
+        hub.reconfigure(Settings::default(), NOW);
+        assert_eq!((hub.channels(), hub.cost()), (0, 0));
+        publish(&hub, "", "news").unwrap();
+        assert_eq!(hub.channels(), 1);
+    }
+
+    #[test]
+    fn a_site_that_comes_back_knows_no_position_of_before() {
+        let hub = hub(100, 1 << 20, &["a", "b"]);
+        let Ok(PollOutcome::Waiting(waiter)) = poll(&hub, "b", "news") else { panic!("it waits") };
+        let position = waiter.positions().next().unwrap();
+        drop(waiter);
+        let with = |sites: &[&str]| {
+            let sites = sites.iter().map(|name| bounds(name)).collect();
+            Settings { sites, ..Settings::default() }
+        };
+        let later = |more: u64| Time(NOW.0 + more);
+        hub.reconfigure(with(&["a"]), later(10));
+        hub.reconfigure(with(&["a", "b"]), later(20));
+        let one = Subscription { channel: name("b", "news"), cursor: Cursor::At(position) };
+        let found = hub.look(&[one], Take::All, later(30)).unwrap();
+        assert!(found[0].found.reset);
+    }
+}
