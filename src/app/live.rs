@@ -127,7 +127,8 @@ impl LiveSettings {
         if self.supplied {
             return Ok(checked);
         }
-        let new = upstreams(config).map_err(|(key, error)| config.refusal(&key, error.to_string()))?;
+        let new =
+            upstreams(config).map_err(|(key, error)| config.refusal(&key, error.to_string()))?;
         let kept = |(name, upstream): (SiteName, Arc<Upstream>)| {
             let known = live_sites::upstream_of(&checked, &name);
             let known = known.filter(|known| upstream.is_as(known));

@@ -310,10 +310,9 @@ impl Parts {
         let overview = Box::new(move || sources.overview(unready(&SiteName::NONE)));
         let page = Arc::new(Page::new(&token, system_time, overview));
         let gate = self.gate.clone();
-        let grants =
-            Grants::new(Box::new(move |site, channel, credential| {
-                gate.revoke(site, channel, credential)
-            }));
+        let grants = Grants::new(Box::new(move |site, channel, credential| {
+            gate.revoke(site, channel, credential)
+        }));
         let endpoints: Vec<Arc<dyn Endpoint>> =
             vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone()];
         let settings = self.reload.live().internal.clone();

@@ -19,7 +19,7 @@ impl Hub {
         let now = self.time(now);
         self.shared.tables.add(&settings, Stamp(now.0));
         *self.shared.settings.write() = settings;
-        self.remove_sites();
+        self.remove_sites(now);
         self.for_each_channel(|channel| {
             let limits = self.shared.settings.read().limits_for(&channel.name).clone();
             let mut state = channel.state.lock();
@@ -37,13 +37,12 @@ impl Hub {
 
     /// Forgets the channels of sites that are gone, and wakes their polls, which find themselves
     /// reset. No channel comes into such a site any more: one is opened with the settings locked.
-    fn remove_sites(&self) {
-        let gone = self.shared.tables.remove(&self.shared.settings.read());
+    fn remove_sites(&self, now: Time) {
+        let gone = self.shared.tables.remove(&self.shared.settings.read(), Stamp(now.0));
         for table in gone {
             for channel in table.channels() {
-                let retire = |channel: &Channel, state: &mut State| {
-                    Self::retire(&table, channel, state)
-                };
+                let retire =
+                    |channel: &Channel, state: &mut State| Self::retire(&table, channel, state);
                 // Dropped outside of the locks, and so woken.
                 drop(table.remove(&channel.name, |_| true, retire));
             }
@@ -230,7 +229,11 @@ impl Hub {
     }
 
     /// Makes room for one more stored channel: in its site, and then where there are most.
-    pub(super) fn make_room(&self, settings: &Settings, name: &ChannelName) -> Result<(), TableFull> {
+    pub(super) fn make_room(
+        &self,
+        settings: &Settings,
+        name: &ChannelName,
+    ) -> Result<(), TableFull> {
         let table = self.table(name);
         if let Some(site) = settings.bounds(name)? {
             while table.stored() >= site.channels {
@@ -268,8 +271,7 @@ impl Hub {
         // The one that was found may be used before it is taken; then look again.
         for _ in 0..8 {
             let Some(channel) = table.oldest(class, fits) else { return false };
-            let retire =
-                |channel: &Channel, state: &mut State| Self::retire(table, channel, state);
+            let retire = |channel: &Channel, state: &mut State| Self::retire(table, channel, state);
             if table.remove(&channel.name, fits, retire).is_some() {
                 return true;
             }

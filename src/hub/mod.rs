@@ -46,11 +46,11 @@ use crate::hub::channel::{
 };
 use notifier::Notifier;
 use parking_lot::{Mutex, RwLock};
+use sites::Tables;
 use slab::Slab;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use sites::Tables;
 use table::{Class, Table};
 
 /// Bounds of the table.

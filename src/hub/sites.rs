@@ -166,8 +166,8 @@ impl Tables {
     }
 
     /// Takes out the tables that have no site in `settings`; of the table without a site, only its
-    /// channels go.
-    pub(super) fn remove(&self, settings: &Settings) -> Vec<Arc<Table>> {
+    /// channels go. All that was known of them up to `floor` is void.
+    pub(super) fn remove(&self, settings: &Settings, floor: Stamp) -> Vec<Arc<Table>> {
         let mut gone = Vec::new();
         self.sites.write().retain(|(name, table)| {
             let stays = settings.sites.iter().any(|site| site.name == *name);
@@ -179,6 +179,8 @@ impl Tables {
         if !settings.sites.is_empty() {
             gone.push(self.root.clone());
         }
+        let void = |table: &Arc<Table>| table.raise_floors(floor);
+        gone.iter().chain((!gone.is_empty()).then_some(&self.none)).for_each(void);
         gone
     }
 
@@ -322,7 +324,9 @@ mod tests {
     fn a_site_that_goes_takes_its_channels_along_and_no_other() {
         let hub = hub(100, 1 << 20, &["a", "b"]);
         publish(&hub, "a", "kept").unwrap();
-        let Ok(PollOutcome::Waiting(mut gone)) = poll(&hub, "b", "news") else { panic!("it waits") };
+        let Ok(PollOutcome::Waiting(mut gone)) = poll(&hub, "b", "news") else {
+            panic!("it waits")
+        };
         let Ok(PollOutcome::Waiting(mut stays)) = poll(&hub, "a", "news") else {
             panic!("it waits")
         };

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::hub::channel::{Epoch, Position, Snapshot, Stamp, Start, SyncRequest, Take};
+use crate::hub::channel::{Epoch, Position, SiteName, Snapshot, Stamp, Start, SyncRequest, Take};
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};

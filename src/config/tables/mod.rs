@@ -182,10 +182,7 @@ fn upstream(section: &mut Section, default: upstream::Settings) -> (upstream::Se
 fn hold(section: &mut Section, default: &hold::Settings, most: usize) -> (hold::Settings, usize) {
     let timeout = section.duration("timeout", default.timeout);
     let jitter = section.percent("jitter", default.jitter * 100.0) / 100.0;
-    (
-        hold::Settings { timeout, jitter },
-        section.number("max", most, SOME),
-    )
+    (hold::Settings { timeout, jitter }, section.number("max", most, SOME))
 }
 
 /// `None` = the gate does not serve its browser client.

@@ -256,7 +256,8 @@ mod tests {
         assert_eq!(shop.in_site(&site("blog")), blog);
         assert_eq!(blog.in_site(&SiteName::NONE), plain);
         // The border between site and name cannot be moved.
-        let of = |in_site: &str, name: &str| ChannelName::new(name).unwrap().in_site(&site(in_site));
+        let of =
+            |in_site: &str, name: &str| ChannelName::new(name).unwrap().in_site(&site(in_site));
         assert_ne!(of("ab", "c"), of("a", "bc"));
     }
 

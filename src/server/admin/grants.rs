@@ -15,8 +15,7 @@ use http::Method;
 
 /// Revokes grants of a site (none = of all): of a channel, for a credential; `None` = any. Returns
 /// their number.
-pub type Revoke =
-    Box<dyn Fn(&SiteName, Option<&ChannelName>, Option<&str>) -> usize + Send + Sync>;
+pub type Revoke = Box<dyn Fn(&SiteName, Option<&ChannelName>, Option<&str>) -> usize + Send + Sync>;
 
 /// See the [module](self).
 pub struct Grants {
@@ -38,7 +37,8 @@ impl Grants {
                 return Reply::error(400, error, "write channel=<name>, or leave it out for all");
             }
         };
-        let revoked = (self.revoke)(&request.site, channel.as_ref(), wanted("credential").as_deref());
+        let revoked =
+            (self.revoke)(&request.site, channel.as_ref(), wanted("credential").as_deref());
         Reply::json(200, &serde_json::json!({ "revoked": revoked }))
     }
 }

@@ -142,8 +142,7 @@ impl App {
             Ok(access) => access,
             Err(refusal) => {
                 let unauthorized = refusal.status == 401;
-                let cause =
-                    if unauthorized { Refusal::Unauthorized } else { Refusal::CrossOrigin };
+                let cause = if unauthorized { Refusal::Unauthorized } else { Refusal::CrossOrigin };
                 self.metrics.refusals.count(cause);
                 return Ok(refusal);
             }

@@ -78,7 +78,8 @@ impl<'a> Head<'a> {
     /// The host that it names.
     pub(super) fn host(&self) -> RequestHost<'_> {
         // The absolute form of a target (RFC 9112, section 3.2.2).
-        let absolute = if self.target.starts_with('/') { None } else { self.target.split_once("://") };
+        let absolute =
+            if self.target.starts_with('/') { None } else { self.target.split_once("://") };
         let authority = absolute.map(|(_, rest)| match rest.find(['/', '?']) {
             Some(end) => &rest[..end],
             None => rest,

@@ -1,7 +1,7 @@
 //! HTTP/2: pingora serves the streams; plain polls among them are held here.
 
-use crate::protocol::http::{Headers, Reply};
 use crate::protocol::http::validate::is_origin_target;
+use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::proxy::Proxy;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::request_context::RequestContext;
@@ -38,11 +38,7 @@ pub(super) struct Http2 {
 
 impl Http2 {
     /// An app for a connection that begins now.
-    pub(super) fn new(
-        gate: Gate,
-        proxy: Arc<HttpProxy<Proxy>>,
-        shown: Option<Presented>,
-    ) -> Self {
+    pub(super) fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>, shown: Option<Presented>) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         let settings = gate.settings();

@@ -105,8 +105,7 @@ impl Revocation {
             Some(channel) => channels.contains(channel),
             None => channels.iter().any(in_site),
         };
-        means
-            && self.credential.is_none_or(|credential| shows(credentials, credential))
+        means && self.credential.is_none_or(|credential| shows(credentials, credential))
     }
 }
 

@@ -39,7 +39,10 @@ fn leave_lasts_until_its_second_or_until_it_is_taken_back() {
     assert_eq!(first.check(NOW), Ok(()));
     assert_eq!(first.check(Time(NOW.0 + 1_000_000)), Err(Rejection::Expired));
     let second = grants.take(allowed(&grants, "b", None), &waiter(&hub, "y"));
-    assert_eq!((second.left(NOW), grants.revoke(&SiteName::NONE, Some(&name("x")), Some("b"))), (None, 0));
+    assert_eq!(
+        (second.left(NOW), grants.revoke(&SiteName::NONE, Some(&name("x")), Some("b"))),
+        (None, 0)
+    );
     assert_eq!(grants.revoke(&SiteName::NONE, None, Some("b")), 1);
     assert_eq!((first.check(NOW), second.check(NOW)), (Ok(()), Err(Rejection::Revoked)));
     drop((first, second));

@@ -8,8 +8,8 @@
 mod certificates;
 mod stream;
 
-pub use certificates::{Certificates, is_named};
 pub(super) use certificates::Presented;
+pub use certificates::{Certificates, is_named};
 pub(super) use stream::{HandshakeError, TlsStream};
 
 use crate::protocol::address::Address;
@@ -59,7 +59,6 @@ impl Tls {
     pub fn replace(&self, certificates: Certificates) {
         self.shown.0.store(Arc::new(certificates));
     }
-
 
     /// Does the handshake with the client of a connection; also returns the certificate that it was
     /// shown.

@@ -128,17 +128,17 @@ impl Connection {
         shutdown: &ShutdownWatch,
     ) -> Disposition {
         let mut site = None;
-        let considered = head::parse(&self.pending[..length], settings.head, |head| {
-            match settings.choose(head.host(), self.shown.as_ref()) {
-                Chosen::Own => self.consider(front, &settings, head),
-                Chosen::Site(chosen) => {
-                    let admission = self.consider(front, &chosen, head);
-                    site = Some(chosen);
-                    admission
-                }
-                Chosen::Misdirected => self.misdirect(front, &settings, head, misdirected()),
-                Chosen::Ambiguous => self.misdirect(front, &settings, head, ambiguous()),
+        let considered = head::parse(&self.pending[..length], settings.head, |head| match settings
+            .choose(head.host(), self.shown.as_ref())
+        {
+            Chosen::Own => self.consider(front, &settings, head),
+            Chosen::Site(chosen) => {
+                let admission = self.consider(front, &chosen, head);
+                site = Some(chosen);
+                admission
             }
+            Chosen::Misdirected => self.misdirect(front, &settings, head, misdirected()),
+            Chosen::Ambiguous => self.misdirect(front, &settings, head, ambiguous()),
         });
         let settings = site.unwrap_or(settings);
         let (decision, account, client) = match considered {
