@@ -4,8 +4,10 @@ use crate::adopt;
 use crate::adopt::document_root;
 use crate::app::{App, Inherited};
 use crate::config::{Config, Contact, Mistakes, Site, Sources, assignment};
+use crate::hub::channel::SiteName;
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
+use crate::server::gate::sites::HostPattern;
 use crate::server::limits::descriptors;
 use crate::server::net::client::{self, Call};
 use crate::server::telemetry::log;
@@ -39,7 +41,7 @@ enum Command {
     /// Publish a message through the hook of a running gate.
     Publish(PublishFlags),
     /// Print the figures of a running gate.
-    Status(HookFlags),
+    Status(StatusFlags),
     /// Let a running gate read its config again; a bad one is refused and changes nothing.
     Reload(HookFlags),
     /// Read a PHP site and print a config for it.
@@ -110,6 +112,18 @@ struct PublishFlags {
     /// The message's content type; without it, UTF-8 is text and anything else is bytes.
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+    /// The site that the channel belongs to, where the gate has several.
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
+    #[command(flatten)]
+    hook: HookFlags,
+}
+
+#[derive(Debug, Args)]
+struct StatusFlags {
+    /// One site alone, where the gate has several.
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
     #[command(flatten)]
     hook: HookFlags,
 }
@@ -126,6 +140,12 @@ struct AdoptFlags {
     /// differ.
     #[arg(long = "try", value_name = "URL", conflicts_with = "json")]
     trial: Option<String>,
+    /// Print a [[site]] of that name, to stand beside others in one config.
+    #[arg(long, value_name = "NAME", requires = "host", conflicts_with_all = ["json", "trial"])]
+    site: Option<String>,
+    /// A host of that site; may be repeated.
+    #[arg(long, value_name = "HOST", requires = "site")]
+    host: Vec<HostPattern>,
 }
 
 /// A failure, which determines the exit code.
@@ -201,7 +221,7 @@ fn start(sources: Sources, site: Site, how: Start) -> Result<(), Failure> {
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    let public = if config.tls.is_some() { "https://" } else { "http://" };
+    let public = if config.is_tls() { "https://" } else { "http://" };
     let heritage = match how {
         Start::Anew => Ok(Inherited::default()),
         Start::TakingOver => Inherited::ask(&config),
@@ -270,13 +290,15 @@ fn publish(flags: &PublishFlags) -> Result<(), Failure> {
         }
         Some(data) => data.as_bytes().to_vec(),
     };
-    let target = format!("/channels/{}", utf8_percent_encode(&flags.channel, NON_ALPHANUMERIC));
+    let name = utf8_percent_encode(&flags.channel, NON_ALPHANUMERIC);
+    let target = in_site(flags.site.as_deref(), &format!("/channels/{name}"));
     let content_type = flags.content_type.as_deref();
     ask(&flags.hook, Call { method: "POST", target: &target, content_type, body: body.into() })
 }
 
-fn status(flags: &HookFlags) -> Result<(), Failure> {
-    ask(flags, Call { method: "GET", target: "/status", ..Call::default() })
+fn status(flags: &StatusFlags) -> Result<(), Failure> {
+    let target = in_site(flags.site.as_deref(), "/status");
+    ask(&flags.hook, Call { method: "GET", target: &target, ..Call::default() })
 }
 
 /// Reports a file with mistakes: prints the gate's response unchanged, and then the mistakes for
@@ -315,6 +337,15 @@ fn adopt(flags: &AdoptFlags) -> Result<(), Failure> {
     if flags.json {
         return print(&format!("{:#}\n", adopted.to_json()));
     }
+    if let Some(name) = &flags.site {
+        if SiteName::new(name).is_none() {
+            let most = SiteName::MAX_BYTES;
+            let wrong = format!("--site {name}: a name is 1 to {most} of a-z, 0-9 and -");
+            return Err(Failure::Usage(wrong));
+        }
+        let hosts: Vec<String> = flags.host.iter().map(ToString::to_string).collect();
+        return print(&adopt::as_site(&adopted.config, name, &hosts));
+    }
     let Some(url) = &flags.trial else { return print(&adopted.config) };
     let failed = |error: String| Failure::Runtime(error);
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
@@ -323,6 +354,14 @@ fn adopt(flags: &AdoptFlags) -> Result<(), Failure> {
         error => failed(error.to_string()),
     })?;
     print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+}
+
+/// `path` at that site.
+fn in_site(site: Option<&str>, path: &str) -> String {
+    let site = site.map(|site| utf8_percent_encode(site, NON_ALPHANUMERIC));
+    // A hyphen in a name needs no escape, and there is one way to write a site.
+    let site = site.map(|site| format!("/sites/{}", site.to_string().replace("%2D", "-")));
+    format!("{}{path}", site.unwrap_or_default())
 }
 
 /// Sends a request to a running gate and prints its response.

@@ -26,6 +26,7 @@ mod print;
 mod project;
 mod reach;
 mod routes;
+mod site;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ mod walk;
 
 use project::Project;
 use routes::{Address, Routes};
+pub use site::as_site;
 use std::collections::HashSet;
 use syntax::Function;
 use walk::Walker;

@@ -5,13 +5,17 @@
 //! its settings once for each request, so values that belong together for one request belong into
 //! one settings value.
 
-use crate::config::{Config, Drain, Mistakes};
+use super::live_sites::{self, Upstreams};
+use crate::config::{Config, Drain, Mistakes, SiteConfig};
 use crate::hub::Hub;
+use crate::hub::channel::SiteName;
+use crate::protocol::address::Address;
 use crate::protocol::auth::jwt::{self, Expected, Verifier};
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::grip::sign::{self, Signer};
 use crate::server::backplane::{self, Backplane};
 use crate::server::gate;
+use crate::server::gate::sites::Sites;
 use crate::server::gate::tls::Tls;
 use crate::server::gate::upstream::{Upstream, UpstreamError};
 use crate::server::limits::body_memory::BodyMemory;
@@ -38,8 +42,8 @@ pub(super) struct LiveSettings {
     pub(super) metrics: Arc<SharedMetrics>,
     /// Interval at which the history is written to its file.
     pub(super) snapshot_every: watch::Sender<Duration>,
-    /// The servers whose health is checked.
-    pub(super) upstream: watch::Sender<Arc<Upstream>>,
+    /// The servers whose health is checked, by site.
+    pub(super) upstreams: watch::Sender<Upstreams>,
     /// The servers are the demo's, whatever the config names.
     pub(super) supplied: bool,
     /// Present if the public listener uses TLS, which needs a restart to change.
@@ -49,21 +53,20 @@ pub(super) struct LiveSettings {
 
 /// Values made from a config before it becomes active.
 pub(super) struct Prepared {
-    upstream: Arc<Upstream>,
+    upstreams: Upstreams,
 }
 
 impl LiveSettings {
     /// The initial settings of the parts.
     pub(super) fn new(
         config: &Config,
-        upstream: Upstream,
+        upstreams: Upstreams,
         supplied: bool,
         tls: Option<Arc<Tls>>,
         log: Log,
     ) -> Self {
-        let upstream = Arc::new(upstream);
         let metrics = Arc::new(SharedMetrics::default());
-        metrics.watched.watch(&config.watched);
+        watch_series(&metrics, config);
         let (hub, backplane) = table(config);
         hub.presence().rule(config.presence.clone());
         hub.presence().allow(config.presence_bytes);
@@ -71,7 +74,7 @@ impl LiveSettings {
         Self {
             hub,
             backplane,
-            gate: shared(gate_settings(config, upstream.clone(), &rates)),
+            gate: shared(gate_settings(config, &upstreams, &rates)),
             publish: shared(publish_settings(
                 config,
                 &Arc::new(MessageRate::new(0)),
@@ -82,7 +85,7 @@ impl LiveSettings {
             drain: shared(config.drain.clone()),
             metrics,
             snapshot_every: watch::channel(config.snapshot.every).0,
-            upstream: watch::channel(upstream).0,
+            upstreams: watch::channel(upstreams).0,
             supplied,
             tls,
             log,
@@ -91,7 +94,7 @@ impl LiveSettings {
 
     /// Prepares `config`. An error changes nothing.
     pub(super) fn prepare(&self, config: &Config) -> Result<Prepared, Mistakes> {
-        Ok(Prepared { upstream: self.upstream_of(config)? })
+        Ok(Prepared { upstreams: self.upstreams_of(config)? })
     }
 
     /// Activates `config`: one line for each part.
@@ -102,13 +105,14 @@ impl LiveSettings {
     /// moment earlier.
     pub(super) fn apply(&self, running: &Config, config: &Config, prepared: Prepared) {
         self.log.change(&config.log);
-        if let (Some(tls), Some(identity)) = (&self.tls, &config.identity) {
-            tls.replace(identity);
+        let certificates = config.certificates();
+        if let Some(tls) = self.tls.as_ref().filter(|_| !certificates.is_empty()) {
+            tls.replace(certificates);
         }
         self.drain.store(Arc::new(config.drain.clone()));
         self.internal.store(Arc::new(internal_settings(config)));
         self.grip.store(Arc::new(grip_publish(config)));
-        self.metrics.watched.watch(&config.watched);
+        watch_series(&self.metrics, config);
         if config.hub != running.hub {
             self.hub.reconfigure(config.hub.clone(), system_time());
         }
@@ -119,21 +123,55 @@ impl LiveSettings {
         let rate = self.publish.load().rate.clone();
         let rates = Rates::of(&self.gate.load());
         self.publish.store(Arc::new(publish_settings(config, &rate, &rates.bodies)));
-        self.gate.store(Arc::new(gate_settings(config, prepared.upstream.clone(), &rates)));
-        tell(&self.upstream, prepared.upstream, Arc::ptr_eq);
+        self.gate.store(Arc::new(gate_settings(config, &prepared.upstreams, &rates)));
+        let same = |old: &Upstreams, new: &Upstreams| {
+            let pairs = old.iter().zip(new);
+            old.len() == new.len() && pairs.into_iter().all(|(a, b)| Arc::ptr_eq(&a.1, &b.1))
+        };
+        tell(&self.upstreams, prepared.upstreams, same);
         tell(&self.snapshot_every, config.snapshot.every, Duration::eq);
     }
 
-    /// The servers of `config`; if they are unchanged, the ones whose health is checked already.
-    fn upstream_of(&self, config: &Config) -> Result<Arc<Upstream>, Mistakes> {
-        let checked = self.upstream.borrow().clone();
+    /// The servers of `config`; those that are unchanged are the ones whose health is checked
+    /// already.
+    fn upstreams_of(&self, config: &Config) -> Result<Upstreams, Mistakes> {
+        let checked = self.upstreams.borrow().clone();
         if self.supplied {
             return Ok(checked);
         }
-        let refused = |error: UpstreamError| config.refusal("upstream.servers", error.to_string());
-        let upstream = Upstream::new(&config.upstream.servers).map_err(refused)?;
-        Ok(if upstream.is_as(&checked) { checked } else { Arc::new(upstream) })
+        let new =
+            upstreams(config).map_err(|(key, error)| config.refusal(&key, error.to_string()))?;
+        let kept = |(name, upstream): (SiteName, Arc<Upstream>)| {
+            let known = live_sites::upstream_of(&checked, &name);
+            let known = known.filter(|known| upstream.is_as(known));
+            (name, known.unwrap_or(upstream))
+        };
+        Ok(new.into_iter().map(kept).collect())
     }
+}
+
+/// The upstream of each site; an error has the key of its servers.
+pub(super) fn upstreams(config: &Config) -> Result<Upstreams, (String, UpstreamError)> {
+    let of = |key: String, servers: &[Address]| match Upstream::new(servers) {
+        Ok(upstream) => Ok(Arc::new(upstream)),
+        Err(error) => Err((key, error)),
+    };
+    if config.sites.is_empty() {
+        let upstream = of("upstream.servers".to_owned(), &config.upstream.servers)?;
+        return Ok(vec![(SiteName::NONE, upstream)]);
+    }
+    let site = |(at, site): (usize, &SiteConfig)| {
+        let key = format!("site[{at}].upstream.servers");
+        Ok((site.name.clone(), of(key, &site.upstream.servers)?))
+    };
+    config.sites.iter().enumerate().map(site).collect()
+}
+
+/// The series of single channels and of the sites.
+fn watch_series(metrics: &SharedMetrics, config: &Config) {
+    let sites: Vec<_> = config.sites.iter().map(|site| site.name.clone()).collect();
+    metrics.watched.watch(&config.watched);
+    metrics.watched.watch_sites(&sites);
 }
 
 /// The channel table, and its sequencer.
@@ -168,6 +206,8 @@ struct Rates {
     connections: Arc<AddressRate>,
     requests: Arc<AddressRate>,
     bodies: Arc<BodyMemory>,
+    /// The counts of the sites, which go on, too.
+    sites: Option<Arc<Sites>>,
 }
 
 impl Default for Rates {
@@ -176,6 +216,7 @@ impl Default for Rates {
             connections: Arc::new(AddressRate::new(0)),
             requests: Arc::new(AddressRate::new(0)),
             bodies: Arc::default(),
+            sites: None,
         }
     }
 }
@@ -183,13 +224,15 @@ impl Default for Rates {
 impl Rates {
     fn of(settings: &gate::Settings) -> Self {
         let (connections, requests) = (settings.connections.clone(), settings.requests.clone());
-        Self { connections, requests, bodies: settings.bodies.clone() }
+        let (bodies, sites) = (settings.bodies.clone(), settings.sites.clone());
+        Self { connections, requests, bodies, sites }
     }
 }
 
-fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gate::Settings {
+fn gate_settings(config: &Config, upstreams: &Upstreams, rates: &Rates) -> gate::Settings {
     rates.bodies.allow(config.client.body_memory);
-    gate::Settings {
+    let upstream = live_sites::upstream_of(upstreams, &SiteName::NONE).unwrap_or_default();
+    let settings = gate::Settings {
         client_script: config.client_script.clone(),
         grip: grip_gate(config),
         mercure: config
@@ -220,7 +263,11 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
         head_timeout: config.client.head_timeout,
         idle_timeout: config.client.idle_timeout,
         write_timeout: config.client.write_timeout,
-    }
+        site: None,
+        sites: None,
+    };
+    let sites = live_sites::sites(config, &settings, upstreams, rates.sites.as_deref());
+    gate::Settings { sites, ..settings }
 }
 
 /// The side of GRIP that holds requests.
@@ -251,9 +298,8 @@ fn publish_settings(
     publish::Settings {
         max_message: config.max_message,
         rate: rate.allowing(config.messages_per_second),
-        capture: config.capture.clone(),
+        captured: live_sites::captured(config),
         nchan: config.nchan.clone(),
-        may_publish: config.may_publish,
         bodies: bodies.clone(),
     }
 }
@@ -264,6 +310,7 @@ fn internal_settings(config: &Config) -> internal::Settings {
         mercure: config.mercure.clone(),
         max_message: config.max_message,
         names: config.internal_names.clone(),
+        sites: config.sites.iter().map(|site| (site.name.clone(), site.token.clone())).collect(),
         // `credential`, the parameter that revokes grants, is as secret as a token.
         patience: internal::Timeouts {
             head: config.client.head_timeout,

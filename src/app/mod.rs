@@ -4,6 +4,7 @@ mod backplane;
 pub mod demo;
 mod error;
 mod live;
+mod live_sites;
 mod mercure;
 mod presence;
 mod pusher;
@@ -20,7 +21,7 @@ mod watcher;
 
 use crate::config::{Config, Site, Sources};
 use crate::hub::Subscription;
-use crate::hub::channel::{Cursor, Take};
+use crate::hub::channel::{Cursor, SiteName, Take};
 use crate::protocol::address::Address;
 use crate::protocol::dialect::native::{self, Native};
 use crate::protocol::http::Endpoint;
@@ -114,11 +115,20 @@ impl App {
         server.bootstrap();
         let demo = (site == Site::Supplied).then(demo::upstream::bind).transpose()?;
         let servers = match &demo {
-            None => config.upstream.servers.clone(),
+            None => {
+                let of_sites = config.sites.iter().flat_map(|site| &site.upstream.servers);
+                config.upstream.servers.iter().chain(of_sites).cloned().collect()
+            }
             Some(bound) => vec![bound.address.clone()],
         };
-        let tls = config.identity.as_ref().map(Tls::new).transpose()?.map(Arc::new);
-        let live = LiveSettings::new(&config, Upstream::new(&servers)?, demo.is_some(), tls, log);
+        let upstreams = match &demo {
+            None => live::upstreams(&config).map_err(|(_, error)| error)?,
+            Some(_) => vec![(SiteName::NONE, Arc::new(Upstream::new(&servers)?))],
+        };
+        let certificates = config.certificates();
+        let tls = (!certificates.is_empty()).then(|| Tls::new(certificates)).transpose()?;
+        let tls = tls.map(Arc::new);
+        let live = LiveSettings::new(&config, upstreams, demo.is_some(), tls, log);
         let live = Arc::new(live);
         if let Some(bound) = demo {
             let publish = demo::upstream::publish(internal.first(), live.internal.clone());
@@ -154,7 +164,7 @@ impl App {
         let private =
             Listening::new("internal", internal_app, private, Buffers::Write, internal_stopped);
         server.add_service(private.accepting(accepted).threads(1));
-        let health_checks = HealthChecks::new(live.upstream.subscribe());
+        let health_checks = HealthChecks::new(live.upstreams.subscribe());
         server.add_service(background("health checks", Arc::new(health_checks)));
         server.add_service(background(
             "sweeper",
@@ -296,12 +306,13 @@ impl Parts {
         let hook = hook.listing(presence::hook_roster(&self.gate));
         let (in_force, reload) = (self.reload.clone(), self.reload.clone());
         let sources = self.sources();
-        let (stats, metrics) = (sources.clone(), sources.clone());
+        let (stats, metrics, site) = (sources.clone(), sources.clone(), sources.clone());
         let backplane = self.reload.live().backplane.clone();
         let unready = unready(self.gate.clone(), backplane, stopping);
         let admin = Admin::new(admin::Sources {
             unready: Box::new(unready.clone()),
             stats: Box::new(move || stats.stats()),
+            site: Box::new(move |name| site.site(name)),
             metrics: Box::new(move || metrics.metrics()),
             config: Box::new(move || in_force.in_force().config.to_toml()),
             reload: Box::new(move || {
@@ -310,11 +321,12 @@ impl Parts {
             }),
         });
         let token = random::secret().map_err(AppError::Random)?;
-        let overview = Box::new(move || sources.overview(unready()));
+        let overview = Box::new(move || sources.overview(unready(&SiteName::NONE)));
         let page = Arc::new(Page::new(&token, system_time, overview));
         let gate = self.gate.clone();
-        let grants =
-            Grants::new(Box::new(move |channel, credential| gate.revoke(channel, credential)));
+        let grants = Grants::new(Box::new(move |site, channel, credential| {
+            gate.revoke(site, channel, credential)
+        }));
         let grip = Grip::new(self.publisher.clone(), self.reload.live().grip.clone());
         let nchan = NchanPublisher::new(self.publisher.clone());
         let live = self.reload.live();
@@ -396,13 +408,13 @@ fn unready(
     gate: Gate,
     backplane: Option<Backplane>,
     stopping: ShutdownWatch,
-) -> impl Fn() -> Vec<String> + Clone + Send + Sync + 'static {
-    move || {
+) -> impl Fn(&SiteName) -> Vec<String> + Clone + Send + Sync + 'static {
+    move |site| {
         let mut reasons = Vec::new();
         if *stopping.borrow() {
             reasons.push("the gate is draining".to_owned());
         }
-        if !gate.settings().upstream.is_healthy() {
+        if !gate.settings().is_upstream_healthy(site) {
             reasons.push("no upstream server answers".to_owned());
         }
         reasons.extend(backplane.iter().flat_map(Backplane::unready));

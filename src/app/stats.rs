@@ -2,10 +2,10 @@
 
 use super::reload::Reload;
 use super::snapshot_writer::SnapshotWriter;
-use crate::hub::channel::Time;
+use crate::hub::channel::{SiteName, Time};
 use crate::hub::{Hub, Info};
 use crate::server::admin::page::{self, BusyChannel, Event, Overview};
-use crate::server::admin::{Stats, process};
+use crate::server::admin::{SiteStats, Stats, process};
 use crate::server::gate::Gate;
 use crate::server::limits::descriptors::soft_limit;
 use crate::server::publish::{Publisher, system_time};
@@ -47,6 +47,34 @@ impl StatsSources {
             generation: in_force.generation,
             restart: in_force.restart.clone(),
             snapshot: self.snapshot_writer.report(),
+            sites: self.sites().map(|(name, stats)| (name.to_string(), stats)).collect(),
+        }
+    }
+
+    /// The stats of all sites.
+    fn sites(&self) -> impl Iterator<Item = (SiteName, SiteStats)> {
+        let in_force = self.reload.in_force();
+        let names: Vec<_> = in_force.config.sites.iter().map(|site| site.name.clone()).collect();
+        names.into_iter().map(|name| {
+            let stats = self.site(&name);
+            (name, stats)
+        })
+    }
+
+    /// The stats of one site.
+    pub(super) fn site(&self, name: &SiteName) -> SiteStats {
+        let (usage, settings) = (self.hub.usage(name), self.gate.settings());
+        let sites = settings.sites.as_ref();
+        let site = sites.and_then(|sites| sites.named(name)).and_then(|one| one.site.as_ref());
+        let series = self.metrics.watched.site(name).unwrap_or_default();
+        SiteStats {
+            held: site.map_or(0, |site| site.figures.limits.held() as u64),
+            channels: usage.channels as u64,
+            waiting: usage.waiting as u64,
+            history_bytes: usage.cost,
+            publishes: series.publishes.load(Ordering::Relaxed),
+            deliveries: series.deliveries.load(Ordering::Relaxed),
+            upstream: site.map_or_else(BTreeMap::new, |site| by_word(&site.figures.upstream)),
         }
     }
 
@@ -76,6 +104,7 @@ impl StatsSources {
         self.polls(&mut text);
         self.upstream(&mut text);
         self.watched(&mut text);
+        self.of_sites(&mut text);
         self.backplane(&mut text);
         self.process(&mut text);
         text.finish()
@@ -134,16 +163,50 @@ impl StatsSources {
         if all.is_empty() {
             return;
         }
-        let values = all.iter().map(|(name, _)| (&**name, self.hub.held_on(name)));
+        let names: Vec<_> = all.iter().map(|(name, _)| name.path()).collect();
+        let named = || names.iter().map(|name| &**name);
+        let values = named().zip(all.iter().map(|(name, _)| self.hub.held_on(name)));
         let help = "Polls held now on a listed channel.";
         text.numbers(Kind::Gauge, "pollgate_channel_held_polls", help, "channel", values);
         let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-        let values = all.iter().map(|(name, series)| (&**name, count(&series.publishes)));
+        let values = named().zip(all.iter().map(|(_, series)| count(&series.publishes)));
         let help = "Messages published on a listed channel.";
         text.numbers(Kind::Counter, "pollgate_channel_publishes_total", help, "channel", values);
-        let values = all.iter().map(|(name, series)| (&**name, count(&series.deliveries)));
+        let values = named().zip(all.iter().map(|(_, series)| count(&series.deliveries)));
         let help = "Messages of a listed channel in answers.";
         text.numbers(Kind::Counter, "pollgate_channel_deliveries_total", help, "channel", values);
+    }
+
+    /// The sites; without any, these families are left out.
+    fn of_sites(&self, text: &mut Text) {
+        use Kind::{Counter, Gauge};
+        let all: Vec<(SiteName, SiteStats)> = self.sites().collect();
+        if all.is_empty() {
+            return;
+        }
+        let mut family = |kind, name, help, value: fn(&SiteStats) -> u64| {
+            let values = all.iter().map(|(site, stats)| (site.as_str(), value(stats)));
+            text.numbers(kind, name, help, "site", values);
+        };
+        family(Gauge, "pollgate_site_held_polls", "Polls of a site held now.", |it| it.held);
+        let help = "Channels of a site that were published to.";
+        family(Gauge, "pollgate_site_channels", help, |it| it.channels);
+        let help = "Channels of a site that were never published to and that polls wait on now.";
+        family(Gauge, "pollgate_site_waiting_channels", help, |it| it.waiting);
+        let help = "Memory of all messages of a site that are kept.";
+        family(Gauge, "pollgate_site_history_bytes", help, |it| it.history_bytes);
+        let help = "Messages published on channels of a site.";
+        family(Counter, "pollgate_site_publishes_total", help, |it| it.publishes);
+        let help = "Messages of a site in answers.";
+        family(Counter, "pollgate_site_deliveries_total", help, |it| it.deliveries);
+        let values = all.iter().flat_map(|(site, stats)| {
+            let counts = stats.upstream.iter();
+            counts.map(|(status, count)| ([site.as_str(), *status], *count))
+        });
+        let help = "Requests forwarded to a site's upstream, by its answer; none = it gave none, \
+                    gone = the client left first.";
+        let name = "pollgate_site_upstream_requests_total";
+        text.by_two(Counter, name, help, ["site", "status"], values);
     }
 
     /// The state of the backplane; without one, these families are left out.
@@ -191,6 +254,7 @@ impl StatsSources {
 fn busy(info: Info) -> BusyChannel {
     BusyChannel {
         channel: info.channel.to_string(),
+        site: info.channel.site().to_owned(),
         held: info.held,
         kept: info.kept,
         bytes: info.bytes,

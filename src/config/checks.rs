@@ -46,19 +46,25 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
 
 /// Warns of poll rules that never get a request.
 pub(super) fn reachable(config: &mut Config) {
-    let rules = &config.routes;
-    for (index, rule) in rules.iter().enumerate() {
-        let Some(before) = rules[..index].iter().position(|before| before.hides(rule)) else {
-            continue;
-        };
-        let key = format!("poll[{index}].path");
-        let line = config.places.of(&key).1.map_or(String::new(), |line| format!(" (line {line})"));
-        config.warnings.push(format!(
-            "{key}{line}: never reached, as poll[{before}] with the path \"{}\" takes all of its \
-             requests; move it up, or give that rule a when or unless",
-            rules[before].path
-        ));
+    let mut warnings = Vec::new();
+    let of_sites = config.sites.iter().enumerate();
+    let of_sites = of_sites.map(|(at, site)| (format!("site[{at}]."), &site.routes));
+    for (above, rules) in [(String::new(), &config.routes)].into_iter().chain(of_sites) {
+        for (index, rule) in rules.iter().enumerate() {
+            let Some(before) = rules[..index].iter().position(|before| before.hides(rule)) else {
+                continue;
+            };
+            let key = format!("{above}poll[{index}].path");
+            let line = config.places.of(&key).1;
+            let line = line.map_or(String::new(), |line| format!(" (line {line})"));
+            warnings.push(format!(
+                "{key}{line}: never reached, as poll[{before}] with the path \"{}\" takes all of \
+                 its requests; move it up, or give that rule a when or unless",
+                rules[before].path
+            ));
+        }
     }
+    config.warnings.extend(warnings);
 }
 
 /// Checks the config against the limits of the machine.
@@ -114,7 +120,7 @@ pub(super) fn files(config: &mut Config, report: &Report) {
 }
 
 /// The certificate and key in the files that these keys of the config name.
-fn identity(
+pub(super) fn identity(
     [(cert_key, cert), (key_key, key)]: [(&str, &Path); 2],
     warnings: &mut Vec<String>,
     report: &Report,
@@ -160,7 +166,7 @@ fn has_apps_apart(config: &Config, report: &Report) {
 }
 
 fn has_a_site(config: &Config, report: &Report) {
-    if config.upstream.servers.is_empty() {
+    if config.upstream.servers.is_empty() && config.sites.is_empty() {
         let message = "missing; name the site behind the gate, such as [\"127.0.0.1:8000\"], or \
                        pass --upstream";
         report.mistake("upstream.servers", message);
@@ -226,6 +232,12 @@ fn has_another_site(config: &Config, report: &Report) {
     for address in config.upstream.servers.iter().filter(own) {
         let message = format!("{address} is the gate itself; name the site behind it");
         report.mistake("upstream.servers", message);
+    }
+    for (at, site) in config.sites.iter().enumerate() {
+        for address in site.upstream.servers.iter().filter(own) {
+            let message = format!("{address} is the gate itself; name the site behind it");
+            report.mistake(&format!("site[{at}].upstream.servers"), message);
+        }
     }
 }
 

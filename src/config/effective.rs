@@ -1,6 +1,6 @@
 //! A config as TOML again: every key with the value that is in effect.
 
-use super::Config;
+use super::{Config, SiteConfig};
 use std::collections::BTreeMap;
 use toml_edit::{DocumentMut, Item, Table};
 
@@ -11,7 +11,7 @@ impl Config {
         let mut document = DocumentMut::new();
         *document.as_table_mut() = self.effective.clone();
         let mut text = document.to_string();
-        if self.routes.is_empty() {
+        if self.routes.is_empty() && self.sites.is_empty() {
             text.push_str(
                 "\n# No [[poll]]: polls are /comet/* (native), /comet?subscribed[...] (novcomet)\n\
                  # and /comet?channel=...&timestamp=... (timestamp).\n",
@@ -34,6 +34,9 @@ impl Config {
         if auth(self) != auth(other) {
             changed.push("poll".to_owned());
         }
+        if self.site_secrets() != other.site_secrets() {
+            changed.push("site".to_owned());
+        }
         if self.token != other.token {
             changed.push("publish.token".to_owned());
         }
@@ -53,6 +56,17 @@ impl Config {
         changed.sort();
         changed.dedup();
         changed
+    }
+}
+
+impl Config {
+    /// What of the sites is masked in the table, or in files that may hold something else now.
+    fn site_secrets(&self) -> Vec<impl PartialEq> {
+        let of = |site: &SiteConfig| {
+            let auth: Vec<_> = site.routes.iter().map(|rule| rule.auth.clone()).collect();
+            (site.token.clone(), site.identity.clone(), auth)
+        };
+        self.sites.iter().map(of).collect()
     }
 }
 

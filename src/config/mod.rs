@@ -8,6 +8,7 @@ mod checks;
 mod effective;
 mod read;
 mod reloadable;
+mod sites;
 mod tables;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
@@ -16,6 +17,7 @@ mod tests;
 pub use read::mistake::{Mistake, Mistakes, Source};
 pub use read::sources::{ENV_PREFIX, Sources, assignment};
 pub use tables::grip::Grip;
+pub use tables::site::SiteConfig;
 pub use tables::{Client, Drain};
 
 use crate::hub;
@@ -101,14 +103,14 @@ pub struct Config {
     pub routes: Vec<Rule>,
     /// The Pusher protocol's apps.
     pub pusher: PusherSettings,
-    /// Rules that capture messages from requests to the upstream.
-    pub capture: Vec<std::sync::Arc<crate::server::publish::capture::Rule>>,
-    /// True if the upstream may publish with a header of its responses.
-    pub may_publish: bool,
+    /// What is published of requests to the upstream and its responses.
+    pub captured: crate::server::publish::Captured,
     /// Paths of the internal listener that publish as Nchan's publishers do.
     pub nchan: Vec<std::sync::Arc<crate::server::publish::nchan::Rule>>,
-    /// Rules for files that the site publishes with.
+    /// Rules for files that the site publishes with, those of all sites.
     pub watch: Vec<crate::server::publish::watch::Rule>,
+    /// The sites; none = all hosts are one site without a name, described by the keys above.
+    pub sites: Vec<SiteConfig>,
     /// True if a change of the file reloads the config.
     pub watch_file: bool,
     /// Warnings: settings that are valid and probably not intended, each with its key.
@@ -139,10 +141,28 @@ impl Config {
         config.warnings.extend(report.warnings());
         config.places = merged.places;
         checks::across(&config, site, &report);
+        sites::across(&config, &report);
         checks::files(&mut config, &report);
+        sites::files(&mut config, &report);
         checks::reachable(&mut config);
         checks::machine(&mut config);
         report.finish().map_or(Ok(config), Err)
+    }
+
+    /// True if the public listener speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some() || self.sites.iter().any(|site| site.tls.is_some())
+    }
+
+    /// The certificates that it shows.
+    pub fn certificates(&self) -> tls::Certificates {
+        let mut all = tls::Certificates::of(self.identity.as_ref());
+        for site in &self.sites {
+            if let Some(identity) = &site.identity {
+                all.add(&site.hosts, site.default, identity);
+            }
+        }
+        all
     }
 
     /// The mistake of a value that only turned out to be wrong in use, such as a name that cannot

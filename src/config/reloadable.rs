@@ -38,7 +38,10 @@ impl Config {
     pub fn taken_on_by(mut self, running: &Self, site: Site) -> Result<Live, Mistakes> {
         let mut restart = self.changes(running);
         restart.retain(|key| FIXED.iter().any(|(fixed, _)| key == fixed));
-        if self.tls.is_some() != running.tls.is_some() {
+        if self.is_tls() != running.is_tls() {
+            for site in &mut self.sites {
+                (site.tls, site.identity) = (None, None);
+            }
             restart.retain(|key| !key.starts_with("tls."));
             restart.push("tls".to_owned());
             restart.sort();

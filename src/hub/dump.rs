@@ -4,7 +4,6 @@
 //! their bytes are shared, not copied. So a dump does not stop the table, and it is exact only if
 //! nothing is published meanwhile; a caller that needs an exact dump stops publishing first.
 
-use super::table::Table;
 use super::{Channel, Hub, State};
 use crate::hub::channel::{
     ChannelName, Cursor, Epoch, History, KeptMessage, Lookup, Message, Persisted, Position, Stamp,
@@ -42,14 +41,14 @@ impl Hub {
     /// State of the table as a whole.
     pub fn memory(&self) -> Dump {
         let latest = Time(self.shared.latest.load(Ordering::Relaxed));
-        Dump { latest, floor: self.shared.table.highest_floor(), clock: Some(self.clock()) }
+        Dump { latest, floor: self.shared.tables.highest_floor(), clock: Some(self.clock()) }
     }
 
     /// The current channels, least recently used first. Each is read when its turn comes; a channel
     /// that is forgotten meanwhile is left out.
     pub fn traces(&self) -> impl Iterator<Item = ChannelDump> + use<> {
         let mut channels: Vec<Arc<Channel>> =
-            (0..Table::SHARDS).flat_map(|shard| self.shared.table.shard(shard)).collect();
+            self.shared.tables.all().iter().flat_map(|table| table.channels()).collect();
         channels.sort_by_cached_key(|channel| channel.used.load(Ordering::Relaxed));
         channels.into_iter().filter_map(|channel| {
             let state = channel.state.lock();
@@ -64,7 +63,7 @@ impl Hub {
     /// Takes over the state of an earlier table. Time and stamps continue above it.
     pub fn remember(&self, memory: Dump) {
         self.shared.latest.fetch_max(memory.latest.0, Ordering::Relaxed);
-        self.shared.table.raise_floors(memory.floor);
+        self.shared.tables.all().iter().for_each(|table| table.raise_floors(memory.floor));
         if let Some(clock) = memory.clock.filter(|clock| clock.is_clock()) {
             self.shared.clock.store(clock.number(), Ordering::Relaxed);
             self.shared.unknown.store(0, Ordering::Relaxed);
@@ -73,7 +72,8 @@ impl Hub {
 
     /// Adds a channel of an earlier table with `count` messages, oldest first, as far as they fit
     /// into the settings. With `doubt`, positions may have been given out after that table was
-    /// written, so the channel begins a new epoch. The first error stops the restore.
+    /// written, so the channel begins a new epoch. A channel of a site that is not here is left out.
+    /// The first error stops the restore.
     ///
     /// Meant for a table that is not in use yet; a channel that exists stays as it is.
     pub fn restore<E>(
@@ -84,10 +84,13 @@ impl Hub {
         now: Time,
     ) -> Result<(), E> {
         let now = self.time(now);
-        let (limits, most) = {
+        let (limits, known) = {
             let settings = self.shared.settings.read();
-            (settings.limits_for(channel).clone(), settings.channels)
+            (settings.limits_for(channel).clone(), settings.bounds(channel).is_ok())
         };
+        if !known {
+            return messages.map(|message| message.map(drop)).collect();
+        }
         let mut history = History::resume(kept, count);
         history.look_at(Position { epoch: self.clock(), seq: now.0 });
         for message in messages {
@@ -97,15 +100,27 @@ impl Hub {
             let epoch = Epoch::from_random(self.shared.random.lock().u64(..));
             history.doubt(epoch, limits.tick.at_or_after(now));
         }
-        while self.channels() >= most && self.evict_one() {}
-        let cost = history.cost();
-        let (waiters, round, stored, forgotten) = (Slab::new(), 0, true, false);
+        // Of a table that is not in use yet, one that has no room for more than none is as good.
+        let _ = self.make_room(&self.shared.settings.read(), channel);
+        let (cost, table) = (history.cost(), self.table(channel));
+        let account = table.cost.clone();
         let feed = self.shared.origin.is_some().then(Box::default);
         let polled = Time(0);
-        let state = State { history, limits, waiters, feed, polled, round, stored, forgotten };
-        if self.shared.table.peek(channel).is_none() {
-            self.shared.cost.fetch_add(cost, Ordering::Relaxed);
-            self.shared.table.insert(channel, state, used);
+        let (waiters, round, stored, forgotten) = (Slab::new(), 0, true, false);
+        let state = State {
+            history,
+            limits,
+            waiters,
+            feed,
+            polled,
+            account,
+            round,
+            stored,
+            forgotten,
+        };
+        if table.peek(channel).is_none() {
+            table.cost.fetch_add(cost, Ordering::Relaxed);
+            table.insert(channel, state, used);
         }
         self.reclaim(now);
         Ok(())

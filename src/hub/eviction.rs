@@ -17,7 +17,9 @@ impl Hub {
     /// Applies new settings; existing channels are trimmed to them.
     pub fn reconfigure(&self, settings: Settings, now: Time) {
         let now = self.time(now);
+        self.shared.tables.add(&settings, Stamp(now.0));
         *self.shared.settings.write() = settings;
+        self.remove_sites(now);
         self.for_each_channel(|channel| {
             let limits = self.shared.settings.read().limits_for(&channel.name).clone();
             let mut state = channel.state.lock();
@@ -26,8 +28,25 @@ impl Hub {
             drop(state);
             self.settle(channel);
         });
-        while self.channels() > self.shared.settings.read().channels && self.evict_one() {}
+        {
+            let settings = self.shared.settings.read();
+            self.shared.tables.all().iter().for_each(|table| self.keep_count(&settings, table));
+        }
         self.reclaim(now);
+    }
+
+    /// Forgets the channels of sites that are gone, and wakes their polls, which find themselves
+    /// reset. No channel comes into such a site any more: one is opened with the settings locked.
+    fn remove_sites(&self, now: Time) {
+        let gone = self.shared.tables.remove(&self.shared.settings.read(), Stamp(now.0));
+        for table in gone {
+            for channel in table.channels() {
+                let retire =
+                    |channel: &Channel, state: &mut State| Self::retire(&table, channel, state);
+                // Dropped outside of the locks, and so woken.
+                drop(table.remove(&channel.name, |_| true, retire));
+            }
+        }
     }
 
     /// Drops messages that are too old. The caller runs this periodically: an unused channel would
@@ -41,8 +60,8 @@ impl Hub {
     }
 
     pub(super) fn for_each_channel(&self, mut visit: impl FnMut(&Arc<Channel>)) {
-        for shard in 0..Table::SHARDS {
-            self.shared.table.shard(shard).iter().for_each(&mut visit);
+        for table in self.shared.tables.all() {
+            table.channels().for_each(|channel| visit(&channel));
         }
     }
 
@@ -50,7 +69,7 @@ impl Hub {
     pub(super) fn settle(&self, channel: &Arc<Channel>) {
         let class = channel.state.lock().class();
         if !channel.is_listed_as(class) {
-            self.shared.table.settle(channel);
+            self.table(&channel.name).settle(channel);
         }
     }
 
@@ -94,7 +113,7 @@ impl Hub {
         // Wrapping addition of the difference is a subtraction where the history shrank.
         let change = state.history.cost().wrapping_sub(before);
         if change != 0 {
-            self.shared.cost.fetch_add(change, Ordering::Relaxed);
+            state.account.fetch_add(change, Ordering::Relaxed);
         }
         result
     }
@@ -102,7 +121,8 @@ impl Hub {
     /// The stored channel of that name, created where it does not exist. Polls that wait on it
     /// go on waiting.
     pub(super) fn open(&self, name: &ChannelName, now: Time) -> Result<Arc<Channel>, TableFull> {
-        let known = self.shared.table.touch(name, now);
+        let table = self.table(name);
+        let known = table.touch(name, now);
         if let Some(channel) = &known
             && channel.state.lock().stored
         {
@@ -111,18 +131,14 @@ impl Hub {
         // Held until the channel is in the table, so that a later change of the settings finds it
         // there.
         let settings = self.shared.settings.read();
-        while self.channels() >= settings.channels {
-            if !self.evict_one() {
-                return Err(TableFull);
-            }
-        }
+        self.make_room(&settings, name)?;
         let channel = match known {
             Some(channel) => channel,
             None => {
                 let mut state = self.new_state(name, &settings, now);
                 state.stored = true;
                 state.history = self.first_life(name, &state.history);
-                self.shared.table.insert(name, state, now)
+                table.insert(name, state, now)
             }
         };
         let mut state = channel.state.lock();
@@ -141,7 +157,7 @@ impl Hub {
     fn first_life(&self, name: &ChannelName, void: &History) -> History {
         let epoch = Epoch::from_random(self.shared.random.lock().u64(..));
         if self.is_replica() {
-            return History::new(epoch, self.shared.table.floor(name));
+            return History::new(epoch, self.table(name).floor(name));
         }
         let mut history = History::after(Position { epoch, seq: 0 }, void.floor(), void.clock());
         history.set_unknown(self.unknown());
@@ -157,18 +173,27 @@ impl Hub {
         several: bool,
         now: Time,
     ) -> Result<Arc<Channel>, TableFull> {
-        let table = &self.shared.table;
+        let table = self.table(name);
         if let Some(channel) = table.touch(name, now) {
             return Ok(channel);
         }
         let settings = self.shared.settings.read();
         let share = if several { 2 } else { 1 };
+        let cost = Table::waiting_cost(name);
+        // Only replicas have some that no poll waits on.
+        if let Some(site) = settings.bounds(name)? {
+            let (names, bytes) = (site.waiting / share, site.waiting_bytes / share as u64);
+            while table.count(Class::Waiting) >= names || table.waiting_bytes() + cost > bytes {
+                if !self.evict(&table, Class::Waiting, false) {
+                    return Err(TableFull);
+                }
+            }
+        }
         let (names, bytes) = (settings.waiting / share, settings.waiting_bytes / share as u64);
-        while table.count(Class::Waiting) >= names
-            || table.waiting_bytes() + Table::waiting_cost(name) > bytes
-        {
-            // Only replicas have some that no poll waits on.
-            if !self.evict(Class::Waiting, false) {
+        let is_full = |(count, used): (usize, u64)| count >= names || used + cost > bytes;
+        while is_full(self.waiting()) {
+            let most = self.shared.tables.most(Some(&table), |it| it.count(Class::Waiting) as u64);
+            if !self.evict(&most, Class::Waiting, false) {
                 return Err(TableFull);
             }
         }
@@ -183,6 +208,7 @@ impl Hub {
             waiters: Slab::new(),
             feed: self.shared.origin.is_some().then(Box::default),
             polled: Time(0),
+            account: self.table(name).cost.clone(),
             round: 0,
             stored: false,
             forgotten: false,
@@ -192,7 +218,7 @@ impl Hub {
     /// The history of a channel that does not exist. To be asked for after it was not found, so
     /// that the floor is that of its last life.
     pub(super) fn unpublished(&self, name: &ChannelName, now: Time) -> History {
-        let floor = self.shared.table.floor(name);
+        let floor = self.table(name).floor(name);
         if self.is_replica() {
             let epoch = Epoch::from_random(self.shared.random.lock().u64(..));
             return History::new(epoch, floor);
@@ -212,18 +238,51 @@ impl Hub {
         Epoch::from_number(self.shared.clock.load(Ordering::Relaxed))
     }
 
-    /// Evicts the stored channel that is worth least.
-    pub(super) fn evict_one(&self) -> bool {
-        Class::STORED.into_iter().any(|class| self.evict(class, false) || self.evict(class, true))
+    /// Makes room for one more stored channel: in its site, and then where there are most.
+    pub(super) fn make_room(
+        &self,
+        settings: &Settings,
+        name: &ChannelName,
+    ) -> Result<(), TableFull> {
+        let table = self.table(name);
+        if let Some(site) = settings.bounds(name)? {
+            while table.stored() >= site.channels {
+                self.evict_one(&table)?;
+            }
+        }
+        while self.channels() >= settings.channels {
+            self.evict_one(&self.shared.tables.most(Some(&table), |it| it.stored() as u64))?;
+        }
+        Ok(())
     }
 
-    fn evict(&self, class: Class, busy: bool) -> bool {
+    /// Brings the number of stored channels below its bounds: that of `table`, and that of all.
+    pub(super) fn keep_count(&self, settings: &Settings, table: &Table) {
+        let most = table.most_channels.load(Ordering::Relaxed);
+        while table.stored() > most && self.evict_one(table).is_ok() {}
+        while self.channels() > settings.channels {
+            let crowded = self.shared.tables.most(None, |it| it.stored() as u64);
+            if self.evict_one(&crowded).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Evicts the stored channel of a table that is worth least.
+    fn evict_one(&self, table: &Table) -> Result<(), TableFull> {
+        let evicted = Class::STORED
+            .into_iter()
+            .any(|class| self.evict(table, class, false) || self.evict(table, class, true));
+        if evicted { Ok(()) } else { Err(TableFull) }
+    }
+
+    fn evict(&self, table: &Table, class: Class, busy: bool) -> bool {
         let fits = |state: &State| busy || state.waiters.is_empty();
         // The one that was found may be used before it is taken; then look again.
         for _ in 0..8 {
-            let Some(channel) = self.shared.table.oldest(class, fits) else { return false };
-            let retire = |channel: &Channel, state: &mut State| self.retire(channel, state);
-            if self.shared.table.remove(&channel.name, fits, retire).is_some() {
+            let Some(channel) = table.oldest(class, fits) else { return false };
+            let retire = |channel: &Channel, state: &mut State| Self::retire(table, channel, state);
+            if table.remove(&channel.name, fits, retire).is_some() {
                 return true;
             }
         }
@@ -236,37 +295,52 @@ impl Hub {
             return;
         }
         let idle = |state: &State| !state.stored && state.waiters.is_empty();
-        self.shared.table.remove(name, idle, |channel, state| self.retire(channel, state));
+        let table = self.table(name);
+        table.remove(name, idle, |channel, state| Self::retire(&table, channel, state));
     }
 
     /// Settles the accounts of a channel that leaves the table.
-    pub(super) fn retire(&self, channel: &Channel, state: &mut State) -> WakeSet {
+    pub(super) fn retire(table: &Table, channel: &Channel, state: &mut State) -> WakeSet {
         state.forgotten = true;
         let newest = state.history.newest_stamp().unwrap_or_default();
-        self.shared.table.raise_floor(&channel.name, newest);
-        self.shared.cost.fetch_sub(state.history.cost(), Ordering::Relaxed);
+        table.raise_floor(&channel.name, newest);
+        state.account.fetch_sub(state.history.cost(), Ordering::Relaxed);
         state.history.clear();
         state.take_waiters()
     }
 
-    /// Brings the memory of all messages below its bound: histories are emptied, in the order in
-    /// which channels make room.
+    /// Brings the memory of all messages below its bounds: histories are emptied, in the order in
+    /// which channels make room. Where all sites together have too much, the one that has most of
+    /// it gives way.
     pub(super) fn reclaim(&self, now: Time) {
         let total = self.shared.settings.read().total;
-        while self.cost() > total {
-            let quiet = |state: &State| state.waiters.is_empty();
-            let table = &self.shared.table;
-            let oldest = [Class::Filled, Class::Kept]
-                .into_iter()
-                .find_map(|class| table.oldest(class, quiet).or(table.oldest(class, |_| true)));
-            let Some(channel) = oldest else { return };
-            let mut state = channel.state.lock();
-            if !state.forgotten {
-                self.with_trimmed(&mut state, now, |state| state.history.clear());
+        let has = |table: &Table| table.cost.load(Ordering::Relaxed);
+        while let Some(table) = self.shared.tables.find(Table::costs_too_much) {
+            if !self.empty_oldest(&table, now) {
+                break;
             }
-            drop(state);
-            self.settle(&channel);
         }
+        while self.cost() > total {
+            if !self.empty_oldest(&self.shared.tables.most(None, has), now) {
+                return;
+            }
+        }
+    }
+
+    /// Empties the history of a table's channel that is worth least; false = there is none.
+    fn empty_oldest(&self, table: &Table, now: Time) -> bool {
+        let quiet = |state: &State| state.waiters.is_empty();
+        let oldest = [Class::Filled, Class::Kept]
+            .into_iter()
+            .find_map(|class| table.oldest(class, quiet).or(table.oldest(class, |_| true)));
+        let Some(channel) = oldest else { return false };
+        let mut state = channel.state.lock();
+        if !state.forgotten {
+            self.with_trimmed(&mut state, now, |state| state.history.clear());
+        }
+        drop(state);
+        self.settle(&channel);
+        true
     }
 
     /// The table's time: `now`, or the latest time seen where the clock has stepped back.

@@ -2,7 +2,7 @@
 
 use super::waiter::Register;
 use super::{Channel, ChannelUpdate, Hub, Subscription};
-use crate::hub::channel::{ChannelName, Epoch, Position, Stamp, Take, Tick, Time};
+use crate::hub::channel::{ChannelName, Epoch, Position, SiteName, Stamp, Take, Tick, Time};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -35,15 +35,21 @@ impl Hub {
     /// The figures of a channel; `None` if it does not exist.
     pub fn info(&self, name: &ChannelName, now: Time) -> Option<Info> {
         let now = self.time(now);
-        let channel = self.shared.table.peek(name)?;
+        let channel = self.table(name).peek(name)?;
         Some(self.describe(&channel, now))
     }
 
-    /// The figures of at most `most` channels after the name `after`, in the order of their names,
-    /// and true if there are more.
-    pub fn list(&self, after: Option<&str>, most: usize, now: Time) -> (Vec<Info>, bool) {
+    /// The figures of at most `most` channels of `site` after the name `after`, in the order of
+    /// their names, and true if there are more.
+    pub fn list(
+        &self,
+        site: &SiteName,
+        after: Option<&str>,
+        most: usize,
+        now: Time,
+    ) -> (Vec<Info>, bool) {
         let now = self.time(now);
-        let (channels, more) = self.shared.table.page(after, most);
+        let (channels, more) = self.shared.tables.of_site(site.as_str()).page(after, most);
         (channels.iter().map(|channel| self.describe(channel, now)).collect(), more)
     }
 
@@ -68,7 +74,7 @@ impl Hub {
         });
         let busiest = least_first.into_sorted_vec();
         let names = busiest.into_iter().map(|Reverse((.., name))| name);
-        let channels = names.filter_map(|name| self.shared.table.peek(&name));
+        let channels = names.filter_map(|name| self.table(&name).peek(&name));
         channels.map(|channel| self.describe(&channel, now)).collect()
     }
 
@@ -96,7 +102,7 @@ impl Hub {
         now: Time,
     ) -> Option<ChannelUpdate> {
         let now = self.time(now);
-        let Some(channel) = self.shared.table.peek(&subscription.channel) else {
+        let Some(channel) = self.table(&subscription.channel).peek(&subscription.channel) else {
             let looked = self.look_at_none(subscription, take, Register::Never, now);
             return looked.filter(|_| !self.is_replica()).map(|looked| looked.update);
         };

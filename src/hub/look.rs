@@ -82,7 +82,7 @@ impl Hub {
     ) -> Result<waiter::Look, TableFull> {
         let name = &subscription.channel;
         loop {
-            let channel = match self.shared.table.touch(name, now) {
+            let channel = match self.table(name).touch(name, now) {
                 Some(channel) => channel,
                 None => match self.look_at_none(subscription, take, register, now) {
                     Some(looked) => return Ok(looked),
@@ -159,7 +159,7 @@ impl Hub {
         match cursor {
             Cursor::At(position) if position.epoch == self.clock() && position.seq > now.0 => {
                 // A floor may be ahead of the clock.
-                let highest = self.shared.table.highest_floor();
+                let highest = self.shared.tables.highest_floor();
                 if position.seq > highest.0 { Cursor::Lost } else { cursor }
             }
             cursor => cursor,

@@ -29,6 +29,7 @@ mod notifier;
 pub mod presence;
 mod regroup;
 mod replica;
+mod sites;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use dump::{ChannelDump, Dump};
 pub use inspect::Info;
 pub use notifier::WakeHandle;
 pub use replica::{Applied, SyncSink};
+pub use sites::{SiteBounds, Usage};
 pub use waiter::{Waiter, WakeSet};
 
 use crate::hub::channel::{
@@ -46,6 +48,7 @@ use crate::hub::channel::{
 };
 use notifier::Notifier;
 use parking_lot::{Mutex, RwLock};
+use sites::Tables;
 use slab::Slab;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -67,6 +70,8 @@ pub struct Settings {
     pub limits: Arc<Limits>,
     /// Limits by channel name; the first match wins.
     pub overrides: Vec<(Pattern, Arc<Limits>)>,
+    /// The sites that share the table; none = the table is that of a gate without sites.
+    pub sites: Vec<SiteBounds>,
 }
 
 impl Default for Settings {
@@ -78,14 +83,19 @@ impl Default for Settings {
             total: 256 << 20,
             limits: Arc::default(),
             overrides: Vec::new(),
+            sites: Vec::new(),
         }
     }
 }
 
 impl Settings {
     fn limits_for(&self, name: &ChannelName) -> &Arc<Limits> {
-        let matching = self.overrides.iter().find(|(pattern, _)| pattern.matches(name));
-        matching.map_or(&self.limits, |(_, limits)| limits)
+        let (limits, overrides) = match self.site_of(name) {
+            None => (&self.limits, &self.overrides),
+            Some(site) => (&site.limits, &site.overrides),
+        };
+        let matching = overrides.iter().find(|(pattern, _)| pattern.matches(name));
+        matching.map_or(limits, |(_, limits)| limits)
     }
 }
 
@@ -205,7 +215,7 @@ pub struct Hub {
 }
 
 struct Shared {
-    table: Table,
+    tables: Tables,
     settings: RwLock<Settings>,
     /// Receives the channels' sync requests, where a sequencer gives the positions.
     origin: Option<SyncSink>,
@@ -214,8 +224,6 @@ struct Shared {
     latest: AtomicU64,
     /// The epoch of the positions of channels that do not exist: it is that of the table's time.
     clock: AtomicU64,
-    /// Memory of all messages kept, in bytes.
-    cost: AtomicU64,
     /// Up to this time another process may have published, of which nothing is known.
     unknown: AtomicU64,
     /// Polls held now.
@@ -248,6 +256,8 @@ struct State {
     feed: Option<Box<ReplicaState>>,
     /// When a poll last came; 0 = never.
     polled: Time,
+    /// The memory of the messages in its table, which counts its own.
+    account: Arc<AtomicU64>,
     /// Counts how often the waiters were taken; a registration is valid only in its own round.
     round: u64,
     /// It was published to; where positions are given elsewhere: it exists there.
@@ -297,12 +307,11 @@ impl Hub {
         let mut random = fastrand::Rng::with_seed(seed);
         let clock = AtomicU64::new(Epoch::of_clock(random.u32(..)).number());
         let shared = Shared {
-            table: Table::new(),
+            tables: Tables::new(&settings),
             settings: RwLock::new(settings),
             origin,
             latest: AtomicU64::new(0),
             clock,
-            cost: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -383,7 +392,7 @@ impl Hub {
     /// From now on the channel's newest message never ages out, unless the settings differ. Does
     /// not create the channel.
     pub fn keep_newest(&self, name: &ChannelName) {
-        if let Some(channel) = self.shared.table.peek(name) {
+        if let Some(channel) = self.table(name).peek(name) {
             channel.state.lock().history.keep_newest();
             self.settle(&channel);
         }
@@ -394,12 +403,13 @@ impl Hub {
     pub fn forget(&self, name: &ChannelName) -> Option<WakeSet> {
         // A client that has a position is reset, also if nothing was published.
         let floor = Stamp(self.shared.latest.load(Ordering::SeqCst));
-        self.shared.table.remove(
+        let table = self.table(name);
+        table.remove(
             name,
             |_| true,
             |channel, state| {
-                self.shared.table.raise_floor(&channel.name, floor);
-                self.retire(channel, state)
+                table.raise_floor(&channel.name, floor);
+                Self::retire(&table, channel, state)
             },
         )
     }
@@ -435,7 +445,7 @@ impl Hub {
 
     /// Number of polls held on a channel now.
     pub fn held_on(&self, name: &ChannelName) -> usize {
-        self.shared.table.peek(name).map_or(0, |channel| channel.state.lock().waiters.len())
+        self.table(name).peek(name).map_or(0, |channel| channel.state.lock().waiters.len())
     }
 
     /// Number of polls held now.
@@ -445,16 +455,18 @@ impl Hub {
 
     /// Number of channels that were published to.
     pub fn channels(&self) -> usize {
-        self.shared.table.stored()
+        self.shared.tables.sum(|table| table.stored() as u64) as usize
     }
 
     /// Number of never-published channels that polls wait on, and their memory in bytes.
     pub fn waiting(&self) -> (usize, u64) {
-        (self.shared.table.count(Class::Waiting), self.shared.table.waiting_bytes())
+        let tables = &self.shared.tables;
+        let count = tables.sum(|table| table.count(Class::Waiting) as u64);
+        (count as usize, tables.sum(Table::waiting_bytes))
     }
 
     /// The memory all kept messages take, in bytes.
     pub fn cost(&self) -> u64 {
-        self.shared.cost.load(Ordering::Relaxed)
+        self.shared.tables.sum(|table| table.cost.load(Ordering::Relaxed))
     }
 }

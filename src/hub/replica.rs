@@ -175,7 +175,7 @@ impl Hub {
         now: Time,
         work: impl FnOnce(&mut State) -> Step,
     ) -> Applied {
-        let Some(channel) = self.shared.table.peek(name) else {
+        let Some(channel) = self.table(name).peek(name) else {
             return Applied { unwanted: true, ..Applied::default() };
         };
         let mut state = channel.state.lock();
@@ -202,11 +202,11 @@ impl Hub {
     /// Lists a channel that may exist elsewhere by now, and makes room for it.
     fn keep_within_bounds(&self, channel: &Arc<Channel>) {
         self.settle(channel);
-        while self.channels() > self.shared.settings.read().channels && self.evict_one() {}
+        self.keep_count(&self.shared.settings.read(), &self.table(&channel.name));
     }
 
     fn with_known<T>(&self, name: &ChannelName, work: impl FnOnce(&mut State) -> T) -> Option<T> {
-        let channel = self.shared.table.peek(name)?;
+        let channel = self.table(name).peek(name)?;
         let mut state = channel.state.lock();
         (!state.forgotten).then(|| work(&mut state))
     }

@@ -65,6 +65,12 @@ pub(super) struct Table {
     waiting_bytes: AtomicU64,
     /// For every part of all names the highest stamp of those channels that were forgotten.
     floors: Box<[AtomicU64]>,
+    /// Memory of all messages kept, in bytes; each channel adds to it.
+    pub(super) cost: Arc<AtomicU64>,
+    /// Upper bound of that, if the table is a site's.
+    pub(super) most_cost: AtomicU64,
+    /// Upper bound of the channels that were published to, if the table is a site's.
+    pub(super) most_channels: AtomicUsize,
 }
 
 impl Table {
@@ -85,6 +91,9 @@ impl Table {
             counts: std::array::from_fn(|_| AtomicUsize::new(0)),
             waiting_bytes: AtomicU64::new(0),
             floors: (0..Self::FLOORS).map(|_| AtomicU64::new(0)).collect(),
+            cost: Arc::default(),
+            most_cost: AtomicU64::new(u64::MAX),
+            most_channels: AtomicUsize::new(usize::MAX),
         }
     }
 
@@ -120,6 +129,11 @@ impl Table {
         });
     }
 
+    /// All channels, shard by shard.
+    pub(super) fn channels(&self) -> impl Iterator<Item = Arc<Channel>> {
+        (0..Self::SHARDS).flat_map(|index| self.shard(index))
+    }
+
     /// The channels of one shard.
     pub(super) fn shard(&self, index: usize) -> Vec<Arc<Channel>> {
         self.shards[index].lock().iter().cloned().collect()
@@ -132,6 +146,11 @@ impl Table {
 
     pub(super) fn count(&self, class: Class) -> usize {
         self.counts[class as usize].load(Ordering::Relaxed)
+    }
+
+    /// True if its messages take more memory than its site may have.
+    pub(super) fn costs_too_much(&self) -> bool {
+        self.cost.load(Ordering::Relaxed) > self.most_cost.load(Ordering::Relaxed)
     }
 
     /// The memory of the waiting channels, in bytes.

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::hub::channel::{Epoch, Position, Snapshot, Stamp, Start, SyncRequest, Take};
+use crate::hub::channel::{Epoch, Position, SiteName, Snapshot, Stamp, Start, SyncRequest, Take};
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -244,9 +244,9 @@ fn a_page_goes_on_where_the_last_one_ended() {
         publish(&hub, &format!("c{number:02}"), "x");
     }
     let names = |infos: &[Info]| infos.iter().map(|i| i.channel.to_string()).collect::<Vec<_>>();
-    let (first, more) = hub.list(None, 10, NOW);
+    let (first, more) = hub.list(&SiteName::NONE, None, 10, NOW);
     assert!(more && names(&first).first().unwrap() == "c00" && first.len() == 10);
-    let (last, more) = hub.list(Some("c19"), 10, NOW);
+    let (last, more) = hub.list(&SiteName::NONE, Some("c19"), 10, NOW);
     assert_eq!(
         (names(&last), more),
         (vec!["c20".to_owned(), "c21".into(), "c22".into(), "c23".into(), "c24".into()], false)

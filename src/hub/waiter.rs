@@ -292,6 +292,15 @@ impl Waiter {
         self.hub.is_draining()
     }
 
+    /// True if the site of its channels is gone, so that no message can come.
+    pub fn has_lost_site(&self) -> bool {
+        // All channels of a poll are of one site.
+        let lost = |name: &ChannelName| {
+            !name.site().is_empty() && self.hub.shared.settings.read().site_of(name).is_none()
+        };
+        self.channels().next().is_some_and(lost)
+    }
+
     /// A handle that wakes this poll.
     pub fn wake_handle(&self) -> WakeHandle {
         WakeHandle(self.bell.clone())

@@ -43,6 +43,11 @@ impl Client {
         Client { wire: BufReader::with_capacity(2048, wire), host: host.into(), bound: BOUND }
     }
 
+    /// The `Host` of the requests from here on.
+    pub fn names(&mut self, host: &str) {
+        host.clone_into(&mut self.host);
+    }
+
     /// Another bound for each read and write.
     pub fn bound(mut self, bound: Duration) -> Client {
         self.bound = bound;

@@ -53,6 +53,11 @@ impl Http2 {
         Http2 { sender, connection, scheme, host: addr.host(), asked: VecDeque::new() }
     }
 
+    /// The host of the requests from here on.
+    pub fn names(&mut self, host: &str) {
+        host.clone_into(&mut self.host);
+    }
+
     /// Sends a request without a body.
     pub async fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) {
         self.send(method, target, headers, b"").await;

@@ -26,8 +26,13 @@ pub struct Identity {
 
 impl Identity {
     pub fn make() -> Identity {
+        Identity::of(&["localhost", "127.0.0.1"])
+    }
+
+    /// One for these hosts.
+    pub fn of(names: &[&str]) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let names = vec!["localhost".into(), "127.0.0.1".into()];
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let cert = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
         Identity { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().to_vec() }
     }
@@ -68,8 +73,17 @@ pub async fn connect_with(
     addr: &Addr,
     config: Arc<ClientConfig>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_as(addr, "localhost", config).await
+}
+
+/// As [`connect_with`], asking for `name`.
+pub async fn connect_as(
+    addr: &Addr,
+    name: &str,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let (Addr::Tls(tcp) | Addr::Tcp(tcp)) = addr else { panic!("no TLS on {addr}") };
-    let name = ServerName::try_from("localhost").unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
     let work = async {
         let stream = TcpStream::connect(tcp).await?;
         // After a handshake the system would keep a short request back for a while.

@@ -102,7 +102,12 @@ impl Successor {
         payload: Payload,
         tick: Tick,
     ) -> Result<Receipt, PublishError> {
-        let target = format!("/channels/{}", utf8_percent_encode(&channel, NON_ALPHANUMERIC));
+        let site = match channel.site() {
+            "" => String::new(),
+            site => format!("/sites/{site}"),
+        };
+        let name = utf8_percent_encode(&channel, NON_ALPHANUMERIC);
+        let target = format!("{site}/channels/{name}");
         let content_type = Some(&*payload.content_type);
         let call = Call { method: "POST", target: &target, content_type, body: payload.body };
         match client::call(&self.address, &self.token, call).await {
@@ -119,7 +124,8 @@ impl Successor {
 
 /// The same request for another process, without the headers of the connection.
 fn outgoing(request: Request) -> Result<http::Request<bytes::Bytes>, http::Error> {
-    let Request { method, path, query, headers, body } = request;
+    let path = request.whole_path().into_owned();
+    let Request { method, query, headers, body, .. } = request;
     let target = if query.is_empty() { path } else { format!("{path}?{query}") };
     let mut request = http::Request::builder().method(method).uri(target).body(body)?;
     *request.headers_mut() = headers;

@@ -1,7 +1,7 @@
 //! Texts of the config with a fixed form: each function returns the value, or an error that
 //! describes the form.
 
-use crate::hub::channel::{ChannelName, Pattern};
+use crate::hub::channel::{ChannelName, Pattern, SiteName};
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::http::condition::{Condition, Test};
@@ -10,6 +10,7 @@ use crate::protocol::template::Template;
 use crate::server::backplane::{Url, UrlError};
 use crate::server::persist::snapshot;
 use ipnet::IpNet;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -144,6 +145,28 @@ pub(in crate::config) fn header(text: &str) -> Result<String, String> {
 /// The name of a channel.
 pub(in crate::config) fn name(text: &str) -> Result<ChannelName, String> {
     ChannelName::new(text).map_err(|error| error.to_string())
+}
+
+/// A channel that has series of its own, shown as it is labelled there.
+pub(in crate::config) struct Listed(pub(in crate::config) ChannelName);
+
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.path())
+    }
+}
+
+/// A channel of a gate without sites.
+pub(in crate::config) fn listed(text: &str) -> Result<Listed, String> {
+    name(text).map(Listed)
+}
+
+/// A channel of a site, as `shop/news`.
+pub(in crate::config) fn listed_in_site(text: &str) -> Result<Listed, String> {
+    let wrong = || format!("\"{text}\" names no site; write site/channel, such as shop/news");
+    let (site, channel) = text.split_once('/').ok_or_else(wrong)?;
+    let site = SiteName::new(site).ok_or_else(wrong)?;
+    Ok(Listed(name(channel)?.in_site(&site)))
 }
 
 /// Text for a query: `a=b&c`.

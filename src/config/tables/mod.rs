@@ -10,6 +10,7 @@ pub(super) mod nchan;
 pub(super) mod poll;
 pub(super) mod presence;
 pub(super) mod pusher;
+pub(super) mod site;
 pub(super) mod watch;
 
 use super::Config;
@@ -17,7 +18,7 @@ use super::read::locations::ConnectionSlots;
 use super::read::section::Section;
 use super::read::values;
 use crate::hub;
-use crate::hub::channel::{Limits, Pattern, Tick};
+use crate::hub::channel::{Limits, Pattern, SiteName, Tick};
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
 use crate::server::gate::client_script::ClientScript;
@@ -78,9 +79,15 @@ pub(super) fn config(root: &mut Section) -> Config {
     let trusted_proxies = root.list("trusted_proxies", Vec::new(), values::network);
     let threads = root.number("threads", 0, 0..=1024);
     let tls = root.optional_table("tls", tls).flatten();
-    let (upstream, may_publish) = root.table("upstream", upstream);
+    let has_sites = root.has("site");
+    let default = upstream::Settings::default();
+    // With sites, each names its own.
+    let servers = if has_sites { Vec::new() } else { default.servers.clone() };
+    let default = upstream::Settings { servers, ..default };
+    let (upstream, may_publish) = root.table("upstream", |section| upstream(section, default));
     let (token, messages_per_second) = root.table("publish", publish_keys);
-    let (hold, held) = root.table("hold", hold);
+    let usual = (hold::Settings::default(), permit::Settings::default().held);
+    let (hold, held) = root.table("hold", |section| hold(section, &usual.0, usual.1));
     let stream = root.table("stream", stream);
     let client_script = root.table("client", client_script);
     let (mut hub, max_message, snapshot) = root.table("history", history);
@@ -93,14 +100,20 @@ pub(super) fn config(root: &mut Section) -> Config {
     let drain = root.table("drain", drain);
     let upgrade = root.table("upgrade", upgrade);
     let log = root.table("log", log);
-    let watched =
-        root.table("metrics", |metrics| metrics.list("channels", Vec::new(), values::name));
+    let listed = if has_sites { values::listed_in_site } else { values::listed };
+    let watched = root.table("metrics", |metrics| metrics.list("channels", Vec::new(), listed));
+    let watched = watched.into_iter().map(|listed| listed.0).collect();
+    for key in ["grip", "mercure", "nchan", "pusher"] {
+        if has_sites && root.has(key) {
+            root.mistake(key, "serves a gate without [[site]] only; give it a gate of its own");
+        }
+    }
     let mercure =
         root.optional_table("mercure", |hub| mercure::hub(hub, !token.is_empty())).flatten();
     let backplane = root.table("backplane", backplane::backplane);
     let grip = root.table("grip", grip::grip);
     let above = hub.limits.clone();
-    let channels = root.tables("channel", |section| channel(section, &above));
+    let channels = root.tables("channel", |section| channel(section, &above, has_sites));
     let mut presence = hub::presence::Rules::default();
     for (pattern, limits, present) in channels.into_iter().flatten() {
         presence.channels.push((pattern.clone(), present));
@@ -112,7 +125,13 @@ pub(super) fn config(root: &mut Section) -> Config {
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
     let nchan = root.tables("nchan", nchan::rule).into_iter().flatten().map(Arc::new).collect();
     let apps = root.tables("pusher", pusher::app).into_iter().flatten().collect();
-    let watch = root.tables("watch", watch::rule).into_iter().flatten().collect();
+    let watch = root.tables("watch", |section| watch::rule(section, &SiteName::NONE));
+    let above = site::Above { hold: &hold, limits: &limits, hub: &hub, upstream: &upstream };
+    let sites = root.tables("site", |section| site::site(section, &above));
+    let sites: Vec<_> = sites.into_iter().flatten().collect();
+    hub.sites = sites.iter().map(|site| site.bounds.clone()).collect();
+    let watch = watch.into_iter().flatten();
+    let watch = watch.chain(sites.iter().flat_map(|site| site.watch.clone())).collect();
     Config {
         listen,
         internal,
@@ -143,10 +162,10 @@ pub(super) fn config(root: &mut Section) -> Config {
         mercure,
         routes,
         pusher: PusherSettings { apps, sessions: pusher_sessions },
-        capture,
-        may_publish,
+        captured: publish::Captured { capture, may_publish },
         nchan,
         watch,
+        sites,
         watch_file,
         warnings: Vec::new(),
         effective: toml_edit::Table::new(),
@@ -180,8 +199,7 @@ fn tls(section: &mut Section) -> Option<tls::Settings> {
 }
 
 /// The upstream; true if it may publish with a header.
-fn upstream(section: &mut Section) -> (upstream::Settings, bool) {
-    let default = upstream::Settings::default();
+fn upstream(section: &mut Section, default: upstream::Settings) -> (upstream::Settings, bool) {
     let settings = upstream::Settings {
         servers: section.list("servers", default.servers, values::address),
         connect_timeout: section.some_duration("connect_timeout", default.connect_timeout),
@@ -191,14 +209,10 @@ fn upstream(section: &mut Section) -> (upstream::Settings, bool) {
 }
 
 /// The settings of held polls, and their maximum number.
-fn hold(section: &mut Section) -> (hold::Settings, usize) {
-    let default = hold::Settings::default();
+fn hold(section: &mut Section, default: &hold::Settings, most: usize) -> (hold::Settings, usize) {
     let timeout = section.duration("timeout", default.timeout);
     let jitter = section.percent("jitter", default.jitter * 100.0) / 100.0;
-    (
-        hold::Settings { timeout, jitter },
-        section.number("max", permit::Settings::default().held, SOME),
-    )
+    (hold::Settings { timeout, jitter }, section.number("max", most, SOME))
 }
 
 /// `None` = the gate does not serve its browser client.
@@ -232,7 +246,7 @@ fn history(section: &mut Section) -> (hub::Settings, u64, snapshot::Settings) {
         waiting_bytes: section.size("waiting_bytes", default.waiting_bytes, 1),
         total: section.size("total", default.total, 1),
         limits: Arc::new(limits),
-        overrides: Vec::new(),
+        ..default
     };
     let max_message = section.size("max_message", publish::Settings::default().max_message, 1);
     let file = section.parsed("snapshot", String::new(), values::snapshot);
@@ -322,7 +336,7 @@ fn log(section: &mut Section) -> log::Settings {
 type Channel = (Pattern, Arc<Limits>, Option<Arc<hub::presence::Settings>>);
 
 /// A `[[channel]]`; its missing keys come from `above`. `None` is a mistake.
-fn channel(section: &mut Section, above: &Limits) -> Option<Channel> {
+fn channel(section: &mut Section, above: &Limits, has_sites: bool) -> Option<Channel> {
     let ticks = [("micros", Tick::Micros), ("millis", Tick::Millis), ("seconds", Tick::Seconds)];
     let hint = "write a channel's name, or the beginning of names and *";
     let pattern = section.required("match", hint, values::pattern);
@@ -334,5 +348,8 @@ fn channel(section: &mut Section, above: &Limits) -> Option<Channel> {
         tick: section.choice("stamp", above.tick, &ticks),
     };
     let present = presence::presence(section);
+    if has_sites && present.is_some() {
+        section.mistake("presence", "serves a gate without [[site]] only; remove it");
+    }
     pattern.map(|pattern| (pattern, Arc::new(limits), present))
 }

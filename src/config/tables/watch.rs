@@ -1,15 +1,16 @@
 //! `[[watch]]`: one rule.
 
 use crate::config::read::section::Section;
+use crate::hub::channel::SiteName;
 use crate::server::publish::watch::{ChannelOf, FilePattern, Rule};
 
-/// Reads a rule; `None` is a mistake.
-pub(in crate::config) fn rule(section: &mut Section) -> Option<Rule> {
+/// Reads a rule of `site`; `None` is a mistake.
+pub(in crate::config) fn rule(section: &mut Section, site: &SiteName) -> Option<Rule> {
     let hint = "write the files the site writes, such as \"/dev/shm/*.comet\"";
     let files = section.required("path", hint, files);
     let channel = channel(section, files.as_ref());
     let content = section.flag("content", false);
-    Some(Rule { files: files?, channel: channel?, content })
+    Some(Rule { files: files?, channel: channel?, site: site.clone(), content })
 }
 
 fn files(text: &str) -> Result<FilePattern, String> {

@@ -15,6 +15,6 @@ pub use history::{
     Accepted, History, KeptMessage, Limits, Lookup, Messages, Moment, Persisted, Take,
 };
 pub use message::{Kind, Message, Payload, RenderKey, Renders};
-pub use name::{ChannelName, NameError, Pattern};
+pub use name::{ChannelName, NameError, Pattern, SiteName};
 pub use stamp::{ShownStamp, Stamp, Tick, Time};
 pub use sync::{ReplicaState, Snapshot, Start, Step, SyncRequest};

@@ -1,12 +1,18 @@
 //! Channel names and the patterns that select them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// The name of a channel: 1 to 255 bytes of UTF-8 without control characters.
+/// The name of a channel: 1 to 255 bytes of UTF-8 without control characters, within its site.
 ///
-/// Cheap to clone: the text is shared.
+/// It is displayed, and read as text, without the site; but names of two sites are never equal. So
+/// a site cannot reach another one's channels, whatever it calls them, and nothing that is shown
+/// to clients has to be stripped.
+///
+/// Cheap to clone: the text is shared. It begins with the length of the site's name, as one
+/// character, and that name; for a channel without a site the length is 0.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
@@ -42,7 +48,60 @@ impl ChannelName {
         if text.chars().any(char::is_control) {
             return Err(NameError::Control);
         }
-        Ok(Self(text.into()))
+        Ok(Self::join("", text))
+    }
+
+    fn join(site: &str, text: &str) -> Self {
+        let mut joined = String::with_capacity(1 + site.len() + text.len());
+        // A site's name has at most `SiteName::MAX_BYTES`.
+        joined.push(char::from(site.len() as u8));
+        joined.push_str(site);
+        joined.push_str(text);
+        Self(joined.into())
+    }
+
+    /// The channel of the same name that belongs to `site`.
+    pub fn in_site(self, site: &SiteName) -> Self {
+        if site.as_str() == self.site() { self } else { Self::join(site.as_str(), self.as_str()) }
+    }
+
+    /// The name of its site; empty = none.
+    pub fn site(&self) -> &str {
+        &self.0[1..self.start()]
+    }
+
+    /// True if it belongs to `site`.
+    pub fn is_of(&self, site: &SiteName) -> bool {
+        self.site() == site.as_str()
+    }
+
+    /// The name as people read it who look after several sites: `shop/news`.
+    pub fn path(&self) -> Cow<'_, str> {
+        match self.site() {
+            "" => Cow::Borrowed(self.as_str()),
+            site => Cow::Owned(format!("{site}/{}", self.as_str())),
+        }
+    }
+
+    /// The name with its site, for records that keep both; see [`ChannelName::from_qualified`].
+    pub fn qualified(&self) -> &str {
+        if self.start() == 1 { self.as_str() } else { &self.0 }
+    }
+
+    /// Reads a record of [`ChannelName::qualified`]. The length of a site's name is a control
+    /// character, with which no channel's name begins.
+    pub fn from_qualified(bytes: &[u8]) -> Result<Self, NameError> {
+        let Some((length @ 1..=SiteName::MAX_LENGTH, rest)) = bytes.split_first() else {
+            return Self::from_bytes(bytes);
+        };
+        let (site, name) = rest.split_at_checked(usize::from(*length)).ok_or(NameError::Control)?;
+        let site = std::str::from_utf8(site).ok().and_then(SiteName::new);
+        Ok(Self::from_bytes(name)?.in_site(&site.ok_or(NameError::Control)?))
+    }
+
+    /// The first byte of the name itself.
+    fn start(&self) -> usize {
+        1 + usize::from(self.0.as_bytes()[0])
     }
 
     /// Like [`ChannelName::new`], for bytes that may not be UTF-8.
@@ -50,35 +109,73 @@ impl ChannelName {
         Self::new(std::str::from_utf8(bytes).map_err(|_| NameError::NotUtf8)?)
     }
 
-    /// The name as text.
+    /// The name as text, without the site.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.0[self.start()..]
     }
 }
 
 impl Deref for ChannelName {
     type Target = str;
     fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-// Allows a lookup in a table keyed by names with a plain `&str`.
-impl std::borrow::Borrow<str> for ChannelName {
-    fn borrow(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
 impl fmt::Debug for ChannelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
 impl fmt::Display for ChannelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+/// The name of a site: 1 to 31 bytes of `a-z`, `0-9` and `-`; empty = that of a gate without
+/// sites.
+///
+/// Cheap to clone.
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SiteName(Option<Arc<str>>);
+
+impl SiteName {
+    /// The longest name, in bytes.
+    pub const MAX_BYTES: usize = Self::MAX_LENGTH as usize;
+    /// Below the first character that is none of control.
+    const MAX_LENGTH: u8 = 31;
+    /// No site.
+    pub const NONE: Self = Self(None);
+
+    /// Checks `text` and makes it a name; `None` = it is none.
+    pub fn new(text: &str) -> Option<Self> {
+        let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let valid = (1..=Self::MAX_BYTES).contains(&text.len()) && text.bytes().all(known);
+        valid.then(|| Self(Some(text.into())))
+    }
+
+    /// The name; empty = no site.
+    pub fn as_str(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// True if it is no site's.
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl fmt::Debug for SiteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for SiteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -142,6 +239,39 @@ mod tests {
         }
         assert_eq!(ChannelName::from_bytes(b"\xff"), Err(NameError::NotUtf8));
         assert_eq!(ChannelName::new("räume/1, 2").unwrap().as_str(), "räume/1, 2");
+    }
+
+    #[test]
+    fn names_of_two_sites_are_shown_alike_and_never_equal() {
+        let site = |name: &str| SiteName::new(name).unwrap();
+        let plain = ChannelName::new("news").unwrap();
+        let shop = plain.clone().in_site(&site("shop"));
+        let blog = plain.clone().in_site(&site("blog"));
+        assert!(plain != shop && shop != blog && plain != blog);
+        for name in [&plain, &shop, &blog] {
+            assert_eq!((name.as_str(), name.to_string().as_str(), name.len()), ("news", "news", 4));
+            assert_eq!(ChannelName::from_qualified(name.qualified().as_bytes()), Ok(name.clone()));
+        }
+        assert_eq!((shop.site(), plain.site()), ("shop", ""));
+        assert_eq!(shop.in_site(&site("blog")), blog);
+        assert_eq!(blog.in_site(&SiteName::NONE), plain);
+        // The border between site and name cannot be moved.
+        let of =
+            |in_site: &str, name: &str| ChannelName::new(name).unwrap().in_site(&site(in_site));
+        assert_ne!(of("ab", "c"), of("a", "bc"));
+    }
+
+    #[test]
+    fn a_site_is_named_with_few_characters() {
+        for good in ["a", "shop-2", "0", &"x".repeat(31)] {
+            assert!(SiteName::new(good).is_some(), "{good}");
+        }
+        for bad in ["", "Shop", "a.b", "a/b", "ä", "a b", &"x".repeat(32)] {
+            assert!(SiteName::new(bad).is_none(), "{bad}");
+        }
+        for bad in [&b"\x04sho"[..], b"\x04shopnews\x01", b"\x04SHOPx", b"\x04shop", b"\x20"] {
+            assert_eq!(ChannelName::from_qualified(bad).is_ok(), bad == b"\x20", "{bad:?}");
+        }
     }
 
     #[test]

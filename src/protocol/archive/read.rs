@@ -196,7 +196,7 @@ fn channel(parts: &mut Parts<'_>) -> Result<Head, ArchiveError> {
     if messages > seq || seq > u64::MAX / 2 {
         return Err(ArchiveError::Damaged("a position is impossible"));
     }
-    let channel = ChannelName::from_bytes(parts.0);
+    let channel = ChannelName::from_qualified(parts.0);
     let channel = channel.map_err(|_| ArchiveError::Damaged("a channel's name is none"))?;
     Ok(Head { channel, used, kept, messages })
 }

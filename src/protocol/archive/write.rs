@@ -45,7 +45,7 @@ impl<W: Write> Writer<W> {
             trace.messages.len() as u64,
         ];
         let head = numbers.into_iter().fold(Payload::default(), Payload::number);
-        head.write(Kind::Channel, trace.channel.as_bytes(), &mut self.to)?;
+        head.write(Kind::Channel, trace.channel.qualified().as_bytes(), &mut self.to)?;
         self.channels += 1;
         trace.messages.iter().try_for_each(|message| self.message(message))
     }

@@ -12,6 +12,7 @@ pub mod tracker;
 pub mod validate;
 pub mod websocket;
 
+use crate::hub::channel::SiteName;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
@@ -83,7 +84,7 @@ pub fn retry_after(wait: Duration) -> String {
 pub struct Request {
     /// The method.
     pub method: Method,
-    /// The path of the target, still escaped.
+    /// The path of the target, still escaped; without the `/sites/{site}` that is `site`.
     pub path: String,
     /// The text behind the `?`; empty without one.
     pub query: String,
@@ -91,6 +92,8 @@ pub struct Request {
     pub headers: http::HeaderMap,
     /// The body.
     pub body: Bytes,
+    /// The site that it is for; none = the gate as a whole.
+    pub site: SiteName,
 }
 
 impl Request {
@@ -103,8 +106,28 @@ impl Request {
             query: query.to_owned(),
             headers: http::HeaderMap::new(),
             body: Bytes::new(),
+            site: SiteName::NONE,
         }
     }
+
+    /// The path with its site, by which requests for the same are known.
+    pub fn whole_path(&self) -> Cow<'_, str> {
+        match self.site.as_str() {
+            "" => Cow::Borrowed(&self.path),
+            site => Cow::Owned(format!("/sites/{site}{}", self.path)),
+        }
+    }
+}
+
+/// The extent of what a path of the internal listener is about, where there are sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The gate as a whole: a site's token does not suffice.
+    Gate,
+    /// One site, which the token or the path has to name.
+    Site,
+    /// One site, or all of them.
+    Either,
 }
 
 /// A part of the internal listener that answers some paths.
@@ -121,6 +144,11 @@ pub trait Endpoint: Send + Sync {
     /// True if `path` is a page that other sites may link to.
     fn may_be_visited(&self, _path: &str) -> bool {
         false
+    }
+
+    /// What a request for `path` is about, where there are sites.
+    fn scope(&self, _path: &str) -> Scope {
+        Scope::Gate
     }
 
     /// Maximum length of the body of a request for `path`, in bytes.

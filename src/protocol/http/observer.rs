@@ -2,6 +2,7 @@
 //!
 //! They see the bytes that pass and cannot change them. Their own memory is bounded.
 
+use crate::hub::channel::SiteName;
 use http::HeaderMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -17,6 +18,8 @@ pub struct RequestHead<'a> {
     pub query: &'a str,
     /// The headers.
     pub headers: &'a HeaderMap,
+    /// The site that it is for.
+    pub site: &'a SiteName,
     /// It is a poll that was held until now: the request is no message, its response may be one.
     pub poll: bool,
 }

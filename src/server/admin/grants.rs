@@ -7,14 +7,15 @@
 //! Both parameters are optional and narrow the selection. A credential is a token, or the value of
 //! a cookie, that a client has shown.
 
-use crate::hub::channel::ChannelName;
+use crate::hub::channel::{ChannelName, SiteName};
 use crate::protocol::http::query::Query;
-use crate::protocol::http::{Endpoint, Reply, Request};
+use crate::protocol::http::{Endpoint, Reply, Request, Scope};
 use async_trait::async_trait;
 use http::Method;
 
-/// Revokes grants: of a channel, for a credential; `None` = any. Returns their number.
-pub type Revoke = Box<dyn Fn(Option<&ChannelName>, Option<&str>) -> usize + Send + Sync>;
+/// Revokes grants of a site (none = of all): of a channel, for a credential; `None` = any. Returns
+/// their number.
+pub type Revoke = Box<dyn Fn(&SiteName, Option<&ChannelName>, Option<&str>) -> usize + Send + Sync>;
 
 /// See the [module](self).
 pub struct Grants {
@@ -36,7 +37,8 @@ impl Grants {
                 return Reply::error(400, error, "write channel=<name>, or leave it out for all");
             }
         };
-        let revoked = (self.revoke)(channel.as_ref(), wanted("credential").as_deref());
+        let revoked =
+            (self.revoke)(&request.site, channel.as_ref(), wanted("credential").as_deref());
         Reply::json(200, &serde_json::json!({ "revoked": revoked }))
     }
 }
@@ -45,6 +47,10 @@ impl Grants {
 impl Endpoint for Grants {
     fn owns(&self, path: &str) -> bool {
         path == "/grants"
+    }
+
+    fn scope(&self, _path: &str) -> Scope {
+        Scope::Either
     }
 
     async fn answer(&self, request: &Request) -> Reply {
@@ -62,7 +68,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_left_out_means_any() {
-        let grants = Grants::new(Box::new(|channel, credential| {
+        let grants = Grants::new(Box::new(|_, channel, credential| {
             10 * usize::from(channel.is_some()) + usize::from(credential == Some("a b"))
         }));
         for (method, target, status, body) in [

@@ -20,7 +20,8 @@ mod reload;
 pub use grants::{Grants, Revoke};
 pub use reload::{Mistake, Reload, Reloaded, Reloading};
 
-use crate::protocol::http::{Endpoint, Reply, Request};
+use crate::hub::channel::SiteName;
+use crate::protocol::http::{Endpoint, Reply, Request, Scope};
 use crate::server::telemetry::exposition::Text;
 use async_trait::async_trait;
 use http::Method;
@@ -59,6 +60,28 @@ pub struct Stats {
     /// The file with the history for the next start, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Snapshot>,
+    /// The stats of each site, by name; none without sites.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sites: BTreeMap<String, SiteStats>,
+}
+
+/// The stats of one site at one moment.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SiteStats {
+    /// Polls held.
+    pub held: u64,
+    /// Channels in the table.
+    pub channels: u64,
+    /// Channels that were never published to and that polls wait on.
+    pub waiting: u64,
+    /// Memory of its messages kept, in bytes.
+    pub history_bytes: u64,
+    /// Messages published since the start.
+    pub publishes: u64,
+    /// Messages in responses since the start.
+    pub deliveries: u64,
+    /// Requests forwarded to its upstream since the start, by the response.
+    pub upstream: BTreeMap<&'static str, u64>,
 }
 
 /// The file with the history for the next start.
@@ -76,10 +99,12 @@ pub struct Snapshot {
 
 /// Callbacks through which the admin side gets its data.
 pub struct Sources {
-    /// Reasons why the gate is not ready; empty = it is.
-    pub unready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Reasons why the gate is not ready, or one of its sites; empty = it is.
+    pub unready: Box<dyn Fn(&SiteName) -> Vec<String> + Send + Sync>,
     /// The stats of this moment.
     pub stats: Box<dyn Fn() -> Stats + Send + Sync>,
+    /// The stats of one site.
+    pub site: Box<dyn Fn(&SiteName) -> SiteStats + Send + Sync>,
     /// The same and more, in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The settings in force as TOML, secrets masked.
@@ -110,8 +135,8 @@ impl Admin {
         Self { sources, started: Instant::now() }
     }
 
-    fn readiness(&self) -> Reply {
-        let reasons = (self.sources.unready)();
+    fn readiness(&self, site: &SiteName) -> Reply {
+        let reasons = (self.sources.unready)(site);
         if reasons.is_empty() {
             return Reply::json(200, &serde_json::json!({ "ready": true }));
         }
@@ -140,6 +165,10 @@ impl Endpoint for Admin {
         matches!(path, "/healthz" | "/readyz" | "/metrics")
     }
 
+    fn scope(&self, path: &str) -> Scope {
+        if matches!(path, "/status" | "/readyz") { Scope::Either } else { Scope::Gate }
+    }
+
     async fn answer(&self, request: &Request) -> Reply {
         if request.path == "/reload" {
             return match request.method {
@@ -152,8 +181,11 @@ impl Endpoint for Admin {
         }
         match request.path.as_str() {
             "/healthz" => Reply::new(200, "text/plain", "ok"),
-            "/readyz" => self.readiness(),
+            "/readyz" => self.readiness(&request.site),
             "/metrics" => Reply::new(200, Text::CONTENT_TYPE, (self.sources.metrics)()),
+            "/status" if !request.site.is_none() => {
+                Reply::json(200, &(self.sources.site)(&request.site))
+            }
             "/status" => self.status(),
             _ => Reply::new(200, "application/toml", (self.sources.config)()),
         }
@@ -168,7 +200,8 @@ mod tests {
     async fn ask(unready: &[&str], method: Method, path: &str) -> Reply {
         let reasons: Vec<String> = unready.iter().map(|reason| reason.to_string()).collect();
         let admin = Admin::new(Sources {
-            unready: Box::new(move || reasons.clone()),
+            unready: Box::new(move |_| reasons.clone()),
+            site: Box::new(|_| SiteStats::default()),
             stats: Box::new(|| Stats { held: 3, generation: 1, ..Stats::default() }),
             metrics: Box::new(|| "up 1\n".to_owned()),
             config: Box::new(|| "listen = []\n".to_owned()),

@@ -3,13 +3,17 @@
 //! A channel belongs to one of [`PARTITIONS`]; the number in braces makes Redis Cluster keep all
 //! that belongs to a partition on one node. `docs/backplane.md` documents the same for PHP.
 
-use crate::hub::channel::ChannelName;
+use crate::hub::channel::{ChannelName, SiteName};
+use std::borrow::Cow;
 
 /// Number of parts into which the channels are divided. All gates must agree on it.
 pub(super) const PARTITIONS: u32 = 64;
 
 /// The version of the keys' layout; another layout would have another value.
 pub(super) const LAYOUT: &str = "1/64";
+
+/// Stands between the prefix and a site's name.
+const SITE: &str = "/";
 
 /// Names keys and pub/sub channels.
 #[derive(Debug, Clone)]
@@ -42,8 +46,8 @@ impl Keys {
     /// The key under which the `index`-th message of a request is published once.
     pub(super) fn once(&self, channel: &ChannelName, index: usize, key: &str) -> String {
         let partition = Self::partition(channel);
-        let length = channel.len();
-        format!("{}:{{{partition}}}:i:{index}:{length}:{channel}:{key}", self.prefix)
+        let (prefix, length) = (self.prefix_of(channel), channel.len());
+        format!("{prefix}:{{{partition}}}:i:{index}:{length}:{channel}:{key}")
     }
 
     /// The key of the layout's note, in a partition.
@@ -57,14 +61,32 @@ impl Keys {
     }
 
     fn of(&self, kind: &str, channel: &ChannelName) -> String {
-        format!("{}:{{{}}}:{kind}:{channel}", self.prefix, Self::partition(channel))
+        format!("{}:{{{}}}:{kind}:{channel}", self.prefix_of(channel), Self::partition(channel))
+    }
+
+    /// The prefix of a channel's keys: a site's name follows that of the gate, behind a character
+    /// which that cannot have.
+    fn prefix_of(&self, channel: &ChannelName) -> Cow<'_, str> {
+        match channel.site() {
+            "" => Cow::Borrowed(&self.prefix),
+            site => Cow::Owned(format!("{}{SITE}{site}", self.prefix)),
+        }
     }
 
     /// The channel whose pushes come over a pub/sub channel.
     pub(super) fn channel(&self, pushes: &[u8]) -> Option<ChannelName> {
-        let rest = pushes.strip_prefix(self.prefix.as_bytes())?.strip_prefix(b":{")?;
+        let rest = pushes.strip_prefix(self.prefix.as_bytes())?;
+        let (site, rest) = match rest.strip_prefix(SITE.as_bytes()) {
+            None => (SiteName::NONE, rest),
+            Some(rest) => {
+                let (site, rest) = rest.split_at(memchr::memchr(b':', rest)?);
+                (SiteName::new(std::str::from_utf8(site).ok()?)?, rest)
+            }
+        };
+        let rest = rest.strip_prefix(b":{")?;
         let end = memchr::memchr(b'}', rest)?;
-        ChannelName::from_bytes(rest[end..].strip_prefix(b"}:p:")?).ok()
+        let channel = ChannelName::from_bytes(rest[end..].strip_prefix(b"}:p:")?).ok()?;
+        Some(channel.in_site(&site))
     }
 }
 
@@ -80,10 +102,18 @@ mod tests {
             let channel = ChannelName::new(name).unwrap();
             assert_eq!(keys.channel(keys.pushes(&channel).as_bytes()), Some(channel));
         }
+        let of = |site| ChannelName::new("a:b").unwrap().in_site(&SiteName::new(site).unwrap());
+        for channel in [of("shop"), of("blog-2")] {
+            assert_eq!(keys.channel(keys.pushes(&channel).as_bytes()), Some(channel));
+        }
+        let partition = Keys::partition(&of("shop"));
+        assert_eq!(keys.state(&of("shop")), format!("pg/shop:{{{partition}}}:s:a:b"));
         // As PHP has it: crc32("live") % 64.
         let live = ChannelName::new("live").unwrap();
         assert_eq!(keys.state(&live), format!("pg:{{{}}}:s:live", Keys::partition(&live)));
         assert_eq!(keys.channel(b"pg:{1}:h:live"), None);
-        assert_eq!(keys.channel(b"other"), None);
+        for none in ["other", "pg/:{1}:p:live", "pg/SHOP:{1}:p:live", "pg/shop", "pg/a/b:{1}:p:x"] {
+            assert_eq!(keys.channel(none.as_bytes()), None);
+        }
     }
 }

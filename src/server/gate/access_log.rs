@@ -1,5 +1,6 @@
 //! The access log: one line a request, without its secrets.
 
+use super::Settings;
 use super::poll::hold::Cause;
 use crate::protocol::http::query::masked;
 use crate::server::telemetry::metrics::Label;
@@ -34,26 +35,27 @@ pub fn is_logged() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::INFO)
 }
 
-/// Logs one request; masks the values of the query parameters in `mask`.
-pub fn log(line: &Line<'_>, mask: &[String]) {
+/// Logs one request that was served with `settings`; masks what those do not have logged.
+pub fn log(line: &Line<'_>, settings: &Settings) {
+    let site = settings.site.as_ref().map(|site| site.name.as_str());
     let client = line.client.map(|client| client.to_string());
     let client = client.as_deref().unwrap_or("unix");
     let (method, status, bytes) = (line.method, line.status, line.bytes);
-    let target = masked(line.target, mask);
+    let target = masked(line.target, &settings.mask);
     let took_ms = milliseconds(line.took);
     match (line.held, line.events) {
         (Some((held, cause)), Some(events)) => {
             let held_ms = milliseconds(held);
             let cause = cause.as_str();
-            tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms, held_ms, cause, events);
+            tracing::info!(target: TARGET, site, client, method, %target, status, bytes, took_ms, held_ms, cause, events);
         }
         (Some((held, cause)), None) => {
             let held_ms = milliseconds(held);
             let cause = cause.as_str();
-            tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms, held_ms, cause);
+            tracing::info!(target: TARGET, site, client, method, %target, status, bytes, took_ms, held_ms, cause);
         }
         (None, _) => {
-            tracing::info!(target: TARGET, client, method, %target, status, bytes, took_ms)
+            tracing::info!(target: TARGET, site, client, method, %target, status, bytes, took_ms)
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Gate;
 use super::poll::hold::Cause;
+use super::sites::Site;
 use crate::hub::Answer;
 use crate::hub::channel::{ChannelName, Message, Time};
 use crate::protocol::dialect::stream::Transport;
@@ -124,27 +125,28 @@ impl Forwarded {
     }
 
     /// The head of a response has come. An interim one is followed by another.
-    pub(super) fn answered(&mut self, counters: &Counters, status: u16) {
+    pub(super) fn answered(&mut self, counters: &Counters, site: Option<&Site>, status: u16) {
         if (100..200).contains(&status) && status != 101 {
             return;
         }
         if let Some(began) = self.began.take() {
-            counters.upstream.count(SiteAnswer::of(status));
+            counters.upstream_answer(site, SiteAnswer::of(status));
             counters.upstream_time.observe(began.elapsed());
         }
     }
 
     /// The upstream was silent for too long, and the poll is held on here.
-    pub(super) fn cut(&mut self, counters: &Counters) {
+    pub(super) fn cut(&mut self, counters: &Counters, site: Option<&Site>) {
         if self.began.take().is_some() {
-            counters.upstream.count(SiteAnswer::Cut);
+            counters.upstream_answer(site, SiteAnswer::Cut);
         }
     }
 
     /// The request is over, with or without a response.
-    pub(super) fn end(&mut self, counters: &Counters, client_left: bool) {
+    pub(super) fn end(&mut self, counters: &Counters, site: Option<&Site>, client_left: bool) {
         if self.began.take().is_some() {
-            counters.upstream.count(if client_left { SiteAnswer::Gone } else { SiteAnswer::None });
+            let answer = if client_left { SiteAnswer::Gone } else { SiteAnswer::None };
+            counters.upstream_answer(site, answer);
         }
     }
 }
@@ -213,6 +215,13 @@ impl Counters {
     pub fn streams(&self) -> impl Iterator<Item = (&'static str, usize)> {
         let streams = Transport::NAMES.iter().filter(|(_, one)| *one != Transport::Poll);
         streams.map(|(name, one)| (*name, self.streams_on(*one).load(Ordering::Relaxed)))
+    }
+
+    fn upstream_answer(&self, site: Option<&Site>, answer: SiteAnswer) {
+        self.upstream.count(answer);
+        if let Some(site) = site {
+            site.figures.upstream.count(answer);
+        }
     }
 
     fn streams_on(&self, transport: Transport) -> &AtomicUsize {

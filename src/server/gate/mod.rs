@@ -20,6 +20,7 @@ mod replay;
 pub mod route;
 mod serve;
 mod settings;
+pub mod sites;
 pub mod stream;
 pub mod tls;
 pub mod upstream;
@@ -175,7 +176,7 @@ impl Gate {
         client: Option<IpAddr>,
         (path, query, headers): (&str, &str, &dyn Headers),
     ) -> Option<Reply> {
-        let wait = settings.requests.take(settings.limits.asks(client)).err()?;
+        let wait = settings.take_request(client).err()?;
         self.refused(Refusal::RequestRate);
         let transport = Transport::chosen(headers, &Query::parse(query));
         let hub = settings.mercure.as_ref().filter(|hub| hub.owns(path));
@@ -189,6 +190,20 @@ impl Gate {
         Some(match hub {
             Some(hub) => hub.cross_origin(reply, headers),
             None => poll::replies::readable(reply, &settings.routes, path, headers),
+        })
+    }
+
+    /// The response to a request that no site takes; it counts against the rate limit as any does.
+    fn misdirected(
+        &self,
+        settings: &Settings,
+        client: Option<IpAddr>,
+        about: (&str, &str, &dyn Headers),
+        reply: Reply,
+    ) -> Reply {
+        self.rate_limited(settings, client, about).unwrap_or_else(|| {
+            self.refused(Refusal::Misdirected);
+            reply
         })
     }
 

@@ -4,13 +4,16 @@ use super::RETRY_AFTER;
 use super::client_script::ClientScript;
 use super::poll::hold;
 use super::route::Routes;
+use super::sites::{Site, Sites};
 use super::upstream::Upstream;
 use super::{front, grip, mercure, pusher, stream};
+use crate::hub::channel::SiteName;
 use crate::protocol::http::Reply;
 use crate::server::limits::body_memory::{BodyMemory, BodyShare};
 use crate::server::limits::permit;
 use crate::server::limits::rate::AddressRate;
 use ipnet::IpNet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,9 +82,32 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// Timeout of a stalled write to a client, or of a stalled request body; `None` = for ever.
     pub write_timeout: Option<Duration>,
+    /// The site that these are the settings of; `None` = the gate's as a whole.
+    pub site: Option<Arc<Site>>,
+    /// The sites, by host; `None` = there are none, and all requests are served with these.
+    pub sites: Option<Arc<Sites>>,
 }
 
 impl Settings {
+    /// True if a server behind the gate answers; of `site`, if that is one.
+    pub fn is_upstream_healthy(&self, site: &SiteName) -> bool {
+        let Some(sites) = &self.sites else { return self.upstream.is_healthy() };
+        let mut asked = sites.all().iter().filter(|one| site.is_none() || one.site_name() == site);
+        asked.any(|settings| settings.upstream.is_healthy())
+    }
+
+    /// Counts a request against the rate limits of its client's address: the gate's, and the
+    /// site's. The error is the time after which it may come again.
+    pub(super) fn take_request(&self, client: Option<IpAddr>) -> Result<(), Duration> {
+        match &self.site {
+            None => self.requests.take(self.limits.asks(client)),
+            Some(site) => {
+                self.requests.take(site.gate_limits.asks(client))?;
+                site.requests.take(self.limits.asks(client))
+            }
+        }
+    }
+
     /// False if a request for `path` (as it stands in the target) can only be the upstream's.
     pub(super) fn may_serve(&self, path: &str) -> bool {
         self.client_script.as_ref().is_some_and(|script| script.owns(path))

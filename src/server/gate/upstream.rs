@@ -1,6 +1,7 @@
 //! The upstream: the servers behind the gate, and which of them gets a request.
 
 use super::upstream_names::{self, Names, Server};
+use crate::hub::channel::SiteName;
 use crate::protocol::address::Address;
 use crate::server::net::resolve::resolve;
 use pingora::lb::health_check::{HealthObserve, TcpHealthCheck};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// `[upstream]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,28 +157,39 @@ impl HealthObserve for TellHealth {
     }
 }
 
+impl Default for Upstream {
+    /// One without servers.
+    fn default() -> Self {
+        Self::of(Vec::new(), upstream_names::system)
+    }
+}
+
 /// Checks the health of the servers in force, across reloads: a background service.
 pub struct HealthChecks {
-    upstream: watch::Receiver<Arc<Upstream>>,
+    upstreams: watch::Receiver<Vec<(SiteName, Arc<Upstream>)>>,
 }
 
 impl HealthChecks {
-    /// Checks the servers of `upstream`, and new ones as soon as it has them.
-    pub fn new(upstream: watch::Receiver<Arc<Upstream>>) -> Self {
-        Self { upstream }
+    /// Checks the servers of `upstreams`, and new ones as soon as it has them.
+    pub fn new(upstreams: watch::Receiver<Vec<(SiteName, Arc<Upstream>)>>) -> Self {
+        Self { upstreams }
     }
 }
 
 #[async_trait::async_trait]
 impl BackgroundService for HealthChecks {
     async fn start(&self, shutdown: ShutdownWatch) {
-        let mut upstream = self.upstream.clone();
+        let (mut upstreams, mut ending) = (self.upstreams.clone(), shutdown.clone());
         loop {
-            let checked = upstream.borrow_and_update().clone();
             // Dropping the checks of servers that were replaced ends them.
+            let mut checks = JoinSet::new();
+            for (_, checked) in upstreams.borrow_and_update().clone() {
+                let shutdown = shutdown.clone();
+                checks.spawn(async move { checked.balancer.start(shutdown).await });
+            }
             tokio::select! {
-                () = checked.balancer.start(shutdown.clone()) => return,
-                Ok(()) = upstream.changed() => {}
+                _ = ending.wait_for(|ending| *ending) => return,
+                Ok(()) = upstreams.changed() => {}
             }
         }
     }

@@ -128,7 +128,11 @@ impl App {
                 return Ok(reply);
             }
         };
-        let path = request.path.as_str();
+        let settings = self.settings.load_full();
+        let (site, path) = match guard::site_in(&request.path) {
+            Some((site, rest)) if !settings.sites.is_empty() => (Some(site), rest),
+            _ => (None, request.path.as_str()),
+        };
         let endpoint = self.endpoints.iter().find(|endpoint| endpoint.owns(path));
         let visitor = Requester {
             method: &request.method,
@@ -137,17 +141,35 @@ impl App {
             open: endpoint.is_some_and(|endpoint| endpoint.is_open(path)),
             page: endpoint.is_some_and(|endpoint| endpoint.may_be_visited(path)),
         };
-        if let Err(refusal) = guard::admit(&self.settings.load(), &self.page, &visitor) {
-            let cause =
-                if refusal.status == 401 { Refusal::Unauthorized } else { Refusal::CrossOrigin };
-            self.metrics.refusals.count(cause);
-            return Ok(refusal);
-        }
+        let access = match guard::admit(&settings, &self.page, &visitor) {
+            Ok(access) => access,
+            Err(refusal) => {
+                let unauthorized = refusal.status == 401;
+                let cause = if unauthorized { Refusal::Unauthorized } else { Refusal::CrossOrigin };
+                self.metrics.refusals.count(cause);
+                return Ok(refusal);
+            }
+        };
         let Some(endpoint) = endpoint else {
             let error = format!("there is no {path}");
             return Ok(Reply::error(404, error, "publish with POST /publish"));
         };
-        match session::read_body(session, endpoint.longest_body(path)).await? {
+        let open = endpoint.is_open(path);
+        let scope = endpoint.scope(path);
+        let (path, longest) = (path.to_owned(), endpoint.longest_body(path));
+        if !settings.sites.is_empty() && !(open && site.is_none()) {
+            match guard::scoped(&settings, &access, site, scope) {
+                Ok(site) => request.site = site,
+                Err(refusal) => {
+                    if refusal.status == 403 {
+                        self.metrics.refusals.count(Refusal::Unauthorized);
+                    }
+                    return Ok(refusal);
+                }
+            }
+        }
+        request.path = path;
+        match session::read_body(session, longest).await? {
             Ok(body) => request.body = body,
             Err(refusal) => {
                 self.refused(&refusal, Refusal::BodyTimeout, Refusal::MalformedBody);

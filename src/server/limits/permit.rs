@@ -113,9 +113,24 @@ pub struct Permit {
     counts: Arc<Counts>,
     address: Option<IpAddr>,
     grant: Option<u64>,
+    /// The right that the gate as a whole gives, beside a site's.
+    _within: Option<Box<Permit>>,
+}
+
+impl Permit {
+    /// The same right within another one, with which it is given back.
+    pub fn within(mut self, outer: Self) -> Self {
+        self._within = Some(Box::new(outer));
+        self
+    }
 }
 
 impl Limits {
+    /// Number of polls that hold a permit.
+    pub fn held(&self) -> usize {
+        self.counts.held.load(Ordering::Relaxed)
+    }
+
     /// Admits a poll from `address`, by `grant`, if `settings` leave room for it.
     pub fn admit(
         &self,
@@ -129,7 +144,8 @@ impl Limits {
             return Err(Rejection::Held);
         }
         // From here on dropping the permit restores the counts.
-        let mut permit = Permit { counts: counts.clone(), address: None, grant: None };
+        let mut permit =
+            Permit { counts: counts.clone(), address: None, grant: None, _within: None };
         let address = settings.held_by(address).map(ip_prefix);
         permit.address =
             counts.by_address.take(address, settings.per_address).ok_or(Rejection::Address)?;

@@ -27,7 +27,7 @@ pub use payload::{PayloadError, payload};
 pub use target::{Answered, Remote, Target};
 use wakeups::PendingWakeups;
 
-use crate::hub::channel::{ChannelName, Payload, Position, ShownStamp, Time};
+use crate::hub::channel::{ChannelName, Payload, Position, ShownStamp, SiteName, Time};
 use crate::hub::{Hub, Published, TableFull, WakeSet};
 use crate::server::limits::body_memory::BodyMemory;
 use crate::server::net::quiesce::Quiesce;
@@ -46,14 +46,21 @@ pub struct Settings {
     pub max_message: u64,
     /// Rate limit of the hook.
     pub rate: Arc<MessageRate>,
-    /// Rules of requests to the upstream that are messages.
-    pub capture: Vec<Arc<capture::Rule>>,
+    /// What passes on the way to the upstream and is published; of each site.
+    pub captured: Vec<(SiteName, Captured)>,
     /// Paths that publish as Nchan's publishers do.
     pub nchan: Vec<Arc<nchan::Rule>>,
-    /// True if the upstream may publish with a header of its responses.
-    pub may_publish: bool,
     /// The memory for bodies that are kept.
     pub bodies: Arc<BodyMemory>,
+}
+
+/// What is published of the requests to an upstream and its responses.
+#[derive(Debug, Clone, Default)]
+pub struct Captured {
+    /// Rules of requests that are messages.
+    pub capture: Vec<Arc<capture::Rule>>,
+    /// True if the upstream may publish with a header of its responses.
+    pub may_publish: bool,
 }
 
 impl Default for Settings {
@@ -61,9 +68,8 @@ impl Default for Settings {
         Self {
             max_message: 1 << 20,
             rate: Arc::new(MessageRate::new(0)),
-            capture: Vec::new(),
+            captured: Vec::new(),
             nchan: Vec::new(),
-            may_publish: false,
             bodies: Arc::default(),
         }
     }

@@ -1,12 +1,12 @@
-//! Time series of single channels.
+//! Time series of single channels, and of sites.
 
-use crate::hub::channel::ChannelName;
+use crate::hub::channel::{ChannelName, SiteName};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of one channel.
+/// Counts of one channel, or of all of a site's.
 #[derive(Debug, Default)]
 pub struct Series {
     /// Messages published.
@@ -19,6 +19,7 @@ pub struct Series {
 #[derive(Debug, Default)]
 pub struct Watched {
     channels: ArcSwap<HashMap<ChannelName, Arc<Series>>>,
+    sites: ArcSwap<Vec<(SiteName, Arc<Series>)>>,
 }
 
 impl Watched {
@@ -28,6 +29,23 @@ impl Watched {
         let series = |name: &ChannelName| before.get(name).cloned().unwrap_or_default();
         let channels = names.iter().map(|name| (name.clone(), series(name))).collect();
         self.channels.store(Arc::new(channels));
+    }
+
+    /// Counts these sites from now on; the ones that were there keep their counts.
+    pub fn watch_sites(&self, names: &[SiteName]) {
+        let before = self.sites.load();
+        let series = |name: &SiteName| {
+            let known = before.iter().find(|(known, _)| known == name);
+            known.map(|(_, series)| series.clone()).unwrap_or_default()
+        };
+        let sites = names.iter().map(|name| (name.clone(), series(name))).collect();
+        self.sites.store(Arc::new(sites));
+    }
+
+    /// The counts of a site.
+    pub fn site(&self, name: &SiteName) -> Option<Arc<Series>> {
+        let sites = self.sites.load();
+        sites.iter().find(|(known, _)| known == name).map(|(_, series)| series.clone())
     }
 
     /// Counts a message published on `channel`.
@@ -42,12 +60,17 @@ impl Watched {
         });
     }
 
-    fn with(&self, channel: &ChannelName, count: impl FnOnce(&Series) -> u64) {
+    fn with(&self, channel: &ChannelName, count: impl Fn(&Series) -> u64) {
         let channels = self.channels.load();
         if !channels.is_empty()
             && let Some(series) = channels.get(channel)
         {
             count(series);
+        }
+        if !channel.site().is_empty() {
+            let sites = self.sites.load();
+            let own = sites.iter().find(|(site, _)| channel.is_of(site));
+            own.map(|(_, series)| count(series));
         }
     }
 

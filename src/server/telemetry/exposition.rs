@@ -42,6 +42,22 @@ impl Text {
         }
     }
 
+    /// A family with a number for each pair of values of two labels.
+    pub fn by_two<V: Display>(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        help: &str,
+        labels: [&str; 2],
+        values: impl IntoIterator<Item = ([impl AsRef<str>; 2], V)>,
+    ) {
+        self.begin(kind.as_str(), name, help);
+        for (words, value) in values {
+            let [first, second] = &words;
+            self.sample(name, &[(labels[0], first.as_ref()), (labels[1], second.as_ref())], value);
+        }
+    }
+
     /// A family of counters.
     pub fn counts<L: Label>(&mut self, name: &str, help: &str, label: &str, counts: &Counts<L>) {
         let values = counts.all().map(|(label, count)| (label.as_str(), count));

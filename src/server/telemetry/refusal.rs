@@ -62,6 +62,8 @@ labels! {
         /// A browser page from elsewhere, or a host name that may belong to one, on the internal
         /// listener.
         CrossOrigin = "cross_origin",
+        /// A host that no site has, or that the connection's certificate does not name.
+        Misdirected = "misdirected",
     }
 }
 

@@ -53,6 +53,9 @@ pub struct Overview {
 pub struct BusyChannel {
     /// Its name.
     pub channel: String,
+    /// Its site, if there are sites.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub site: String,
     /// Polls held on it.
     pub held: usize,
     /// Messages kept.

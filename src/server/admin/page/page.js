@@ -132,6 +132,9 @@
       location.reload();
       return;
     }
+    for (const busy of figures.busiest) {
+      if (busy.site) busy.channel = busy.site + "/" + busy.channel;
+    }
     const sample = { time: figures.time, held: figures.held, refusals: figures.refusals };
     const passed = newest ? figures.time - newest.time : 0;
     if (passed > 0) {
@@ -263,6 +266,9 @@
       ["Deliveries", count(newest.deliveries)],
       ["Site requests", count(sum(newest.upstream)) + (failed ? ", " + count(failed) + " failed" : "")],
     ];
+    for (const [name, site] of Object.entries(newest.sites || {})) {
+      list.push([name, count(site.held) + " held, " + count(site.channels) + " channels"]);
+    }
     if (newest.restart.length) list.push(["Takes a restart", newest.restart.join(", ")]);
     const place = at("facts");
     while (place.children.length > list.length) place.lastChild.remove();
@@ -344,7 +350,13 @@
     }));
   }
 
-  // One channel: what is on it, and a message for it.
+  // One channel: what is on it, and a message for it. With sites, it is written site/channel.
+
+  function pathOf(channel) {
+    if (!newest || !newest.sites) return "/channels/" + encodeURIComponent(channel);
+    const [site, ...name] = channel.split("/");
+    return "/sites/" + encodeURIComponent(site) + "/channels/" + encodeURIComponent(name.join("/"));
+  }
 
   function show(channel) {
     shown = channel;
@@ -361,7 +373,7 @@
     looking = true;
     const channel = shown;
     try {
-      const path = "/channels/" + encodeURIComponent(channel) + "/messages?cursor=" + encodeURIComponent(shownCursor);
+      const path = pathOf(channel) + "/messages?cursor=" + encodeURIComponent(shownCursor);
       const response = await ask("GET", path);
       // Another channel may have been chosen meanwhile.
       if (shown !== channel) return;
@@ -418,7 +430,7 @@
     if (channel !== shown) show(channel);
     tell(place, "\u2026");
     try {
-      const path = "/channels/" + encodeURIComponent(channel);
+      const path = pathOf(channel);
       const response = await ask("POST", path, at("data").value, at("kind").value);
       if (!response.ok) { tell(place, "Not published: " + await reason(response), true); return; }
       const done = await response.json();

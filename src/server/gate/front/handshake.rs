@@ -3,7 +3,7 @@
 use super::Front;
 use super::response;
 use crate::protocol::http::Reply;
-use crate::server::gate::tls::{HandshakeError, Tls};
+use crate::server::gate::tls::{HandshakeError, Presented, Tls};
 use bytes::BytesMut;
 use pingora::protocols::Stream;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -38,22 +38,36 @@ pub(super) enum Protocol {
 /// forwarded to the upstream.
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
+/// A connection after its handshake.
+pub(super) struct Greeted {
+    pub(super) stream: Stream,
+    pub(super) speech: Protocol,
+    /// The certificate that its client was shown.
+    pub(super) shown: Option<Presented>,
+}
+
+impl Greeted {
+    fn plain(stream: Stream, speech: Protocol) -> Self {
+        Self { stream, speech, shown: None }
+    }
+}
+
 /// Does the TLS handshake with a client; `None` = it failed.
 pub(super) async fn handshake(
     front: &Front,
     stream: Stream,
     mut shutdown: ShutdownWatch,
-) -> Option<(Stream, Protocol)> {
+) -> Option<Greeted> {
     let tls = match &front.entrance {
         Transport::Tls(tls) => tls,
-        Transport::Plain => return Some((stream, Protocol::Any)),
+        Transport::Plain => return Some(Greeted::plain(stream, Protocol::Any)),
         // The way to TLS is shown in HTTP/1.1 alone: nothing is served here.
-        Transport::Redirect(_) => return Some((stream, Protocol::Http1)),
+        Transport::Redirect(_) => return Some(Greeted::plain(stream, Protocol::Http1)),
     };
     // The near end has a name on every socket, the far end of a unix socket has none.
     let digest = stream.get_socket_digest();
     if matches!(digest.as_ref().and_then(|it| it.local_addr()), Some(SocketAddr::Unix(_))) {
-        return Some((stream, Protocol::Any));
+        return Some(Greeted::plain(stream, Protocol::Any));
     }
     let peer = digest.as_ref().and_then(|it| it.peer_addr());
     let limit = front.gate.settings().head_timeout;
@@ -68,9 +82,9 @@ pub(super) async fn handshake(
         None => Ok(greeting.await),
     };
     match greeted {
-        Ok(Some(Ok(stream))) => {
+        Ok(Some(Ok((stream, shown)))) => {
             let speech = if stream.is_http2() { Protocol::Http2 } else { Protocol::Http1 };
-            Some((Box::new(stream), speech))
+            Some(Greeted { stream: Box::new(stream), speech, shown })
         }
         Ok(Some(Err(refused))) => {
             tracing::debug!(?peer, error = %refused, "no TLS handshake");

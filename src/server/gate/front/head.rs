@@ -3,6 +3,7 @@
 use crate::protocol::http::Headers;
 use crate::protocol::http::framing::Framing;
 use crate::protocol::http::validate;
+use crate::server::gate::sites::RequestHost;
 use httparse::{EMPTY_HEADER, Header, Status};
 
 /// Upper bounds of a head.
@@ -73,6 +74,20 @@ pub(super) struct Head<'a> {
     /// True if it opens a WebSocket, and is plain but for that.
     pub(super) socket: bool,
     pub(super) framing: Framing,
+}
+
+impl<'a> Head<'a> {
+    /// The host that it names.
+    pub(super) fn host(&self) -> RequestHost<'_> {
+        // The absolute form of a target (RFC 9112, section 3.2.2).
+        let absolute =
+            if self.target.starts_with('/') { None } else { self.target.split_once("://") };
+        let authority = absolute.map(|(_, rest)| match rest.find(['/', '?']) {
+            Some(end) => &rest[..end],
+            None => rest,
+        });
+        RequestHost { header: self.headers.get("host"), authority }
+    }
 }
 
 /// The headers of a head, borrowed from the buffer.

@@ -1,12 +1,14 @@
 //! HTTP/2: pingora serves the streams; plain polls among them are held here.
 
-use crate::protocol::http::Reply;
 use crate::protocol::http::validate::is_origin_target;
+use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::proxy::Proxy;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::proxy::session::{self, SessionExchange};
 use crate::server::gate::serve::{Served, serve};
+use crate::server::gate::sites::{Chosen, RequestHost, ambiguous, misdirected};
+use crate::server::gate::tls::Presented;
 use crate::server::gate::{Gate, Settings};
 use crate::server::limits::body_memory::BodyShare;
 use crate::server::telemetry::refusal::Refusal;
@@ -30,17 +32,19 @@ pub(super) struct Http2 {
     options: HttpServerOptions,
     /// Upper bound of the headers of one stream.
     head_bytes: u32,
+    /// The certificate that its client was shown.
+    shown: Option<Presented>,
 }
 
 impl Http2 {
     /// An app for a connection that begins now.
-    pub(super) fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>) -> Self {
+    pub(super) fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>, shown: Option<Presented>) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         let settings = gate.settings();
         options.h2_idle_timeout = settings.idle_timeout;
         let head_bytes = u32::try_from(settings.head.bytes).unwrap_or(u32::MAX);
-        Self { gate, proxy, state: Arc::default(), options, head_bytes }
+        Self { gate, proxy, state: Arc::default(), options, head_bytes, shown }
     }
 
     /// The response to a stream that is not served, regardless of the request.
@@ -67,6 +71,32 @@ impl Http2 {
         self.gate.rate_limited(settings, client, (head.uri.path(), query, &head.headers))
     }
 
+    /// The settings that a stream is served with, or the response where there are none for it.
+    fn choose(
+        &self,
+        stream: &ServerSession,
+        settings: &Arc<Settings>,
+        client: Option<IpAddr>,
+    ) -> Result<Arc<Settings>, Reply> {
+        let head = stream.req_header();
+        let mut hosts = head.headers.get_all("host").iter().map(|host| host.to_str().unwrap_or(""));
+        let header = hosts.next();
+        let authority = head.uri.authority().map(|authority| authority.as_str());
+        let chosen = match hosts.next() {
+            Some(_) if settings.sites.is_some() => Chosen::Ambiguous,
+            _ => settings.choose(RequestHost { header, authority }, self.shown.as_ref()),
+        };
+        let reply = match chosen {
+            Chosen::Own => return Ok(settings.clone()),
+            Chosen::Site(chosen) => return Ok(chosen),
+            Chosen::Misdirected => misdirected(),
+            Chosen::Ambiguous => ambiguous(),
+        };
+        let query = head.uri.query().unwrap_or_default();
+        let about = (head.uri.path(), query, &head.headers as &dyn Headers);
+        Err(self.gate.misdirected(settings, client, about, reply))
+    }
+
     /// Holds or answers the stream, or returns it with its classification.
     async fn poll(
         &self,
@@ -75,9 +105,14 @@ impl Http2 {
         join_cookies(&mut stream);
         let settings = self.gate.settings();
         let client = session::client(&stream, &settings);
+        let (settings, refused) = match self.choose(&stream, &settings, client.address) {
+            Ok(chosen) => (chosen, None),
+            Err(reply) => (settings, Some(reply)),
+        };
         let handed = RequestContext::new(&self.gate, settings, client).on(self.state.clone());
         let settings = handed.settings.clone();
-        if let Some(reply) = self.reject(&stream, &settings, client.address) {
+        let refused = refused.or_else(|| self.reject(&stream, &settings, client.address));
+        if let Some(reply) = refused {
             stream.set_write_timeout(settings.write_timeout);
             let _ = session::write(&mut stream, &reply).await;
             session::log(&stream, &settings, client.address, handed.began, None, None);

@@ -1,6 +1,6 @@
 //! A cache of the upstream's recent authorization decisions, by client and channel.
 
-use super::{Credentials, shows};
+use super::{Credentials, Revocation};
 use crate::hub::channel::ChannelName;
 use crate::hub::presence::Member;
 use lru::LruCache;
@@ -59,15 +59,10 @@ impl DecisionCache {
 
     /// Drops the decisions about a channel for clients that have shown that credential; returns the
     /// grants that they were part of.
-    pub(super) fn forget(
-        &self,
-        channel: Option<&ChannelName>,
-        credential: Option<u64>,
-    ) -> HashSet<u64> {
+    pub(super) fn forget(&self, revocation: &Revocation) -> HashSet<u64> {
         let mut words = self.0.lock();
         let meant = |word: &CachedDecision| {
-            channel.is_none_or(|channel| word.channel == *channel)
-                && credential.is_none_or(|credential| shows(&word.credentials, credential))
+            revocation.means(std::slice::from_ref(&word.channel), &word.credentials)
         };
         let keys: Vec<Key> =
             words.iter().filter(|(_, word)| meant(word)).map(|(key, _)| *key).collect();
@@ -80,6 +75,7 @@ impl DecisionCache {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::hub::channel::SiteName;
     use std::time::Duration;
 
     fn word(grant: u64, channel: &str, credential: u64, seconds: u64) -> CachedDecision {
@@ -105,10 +101,14 @@ mod tests {
         assert_eq!(memory.recall(&[1; 32]).unwrap().grant, 1);
         assert!(memory.recall(&[3; 32]).is_none());
         let b = ChannelName::new("b").unwrap();
-        assert_eq!(memory.forget(Some(&b), Some(8)).len(), 0);
-        assert_eq!(memory.forget(Some(&b), None).len(), 1);
+        let forget = |channel: Option<&ChannelName>, credential| {
+            let (site, channel) = (SiteName::NONE, channel.cloned());
+            memory.forget(&Revocation { site, channel, credential }).len()
+        };
+        assert_eq!(forget(Some(&b), Some(8)), 0);
+        assert_eq!(forget(Some(&b), None), 1);
         assert!(memory.recall(&[2; 32]).is_none() && memory.recall(&[1; 32]).is_some());
-        assert_eq!(memory.forget(None, Some(7)).len(), 1);
+        assert_eq!(forget(None, Some(7)), 1);
         assert!(memory.recall(&[1; 32]).is_none());
     }
 

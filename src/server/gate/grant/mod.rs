@@ -18,7 +18,7 @@ use super::proxy::forwarded::Way;
 use super::route::Rule;
 use super::upstream::Upstream;
 use super::{Gate, Incoming, Settings};
-use crate::hub::channel::{ChannelName, Time};
+use crate::hub::channel::{ChannelName, SiteName, Time};
 use crate::hub::presence::{self, Member};
 use crate::hub::{Waiter, WakeHandle};
 use crate::protocol::auth::{self, Auth, Channels, Grant, Rejection, Seconds};
@@ -88,8 +88,10 @@ struct ActiveGrant {
     revoked: Arc<AtomicBool>,
 }
 
-/// A revocation: of a channel, for a credential; `None` = any.
+/// A revocation: of a channel, for a credential; `None` = any of the site, or of all sites where
+/// there is none.
 struct Revocation {
+    site: SiteName,
     channel: Option<ChannelName>,
     credential: Option<u64>,
 }
@@ -99,8 +101,12 @@ const MAX_RECENT: usize = 256;
 
 impl Revocation {
     fn means(&self, channels: &[ChannelName], credentials: &[u64]) -> bool {
-        self.channel.as_ref().is_none_or(|channel| channels.contains(channel))
-            && self.credential.is_none_or(|credential| shows(credentials, credential))
+        let in_site = |channel: &ChannelName| self.site.is_none() || channel.is_of(&self.site);
+        let means = match &self.channel {
+            Some(channel) => channels.contains(channel),
+            None => channels.iter().any(in_site),
+        };
+        means && self.credential.is_none_or(|credential| shows(credentials, credential))
     }
 }
 
@@ -208,9 +214,15 @@ impl Gate {
         Some(self.shared.grants.look(auth, &requester, &channels, (self.shared.clock)()))
     }
 
-    /// Revokes grants; `None` = any channel, any credential. Returns the number of revoked grants.
-    pub fn revoke(&self, channel: Option<&ChannelName>, credential: Option<&str>) -> usize {
-        self.shared.grants.revoke(channel, credential)
+    /// Revokes grants; `None` = any channel of the site, any credential. Without a site, those of
+    /// all. Returns the number of revoked grants.
+    pub fn revoke(
+        &self,
+        site: &SiteName,
+        channel: Option<&ChannelName>,
+        credential: Option<&str>,
+    ) -> usize {
+        self.shared.grants.revoke(site, channel, credential)
     }
 }
 
@@ -301,13 +313,19 @@ impl Grants {
     }
 
     /// Revokes the grants of `channel` for clients that have shown `credential` (a token, or the
-    /// value of a cookie); `None` = any. Returns the number of revoked grants.
-    pub(super) fn revoke(&self, channel: Option<&ChannelName>, credential: Option<&str>) -> usize {
+    /// value of a cookie); `None` = any of `site`. Returns the number of revoked grants.
+    pub(super) fn revoke(
+        &self,
+        site: &SiteName,
+        channel: Option<&ChannelName>,
+        credential: Option<&str>,
+    ) -> usize {
         let credential = credential.map(|text| self.shared.hasher.hash_one(text.as_bytes()));
-        let revocation = Revocation { channel: channel.cloned(), credential };
+        let (site, channel) = (site.clone(), channel.cloned().map(|name| name.in_site(site)));
+        let revocation = Revocation { site, channel, credential };
         let mut rung = Vec::new();
         let mut in_use = self.shared.used.lock();
-        let mut grants = self.shared.memory.forget(channel, credential);
+        let mut grants = self.shared.memory.forget(&revocation);
         for (_, used) in &in_use.used {
             if revocation.means(&used.channels, &used.credentials) {
                 used.revoked.store(true, Ordering::SeqCst);

@@ -40,24 +40,27 @@ fn leave_lasts_until_its_second_or_until_it_is_taken_back() {
     assert_eq!(first.check(NOW), Ok(()));
     assert_eq!(first.check(Time(NOW.0 + 1_000_000)), Err(Rejection::Expired));
     let second = grants.take(allowed(&grants, "b", None), &waiter(&hub, "y"));
-    assert_eq!((second.left(NOW), grants.revoke(Some(&name("x")), Some("b"))), (None, 0));
-    assert_eq!(grants.revoke(None, Some("b")), 1);
+    assert_eq!(
+        (second.left(NOW), grants.revoke(&SiteName::NONE, Some(&name("x")), Some("b"))),
+        (None, 0)
+    );
+    assert_eq!(grants.revoke(&SiteName::NONE, None, Some("b")), 1);
     assert_eq!((first.check(NOW), second.check(NOW)), (Ok(()), Err(Rejection::Revoked)));
     drop((first, second));
-    assert_eq!(grants.revoke(None, None), 0);
+    assert_eq!(grants.revoke(&SiteName::NONE, None, None), 0);
 }
 
 #[test]
 fn leave_that_is_taken_back_between_the_look_and_the_hold_is_found_gone() {
     let (grants, hub) = (Grants::default(), Hub::new(hub::Settings::default(), 1));
     let (found, other) = (allowed(&grants, "a", None), allowed(&grants, "b", None));
-    grants.revoke(None, Some("a"));
+    grants.revoke(&SiteName::NONE, None, Some("a"));
     let waiter = waiter(&hub, "x");
     assert_eq!(grants.take(found, &waiter).check(NOW), Err(Rejection::Revoked));
     assert_eq!(grants.take(other.clone(), &waiter).check(NOW), Ok(()));
     // So many that the first ones are no longer known.
     for _ in 0..=MAX_RECENT {
-        grants.revoke(None, Some("c"));
+        grants.revoke(&SiteName::NONE, None, Some("c"));
     }
     assert_eq!(grants.take(other, &waiter).check(NOW), Err(Rejection::Revoked));
 }

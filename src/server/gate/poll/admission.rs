@@ -191,11 +191,12 @@ impl Gate {
         if let Some(reply) = too_many(settings, rule, &asked) {
             return refuse(Refusal::ChannelsPerPoll, reply);
         }
-        match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
+        match rule.dialect.parse(&asked, &|name| settings.tick(&self.shared.hub, name)) {
             Parsed::OtherRule => None,
             Parsed::NoPoll => Some(Decision::Site),
             Parsed::Refused(reply) => refuse(Refusal::BadRequest, reply),
-            Parsed::Poll(poll) => {
+            Parsed::Poll(mut poll) => {
+                settings.scope(&mut poll.subscriptions);
                 if self.lacks_channel(rule, &poll) {
                     return refuse(Refusal::UnknownChannel, Reply::new(403, "", ""));
                 }
@@ -457,7 +458,19 @@ impl Gate {
         // Without `limits.per_grant` nothing was looked up.
         let named = allowed.and_then(|allowed| self.shared.grants.named_holder(allowed));
         let holder = admission.holder.map(|holder| named.unwrap_or(holder));
-        let permit = self.shared.limits.admit(admission.client, holder, limits);
+        let client = admission.client;
+        let permit = match &settings.site {
+            None => self.shared.limits.admit(client, holder, limits),
+            // A grant is the site's own, and so is the count of its polls.
+            Some(site) => {
+                let outer = self.shared.limits.admit(client, None, &site.gate_limits);
+                let inner = |outer| {
+                    let permit = site.figures.limits.admit(client, holder, limits)?;
+                    Ok(permit.within(outer))
+                };
+                outer.and_then(inner)
+            }
+        };
         permit.map_err(|refusal| {
             let status = if refusal == permit::Rejection::Held { 503 } else { 429 };
             (cause_of(refusal), status, refusal.to_string())
@@ -506,7 +519,7 @@ impl Gate {
                 self.refuse(rule, origin.as_deref(), Refusal::UnknownChannel, reply)
             }
             Ok(name) => {
-                let poll = Poll::on(name);
+                let poll = Poll::on(settings.scoped(name));
                 let admission = self.admission(settings, rule, request, poll, Purpose::Publish);
                 self.authorized(settings, admission, request)
             }

@@ -100,6 +100,9 @@ pub(in crate::server::gate) async fn hold(
                 if waiter.is_draining() {
                     return (Cause::Drain, Some(waiter.finish(clock())));
                 }
+                if waiter.has_lost_site() {
+                    return (Cause::Reset, Some(waiter.finish(clock())));
+                }
             }
             () = &mut gone => return (Cause::Gone, None),
             () = poll_fn(|context| timer.poll_expired(context)) => {

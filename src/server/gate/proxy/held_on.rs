@@ -21,7 +21,7 @@ pub(super) fn begin(gate: &Gate, context: &mut Context, error: &Error) -> bool {
         return false;
     }
     let Some(released) = context.released.take() else { return false };
-    context.forwarded.cut(gate.counters());
+    context.forwarded.cut(gate.counters(), context.settings.site.as_deref());
     // Its connection is closed.
     context.file = None;
     context.held_on = Some(released.cut_off());

@@ -20,6 +20,7 @@ use super::grip::withheld::{self, Withheld};
 use super::poll::hold::Cause;
 use super::replay::{HeldReplay, ReleasedReplay};
 use super::serve::{Served, serve};
+use super::sites::misdirected;
 use super::{Gate, Open, RETRY_AFTER, Settings, mercure};
 use crate::protocol::http::Reply;
 use crate::protocol::http::observer::Observe;
@@ -188,6 +189,11 @@ impl ProxyHttp for Proxy {
         }
         let stall = context.settings.write_timeout;
         session::bound_write(session.as_mut(), 0, stall);
+        if context.settings.sites.is_some() {
+            // No site was chosen for it.
+            session.set_keepalive(None);
+            return session::write(session.as_mut(), &misdirected()).await.map(|()| true);
+        }
         // A client that has switched protocols may be silent in the new one.
         let upgrade = session.as_downstream().is_upgrade_req();
         session.as_mut().set_read_timeout(stall.filter(|_| !upgrade));
@@ -296,7 +302,8 @@ impl ProxyHttp for Proxy {
         upstream: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        context.tee.begin(&*self.attention, session.req_header(), context.released.is_some());
+        let about = (context.settings.site_name(), context.released.is_some());
+        context.tee.begin(&*self.attention, session.req_header(), about);
         let Some(client) = context.client else { return Ok(()) };
         upstream_request::prepare(session, upstream, &client)?;
         withheld::prepare(&context.settings, upstream)?;
@@ -341,7 +348,8 @@ impl ProxyHttp for Proxy {
         upstream: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        context.forwarded.answered(self.gate.counters(), upstream.status.as_u16());
+        let site = context.settings.site.as_deref();
+        context.forwarded.answered(self.gate.counters(), site, upstream.status.as_u16());
         context.state.look_at(&upstream.headers);
         hop::end_here(upstream);
         let to_head = session.req_header().method == http::Method::HEAD;
@@ -445,7 +453,8 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         let client_left = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
-        context.forwarded.end(self.gate.counters(), client_left);
+        let site = context.settings.site.as_deref();
+        context.forwarded.end(self.gate.counters(), site, client_left);
         // A client that leaves, or writes nonsense, is no error of the gate's.
         if let Some(error) = error.filter(|_| !client_left) {
             session::log_failure(session.as_downstream(), &context.settings, error);

@@ -131,6 +131,8 @@ mod tests {
             head_timeout: None,
             idle_timeout: None,
             write_timeout: None,
+            site: None,
+            sites: None,
         }
     }
 

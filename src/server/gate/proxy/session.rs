@@ -178,7 +178,7 @@ pub(in crate::server::gate) fn log(
         held,
         events,
     };
-    access_log::log(&line, &settings.mask);
+    access_log::log(&line, settings);
 }
 
 /// Logs why a request was not answered by the upstream. The error's own words are left out: they

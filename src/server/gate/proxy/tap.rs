@@ -5,6 +5,7 @@
 //! does not wait; else it goes on beside it. So a client that has its response finds its message
 //! published.
 
+use crate::hub::channel::SiteName;
 use crate::protocol::http::observer::{Observe, Observer, RequestHead};
 use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -19,12 +20,13 @@ pub(in crate::server::gate) const PUBLISH: &str = "pollgate-publish";
 pub(in crate::server::gate) struct Tap(Option<Box<dyn Observer>>);
 
 impl Tap {
-    /// The request is about to be forwarded; `poll` = it was held until now.
+    /// The request is about to be forwarded to the upstream of `site`; `poll` = it was held until
+    /// now.
     pub(in crate::server::gate) fn begin(
         &mut self,
         attention: &dyn Observe,
         head: &RequestHeader,
-        poll: bool,
+        (site, poll): (&SiteName, bool),
     ) {
         // Another server is tried: bytes sent to the one before do not count.
         if let Some(attendant) = &mut self.0 {
@@ -35,6 +37,7 @@ impl Tap {
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),
             headers: &head.headers,
+            site,
             poll,
         });
     }

@@ -242,7 +242,7 @@ impl HeldReplay {
 
     fn slots(&self, replay: &Replay) -> RuleSlots {
         let shared = &self.gate.shared;
-        shared.replays.turns.of(&self.rule, replay, &shared.hub, (shared.clock)())
+        shared.replays.turns.of(&self.rule, (replay, &self.channel), &shared.hub, (shared.clock)())
     }
 
     fn is_quiet(&self) -> bool {

@@ -51,9 +51,16 @@ struct Parked {
 }
 
 impl UpstreamSlots {
-    /// The slots of a rule.
-    pub(super) fn of(&self, rule: &Rule, replay: &Replay, hub: &Hub, now: Time) -> RuleSlots {
-        let key = format!("{} {} {}", rule.path, replay.channel, replay.concurrency);
+    /// The slots of a rule of the site that `channel` belongs to.
+    pub(super) fn of(
+        &self,
+        rule: &Rule,
+        (replay, channel): (&Replay, &ChannelName),
+        hub: &Hub,
+        now: Time,
+    ) -> RuleSlots {
+        let site = channel.site();
+        let key = format!("{site} {} {} {}", rule.path, replay.channel, replay.concurrency);
         let mut rules = self.rules.lock();
         let slots = rules.entry(key).or_insert_with(|| RuleSlots {
             all: Arc::new(Semaphore::new(replay.concurrency)),

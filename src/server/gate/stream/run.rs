@@ -285,6 +285,9 @@ impl HeldStream {
         if self.waiter.is_draining() {
             return end(Cause::Drain, CloseCode::GoingAway, "restart");
         }
+        if self.waiter.has_lost_site() {
+            return end(Cause::Reset, CloseCode::GoingAway, "this site is gone");
+        }
         if self.ends.is_some_and(|ends| Instant::now() >= ends) {
             return end(Cause::Timeout, CloseCode::GoingAway, "stream.max");
         }

@@ -5,18 +5,19 @@
 //! buffer ([`stream`]). The certificate can be replaced while connections last: they keep theirs,
 //! new ones get the new one.
 
+mod certificates;
 mod stream;
 
+pub(super) use certificates::Presented;
+pub use certificates::{Certificates, is_named};
 pub(super) use stream::{HandshakeError, TlsStream};
 
 use crate::protocol::address::Address;
-use crate::server::net::certificate::Identity;
 use arc_swap::ArcSwap;
+use certificates::{Choice, Shown};
 use pingora::protocols::Stream;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,9 +39,9 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Presents `identity` to clients.
-    pub fn new(identity: &Identity) -> Result<Self, rustls::Error> {
-        let shown = Arc::new(Shown(ArcSwap::new(identity.certified())));
+    /// Presents `certificates` to clients.
+    pub fn new(certificates: Certificates) -> Result<Self, rustls::Error> {
+        let shown = Arc::new(Shown(ArcSwap::from_pointee(certificates)));
         // Named, as another part of the program might install another default.
         let provider = Arc::new(ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -54,23 +55,24 @@ impl Tls {
         Ok(Self { config: Arc::new(config), shown })
     }
 
-    /// Presents another identity from now on.
-    pub fn replace(&self, identity: &Identity) {
-        self.shown.0.store(identity.certified());
+    /// Presents other certificates from now on.
+    pub fn replace(&self, certificates: Certificates) {
+        self.shown.0.store(Arc::new(certificates));
     }
 
-    /// Does the handshake with the client of a connection.
-    pub(super) async fn handshake(&self, stream: Stream) -> Result<TlsStream, HandshakeError> {
-        TlsStream::handshake(stream, self.config.clone()).await
-    }
-}
-
-/// The certificate presented at this moment.
-#[derive(Debug)]
-struct Shown(ArcSwap<CertifiedKey>);
-
-impl ResolvesServerCert for Shown {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+    /// Does the handshake with the client of a connection; also returns the certificate that it was
+    /// shown.
+    pub(super) async fn handshake(
+        &self,
+        stream: Stream,
+    ) -> Result<(TlsStream, Option<Presented>), HandshakeError> {
+        if let Some(only) = self.shown.only() {
+            return Ok((TlsStream::handshake(stream, self.config.clone()).await?, Some(only)));
+        }
+        let choice = Arc::new(Choice::of(self.shown.clone()));
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = choice.clone();
+        let stream = TlsStream::handshake(stream, Arc::new(config)).await?;
+        Ok((stream, choice.made()))
     }
 }

@@ -10,14 +10,18 @@
 //! the page token counts only under a host that no stranger can own. And as browsers mark nothing
 //! on plain HTTP, where no token is required such a page could read all that any program can: there
 //! every request has to name a host of ours, or none.
+//!
+//! Where there are sites, a site's token reaches that site and nothing else; the path, if it names
+//! a site, has to name that one.
 
 #[cfg(test)]
 mod tests;
 
 use super::Timeouts;
+use crate::hub::channel::SiteName;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::http::validate::host_name;
-use crate::protocol::http::{Headers, Reply};
+use crate::protocol::http::{Headers, Reply, Scope};
 use crate::protocol::mercure;
 use http::{HeaderMap, Method};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -28,6 +32,8 @@ use std::sync::Arc;
 pub struct Settings {
     /// The bearer token; empty = none is required.
     pub token: Secret,
+    /// The sites and their tokens; empty = a site has none of its own.
+    pub sites: Vec<(SiteName, Secret)>,
     /// Host names besides IP literals and `localhost` under which the internal side may be reached
     /// without a token.
     pub names: Vec<String>,
@@ -61,9 +67,13 @@ pub(super) fn admit(
     settings: &Settings,
     page: &Secret,
     visitor: &Requester<'_>,
-) -> Result<(), Reply> {
+) -> Result<Access, Reply> {
     if bears_token(&settings.token, visitor.headers) {
-        return Ok(());
+        return Ok(Access::Gate);
+    }
+    let bears = |(_, token): &&(SiteName, Secret)| bears_token(token, visitor.headers);
+    if let Some((site, _)) = settings.sites.iter().find(bears) {
+        return Ok(Access::Site(site.clone()));
     }
     if came_from_a_page(visitor) && !is_our_page(settings, page, visitor.headers) {
         let hint = "a browser page may not do this; publish from the server's side, \
@@ -76,8 +86,11 @@ pub(super) fn admit(
                     or set publish.token";
         return Err(Reply::error(403, error, hint));
     }
-    if settings.token.is_empty() || visitor.open {
-        return Ok(());
+    if settings.token.is_empty() {
+        return Ok(Access::Gate);
+    }
+    if visitor.open {
+        return Ok(Access::Probe);
     }
     let error = match visitor.headers.contains_key("authorization") {
         true => "this is not the token",
@@ -85,6 +98,72 @@ pub(super) fn admit(
     };
     let hint = "send publish.token as Authorization: Bearer <token>";
     Err(Reply::error(401, error, hint).with("WWW-Authenticate", "Bearer"))
+}
+
+/// What a request may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Access {
+    /// All of the gate.
+    Gate,
+    /// One site.
+    Site(SiteName),
+    /// What needs no token.
+    Probe,
+}
+
+/// The site that a path begins with, and the rest of the path: `/sites/shop/publish`. Nothing is
+/// unescaped or folded, so there is one way to write a site.
+pub(super) fn site_in(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix("/sites/")?;
+    let (site, _) = rest.split_once('/')?;
+    Some((site, &rest[site.len()..]))
+}
+
+/// The site that a request is about, with `named` in its path; or its refusal.
+pub(super) fn scoped(
+    settings: &Settings,
+    access: &Access,
+    named: Option<&str>,
+    scope: Scope,
+) -> Result<SiteName, Reply> {
+    let known = |name: &str| settings.sites.iter().find(|(site, _)| site.as_str() == name);
+    let named = match named.map(|name| (name, known(name))) {
+        None => None,
+        Some((_, Some((site, _)))) => Some(site),
+        // To a site there is no other one.
+        Some((_, None)) if matches!(access, Access::Site(_)) => return Err(another_site()),
+        Some((name, None)) => {
+            let error = format!("there is no site {name:?}");
+            return Err(Reply::error(404, error, "the config names the sites: [[site]]"));
+        }
+    };
+    match (access, scope, named) {
+        (Access::Site(own), _, Some(site)) if own != site => Err(another_site()),
+        (Access::Site(_), Scope::Gate, _) => {
+            let hint = "this is about the gate as a whole; send the publish.token of the gate";
+            Err(Reply::error(403, "a site's token does not reach this", hint))
+        }
+        (Access::Site(own), ..) => Ok(own.clone()),
+        (Access::Gate | Access::Probe, Scope::Gate, Some(_)) => {
+            let hint = "ask for it without /sites/{site}";
+            Err(Reply::error(404, "a site has nothing of the kind", hint))
+        }
+        (Access::Gate | Access::Probe, _, Some(site)) => Ok(site.clone()),
+        (Access::Gate | Access::Probe, Scope::Site, None) => match settings.sites.as_slice() {
+            [] => Ok(SiteName::NONE),
+            [(only, _)] => Ok(only.clone()),
+            _ => {
+                let hint = "write /sites/{site} before the path, or send that site's token";
+                Err(Reply::error(404, "there are several sites, and this names none", hint))
+            }
+        },
+        (Access::Gate | Access::Probe, _, None) => Ok(SiteName::NONE),
+    }
+}
+
+fn another_site() -> Reply {
+    let hint = "a site's publish.token reaches that site alone";
+    Reply::error(403, "this token is not that site's", hint)
 }
 
 /// True if a request bears the token, where one is set.

@@ -16,7 +16,7 @@ fn ask(token: &str, method: Method, open: bool, headers: &[(&str, &str)]) -> u16
     }
     let visitor = Requester { method: &method, headers: &map, local: false, open, page: false };
     match admit(&settings, &Secret::new(PAGE), &visitor) {
-        Ok(()) => 200,
+        Ok(_) => 200,
         Err(reply) => {
             let challenged = reply.headers.iter().any(|(name, _)| *name == "WWW-Authenticate");
             assert_eq!(challenged, reply.status == 401);

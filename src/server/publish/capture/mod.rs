@@ -14,8 +14,8 @@ mod source;
 
 pub use rule::{Rule, Statuses};
 
-use super::{Publisher, Source, payload};
-use crate::hub::channel::{ChannelName, Payload};
+use super::{Captured, Publisher, Source, payload};
+use crate::hub::channel::{ChannelName, Payload, SiteName};
 use crate::protocol::http::form::{Encoding, Purpose};
 use crate::protocol::http::observer::{Completion, Observe, Observer, RequestHead};
 use crate::protocol::http::path::normalize;
@@ -46,8 +46,10 @@ impl Observe for Captures {
         // HEAD request as it would handle the method that it stands in for.
         let captured = !request.poll && request.method != "HEAD";
         let fits = |rule: &&Arc<Rule>| captured && rule.fits(request.method, &path);
-        let rules: Vec<Arc<Rule>> = settings.capture.iter().filter(fits).cloned().collect();
-        if rules.is_empty() && !settings.may_publish {
+        let own = settings.captured.iter().find(|(site, _)| site == request.site);
+        let Captured { capture, may_publish } = own.map(|(_, captured)| captured)?;
+        let rules: Vec<Arc<Rule>> = capture.iter().filter(fits).cloned().collect();
+        if rules.is_empty() && !may_publish {
             return None;
         }
         let most = usize::try_from(settings.max_message).unwrap_or(usize::MAX);
@@ -60,7 +62,8 @@ impl Observe for Captures {
         };
         Some(Box::new(CapturedExchange {
             publisher: self.0.clone(),
-            may_publish: settings.may_publish,
+            may_publish: *may_publish,
+            site: request.site.clone(),
             path: path.into_owned(),
             query: request.query.to_owned(),
             request_headers: if rules.is_empty() {
@@ -85,6 +88,8 @@ struct CapturedExchange {
     publisher: Publisher,
     rules: Vec<Arc<Rule>>,
     may_publish: bool,
+    /// The site whose upstream it is for: its messages are on that site's channels.
+    site: SiteName,
     path: String,
     query: String,
     request_headers: HeaderMap,
@@ -218,6 +223,8 @@ impl CapturedExchange {
     }
 
     async fn publish(&self, posts: Vec<(ChannelName, Payload)>, by: Source) {
+        let posts = posts.into_iter().map(|(name, data)| (name.in_site(&self.site), data));
+        let posts = posts.collect();
         if let Err(error) = self.publisher.publish(posts, by).await {
             tracing::warn!(path = ?self.path, %error, "what passed is not published");
         }

@@ -21,9 +21,9 @@ mod tests;
 use super::idempotency::{Conflict, Id, IdempotencyCache, MAX_KEY_LENGTH, TTL, print};
 use super::payload::payload;
 use super::{Idempotency, PublishError, Publisher, Source};
-use crate::hub::channel::ChannelName;
+use crate::hub::channel::{ChannelName, SiteName};
 use crate::protocol::http::query::{Query, decode_strictly};
-use crate::protocol::http::{Endpoint, Reply, Request};
+use crate::protocol::http::{Endpoint, Reply, Request, Scope};
 use async_trait::async_trait;
 use http::Method;
 use posts::{PublishRequest, bad_name};
@@ -92,8 +92,8 @@ impl Hook {
             let hint = format!("send 1 to {MAX_KEY_LENGTH} visible ASCII characters, or none");
             return Reply::error(400, "the Idempotency-Key cannot be used", hint);
         }
-        let id =
-            Id { method: request.method.clone(), path: request.path.clone(), key: key.to_owned() };
+        let path = request.whole_path().into_owned();
+        let id = Id { method: request.method.clone(), path, key: key.to_owned() };
         let print = print(content_type(request), &request.body);
         let done = self.answers.once(id, print, self.publisher.now(), work).await;
         done.unwrap_or_else(|Conflict| {
@@ -118,7 +118,7 @@ impl Hook {
         let made = || format!("{:032x}", fastrand::u128(..));
         let key = given.map_or_else(made, str::to_owned);
         let kept = if given.is_some() { TTL } else { MADE_KEPT };
-        let once = Idempotency { key: &format!("{} {key}", request.path), kept };
+        let once = Idempotency { key: &format!("{} {key}", request.whole_path()), kept };
         match self.publisher.publish_once(posts, Source::Hook, Some(once)).await {
             Ok(receipts) => answer::published(&receipts, many),
             Err(error @ PublishError::Unknown(_)) => {
@@ -142,7 +142,7 @@ impl Hook {
         info.map_or_else(|| no_channel(channel), |info| answer::info(&info))
     }
 
-    fn list(&self, query: &Query) -> Reply {
+    fn list(&self, site: &SiteName, query: &Query) -> Reply {
         let limit = match query.text("limit") {
             None => Self::PAGE,
             Some(text) => match text.parse() {
@@ -155,7 +155,7 @@ impl Hook {
         };
         let after = query.text("after");
         let (infos, more) =
-            self.publisher.hub().list(after.as_deref(), limit, self.publisher.now());
+            self.publisher.hub().list(site, after.as_deref(), limit, self.publisher.now());
         answer::list(&infos, more)
     }
 
@@ -172,6 +172,10 @@ impl Endpoint for Hook {
         matches!(path, "/publish" | "/channels") || path.starts_with("/channels/")
     }
 
+    fn scope(&self, _path: &str) -> Scope {
+        Scope::Site
+    }
+
     /// Around a message there is at most its escaping (`\u0001`, `%01`) and its channel's name;
     /// a batch of short messages always has some room.
     fn longest_body(&self, path: &str) -> u64 {
@@ -183,14 +187,18 @@ impl Endpoint for Hook {
     }
 
     async fn answer(&self, request: &Request) -> Reply {
+        let site = &request.site;
         let target = match Target::of(&request.path) {
-            Ok(target) => target,
+            Ok(target) => target.in_site(site),
             Err(reply) => return reply,
         };
         let query = || Query::parse(&request.query);
         match (target, &request.method) {
             (Target::Publish, &Method::POST) => {
-                let read = || posts::read(content_type(request), &request.body);
+                let read = || {
+                    let read = posts::read(content_type(request), &request.body)?;
+                    Ok(read.in_site(site))
+                };
                 self.write(request, async { self.publish(request, read()).await }).await
             }
             (Target::Channel(channel), &Method::POST) => {
@@ -200,7 +208,7 @@ impl Endpoint for Hook {
             (Target::Channel(channel), &Method::DELETE) => {
                 self.write(request, self.forget(&channel)).await
             }
-            (Target::Channels, &Method::GET) => self.list(&query()),
+            (Target::Channels, &Method::GET) => self.list(site, &query()),
             (Target::Channel(channel), &Method::GET) => self.info(&channel).await,
             (Target::Messages(channel), &Method::GET) => self.messages(&channel, &query()).await,
             (Target::Presence(channel), &Method::GET) => self.presence(channel).await,
@@ -234,6 +242,15 @@ impl Target {
             Self::Publish => "POST",
             Self::Channel(_) => "GET, HEAD, POST, DELETE",
             Self::Channels | Self::Messages(_) | Self::Presence(_) => "GET, HEAD",
+        }
+    }
+
+    /// The same target among the channels of `site`.
+    fn in_site(self, site: &SiteName) -> Self {
+        match self {
+            Self::Channel(channel) => Self::Channel(channel.in_site(site)),
+            Self::Messages(channel) => Self::Messages(channel.in_site(site)),
+            Self::Publish | Self::Channels => self,
         }
     }
 

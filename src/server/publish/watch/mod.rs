@@ -29,6 +29,7 @@ mod worker;
 pub use pattern::{ChannelOf, ChannelOfError, FilePattern, FilesError};
 
 use super::Publisher;
+use crate::hub::channel::SiteName;
 use parking_lot::Mutex;
 use std::future::Future;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Rule {
     pub files: FilePattern,
     /// Names their channels.
     pub channel: ChannelOf,
+    /// The site that those belong to.
+    pub site: SiteName,
     /// True if their content is the message; otherwise it is empty.
     pub content: bool,
 }

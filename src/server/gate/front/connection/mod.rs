@@ -4,7 +4,7 @@ mod exchange;
 mod read;
 mod request_log;
 
-use super::handshake::{self, Protocol, Transport};
+use super::handshake::{self, Greeted, Protocol, Transport};
 use super::head::{self, Head, HeadScan};
 use super::http2::Http2;
 use super::one_request::OneRequest;
@@ -17,6 +17,8 @@ use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::forwarded::{Client, Way};
 use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::serve::{Served, serve};
+use crate::server::gate::sites::{Chosen, ambiguous, misdirected};
+use crate::server::gate::tls::Presented;
 use crate::server::gate::{Connected, Decision, Incoming, Settings, Timer};
 use crate::server::limits::body_rate::BodyRate;
 use crate::server::telemetry::refusal::Refusal;
@@ -39,6 +41,8 @@ struct Connection {
     /// Bytes read and not yet parsed; nothing is allocated while it is empty.
     pending: BytesMut,
     speech: Protocol,
+    /// The certificate that its client was shown.
+    shown: Option<Presented>,
     /// No request has come on it yet.
     fresh: bool,
     timer: Timer,
@@ -72,9 +76,10 @@ pub(super) async fn run(
 ) {
     // Boxed: a handshake is over soon, and its room would stay with the connection.
     let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
-    let Some((stream, speech)) = greeted else { return };
+    let Some(Greeted { stream, speech, shown }) = greeted else { return };
     let (pending, timer) = (BytesMut::new(), Timer::default());
-    let mut connection = Connection { stream, peer, pending, speech, fresh: true, timer, group: 0 };
+    let mut connection =
+        Connection { stream, peer, pending, speech, shown, fresh: true, timer, group: 0 };
     loop {
         let read = connection.read_head(&front, &mut shutdown).await;
         let Some((sighting, settings)) = read else { return };
@@ -122,9 +127,20 @@ impl Connection {
         length: usize,
         shutdown: &ShutdownWatch,
     ) -> Disposition {
-        let considered = head::parse(&self.pending[..length], settings.head, |head| {
-            self.consider(front, &settings, head)
+        let mut site = None;
+        let considered = head::parse(&self.pending[..length], settings.head, |head| match settings
+            .choose(head.host(), self.shown.as_ref())
+        {
+            Chosen::Own => self.consider(front, &settings, head),
+            Chosen::Site(chosen) => {
+                let admission = self.consider(front, &chosen, head);
+                site = Some(chosen);
+                admission
+            }
+            Chosen::Misdirected => self.misdirect(front, &settings, head, misdirected()),
+            Chosen::Ambiguous => self.misdirect(front, &settings, head, ambiguous()),
         });
+        let settings = site.unwrap_or(settings);
         let (decision, account, client) = match considered {
             Ok(Admission::Own(decision, account, client)) => (decision, account, client),
             Ok(Admission::HandOff(framing, handed)) => {
@@ -165,6 +181,21 @@ impl Connection {
                 Disposition::HandOff(length, Framing::Length(0), handed)
             }
         }
+    }
+
+    /// Refuses a request that no site takes.
+    fn misdirect(
+        &self,
+        front: &Front,
+        settings: &Settings,
+        head: &Head<'_>,
+        reply: Reply,
+    ) -> Admission {
+        let client = Client::of(self.peer, &head.headers, &settings.trusted_proxies);
+        let about = (head.path, head.query, &head.headers as &dyn Headers);
+        let reply = front.gate.misdirected(settings, client.address, about, reply);
+        let (reply, account) = reject(front, settings, head, client.address, reply);
+        Admission::Own(Decision::Reply(reply, None), account, client)
     }
 
     /// Finds out what a request wants.
@@ -235,7 +266,7 @@ impl Connection {
         handed: Box<RequestContext>,
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
-        let Self { stream, peer, pending, speech, timer, group, .. } = self;
+        let Self { stream, peer, pending, speech, shown, timer, group, .. } = self;
         let state = Arc::new(ConnectionState::of_group(group));
         let rate = BodyRate::new(handed.settings.body_rate);
         let handed = handed.on(state.clone());
@@ -247,13 +278,15 @@ impl Connection {
         // Pingora gives back the stream that was handed to it.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
-        Some(Self { stream, peer, pending, speech, fresh: false, timer, group: state.group() })
+        let (fresh, group) = (false, state.group());
+        Some(Self { stream, peer, pending, speech, shown, fresh, timer, group })
     }
 
     async fn hand_off_http2(self, front: &Front, shutdown: &ShutdownWatch) {
         let stream =
             OneRequest::new(self.stream, self.pending, 0, Framing::Endless, BodyRate::default());
-        let http2 = Arc::new(Http2::new(front.gate.clone(), front.proxy.clone()));
+        let http2 = Http2::new(front.gate.clone(), front.proxy.clone(), self.shown);
+        let http2 = Arc::new(http2);
         http2.process_new(Box::new(stream), shutdown).await;
     }
 
@@ -297,7 +330,7 @@ impl Connection {
                 held: None,
                 events: None,
             };
-            access_log::log(&line, &settings.mask);
+            access_log::log(&line, settings);
         }
         Disposition::Close
     }

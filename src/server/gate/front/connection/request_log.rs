@@ -43,7 +43,7 @@ impl RequestLog {
             held,
             events,
         };
-        access_log::log(&line, &settings.mask);
+        access_log::log(&line, settings);
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) fn reject(
         let (bytes, took) = (reply.body.len(), Duration::ZERO);
         let (held, events) = (None, None);
         let line = access_log::Line { client, method, target, status, bytes, took, held, events };
-        access_log::log(&line, &settings.mask);
+        access_log::log(&line, settings);
     }
     // The fast path does not wait for a body that was announced.
     let keep = head.keep && head.framing.is_over();

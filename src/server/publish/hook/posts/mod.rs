@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::hub::channel::{ChannelName, Payload};
+use crate::hub::channel::{ChannelName, Payload, SiteName};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::Query;
 use crate::server::publish::payload::{from_json, is_type};
@@ -63,6 +63,14 @@ fn too_many() -> Reply {
 }
 
 impl PublishRequest {
+    /// The same messages on the channels of `site`.
+    pub(in crate::server::publish) fn in_site(mut self, site: &SiteName) -> Self {
+        for (channel, _) in &mut self.posts {
+            *channel = channel.clone().in_site(site);
+        }
+        self
+    }
+
     /// Adds one message for each of `channels`, once if a channel is named twice.
     fn add<'a>(
         &mut self,

@@ -256,7 +256,8 @@ impl DirectoryWatch {
     }
 
     fn channel(&mut self, name: &OsStr, star: &OsStr) -> Option<ChannelName> {
-        self.rule.channel.fill(star).map_err(|error| self.refuse(name, &error.to_string())).ok()
+        let filled = self.rule.channel.fill(star).map(|channel| channel.in_site(&self.rule.site));
+        filled.map_err(|error| self.refuse(name, &error.to_string())).ok()
     }
 
     /// Reads the directory's entries.

@@ -1,0 +1,81 @@
+//! The settings of the sites, made from a config.
+
+use crate::config::{Config, SiteConfig};
+use crate::hub::channel::SiteName;
+use crate::server::gate::route::Routes;
+use crate::server::gate::sites::{Site, SiteFigures, Sites};
+use crate::server::gate::upstream::Upstream;
+use crate::server::limits::rate::AddressRate;
+use crate::server::{gate, publish};
+use std::sync::Arc;
+
+/// The upstream of each site; that of a gate without sites is the one of no site.
+pub(super) type Upstreams = Vec<(SiteName, Arc<Upstream>)>;
+
+/// The upstream of `site`; one without servers if there is none.
+pub(super) fn upstream_of(upstreams: &Upstreams, site: &SiteName) -> Option<Arc<Upstream>> {
+    upstreams.iter().find(|(name, _)| name == site).map(|(_, upstream)| upstream.clone())
+}
+
+/// The sites of `config` beside the gate's own settings. What a site of `before` has counted, it
+/// goes on with.
+pub(super) fn sites(
+    config: &Config,
+    gate: &gate::Settings,
+    upstreams: &Upstreams,
+    before: Option<&Sites>,
+) -> Option<Arc<Sites>> {
+    if config.sites.is_empty() {
+        return None;
+    }
+    let mut sites = Sites::default();
+    for site in &config.sites {
+        let known = before.and_then(|before| before.named(&site.name));
+        let known = known.and_then(|settings| settings.site.as_ref());
+        let upstream = upstream_of(upstreams, &site.name);
+        let upstream = upstream.unwrap_or_else(|| gate.upstream.clone());
+        let settings = settings(site, gate, upstream, known.map(|known| &**known));
+        sites.add(&site.hosts, site.default, settings);
+    }
+    Some(Arc::new(sites))
+}
+
+fn settings(
+    config: &SiteConfig,
+    gate: &gate::Settings,
+    upstream: Arc<Upstream>,
+    known: Option<&Site>,
+) -> gate::Settings {
+    // A limit that is the gate's own is counted there.
+    let own = config.limits.requests_per_second;
+    let own = if own == gate.limits.requests_per_second { 0 } else { own };
+    let requests = match known {
+        Some(known) => known.requests.allowing(own),
+        None => Arc::new(AddressRate::new(own)),
+    };
+    let figures = known.map_or_else(Arc::<SiteFigures>::default, |known| known.figures.clone());
+    let (name, gate_limits) = (config.name.clone(), gate.limits.clone());
+    gate::Settings {
+        routes: Routes::new(config.routes.clone()),
+        hold: config.hold.clone(),
+        limits: config.limits.clone(),
+        upstream,
+        connect_timeout: config.upstream.connect_timeout,
+        read_timeout: config.upstream.read_timeout,
+        site: Some(Arc::new(Site { name, gate_limits, requests, figures })),
+        sites: None,
+        // Their channels are those of no site.
+        grip: None,
+        mercure: None,
+        pusher: gate::pusher::PusherSettings::default(),
+        ..gate.clone()
+    }
+}
+
+/// What is published of the requests to each upstream.
+pub(super) fn captured(config: &Config) -> Vec<(SiteName, publish::Captured)> {
+    if config.sites.is_empty() {
+        return vec![(SiteName::NONE, config.captured.clone())];
+    }
+    config.sites.iter().map(|site| (site.name.clone(), site.captured.clone())).collect()
+}
