@@ -37,6 +37,7 @@ pub mod nchan;
 pub mod php;
 pub mod process;
 pub mod pusher;
+pub mod raw_site;
 pub mod rules;
 pub mod site;
 pub mod socket;
@@ -57,6 +58,7 @@ pub use nchan::Nchan;
 #[cfg(feature = "site-tests")]
 pub use php::PhpSite;
 pub use process::{Process, allow_open_files};
+pub use raw_site::RawSite;
 pub use site::PlainSite;
 pub use socket::Socket;
 pub use temp::TempDir;

@@ -69,6 +69,8 @@ pub(super) struct Head<'a> {
     pub(super) plain: bool,
     /// True if it is a POST without a body, and plain but for that.
     pub(super) empty_post: bool,
+    /// True if it is of HTTP/1.1.
+    pub(super) current: bool,
     /// True if it asks for another protocol and has no body.
     pub(super) upgrade: bool,
     /// True if it opens a WebSocket, and is plain but for that.
@@ -126,6 +128,10 @@ impl Headers for RawHeaders<'_> {
 
     fn raw(&self, name: &str) -> Vec<&[u8]> {
         self.named(name).collect()
+    }
+
+    fn each(&self, show: &mut dyn FnMut(&str, &[u8])) {
+        self.0.iter().for_each(|header| show(header.name, header.value));
     }
 }
 
@@ -212,7 +218,21 @@ fn head<'a>(
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let keep = version == 1 && !says("close");
     let upgrade = upgrade && bodiless;
-    Head { method, path, query, target, headers, keep, plain, empty_post, upgrade, socket, framing }
+    let current = version == 1;
+    Head {
+        method,
+        path,
+        query,
+        target,
+        headers,
+        keep,
+        plain,
+        empty_post,
+        current,
+        upgrade,
+        socket,
+        framing,
+    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ mod cut;
 pub(super) mod error_page;
 pub mod forwarded;
 mod held_on;
-mod hop;
-mod own_connection;
+pub(super) mod hop;
+pub(super) mod own_connection;
 pub(super) mod request_context;
 pub(super) mod session;
 pub(super) mod tap;
@@ -23,7 +23,7 @@ use super::serve::{Served, serve};
 use super::sites::misdirected;
 use super::{Gate, Open, RETRY_AFTER, Settings, mercure};
 use crate::protocol::http::Reply;
-use crate::protocol::http::observer::Observe;
+use crate::protocol::http::observer::{Observe, RequestHead};
 use crate::server::limits::body_memory::BodyShare;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
@@ -302,8 +302,16 @@ impl ProxyHttp for Proxy {
         upstream: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        let about = (context.settings.site_name(), context.released.is_some());
-        context.tee.begin(&*self.attention, session.req_header(), about);
+        let head = session.req_header();
+        let request = RequestHead {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            query: head.uri.query().unwrap_or_default(),
+            headers: &head.headers,
+            site: context.settings.site_name(),
+            poll: context.released.is_some(),
+        };
+        context.tee.begin(&*self.attention, request);
         let Some(client) = context.client else { return Ok(()) };
         upstream_request::prepare(session, upstream, &client)?;
         withheld::prepare(&context.settings, upstream)?;
@@ -353,7 +361,8 @@ impl ProxyHttp for Proxy {
         context.state.look_at(&upstream.headers);
         hop::end_here(upstream);
         let to_head = session.req_header().method == http::Method::HEAD;
-        context.tee.response_head(upstream, to_head);
+        context.tee.response_head(upstream.status.as_u16(), &upstream.headers, to_head);
+        upstream.remove_header(tap::PUBLISH);
         // What a replay rule forwards is not held once more.
         let grip = Withheld::of(&context.settings, session.req_header(), upstream);
         context.grip = grip.filter(|_| context.released.is_none());

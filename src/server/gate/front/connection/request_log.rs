@@ -6,20 +6,20 @@ use crate::server::gate::front::head::Head;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::{Open, Settings, access_log};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Record of a request that the fast path answers.
+/// Record of a request that the fast path answers or forwards.
 pub(super) struct RequestLog {
     pub(super) _open: Open,
     /// Time at which it began, if it is logged.
     pub(super) began: Option<Instant>,
     pub(super) client: Option<IpAddr>,
-    /// The target, if it is logged.
+    pub(super) method: Cow<'static, str>,
+    /// The target, if it may be logged.
     pub(super) target: Option<Box<str>>,
     pub(super) keep: bool,
-    /// The method.
-    pub(super) method: &'static str,
 }
 
 impl RequestLog {
@@ -30,16 +30,16 @@ impl RequestLog {
         held: Option<(Duration, Cause)>,
         events: Option<u64>,
     ) {
-        let Some(target) = &self.target else { return };
+        let (Some(target), Some(began)) = (&self.target, self.began) else { return };
         // Status 0: the client got no answer.
         let (status, bytes) = answer.unwrap_or_default();
         let line = access_log::Line {
             client: self.client,
-            method: self.method,
+            method: &self.method,
             target,
             status,
             bytes,
-            took: self.began.map_or(Duration::ZERO, |began| began.elapsed()),
+            took: began.elapsed(),
             held,
             events,
         };
@@ -71,9 +71,9 @@ pub(super) fn reject(
         _open: front.gate.open(),
         began: None,
         client,
+        method: Cow::Borrowed(""),
         target: None,
         keep,
-        method: "GET",
     };
     (reply, log)
 }
