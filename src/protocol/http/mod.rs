@@ -8,6 +8,7 @@ mod multipart;
 pub mod observer;
 pub mod path;
 pub mod query;
+pub mod response_head;
 pub mod tracker;
 pub mod validate;
 pub mod websocket;
@@ -30,6 +31,9 @@ pub trait Headers: Sync {
     /// The values of all headers of that (lower case) name as they came, text or not.
     fn raw(&self, name: &str) -> Vec<&[u8]>;
 
+    /// Shows every header, with its name as it came.
+    fn each(&self, show: &mut dyn FnMut(&str, &[u8]));
+
     /// The values that are text in one list, as RFC 9110, section 5.3, allows.
     fn all(&self, name: &str) -> String {
         self.values(name).join(", ")
@@ -49,6 +53,22 @@ impl Headers for http::HeaderMap {
     fn raw(&self, name: &str) -> Vec<&[u8]> {
         self.get_all(name).iter().map(http::HeaderValue::as_bytes).collect()
     }
+
+    fn each(&self, show: &mut dyn FnMut(&str, &[u8])) {
+        self.iter().for_each(|(name, value)| show(name.as_str(), value.as_bytes()));
+    }
+}
+
+/// The headers as a map of their own, without those that it cannot hold.
+pub fn to_map(headers: &dyn Headers) -> http::HeaderMap {
+    let mut map = http::HeaderMap::new();
+    headers.each(&mut |name, value| {
+        let name = http::HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {
+            map.append(name, value);
+        }
+    });
+    map
 }
 
 /// The cookies, names and values unchanged, as bytes: a cookie that is no UTF-8 hides none of the

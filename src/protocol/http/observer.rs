@@ -2,12 +2,12 @@
 //!
 //! They see the bytes that pass and cannot change them. Their own memory is bounded.
 
-use http::HeaderMap;
+use super::Headers;
 use std::future::Future;
 use std::pin::Pin;
 
 /// The head of a request, before it is forwarded.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a str,
@@ -16,7 +16,7 @@ pub struct RequestHead<'a> {
     /// The query, behind the `?`.
     pub query: &'a str,
     /// The headers.
-    pub headers: &'a HeaderMap,
+    pub headers: &'a dyn Headers,
     /// It is a poll that was held until now: the request is no message, its response may be one.
     pub poll: bool,
 }
@@ -39,7 +39,7 @@ pub trait Observer: Send + Sync {
     fn request_body(&mut self, piece: &[u8], last: bool);
 
     /// The head of the response; not that of an interim one.
-    fn response_head(&mut self, status: u16, headers: &HeaderMap);
+    fn response_head(&mut self, status: u16, headers: &dyn Headers);
 
     /// A piece of the response's body.
     fn response_body(&mut self, piece: &[u8]);

@@ -110,6 +110,10 @@ impl Headers for RawHeaders<'_> {
     fn raw(&self, name: &str) -> Vec<&[u8]> {
         self.named(name).collect()
     }
+
+    fn each(&self, show: &mut dyn FnMut(&str, &[u8])) {
+        self.0.iter().for_each(|header| show(header.name, header.value));
+    }
 }
 
 /// Parses the head `bytes` and lets `with` look at it. The error is the status and words to refuse

@@ -5,8 +5,8 @@
 //! Without `data` the message is the response's body with its content type.
 
 use crate::hub::channel::ChannelName;
+use crate::protocol::http::Headers;
 use bytes::Bytes;
-use http::HeaderMap;
 
 /// One message that a response announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +20,13 @@ pub(in crate::server::publish) struct Announced {
 const MAX: usize = 100;
 
 /// The messages that the headers announce; the error explains what is wrong with them.
-pub(in crate::server::publish) fn read(headers: &HeaderMap) -> Result<Vec<Announced>, String> {
+pub(in crate::server::publish) fn read(headers: &dyn Headers) -> Result<Vec<Announced>, String> {
     let mut all = Vec::new();
-    for value in headers.get_all("pollgate-publish") {
-        let value = value.to_str().map_err(|_| "it is not visible ASCII".to_owned())?;
+    for value in headers.raw("pollgate-publish") {
+        let visible = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
+        let value = Some(value).filter(|value| value.iter().all(visible));
+        let value = value.and_then(|value| std::str::from_utf8(value).ok());
+        let value = value.ok_or_else(|| "it is not visible ASCII".to_owned())?;
         for one in value.split(',') {
             if all.len() == MAX {
                 return Err(format!("it names more than {MAX} messages"));
@@ -70,6 +73,7 @@ fn decoded(text: &str) -> Result<Vec<u8>, String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     fn of(values: &[&str]) -> Result<Vec<(String, Option<String>)>, String> {
         let mut headers = HeaderMap::new();

@@ -19,6 +19,7 @@ use crate::hub::channel::{ChannelName, Payload};
 use crate::protocol::http::form::{Encoding, Purpose};
 use crate::protocol::http::observer::{Completion, Observe, Observer, RequestHead};
 use crate::protocol::http::path::normalize;
+use crate::protocol::http::{Headers, to_map};
 use crate::server::limits::body_memory::BodyShare;
 use body::Body;
 use bytes::Bytes;
@@ -66,7 +67,7 @@ impl Observe for Captures {
             request_headers: if rules.is_empty() {
                 HeaderMap::new()
             } else {
-                request.headers.clone()
+                to_map(request.headers)
             },
             request: body(rules.iter().any(|rule| rule.wants_request())),
             sent: 0,
@@ -112,7 +113,7 @@ impl Observer for CapturedExchange {
         self.sent_all |= last;
     }
 
-    fn response_head(&mut self, status: u16, headers: &HeaderMap) {
+    fn response_head(&mut self, status: u16, headers: &dyn Headers) {
         self.answered = true;
         self.rules.retain(|rule| rule.on.has(status));
         if self.may_publish {
@@ -128,7 +129,7 @@ impl Observer for CapturedExchange {
             || self.rules.iter().any(|rule| rule.wants_response());
         if whole {
             self.response.bytes = Some(Vec::new());
-            self.response_headers = headers.clone();
+            self.response_headers = to_map(headers);
         }
     }
 
