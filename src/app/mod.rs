@@ -24,6 +24,7 @@ use crate::protocol::http::Endpoint;
 use crate::server::admin::page::Page;
 use crate::server::admin::{self, Admin, Grants};
 use crate::server::backplane::Backplane;
+use crate::server::gate::forward::Forwarder;
 use crate::server::gate::front::{AdmissionFilter, Front, Transport};
 use crate::server::gate::proxy::Proxy;
 use crate::server::gate::tls::Tls;
@@ -125,11 +126,14 @@ impl App {
         let parts = Parts::new(config.clone(), sources, site, live.clone(), snapshot_writer);
 
         let captures = Arc::new(Captures::new(parts.publisher.clone()));
+        let max_idle = server.configuration.upstream_keepalive_pool_size;
+        let forwarder = Arc::new(Forwarder::new(max_idle, captures.clone()));
         let proxy = Proxy::new(parts.gate.clone(), captures);
         let proxy = http_proxy(&server.configuration, proxy);
         let proxy = Arc::new(proxy);
         let entrance = live.tls.clone().map_or(Transport::Plain, Transport::Tls);
-        let front = |entrance| Front::new(parts.gate.clone(), proxy.clone(), entrance);
+        let front =
+            |entrance| Front::new(parts.gate.clone(), proxy.clone(), forwarder.clone(), entrance);
         let stopped = public_stopped.clone();
         let gate = Listening::new("gate", front(entrance), public, Buffers::None, stopped);
         let gate = gate.accepting(accepted.clone()).tell_runtime(parts.crowd.clone());

@@ -117,7 +117,8 @@ impl Chunks {
                 *bytes = rest;
                 continue;
             }
-            let length = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+            let length =
+                usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
             let (data, rest) = bytes.split_at(length);
             *bytes = rest;
             self.left -= length as u64;

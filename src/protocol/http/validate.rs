@@ -40,7 +40,7 @@ fn look(head: &[u8]) -> Result<Declared<'_>, &'static str> {
 }
 
 /// The first of some lines and the lines behind it. The last has no end.
-fn first_line(lines: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str> {
+pub(super) fn first_line(lines: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'static str> {
     let Some(end) = memchr3(b'\r', b'\n', 0, lines) else { return Ok((lines, None)) };
     let (line, rest) = lines.split_at(end);
     match rest {
@@ -179,7 +179,7 @@ pub fn host_name(value: &str) -> Option<&str> {
 }
 
 /// RFC 9110, section 5.6.2.
-fn is_token(text: &[u8]) -> bool {
+pub(super) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
 }
 

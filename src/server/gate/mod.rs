@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod client_script;
 mod counters;
 mod digest;
+pub mod forward;
 pub mod front;
 mod grant;
 pub mod poll;

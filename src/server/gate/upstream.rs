@@ -118,6 +118,11 @@ impl Upstream {
         all
     }
 
+    /// Socket address of the server that [`Self::next`] would name.
+    pub(super) fn next_socket(&self) -> Option<SocketAddr> {
+        self.choose()
+    }
+
     fn choose(&self) -> Option<SocketAddr> {
         let healthy = self.balancer.select(b"", 64);
         let chosen = healthy.or_else(|| self.balancer.select_with(b"", 64, |_, _| true))?;

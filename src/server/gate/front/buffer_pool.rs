@@ -1,29 +1,35 @@
-//! A buffer that the connections of a thread take in turn, so that a request allocates none.
+//! Buffers that the connections of a thread take in turn, so that a request allocates none.
 //!
-//! Nearly every request is read and answered without a pause in between, so one buffer a thread is
-//! always there. A connection that waits while it has the buffer keeps it; the next one gets a new
+//! Nearly every request is read and answered without a pause in between, so a few buffers a thread
+//! are always there. A connection that waits while it has one keeps it; the next one gets a new
 //! one.
 
 use bytes::BytesMut;
-use std::cell::Cell;
+use std::cell::RefCell;
 
 /// A buffer that has grown beyond this many bytes is not kept.
 const MAX_KEPT: usize = 16 * 1024;
+/// Buffers that a thread keeps: a forwarded request uses four.
+const MAX_BUFFERS: usize = 4;
 
 thread_local! {
-    static SPARE: Cell<BytesMut> = Cell::new(BytesMut::new());
+    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An empty buffer, mostly one with capacity.
-pub(super) fn take() -> BytesMut {
-    SPARE.take()
+pub(in crate::server::gate) fn take() -> BytesMut {
+    SPARE.with_borrow_mut(|spare| spare.pop().unwrap_or_default())
 }
 
 /// Puts a buffer back and clears it.
-pub(super) fn put(mut buffer: BytesMut) {
+pub(in crate::server::gate) fn put(mut buffer: BytesMut) {
     buffer.clear();
-    if buffer.capacity() <= MAX_KEPT {
-        SPARE.set(buffer);
+    if (1..=MAX_KEPT).contains(&buffer.capacity()) {
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < MAX_BUFFERS {
+                spare.push(buffer);
+            }
+        });
     }
 }
 

@@ -66,6 +66,8 @@ pub(super) struct Head<'a> {
     pub(super) keep: bool,
     /// True if the fast path answers the request itself, provided it is a poll.
     pub(super) plain: bool,
+    /// True if it is of HTTP/1.1.
+    pub(super) current: bool,
     /// True if it asks for another protocol and has no body.
     pub(super) upgrade: bool,
     /// True if it opens a WebSocket, and is plain but for that.
@@ -192,7 +194,8 @@ fn head<'a>(
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let keep = version == 1 && !says("close");
     let upgrade = upgrade && bodiless;
-    Head { method, path, query, target, headers, keep, plain, upgrade, socket, framing }
+    let current = version == 1;
+    Head { method, path, query, target, headers, keep, plain, current, upgrade, socket, framing }
 }
 
 #[cfg(test)]

@@ -13,19 +13,20 @@
 
 #[cfg(test)]
 mod agreement;
-mod buffer_pool;
+pub(super) mod buffer_pool;
 mod connection;
 mod handshake;
 mod head;
 mod http2;
 mod one_request;
-mod response;
+pub(super) mod response;
 mod steady;
 
 pub use handshake::Transport;
 pub use head::Bounds;
 
 use super::Gate;
+use super::forward::Forwarder;
 use super::proxy::Proxy;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, ServerApp};
@@ -43,14 +44,20 @@ use steady::SteadyStream;
 pub struct Front {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
+    forwarder: Arc<Forwarder>,
     entrance: Transport,
 }
 
 impl Front {
-    /// A fast path before `proxy`, both of them `gate`'s, for connections that come in through
-    /// `entrance`.
-    pub fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>, entrance: Transport) -> Self {
-        Self { gate, proxy, entrance }
+    /// A fast path before `forwarder` and `proxy`, all of them `gate`'s, for connections that come
+    /// in through `entrance`.
+    pub fn new(
+        gate: Gate,
+        proxy: Arc<HttpProxy<Proxy>>,
+        forwarder: Arc<Forwarder>,
+        entrance: Transport,
+    ) -> Self {
+        Self { gate, proxy, forwarder, entrance }
     }
 }
 

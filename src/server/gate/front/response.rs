@@ -39,15 +39,20 @@ fn head(out: &mut BytesMut, reply: &Reply, keep: bool, whole: bool) {
     } else if reply.status == 200 {
         header(out, "Transfer-Encoding", "chunked");
     }
-    out.extend_from_slice(b"Date: ");
-    out.extend_from_slice(&date(SystemTime::now()));
-    out.extend_from_slice(b"\r\n");
+    put_date(out);
     let connection = match reply.status {
         101 => "Upgrade",
         _ if keep => "keep-alive",
         _ => "close",
     };
     header(out, "Connection", connection);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a `Date` header.
+pub(in crate::server::gate) fn put_date(out: &mut BytesMut) {
+    out.extend_from_slice(b"Date: ");
+    out.extend_from_slice(&date(SystemTime::now()));
     out.extend_from_slice(b"\r\n");
 }
 

@@ -4,8 +4,7 @@
 //! sender of the next request on it counts as the same user. So a client that begins to sign in gets
 //! upstream connections of its own, which are never shared.
 
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use crate::protocol::http::Headers;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// See the [module](self).
@@ -40,7 +39,7 @@ impl ConnectionState {
     }
 
     /// Gives the client connections of its own if `headers` sign a connection in, or ask for it.
-    pub(in crate::server::gate) fn look_at(&self, headers: &HeaderMap) {
+    pub(in crate::server::gate) fn look_at(&self, headers: &dyn Headers) {
         if self.group() == 0 && signs_in(headers) {
             // Of two requests on one connection the first decides.
             let (own, order) = (next_group(), Ordering::Relaxed);
@@ -57,9 +56,10 @@ pub(in crate::server::gate) fn next_group() -> u64 {
 }
 
 /// True if a request or response is part of authenticating a connection (RFC 4559).
-fn signs_in(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(AUTHORIZATION).iter().chain(headers.get_all(WWW_AUTHENTICATE));
-    let mut challenges = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+pub(in crate::server::gate) fn signs_in(headers: &dyn Headers) -> bool {
+    let (request, response) = (headers.raw("authorization"), headers.raw("www-authenticate"));
+    let values = request.into_iter().chain(response);
+    let mut challenges = values.flat_map(|value| value.split(|byte| *byte == b','));
     challenges.any(|challenge| {
         let scheme = challenge.trim_ascii().split(|byte| *byte == b' ').next().unwrap_or_default();
         [&b"NTLM"[..], b"Negotiate"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
@@ -70,6 +70,7 @@ fn signs_in(headers: &HeaderMap) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     fn group(name: &'static str, value: &str) -> u64 {
         let (state, mut headers) = (ConnectionState::default(), HeaderMap::new());

@@ -6,6 +6,7 @@
 
 use crate::protocol::http::Headers;
 use ipnet::IpNet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// True if a header of that (lower case) name does not go on to the upstream as the client sent
@@ -94,10 +95,89 @@ pub struct Way {
 }
 
 impl Way {
-    /// The headers that tell the site of the way; `host` is the one that the request is for.
+    /// The headers that describe the way to the site; `host` is the one that the request is for.
     pub fn headers(&self, headers: &dyn Headers, host: &str) -> Vec<(&'static str, String)> {
-        forwarded(&self.client, headers, host, if self.tls { "https" } else { "http" })
+        let mut set = Vec::with_capacity(4);
+        self.show(headers, host, &mut |name, value| set.push((name, value.to_string())));
+        set
     }
+
+    /// The same, one after the other.
+    pub fn show(
+        &self,
+        headers: &dyn Headers,
+        host: &str,
+        put: &mut dyn FnMut(&'static str, fmt::Arguments<'_>),
+    ) {
+        let Self { client, tls } = self;
+        let told = |name: &str| {
+            let told = if client.trusted { headers.all(name) } else { String::new() };
+            (!told.trim().is_empty()).then_some(told)
+        };
+        match (client.peer, told("x-forwarded-for")) {
+            (Some(peer), Some(told)) => put("X-Forwarded-For", format_args!("{told}, {peer}")),
+            (Some(peer), None) => put("X-Forwarded-For", format_args!("{peer}")),
+            (None, Some(told)) => put("X-Forwarded-For", format_args!("{told}")),
+            (None, None) => {}
+        }
+        let proto = if *tls { "https" } else { "http" };
+        match told("x-forwarded-proto") {
+            Some(told) => put("X-Forwarded-Proto", format_args!("{told}")),
+            None => put("X-Forwarded-Proto", format_args!("{proto}")),
+        }
+        match told("x-forwarded-host") {
+            Some(told) => put("X-Forwarded-Host", format_args!("{told}")),
+            // Only HTTP/1.0 has requests without a host.
+            None if host.is_empty() => {}
+            None => put("X-Forwarded-Host", format_args!("{host}")),
+        }
+        let own = OwnHop { peer: client.peer, host, proto };
+        match told("forwarded") {
+            Some(told) => put("Forwarded", format_args!("{told}, {own}")),
+            None => put("Forwarded", format_args!("{own}")),
+        }
+    }
+}
+
+/// This hop in the form of RFC 7239, section 4.
+struct OwnHop<'a> {
+    peer: Option<IpAddr>,
+    host: &'a str,
+    proto: &'a str,
+}
+
+impl fmt::Display for OwnHop<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(IpAddr::V6(v6)) => write!(f, "for=\"[{v6}]\"")?,
+            Some(v4) => write!(f, "for={v4}")?,
+            None => f.write_str("for=unknown")?,
+        }
+        // A Host was checked to be `host[:port]`, so it holds nothing that would end the quotes.
+        if !self.host.is_empty() {
+            write!(f, ";host=\"{}\"", self.host)?;
+        }
+        write!(f, ";proto={}", self.proto)
+    }
+}
+
+/// Headers of a request that are its connection's, whether that names them or not (RFC 9110,
+/// section 7.6.1), and those that frame its body, which each connection does anew.
+pub fn is_of_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "content-length"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// An address, an IPv6 one in brackets too, with or without its port.
@@ -109,53 +189,19 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     found.map(|address: IpAddr| address.to_canonical())
 }
 
-/// The headers to set on the forwarded request. `host` and `proto` are those of the request itself.
-pub fn forwarded(
-    client: &Client,
-    headers: &dyn Headers,
-    host: &str,
-    proto: &str,
-) -> Vec<(&'static str, String)> {
-    let told = |name: &str| {
-        let told = if client.trusted { headers.all(name) } else { String::new() };
-        (!told.trim().is_empty()).then_some(told)
-    };
-    let append = |name, own: String| match told(name) {
-        Some(told) => format!("{told}, {own}"),
-        None => own,
-    };
-    let mut set = Vec::with_capacity(4);
-    match client.peer {
-        Some(peer) => set.push(("X-Forwarded-For", append("x-forwarded-for", peer.to_string()))),
-        None => set.extend(told("x-forwarded-for").map(|told| ("X-Forwarded-For", told))),
-    }
-    set.push(("X-Forwarded-Proto", told("x-forwarded-proto").unwrap_or_else(|| proto.to_owned())));
-    // Only HTTP/1.0 has requests without a host.
-    let own_host = (!host.is_empty()).then(|| host.to_owned());
-    let host_told = told("x-forwarded-host").or(own_host);
-    set.extend(host_told.map(|told| ("X-Forwarded-Host", told)));
-    set.push(("Forwarded", append("forwarded", own_hop(client.peer, host, proto))));
-    set
-}
-
-/// This hop in the form of RFC 7239, section 4.
-fn own_hop(peer: Option<IpAddr>, host: &str, proto: &str) -> String {
-    let node = match peer {
-        Some(IpAddr::V6(v6)) => format!("\"[{v6}]\""),
-        Some(v4) => v4.to_string(),
-        None => "unknown".to_owned(),
-    };
-    // A Host was checked to be `host[:port]`, so it holds nothing that would end the quotes.
-    match host {
-        "" => format!("for={node};proto={proto}"),
-        host => format!("for={node};host=\"{host}\";proto={proto}"),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    fn forwarded(
+        client: &Client,
+        headers: &dyn Headers,
+        host: &str,
+        proto: &str,
+    ) -> Vec<(&'static str, String)> {
+        Way { client: *client, tls: proto == "https" }.headers(headers, host)
+    }
     use http::{HeaderMap, HeaderValue};
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

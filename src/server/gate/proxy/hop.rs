@@ -28,11 +28,18 @@ pub(super) fn end_here(answer: &mut ResponseHeader) {
     let lists = answer.headers.get_all(header::CONNECTION).into_iter();
     let named = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
     let named = named.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
-    let framing = |name: &HeaderName| *name == header::TRANSFER_ENCODING;
-    let named = named.filter(|name| !END_TO_END.contains(name) && !framing(name));
-    for name in named.chain(HOP_BY_HOP).collect::<Vec<_>>() {
+    let ending =
+        |name: &HeaderName| *name != header::TRANSFER_ENCODING && ends_here(name.as_str(), true);
+    for name in named.filter(ending).chain(HOP_BY_HOP).collect::<Vec<_>>() {
         answer.remove_header(&name);
     }
+}
+
+/// True if the header of the site's answer with that (lower case) name ends at the gate; `claimed` =
+/// its connection names it. `Transfer-Encoding` is left to the one who frames the answer.
+pub(in crate::server::gate) fn ends_here(name: &str, claimed: bool) -> bool {
+    HOP_BY_HOP.iter().any(|known| known == name)
+        || (claimed && !END_TO_END.iter().any(|known| known == name))
 }
 
 /// True if `request` is one of HTTP/1.0, which knows neither chunks nor interim answers.

@@ -7,8 +7,8 @@ mod cut;
 pub(super) mod error_page;
 pub mod forwarded;
 mod held_on;
-mod hop;
-mod own_connection;
+pub(super) mod hop;
+pub(super) mod own_connection;
 pub(super) mod request_context;
 pub(super) mod session;
 pub(super) mod tap;
@@ -21,7 +21,7 @@ use super::replay::{HeldReplay, ReleasedReplay};
 use super::serve::{Served, serve};
 use super::{Gate, Open, RETRY_AFTER, Settings};
 use crate::protocol::http::Reply;
-use crate::protocol::http::observer::Observe;
+use crate::protocol::http::observer::{Observe, RequestHead};
 use crate::server::limits::body_memory::BodyShare;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
@@ -285,7 +285,15 @@ impl ProxyHttp for Proxy {
         upstream: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        context.tee.begin(&*self.attention, session.req_header(), context.released.is_some());
+        let (head, poll) = (session.req_header(), context.released.is_some());
+        let request = RequestHead {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            query: head.uri.query().unwrap_or_default(),
+            headers: &head.headers,
+            poll,
+        };
+        context.tee.begin(&*self.attention, request);
         let Some(client) = context.client else { return Ok(()) };
         upstream_request::prepare(session, upstream, &client)?;
         context.released.as_ref().map_or(Ok(()), |released| released.prepare(upstream))
@@ -329,7 +337,8 @@ impl ProxyHttp for Proxy {
         context.state.look_at(&upstream.headers);
         hop::end_here(upstream);
         let to_head = session.req_header().method == http::Method::HEAD;
-        context.tee.response_head(upstream, to_head);
+        context.tee.response_head(upstream.status.as_u16(), &upstream.headers, to_head);
+        upstream.remove_header(tap::PUBLISH);
         Ok(())
     }
 

@@ -17,7 +17,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A connection to the upstream, over TCP or a unix socket.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug {}
+pub(in crate::server::gate) trait Socket:
+    AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug
+{
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug> Socket for S {}
 
@@ -49,24 +52,27 @@ impl fmt::Debug for Connect {
     }
 }
 
+/// A new connection to a server, whose end is noticed.
+pub(in crate::server::gate) async fn dial(server: &SocketAddr) -> Result<Box<dyn Socket>> {
+    match server {
+        SocketAddr::Inet(address) => {
+            let stream = ext::connect(address, None).await?;
+            let failed = |error| Error::because(ErrorType::SocketError, "socket options", error);
+            stream.set_nodelay(true).map_err(failed)?;
+            SockRef::from(&stream).set_tcp_keepalive(&keepalive()).map_err(failed)?;
+            Ok(Box::new(stream))
+        }
+        SocketAddr::Unix(address) => {
+            let path = address.as_pathname();
+            let path = path.ok_or_else(|| Error::new(ErrorType::ConnectNoRoute))?;
+            Ok(Box::new(ext::connect_uds(path).await?))
+        }
+    }
+}
+
 #[async_trait]
 impl L4Connect for Connect {
     async fn connect(&self, site: &SocketAddr) -> Result<Stream> {
-        let socket: Box<dyn Socket> = match site {
-            SocketAddr::Inet(address) => {
-                let stream = ext::connect(address, None).await?;
-                let failed =
-                    |error| Error::because(ErrorType::SocketError, "socket options", error);
-                stream.set_nodelay(true).map_err(failed)?;
-                SockRef::from(&stream).set_tcp_keepalive(&keepalive()).map_err(failed)?;
-                Box::new(stream)
-            }
-            SocketAddr::Unix(address) => {
-                let path = address.as_pathname();
-                let path = path.ok_or_else(|| Error::new(ErrorType::ConnectNoRoute))?;
-                Box::new(ext::connect_uds(path).await?)
-            }
-        };
-        Ok(VirtualSocketStream::new((self.0)(socket)).into())
+        Ok(VirtualSocketStream::new((self.0)(dial(site).await?)).into())
     }
 }

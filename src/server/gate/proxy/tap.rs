@@ -5,9 +5,8 @@
 //! does not wait; else it goes on beside it. So a client that has its response finds its message
 //! published.
 
+use crate::protocol::http::Headers;
 use crate::protocol::http::observer::{Observe, Observer, RequestHead};
-use http::HeaderMap;
-use pingora::http::{RequestHeader, ResponseHeader};
 use std::pin::Pin;
 use std::task::{Context, Waker};
 
@@ -23,20 +22,13 @@ impl Tap {
     pub(in crate::server::gate) fn begin(
         &mut self,
         attention: &dyn Observe,
-        head: &RequestHeader,
-        poll: bool,
+        head: RequestHead<'_>,
     ) {
         // Another server is tried: bytes sent to the one before do not count.
         if let Some(attendant) = &mut self.0 {
             return attendant.begin();
         }
-        self.0 = attention.attend(RequestHead {
-            method: head.method.as_str(),
-            path: head.uri.path(),
-            query: head.uri.query().unwrap_or_default(),
-            headers: &head.headers,
-            poll,
-        });
+        self.0 = attention.attend(head);
     }
 
     pub(in crate::server::gate) fn request_body(&mut self, piece: Option<&[u8]>, last: bool) {
@@ -45,20 +37,19 @@ impl Tap {
         }
     }
 
-    /// Also removes the headers that are for the gate alone.
+    /// The head of a response; `empty` = no body follows.
     pub(in crate::server::gate) fn response_head(
         &mut self,
-        head: &mut ResponseHeader,
-        to_head: bool,
+        status: u16,
+        headers: &dyn Headers,
+        empty: bool,
     ) {
-        let status = head.status.as_u16();
         if let Some(attendant) = self.0.as_mut().filter(|_| status >= 200) {
-            attendant.response_head(status, &head.headers);
-            if to_head || matches!(status, 204 | 304) || is_empty(&head.headers) {
+            attendant.response_head(status, headers);
+            if empty || matches!(status, 204 | 304) || headers.get("content-length") == Some("0") {
                 self.end();
             }
         }
-        head.remove_header(PUBLISH);
     }
 
     pub(in crate::server::gate) fn response_body(&mut self, piece: Option<&[u8]>, last: bool) {
@@ -80,8 +71,4 @@ impl Tap {
             tokio::spawn(deed);
         }
     }
-}
-
-fn is_empty(headers: &HeaderMap) -> bool {
-    headers.get("content-length").is_some_and(|length| length.as_bytes() == b"0")
 }

@@ -1,6 +1,7 @@
 //! One client connection on the fast path, request by request.
 
 mod exchange;
+mod forward;
 mod read;
 mod request_log;
 
@@ -13,6 +14,7 @@ use crate::protocol::http::framing::Framing;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::access_log;
+use crate::server::gate::forward::Forward;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::forwarded::{Client, Way};
 use crate::server::gate::proxy::request_context::RequestContext;
@@ -27,6 +29,7 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use request_log::{RequestLog, reject};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,6 +53,8 @@ struct Connection {
 enum Admission {
     /// The lane serves it.
     Own(Decision, RequestLog, Client),
+    /// It is forwarded.
+    Forward(Box<Forward>, RequestLog),
     /// Pingora serves the request, which is framed like this.
     HandOff(Framing, Box<RequestContext>),
 }
@@ -127,6 +132,11 @@ impl Connection {
         });
         let (decision, account, client) = match considered {
             Ok(Admission::Own(decision, account, client)) => (decision, account, client),
+            Ok(Admission::Forward(forward, account)) => {
+                // Boxed to keep the connection's own future small.
+                let passing = self.forward(front, &settings, length, (forward, account), shutdown);
+                return Box::pin(passing).await;
+            }
             Ok(Admission::HandOff(framing, handed)) => {
                 return Disposition::HandOff(length, framing, handed);
             }
@@ -185,23 +195,29 @@ impl Connection {
             let (reply, account) = reject(front, settings, head, client.address, reply);
             return Admission::Own(Decision::Reply(reply, None), account, client);
         }
+        let logged = access_log::is_logged();
+        let way = Way { client, tls: self.stream.get_ssl_digest().is_some() };
         let hand_off = || {
             let mut handed = RequestContext::new(&front.gate, settings.clone(), client);
             handed.upgrade = head.upgrade;
             handed
         };
+        let to_upstream = || match self.prepare(front, head, &way) {
+            Some(forward) => Admission::Forward(forward, self.record(front, head, &client, logged)),
+            None => Admission::HandOff(head.framing.clone(), hand_off().for_site()),
+        };
         // Rules match paths only; a target in another form goes to the upstream.
         if head.target.starts_with('/') && !settings.may_serve(head.path) {
-            return Admission::HandOff(head.framing.clone(), hand_off().for_site());
+            return to_upstream();
         }
         if !head.plain && !head.socket {
             return Admission::HandOff(head.framing.clone(), hand_off());
         }
-        let logged = access_log::is_logged();
         let account = RequestLog {
             _open: front.gate.open(),
             began: logged.then(Instant::now),
             client: client.address,
+            method: Cow::Borrowed("GET"),
             target: logged.then(|| head.target.into()),
             keep: head.keep,
         };
@@ -214,11 +230,11 @@ impl Connection {
             form: None,
             headers: &head.headers,
             client: client.address,
-            way: Way { client, tls: self.stream.get_ssl_digest().is_some() },
+            way,
             can_upgrade: head.socket,
         };
         match front.gate.decide(settings, &incoming) {
-            Decision::Site => Admission::HandOff(head.framing.clone(), hand_off().for_site()),
+            Decision::Site => to_upstream(),
             decision => Admission::Own(decision, account, client),
         }
     }

@@ -6,16 +6,18 @@ use crate::server::gate::front::head::Head;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::{Open, Settings, access_log};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Record of a request that the fast path answers.
+/// Record of a request that the fast path answers or forwards.
 pub(super) struct RequestLog {
     pub(super) _open: Open,
     /// Time at which it began, if it is logged.
     pub(super) began: Option<Instant>,
     pub(super) client: Option<IpAddr>,
-    /// The target, if it is logged.
+    pub(super) method: Cow<'static, str>,
+    /// The target, if it may be logged.
     pub(super) target: Option<Box<str>>,
     pub(super) keep: bool,
 }
@@ -28,16 +30,16 @@ impl RequestLog {
         held: Option<(Duration, Cause)>,
         events: Option<u64>,
     ) {
-        let Some(target) = &self.target else { return };
+        let (Some(target), Some(began)) = (&self.target, self.began) else { return };
         // Status 0: the client got no answer.
         let (status, bytes) = answer.unwrap_or_default();
         let line = access_log::Line {
             client: self.client,
-            method: "GET",
+            method: &self.method,
             target,
             status,
             bytes,
-            took: self.began.map_or(Duration::ZERO, |began| began.elapsed()),
+            took: began.elapsed(),
             held,
             events,
         };
@@ -65,6 +67,7 @@ pub(super) fn reject(
     }
     // The fast path does not wait for a body that was announced.
     let keep = head.keep && head.framing.is_over();
-    let log = RequestLog { _open: front.gate.open(), began: None, client, target: None, keep };
+    let (began, method, target) = (None, Cow::Borrowed(""), None);
+    let log = RequestLog { _open: front.gate.open(), began, client, method, target, keep };
     (reply, log)
 }

@@ -1,0 +1,215 @@
+//! Forwarding: a request of HTTP/1.1 goes from the client's connection straight to the upstream.
+//!
+//! The engine (`proxy`) does the same for HTTP/2 and for what is odd: HTTP/1.0, targets with a host,
+//! connections on which a user signs in, polls that were held. What the upstream gets and what the
+//! client gets is the same either way, and the same observers see it; this way costs a fraction.
+//!
+//! Both heads are read strictly and written anew, both bodies are framed anew: what two readers could
+//! understand differently goes nowhere. A request is sent again once where the upstream cannot have
+//! acted on it: it took nothing of it, or a kept connection broke without a response and the method
+//! is idempotent (RFC 9112, section 9.3.1).
+
+mod answer;
+mod connect;
+mod exchange;
+mod failure;
+mod pool;
+mod request;
+mod tunnel;
+
+pub(super) use failure::Failure;
+pub(super) use request::RequestParts;
+
+use super::counters::{Forwarded, SiteFile};
+use super::proxy::connection_state::signs_in;
+use super::proxy::forwarded::Way;
+use super::proxy::tap::Tap;
+use super::{Gate, Settings, Timer};
+use crate::protocol::http::framing::Framing;
+use crate::protocol::http::observer::{Observe, RequestHead};
+use crate::server::gate::front::buffer_pool;
+use crate::server::limits::body_rate::BodyRate;
+use answer::Delivery;
+use bytes::BytesMut;
+use connect::{Link, connect};
+use exchange::{Bounds, Exchange, Near};
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+use pool::Pool;
+use std::sync::Arc;
+
+/// Forwards requests; one for all listeners.
+pub struct Forwarder {
+    pool: Pool,
+    observe: Arc<dyn Observe>,
+    is_off: bool,
+}
+
+impl Forwarder {
+    /// Keeps up to `max_idle` connections to the upstream; `observe` observes the exchanges.
+    pub fn new(max_idle: usize, observe: Arc<dyn Observe>) -> Self {
+        // The tests of forwarding run over the engine, too.
+        let by_engine = std::env::var_os("POLLGATE_TESTS_FORWARD").is_some_and(|by| by == "engine");
+        let is_off = cfg!(debug_assertions) && by_engine;
+        Self { pool: Pool::new(max_idle), observe, is_off }
+    }
+
+    /// The request, ready to be forwarded; `None` = it is the engine's. `keep` = the client lets its
+    /// connection live on.
+    pub(super) fn prepare(
+        &self,
+        request: &RequestParts<'_>,
+        way: &Way,
+        keep: bool,
+    ) -> Option<Box<Forward>> {
+        let endless = *request.framing == Framing::Endless && !request.socket;
+        if self.is_off
+            || endless
+            || !request.target.starts_with('/')
+            || signs_in(request.headers)
+            || !request::is_plain(request.headers)
+        {
+            return None;
+        }
+        Some(Box::new(Forward::new(request, way, keep, &*self.observe)))
+    }
+}
+
+/// A request on its way to the upstream.
+pub(super) struct Forward {
+    /// Its head, as the upstream gets it.
+    head: BytesMut,
+    body: Framing,
+    to_head: bool,
+    idempotent: bool,
+    socket: bool,
+    /// The client lets its connection live on.
+    keep: bool,
+    tap: Tap,
+}
+
+impl Forward {
+    /// Prepares a request that came on this `way`; `keep` = the client lets its connection live
+    /// on.
+    fn new(request: &RequestParts<'_>, way: &Way, keep: bool, observe: &dyn Observe) -> Self {
+        let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
+        let (method, headers) = (request.method, request.headers);
+        let mut tap = Tap::default();
+        tap.begin(observe, RequestHead { method, path, query, headers, poll: false });
+        // What follows belongs to the other protocol, once the upstream has agreed to it.
+        let body = if request.socket { Framing::Length(0) } else { request.framing.clone() };
+        if body.is_over() {
+            tap.request_body(None, true);
+        }
+        let mut head = buffer_pool::take();
+        request::write(&mut head, request, way);
+        // RFC 9110, section 9.2.2.
+        let idempotent = matches!(method, "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE");
+        let (to_head, socket) = (method == "HEAD", request.socket);
+        Self { head, body, to_head, idempotent, socket, keep, tap }
+    }
+}
+
+/// The client's connection, and what a request on it is served with.
+pub(super) struct Lane<'a> {
+    pub(super) stream: &'a mut Stream,
+    /// Bytes behind the request's head.
+    pub(super) pending: &'a mut BytesMut,
+    pub(super) timer: &'a mut Timer,
+    pub(super) gate: &'a Gate,
+    pub(super) settings: &'a Settings,
+    pub(super) forwarder: &'a Forwarder,
+    pub(super) shutdown: &'a ShutdownWatch,
+    pub(super) file: SiteFile,
+}
+
+/// What came of a request.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// The status of the response that the client got, or the beginning of it; 0 = none.
+    pub(super) status: u16,
+    /// Bytes of its body.
+    pub(super) bytes: u64,
+    pub(super) failure: Option<Failure>,
+    /// The client's connection is good for another request.
+    pub(super) keep: bool,
+    /// The upstream asks the client to sign in on its connection.
+    pub(super) signs_in: bool,
+}
+
+/// Has the upstream answer a request.
+pub(super) async fn run(lane: Lane<'_>, forward: Box<Forward>) -> Outcome {
+    let (mut counted, mut outcome) = (Forwarded::default(), Outcome::default());
+    let gate = lane.gate;
+    counted.begin();
+    let failure = pass(lane, forward, &mut counted, &mut outcome).await.err();
+    counted.end(gate.counters(), failure.is_some_and(Failure::is_of_client));
+    outcome.keep &= failure.is_none();
+    outcome.failure = failure;
+    outcome
+}
+
+async fn pass(
+    lane: Lane<'_>,
+    forward: Box<Forward>,
+    counted: &mut Forwarded,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    let Lane { stream, pending, timer, gate, settings, forwarder, shutdown, file: _file } = lane;
+    let Forward { head, body, to_head, idempotent, socket, keep, mut tap } = *forward;
+    let pool = &forwarder.pool;
+    let bounds = Bounds {
+        silence: settings.read_timeout,
+        stall: settings.write_timeout,
+        aside: settings.head.bytes,
+    };
+    let Link { server, socket: upstream, kept } = connect(pool, settings, false).await?;
+    let mut server = server;
+    let near = Near { stream, pending, timer, tap: &mut tap };
+    let rate = BodyRate::new(settings.body_rate);
+    let mut exchange = Exchange::new(near, upstream, head, body, rate, bounds);
+    let found = match exchange.read_head().await {
+        Err(Failure::Broken(_)) if kept && exchange.can_repeat(idempotent) => {
+            let link = connect(pool, settings, true).await?;
+            server = link.server;
+            exchange.repeat(link.socket);
+            exchange.read_head().await
+        }
+        found => found,
+    };
+    let length = found?;
+    let ending = *shutdown.borrow() || gate.is_draining();
+    let (mut status, mut lasting) = (0, false);
+    exchange.accept(length, to_head, |head, body_over| {
+        if head.status == 101 && !socket {
+            return Err(Failure::Malformed("the upstream changes the protocol unasked"));
+        }
+        counted.answered(gate.counters(), head.status);
+        (status, lasting, outcome.signs_in) = (head.status, head.keep, signs_in(head));
+        // The rest of a request that is answered before its end is not waited for; what follows one
+        // for another protocol is nothing that can be read.
+        outcome.keep = keep && !ending && !socket && body_over;
+        let framing = head.framing(to_head);
+        let delivery = Delivery { framing, to_head, keep: outcome.keep };
+        Ok(Some(delivery).filter(|_| head.status != 101))
+    })?;
+    if status == 101 {
+        outcome.status = status;
+        let (stream, timer, mut upstream, first) = exchange.switch();
+        outcome.bytes =
+            tunnel::run(stream, &mut upstream, first, timer, settings.read_timeout).await;
+        return Ok(());
+    }
+    let delivered = exchange.deliver().await;
+    if exchange.is_begun() {
+        (outcome.status, outcome.bytes) = (status, exchange.length());
+    }
+    delivered?;
+    if let Some(upstream) = exchange.finish()
+        && lasting
+        && !outcome.signs_in
+    {
+        pool.put(server, upstream);
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Requests that go from the fast path straight to the upstream.
+
+use super::{Connection, Disposition, RequestLog};
+use crate::protocol::http::Reply;
+use crate::protocol::http::query::masked;
+use crate::server::gate::counters::SiteFile;
+use crate::server::gate::forward::{self, Failure, Forward, Lane, RequestParts};
+use crate::server::gate::front::head::Head;
+use crate::server::gate::front::{Front, buffer_pool};
+use crate::server::gate::proxy::connection_state::next_group;
+use crate::server::gate::proxy::error_page::page;
+use crate::server::gate::proxy::forwarded::{Client, Way};
+use crate::server::gate::{RETRY_AFTER, Settings};
+use crate::server::telemetry::refusal::Refusal;
+use bytes::{Buf, Bytes};
+use pingora::server::ShutdownWatch;
+use std::borrow::Cow;
+use std::time::Instant;
+
+impl Connection {
+    /// The request of `head`, ready to be forwarded; `None` = it is pingora's, as are all requests
+    /// of a client that signs in on its connection.
+    pub(super) fn prepare(
+        &self,
+        front: &Front,
+        head: &Head<'_>,
+        way: &Way,
+    ) -> Option<Box<Forward>> {
+        if !head.current || self.group != 0 {
+            return None;
+        }
+        let request = RequestParts {
+            method: head.method,
+            target: head.target,
+            headers: &head.headers,
+            framing: &head.framing,
+            socket: head.socket,
+        };
+        front.forwarder.prepare(&request, way, head.keep)
+    }
+
+    /// The record of a request that is forwarded.
+    pub(super) fn record(
+        &self,
+        front: &Front,
+        head: &Head<'_>,
+        client: &Client,
+        logged: bool,
+    ) -> RequestLog {
+        RequestLog {
+            _open: front.gate.open(),
+            began: logged.then(Instant::now),
+            client: client.address,
+            method: match head.method {
+                "GET" => Cow::Borrowed("GET"),
+                "POST" => Cow::Borrowed("POST"),
+                other => Cow::Owned(other.to_owned()),
+            },
+            target: Some(head.target.into()),
+            keep: head.keep,
+        }
+    }
+
+    /// Forwards the request whose head is the first `length` pending bytes.
+    pub(super) async fn forward(
+        &mut self,
+        front: &Front,
+        settings: &Settings,
+        length: usize,
+        (forward, account): (Box<Forward>, RequestLog),
+        shutdown: &ShutdownWatch,
+    ) -> Disposition {
+        self.pending.advance(length);
+        self.free_pending();
+        let Some(file) = SiteFile::new(&front.gate) else {
+            front.gate.refused(Refusal::FdLimit);
+            let reply = page(503).with("Retry-After", RETRY_AFTER);
+            return self.give_up(settings, &account, reply).await;
+        };
+        let lane = Lane {
+            stream: &mut self.stream,
+            pending: &mut self.pending,
+            timer: &mut self.timer,
+            gate: &front.gate,
+            settings,
+            forwarder: &front.forwarder,
+            shutdown,
+            file,
+        };
+        let outcome = forward::run(lane, forward).await;
+        if outcome.signs_in {
+            self.group = next_group();
+        }
+        if let Some(failure) = outcome.failure {
+            log(settings, &account, failure);
+            match failure {
+                Failure::BodyMalformed => front.gate.refused(Refusal::MalformedBody),
+                Failure::BodyTimeout => front.gate.refused(Refusal::BodyTimeout),
+                _ => {}
+            }
+            if outcome.status == 0 && failure.status() > 0 {
+                return self.give_up(settings, &account, page(failure.status())).await;
+            }
+        }
+        let bytes = usize::try_from(outcome.bytes).unwrap_or(usize::MAX);
+        account.log(settings, Some((outcome.status, bytes)), None, None);
+        self.free_pending();
+        if outcome.keep { Disposition::Keep } else { Disposition::Close }
+    }
+
+    /// Answers in place of the upstream, and closes: the rest of the request may be still to come.
+    async fn give_up(
+        &mut self,
+        settings: &Settings,
+        account: &RequestLog,
+        mut reply: Reply,
+    ) -> Disposition {
+        if account.method == "HEAD" {
+            reply.body = Bytes::new();
+        }
+        let written = self.write(&reply, false).await;
+        account.log(settings, written.then_some((reply.status, reply.body.len())), None, None);
+        Disposition::Close
+    }
+
+    /// A connection that waits holds no empty buffer.
+    fn free_pending(&mut self) {
+        if self.pending.is_empty() {
+            buffer_pool::put(std::mem::take(&mut self.pending));
+        }
+    }
+}
+
+/// Logs why a request was not answered by the upstream. A client that leaves, or writes nonsense, is
+/// no error of the gate's.
+fn log(settings: &Settings, account: &RequestLog, failure: Failure) {
+    if failure.is_of_client() {
+        return;
+    }
+    let target = masked(account.target.as_deref().unwrap_or("/"), &settings.mask);
+    let (method, status) = (&*account.method, failure.status());
+    let (source, error, cause) = ("Upstream", failure.as_str(), failure.cause());
+    tracing::error!(method, %target, status, source, error, cause, "a request failed");
+}
