@@ -223,11 +223,11 @@ where
     /// The connection to the upstream, if both sides are through with this request and nothing
     /// else has come on it.
     pub(super) fn finish(mut self) -> Option<U> {
-        buffer_pool::put(std::mem::take(&mut self.out));
-        buffer_pool::put(std::mem::take(&mut self.answer));
         let sent = self.body.is_over() && self.sent_all() && !self.refused;
         let clean = self.done && sent && self.inbox.is_empty();
-        buffer_pool::put(std::mem::take(&mut self.inbox));
+        for used in [&mut self.out, &mut self.answer, &mut self.inbox] {
+            buffer_pool::put(std::mem::take(used));
+        }
         clean.then_some(self.upstream)
     }
 

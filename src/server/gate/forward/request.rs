@@ -64,6 +64,7 @@ pub(in crate::server::gate) fn write(out: &mut BytesMut, request: &RequestParts<
         let lower = std::str::from_utf8(&lower).unwrap_or_default();
         has_length |= lower == "content-length";
         let ends_here = is_of_hop(lower)
+            || matches!(lower, "x-forwarded-host" | "x-forwarded-proto")
             || is_dropped(lower, trusted)
             || (cookies.len() > 1 && lower == "cookie")
             || named.iter().any(|word| word.eq_ignore_ascii_case(lower.as_bytes()));
