@@ -33,6 +33,7 @@ pub mod metrics;
 #[cfg(feature = "site-tests")]
 pub mod php;
 pub mod process;
+pub mod raw_site;
 pub mod rules;
 pub mod site;
 pub mod socket;
@@ -51,6 +52,7 @@ pub use metrics::Metrics;
 #[cfg(feature = "site-tests")]
 pub use php::PhpSite;
 pub use process::{Process, allow_open_files};
+pub use raw_site::RawSite;
 pub use site::PlainSite;
 pub use socket::Socket;
 pub use temp::TempDir;

@@ -13,6 +13,7 @@ mod answer;
 mod connect;
 mod exchange;
 mod failure;
+mod fill;
 mod pool;
 mod request;
 mod tunnel;

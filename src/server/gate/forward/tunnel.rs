@@ -4,7 +4,7 @@
 //! read is waited for before more is read from the other. The end of one side is passed on; the
 //! other one may go on as long as it makes progress.
 
-use super::exchange::fill;
+use super::fill::fill;
 use crate::server::gate::Timer;
 use crate::server::gate::front::buffer_pool;
 use bytes::{Buf, BytesMut};

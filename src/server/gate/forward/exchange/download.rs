@@ -1,0 +1,160 @@
+//! The way back: from the upstream to the client.
+
+use super::{Exchange, LARGE_ROOM, MAX_INTERIM, ROOM, Wait, append};
+use crate::protocol::http::framing::Framing;
+use crate::protocol::http::response_head::{self, ResponseHead};
+use crate::server::gate::forward::answer;
+use crate::server::gate::forward::failure::Failure;
+use crate::server::gate::forward::fill::fill;
+use bytes::Buf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+impl<C, U> Exchange<'_, C, U>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+        let wait = loop {
+            let uploading = self.upload(context)?;
+            let delivered = self.write_answer(context)?;
+            if let Some(end) = self.find_head()? {
+                let head = &self.inbox[..end];
+                if !response_head::is_interim(head) {
+                    return Poll::Ready(Ok(end));
+                }
+                let head = ResponseHead::parse(head).map_err(Failure::Malformed)?;
+                self.interims += 1;
+                if self.interims > MAX_INTERIM {
+                    return Poll::Ready(Err(Failure::Malformed("too many interim responses")));
+                }
+                answer::write_interim(&mut self.answer, &head);
+                drop(head);
+                self.inbox.advance(end);
+                continue;
+            }
+            if !delivered && self.answer.len() >= ROOM {
+                break Wait::Client;
+            }
+            match fill(&mut self.upstream, &mut self.inbox, ROOM, context) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::Broken(None))),
+                Poll::Ready(Ok(_)) => self.progress += 1,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::broken(&error))),
+                Poll::Pending => break uploading,
+            }
+        };
+        self.wait(wait, context).map(Err)
+    }
+
+    /// End of the head in the bytes of the upstream.
+    fn find_head(&mut self) -> Result<Option<usize>, Failure> {
+        if self.inbox.is_empty() {
+            self.seen = 0;
+            return Ok(None);
+        }
+        let end = response_head::end(&self.inbox, self.seen).map_err(Failure::Malformed)?;
+        self.seen = if end.is_some() { 0 } else { self.inbox.len() };
+        Ok(end)
+    }
+
+    pub(super) fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let wait = loop {
+            let uploading = self.upload(context)?;
+            let mut starved = false;
+            while !self.done && !starved && self.answer.len() < ROOM {
+                if !self.inbox.is_empty() {
+                    self.take_body()?;
+                    continue;
+                }
+                match fill(&mut self.upstream, &mut self.inbox, self.room, context) {
+                    Poll::Ready(Ok(0)) if self.framing == Framing::Endless => self.end_body(),
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::Broken(None))),
+                    Poll::Ready(Ok(length)) => {
+                        self.progress += 1;
+                        self.room = if length >= ROOM { LARGE_ROOM } else { ROOM };
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::broken(&error))),
+                    Poll::Pending => starved = true,
+                }
+            }
+            if !self.write_answer(context)? {
+                break Wait::Client;
+            }
+            if self.done {
+                return Poll::Ready(Ok(()));
+            }
+            if starved {
+                // A response has begun: a client that is gone shows when it is written to.
+                break if uploading == Wait::HalfClosed { Wait::Upstream } else { uploading };
+            }
+        };
+        self.wait(wait, context).map(Err)
+    }
+
+    /// Moves what has come of the response's body to the bytes for the client.
+    fn take_body(&mut self) -> Result<(), Failure> {
+        const MISFRAMED: Failure =
+            Failure::Malformed("the chunks of the response are framed wrongly");
+        let in_one =
+            matches!(self.framing, Framing::Length(left) if left >= self.inbox.len() as u64);
+        if in_one && self.answer.is_empty() {
+            // A long body is not copied.
+            self.near.tap.response_body(Some(&self.inbox), false);
+            let taken = self.framing.take(&self.inbox).map_err(|_| MISFRAMED)?;
+            self.length += taken as u64;
+            std::mem::swap(&mut self.inbox, &mut self.answer);
+        } else {
+            let mut rest = &self.inbox[..];
+            loop {
+                let data = self.framing.data(&mut rest).map_err(|_| MISFRAMED)?;
+                if data.is_empty() {
+                    break;
+                }
+                self.near.tap.response_body(Some(data), false);
+                self.length += data.len() as u64;
+                append(&mut self.answer, data, self.chunked);
+            }
+            let taken = self.inbox.len() - rest.len();
+            self.inbox.advance(taken);
+        }
+        if self.framing.is_over() {
+            self.end_body();
+        }
+        Ok(())
+    }
+
+    /// The body is complete. Its observer is through before the client has the last of it.
+    fn end_body(&mut self) {
+        self.near.tap.end();
+        if self.chunked {
+            self.answer.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.done = true;
+    }
+
+    /// Writes to the client; true = it has got all there is.
+    fn write_answer(&mut self, context: &mut Context<'_>) -> Result<bool, Failure> {
+        while !self.answer.is_empty() {
+            match Pin::new(&mut *self.near.stream).poll_write(context, &self.answer) {
+                Poll::Ready(Ok(0) | Err(_)) => return Err(Failure::Gone),
+                Poll::Ready(Ok(length)) => {
+                    self.answer.advance(length);
+                    self.delivered += length as u64;
+                    self.progress += 1;
+                    self.unflushed = true;
+                }
+                Poll::Pending => return Ok(false),
+            }
+        }
+        if self.unflushed {
+            match Pin::new(&mut *self.near.stream).poll_flush(context) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => return Err(Failure::Gone),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,276 @@
+//! One request and its response, on a connection of the client's and one of the upstream's.
+//!
+//! Both directions go on at the same time: a response may begin before the request is over, and
+//! the client is watched while the upstream is silent. What one side sends is only read while the
+//! other side takes it, so the buffers of an exchange are bounded, and a side that waits for
+//! nothing holds none. Every wait ends: one for the upstream after its read timeout, one for the
+//! client's body after its stall; the client's stream bounds the writes to it. Only waiting
+//! without progress counts. Dropping an exchange closes the connection to the upstream.
+
+mod download;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use super::answer::{self, Delivery};
+use super::failure::Failure;
+use crate::protocol::http::framing::Framing;
+use crate::protocol::http::response_head::ResponseHead;
+use crate::server::gate::Timer;
+use crate::server::gate::front::buffer_pool;
+use crate::server::gate::proxy::tap::Tap;
+use crate::server::limits::body_rate::BodyRate;
+use bytes::{Buf, BytesMut};
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Bytes read at once, and gathered before they are written.
+const ROOM: usize = 16 * 1024;
+/// The same where a read has filled its room: a long body.
+const LARGE_ROOM: usize = 64 * 1024;
+/// Interim responses to one request.
+const MAX_INTERIM: usize = 32;
+/// The time that the upstream may take to begin its response to a client that closed its half of
+/// the connection, or is gone.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
+
+/// Bounds of an exchange.
+pub(super) struct Bounds {
+    /// Longest silence of the upstream.
+    pub(super) silence: Duration,
+    /// Longest pause in the request's body.
+    pub(super) stall: Option<Duration>,
+    /// Bytes of the next requests that are kept aside; more stay in the kernel.
+    pub(super) aside: usize,
+}
+
+/// The client's side of an exchange.
+pub(super) struct Near<'a, C> {
+    pub(super) stream: &'a mut C,
+    /// Bytes that were read and not yet used: the body's, and behind it the next request's.
+    pub(super) pending: &'a mut BytesMut,
+    pub(super) timer: &'a mut Timer,
+    pub(super) tap: &'a mut Tap,
+}
+
+/// See the [module](self).
+pub(super) struct Exchange<'a, C, U> {
+    near: Near<'a, C>,
+    upstream: U,
+    bounds: Bounds,
+    /// What is to come of the request's body.
+    body: Framing,
+    rate: BodyRate,
+    /// Bytes for the upstream; up to `sent`, they were written.
+    out: BytesMut,
+    sent: usize,
+    /// `out` begins with the request's first byte.
+    whole: bool,
+    started: bool,
+    /// The upstream takes no more of the request.
+    refused: bool,
+    /// The client has closed its half of the connection.
+    half_closed: bool,
+    /// Bytes of the upstream, and how many of them have no end of a head.
+    inbox: BytesMut,
+    seen: usize,
+    room: usize,
+    interims: usize,
+    /// Bytes for the client.
+    answer: BytesMut,
+    unflushed: bool,
+    delivered: u64,
+    /// The response's body, as far as it is to come.
+    framing: Framing,
+    chunked: bool,
+    /// Bytes of the response's body.
+    length: u64,
+    done: bool,
+    /// The last wait, and the progress when it began.
+    waited: (Wait, u64),
+    progress: u64,
+}
+
+/// The client's connection and its timer, the upstream's connection, and the first bytes for both.
+type Switched<'a, C, U> = (&'a mut C, &'a mut Timer, U, (BytesMut, BytesMut));
+
+/// A reason to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Nothing,
+    /// For the upstream.
+    Upstream,
+    /// For the upstream, while the client may be gone.
+    HalfClosed,
+    /// For more of the request's body.
+    Body,
+    /// For the client to read.
+    Client,
+}
+
+impl<'a, C, U> Exchange<'a, C, U>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    /// An exchange of the request `head` and the `body` behind it.
+    pub(super) fn new(
+        near: Near<'a, C>,
+        upstream: U,
+        head: BytesMut,
+        body: Framing,
+        rate: BodyRate,
+        bounds: Bounds,
+    ) -> Self {
+        Self {
+            near,
+            upstream,
+            bounds,
+            body,
+            rate,
+            out: head,
+            sent: 0,
+            whole: true,
+            started: false,
+            refused: false,
+            half_closed: false,
+            inbox: BytesMut::new(),
+            seen: 0,
+            room: ROOM,
+            interims: 0,
+            answer: BytesMut::new(),
+            unflushed: false,
+            delivered: 0,
+            framing: Framing::Length(0),
+            chunked: false,
+            length: 0,
+            done: false,
+            waited: (Wait::Nothing, 0),
+            progress: 0,
+        }
+    }
+
+    /// True if the request can be sent again on another connection: nothing of it was taken by the
+    /// upstream, or all of it is still here and sending it twice is `idempotent`.
+    pub(super) fn can_repeat(&self, idempotent: bool) -> bool {
+        let nothing_came = self.inbox.is_empty() && self.interims == 0;
+        nothing_came && self.whole && (self.sent == 0 || idempotent)
+    }
+
+    /// Sends the request again, to `upstream`.
+    pub(super) fn repeat(&mut self, upstream: U) {
+        (self.upstream, self.sent, self.refused) = (upstream, 0, false);
+    }
+
+    /// Sends the request, and reads the head of its final response; returns its length.
+    pub(super) async fn read_head(&mut self) -> Result<usize, Failure> {
+        poll_fn(|context| self.poll_head(context)).await
+    }
+
+    /// Takes the head of that length: `decide` says how the response goes on, `None` = both sides
+    /// have agreed to another protocol.
+    pub(super) fn accept(
+        &mut self,
+        length: usize,
+        to_head: bool,
+        decide: impl FnOnce(&ResponseHead<'_>, bool) -> Result<Option<Delivery>, Failure>,
+    ) -> Result<(), Failure> {
+        let head = ResponseHead::parse(&self.inbox[..length]).map_err(Failure::Malformed)?;
+        let decided = decide(&head, self.body.is_over())?;
+        if self.answer.capacity() == 0 {
+            self.answer = buffer_pool::take();
+        }
+        match decided {
+            None => answer::write_agreement(&mut self.answer, &head),
+            Some(delivery) => {
+                self.near.tap.response_head(head.status, &head, to_head);
+                answer::write(&mut self.answer, &head, &delivery);
+                self.chunked = delivery.is_chunked();
+                self.framing = delivery.framing;
+            }
+        }
+        drop(head);
+        self.inbox.advance(length);
+        Ok(())
+    }
+
+    /// Passes the response on.
+    pub(super) async fn deliver(&mut self) -> Result<(), Failure> {
+        if self.framing.is_over() {
+            self.near.tap.end();
+            self.done = true;
+        }
+        poll_fn(|context| self.poll_body(context)).await
+    }
+
+    /// The connections, after the upstream has agreed to another protocol, and the bytes that begin
+    /// it, for the client and for the upstream.
+    pub(super) fn switch(mut self) -> Switched<'a, C, U> {
+        self.answer.extend_from_slice(&self.inbox);
+        let early = std::mem::take(self.near.pending);
+        (self.near.stream, self.near.timer, self.upstream, (self.answer, early))
+    }
+
+    /// Bytes that the client got, so that no other response may begin.
+    pub(super) fn is_begun(&self) -> bool {
+        self.delivered > 0
+    }
+
+    /// Bytes of the response's body that were passed on.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The connection to the upstream, if both sides are through with this request and nothing
+    /// else has come on it.
+    pub(super) fn finish(mut self) -> Option<U> {
+        let sent = self.body.is_over() && self.sent_all() && !self.refused;
+        let clean = self.done && sent && self.inbox.is_empty();
+        for used in [&mut self.out, &mut self.answer, &mut self.inbox] {
+            buffer_pool::put(std::mem::take(used));
+        }
+        clean.then_some(self.upstream)
+    }
+
+    fn sent_all(&self) -> bool {
+        self.sent == self.out.len()
+    }
+
+    /// Waits for `wait`; its end is that it took too long.
+    fn wait(&mut self, wait: Wait, context: &mut Context<'_>) -> Poll<Failure> {
+        for idle in [&mut self.answer, &mut self.inbox] {
+            if idle.is_empty() && idle.capacity() > 0 {
+                buffer_pool::put(std::mem::take(idle));
+            }
+        }
+        if self.waited != (wait, self.progress) {
+            self.waited = (wait, self.progress);
+            self.near.timer.set(match wait {
+                Wait::Upstream => Some(self.bounds.silence),
+                Wait::HalfClosed => Some(self.bounds.silence.min(HALF_CLOSED)),
+                Wait::Body => self.bounds.stall,
+                Wait::Client | Wait::Nothing => None,
+            });
+        }
+        self.near.timer.poll_expired(context).map(|()| match wait {
+            Wait::Upstream | Wait::Nothing => Failure::Silent,
+            Wait::HalfClosed | Wait::Client => Failure::Gone,
+            Wait::Body => Failure::BodyTimeout,
+        })
+    }
+}
+
+/// Appends a piece of a body, as a chunk if it goes in `chunked`.
+fn append(out: &mut BytesMut, data: &[u8], chunked: bool) {
+    use std::fmt::Write;
+    if chunked {
+        // Writing to memory does not fail.
+        let _ = write!(out, "{:x}\r\n", data.len());
+    }
+    out.extend_from_slice(data);
+    if chunked {
+        out.extend_from_slice(b"\r\n");
+    }
+}
