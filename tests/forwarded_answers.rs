@@ -141,9 +141,10 @@ async fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
         upstream.send(answer).await;
         drop(upstream);
         let got = client.read_head().await;
-        assert_eq!(got.status, status, "{answer:?}");
+        // Nothing of it need have left when it breaks off.
+        assert!(got.status == 502 || got.status == status, "{answer:?}: {}", got.status);
         let rest = String::from_utf8(client.read_to_end().await).unwrap();
-        if status == 200 {
+        if got.status == 200 {
             assert!(rest.len() < 5 || !rest.ends_with("0\r\n\r\n"), "{answer:?}: {rest:?}");
         } else {
             assert!(rest.contains("<h1>502"), "{rest}");
