@@ -24,6 +24,9 @@ test: setup-test ## every test, also those with real PHP and a real browser
 	$(CARGO) test $(FLAGS) --features site-tests
 	POLLGATE_TESTS_OVER=tls $(CARGO) test $(FLAGS) --features site-tests --test all_polls --test bad_input \
 		--test streams_ws --test streams_other
+	POLLGATE_TESTS_FORWARD=engine $(CARGO) test $(FLAGS) --features site-tests --test forwarding \
+		--test forwarded_answers --test forwarded_requests --test websockets --test site_connections \
+		--test slow_readers --test capturing
 
 quick: setup-build ## the tests that need no other program
 	$(CARGO) test $(FLAGS)
@@ -48,7 +51,7 @@ backplane: setup-test ## ten minutes of messages over Redis, to see that nothing
 	POLLGATE_BACKPLANE_SECONDS=$(SECONDS) $(CARGO) test $(FLAGS) --features site-tests --test backplane_whole -- --nocapture many_messages
 
 # FUZZ names targets, TIME is in seconds for each. What is found stays below target/fuzz.
-FUZZ ?= query cursor head agreement dialects form hook announced envelope archive snapshot handover \
+FUZZ ?= query cursor head agreement answer dialects form hook announced envelope archive snapshot handover \
 	config tokens template adopt
 TIME ?= 60
 fuzz: setup-build ## libFuzzer's bytes for all that is read, a minute for each reader

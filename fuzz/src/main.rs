@@ -17,8 +17,16 @@ pub mod server {
         pub mod stream;
     }
 
+    pub mod limits {
+        pub mod body_rate;
+    }
+
     /// The lane's reader of heads, and pingora's beside it.
     pub mod gate {
+        pub mod proxy {
+            pub mod connection_state;
+        }
+
         pub mod front {
             pub mod agreement;
             pub mod head;

@@ -10,7 +10,9 @@ use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::timestamp::Timestamp;
 use crate::protocol::dialect::{Dialect, Parsed, Request};
 use crate::protocol::http::form::{Encoding, Purpose};
+use crate::protocol::http::framing::Framing;
 use crate::protocol::http::query::{Query, decode_strictly, masked};
+use crate::protocol::http::response_head;
 use crate::protocol::http::validate as strict;
 use crate::protocol::template::Template;
 use crate::server::gate::front;
@@ -26,11 +28,12 @@ const SECRET: &str = "a secret of 32 bytes, or of more";
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 16] = [
+const TARGETS: [(&str, Target); 17] = [
     ("query", query),
     ("cursor", read_cursor),
     ("head", head),
     ("agreement", agreement),
+    ("answer", answer),
     ("dialects", dialects),
     ("hook", hook),
     ("form", form),
@@ -103,6 +106,38 @@ fn head(data: &[u8]) {
 fn agreement(data: &[u8]) {
     let Some((came, bytes)) = data.split_first() else { return };
     front::agreement::check(bytes, usize::from(*came) * 8);
+}
+
+/// The head and the body of a site's answer, whole and in pieces of a few bytes.
+fn answer(data: &[u8]) {
+    let Some((piece, bytes)) = data.split_first() else { return };
+    let piece = usize::from(*piece).max(1);
+    let whole = response_head::end(bytes, 0);
+    let mut torn = Ok(None);
+    for seen in (0..bytes.len()).step_by(piece) {
+        torn = response_head::end(&bytes[..(seen + piece).min(bytes.len())], seen);
+        if torn != Ok(None) {
+            break;
+        }
+    }
+    if let Ok(Some(end)) = whole {
+        assert_eq!(torn, whole, "read in pieces");
+        let Ok(head) = response_head::ResponseHead::parse(&bytes[..end]) else { return };
+        let (mut at_once, mut in_pieces) = (head.framing(false), head.framing(false));
+        let data = |framing: &mut Framing, mut rest: &[u8]| {
+            let mut all = Vec::new();
+            while let Some(data) = framing.data(&mut rest).ok().filter(|data| !data.is_empty()) {
+                all.extend_from_slice(data);
+            }
+            all
+        };
+        let body = &bytes[end..];
+        let once = data(&mut at_once, body);
+        let torn: Vec<u8> =
+            body.chunks(piece).flat_map(|part| data(&mut in_pieces, part)).collect();
+        assert!(torn.starts_with(&once), "another body");
+        assert!(once.len() <= body.len());
+    }
 }
 
 fn dialects(data: &[u8]) {

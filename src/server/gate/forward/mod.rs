@@ -102,8 +102,11 @@ impl Forward {
         if body.is_over() {
             tap.request_body(None, true);
         }
-        let mut head = buffer_pool::take();
-        request::write(&mut head, request, way);
+        let mut buffer = buffer_pool::take();
+        request::write(&mut buffer, request, way);
+        // It stays until the upstream answers, so it takes no more room than it needs.
+        let head = BytesMut::from(&buffer[..]);
+        buffer_pool::put(buffer);
         // RFC 9110, section 9.2.2.
         let idempotent = matches!(method, "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE");
         let (to_head, socket) = (method == "HEAD", request.socket);
@@ -132,6 +135,8 @@ pub(super) struct Outcome {
     /// Bytes of its body.
     pub(super) bytes: u64,
     pub(super) failure: Option<Failure>,
+    /// Some of a response has reached the client, so that no other may begin.
+    pub(super) begun: bool,
     /// The client's connection is good for another request.
     pub(super) keep: bool,
     /// The upstream asks the client to sign in on its connection.
@@ -178,6 +183,7 @@ async fn pass(
         }
         found => found,
     };
+    outcome.begun = exchange.is_begun();
     let length = found?;
     let ending = *shutdown.borrow() || gate.is_draining();
     let (mut status, mut lasting) = (0, false);
@@ -202,7 +208,8 @@ async fn pass(
         return Ok(());
     }
     let delivered = exchange.deliver().await;
-    if exchange.is_begun() {
+    outcome.begun = exchange.is_begun();
+    if outcome.begun {
         (outcome.status, outcome.bytes) = (status, exchange.length());
     }
     delivered?;

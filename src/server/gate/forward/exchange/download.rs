@@ -17,8 +17,8 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
 {
     pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+        let uploading = self.upload(context)?;
         let wait = loop {
-            let uploading = self.upload(context)?;
             let delivered = self.write_answer(context)?;
             if let Some(end) = self.find_head()? {
                 let head = &self.inbox[..end];
@@ -60,8 +60,8 @@ where
     }
 
     pub(super) fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let uploading = self.upload(context)?;
         let wait = loop {
-            let uploading = self.upload(context)?;
             let mut starved = false;
             while !self.done && !starved && self.answer.len() < ROOM {
                 if !self.inbox.is_empty() {

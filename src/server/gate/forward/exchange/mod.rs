@@ -68,13 +68,15 @@ pub(super) struct Exchange<'a, C, U> {
     sent: usize,
     /// `out` begins with the request's first byte.
     whole: bool,
+    /// Sending has begun.
     started: bool,
     /// The upstream takes no more of the request.
     refused: bool,
     /// The client has closed its half of the connection.
     half_closed: bool,
-    /// Bytes of the upstream, and how many of them have no end of a head.
+    /// Bytes of the upstream.
     inbox: BytesMut,
+    /// So many of them have no end of a head.
     seen: usize,
     room: usize,
     interims: usize,
@@ -82,6 +84,8 @@ pub(super) struct Exchange<'a, C, U> {
     answer: BytesMut,
     unflushed: bool,
     delivered: u64,
+    /// `delivered` when the final head was accepted, and whether an interim one was not through.
+    accepted: Option<(u64, bool)>,
     /// The response's body, as far as it is to come.
     framing: Framing,
     chunked: bool,
@@ -143,6 +147,7 @@ where
             answer: BytesMut::new(),
             unflushed: false,
             delivered: 0,
+            accepted: None,
             framing: Framing::Length(0),
             chunked: false,
             length: 0,
@@ -179,6 +184,7 @@ where
     ) -> Result<(), Failure> {
         let head = ResponseHead::parse(&self.inbox[..length]).map_err(Failure::Malformed)?;
         let decided = decide(&head, self.body.is_over())?;
+        self.accepted = Some((self.delivered, !self.answer.is_empty()));
         if self.answer.capacity() == 0 {
             self.answer = buffer_pool::take();
         }
@@ -193,6 +199,11 @@ where
         }
         drop(head);
         self.inbox.advance(length);
+        if self.sent_all() {
+            // It is not sent again.
+            self.out = BytesMut::new();
+            (self.sent, self.whole) = (0, false);
+        }
         Ok(())
     }
 
@@ -213,9 +224,12 @@ where
         (self.near.stream, self.near.timer, self.upstream, (self.answer, early))
     }
 
-    /// Bytes that the client got, so that no other response may begin.
+    /// True if the client has some of a response already, so that no other may begin.
     pub(super) fn is_begun(&self) -> bool {
-        self.delivered > 0
+        match self.accepted {
+            Some((delivered, torn)) => torn || self.delivered > delivered,
+            None => self.delivered > 0 && !self.answer.is_empty(),
+        }
     }
 
     /// Bytes of the response's body that were passed on.
@@ -228,7 +242,7 @@ where
     pub(super) fn finish(mut self) -> Option<U> {
         let sent = self.body.is_over() && self.sent_all() && !self.refused;
         let clean = self.done && sent && self.inbox.is_empty();
-        for used in [&mut self.out, &mut self.answer, &mut self.inbox] {
+        for used in [&mut self.answer, &mut self.inbox] {
             buffer_pool::put(std::mem::take(used));
         }
         clean.then_some(self.upstream)

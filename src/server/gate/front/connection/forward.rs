@@ -98,7 +98,7 @@ impl Connection {
                 Failure::BodyTimeout => front.gate.refused(Refusal::BodyTimeout),
                 _ => {}
             }
-            if outcome.status == 0 && failure.status() > 0 {
+            if !outcome.begun && failure.status() > 0 {
                 return self.give_up(settings, &account, page(failure.status())).await;
             }
         }
