@@ -260,7 +260,6 @@ async fn an_answer_of_any_length_and_framing_is_passed_on_byte_for_byte() {
                     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
                     upstream.send(head).await;
                     for (n, piece) in sent.chunks(70_001).enumerate() {
-                        let piece = &piece[..];
                         let (one, other) = piece.split_at(piece.len().min(n + 1));
                         for part in [one, other].into_iter().filter(|part| !part.is_empty()) {
                             let size = format!("{:x}\r\n", part.len());
