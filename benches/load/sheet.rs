@@ -25,6 +25,7 @@ pub(crate) enum Figure {
     AsideLate,
     Channels,
     ForwardCpu,
+    ForwardCpuAlone,
     ForwardRate,
     /// KiB, with so many polls over HTTP/2.
     StreamMemory(usize),
@@ -78,6 +79,7 @@ impl Figure {
             Self::AsideLate => "the bench itself was late with that publish by, p99 (ms)",
             Self::Channels => "publishes/s, 1,000 channels with a poll each",
             Self::ForwardCpu => "CPU per forwarded request (µs)",
+            Self::ForwardCpuAlone => "CPU per forwarded request, one connection (µs)",
             Self::ForwardRate => "forwarded requests/s",
             Self::Lost => "messages lost",
             Self::Duplicated => "messages duplicated",

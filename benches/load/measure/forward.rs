@@ -6,7 +6,7 @@ use crate::press::barrage;
 use crate::sheet::{Figure, Sheet};
 use std::io;
 
-const CONNECTIONS: usize = 32;
+const CONNECTIONS: usize = 64;
 const REQUEST: &[u8] = b"GET /plain?page=1 HTTP/1.1\r\nHost: bench\r\nUser-Agent: load\r\n\
                          Accept: */*\r\nCookie: PHPSESSID=0123456789abcdef\r\n\r\n";
 
@@ -25,5 +25,12 @@ pub(super) fn forward(stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io::Res
     let spent = (stage.running.gauge.cpu() - before) as f64 / 1e3;
     sheet.put(Figure::ForwardCpu, stage.name, spent / total as f64);
     sheet.put(Figure::ForwardRate, stage.name, total as f64 / volley.took.as_secs_f64());
+    // One after the other: nothing shares a wake.
+    let total = total / 8;
+    let before = stage.running.gauge.cpu();
+    barrage(to, 1, total, |_| REQUEST.to_vec())?;
+    stage.quiet(10);
+    let spent = (stage.running.gauge.cpu() - before) as f64 / 1e3;
+    sheet.put(Figure::ForwardCpuAlone, stage.name, spent / total as f64);
     Ok(())
 }

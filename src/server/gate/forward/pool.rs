@@ -3,17 +3,19 @@
 //! The connection that came back last is taken first. One that the server has closed, or has sent
 //! something on unasked, is never given out; it is found when it would be, or by a look at all of
 //! them every few seconds. A look costs no system call: the runtime knows which sockets are ready.
-//! Pingora's own pool (0.9.1) costs two reads, a look at the peer's address and a task for each
-//! request, which is a third of what a request costs here in all.
+//! Pingora's own pool (0.9.1) makes two reads, asks for the peer's address and starts a task for
+//! each request.
 
 use super::connect::Socket;
 use parking_lot::Mutex;
 use pingora::protocols::l4::socket::SocketAddr;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep};
 
 /// Time for which a connection is kept.
@@ -85,9 +87,13 @@ impl Idle {
     /// True if the server has neither closed it nor sent anything.
     fn is_good(&mut self) -> bool {
         let mut room = [0; 1];
-        let mut context = Context::from_waker(Waker::noop());
-        let read = Pin::new(&mut self.socket).poll_read(&mut context, &mut ReadBuf::new(&mut room));
-        matches!(read, Poll::Pending)
+        let socket = &mut self.socket;
+        let read = poll_fn(|context| {
+            Pin::new(&mut *socket).poll_read(context, &mut ReadBuf::new(&mut room))
+        });
+        // A task that has done much in one go would find nothing ready.
+        let read = pin!(unconstrained(read));
+        read.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 }
 
