@@ -207,7 +207,7 @@ fn framed(rng: &mut Rng) -> (String, Vec<u8>) {
 struct Case {
     method: &'static str,
     request: Vec<u8>,
-    /// Where the request is torn.
+    /// The request is torn at this byte.
     cut: usize,
     answer: Vec<u8>,
     closes: bool,
@@ -241,7 +241,7 @@ fn case(seed: u64) -> Case {
     Case { method, request, cut, answer, closes: ends_with_connection, is_bodiless }
 }
 
-/// What the site and the client see of a case.
+/// The messages that the site and the client see of a case.
 async fn seen(gate: &Gate, site: &Site, case: &Case) -> (Message, Message) {
     *site.answer.lock() = (case.answer.clone(), case.closes);
     site.seen.lock().clear();

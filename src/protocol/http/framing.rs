@@ -112,9 +112,8 @@ impl Chunks {
     fn data<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<&'a [u8], Misframed> {
         while !bytes.is_empty() && self.at != State::End {
             if self.at != State::Data {
-                let (first, rest) = (bytes[0], &bytes[1..]);
-                self.at = self.step(first)?;
-                *bytes = rest;
+                self.at = self.step(bytes[0])?;
+                *bytes = &bytes[1..];
                 continue;
             }
             let length =

@@ -61,9 +61,17 @@ impl<'a> ResponseHead<'a> {
         let head = head.strip_suffix(b"\r\n\r\n").ok_or("the head of the response has no end")?;
         let (status_line, mut rest) = first_line(head)?;
         let (minor, status, reason) = parse_status_line(status_line)?;
-        let (length, chunked, fields) = (None, false, SmallVec::new());
-        let mut parsed = Self { status, reason, fields, length, chunked, keep: minor == 1 };
-        let (mut encodings, mut closes, mut keeps) = (0, false, false);
+        let mut parsed = Self {
+            status,
+            reason,
+            fields: SmallVec::new(),
+            length: None,
+            chunked: false,
+            keep: minor == 1,
+        };
+        let mut encodings = 0;
+        let mut closes = false;
+        let mut keeps = false;
         while let Some(lines) = rest {
             let (line, more) = first_line(lines)?;
             rest = more;
@@ -149,10 +157,8 @@ fn lists(list: &[u8], word: &[u8]) -> bool {
 fn parse_status_line(line: &[u8]) -> Result<(u8, u16, &[u8]), &'static str> {
     const WRONG: &str = "the response does not begin with HTTP/1.1 and a status";
     let rest = line.strip_prefix(b"HTTP/1.").ok_or(WRONG)?;
-    let ([minor @ (b'0' | b'1'), b' ', digits @ ..], true) = (rest, rest.len() >= 5) else {
-        return Err(WRONG);
-    };
-    let (digits, rest) = digits.split_at(3);
+    let [minor @ (b'0' | b'1'), b' ', rest @ ..] = rest else { return Err(WRONG) };
+    let (digits, rest) = rest.split_at_checked(3).ok_or(WRONG)?;
     if !digits.iter().all(u8::is_ascii_digit) || digits[0] == b'0' {
         return Err(WRONG);
     }
@@ -170,7 +176,8 @@ fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), &'static str> {
         return Err("a folded line stands in the head of the response");
     }
     let colon = memchr::memchr(b':', line).ok_or("a header of the response has no colon")?;
-    let (name, value) = (&line[..colon], trimmed(&line[colon + 1..]));
+    let name = &line[..colon];
+    let value = trimmed(&line[colon + 1..]);
     // A token is ASCII.
     let text = std::str::from_utf8(name).ok().filter(|_| is_token(name));
     let name = text.ok_or("a header of the response has no proper name")?;

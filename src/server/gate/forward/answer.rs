@@ -9,7 +9,7 @@ use crate::server::gate::proxy::tap::PUBLISH;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
-/// How a response goes to the client.
+/// The form in which a response goes to the client.
 pub(super) struct Delivery {
     /// The framing of the upstream's body.
     pub(super) framing: Framing,
@@ -29,7 +29,8 @@ impl Delivery {
 /// Appends the head of the final response.
 pub(super) fn write(out: &mut BytesMut, head: &ResponseHead<'_>, delivery: &Delivery) {
     begin(out, head);
-    let (mut dated, without_length) = (false, matches!(head.status, 100..200 | 204));
+    let mut dated = false;
+    let without_length = matches!(head.status, 100..200 | 204);
     fields(out, head, |out, lower, name, value| {
         dated |= lower == "date";
         match lower {

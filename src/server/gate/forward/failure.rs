@@ -61,7 +61,7 @@ impl Failure {
         }
     }
 
-    /// What the log says about it; nothing that the upstream has sent.
+    /// Details for the log; nothing that the upstream has sent.
     pub(in crate::server::gate) fn cause(self) -> String {
         match self {
             Self::Connect(Some(code)) | Self::Broken(Some(code)) => {

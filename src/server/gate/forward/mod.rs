@@ -94,10 +94,16 @@ impl Forward {
     /// on.
     fn new(request: &RequestParts<'_>, way: &Way, keep: bool, observe: &dyn Observe) -> Self {
         let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
-        let (method, headers) = (request.method, request.headers);
         let mut tap = Tap::default();
-        tap.begin(observe, RequestHead { method, path, query, headers, poll: false });
-        // What follows belongs to the other protocol, once the upstream has agreed to it.
+        let observed = RequestHead {
+            method: request.method,
+            path,
+            query,
+            headers: request.headers,
+            poll: false,
+        };
+        tap.begin(observe, observed);
+        // Bytes that follow belong to the other protocol, once the upstream has agreed to it.
         let body = if request.socket { Framing::Length(0) } else { request.framing.clone() };
         if body.is_over() {
             tap.request_body(None, true);
@@ -107,11 +113,22 @@ impl Forward {
         // It stays until the upstream answers, so it takes no more room than it needs.
         let head = BytesMut::from(&buffer[..]);
         buffer_pool::put(buffer);
-        // RFC 9110, section 9.2.2.
-        let idempotent = matches!(method, "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE");
-        let (to_head, socket) = (method == "HEAD", request.socket);
-        Self { head, body, to_head, idempotent, socket, keep, tap }
+        Self {
+            head,
+            body,
+            to_head: request.method == "HEAD",
+            idempotent: is_idempotent(request.method),
+            socket: request.socket,
+            keep,
+            tap,
+        }
     }
+}
+
+/// True if sending such a request twice does no more than sending it once (RFC 9110, section
+/// 9.2.2).
+fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE")
 }
 
 /// The client's connection, and what a request on it is served with.
@@ -127,7 +144,7 @@ pub(super) struct Lane<'a> {
     pub(super) file: SiteFile,
 }
 
-/// What came of a request.
+/// The end of a request.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// The status of the response that the client got, or the beginning of it; 0 = none.
@@ -145,7 +162,8 @@ pub(super) struct Outcome {
 
 /// Has the upstream answer a request.
 pub(super) async fn run(lane: Lane<'_>, forward: Box<Forward>) -> Outcome {
-    let (mut counted, mut outcome) = (Forwarded::default(), Outcome::default());
+    let mut counted = Forwarded::default();
+    let mut outcome = Outcome::default();
     let gate = lane.gate;
     counted.begin();
     let failure = pass(lane, forward, &mut counted, &mut outcome).await.err();
@@ -186,13 +204,16 @@ async fn pass(
     outcome.begun = exchange.is_begun();
     let length = found?;
     let ending = *shutdown.borrow() || gate.is_draining();
-    let (mut status, mut lasting) = (0, false);
+    let mut status = 0;
+    let mut lasting = false;
     exchange.accept(length, to_head, |head, body_over| {
         if head.status == 101 && !socket {
             return Err(Failure::Malformed("the upstream changes the protocol unasked"));
         }
         counted.answered(gate.counters(), head.status);
-        (status, lasting, outcome.signs_in) = (head.status, head.keep, signs_in(head));
+        status = head.status;
+        lasting = head.keep;
+        outcome.signs_in = signs_in(head);
         // The rest of a request that is answered before its end is not waited for; what follows one
         // for another protocol is nothing that can be read.
         outcome.keep = keep && !ending && !socket && body_over;
@@ -210,7 +231,8 @@ async fn pass(
     let delivered = exchange.deliver().await;
     outcome.begun = exchange.is_begun();
     if outcome.begun {
-        (outcome.status, outcome.bytes) = (status, exchange.length());
+        outcome.status = status;
+        outcome.bytes = exchange.length();
     }
     delivered?;
     if let Some(upstream) = exchange.finish()

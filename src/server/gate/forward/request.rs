@@ -54,9 +54,11 @@ fn named<'a>(lists: &[&'a [u8]]) -> Named<'a> {
 pub(in crate::server::gate) fn write(out: &mut BytesMut, request: &RequestParts<'_>, way: &Way) {
     let RequestParts { method, target, headers, framing, socket } = *request;
     put(out, &[method.as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
-    let (lists, cookies) = (headers.raw("connection"), headers.raw("cookie"));
+    let lists = headers.raw("connection");
     let named = named(&lists);
-    let (trusted, mut has_length) = (way.client.trusted, false);
+    let cookies = headers.raw("cookie");
+    let trusted = way.client.trusted;
+    let mut has_length = false;
     headers.each(&mut |name, value| {
         let mut lower = SmallVec::<[u8; 64]>::from_slice(name.as_bytes());
         lower.make_ascii_lowercase();

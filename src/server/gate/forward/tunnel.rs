@@ -89,12 +89,13 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut up, mut down) = (Lane::new(early), Lane::new(answer));
+    let mut up = Lane::new(early);
+    let mut down = Lane::new(answer);
     let mut waited = None;
     timer.set(None);
     poll_fn(|context| {
-        let (to_upstream, to_client) =
-            (up.poll(client, upstream, context), down.poll(upstream, client, context));
+        let to_upstream = up.poll(client, upstream, context);
+        let to_client = down.poll(upstream, client, context);
         match (to_upstream, to_client) {
             (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => return Poll::Ready(()),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),

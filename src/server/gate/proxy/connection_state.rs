@@ -57,7 +57,8 @@ pub(in crate::server::gate) fn next_group() -> u64 {
 
 /// True if a request or response is part of authenticating a connection (RFC 4559).
 pub(in crate::server::gate) fn signs_in(headers: &dyn Headers) -> bool {
-    let (request, response) = (headers.raw("authorization"), headers.raw("www-authenticate"));
+    let request = headers.raw("authorization");
+    let response = headers.raw("www-authenticate");
     let values = request.into_iter().chain(response);
     let mut challenges = values.flat_map(|value| value.split(|byte| *byte == b','));
     challenges.any(|challenge| {

@@ -285,13 +285,13 @@ impl ProxyHttp for Proxy {
         upstream: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        let (head, poll) = (session.req_header(), context.released.is_some());
+        let head = session.req_header();
         let request = RequestHead {
             method: head.method.as_str(),
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),
             headers: &head.headers,
-            poll,
+            poll: context.released.is_some(),
         };
         context.tee.begin(&*self.attention, request);
         let Some(client) = context.client else { return Ok(()) };

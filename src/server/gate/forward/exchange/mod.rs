@@ -60,7 +60,7 @@ pub(super) struct Exchange<'a, C, U> {
     near: Near<'a, C>,
     upstream: U,
     bounds: Bounds,
-    /// What is to come of the request's body.
+    /// The request's body, as far as it is to come.
     body: Framing,
     rate: BodyRate,
     /// Bytes for the upstream; up to `sent`, they were written.
@@ -166,7 +166,9 @@ where
 
     /// Sends the request again, to `upstream`.
     pub(super) fn repeat(&mut self, upstream: U) {
-        (self.upstream, self.sent, self.refused) = (upstream, 0, false);
+        self.upstream = upstream;
+        self.sent = 0;
+        self.refused = false;
     }
 
     /// Sends the request, and reads the head of its final response; returns its length.
@@ -202,7 +204,8 @@ where
         if self.sent_all() {
             // It is not sent again.
             self.out = BytesMut::new();
-            (self.sent, self.whole) = (0, false);
+            self.sent = 0;
+            self.whole = false;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ where
     /// Passes the request on as far as that goes, then watches the client; what is waited for.
     pub(super) fn upload(&mut self, context: &mut Context<'_>) -> Result<Wait, Failure> {
         if !std::mem::replace(&mut self.started, true) && !self.body.is_over() {
-            // What has come of the body leaves together with the head.
+            // The part of the body that has come leaves together with the head.
             self.take_request()?;
         }
         loop {
@@ -65,7 +65,8 @@ where
     fn take_request(&mut self) -> Result<(), Failure> {
         if self.sent > 0 && self.sent_all() {
             self.out.clear();
-            (self.sent, self.whole) = (0, false);
+            self.sent = 0;
+            self.whole = false;
         }
         let chunked = matches!(self.body, Framing::Chunked(_));
         let mut rest = &self.near.pending[..];

@@ -138,7 +138,13 @@ fn log(settings: &Settings, account: &RequestLog, failure: Failure) {
         return;
     }
     let target = masked(account.target.as_deref().unwrap_or("/"), &settings.mask);
-    let (method, status) = (&*account.method, failure.status());
-    let (source, error, cause) = ("Upstream", failure.as_str(), failure.cause());
-    tracing::error!(method, %target, status, source, error, cause, "a request failed");
+    tracing::error!(
+        method = &*account.method,
+        %target,
+        status = failure.status(),
+        source = "Upstream",
+        error = failure.as_str(),
+        cause = failure.cause(),
+        "a request failed"
+    );
 }

@@ -67,7 +67,13 @@ pub(super) fn reject(
     }
     // The fast path does not wait for a body that was announced.
     let keep = head.keep && head.framing.is_over();
-    let (began, method, target) = (None, Cow::Borrowed(""), None);
-    let log = RequestLog { _open: front.gate.open(), began, client, method, target, keep };
+    let log = RequestLog {
+        _open: front.gate.open(),
+        began: None,
+        client,
+        method: Cow::Borrowed(""),
+        target: None,
+        keep,
+    };
     (reply, log)
 }
