@@ -107,17 +107,8 @@ impl Hub {
         let feed = self.shared.origin.is_some().then(Box::default);
         let polled = Time(0);
         let (waiters, round, stored, forgotten) = (Slab::new(), 0, true, false);
-        let state = State {
-            history,
-            limits,
-            waiters,
-            feed,
-            polled,
-            account,
-            round,
-            stored,
-            forgotten,
-        };
+        let state =
+            State { history, limits, waiters, feed, polled, account, round, stored, forgotten };
         if table.peek(channel).is_none() {
             table.cost.fetch_add(cost, Ordering::Relaxed);
             table.insert(channel, state, used);

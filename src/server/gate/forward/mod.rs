@@ -26,6 +26,7 @@ use super::proxy::connection_state::signs_in;
 use super::proxy::forwarded::Way;
 use super::proxy::tap::Tap;
 use super::{Gate, Settings, Timer};
+use crate::hub::channel::SiteName;
 use crate::protocol::http::framing::Framing;
 use crate::protocol::http::observer::{Observe, RequestHead};
 use crate::server::gate::front::buffer_pool;
@@ -60,6 +61,7 @@ impl Forwarder {
     pub(super) fn prepare(
         &self,
         request: &RequestParts<'_>,
+        site: &SiteName,
         way: &Way,
         keep: bool,
     ) -> Option<Box<Forward>> {
@@ -72,7 +74,7 @@ impl Forwarder {
         {
             return None;
         }
-        Some(Box::new(Forward::new(request, way, keep, &*self.observe)))
+        Some(Box::new(Forward::new(request, site, way, keep, &*self.observe)))
     }
 }
 
@@ -92,7 +94,13 @@ pub(super) struct Forward {
 impl Forward {
     /// Prepares a request that came on this `way`; `keep` = the client lets its connection live
     /// on.
-    fn new(request: &RequestParts<'_>, way: &Way, keep: bool, observe: &dyn Observe) -> Self {
+    fn new(
+        request: &RequestParts<'_>,
+        site: &SiteName,
+        way: &Way,
+        keep: bool,
+        observe: &dyn Observe,
+    ) -> Self {
         let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
         let mut tap = Tap::default();
         let observed = RequestHead {
@@ -100,6 +108,7 @@ impl Forward {
             path,
             query,
             headers: request.headers,
+            site,
             poll: false,
         };
         tap.begin(observe, observed);
@@ -165,9 +174,11 @@ pub(super) async fn run(lane: Lane<'_>, forward: Box<Forward>) -> Outcome {
     let mut counted = Forwarded::default();
     let mut outcome = Outcome::default();
     let gate = lane.gate;
+    let site = lane.settings.site.as_deref();
     counted.begin();
     let failure = pass(lane, forward, &mut counted, &mut outcome).await.err();
-    counted.end(gate.counters(), failure.is_some_and(Failure::is_of_client));
+    let left = failure.is_some_and(Failure::is_of_client);
+    counted.end(gate.counters(), site, left);
     outcome.keep &= failure.is_none();
     outcome.failure = failure;
     outcome
@@ -210,7 +221,7 @@ async fn pass(
         if head.status == 101 && !socket {
             return Err(Failure::Malformed("the upstream changes the protocol unasked"));
         }
-        counted.answered(gate.counters(), head.status);
+        counted.answered(gate.counters(), settings.site.as_deref(), head.status);
         status = head.status;
         lasting = head.keep;
         outcome.signs_in = signs_in(head);

@@ -31,9 +31,8 @@ impl Occupancy {
     /// The channels whose names begin with `prefix`.
     pub fn below(&self, prefix: &str) -> Vec<(ChannelName, usize)> {
         let channels = self.0.lock();
-        let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
-        let found = channels.range::<str, _>(from);
-        let found = found.take_while(|(name, _)| name.starts_with(prefix));
+        let Ok(first) = ChannelName::new(prefix) else { return Vec::new() };
+        let found = channels.range(first..).take_while(|(name, _)| name.starts_with(prefix));
         found.map(|(name, count)| (name.clone(), *count)).collect()
     }
 }

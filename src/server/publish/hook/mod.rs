@@ -250,6 +250,7 @@ impl Target {
         match self {
             Self::Channel(channel) => Self::Channel(channel.in_site(site)),
             Self::Messages(channel) => Self::Messages(channel.in_site(site)),
+            Self::Presence(channel) => Self::Presence(channel.in_site(site)),
             Self::Publish | Self::Channels => self,
         }
     }

@@ -86,6 +86,7 @@ impl Tree {
             files: self.rule.files.within(branch.path),
             channel: self.rule.channel.bind(&branch.stars),
             content: self.rule.content,
+            site: self.rule.site.clone(),
         };
         (branches.into_iter().map(rule).collect(), unused)
     }

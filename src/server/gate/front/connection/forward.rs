@@ -23,10 +23,12 @@ impl Connection {
     pub(super) fn prepare(
         &self,
         front: &Front,
+        settings: &Settings,
         head: &Head<'_>,
         way: &Way,
     ) -> Option<Box<Forward>> {
-        if !head.current || self.group != 0 {
+        // A response that may hold its request passes through pingora.
+        if !head.current || self.group != 0 || settings.grip.is_some() {
             return None;
         }
         let request = RequestParts {
@@ -36,7 +38,7 @@ impl Connection {
             framing: &head.framing,
             socket: head.socket,
         };
-        front.forwarder.prepare(&request, way, head.keep)
+        front.forwarder.prepare(&request, settings.site_name(), way, head.keep)
     }
 
     /// The record of a request that is forwarded.

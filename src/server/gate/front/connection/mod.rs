@@ -233,7 +233,7 @@ impl Connection {
             handed.upgrade = head.upgrade;
             handed
         };
-        let to_upstream = || match self.prepare(front, head, &way) {
+        let to_upstream = || match self.prepare(front, settings, head, &way) {
             Some(forward) => Admission::Forward(forward, self.record(front, head, &client, logged)),
             None => Admission::HandOff(head.framing.clone(), hand_off().for_site()),
         };
@@ -249,10 +249,9 @@ impl Connection {
             _open: front.gate.open(),
             began: logged.then(Instant::now),
             client: client.address,
-            method: Cow::Borrowed("GET"),
+            method: Cow::Borrowed(if head.empty_post { "POST" } else { "GET" }),
             target: logged.then(|| head.target.into()),
             keep: head.keep,
-            method: if head.empty_post { "POST" } else { "GET" },
         };
         let incoming = Incoming {
             method: head.method,
