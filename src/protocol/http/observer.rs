@@ -3,10 +3,7 @@
 //! They see the bytes that pass and cannot change them. Their own memory is bounded.
 
 use super::Headers;
-<<<<<<< HEAD
 use crate::hub::channel::SiteName;
-=======
->>>>>>> fwd
 use std::future::Future;
 use std::pin::Pin;
 
@@ -21,11 +18,8 @@ pub struct RequestHead<'a> {
     pub query: &'a str,
     /// The headers.
     pub headers: &'a dyn Headers,
-<<<<<<< HEAD
     /// The site that it is for.
     pub site: &'a SiteName,
-=======
->>>>>>> fwd
     /// It is a poll that was held until now: the request is no message, its response may be one.
     pub poll: bool,
 }

@@ -3,13 +3,8 @@
 //! The connection that came back last is taken first. One that the server has closed, or has sent
 //! something on unasked, is never given out; it is found when it would be, or by a look at all of
 //! them every few seconds. A look costs no system call: the runtime knows which sockets are ready.
-<<<<<<< HEAD
-//! Pingora's own pool (0.9.1) makes two reads, asks for the peer's address and starts a task for
-//! each request.
-=======
 //! Pingora's own pool (0.9.1) asks the system for the peer's address, and starts a task, for each
 //! request.
->>>>>>> fwd
 
 use super::connect::Socket;
 use parking_lot::Mutex;

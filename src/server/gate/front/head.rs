@@ -67,11 +67,8 @@ pub(super) struct Head<'a> {
     pub(super) keep: bool,
     /// True if the fast path answers the request itself, provided it is a poll.
     pub(super) plain: bool,
-<<<<<<< HEAD
     /// True if it is a POST without a body, and plain but for that.
     pub(super) empty_post: bool,
-=======
->>>>>>> fwd
     /// True if it is of HTTP/1.1.
     pub(super) current: bool,
     /// True if it asks for another protocol and has no body.
@@ -222,7 +219,6 @@ fn head<'a>(
     let keep = version == 1 && !says("close");
     let upgrade = upgrade && bodiless;
     let current = version == 1;
-<<<<<<< HEAD
     Head {
         method,
         path,
@@ -237,9 +233,6 @@ fn head<'a>(
         socket,
         framing,
     }
-=======
-    Head { method, path, query, target, headers, keep, plain, current, upgrade, socket, framing }
->>>>>>> fwd
 }
 
 #[cfg(test)]

@@ -308,10 +308,7 @@ impl ProxyHttp for Proxy {
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),
             headers: &head.headers,
-<<<<<<< HEAD
             site: context.settings.site_name(),
-=======
->>>>>>> fwd
             poll: context.released.is_some(),
         };
         context.tee.begin(&*self.attention, request);
@@ -366,12 +363,9 @@ impl ProxyHttp for Proxy {
         let to_head = session.req_header().method == http::Method::HEAD;
         context.tee.response_head(upstream.status.as_u16(), &upstream.headers, to_head);
         upstream.remove_header(tap::PUBLISH);
-<<<<<<< HEAD
         // What a replay rule forwards is not held once more.
         let grip = Withheld::of(&context.settings, session.req_header(), upstream);
         context.grip = grip.filter(|_| context.released.is_none());
-=======
->>>>>>> fwd
         Ok(())
     }
 
