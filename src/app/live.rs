@@ -179,7 +179,10 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
         client_script: config.client_script.clone(),
         routes: gate::route::Routes::new(config.routes.clone()),
         hold: config.hold.clone(),
-        stream: gate::stream::Settings { spread: config.drain.spread, ..config.stream.clone() },
+        stream: Arc::new(gate::stream::Settings {
+            spread: config.drain.spread,
+            ..config.stream.clone()
+        }),
         limits: config.limits.clone(),
         connections: rates.connections.allowing(config.limits.connections_per_second),
         requests: rates.requests.allowing(config.limits.requests_per_second),

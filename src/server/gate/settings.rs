@@ -44,7 +44,7 @@ pub struct Settings {
     /// Hold timeout and jitter.
     pub hold: hold::Settings,
     /// What streams are like.
-    pub stream: stream::Settings,
+    pub stream: Arc<stream::Settings>,
     /// Limits on the number of held polls.
     pub limits: permit::Settings,
     /// Rate limit of connections of one address; trusted proxies are exempt.

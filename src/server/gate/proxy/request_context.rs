@@ -113,7 +113,7 @@ mod tests {
             client_script: None,
             routes: Routes::new(Vec::new()),
             hold: hold::Settings::default(),
-            stream: gate::stream::Settings::default(),
+            stream: Arc::default(),
             limits: permit::Settings::default(),
             connections: Arc::new(AddressRate::new(0)),
             requests: Arc::new(AddressRate::new(0)),

@@ -75,16 +75,21 @@ pub struct HeldStream {
     format: Format,
     waiter: Waiter,
     leave: Option<GrantGuard>,
-    /// What the history has for it at its beginning.
-    found: Option<Answer>,
-    head: Option<Reply>,
-    settings: Settings,
+    /// Its first write.
+    first: Option<Box<First>>,
+    settings: Arc<Settings>,
     began: Instant,
     ends: Option<Instant>,
     /// How many events were sent.
     events: u64,
     _permit: Permit,
     _count: StreamCount,
+}
+
+/// The head of a stream, and what the history has for it at its beginning.
+struct First {
+    head: Reply,
+    found: Answer,
 }
 
 impl Gate {
@@ -127,8 +132,7 @@ impl Gate {
             format: opening.format,
             waiter,
             leave,
-            found: Some(found),
-            head: Some(head),
+            first: Some(Box::new(First { head, found })),
             settings,
             began,
             ends,

@@ -3,6 +3,7 @@
 
 use super::HeldStream;
 use crate::hub::Answer;
+use crate::hub::channel::Time;
 use crate::protocol::dialect::stream::{Batch, Transport, close_frame};
 use crate::protocol::http::websocket::{self, CloseCode, Opcode};
 use crate::server::gate::poll::hold::Cause;
@@ -16,6 +17,12 @@ use std::time::{Duration, Instant};
 struct End {
     cause: Cause,
     close: Option<Bytes>,
+}
+
+/// The next bytes, and the publish time of the oldest message in them.
+struct Outgoing {
+    batch: Batch,
+    published: Option<Time>,
 }
 
 /// What is to be done next.
@@ -34,7 +41,7 @@ impl HeldStream {
         mut self: Box<Self>,
         exchange: &mut E,
     ) -> Served<E::Error> {
-        let status = self.head.as_ref().map_or(0, |head| head.status);
+        let status = self.first.as_ref().map_or(0, |first| first.head.status);
         let mut bytes = 0;
         let ended = self.serve(exchange, &mut bytes).await;
         let gate = &self.gate.shared;
@@ -58,7 +65,8 @@ impl HeldStream {
         exchange: &mut E,
         bytes: &mut usize,
     ) -> Result<Cause, E::Error> {
-        let mut placed = self.begin(exchange, bytes).await?;
+        // Boxed, as the first and the last write take no room meanwhile.
+        let mut placed = Box::pin(self.begin(exchange, bytes)).await?;
         let (mut written, mut unanswered) = (Instant::now(), 0);
         let heartbeat = self.heartbeat();
         let end = loop {
@@ -66,9 +74,11 @@ impl HeldStream {
                 break end;
             }
             let clock = self.gate.shared.clock;
-            if let Some(found) = self.waiter.look(clock()) {
-                // Read again at once: what has come meanwhile goes into one write.
-                self.send(exchange, &found, bytes).await?;
+            // What was found is dropped before the write: it would be part of every idle stream.
+            let outgoing = self.waiter.look(clock()).map(|found| self.take(&found));
+            if let Some(outgoing) = outgoing {
+                // Looked at again at once: what has come meanwhile goes into one write.
+                self.write(exchange, &outgoing, bytes).await?;
                 written = Instant::now();
                 tokio::task::consume_budget().await;
                 continue;
@@ -108,7 +118,7 @@ impl HeldStream {
                 }
             }
         };
-        self.end(exchange, end).await
+        Box::pin(self.end(exchange, end)).await
     }
 
     /// Writes the head and all that is there already; whether the client knows where it is.
@@ -124,48 +134,48 @@ impl HeldStream {
         if let Some(place) = placed.then(|| self.place()).flatten() {
             first.extend_from_slice(&place);
         }
-        let found = self.found.take().unwrap_or_default();
-        let (batch, place, _) = dialect.stream_events(&self.format, self.waiter.place(), &found);
+        let Some(begun) = self.first.take() else { return Ok(placed) };
+        let outgoing = self.take(&begun.found);
         let mut pieces = vec![Bytes::from(first)];
-        pieces.extend(batch.pieces.iter().cloned());
+        pieces.extend(outgoing.batch.pieces.iter().cloned());
         pieces.retain(|piece| !piece.is_empty());
         *bytes += pieces.iter().map(Bytes::len).sum::<usize>();
-        if let Some(head) = self.head.take() {
-            exchange.start(&head, &pieces).await?;
-        }
-        self.sent(&batch, &place, &found);
+        exchange.start(&begun.head, &pieces).await?;
+        self.gate.written(outgoing.published);
         Ok(placed)
     }
 
-    async fn send<E: Exchange>(
-        &mut self,
+    async fn write<E: Exchange>(
+        &self,
         exchange: &mut E,
-        found: &Answer,
+        outgoing: &Outgoing,
         bytes: &mut usize,
     ) -> Result<(), E::Error> {
-        let place = self.waiter.place();
-        let (batch, place, _) = self.rule.dialect.stream_events(&self.format, place, found);
-        if !batch.pieces.is_empty() {
-            *bytes += batch.pieces.iter().map(Bytes::len).sum::<usize>();
-            exchange.send(&batch.pieces).await?;
+        let pieces = &outgoing.batch.pieces;
+        if !pieces.is_empty() {
+            *bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+            exchange.send(pieces).await?;
         }
-        self.sent(&batch, &place, found);
+        self.gate.written(outgoing.published);
         Ok(())
     }
 
-    /// Moves the client to `place`, where it is with what was sent of `found`.
-    fn sent(&mut self, batch: &Batch, place: &Answer, found: &Answer) {
+    /// The bytes for what was found. The client's place moves to where it is with them: a stream
+    /// whose write fails has ended.
+    fn take(&mut self, found: &Answer) -> Outgoing {
+        let place = self.waiter.place();
+        let (batch, place, _) = self.rule.dialect.stream_events(&self.format, place, found);
         for (index, update) in place.iter().enumerate() {
             self.waiter.advance(index, update.found.position, update.found.stamp);
         }
         self.events += batch.events;
         if !found.iter().any(|update| update.found.news) {
-            return;
+            return Outgoing { batch, published: None };
         }
         let gate = &self.gate.shared;
-        gate.counters.delivered(found, place, &gate.metrics.watched);
+        gate.counters.delivered(found, &place, &gate.metrics.watched);
         let messages = found.iter().filter_map(|update| update.found.messages.first());
-        self.gate.written(messages.map(|message| message.published).min());
+        Outgoing { batch, published: messages.map(|message| message.published).min() }
     }
 
     fn place(&self) -> Option<Bytes> {
