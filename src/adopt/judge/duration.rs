@@ -106,7 +106,8 @@ impl WaitingLoop<'_> {
         // `id` is more often who or where than what was seen last.
         let strong = telling[..7].iter().find_map(by_name);
         let weak = || (names.len() == 1).then(|| telling[7..].iter().find_map(by_name)).flatten();
-        strong.or_else(weak).map(str::to_owned)
+        let id = || names.iter().find(|name| name.eq_ignore_ascii_case("id")).copied();
+        strong.or_else(weak).or_else(id).map(str::to_owned)
     }
 }
 

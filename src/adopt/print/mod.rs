@@ -322,7 +322,10 @@ impl Printer<'_> {
             let max_wait = 3.0 + pause.min(60.0).ceil();
             self.out.key("max_wait", &format!("\"{max_wait}s\""));
         }
-        if let Some(text) = &poll.on_timeout {
+        // A first poll that is not known as one must reach PHP; an `id` may be that of a room.
+        let known = |name: &str| !name.eq_ignore_ascii_case("id");
+        let sure = poll.cursor.as_deref().is_some_and(known) || poll.sent.is_empty();
+        if let Some(text) = poll.on_timeout.as_ref().filter(|_| sure) {
             self.out.comment("The script's own words when its time is over.");
             self.out.key("on_timeout", &quoted(text));
             if let Some(content_type) = &poll.content_type {

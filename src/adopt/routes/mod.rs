@@ -332,7 +332,8 @@ fn matches(pattern: &str, path: &str) -> bool {
         if rest {
             return true;
         }
-        if one != part && !(one == "*" && !part.is_empty()) {
+        let fits = if one == "*" { !part.is_empty() } else { one == part };
+        if !fits {
             return false;
         }
     }
