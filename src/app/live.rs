@@ -128,7 +128,9 @@ impl LiveSettings {
 fn table(config: &Config) -> (Hub, Option<Backplane>) {
     let seed = fastrand::u64(..);
     let Some(settings) = &config.backplane else {
-        return (Hub::new(config.hub.clone(), seed), None);
+        let hub = Hub::new(config.hub.clone(), seed);
+        hub.begin(system_time());
+        return (hub, None);
     };
     let (origin, wants) = backplane::wants();
     let hub = Hub::fed(config.hub.clone(), seed, origin);
@@ -212,6 +214,7 @@ fn publish_settings(
         max_message: config.max_message,
         rate: rate.allowing(config.messages_per_second),
         capture: config.capture.clone(),
+        nchan: config.nchan.clone(),
         may_publish: config.may_publish,
         bodies: bodies.clone(),
     }

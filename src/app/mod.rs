@@ -35,6 +35,7 @@ use crate::server::net::listener::{Accepting, Bound, Buffers, Listening};
 use crate::server::net::random;
 use crate::server::net::socket_file::SocketFile;
 use crate::server::publish::capture::Captures;
+use crate::server::publish::nchan::NchanPublisher;
 use crate::server::publish::{self, Hook, IdempotencyCache, Publisher, Source, system_time};
 use crate::server::telemetry::log::Log;
 use crate::server::telemetry::metrics::SharedMetrics;
@@ -303,6 +304,8 @@ impl Parts {
             Grants::new(Box::new(move |channel, credential| gate.revoke(channel, credential)));
         let endpoints: Vec<Arc<dyn Endpoint>> =
             vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone()];
+        let nchan = NchanPublisher::new(self.publisher.clone());
+        let endpoints = endpoints.into_iter().chain([Arc::new(nchan) as _]).collect();
         let settings = self.reload.live().internal.clone();
         let most = descriptors::internal(descriptors::soft_limit());
         Ok((Internal::new(settings, token, endpoints, self.metrics.clone(), most), page))

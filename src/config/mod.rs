@@ -93,6 +93,8 @@ pub struct Config {
     pub capture: Vec<std::sync::Arc<crate::server::publish::capture::Rule>>,
     /// True if the upstream may publish with a header of its responses.
     pub may_publish: bool,
+    /// Paths of the internal listener that publish as Nchan's publishers do.
+    pub nchan: Vec<std::sync::Arc<crate::server::publish::nchan::Rule>>,
     /// Rules for files that the site publishes with.
     pub watch: Vec<crate::server::publish::watch::Rule>,
     /// True if a change of the file reloads the config.

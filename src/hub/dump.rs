@@ -67,6 +67,7 @@ impl Hub {
         self.shared.table.raise_floors(memory.floor);
         if let Some(clock) = memory.clock.filter(|clock| clock.is_clock()) {
             self.shared.clock.store(clock.number(), Ordering::Relaxed);
+            self.shared.unknown.store(0, Ordering::Relaxed);
         }
     }
 
@@ -100,7 +101,8 @@ impl Hub {
         let cost = history.cost();
         let (waiters, round, stored, forgotten) = (Slab::new(), 0, true, false);
         let feed = self.shared.origin.is_some().then(Box::default);
-        let state = State { history, limits, waiters, feed, round, stored, forgotten };
+        let polled = Time(0);
+        let state = State { history, limits, waiters, feed, polled, round, stored, forgotten };
         if self.shared.table.peek(channel).is_none() {
             self.shared.cost.fetch_add(cost, Ordering::Relaxed);
             self.shared.table.insert(channel, state, used);
@@ -125,6 +127,11 @@ impl Hub {
             Cursor::After(stamp) if !found.news => {
                 found.stamp = stamp;
                 return found;
+            }
+            Cursor::Since(stamp) if found.reset => (found.stamp, found.tag) = (stamp, None),
+            Cursor::Tagged { second, tag } if found.reset => {
+                let start = Stamp(second.saturating_mul(1_000_000));
+                (found.stamp, found.tag) = (start, Some(tag));
             }
             _ => return found,
         }

@@ -8,7 +8,7 @@
 
 use super::table::{Class, Table};
 use super::{Channel, Hub, Settings, State, TableFull, WakeSet};
-use crate::hub::channel::{ChannelName, Epoch, History, Position, Time};
+use crate::hub::channel::{ChannelName, Epoch, History, Position, Stamp, Time};
 use slab::Slab;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -180,6 +180,7 @@ impl Hub {
             limits: settings.limits_for(name).clone(),
             waiters: Slab::new(),
             feed: self.shared.origin.is_some().then(Box::default),
+            polled: Time(0),
             round: 0,
             stored: false,
             forgotten: false,
@@ -194,7 +195,9 @@ impl Hub {
             let epoch = Epoch::from_random(self.shared.random.lock().u64(..));
             return History::new(epoch, floor);
         }
-        History::unpublished(self.clock(), floor, now)
+        let mut history = History::unpublished(self.clock(), floor, now);
+        history.set_unknown(Stamp(self.shared.unknown.load(Ordering::Relaxed)));
+        history
     }
 
     /// The epoch of the positions of channels that do not exist.

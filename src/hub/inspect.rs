@@ -21,6 +21,10 @@ pub struct Info {
     pub epoch: Epoch,
     /// The unit of its stamps.
     pub tick: Tick,
+    /// When a poll last came; `None` = none did.
+    pub polled: Option<Time>,
+    /// The tag of the newest message ever, if there is one.
+    pub newest_tag: u64,
     /// The newest message ever: its position and stamp.
     pub newest: Option<(Position, Stamp)>,
     /// The oldest message kept.
@@ -76,6 +80,8 @@ impl Hub {
             bytes: state.history.bytes(),
             epoch: state.history.position().epoch,
             tick: state.limits.tick,
+            polled: (state.polled > Time(0)).then_some(state.polled),
+            newest_tag: state.history.newest_tag(),
             newest: state.history.newest_stamp().map(|stamp| (state.history.position(), stamp)),
             oldest: state.history.oldest().map(|message| (message.position, message.stamp)),
         })

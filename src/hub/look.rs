@@ -93,6 +93,9 @@ impl Hub {
             if state.forgotten {
                 continue;
             }
+            if !register.is_never() {
+                state.polled = now;
+            }
             let mut want = None;
             let looked = self.with_trimmed(&mut state, now, |state| {
                 let tick = state.limits.tick;

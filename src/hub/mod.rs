@@ -39,8 +39,8 @@ pub use replica::{Applied, SyncSink};
 pub use waiter::{Waiter, WakeSet};
 
 use crate::hub::channel::{
-    ChannelName, Cursor, Epoch, History, Limits, Lookup, Message, Messages, Pattern, Payload,
-    Position, ReplicaState, Stamp, Tick, Time,
+    ChannelName, Cursor, Epoch, History, Limits, Lookup, Message, Messages, Moment, Pattern,
+    Payload, Position, ReplicaState, Stamp, Tick, Time,
 };
 use notifier::Notifier;
 use parking_lot::{Mutex, RwLock};
@@ -132,12 +132,29 @@ impl ChannelUpdate {
         match self.found.messages.first() {
             Some(first) => {
                 let Position { epoch, seq } = first.position;
-                self.at(Position { epoch, seq: seq.saturating_sub(1) }, just_before(first.stamp))
+                let seq = seq.saturating_sub(1);
+                let mut update = self.at(Position { epoch, seq }, just_before(first.stamp));
+                update.found.before = self.found.before;
+                update
             }
             // A change whose message is not kept any more.
             None if self.found.news && !self.found.reset => self.at(position, just_before(stamp)),
             None => self.at(position, stamp),
         }
+    }
+
+    /// The same channel for a client that has got `message` and nothing after it.
+    pub fn after(&self, message: &Message) -> Self {
+        let mut update = self.at(message.position, message.stamp);
+        update.found.tag = Some(message.tag);
+        update
+    }
+
+    /// The same channel for a client that has got all of this update.
+    pub fn end(&self) -> Self {
+        let mut update = self.at(self.found.position, self.found.stamp);
+        (update.found.tag, update.found.before) = (self.found.tag, self.found.before);
+        update
     }
 
     /// The same channel for a client that is at `position`, with nothing new.
@@ -148,6 +165,9 @@ impl ChannelUpdate {
             messages: Messages::new(),
             position,
             stamp,
+            tag: None,
+            before: Moment::default(),
+            as_of: self.found.as_of,
             renders: None,
         };
         Self { channel: self.channel.clone(), tick: self.tick, found }
@@ -194,6 +214,8 @@ struct Shared {
     clock: AtomicU64,
     /// Memory of all messages kept, in bytes.
     cost: AtomicU64,
+    /// Up to this time another process may have published, of which nothing is known.
+    unknown: AtomicU64,
     /// Polls held now.
     held: AtomicUsize,
     /// No poll is held any more.
@@ -221,6 +243,8 @@ struct State {
     waiters: Slab<Arc<Notifier>>,
     /// Sync state of the channel, where a sequencer gives the positions.
     feed: Option<Box<ReplicaState>>,
+    /// When a poll last came; 0 = never.
+    polled: Time,
     /// Counts how often the waiters were taken; a registration is valid only in its own round.
     round: u64,
     /// It was published to; where positions are given elsewhere: it exists there.
@@ -276,12 +300,19 @@ impl Hub {
             latest: AtomicU64::new(0),
             clock,
             cost: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
             held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             moved: AtomicBool::new(false),
             random: Mutex::new(random),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// The table begins with nothing known of what may have been published up to `now`, unless it
+    /// continues another one ([`Hub::remember`]).
+    pub fn begin(&self, now: Time) {
+        self.shared.unknown.store(self.time(now).0, Ordering::Relaxed);
     }
 
     /// Stores one message on each of the named channels: on all of them, or on none where the table

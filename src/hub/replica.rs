@@ -256,6 +256,8 @@ impl State {
         let Unresolved { cursor, arrived, read, .. } = unresolved;
         let tick = self.limits.tick;
         let feed = self.feed.as_ref();
+        // Messages of before may still be on their way.
+        let unsure_of_time = |found: Lookup| Lookup { as_of: Time(0), ..found };
         let is_live = feed.is_some_and(|feed| feed.is_live());
         let was_read = read.is_none_or(|read| feed.is_some_and(|feed| feed.has_read(read)));
         let found = match cursor {
@@ -264,9 +266,11 @@ impl State {
             }
             _ => self.history.since(cursor, take, tick, now),
         };
+        let found = unsure_of_time(found);
         let sure = match cursor {
-            Cursor::At(_) if self.history.can_place(cursor) => true,
-            Cursor::At(_) => is_live && was_read,
+            Cursor::At(_) | Cursor::Since(_) | Cursor::Tagged { .. } => {
+                self.history.can_place(cursor) || is_live && was_read
+            }
             Cursor::After(_) | Cursor::Changed { .. } => found.news && (is_live || !found.reset),
             _ => is_live,
         };

@@ -138,6 +138,7 @@ fn message(epoch: u64, seq: u64) -> Message {
     Message {
         position: Position { epoch: Epoch::from_random(epoch), seq },
         stamp: Stamp(NOW.0 + seq),
+        tag: 0,
         published: NOW,
         payload: Payload::text(seq.to_string()),
     }

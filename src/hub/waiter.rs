@@ -2,7 +2,7 @@
 
 use super::notifier::{Notifier, WakeHandle};
 use super::{Answer, Channel, ChannelUpdate, Hub, State, Subscription, TableFull};
-use crate::hub::channel::{ChannelName, Cursor, Lookup, Position, Stamp, Take, Time};
+use crate::hub::channel::{ChannelName, Cursor, Lookup, Position, Take, Time};
 use slab::Slab;
 use smallvec::SmallVec;
 use std::fmt;
@@ -152,7 +152,14 @@ impl Registration {
         let found = hub.with_trimmed(&mut state, now, |state| match *unresolved {
             // A position from here is good for ever: a history that began anew since then resets
             // it.
-            None => state.history.since(cursor, take, state.limits.tick, now),
+            None => {
+                let found = state.history.since(cursor, take, state.limits.tick, now);
+                match state.feed {
+                    None => found,
+                    // Messages of before may still be on their way.
+                    Some(_) => Lookup { as_of: Time(0), ..found },
+                }
+            }
             Some(cursor) => {
                 let (found, still) = state.place(cursor, take, now);
                 *unresolved = still;
@@ -168,7 +175,9 @@ impl Registration {
             feed.touch(now);
         }
         if !found.news && !was_unplaced {
-            return Ok(registered.clone());
+            let mut quiet = registered.clone();
+            quiet.found.as_of = found.as_of;
+            return Ok(quiet);
         }
         Ok(ChannelUpdate { channel: registered.channel.clone(), tick: registered.tick, found })
     }
@@ -298,10 +307,11 @@ impl Waiter {
         &self.registered
     }
 
-    /// A stream's client has got all up to `position` of its channel `index`.
-    pub fn advance(&mut self, index: usize, position: Position, stamp: Stamp) {
-        if let Some(update) = self.registered.get_mut(index) {
-            (update.found.position, update.found.stamp) = (position, stamp);
+    /// A stream's client is at the `place` of its channel `index`.
+    pub fn advance(&mut self, index: usize, place: &Lookup) {
+        if let Some(ChannelUpdate { found, .. }) = self.registered.get_mut(index) {
+            (found.position, found.stamp) = (place.position, place.stamp);
+            (found.tag, found.before) = (place.tag, place.before);
         }
     }
 

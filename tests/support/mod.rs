@@ -31,6 +31,8 @@ pub mod http;
 pub mod http2;
 pub mod metrics;
 #[cfg(feature = "site-tests")]
+pub mod nchan;
+#[cfg(feature = "site-tests")]
 pub mod php;
 pub mod process;
 pub mod rules;
@@ -48,6 +50,8 @@ pub use events::{Event, Events};
 pub use gate::{Finished, Gate, pollgate};
 pub use http::{Client, FORM, Response};
 pub use metrics::Metrics;
+#[cfg(feature = "site-tests")]
+pub use nchan::Nchan;
 #[cfg(feature = "site-tests")]
 pub use php::PhpSite;
 pub use process::{Process, allow_open_files};

@@ -170,6 +170,17 @@ impl<'r> Section<'r> {
         self.read(key, default, parse, |value| i64::try_from(*value).unwrap_or(i64::MAX).into())
     }
 
+    /// One of some words, or a number, read by `parse` and shown by `show`.
+    pub(in crate::config) fn word_or_number<T>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+        show: impl FnOnce(&T) -> Value,
+    ) -> T {
+        self.read(key, default, |raw| parse(&raw.quantity()?), show)
+    }
+
     /// A share, in percent.
     pub(in crate::config) fn percent(&mut self, key: &'static str, default: f64) -> f64 {
         let parse = |raw: Raw| units::percent(&raw.quantity()?);

@@ -4,6 +4,7 @@ pub(super) mod auth;
 pub(super) mod backplane;
 pub(super) mod capture;
 pub(super) mod extra;
+pub(super) mod nchan;
 pub(super) mod poll;
 pub(super) mod watch;
 
@@ -93,6 +94,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let routes = routes.into_iter().flatten().collect();
     let capture = root.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
+    let nchan = root.tables("nchan", nchan::rule).into_iter().flatten().map(Arc::new).collect();
     let watch = root.tables("watch", watch::rule).into_iter().flatten().collect();
     Config {
         listen,
@@ -121,6 +123,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         routes,
         capture,
         may_publish,
+        nchan,
         watch,
         watch_file,
         warnings: Vec::new(),

@@ -1,6 +1,6 @@
 //! `[[poll]]`: one rule with its dialect.
 
-use super::{auth, extra};
+use super::{auth, extra, nchan};
 use crate::config::read::section::Section;
 use crate::config::read::{suggest, values};
 use crate::protocol::dialect::native::Native;
@@ -21,22 +21,28 @@ enum Kind {
     Native,
     NovComet,
     Timestamp,
+    Nchan,
     Replay,
     None,
 }
 
-const KINDS: [(&str, Kind); 5] = [
+const KINDS: [(&str, Kind); 6] = [
     ("native", Kind::Native),
     ("novcomet", Kind::NovComet),
     ("timestamp", Kind::Timestamp),
+    ("nchan", Kind::Nchan),
     ("replay", Kind::Replay),
     ("none", Kind::None),
 ];
 
 /// The keys that belong to some dialects only.
-const OWN_KEYS: [(&str, &[Kind]); 19] = [
+const OWN_KEYS: [(&str, &[Kind]); 23] = [
     ("channels", &[Kind::Native]),
-    ("channel", &[Kind::Native, Kind::Timestamp, Kind::Replay]),
+    ("channel", &[Kind::Native, Kind::Timestamp, Kind::Nchan, Kind::Replay]),
+    ("group", &[Kind::Nchan]),
+    ("interval", &[Kind::Nchan]),
+    ("batch", &[Kind::Nchan]),
+    ("existing_only", &[Kind::Nchan]),
     ("slack", &[Kind::NovComet, Kind::Replay]),
     ("add_query", &[Kind::Replay]),
     ("share", &[Kind::Replay]),
@@ -46,13 +52,13 @@ const OWN_KEYS: [(&str, &[Kind]); 19] = [
     ("cursor", &[Kind::Replay]),
     ("max_wait", &[Kind::Replay]),
     ("on_timeout", &[Kind::Timestamp, Kind::Replay]),
-    ("first", &[Kind::Timestamp, Kind::Replay]),
+    ("first", &[Kind::Timestamp, Kind::Nchan, Kind::Replay]),
     ("deliver", &[Kind::Timestamp]),
     ("content_type", &[Kind::Timestamp, Kind::Replay]),
     ("extra", &[Kind::Timestamp]),
     ("embed", &[Kind::Timestamp]),
     ("callback", &[Kind::Native, Kind::Timestamp]),
-    ("transports", &[Kind::Native, Kind::NovComet, Kind::Timestamp]),
+    ("transports", &[Kind::Native, Kind::NovComet, Kind::Timestamp, Kind::Nchan]),
     ("csp_nonce", &[Kind::Native, Kind::Timestamp]),
 ];
 
@@ -62,7 +68,7 @@ pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<R
     let path = section.required("path", "write the path of its polls", values::path);
     let when = section.list("when", Vec::new(), |text| values::condition(text, Test::Present));
     let unless = section.list("unless", Vec::new(), |text| values::condition(text, Test::Filled));
-    let hint = "write native, novcomet, timestamp, replay or none";
+    let hint = "write native, novcomet, timestamp, nchan, replay or none";
     let kind = section.required("dialect", hint, Kind::named);
     let dialect = dialect(section, kind, path.as_ref())?;
     // A pattern that matches everything lets the rest be read; the mistake is noted.
@@ -75,7 +81,11 @@ pub(in crate::config) fn rule(section: &mut Section, hold: Duration) -> Option<R
         return Some(rule);
     }
     rule.methods = methods(section, &rule);
-    rule.timeout = timeout(section, hold);
+    rule.timeout = match kind {
+        // Its clients take the end of a hold for an error.
+        Some(Kind::Nchan) => Some(section.duration("timeout", Duration::ZERO)),
+        _ => timeout(section, hold),
+    };
     transports(section, kind, &mut rule);
     rule.origins = section.list("origins", Vec::new(), values::origin);
     rule.auth = auth::read(section);
@@ -121,6 +131,7 @@ fn dialect(
         Kind::Native => Some(Dialect::Native(native(section, path))),
         Kind::NovComet => Some(Dialect::NovComet(novcomet(section))),
         Kind::Timestamp => timestamp(section).map(Dialect::Timestamp),
+        Kind::Nchan => Some(Dialect::Nchan(nchan::dialect(section, path))),
         Kind::Replay => replay(section).map(Dialect::Replay),
         Kind::None => Some(Dialect::None),
     }
@@ -257,30 +268,37 @@ fn methods(section: &mut Section, rule: &Rule) -> Vec<Method> {
 
 /// The transports, and what only some of them want.
 fn transports(section: &mut Section, kind: Option<Kind>, rule: &mut Rule) {
-    if !matches!(kind, Some(Kind::Native | Kind::NovComet | Kind::Timestamp)) {
+    if !matches!(kind, Some(Kind::Native | Kind::NovComet | Kind::Timestamp | Kind::Nchan)) {
         return;
     }
     let words = Transport::NAMES.map(|(name, _)| (name, name));
     let default = rule.transports.iter().map(|transport| transport.name()).collect();
     let names = section.list("transports", default, |text| suggest::one_of(&words, text));
     if names.is_empty() && section.is_sound("transports") {
-        section.mistake("transports", "must name at least one of: poll, sse, ws, chunked, iframe");
+        section.mistake(
+            "transports",
+            "must name at least one of: poll, sse, ws, chunked, iframe, multipart",
+        );
     }
     let all = Transport::NAMES.into_iter().filter(|(name, _)| names.contains(name));
     rule.transports = all.map(|(_, transport)| transport).collect();
     let callback = match &rule.dialect {
         Dialect::Native(native) => native.callback.is_some(),
         Dialect::Timestamp(timestamp) => timestamp.callback.is_some(),
-        Dialect::NovComet(_) | Dialect::Replay(_) | Dialect::None => false,
+        Dialect::NovComet(_) | Dialect::Nchan(_) | Dialect::Replay(_) | Dialect::None => false,
     };
     if rule.transports.contains(&Transport::Iframe) && !callback {
         let message = match kind {
             Some(Kind::NovComet) => "a novcomet rule has no callback, which \"iframe\" needs",
+            Some(Kind::Nchan) => "an nchan rule has no callback, which \"iframe\" needs",
             _ => "\"iframe\" needs the rule's callback: the parameter that names its function",
         };
         section.mistake("transports", message);
     }
-    if !matches!(kind, Some(Kind::NovComet)) {
+    if rule.transports.contains(&Transport::Multipart) && !matches!(kind, Some(Kind::Nchan)) {
+        section.mistake("transports", "only an nchan rule has \"multipart\"");
+    }
+    if !matches!(kind, Some(Kind::NovComet | Kind::Nchan)) {
         rule.csp_nonce = section.optional("csp_nonce", values::header);
     }
 }
@@ -299,6 +317,7 @@ fn check_channel(section: &Section, rule: &Rule) {
         Dialect::Native(native) => native.channel.as_ref(),
         Dialect::Timestamp(timestamp) => Some(&timestamp.channel),
         Dialect::Replay(replay) => Some(&replay.channel),
+        Dialect::Nchan(nchan) => nchan.channel.as_ref(),
         Dialect::NovComet(_) | Dialect::None => None,
     };
     for field in template.into_iter().flat_map(Template::fields) {

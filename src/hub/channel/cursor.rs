@@ -145,6 +145,19 @@ pub enum Cursor {
     At(Position),
     /// After a legacy stamp cursor: with the first message whose stamp is greater.
     After(Stamp),
+    /// After everything up to a stamp, for a client that is to learn of every gap: with the first
+    /// message whose stamp is greater, if all of those are known.
+    Since(Stamp),
+    /// Just after the message with this [`Message::tag`](super::Message::tag) in this second
+    /// since 1970.
+    Tagged {
+        /// The second of its stamp.
+        second: u64,
+        /// Its number in that second.
+        tag: u64,
+    },
+    /// With the `n`th message kept: the `n`th oldest, or the `-n`th newest where it is negative.
+    Nth(i32),
     /// For a client that only asks if the channel's newest stamp, which outlives its message, is
     /// greater than `after`. Without a stamp, or with one ahead of both the clock and the newest
     /// stamp, it means `slack` ago: such a client never receives its position, so this connects

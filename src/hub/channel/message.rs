@@ -49,6 +49,9 @@ pub struct Message {
     pub position: Position,
     /// Its position in the channel's time.
     pub stamp: Stamp,
+    /// Its number within the second of its stamp, for clients that know a message by second and
+    /// number; given as it is stored ([`crate::hub::channel::Moment`]).
+    pub tag: u64,
     /// Time of its publish by the gate's clock; its age counts from here.
     pub published: Time,
     /// Content of the message.
@@ -84,6 +87,8 @@ impl RenderKey {
     pub const NATIVE: Self = Self(0);
     /// The NovComet dialect.
     pub const NOVCOMET: Self = Self(1);
+    /// The Nchan dialect.
+    pub const NCHAN: Self = Self(2);
 
     /// The key of another way to write the same rendering: the `n`th.
     pub const fn variant(self, n: u8) -> Self {
@@ -92,7 +97,7 @@ impl RenderKey {
 
     /// A key that no other dialect has, for one whose settings shape its answer.
     pub fn unique() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(2);
+        static NEXT: AtomicU64 = AtomicU64::new(3);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }

@@ -11,7 +11,9 @@ mod stamp;
 mod sync;
 
 pub use cursor::{Cursor, Epoch, Position};
-pub use history::{Accepted, History, KeptMessage, Limits, Lookup, Messages, Persisted, Take};
+pub use history::{
+    Accepted, History, KeptMessage, Limits, Lookup, Messages, Moment, Persisted, Take,
+};
 pub use message::{Kind, Message, Payload, RenderKey, Renders};
 pub use name::{ChannelName, NameError, Pattern};
 pub use stamp::{ShownStamp, Stamp, Tick, Time};

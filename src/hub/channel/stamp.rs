@@ -109,6 +109,13 @@ fn exponent(text: &str, unit: u64) -> Option<u64> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Stamp(pub u64);
 
+impl Stamp {
+    /// The whole second since 1970 that it is in.
+    pub fn second(self) -> u64 {
+        self.0 / 1_000_000
+    }
+}
+
 /// A stamp with its tick, displayed as a JSON number.
 #[derive(Debug, Clone, Copy)]
 pub struct ShownStamp {

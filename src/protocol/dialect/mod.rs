@@ -7,6 +7,7 @@
 mod json;
 pub mod native;
 mod native_cursor;
+pub mod nchan;
 pub mod novcomet;
 pub mod replay;
 pub mod stream;
@@ -129,6 +130,8 @@ pub enum Dialect {
     NovComet(novcomet::NovComet),
     /// The `backend.php` family.
     Timestamp(timestamp::Timestamp),
+    /// What clients of nginx with Nchan speak.
+    Nchan(nchan::Nchan),
     /// Answered by the upstream.
     Replay(replay::Replay),
     /// None: the request is no poll, and goes to the upstream.
@@ -142,6 +145,7 @@ impl Dialect {
             Self::Native(native) => native.parse(request),
             Self::NovComet(novcomet) => novcomet.parse(request, tick),
             Self::Timestamp(timestamp) => timestamp.parse(request, tick),
+            Self::Nchan(nchan) => nchan.parse(request),
             Self::Replay(replay) => replay.parse(request),
             Self::None => Parsed::NoPoll,
         }
@@ -159,6 +163,7 @@ impl Dialect {
                 let of = |query: &Query<'_>| query.count("subscribed");
                 request.form.map_or(0, of).max(of(request.query))
             }
+            Self::Nchan(nchan) => nchan.count_channels(request),
             Self::Native(_) | Self::Timestamp(_) | Self::Replay(_) | Self::None => 1,
         }
     }
@@ -169,8 +174,17 @@ impl Dialect {
             Self::Native(native) => native.render(answer, callback),
             Self::NovComet(novcomet) => novcomet.render(answer),
             Self::Timestamp(timestamp) => timestamp.render(answer, callback),
+            Self::Nchan(nchan) => nchan.render(answer, false),
             // The upstream has the response; this one is empty.
             Self::Replay(_) | Self::None => Reply::new(204, "", ""),
+        }
+    }
+
+    /// The response to a poll that was held until now.
+    pub fn render_held(&self, answer: &Answer, callback: Option<&str>) -> Reply {
+        match self {
+            Self::Nchan(nchan) => nchan.render(answer, true),
+            _ => self.render(answer, callback),
         }
     }
 
@@ -191,13 +205,17 @@ impl Dialect {
                         || timestamp.callback.as_deref() == Some(parameter)
                 }
                 Self::Replay(replay) => replay.cursor.as_deref() == Some(parameter),
-                Self::None => false,
+                Self::Nchan(_) | Self::None => false,
             }
     }
 
     /// True if the path behind the rule's stem consists of the poll's channels only.
     pub fn has_channels_in_path(&self) -> bool {
-        matches!(self, Self::Native(native) if native.channel.is_none())
+        match self {
+            Self::Native(native) => native.channel.is_none(),
+            Self::Nchan(nchan) => nchan.channel.is_none(),
+            _ => false,
+        }
     }
 
     /// True if a poll at its timeout gets the newest message again.
@@ -217,6 +235,7 @@ impl Dialect {
             Self::Native(_) => "native",
             Self::NovComet(_) => "novcomet",
             Self::Timestamp(_) => "timestamp",
+            Self::Nchan(_) => "nchan",
             Self::Replay(_) => "replay",
             Self::None => "none",
         }

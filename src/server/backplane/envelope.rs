@@ -33,7 +33,7 @@ pub(super) fn read(envelope: Vec<u8>) -> Option<Message> {
         _ => return None,
     };
     let payload = Payload { kind, content_type, body };
-    Some(Message { position: Position { epoch, seq }, stamp, published, payload })
+    Some(Message { position: Position { epoch, seq }, stamp, tag: 0, published, payload })
 }
 
 #[cfg(test)]

@@ -290,7 +290,8 @@ impl Shared {
     fn offer(&self, channel: &ChannelName, payload: &Payload, placed: Placed) -> Published {
         let now = (self.clock)();
         let Placed { position, stamp } = placed;
-        let message = || Message { position, stamp, published: now, payload: payload.clone() };
+        let message =
+            || Message { position, stamp, tag: 0, published: now, payload: payload.clone() };
         let pushed = self.hub.offered(channel, message(), now);
         let tick = self.hub.tick(channel);
         let released = pushed.wake.len() + pushed.before;

@@ -53,7 +53,7 @@ impl Rule {
     /// A rule for `path` with nothing but the dialect's defaults.
     pub fn new(path: PathPattern, dialect: Dialect) -> Self {
         let methods = match dialect {
-            Dialect::Native(_) => vec![Method::Get],
+            Dialect::Native(_) | Dialect::Nchan(_) => vec![Method::Get],
             Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) | Dialect::None => {
                 vec![Method::Get, Method::Post]
             }
@@ -82,6 +82,13 @@ impl Rule {
     pub fn transports(dialect: &Dialect) -> Vec<Transport> {
         match dialect {
             Dialect::Native(_) => vec![Transport::Poll, Transport::Sse, Transport::WebSocket],
+            Dialect::Nchan(_) => vec![
+                Transport::Poll,
+                Transport::Sse,
+                Transport::WebSocket,
+                Transport::Chunked,
+                Transport::Multipart,
+            ],
             Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) | Dialect::None => {
                 vec![Transport::Poll]
             }
@@ -95,6 +102,11 @@ impl Rule {
             (false, true) => "POST, OPTIONS",
             (_, false) => "GET, HEAD, OPTIONS",
         }
+    }
+
+    /// True if no request for its path is the upstream's, whatever its method.
+    fn owns_path(&self) -> bool {
+        matches!(self.dialect, Dialect::Native(_) | Dialect::Nchan(_))
     }
 
     fn takes(&self, method: &str) -> bool {
@@ -121,6 +133,9 @@ impl Rule {
             }
             Dialect::Timestamp(timestamp) => timestamp.channel.fields().all(fillable),
             Dialect::Replay(replay) => replay.channel.fields().all(fillable),
+            Dialect::Nchan(nchan) => {
+                nchan.channel.as_ref().is_none_or(|t| t.fields().all(fillable))
+            }
             Dialect::NovComet(_) | Dialect::None => true,
         };
         self.when.is_empty() && self.unless.is_empty() && always
@@ -128,8 +143,8 @@ impl Rule {
 
     /// True if `later`, which stands behind this one, never gets a request.
     pub fn hides(&self, later: &Self) -> bool {
-        // A native rule answers the methods that it does not take.
-        let any_method = self.dialect.is_none() || matches!(self.dialect, Dialect::Native(_));
+        // Such a rule answers the methods that it does not take.
+        let any_method = self.dialect.is_none() || self.owns_path();
         let methods = || later.methods.iter().all(|method| self.methods.contains(method));
         self.leaves_nothing()
             && self.path.covers(&later.path)
@@ -170,7 +185,7 @@ pub enum Match<'a> {
         /// The channel's name, unchecked.
         channel: std::borrow::Cow<'a, str>,
     },
-    /// The path belongs to a native rule, which does not take this method.
+    /// The path belongs to a native or an nchan rule, which does not take this method.
     WrongMethod {
         /// The rule.
         rule: &'a Arc<Rule>,
@@ -232,9 +247,8 @@ impl Routes {
         let normal = normalize(path);
         self.rules.iter().filter_map(move |rule| {
             let stars = rule.path.captures(path, &normal)?;
-            let native = matches!(rule.dialect, Dialect::Native(_));
             if !rule.takes(method) {
-                return native.then_some(Match::WrongMethod { rule });
+                return rule.owns_path().then_some(Match::WrongMethod { rule });
             }
             if let Some(channel) = rule.browser_publish(query) {
                 return Some(Match::Publish { rule, channel });

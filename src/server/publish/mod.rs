@@ -10,6 +10,7 @@
 pub mod capture;
 mod hook;
 mod idempotency;
+pub mod nchan;
 mod payload;
 mod target;
 #[cfg(test)]
@@ -46,6 +47,8 @@ pub struct Settings {
     pub rate: Arc<MessageRate>,
     /// Rules of requests to the upstream that are messages.
     pub capture: Vec<Arc<capture::Rule>>,
+    /// Paths that publish as Nchan's publishers do.
+    pub nchan: Vec<Arc<nchan::Rule>>,
     /// True if the upstream may publish with a header of its responses.
     pub may_publish: bool,
     /// The memory for bodies that are kept.
@@ -54,8 +57,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let (rate, capture) = (Arc::new(MessageRate::new(0)), Vec::new());
-        Self { max_message: 1 << 20, rate, capture, may_publish: false, bodies: Arc::default() }
+        Self {
+            max_message: 1 << 20,
+            rate: Arc::new(MessageRate::new(0)),
+            capture: Vec::new(),
+            nchan: Vec::new(),
+            may_publish: false,
+            bodies: Arc::default(),
+        }
     }
 }
 

@@ -6,8 +6,10 @@
 //! begins one.
 
 mod persisted;
+mod tagged;
 
 pub use persisted::{KeptMessage, Persisted};
+pub use tagged::Moment;
 
 use super::cursor::{Cursor, Epoch, Position};
 use super::message::{Message, Payload, Renders};
@@ -73,6 +75,13 @@ pub struct Lookup {
     /// The same in the channel's time: the client's own stamp if it could be placed and nothing
     /// came after it; else the newest stamp; else the clock.
     pub stamp: Stamp,
+    /// The tag of the message that `stamp` is from; `None` = it is a time.
+    pub tag: Option<u64>,
+    /// Where a client is that has got none of `messages`.
+    pub before: Moment,
+    /// Stamps of messages that are not found here are not before this time. Zero where a
+    /// sequencer gives them.
+    pub as_of: Time,
     /// Renderings to share: present if `messages` is just the channel's newest message.
     pub renders: Option<Arc<Renders>>,
 }
@@ -104,6 +113,12 @@ pub struct History {
     floor: Stamp,
     /// Up to this stamp messages may have been evicted; 0 = none were.
     evicted_stamp: Stamp,
+    /// The last message that was evicted, if it is known.
+    evicted_tag: Option<u64>,
+    /// The last message that was stored in this life.
+    last: Option<Moment>,
+    /// Up to this stamp another process may have had messages.
+    unknown: Stamp,
     /// Clock of the sequencer that gives the positions, if any, and its time at the latest look.
     clock: Position,
     /// Kept messages; their seqs are contiguous and end with `newest`.
@@ -128,6 +143,9 @@ impl History {
             floor,
             // An earlier life may have had messages up to here.
             evicted_stamp: floor,
+            evicted_tag: None,
+            last: None,
+            unknown: Stamp(0),
             clock: Position::NOWHERE,
             ring: VecDeque::new(),
             bytes: 0,
@@ -175,7 +193,8 @@ impl History {
 
     /// Continues as `new`, whose positions are unrelated to these.
     pub fn begin(&mut self, new: Self) {
-        *self = Self { keeps_newest: self.keeps_newest, ..new };
+        let unknown = self.unknown.max(new.unknown);
+        *self = Self { keeps_newest: self.keeps_newest, unknown, ..new };
     }
 
     /// True if it is from [`History::void`].
@@ -230,7 +249,7 @@ impl History {
         let after_last = limits.tick.at_or_after(Time(last.0.saturating_add(limits.tick.micros())));
         let stamp = limits.tick.at_or_after(at.min(now)).max(after_last);
         let position = Position { epoch: self.epoch, seq: self.newest + 1 };
-        self.store(Message { position, stamp, published: now, payload }, limits, now)
+        self.store(Message { position, stamp, tag: 0, published: now, payload }, limits, now)
     }
 
     /// Stores a message with a sequencer's position and stamp, if it is the next one.
@@ -244,7 +263,9 @@ impl History {
         Accepted::Stored(self.store(message, limits, now))
     }
 
-    fn store(&mut self, message: Message, limits: &Limits, now: Time) -> Arc<Message> {
+    fn store(&mut self, mut message: Message, limits: &Limits, now: Time) -> Arc<Message> {
+        message.tag = self.next_tag(message.stamp);
+        self.last = Some(Moment { stamp: message.stamp, tag: Some(message.tag) });
         let message = Arc::new(message);
         self.newest = message.position.seq;
         self.newest_stamp = message.stamp;
@@ -286,6 +307,7 @@ impl History {
         if let Some(message) = self.ring.pop_front() {
             self.bytes -= message.len();
             self.evicted_stamp = message.stamp;
+            self.evicted_tag = Some(message.tag);
         }
         if self.ring.is_empty() {
             self.renders = Arc::default();
@@ -294,6 +316,12 @@ impl History {
 
     /// Places `cursor`. Call [`History::trim`] before, so that no outdated message is found.
     pub fn since(&self, cursor: Cursor, take: Take, tick: Tick, now: Time) -> Lookup {
+        let mut found = self.placed(cursor, take, tick, now);
+        found.as_of = now;
+        found
+    }
+
+    fn placed(&self, cursor: Cursor, take: Take, tick: Tick, now: Time) -> Lookup {
         match cursor {
             Cursor::Now => self.quiet(self.here(tick, now)),
             Cursor::Oldest => self.kept_from(0, take, tick, now),
@@ -301,6 +329,9 @@ impl History {
             Cursor::Lost => self.reset(take, tick, now),
             Cursor::At(position) => self.since_position(position, take, tick, now),
             Cursor::After(stamp) => self.since_stamp(stamp, take, tick, now),
+            Cursor::Since(stamp) => self.since_exactly(stamp, take, tick, now),
+            Cursor::Tagged { second, tag } => self.since_tag((second, tag), take, tick, now),
+            Cursor::Nth(n) => self.since_nth(n, take, tick, now),
             Cursor::Recent(slack) => {
                 let mut found = self.quiet(self.here(tick, now));
                 found.news = self.touched > now.before(slack);
@@ -358,14 +389,18 @@ impl History {
 
     /// The quiet answer to a poll that cannot be placed yet: its own cursor.
     pub fn unresolved(&self, cursor: Cursor, tick: Tick, arrived: Time) -> Lookup {
-        let (position, stamp) = match cursor {
-            Cursor::At(position) => (position, tick.just_before(arrived)),
-            Cursor::After(stamp) | Cursor::Changed { after: Some(stamp), .. } => {
-                (Position::NOWHERE, stamp)
+        let (position, stamp, tag) = match cursor {
+            Cursor::At(position) => (position, tick.just_before(arrived), None),
+            Cursor::After(stamp)
+            | Cursor::Since(stamp)
+            | Cursor::Changed { after: Some(stamp), .. } => (Position::NOWHERE, stamp, None),
+            Cursor::Tagged { second, tag } => {
+                let start = Stamp(second.saturating_mul(1_000_000));
+                (Position::NOWHERE, start, Some(tag))
             }
-            _ => (Position::NOWHERE, tick.just_before(arrived)),
+            _ => (Position::NOWHERE, tick.just_before(arrived), None),
         };
-        Lookup { position, ..self.quiet(stamp) }
+        Lookup { position, tag, ..self.quiet(stamp) }
     }
 
     /// True if the sequencer's history cannot change how `cursor` is placed here, given that at
@@ -374,6 +409,8 @@ impl History {
         match cursor {
             Cursor::At(position) if position.epoch.is_clock() => position.epoch == self.clock.epoch,
             Cursor::At(position) => position.epoch == self.epoch && position.seq <= self.newest,
+            Cursor::Since(stamp) => stamp <= self.newest_stamp,
+            Cursor::Tagged { second, tag } => self.has_tag(second, tag),
             _ => true,
         }
     }
@@ -426,6 +463,9 @@ impl History {
             messages: Messages::new(),
             position: self.position(),
             stamp,
+            tag: self.last.filter(|last| last.stamp == stamp).and_then(|last| last.tag),
+            before: Moment { stamp: self.evicted_stamp, tag: self.evicted_tag },
+            as_of: Time(0),
             renders: None,
         }
     }
@@ -443,10 +483,13 @@ impl History {
             Take::Newest => end - 1..end,
         };
         found.renders = (range == (end - 1..end)).then(|| self.renders.clone());
+        if let Some(before) = range.start.checked_sub(1).and_then(|at| self.ring.get(at)) {
+            found.before = Moment { stamp: before.stamp, tag: Some(before.tag) };
+        }
         found.messages.extend(self.ring.range(range).cloned());
         if let Some(last) = found.messages.last() {
             found.position = last.position;
-            found.stamp = last.stamp;
+            (found.stamp, found.tag) = (last.stamp, Some(last.tag));
         }
         found.news = true;
         found

@@ -1,6 +1,6 @@
 //! A history that outlives its process: the part that is saved, and its continuation.
 
-use super::{History, Limits};
+use super::{History, Limits, Moment};
 use crate::hub::channel::cursor::{Epoch, Position};
 use crate::hub::channel::message::{Message, Payload};
 use crate::hub::channel::stamp::{Stamp, Time};
@@ -58,7 +58,7 @@ impl History {
         let KeptMessage { stamp, published, payload } = message;
         let newest_stamp = self.newest_stamp;
         let position = Position { epoch: self.epoch, seq: self.newest.saturating_add(1) };
-        self.store(Message { position, stamp, published, payload }, limits, now);
+        self.store(Message { position, stamp, tag: 0, published, payload }, limits, now);
         // Its stamp outlives the newest message.
         self.newest_stamp = newest_stamp.max(stamp);
     }
@@ -70,6 +70,7 @@ impl History {
         self.epoch = epoch;
         self.floor = self.floor.max(self.newest_stamp).max(now);
         self.evicted_stamp = self.evicted_stamp.max(self.floor);
+        (self.last, self.evicted_tag) = (None, None);
         if self.newest > 0 {
             self.newest_stamp = self.floor;
         }
@@ -77,7 +78,8 @@ impl History {
             let position = Position { epoch, seq: message.position.seq };
             let (stamp, published) = (message.stamp, message.published);
             let payload = message.payload.clone();
-            *message = Arc::new(Message { position, stamp, published, payload });
+            let tag = Moment::tag_in(epoch, stamp);
+            *message = Arc::new(Message { position, stamp, tag, published, payload });
         }
     }
 }

@@ -29,7 +29,13 @@ impl Elsewhere {
         let text = format!("{epoch}-{seq}");
         let stamp = self.published.iter().find(|(_, known)| *known == text).unwrap().0;
         let position = Position { epoch, seq };
-        Message { position, stamp: Stamp(stamp), published: NOW, payload: Payload::text(text) }
+        Message {
+            position,
+            stamp: Stamp(stamp),
+            tag: 0,
+            published: NOW,
+            payload: Payload::text(text),
+        }
     }
 
     fn publish(&mut self, subscribed: bool) {
@@ -60,7 +66,13 @@ impl Elsewhere {
                 let position = Position { epoch, seq: 0 };
                 let payload = Payload::empty();
                 let stamp = Stamp(self.time);
-                self.on_its_way.push_back(Message { position, stamp, published: NOW, payload });
+                self.on_its_way.push_back(Message {
+                    position,
+                    stamp,
+                    tag: 0,
+                    published: NOW,
+                    payload,
+                });
             }
         }
     }

@@ -70,7 +70,7 @@ pub(super) fn write(out: &mut Vec<u8>, format: &Format, cursor: &str, content: C
             let callback = format.callback.as_deref().unwrap_or_default();
             script(out, format, &format!("parent.{callback}({event},\"{cursor}\")"));
         }
-        (Transport::WebSocket | Transport::Poll, content) => match content {
+        (Transport::WebSocket | Transport::Multipart | Transport::Poll, content) => match content {
             Content::Event(json) => websocket::write(out, Opcode::Text, json.as_bytes()),
             Content::Json(json) => websocket::write(out, Opcode::Text, json.as_bytes()),
             Content::Text(text) => websocket::write(out, Opcode::Text, text.as_bytes()),
@@ -80,7 +80,12 @@ pub(super) fn write(out: &mut Vec<u8>, format: &Format, cursor: &str, content: C
 }
 
 /// Appends what says that messages of `channel` may be missing before those that follow.
-pub(super) fn reset(out: &mut Vec<u8>, format: &Format, channel: &ChannelName, cursor: &str) {
+pub(in crate::protocol::dialect) fn reset(
+    out: &mut Vec<u8>,
+    format: &Format,
+    channel: &ChannelName,
+    cursor: &str,
+) {
     let safe = if format.transport == Transport::Iframe { Safe::Html } else { Safe::Json };
     let mut name = String::new();
     json::string(&mut name, channel, safe);
@@ -97,12 +102,17 @@ pub(super) fn reset(out: &mut Vec<u8>, format: &Format, channel: &ChannelName, c
             script(out, format, &call);
         }
         // Bare data has no place for it; answers say it themselves.
-        Transport::WebSocket | Transport::Poll => {}
+        Transport::WebSocket | Transport::Multipart | Transport::Poll => {}
     }
 }
 
 /// Appends a block of an event stream. A cursor has no line ends; the data's own become LF.
-pub(super) fn sse(out: &mut Vec<u8>, event: Option<&str>, id: &str, data: &str) {
+pub(in crate::protocol::dialect) fn sse(
+    out: &mut Vec<u8>,
+    event: Option<&str>,
+    id: &str,
+    data: &str,
+) {
     out.reserve(data.len() + id.len() + 32);
     if let Some(event) = event {
         out.extend_from_slice(b"event: ");

@@ -5,13 +5,13 @@
 //! event. Where an event is the same for all clients (one channel, its newest message), it is
 //! rendered once for each transport and shared.
 
-mod event;
+pub(super) mod event;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
 use super::{Dialect, PHP_CONTENT_TYPE, native_cursor, novcomet};
-use crate::hub::channel::{Message, RenderKey};
+use crate::hub::channel::{Message, RenderKey, Time};
 use crate::hub::{Answer, ChannelUpdate};
 use crate::protocol::http::query::Query;
 use crate::protocol::http::websocket::{self, CloseCode, Opcode};
@@ -34,6 +34,8 @@ pub enum Transport {
     Chunked,
     /// A page of scripts in a hidden frame.
     Iframe,
+    /// `multipart/mixed`: a part for each message.
+    Multipart,
 }
 
 /// Names in the query under which clients send the id of the last event they got.
@@ -42,12 +44,13 @@ pub(super) const RESUME_NAMES: [&str; 4] =
 
 impl Transport {
     /// All of them, with their names in the config and in `?transport=`.
-    pub const NAMES: [(&'static str, Self); 5] = [
+    pub const NAMES: [(&'static str, Self); 6] = [
         ("poll", Self::Poll),
         ("sse", Self::Sse),
         ("ws", Self::WebSocket),
         ("chunked", Self::Chunked),
         ("iframe", Self::Iframe),
+        ("multipart", Self::Multipart),
     ];
 
     /// Its name.
@@ -83,9 +86,11 @@ pub struct Format {
     pub only_data: bool,
     /// A WebSocket's subprotocol was agreed on: a frame is a whole answer.
     pub answers: bool,
+    /// A WebSocket's frames begin with the id and the content type of their message.
+    pub meta: bool,
     /// The function that an iframe's scripts call.
     pub callback: Option<Box<str>>,
-    /// The nonce of an iframe's scripts; empty = none.
+    /// The nonce of an iframe's scripts, empty = none; the boundary between parts.
     pub nonce: Box<str>,
 }
 
@@ -93,7 +98,8 @@ impl Format {
     /// The plain format of a transport.
     pub fn of(transport: Transport) -> Self {
         let (callback, nonce) = (None, Box::default());
-        Self { transport, only_data: false, answers: false, callback, nonce }
+        let (only_data, answers, meta) = (false, false, false);
+        Self { transport, only_data, answers, meta, callback, nonce }
     }
 }
 
@@ -107,11 +113,22 @@ pub struct Batch {
     pub pieces: SmallVec<[Bytes; 1]>,
     /// How many events they are.
     pub events: u64,
+    /// The stream ends after them.
+    pub close: Option<Close>,
+}
+
+/// The end of a stream that its messages bring about.
+#[derive(Debug, Clone, Copy)]
+pub struct Close {
+    /// A WebSocket's close code.
+    pub code: CloseCode,
+    /// The reason beside it.
+    pub reason: &'static str,
 }
 
 impl Batch {
     fn one(bytes: impl Into<Bytes>, events: u64) -> Self {
-        Self { pieces: SmallVec::from_elem(bytes.into(), 1), events }
+        Self { pieces: SmallVec::from_elem(bytes.into(), 1), events, close: None }
     }
 }
 
@@ -127,6 +144,7 @@ impl Dialect {
     pub fn stream_cursor(&self, place: &Answer) -> String {
         let mut out = String::new();
         match (self, place.first()) {
+            (Self::Nchan(nchan), _) => out = nchan.stream_cursor(place),
             (Self::NovComet(_), _) => novcomet::write_cursor(&mut out, place),
             (Self::Timestamp(timestamp), Some(update)) if !timestamp.is_bare() => {
                 out = update.tick.show(update.found.stamp).to_string();
@@ -139,30 +157,43 @@ impl Dialect {
 
     /// The head of a stream; its body follows event by event.
     pub fn stream_head(&self, format: &Format) -> Reply {
+        if let Self::Nchan(nchan) = self {
+            return nchan.stream_head(format);
+        }
         match format.transport {
             Transport::Sse => Reply::new(200, "text/event-stream", ""),
             Transport::Chunked => Reply::new(200, "application/x-ndjson", ""),
             Transport::Iframe => {
                 Reply::new(200, PHP_CONTENT_TYPE, "").with("X-Content-Type-Options", "nosniff")
             }
-            Transport::WebSocket | Transport::Poll => Reply::new(101, "", ""),
+            Transport::WebSocket | Transport::Multipart | Transport::Poll => {
+                Reply::new(101, "", "")
+            }
         }
     }
 
     /// A stream's first bytes. `retry` is after how many milliseconds its client comes back.
     pub fn stream_opening(&self, format: &Format, retry: u128) -> String {
+        if let Self::Nchan(nchan) = self {
+            return nchan.stream_opening(format);
+        }
         match format.transport {
             Transport::Sse => format!("retry: {retry}\n"),
             Transport::Iframe => {
                 let padding = " ".repeat(PADDING);
                 format!("<!DOCTYPE html><meta charset=\"UTF-8\"><!--{padding}-->\n")
             }
-            Transport::Chunked | Transport::WebSocket | Transport::Poll => String::new(),
+            Transport::Chunked | Transport::WebSocket | Transport::Multipart | Transport::Poll => {
+                String::new()
+            }
         }
     }
 
     /// The event that only says where the client is: the first of every stream.
     pub fn stream_place(&self, format: &Format, place: &Answer) -> Option<Bytes> {
+        if let Self::Nchan(nchan) = self {
+            return nchan.stream_place(format, place);
+        }
         let cursor = self.stream_cursor(place);
         let mut out = Vec::new();
         match format.transport {
@@ -177,7 +208,9 @@ impl Dialect {
             }
             // A frame is loaded again with the cursor of its last event; one that had none begins
             // where the stream's end says.
-            Transport::Iframe | Transport::WebSocket | Transport::Poll => return None,
+            Transport::Iframe | Transport::WebSocket | Transport::Multipart | Transport::Poll => {
+                return None;
+            }
         }
         Some(out.into())
     }
@@ -208,8 +241,18 @@ impl Dialect {
                 (&lookup.renders, self.stream_key(format), lookup.reset)
             && lookup.messages.len() == 1
         {
-            let render = || self.write_events(format, place, found).0.into();
-            return Batch::one(renders.get_or_render(key, render), 1);
+            let render = || match self {
+                Self::Nchan(nchan) => {
+                    let batch = nchan.stream_batch(format, place, found);
+                    batch.pieces.into_iter().next().unwrap_or_default()
+                }
+                _ => self.write_events(format, place, found).0.into(),
+            };
+            let bytes = renders.get_or_render(key, render);
+            return if bytes.is_empty() { Batch::default() } else { Batch::one(bytes, 1) };
+        }
+        if let Self::Nchan(nchan) = self {
+            return nchan.stream_batch(format, place, found);
         }
         let (bytes, events) = self.write_events(format, place, found);
         match bytes.is_empty() {
@@ -224,6 +267,7 @@ impl Dialect {
             Self::Native(_) => RenderKey::NATIVE,
             Self::NovComet(_) => RenderKey::NOVCOMET,
             Self::Timestamp(timestamp) => timestamp.key,
+            Self::Nchan(_) => RenderKey::NCHAN,
             Self::Replay(_) | Self::None => return None,
         };
         let way = match (format.transport, format.only_data, format.answers) {
@@ -232,9 +276,10 @@ impl Dialect {
             (Transport::Chunked, false, _) => 3,
             (Transport::Chunked, true, _) => 4,
             (Transport::WebSocket, _, true) => 5,
+            (Transport::WebSocket, _, false) if format.meta => 7,
             (Transport::WebSocket, _, false) => 6,
             // What they call is the client's choice.
-            (Transport::Iframe | Transport::Poll, ..) => return None,
+            (Transport::Iframe | Transport::Multipart | Transport::Poll, ..) => return None,
         };
         Some(dialect.variant(way))
     }
@@ -260,7 +305,7 @@ impl Dialect {
                 continue;
             }
             for message in &update.found.messages {
-                place[index] = update.at(message.position, message.stamp);
+                place[index] = update.after(message);
                 let content = self.content(format, update, message);
                 event::write(&mut out, format, &self.stream_cursor(&place), content);
                 events += 1;
@@ -303,26 +348,36 @@ impl Dialect {
 
     /// The bytes that keep an idle stream alive.
     pub fn stream_heartbeat(&self, format: &Format) -> Vec<u8> {
+        if let Self::Nchan(nchan) = self {
+            return nchan.stream_heartbeat(format);
+        }
         match format.transport {
             Transport::Sse => b":\n".to_vec(),
             Transport::WebSocket => websocket::frame(Opcode::Ping, b""),
-            Transport::Chunked | Transport::Iframe | Transport::Poll => b"\n".to_vec(),
+            Transport::Chunked | Transport::Iframe | Transport::Multipart | Transport::Poll => {
+                b"\n".to_vec()
+            }
         }
     }
 
     /// A stream's last bytes, after which its client comes back in `retry` milliseconds.
     pub fn stream_end(&self, format: &Format, place: &Answer, retry: u128) -> String {
+        if let Self::Nchan(nchan) = self {
+            return nchan.stream_end(format, retry);
+        }
         match format.transport {
             Transport::Sse => format!("retry: {retry}\n\n"),
             Transport::Iframe => event::reload(format, &self.stream_cursor(place), retry),
-            Transport::Chunked | Transport::WebSocket | Transport::Poll => String::new(),
+            Transport::Chunked | Transport::WebSocket | Transport::Multipart | Transport::Poll => {
+                String::new()
+            }
         }
     }
 }
 
 /// Where a client is that has got all of `found`.
 fn moved(found: &Answer) -> Answer {
-    found.iter().map(|update| update.at(update.found.position, update.found.stamp)).collect()
+    found.iter().map(ChannelUpdate::end).collect()
 }
 
 /// As much of `found` as goes into one batch, and whether that is all.
@@ -342,9 +397,13 @@ fn some_of(place: &Answer, found: &Answer) -> (Answer, bool) {
         }
         all = false;
         let Some(last) = taken.checked_sub(1).and_then(|at| update.found.messages.get(at)) else {
-            return before.clone();
+            let mut none = before.clone();
+            none.found.as_of = Time(0);
+            return none;
         };
-        let mut some = update.at(last.position, last.stamp);
+        let mut some = update.after(last);
+        // What is left is not seen in this part.
+        (some.found.before, some.found.as_of) = (update.found.before, Time(0));
         (some.found.news, some.found.reset) = (true, update.found.reset);
         some.found.messages = update.found.messages.iter().take(taken).cloned().collect();
         some

@@ -181,6 +181,9 @@ impl Gate {
             Parsed::NoPoll => Some(Decision::Site),
             Parsed::Refused(reply) => refuse(Refusal::BadRequest, reply),
             Parsed::Poll(poll) => {
+                if self.lacks_channel(rule, &poll) {
+                    return refuse(Refusal::UnknownChannel, Reply::new(403, "", ""));
+                }
                 if let Some(reply) = unknown_channel(rule, &poll) {
                     return refuse(Refusal::UnknownChannel, reply);
                 }
@@ -201,6 +204,15 @@ impl Gate {
                 Some(self.authorized(settings, admission, request))
             }
         }
+    }
+
+    /// True if the rule's polls are only for channels that were published to, and one was not.
+    fn lacks_channel(&self, rule: &Rule, poll: &Poll) -> bool {
+        let Dialect::Nchan(nchan) = &rule.dialect else { return false };
+        let now = (self.shared.clock)();
+        let exists =
+            |name| self.shared.hub.info(name, now).is_some_and(|info| info.newest.is_some());
+        nchan.existing_only && !poll.subscriptions.iter().all(|one| exists(&one.channel))
     }
 
     fn admission(

@@ -66,7 +66,7 @@ impl HeldPoll {
         let ended = self.leave.as_ref().and_then(|leave| leave.check(clock()).err());
         let denial = ended.filter(|_| cause == Cause::Expired).map(|denied| denied.reply());
         let rendered =
-            answer.map(|answer| self.rule.dialect.render(&answer, self.callback.as_deref()));
+            answer.map(|answer| self.rule.dialect.render_held(&answer, self.callback.as_deref()));
         let reply = rendered.or(denial);
         let reply = reply.map(|reply| finished(reply, &self.rule, self.origin.as_deref()));
         HoldOutcome { cause, held, reply, published }

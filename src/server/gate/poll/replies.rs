@@ -9,7 +9,11 @@ use std::time::Duration;
 pub(in crate::server::gate) fn refusal(rule: &Rule, status: u16, error: &str, hint: &str) -> Reply {
     match rule.dialect {
         Dialect::Native(_) => Reply::error(status, error, hint),
-        Dialect::NovComet(_) | Dialect::Timestamp(_) | Dialect::Replay(_) | Dialect::None => {
+        Dialect::NovComet(_)
+        | Dialect::Timestamp(_)
+        | Dialect::Nchan(_)
+        | Dialect::Replay(_)
+        | Dialect::None => {
             Reply::new(status, "text/plain; charset=UTF-8", format!("{error}; {hint}\n"))
         }
     }
@@ -74,11 +78,12 @@ pub(in crate::server::gate) fn readable(
 
 /// The headers that a script of another origin may read: the cursor of bare messages, the time of
 /// a retry, and the challenge of a refusal.
-const EXPOSED: &str = "ETag, Retry-After, WWW-Authenticate";
+const EXPOSED: &str = "ETag, Last-Modified, Retry-After, WWW-Authenticate, X-Pollgate-Reset";
 
 /// The headers that a script of another origin may send: credentials, the cursor of bare messages
 /// and of streams, and the one that jQuery adds.
-const ALLOWED: &str = "Authorization, Content-Type, If-None-Match, Last-Event-ID, X-Requested-With";
+const ALLOWED: &str = "Authorization, Cache-Control, Content-Type, If-Modified-Since, \
+                       If-None-Match, Last-Event-ID, X-Requested-With";
 
 /// The origin of a request, if the rule lists it.
 pub(in crate::server::gate) fn allowed_origin(

@@ -19,6 +19,7 @@ use super::{Decision, Gate};
 use crate::hub::channel::Take;
 use crate::hub::{Answer, Waiter};
 use crate::protocol::dialect::Dialect;
+use crate::protocol::dialect::nchan::RESET_HEADER;
 use crate::protocol::dialect::stream::Format;
 use crate::protocol::dialect::timestamp::Deliver;
 use crate::protocol::http::Reply;
@@ -122,7 +123,13 @@ impl Gate {
         let Admission { rule, origin, purpose: Purpose::Stream(opening), .. } = admission else {
             return Decision::Site;
         };
-        let head = finished(opening.head(&rule), &rule, origin.as_deref());
+        let mut head = opening.head(&rule);
+        if matches!(rule.dialect, Dialect::Nchan(_))
+            && found.iter().any(|update| update.found.reset)
+        {
+            head = head.with(RESET_HEADER, "1");
+        }
+        let head = finished(head, &rule, origin.as_deref());
         let (settings, began) = (settings.stream.clone(), Instant::now());
         let ends = settings.lasts().and_then(|lasts| began.checked_add(lasts));
         Decision::Stream(Box::new(HeldStream {

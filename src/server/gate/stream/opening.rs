@@ -2,6 +2,7 @@
 
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::Poll;
+use crate::protocol::dialect::nchan::{self, META_SUBPROTOCOL};
 use crate::protocol::dialect::stream::{Format, SUBPROTOCOL, Transport, close_frame};
 use crate::protocol::http::Reply;
 use crate::protocol::http::websocket::{self, CloseCode};
@@ -32,7 +33,12 @@ impl Gate {
         request: &Incoming<'_>,
     ) -> Result<Option<Box<Opening>>, (Refusal, Reply)> {
         let only_polls = rule.transports == [Transport::Poll];
-        let transport = match Transport::chosen(request.headers, request.query) {
+        let own = match rule.dialect {
+            Dialect::Nchan(_) => nchan::chosen(request.headers, request.query),
+            _ => None,
+        };
+        let chosen = own.or_else(|| Transport::chosen(request.headers, request.query));
+        let transport = match chosen {
             Some(chosen) => chosen,
             // The parameter is this rule's own only if there is something to choose.
             None if only_polls => Transport::Poll,
@@ -52,6 +58,11 @@ impl Gate {
         match transport {
             Transport::Poll => Ok(None),
             Transport::WebSocket => socket(rule, request).map(Some),
+            Transport::Multipart => {
+                let mut format = Format::of(Transport::Multipart);
+                format.nonce = std::iter::repeat_with(fastrand::alphanumeric).take(32).collect();
+                Ok(Some(Opening::of(format)))
+            }
             _ => Ok(Some(Opening::of(format(transport, rule, request)))),
         }
     }
@@ -104,12 +115,17 @@ fn socket(rule: &Rule, request: &Incoming<'_>) -> Result<Box<Opening>, (Refusal,
     let mut offered = offered.split(',').map(str::trim).filter(|name| !name.is_empty()).peekable();
     let native = matches!(rule.dialect, Dialect::Native(_));
     let any = offered.peek().is_some();
-    let answers = native && offered.any(|name| name == SUBPROTOCOL);
-    if any && !answers {
-        let hint = format!("offer {SUBPROTOCOL} or nothing");
+    let known = match rule.dialect {
+        Dialect::Nchan(_) => META_SUBPROTOCOL,
+        _ => SUBPROTOCOL,
+    };
+    let agreed = (native || known == META_SUBPROTOCOL) && offered.any(|name| name == known);
+    if any && !agreed {
+        let hint = format!("offer {known} or nothing");
         return Err(bad_request(rule, "none of these subprotocols is known", &hint));
     }
-    let format = Format { answers, ..Format::of(Transport::WebSocket) };
+    let mut format = Format::of(Transport::WebSocket);
+    (format.answers, format.meta) = (agreed && native, agreed && !native);
     Ok(Box::new(Opening { format, accept: Some(accept.into()) }))
 }
 
@@ -156,9 +172,10 @@ impl Opening {
         let head = rule.dialect.stream_head(&self.format);
         let Some(accept) = &self.accept else { return head };
         let head = upgrade(head, accept);
-        match self.format.answers {
-            true => head.with("Sec-WebSocket-Protocol", SUBPROTOCOL),
-            false => head,
+        match (self.format.answers, self.format.meta) {
+            (true, _) => head.with("Sec-WebSocket-Protocol", SUBPROTOCOL),
+            (false, true) => head.with("Sec-WebSocket-Protocol", META_SUBPROTOCOL),
+            (false, false) => head,
         }
     }
 

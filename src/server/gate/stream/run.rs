@@ -4,7 +4,7 @@
 use super::HeldStream;
 use crate::hub::Answer;
 use crate::hub::channel::Time;
-use crate::protocol::dialect::stream::{Batch, Transport, close_frame};
+use crate::protocol::dialect::stream::{Batch, Close, Transport, close_frame};
 use crate::protocol::http::websocket::{self, CloseCode, Opcode};
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Input, Served};
@@ -23,6 +23,13 @@ struct End {
 struct Outgoing {
     batch: Batch,
     published: Option<Time>,
+}
+
+impl End {
+    /// An end that its messages bring about.
+    fn of(Close { code, reason }: Close) -> Self {
+        Self { cause: Cause::Reset, close: Some(close_frame(code, reason)) }
+    }
 }
 
 /// What is to be done next.
@@ -66,11 +73,11 @@ impl HeldStream {
         bytes: &mut usize,
     ) -> Result<Cause, E::Error> {
         // Boxed, as the first and the last write take no room meanwhile.
-        let mut placed = Box::pin(self.begin(exchange, bytes)).await?;
+        let (mut placed, mut closed) = Box::pin(self.begin(exchange, bytes)).await?;
         let (mut written, mut unanswered) = (Instant::now(), 0);
         let heartbeat = self.heartbeat();
         let end = loop {
-            if let Some(end) = self.is_over() {
+            if let Some(end) = closed.map(End::of).or_else(|| self.is_over()) {
                 break end;
             }
             let clock = self.gate.shared.clock;
@@ -79,6 +86,7 @@ impl HeldStream {
             if let Some(outgoing) = outgoing {
                 // Looked at again at once: what has come meanwhile goes into one write.
                 self.write(exchange, &outgoing, bytes).await?;
+                closed = outgoing.batch.close;
                 written = Instant::now();
                 tokio::task::consume_budget().await;
                 continue;
@@ -121,12 +129,13 @@ impl HeldStream {
         Box::pin(self.end(exchange, end)).await
     }
 
-    /// Writes the head and all that is there already; whether the client knows where it is.
+    /// Writes the head and all that is there already; whether the client knows where it is, and
+    /// the end that this brings about.
     async fn begin<E: Exchange>(
         &mut self,
         exchange: &mut E,
         bytes: &mut usize,
-    ) -> Result<bool, E::Error> {
+    ) -> Result<(bool, Option<Close>), E::Error> {
         let dialect = &self.rule.dialect;
         let opening = dialect.stream_opening(&self.format, self.settings.retry());
         let placed = !self.waiter.is_unresolved();
@@ -134,7 +143,7 @@ impl HeldStream {
         if let Some(place) = placed.then(|| self.place()).flatten() {
             first.extend_from_slice(&place);
         }
-        let Some(begun) = self.first.take() else { return Ok(placed) };
+        let Some(begun) = self.first.take() else { return Ok((placed, None)) };
         let outgoing = self.take(&begun.found);
         let mut pieces = vec![Bytes::from(first)];
         pieces.extend(outgoing.batch.pieces.iter().cloned());
@@ -142,7 +151,7 @@ impl HeldStream {
         *bytes += pieces.iter().map(Bytes::len).sum::<usize>();
         exchange.start(&begun.head, &pieces).await?;
         self.gate.written(outgoing.published);
-        Ok(placed)
+        Ok((placed, outgoing.batch.close))
     }
 
     async fn write<E: Exchange>(
@@ -166,7 +175,7 @@ impl HeldStream {
         let place = self.waiter.place();
         let (batch, place, _) = self.rule.dialect.stream_events(&self.format, place, found);
         for (index, update) in place.iter().enumerate() {
-            self.waiter.advance(index, update.found.position, update.found.stamp);
+            self.waiter.advance(index, &update.found);
         }
         self.events += batch.events;
         if !found.iter().any(|update| update.found.news) {

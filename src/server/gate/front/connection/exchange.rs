@@ -30,7 +30,7 @@ pub(super) struct LaneExchange<'a> {
 pub(super) struct Unwritten;
 
 impl LaneExchange<'_> {
-    /// Writes `pieces` as one chunk behind `bytes`. Short ones are copied there, so that all of it
+    /// Writes `pieces`, each as a chunk, behind `bytes`. Short ones are copied there, so that all of it
     /// leaves in one write.
     async fn write_pieces(
         &mut self,
@@ -38,24 +38,33 @@ impl LaneExchange<'_> {
         pieces: &[Bytes],
     ) -> Result<(), Unwritten> {
         let length: usize = pieces.iter().map(Bytes::len).sum();
-        let (frames, copied) = (self.chunked && length > 0, length <= MAX_COPIED);
-        if frames {
-            bytes.extend_from_slice(format!("{length:x}\r\n").as_bytes());
-        }
-        let end: &[u8] = if frames { b"\r\n" } else { b"" };
+        let (chunked, copied) = (self.chunked, length <= MAX_COPIED);
+        let pieces = || pieces.iter().filter(|piece| !piece.is_empty());
+        let size = |bytes: &mut BytesMut, piece: &Bytes| {
+            if chunked {
+                bytes.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            }
+        };
+        let end: &[u8] = if chunked { b"\r\n" } else { b"" };
         if copied {
-            pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
-            bytes.extend_from_slice(end);
+            for piece in pieces() {
+                size(&mut bytes, piece);
+                bytes.extend_from_slice(piece);
+                bytes.extend_from_slice(end);
+            }
         }
         let stream = &mut self.connection.stream;
         let written = async {
-            stream.write_all(&bytes).await?;
             if !copied {
-                for piece in pieces {
+                for piece in pieces() {
+                    size(&mut bytes, piece);
+                    stream.write_all(&bytes).await?;
                     stream.write_all(piece).await?;
+                    bytes.clear();
+                    bytes.extend_from_slice(end);
                 }
-                stream.write_all(end).await?;
             }
+            stream.write_all(&bytes).await?;
             stream.flush().await
         };
         let written = written.await;
