@@ -3,6 +3,7 @@
 use super::read::report::Report;
 use super::{Config, Site};
 use crate::protocol::address::Address;
+use crate::protocol::dialect::Dialect;
 use crate::server::backplane;
 use crate::server::limits::descriptors::{self, FdBudget};
 use crate::server::limits::permit;
@@ -30,6 +31,9 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
     }
     if sound(&["listen", "internal", "tls.redirect"]) {
         redirects_elsewhere(config, report);
+    }
+    if config.backplane.is_some() && sound(&["backplane.redis", "poll"]) {
+        knows_its_channels(config, report);
     }
     if sound(&["listen", "internal", "upstream.servers"]) && site == Site::Configured {
         has_another_site(config, report);
@@ -201,6 +205,16 @@ fn has_another_site(config: &Config, report: &Report) {
     for address in config.upstream.servers.iter().filter(own) {
         let message = format!("{address} is the gate itself; name the site behind it");
         report.mistake("upstream.servers", message);
+    }
+}
+
+/// A gate that shares its channels knows only those that its own clients wait on.
+fn knows_its_channels(config: &Config, report: &Report) {
+    for (index, rule) in config.routes.iter().enumerate() {
+        if matches!(&rule.dialect, Dialect::Nchan(nchan) if nchan.existing_only) {
+            let message = "a gate with a backplane does not know all channels; remove it";
+            report.mistake(&format!("poll[{index}].existing_only"), message);
+        }
     }
 }
 

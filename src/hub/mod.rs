@@ -139,7 +139,7 @@ impl ChannelUpdate {
             }
             // A change whose message is not kept any more.
             None if self.found.news && !self.found.reset => self.at(position, just_before(stamp)),
-            None => self.at(position, stamp),
+            None => self.end(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::support::{Addr, Client, Response, Socket, eventually, eventually_some
 /// One step of a case. `CH` in a path stands for a channel's name that only this case uses, `T`
 /// in braces for the second of the newest message, `D` for the same as a date.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+pub(super) enum Step {
     /// Publishes text.
     Pub(&'static str, &'static str),
     /// Any request to the publisher; its answer counts.
@@ -22,8 +22,6 @@ pub enum Step {
     Answer,
     /// The stream that is open: all it has sent up to this text.
     Until(&'static str),
-    /// The stream that is open: all it sends up to its end.
-    End,
     /// Opens a WebSocket.
     Socket(&'static str, &'static [(&'static str, &'static str)]),
     /// The next frame.
@@ -35,19 +33,18 @@ pub enum Step {
 }
 
 /// One of the two servers.
-pub struct Side {
-    pub public: Addr,
-    pub publisher: Addr,
-    /// The gate says where a quiet poll is, too.
-    pub is_gate: bool,
+pub(super) struct Side {
+    pub(super) public: Addr,
+    pub(super) publisher: Addr,
 }
 
-pub struct Talk<'a> {
+pub(super) struct Talk<'a> {
     side: &'a Side,
     channel: String,
     said: Vec<String>,
     place: Vec<(String, String)>,
     open: Option<Client>,
+    head_read: bool,
     chunked: bool,
     /// What the stream has sent and was not asked for yet.
     ahead: Vec<u8>,
@@ -66,7 +63,7 @@ async fn early_in_a_second() {
 
 impl<'a> Talk<'a> {
     /// Goes through `steps`; what the server said. Repeats all of it where a second went by.
-    pub async fn through(side: &'a Side, name: &str, steps: &[Step]) -> Vec<String> {
+    pub(super) async fn through(side: &'a Side, name: &str, steps: &[Step]) -> Vec<String> {
         for attempt in 0..6 {
             early_in_a_second().await;
             let mut talk = Talk {
@@ -75,6 +72,7 @@ impl<'a> Talk<'a> {
                 said: Vec::new(),
                 place: Vec::new(),
                 open: None,
+                head_read: false,
                 chunked: false,
                 ahead: Vec::new(),
                 socket: None,
@@ -121,8 +119,8 @@ impl<'a> Talk<'a> {
             }
             Step::Publisher(method, path, headers, body) => {
                 let mut client = Client::connect(&self.side.publisher).await;
-                let answer = client.request(method, &self.fill(path), headers, body.as_bytes());
-                let answer = answer.await;
+                let path = self.fill(path);
+                let answer = client.request(method, &path, headers, body.as_bytes()).await;
                 self.note(&answer);
             }
             Step::Poll(path, headers) => {
@@ -155,12 +153,6 @@ impl<'a> Talk<'a> {
                 while !self.ahead.windows(mark.len()).any(|window| window == mark.as_bytes()) {
                     assert!(self.read_more().await, "the stream ended before {mark:?}");
                 }
-                let text = std::mem::take(&mut self.ahead);
-                self.said.push(String::from_utf8_lossy(&text).into_owned());
-            }
-            Step::End => {
-                self.read_head().await;
-                while self.read_more().await {}
                 let text = std::mem::take(&mut self.ahead);
                 self.said.push(String::from_utf8_lossy(&text).into_owned());
             }
@@ -215,7 +207,7 @@ impl<'a> Talk<'a> {
     }
 
     async fn read_head(&mut self) {
-        if self.said.last().is_some_and(|said| said.starts_with("stream")) || self.chunked {
+        if std::mem::replace(&mut self.head_read, true) {
             return;
         }
         let head = self.open.as_mut().unwrap().read_head().await;
@@ -276,7 +268,8 @@ fn normal(said: Vec<String>) -> Vec<String> {
     }
     text.push_str(rest);
     if let Some((_, after)) = text.split_once("boundary=") {
-        let boundary: String = after.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+        let boundary: String =
+            after.chars().take_while(|c| !c.is_control() && *c != ' ').collect();
         text = text.replace(&boundary, "BOUNDARY");
     }
     let mut seconds: Vec<String> = numbers(&text).map(str::to_owned).collect();

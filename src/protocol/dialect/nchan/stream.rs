@@ -103,6 +103,9 @@ impl Nchan {
             return batch;
         }
         let mut place = place.clone();
+        for (place, update) in place.iter_mut().zip(found) {
+            place.found.as_of = update.found.as_of;
+        }
         let mut out = Vec::new();
         let mut reset = false;
         for (index, update) in found.iter().enumerate().filter(|(_, update)| update.found.reset) {
@@ -115,7 +118,7 @@ impl Nchan {
         let messages = super::in_order(found);
         if messages.is_empty() && is_gone(found) {
             if format.transport == Transport::Sse {
-                out = b":410: 410 Gone\n".to_vec();
+                out = b":410: 410 Gone\n\n".to_vec();
             }
             batch.close = Some(Close { code: CloseCode::GoingAway, reason: "410 Gone" });
         }
