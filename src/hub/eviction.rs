@@ -143,7 +143,9 @@ impl Hub {
         if self.is_replica() {
             return History::new(epoch, self.shared.table.floor(name));
         }
-        History::after(Position { epoch, seq: 0 }, void.floor(), void.clock())
+        let mut history = History::after(Position { epoch, seq: 0 }, void.floor(), void.clock());
+        history.set_unknown(self.unknown());
+        history
     }
 
     /// The channel of that name, for a poll to wait on; where it does not exist it is created in
@@ -196,8 +198,13 @@ impl Hub {
             return History::new(epoch, floor);
         }
         let mut history = History::unpublished(self.clock(), floor, now);
-        history.set_unknown(Stamp(self.shared.unknown.load(Ordering::Relaxed)));
+        history.set_unknown(self.unknown());
         history
+    }
+
+    /// Up to this stamp another process may have published.
+    fn unknown(&self) -> Stamp {
+        Stamp(self.shared.unknown.load(Ordering::Relaxed))
     }
 
     /// The epoch of the positions of channels that do not exist.

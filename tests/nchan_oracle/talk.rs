@@ -56,6 +56,12 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
+/// Waits for the end of this second.
+pub(super) async fn another_second() {
+    let before = now().floor();
+    eventually("another second", async || now().floor() > before).await;
+}
+
 /// Waits for the first part of a second, so that what follows happens within it.
 async fn early_in_a_second() {
     eventually("the beginning of a second", async || now().fract() < 0.2).await;
@@ -82,8 +88,7 @@ impl<'a> Talk<'a> {
             let mut in_time = true;
             for step in steps {
                 if let Step::NextSecond = step {
-                    let before = now().floor();
-                    eventually("another second", async || now().floor() > before).await;
+                    another_second().await;
                     began = now().floor();
                     continue;
                 }

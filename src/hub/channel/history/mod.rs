@@ -193,8 +193,7 @@ impl History {
 
     /// Continues as `new`, whose positions are unrelated to these.
     pub fn begin(&mut self, new: Self) {
-        let unknown = self.unknown.max(new.unknown);
-        *self = Self { keeps_newest: self.keeps_newest, unknown, ..new };
+        *self = Self { keeps_newest: self.keeps_newest, ..new };
     }
 
     /// True if it is from [`History::void`].
@@ -464,7 +463,7 @@ impl History {
             position: self.position(),
             stamp,
             tag: self.last.filter(|last| last.stamp == stamp).and_then(|last| last.tag),
-            before: Moment { stamp: self.evicted_stamp, tag: self.evicted_tag },
+            before: self.before_all(),
             as_of: Time(0),
             renders: None,
         }

@@ -66,6 +66,14 @@ impl History {
         Some(self.evicted_stamp.max(self.unknown)).filter(|stamp| *stamp > Stamp(0))
     }
 
+    /// Where a client is that has got none of the messages kept.
+    pub(super) fn before_all(&self) -> Moment {
+        match self.evicted_stamp >= self.unknown {
+            true => Moment { stamp: self.evicted_stamp, tag: self.evicted_tag },
+            false => Moment { stamp: self.unknown, tag: None },
+        }
+    }
+
     /// True if a message with this tag was stored here.
     pub(super) fn has_tag(&self, second: u64, tag: u64) -> bool {
         let last = self.last.map(|last| (last.stamp.second(), last.tag.unwrap_or_default()));

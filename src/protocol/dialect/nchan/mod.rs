@@ -187,7 +187,7 @@ pub fn stored_type(content_type: Option<&str>, event: Option<&str>) -> String {
     let mut stored = content_type.unwrap_or_default().to_owned();
     if let Some(event) = event.filter(|event| !event.is_empty()) {
         stored.push_str(EVENT_PARAMETER);
-        stored.extend(percent_encoding::utf8_percent_encode(event, percent_encoding::CONTROLS));
+        stored.push_str(event);
     }
     stored
 }
