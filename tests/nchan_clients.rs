@@ -14,10 +14,8 @@ const CONFIG: &str = "[[nchan]]\npath = \"/pub/*\"\n\
                       [stream]\nmax = \"400ms\"\n[drain]\nspread = \"0s\"\n[hold]\njitter = \"0%\"\n";
 
 fn library() -> String {
-    let file = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/target/npm/node_modules/nchan/NchanSubscriber.js"
-    );
+    let file =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/target/npm/node_modules/nchan/NchanSubscriber.js");
     std::fs::read_to_string(file)
         .unwrap_or_else(|e| panic!("{file}: {e}; run scripts/setup test (or: make test)"))
 }

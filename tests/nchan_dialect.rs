@@ -300,7 +300,10 @@ async fn what_a_publisher_sends_cannot_forge_a_line_of_an_event_or_a_part() {
         assert_eq!(gate.hook("POST", "/pub/news", &headers, "x").await.status, 400, "{bad}");
     }
     let headers = [("X-EventSource-Event", "a;nchan-event=b"), ("Content-Type", "text/html")];
-    assert_eq!(gate.hook("POST", "/pub/news", &headers, "1\rid: 9:9\r\n\ndata: x").await.status, 202);
+    assert_eq!(
+        gate.hook("POST", "/pub/news", &headers, "1\rid: 9:9\r\n\ndata: x").await.status,
+        202
+    );
     let event = events(&gate, "/sub/news", &[]).await.next().await;
     assert_eq!(event.event, "a;nchan-event=b");
     assert_eq!(event.data, "1\nid: 9:9\n\ndata: x");

@@ -273,8 +273,7 @@ fn normal(said: Vec<String>) -> Vec<String> {
     }
     text.push_str(rest);
     if let Some((_, after)) = text.split_once("boundary=") {
-        let boundary: String =
-            after.chars().take_while(|c| !c.is_control() && *c != ' ').collect();
+        let boundary: String = after.chars().take_while(|c| !c.is_control() && *c != ' ').collect();
         text = text.replace(&boundary, "BOUNDARY");
     }
     let mut seconds: Vec<String> = numbers(&text).map(str::to_owned).collect();
