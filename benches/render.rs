@@ -42,7 +42,9 @@ fn answer(dialect: &Dialect, messages: usize) -> Answer {
             let slack = Duration::from_secs(2);
             (Take::Newest, Cursor::Changed { after: None, slack })
         }
-        Dialect::Timestamp(_) | Dialect::Replay(_) | Dialect::None => (Take::First, Cursor::Oldest),
+        Dialect::Timestamp(_) | Dialect::Nchan(_) | Dialect::Replay(_) | Dialect::None => {
+            (Take::First, Cursor::Oldest)
+        }
     };
     let subscription = Subscription { channel: name(), cursor };
     match hub.poll(&[subscription], take, true, NOW) {

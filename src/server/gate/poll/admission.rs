@@ -197,9 +197,6 @@ impl Gate {
             Parsed::Refused(reply) => refuse(Refusal::BadRequest, reply),
             Parsed::Poll(mut poll) => {
                 settings.scope(&mut poll.subscriptions);
-                if self.lacks_channel(rule, &poll) {
-                    return refuse(Refusal::UnknownChannel, Reply::new(403, "", ""));
-                }
                 if let Some(reply) = unknown_channel(rule, &poll) {
                     return refuse(Refusal::UnknownChannel, reply);
                 }
@@ -297,6 +294,11 @@ impl Gate {
         admission: Admission,
         allowed: Option<Allowed>,
     ) -> Decision {
+        // Only clients that may poll a channel learn whether it exists.
+        if self.lacks_channel(&admission.rule, &admission.poll) {
+            let (rule, origin) = (&admission.rule, admission.origin.as_deref());
+            return self.refuse(rule, origin, Refusal::UnknownChannel, Reply::new(403, "", ""));
+        }
         match &admission.purpose {
             Purpose::Hold => self.poll(settings, admission, allowed),
             Purpose::Stream(_) => self.stream(settings, admission, allowed),

@@ -21,6 +21,12 @@ struct End {
     close: Option<Bytes>,
 }
 
+/// The next bytes, and the publish time of the oldest message in them.
+struct Outgoing {
+    batch: Batch,
+    published: Option<Time>,
+}
+
 impl End {
     /// An end that its messages bring about.
     fn of(Close { code, reason }: Close) -> Self {
@@ -90,14 +96,11 @@ impl HeldStream {
             return Ok(end);
         }
         // Boxed, as the first and the last write take no room meanwhile.
-        let (mut placed, closed) = Box::pin(self.begin(exchange, bytes)).await?;
-        if let Some(close) = closed {
-            return Box::pin(self.end(exchange, End::of(close))).await;
-        }
+        let (mut placed, mut closed) = Box::pin(self.begin(exchange, bytes)).await?;
         let (mut written, mut unanswered) = (Instant::now(), 0);
         let heartbeat = self.heartbeat();
         let end = loop {
-            if let Some(end) = self.is_over() {
+            if let Some(end) = closed.map(End::of).or_else(|| self.is_over()) {
                 break end;
             }
             let clock = self.gate.shared.clock;
@@ -112,9 +115,7 @@ impl HeldStream {
                 };
                 // Looked at again at once: what has come meanwhile goes into one write.
                 self.write(exchange, &outgoing, bytes).await?;
-                if let Some(close) = outgoing.batch.close {
-                    break End::of(close);
-                }
+                closed = outgoing.batch.close;
                 if !outgoing.batch.pieces.is_empty() {
                     written = Instant::now();
                 }
@@ -185,7 +186,8 @@ impl HeldStream {
         None
     }
 
-    /// Writes the head and all that is there already; whether the client knows where it is.
+    /// Writes the head and all that is there already; whether the client knows where it is, and
+    /// the end that this brings about.
     async fn begin<E: Exchange>(
         &mut self,
         exchange: &mut E,
