@@ -177,6 +177,10 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
     rates.bodies.allow(config.client.body_memory);
     gate::Settings {
         client_script: config.client_script.clone(),
+        mercure: config
+            .mercure
+            .clone()
+            .map(|hub| gate::mercure::Settings { hub, max_message: config.max_message }),
         routes: gate::route::Routes::new(config.routes.clone()),
         hold: config.hold.clone(),
         stream: Arc::new(gate::stream::Settings {
@@ -220,6 +224,8 @@ fn publish_settings(
 fn internal_settings(config: &Config) -> internal::Settings {
     internal::Settings {
         token: config.token.clone(),
+        mercure: config.mercure.clone(),
+        max_message: config.max_message,
         names: config.internal_names.clone(),
         // `credential`, the parameter that revokes grants, is as secret as a token.
         patience: internal::Timeouts {

@@ -4,6 +4,7 @@ mod backplane;
 pub mod demo;
 mod error;
 mod live;
+mod mercure;
 mod reexec;
 mod reload;
 mod shutdown;
@@ -29,7 +30,7 @@ use crate::server::gate::proxy::Proxy;
 use crate::server::gate::tls::Tls;
 use crate::server::gate::upstream::{HealthChecks, Upstream};
 use crate::server::gate::{BrowserPublish, Gate};
-use crate::server::internal::Internal;
+use crate::server::internal::{Internal, Mercure};
 use crate::server::limits::descriptors::{self, FdBudget};
 use crate::server::net::listener::{Accepting, Bound, Buffers, Listening};
 use crate::server::net::random;
@@ -269,6 +270,7 @@ impl Parts {
         let publish = browser_publish(&publisher);
         let files = FdBudget::within(descriptors::soft_limit());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, metrics.clone(), files);
+        gate.publish_updates(mercure::publish(&publisher, &live.gate));
         let reload = Reload::new(sources, site, config, live);
         Self { publisher, gate, reload, crowd, metrics, snapshot_writer }
     }
@@ -301,8 +303,12 @@ impl Parts {
         let gate = self.gate.clone();
         let grants =
             Grants::new(Box::new(move |channel, credential| gate.revoke(channel, credential)));
+        let live = self.reload.live();
+        let publish = mercure::publish(&self.publisher, &live.gate);
+        let millis = || system_time().0 / 1_000;
+        let hub = Arc::new(Mercure::new(live.internal.clone(), publish, millis));
         let endpoints: Vec<Arc<dyn Endpoint>> =
-            vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone()];
+            vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone(), hub];
         let settings = self.reload.live().internal.clone();
         let most = descriptors::internal(descriptors::soft_limit());
         Ok((Internal::new(settings, token, endpoints, self.metrics.clone(), most), page))

@@ -87,6 +87,8 @@ pub struct Config {
     pub watched: Vec<ChannelName>,
     /// Backplane that shares the channels with other gates; `None` = they are not shared.
     pub backplane: Option<backplane::Settings>,
+    /// The Mercure hub; `None` = there is none.
+    pub mercure: Option<std::sync::Arc<crate::protocol::mercure::Settings>>,
     /// Rules that select polls; empty = as in [`crate::server::gate::route::Routes::new`].
     pub routes: Vec<Rule>,
     /// Rules that capture messages from requests to the upstream.

@@ -38,6 +38,11 @@ impl<'r> Section<'r> {
         self.report.mistake(&child(&self.path, key), message);
     }
 
+    /// Notes that the value of `key` is valid and probably not intended.
+    pub(in crate::config) fn warn(&self, key: &str, message: &str) {
+        self.report.warn(&child(&self.path, key), message);
+    }
+
     /// True if no mistake is noted for `key` so far.
     pub(in crate::config) fn is_sound(&self, key: &str) -> bool {
         self.report.is_sound(&[&child(&self.path, key)])

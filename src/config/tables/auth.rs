@@ -134,7 +134,7 @@ fn key(id: &str, secret: &str) -> Result<Secret, String> {
 }
 
 /// A secret key. Errors do not show it.
-fn secret_key(text: &str) -> Result<Secret, String> {
+pub(super) fn secret_key(text: &str) -> Result<Secret, String> {
     match text {
         "" => Err("must not be empty".to_owned()),
         MASK => Err(format!(
@@ -184,7 +184,7 @@ fn jwt_keys(section: &mut Section) -> Option<Vec<Key>> {
 }
 
 /// A key itself determines its algorithm; an entry of `algorithms` that differs is a mistake.
-fn check_algorithms(section: &mut Section, keys: &[Key]) {
+pub(super) fn check_algorithms(section: &mut Section, keys: &[Key]) {
     let name = |key: &Key| {
         let known = jwt::ALGORITHMS.iter().find(|(_, algorithm)| *algorithm == key.algorithm());
         known.map_or("", |(name, _)| *name).to_owned()

@@ -4,6 +4,7 @@ pub(super) mod auth;
 pub(super) mod backplane;
 pub(super) mod capture;
 pub(super) mod extra;
+pub(super) mod mercure;
 pub(super) mod poll;
 pub(super) mod watch;
 
@@ -85,6 +86,8 @@ pub(super) fn config(root: &mut Section) -> Config {
     let log = root.table("log", log);
     let watched =
         root.table("metrics", |metrics| metrics.list("channels", Vec::new(), values::name));
+    let mercure =
+        root.optional_table("mercure", |hub| mercure::hub(hub, !token.is_empty())).flatten();
     let backplane = root.table("backplane", backplane::backplane);
     let above = hub.limits.clone();
     hub.overrides =
@@ -118,6 +121,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         log,
         watched,
         backplane,
+        mercure,
         routes,
         capture,
         may_publish,

@@ -3,7 +3,7 @@
 use super::Gate;
 use super::poll::hold::Cause;
 use crate::hub::Answer;
-use crate::hub::channel::{Message, Time};
+use crate::hub::channel::{ChannelName, Message, Time};
 use crate::protocol::dialect::stream::Transport;
 use crate::server::limits::descriptors::FdKind;
 use crate::server::telemetry::channel_series::Watched;
@@ -231,6 +231,13 @@ impl Counters {
                 self.deliveries.fetch_add(sent as u64, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Counts the messages that a stream which filters was sent.
+    pub(super) fn filtered(&self, channel: &ChannelName, messages: usize, watched: &Watched) {
+        self.releases.count(Cause::Message);
+        watched.delivered(channel, messages);
+        self.deliveries.fetch_add(messages as u64, Ordering::Relaxed);
     }
 
     /// Counts a poll that is over.

@@ -10,6 +10,7 @@ mod counters;
 mod digest;
 pub mod front;
 mod grant;
+pub mod mercure;
 pub mod poll;
 pub mod proxy;
 mod replay;
@@ -66,6 +67,7 @@ struct Shared {
     counters: Counters,
     metrics: Arc<SharedMetrics>,
     replays: replay::Replays,
+    mercure: mercure::Shared,
     files: FdBudget,
 }
 
@@ -95,6 +97,7 @@ impl Gate {
             counters,
             metrics,
             replays,
+            mercure: mercure::Shared::default(),
             files,
         };
         Self { shared: Arc::new(shared) }
@@ -164,13 +167,18 @@ impl Gate {
         let wait = settings.requests.take(settings.limits.asks(client)).err()?;
         self.refused(Refusal::RequestRate);
         let transport = Transport::chosen(headers, &Query::parse(query));
-        let streams = transport == Some(Transport::Sse) && settings.routes.may_stream(path);
+        let hub = settings.mercure.as_ref().filter(|hub| hub.owns(path));
+        let may_stream = || hub.is_some() || settings.routes.may_stream(path);
+        let streams = transport == Some(Transport::Sse) && may_stream();
         // Browsers take an error for the end of an event stream.
         let reply = match streams {
             true => stream::busy("too many requests from this address"),
             false => poll::replies::rate_limited(wait),
         };
-        Some(poll::replies::readable(reply, &settings.routes, path, headers))
+        Some(match hub {
+            Some(hub) => hub.cross_origin(reply, headers),
+            None => poll::replies::readable(reply, &settings.routes, path, headers),
+        })
     }
 
     /// Number of open connections.

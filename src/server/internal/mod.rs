@@ -12,11 +12,13 @@
 
 mod access_log;
 mod guard;
+mod mercure;
 mod session;
 mod target;
 mod timed_stream;
 
 pub use guard::{PAGE_HEADER, Settings};
+pub use mercure::Mercure;
 pub use target::{Remote, Target};
 pub use timed_stream::Timeouts;
 

@@ -81,6 +81,8 @@ labels! {
         Capture = "capture",
         /// A header in the upstream's response.
         Header = "header",
+        /// A publisher of the Mercure hub.
+        Mercure = "mercure",
         /// Another gate.
         Backplane = "backplane",
     }
@@ -248,7 +250,7 @@ impl Publisher {
                 return onward(posts, by).await;
             }
         }
-        if by == Source::Hook {
+        if matches!(by, Source::Hook | Source::Mercure) {
             self.take(posts.len())?;
         }
         let published = match &self.shared.elsewhere {

@@ -168,6 +168,17 @@ impl Verifier {
 
     /// The grant of `token` at `now`.
     pub fn grant(&self, token: &str, now: Seconds) -> Result<Grant, Rejection> {
+        let (claims, expires) = self.verify(token, now)?;
+        Ok(Grant { channels: self.channels(&claims)?, expires })
+    }
+
+    /// The claims of `token` if it is valid at `now`, and the first second in which it no longer
+    /// is.
+    pub fn verify(
+        &self,
+        token: &str,
+        now: Seconds,
+    ) -> Result<(Map<String, Value>, Option<Seconds>), Rejection> {
         if token.len() > MAX_BYTES {
             return Err(Rejection::Bad("it is too long"));
         }
@@ -181,7 +192,7 @@ impl Verifier {
         if time(&claims, "nbf")?.is_some_and(|begins| now.saturating_add(leeway) < begins) {
             return Err(Rejection::Early);
         }
-        Ok(Grant { channels: self.channels(&claims)?, expires })
+        Ok((claims, expires))
     }
 
     /// The claims, after the signature, `aud` and `iss` are verified.

@@ -23,7 +23,7 @@ impl Grants {
         let upstream = match auth {
             Auth::Signed(_) | Auth::Jwt(_) => {
                 let token = auth::token(request.query, request.headers)?;
-                return Some(self.shared.hasher.hash_one(token.rsplit_once('.')?.0));
+                return self.token_holder(&token);
             }
             Auth::Upstream(upstream) => upstream,
         };
@@ -31,6 +31,11 @@ impl Grants {
             Some(holder) => self.shared.hasher.hash_one(holder),
             None => self.shared.hasher.hash_one(Holder::Address(request.client.map(ip_prefix))),
         })
+    }
+
+    /// The same by a token that was found elsewhere.
+    pub(in crate::server::gate) fn token_holder(&self, token: &str) -> Option<u64> {
+        Some(self.shared.hasher.hash_one(token.rsplit_once('.')?.0))
     }
 
     /// The same for the user that the upstream named, if it named one.

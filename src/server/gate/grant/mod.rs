@@ -260,6 +260,17 @@ impl Grants {
         })
     }
 
+    /// The authorization by a token that was checked already.
+    pub(super) fn by_token(
+        &self,
+        token: &str,
+        headers: &dyn Headers,
+        expires: Option<Seconds>,
+    ) -> Allowed {
+        let (seen, credentials) = (self.seen(), self.shown(Some(token), headers));
+        Allowed { grant: self.number(), credentials, expires, user: None, seen }
+    }
+
     /// A grant for a poll that is held from now on.
     pub(super) fn take(&self, allowed: Allowed, waiter: &Waiter) -> GrantGuard {
         let Allowed { grant, credentials, expires, seen, .. } = allowed;
@@ -312,14 +323,18 @@ impl Grants {
     }
 
     fn credentials(&self, visitor: &Requester<'_>) -> Credentials {
-        let hash = |shown: &[u8]| self.shared.hasher.hash_one(shown);
         let token = auth::token(visitor.query, visitor.headers);
-        let authorization = visitor.headers.get("authorization");
-        let mut more = cookies(visitor.headers).map(|(_, value)| value);
+        self.shown(token.as_deref(), visitor.headers)
+    }
+
+    /// The credentials in a request with that token.
+    fn shown(&self, token: Option<&str>, headers: &dyn Headers) -> Credentials {
+        let hash = |shown: &[u8]| self.shared.hasher.hash_one(shown);
+        let authorization = headers.get("authorization");
+        let mut more = cookies(headers).map(|(_, value)| value);
         let cookies: Credentials = more.by_ref().take(MAX_COOKIES).map(hash).collect();
         let anybody = more.next().map(|_| ANYBODY);
         token
-            .as_deref()
             .map(|token| hash(token.as_bytes()))
             .into_iter()
             .chain(authorization.map(|shown| hash(shown.as_bytes())))

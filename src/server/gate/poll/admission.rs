@@ -9,6 +9,7 @@ use crate::protocol::dialect::{self, Dialect, Parsed, Poll};
 use crate::protocol::http::path::Captures;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
+use crate::protocol::mercure;
 use crate::server::gate::grant::{Allowed, AuthRequest, Authorization, GrantGuard, Verdict};
 use crate::server::gate::proxy::forwarded::Way;
 use crate::server::gate::replay::ReplayIdentity;
@@ -126,6 +127,9 @@ impl Gate {
         if let Some(reply) = settings.client_script.as_ref().and_then(|one| one.reply(request)) {
             return Decision::Reply(reply, None);
         }
+        if let Some(decision) = self.mercure(settings, request) {
+            return decision;
+        }
         let matches =
             settings.routes.matches(request.method, request.path, request.query, request.form);
         for found in matches {
@@ -230,6 +234,10 @@ impl Gate {
         admission: Admission,
         request: &Incoming<'_>,
     ) -> Decision {
+        if let Some(reply) = hub_channel(settings, &admission) {
+            let origin = admission.origin.as_deref();
+            return self.refuse(&admission.rule, origin, Refusal::UnknownChannel, reply);
+        }
         match self.authorize(settings, &admission.rule, request, &admission.poll) {
             None => self.admitted(settings, admission, None),
             Some(Authorization::Known(verdict)) => self.judged(settings, admission, verdict),
@@ -458,6 +466,16 @@ fn too_many(settings: &Settings, rule: &Rule, request: &dialect::Request<'_>) ->
     let error = format!("the poll names {count} channels");
     let hint = format!("name at most {most} (limits.channels_per_poll)");
     Some(refusal(rule, 400, &error, &hint))
+}
+
+/// The answer to a poll on the channel that is the Mercure hub: private updates pass through it.
+fn hub_channel(settings: &Settings, admission: &Admission) -> Option<Reply> {
+    settings.mercure.as_ref()?;
+    let mut channels = admission.poll.subscriptions.iter().map(|one| &*one.channel);
+    channels.any(|name| name == mercure::CHANNEL).then(|| {
+        let error = format!("\"{}\" is the Mercure hub's channel", mercure::CHANNEL);
+        refusal(&admission.rule, 404, &error, "subscribe at the hub (mercure.path)")
+    })
 }
 
 /// The answer to a poll that names a channel which its rule does not list.

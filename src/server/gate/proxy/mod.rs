@@ -19,7 +19,7 @@ use super::counters::{Forwarded, SiteFile};
 use super::poll::hold::Cause;
 use super::replay::{HeldReplay, ReleasedReplay};
 use super::serve::{Served, serve};
-use super::{Gate, Open, RETRY_AFTER, Settings};
+use super::{Gate, Open, RETRY_AFTER, Settings, mercure};
 use crate::protocol::http::Reply;
 use crate::protocol::http::observer::Observe;
 use crate::server::limits::body_memory::BodyShare;
@@ -86,6 +86,11 @@ impl Proxy {
         let settings = context.settings.clone();
         let client =
             context.client.unwrap_or_else(|| session::client(session.as_downstream(), &settings));
+        if let Some(reply) =
+            Box::pin(mercure::publish(&self.gate, &settings, session.as_mut())).await?
+        {
+            return session::write(session.as_mut(), &reply).await.map(|()| true);
+        }
         let Some(body::Form { form, mut share, length }) = body::read(session, &settings).await?
         else {
             let reply = NotKept::NoRoom.reply(&self.gate);

@@ -5,21 +5,21 @@
 //! it is writable, and a reset where the history has moved on. Dropping it gives back its
 //! registration and its permit.
 
+mod events;
 mod opening;
 mod run;
 
+pub(in crate::server::gate) use events::Events;
 pub(in crate::server::gate) use opening::{Opening, busy};
 
 use super::counters::StreamCount;
 use super::grant::{Allowed, GrantGuard};
 use super::poll::admission::{Admission, Purpose};
 use super::poll::replies::finished;
-use super::route::Rule;
 use super::{Decision, Gate};
 use crate::hub::channel::Take;
 use crate::hub::{Answer, Waiter};
 use crate::protocol::dialect::Dialect;
-use crate::protocol::dialect::stream::Format;
 use crate::protocol::dialect::timestamp::Deliver;
 use crate::protocol::http::Reply;
 use crate::server::limits::permit::Permit;
@@ -68,11 +68,13 @@ impl Settings {
     }
 }
 
+/// What a stream has taken: its registration, what the history has for it, its grant and its permit.
+pub(super) type Parts = (Waiter, Answer, Option<GrantGuard>, Permit);
+
 /// A stream that is about to begin, or under way.
 pub struct HeldStream {
     gate: Gate,
-    rule: Arc<Rule>,
-    format: Format,
+    said: Events,
     waiter: Waiter,
     leave: Option<GrantGuard>,
     /// Its first write.
@@ -123,13 +125,28 @@ impl Gate {
             return Decision::Site;
         };
         let head = finished(opening.head(&rule), &rule, origin.as_deref());
-        let (settings, began) = (settings.stream.clone(), Instant::now());
+        let said = Events::Dialect(rule, opening.format);
+        let held = (waiter, found, leave, permit);
+        Decision::Stream(Box::new(HeldStream::new(self, &settings.stream, said, head, held)))
+    }
+}
+
+impl HeldStream {
+    /// A stream that begins with `head`: its waiter, what the history has for it, and what it has
+    /// taken.
+    pub(super) fn new(
+        gate: &Gate,
+        settings: &Arc<Settings>,
+        said: Events,
+        head: Reply,
+        (waiter, found, leave, permit): Parts,
+    ) -> Self {
+        let (settings, began) = (settings.clone(), Instant::now());
         let ends = settings.lasts().and_then(|lasts| began.checked_add(lasts));
-        Decision::Stream(Box::new(HeldStream {
-            _count: StreamCount::new(self, opening.format.transport),
-            gate: self.clone(),
-            rule,
-            format: opening.format,
+        Self {
+            _count: StreamCount::new(gate, said.transport()),
+            gate: gate.clone(),
+            said,
             waiter,
             leave,
             first: Some(Box::new(First { head, found })),
@@ -138,6 +155,6 @@ impl Gate {
             ends,
             events: 0,
             _permit: permit,
-        }))
+        }
     }
 }

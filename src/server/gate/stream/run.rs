@@ -1,7 +1,7 @@
 //! The one loop of all transports: wait, read what came after the place, write it, move the
 //! place.
 
-use super::HeldStream;
+use super::{First, HeldStream};
 use crate::hub::Answer;
 use crate::hub::channel::Time;
 use crate::protocol::dialect::stream::{Batch, Transport, close_frame};
@@ -32,6 +32,9 @@ enum Step {
     Client(Input),
 }
 
+/// How long a stream waits until its client's cursor is placed.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
 /// Signs of life that a WebSocket's client may leave unanswered.
 const MAX_UNANSWERED: u32 = 2;
 
@@ -46,6 +49,8 @@ impl HeldStream {
         let ended = self.serve(exchange, &mut bytes).await;
         let gate = &self.gate.shared;
         let (cause, answer) = match ended {
+            // The client has left before there was a head.
+            Ok(cause) if self.first.is_some() => (cause, Ok(None)),
             Ok(cause) => (cause, Ok(Some((status, bytes)))),
             Err(error) => (Cause::Gone, Err(error)),
         };
@@ -65,6 +70,11 @@ impl HeldStream {
         exchange: &mut E,
         bytes: &mut usize,
     ) -> Result<Cause, E::Error> {
+        if self.said.place_first()
+            && let Some(end) = Box::pin(self.find_place(exchange)).await
+        {
+            return Ok(end);
+        }
         // Boxed, as the first and the last write take no room meanwhile.
         let mut placed = Box::pin(self.begin(exchange, bytes)).await?;
         let (mut written, mut unanswered) = (Instant::now(), 0);
@@ -75,11 +85,18 @@ impl HeldStream {
             }
             let clock = self.gate.shared.clock;
             // What was found is dropped before the write: it would be part of every idle stream.
-            let outgoing = self.waiter.look(clock()).map(|found| self.take(&found));
+            let outgoing = match self.waiter.look(clock()) {
+                Some(found) if self.said.end_before(&found) => {
+                    break End { cause: Cause::Reset, close: Some(Bytes::new()) };
+                }
+                found => found.map(|found| self.take(&found)),
+            };
             if let Some(outgoing) = outgoing {
                 // Looked at again at once: what has come meanwhile goes into one write.
                 self.write(exchange, &outgoing, bytes).await?;
-                written = Instant::now();
+                if !outgoing.batch.pieces.is_empty() {
+                    written = Instant::now();
+                }
                 tokio::task::consume_budget().await;
                 continue;
             }
@@ -97,9 +114,10 @@ impl HeldStream {
                 }
                 Step::Heartbeat => {
                     if heartbeat.is_some_and(|after| written.elapsed() >= after) {
-                        let mut sign = self.rule.dialect.stream_heartbeat(&self.format);
+                        let mut sign = self.said.heartbeat();
                         // A page does not see pings; an answer without messages it does.
-                        if let Some(place) = self.format.answers.then(|| self.place()).flatten() {
+                        if let Some(place) = self.said.shows_life().then(|| self.place()).flatten()
+                        {
                             sign.extend_from_slice(&place);
                         }
                         *bytes += sign.len();
@@ -121,26 +139,51 @@ impl HeldStream {
         Box::pin(self.end(exchange, end)).await
     }
 
+    /// Waits until the client's cursor is placed, and what the history has after it is known. The
+    /// result is why the stream ends before it has begun.
+    async fn find_place<E: Exchange>(&mut self, exchange: &mut E) -> Option<Cause> {
+        let (timer, gone) = exchange.waiting();
+        timer.set(Some(CATCH_UP));
+        let mut gone = pin!(gone);
+        while self.waiter.is_unresolved() && !self.waiter.is_draining() {
+            tokio::select! {
+                biased;
+                () = &mut gone => return Some(Cause::Gone),
+                () = self.waiter.notified() => {}
+                () = poll_fn(|context| timer.poll_expired(context)) => break,
+            }
+            if let Some(found) = self.waiter.look((self.gate.shared.clock)()) {
+                if let Some(first) = &mut self.first {
+                    first.found = found;
+                }
+                break;
+            }
+        }
+        None
+    }
+
     /// Writes the head and all that is there already; whether the client knows where it is.
     async fn begin<E: Exchange>(
         &mut self,
         exchange: &mut E,
         bytes: &mut usize,
     ) -> Result<bool, E::Error> {
-        let dialect = &self.rule.dialect;
-        let opening = dialect.stream_opening(&self.format, self.settings.retry());
+        let opening = self.said.opening(self.settings.retry());
         let placed = !self.waiter.is_unresolved();
         let mut first = Vec::from(opening);
         if let Some(place) = placed.then(|| self.place()).flatten() {
             first.extend_from_slice(&place);
         }
         let Some(begun) = self.first.take() else { return Ok(placed) };
-        let outgoing = self.take(&begun.found);
+        let First { head, found } = *begun;
+        let head = self.said.finish_head(head, &found);
+        let outgoing = self.take(&found);
+        drop(found);
         let mut pieces = vec![Bytes::from(first)];
         pieces.extend(outgoing.batch.pieces.iter().cloned());
         pieces.retain(|piece| !piece.is_empty());
         *bytes += pieces.iter().map(Bytes::len).sum::<usize>();
-        exchange.start(&begun.head, &pieces).await?;
+        exchange.start(&head, &pieces).await?;
         self.gate.written(outgoing.published);
         Ok(placed)
     }
@@ -163,8 +206,7 @@ impl HeldStream {
     /// The bytes for what was found. The client's place moves to where it is with them: a stream
     /// whose write fails has ended.
     fn take(&mut self, found: &Answer) -> Outgoing {
-        let place = self.waiter.place();
-        let (batch, place, _) = self.rule.dialect.stream_events(&self.format, place, found);
+        let (batch, place) = self.said.write(self.waiter.place(), found);
         for (index, update) in place.iter().enumerate() {
             self.waiter.advance(index, update.found.position, update.found.stamp);
         }
@@ -173,17 +215,23 @@ impl HeldStream {
             return Outgoing { batch, published: None };
         }
         let gate = &self.gate.shared;
+        if let Some((messages, published)) = self.said.filtered() {
+            if let Some(update) = found.first().filter(|_| messages > 0) {
+                gate.counters.filtered(&update.channel, messages, &gate.metrics.watched);
+            }
+            return Outgoing { batch, published };
+        }
         gate.counters.delivered(found, &place, &gate.metrics.watched);
         let messages = found.iter().filter_map(|update| update.found.messages.first());
         Outgoing { batch, published: messages.map(|message| message.published).min() }
     }
 
     fn place(&self) -> Option<Bytes> {
-        self.rule.dialect.stream_place(&self.format, self.waiter.place())
+        self.said.place(self.waiter.place())
     }
 
     fn is_socket(&self) -> bool {
-        self.format.transport == Transport::WebSocket
+        self.said.transport() == Transport::WebSocket
     }
 
     /// The silence after which a sign of life is sent. They are spread a little, as are the
@@ -243,7 +291,7 @@ impl HeldStream {
                 let spread = self.settings.spread.mul_f64(fastrand::f64());
                 let retry = (super::Settings::MIN_RETRY + spread).as_millis();
                 let place = self.waiter.place();
-                let last = self.rule.dialect.stream_end(&self.format, place, retry);
+                let last = self.said.end(place, retry);
                 if !last.is_empty() {
                     exchange.send(&[last.into()]).await?;
                 }

@@ -18,11 +18,13 @@ use super::Timeouts;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::http::validate::host_name;
 use crate::protocol::http::{Headers, Reply};
+use crate::protocol::mercure;
 use http::{HeaderMap, Method};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 /// The guard's settings.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settings {
     /// The bearer token; empty = none is required.
     pub token: Secret,
@@ -33,6 +35,10 @@ pub struct Settings {
     pub mask: Vec<String>,
     /// Timeouts of clients.
     pub patience: Timeouts,
+    /// The Mercure hub; `None` = there is none.
+    pub mercure: Option<Arc<mercure::Settings>>,
+    /// The longest message, in bytes.
+    pub max_message: u64,
 }
 
 /// The header in which the internal page carries its token.
@@ -81,7 +87,8 @@ pub(super) fn admit(
     Err(Reply::error(401, error, hint).with("WWW-Authenticate", "Bearer"))
 }
 
-fn bears_token(token: &Secret, headers: &HeaderMap) -> bool {
+/// True if a request bears the token, where one is set.
+pub(super) fn bears_token(token: &Secret, headers: &HeaderMap) -> bool {
     let Some(value) = Headers::get(headers, "authorization") else { return false };
     // The scheme's name is case-insensitive (RFC 9110, section 11.1).
     let Some((scheme, offered)) = value.split_once(' ') else { return false };
