@@ -146,6 +146,12 @@ impl App {
             let error = format!("there is no {path}");
             return Ok(Reply::error(404, error, "publish with POST /publish"));
         };
+        if let Some(refusal) = endpoint.refuse(&request) {
+            if refusal.status == 401 {
+                self.metrics.refusals.count(Refusal::Unauthorized);
+            }
+            return Ok(refusal);
+        }
         match session::read_body(session, endpoint.longest_body(path)).await? {
             Ok(body) => request.body = body,
             Err(refusal) => {

@@ -15,7 +15,7 @@ mod registry;
 mod subscribe;
 mod updates;
 
-pub(super) use publish::publish;
+pub(super) use publish::{hub_of, publish};
 pub(super) use updates::Updates;
 
 use super::poll::admission::Incoming;

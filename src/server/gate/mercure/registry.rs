@@ -2,6 +2,7 @@
 //! gone.
 
 use super::Shared;
+use crate::hub::Hub;
 use crate::protocol::mercure::{Publish, Subscriber, Subscription, Update, subscriber_id};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -32,15 +33,16 @@ struct Entry {
     payload: Option<Value>,
 }
 
-/// A subscriber's entry; dropping it says that the subscriber has gone.
+/// A subscriber's entry; dropping it says that the subscriber has gone, unless the gate shuts down.
 pub(super) struct Registration {
     registry: Registry,
     key: usize,
+    hub: Hub,
 }
 
 impl Shared {
     /// Lists a subscriber of the hub at `path`.
-    pub(super) fn register(&self, path: &str, subscriber: &Subscriber) -> Registration {
+    pub(super) fn register(&self, hub: &Hub, path: &str, subscriber: &Subscriber) -> Registration {
         let registry = self.registry.clone();
         if let Some(publish) = self.publish.get() {
             registry.shared.queue.get_or_init(|| worker(publish.clone()));
@@ -53,7 +55,7 @@ impl Shared {
         };
         registry.notify(&entry, true);
         let key = registry.shared.subscribers.lock().insert(entry);
-        Registration { registry, key }
+        Registration { registry, key, hub: hub.clone() }
     }
 }
 
@@ -111,7 +113,8 @@ impl Entry {
 impl Drop for Registration {
     fn drop(&mut self) {
         let entry = self.registry.shared.subscribers.lock().try_remove(self.key);
-        if let Some(entry) = entry {
+        // A shutdown makes no subscriber go: the clients come back to the next process.
+        if let Some(entry) = entry.filter(|_| !self.hub.is_draining()) {
             self.registry.notify(&entry, false);
         }
     }
