@@ -152,10 +152,12 @@ impl HeldStream {
                 () = self.waiter.notified() => {}
                 () = poll_fn(|context| timer.poll_expired(context)) => break,
             }
-            if let Some(found) = self.waiter.look((self.gate.shared.clock)()) {
-                if let Some(first) = &mut self.first {
-                    first.found = found;
-                }
+            let found = self.waiter.look((self.gate.shared.clock)());
+            let is_news = found.is_some();
+            if let Some(first) = &mut self.first {
+                first.found = found.unwrap_or_else(|| self.waiter.place().clone());
+            }
+            if is_news {
                 break;
             }
         }
