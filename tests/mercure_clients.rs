@@ -125,7 +125,7 @@ async fn loses_nothing(source: &str) {
          const got = [];
          source.onmessage = event => {{
              got.push(event.data);
-             if (got.length === 8) {{ source.close(); console.log(JSON.stringify(got)); }}
+             if (got.length === 8) {{ source.close(); console.log(JSON.stringify(got)); process.exit(); }}
          }};"
     );
     let client = tokio::spawn(node(&gate, &script));
@@ -146,8 +146,7 @@ async fn npm_s_eventsource_loses_nothing_between_its_streams() {
 async fn the_polyfill_comes_back_by_the_query() {
     // It has no access to headers of old browsers, so it names its place in the query.
     loses_nothing(
-        "globalThis.document = undefined;
-         const { EventSourcePolyfill } = require('event-source-polyfill');
+        "const { EventSourcePolyfill } = require('event-source-polyfill');
          const source = new EventSourcePolyfill(url.href,
              { lastEventIdQueryParameterName: 'lastEventID' });",
     )
@@ -166,6 +165,7 @@ async fn npm_s_eventsource_gets_private_updates_with_a_token() {
          source.addEventListener('note', event => {{
              source.close();
              console.log(JSON.stringify([event.data, event.lastEventId]));
+             process.exit();
          }});",
         subscriber(&["/users/7"])
     );

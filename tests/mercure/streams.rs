@@ -1,7 +1,7 @@
 //! Events, cursors and the ends of streams.
 
 use super::hub::{SUBSCRIBERS, config, now, publish, subscribe, subscriber, target, token};
-use crate::support::{Event, Events, Gate, TempDir, Way};
+use crate::support::{Events, Gate, TempDir, Way};
 use serde_json::json;
 
 #[tokio::test]
