@@ -2,7 +2,6 @@
 //! gone.
 
 use super::Shared;
-use crate::hub::Hub;
 use crate::protocol::mercure::{Publish, Subscriber, Subscription, Update, subscriber_id};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -33,16 +32,15 @@ struct Entry {
     payload: Option<Value>,
 }
 
-/// A subscriber's entry; dropping it says that the subscriber has gone, unless the gate shuts down.
+/// A subscriber's entry; dropping it says that the subscriber has gone.
 pub(super) struct Registration {
     registry: Registry,
     key: usize,
-    hub: Hub,
 }
 
 impl Shared {
     /// Lists a subscriber of the hub at `path`.
-    pub(super) fn register(&self, hub: &Hub, path: &str, subscriber: &Subscriber) -> Registration {
+    pub(super) fn register(&self, path: &str, subscriber: &Subscriber) -> Registration {
         let registry = self.registry.clone();
         if let Some(publish) = self.publish.get() {
             registry.shared.queue.get_or_init(|| worker(publish.clone()));
@@ -55,7 +53,7 @@ impl Shared {
         };
         registry.notify(&entry, true);
         let key = registry.shared.subscribers.lock().insert(entry);
-        Registration { registry, key, hub: hub.clone() }
+        Registration { registry, key }
     }
 }
 
@@ -113,8 +111,7 @@ impl Entry {
 impl Drop for Registration {
     fn drop(&mut self) {
         let entry = self.registry.shared.subscribers.lock().try_remove(self.key);
-        // A shutdown makes no subscriber go: the clients come back to the next process.
-        if let Some(entry) = entry.filter(|_| !self.hub.is_draining()) {
+        if let Some(entry) = entry {
             self.registry.notify(&entry, false);
         }
     }

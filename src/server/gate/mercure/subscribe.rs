@@ -100,10 +100,8 @@ impl Gate {
             let allowed = grants.by_token(token, request.headers, subscriber.expires);
             grants.take(allowed, &waiter)
         });
-        let registration = hub
-            .hub
-            .subscriptions
-            .then(|| self.shared.mercure.register(&self.shared.hub, &hub.hub.path, &subscriber));
+        let registration =
+            hub.hub.subscriptions.then(|| self.shared.mercure.register(&hub.hub.path, &subscriber));
         let updates = Updates::new(subscriber, memory, registration);
         Ok((Events::Mercure(Box::new(updates)), (waiter, found, allowed, permit)))
     }
