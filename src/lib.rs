@@ -15,7 +15,7 @@
 //! write; [`protocol::dialect`] is one wire format of a poll per file; [`protocol::auth`] turns
 //! tokens into grants; [`protocol::archive`] is the history as a stream of bytes;
 //! [`protocol::grip`] is what a site says to hold, and what it publishes; [`protocol::mercure`] and
-//! [`protocol::pusher`] are the protocols of those names.
+//! [`protocol::pusher`], above these, are the protocols of those names.
 //!
 //! **3. Services.** `server` is the only room that knows pingora, sockets and files. Its rooms
 //! share [`server::net`] (listeners, streams, certificates), [`server::telemetry`] (logs and

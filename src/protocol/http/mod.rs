@@ -171,6 +171,12 @@ pub trait Endpoint: Send + Sync {
         Scope::Gate
     }
 
+    /// The refusal of a request whose head alone says that it is not allowed; its body is not read
+    /// then.
+    fn refuse(&self, _head: &Request) -> Option<Reply> {
+        None
+    }
+
     /// Maximum length of the body of a request for `path`, in bytes.
     fn longest_body(&self, _path: &str) -> u64 {
         64 << 10

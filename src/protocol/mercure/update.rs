@@ -152,15 +152,16 @@ impl<'a> Stored<'a> {
         if *payload.content_type != *CONTENT_TYPE {
             return None;
         }
-        let text = std::str::from_utf8(&payload.body).ok()?;
-        let (first, rest) = text.split_once('\n')?;
+        // Only the lines before the event are looked at: each subscriber reads them.
+        let end = memchr::memmem::find(&payload.body, b"\n\n")?;
+        let head = std::str::from_utf8(payload.body.get(..end)?).ok()?;
+        let (first, topics) = head.split_once('\n')?;
         let private = match first.as_bytes().first()? {
             b'+' => true,
             b'-' => false,
             _ => return None,
         };
-        let (topics, event) = rest.split_once("\n\n")?;
-        Some(Self { payload, private, id: &first[1..], topics, event: text.len() - event.len() })
+        Some(Self { payload, private, id: &first[1..], topics, event: end + 2 })
     }
 
     /// Its id.

@@ -7,7 +7,7 @@ use super::Settings;
 use super::guard::bears_token;
 use crate::protocol::auth::Seconds;
 use crate::protocol::http::{Endpoint, Reply, Request};
-use crate::protocol::mercure::{self, Parameters, Publish, Publisher, Target};
+use crate::protocol::mercure::{self, Parameters, Publish, Publisher, Refused, Target};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::Method;
@@ -31,6 +31,19 @@ impl Mercure {
     fn seconds(&self) -> Seconds {
         (self.clock)() / 1_000
     }
+
+    /// The publisher that a request's head shows.
+    fn publisher(
+        &self,
+        settings: &Settings,
+        hub: &mercure::Settings,
+        head: &Request,
+    ) -> Result<Publisher, Refused> {
+        if bears_token(&settings.token, &head.headers) {
+            return Ok(Publisher::TRUSTED);
+        }
+        hub.publisher(Parameters::new(&head.query), &head.headers, self.seconds())
+    }
 }
 
 #[async_trait]
@@ -44,6 +57,15 @@ impl Endpoint for Mercure {
         true
     }
 
+    fn refuse(&self, head: &Request) -> Option<Reply> {
+        let settings = self.settings.load();
+        let hub = settings.mercure.as_ref()?;
+        if head.method != Method::POST {
+            return Some(Reply::wrong_method(&head.path, "POST"));
+        }
+        self.publisher(&settings, hub, head).err().map(|refused| refused.reply())
+    }
+
     /// Each byte of a message may be escaped, and beside it stand its topics.
     fn longest_body(&self, _path: &str) -> u64 {
         let most = self.settings.load().max_message;
@@ -55,15 +77,7 @@ impl Endpoint for Mercure {
         let Some(hub) = &settings.mercure else {
             return mercure::plain(404, "there is no hub");
         };
-        if request.method != Method::POST {
-            return Reply::wrong_method(&request.path, "POST");
-        }
-        let publisher = match bears_token(&settings.token, &request.headers) {
-            true => Ok(Publisher::TRUSTED),
-            false => {
-                hub.publisher(Parameters::new(&request.query), &request.headers, self.seconds())
-            }
-        };
+        let publisher = self.publisher(&settings, hub, request);
         let kind = request.headers.get("content-type").and_then(|kind| kind.to_str().ok());
         let made = mercure::made_id((self.clock)(), fastrand::u128(..));
         let update = publisher.and_then(|it| hub.update(&it, kind, &request.body, made));

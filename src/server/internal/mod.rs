@@ -169,6 +169,12 @@ impl App {
             }
         }
         request.path = path;
+        if let Some(refusal) = endpoint.refuse(&request) {
+            if refusal.status == 401 {
+                self.metrics.refusals.count(Refusal::Unauthorized);
+            }
+            return Ok(refusal);
+        }
         match session::read_body(session, longest).await? {
             Ok(body) => request.body = body,
             Err(refusal) => {

@@ -15,11 +15,11 @@ mod registry;
 mod subscribe;
 mod updates;
 
-pub(super) use publish::publish;
+pub(super) use publish::{hub_of, publish};
 pub(super) use updates::Updates;
 
-use super::poll::admission::Incoming;
-use super::poll::replies::unstored;
+use super::poll::admission::{Admission, Incoming};
+use super::poll::replies::{refusal, unstored};
 use super::{Decision, Gate, stream};
 use crate::hub::Subscription as ChannelSubscription;
 use crate::hub::channel::{ChannelName, Cursor, Take};
@@ -184,6 +184,16 @@ impl Gate {
         });
         newest.unwrap_or_else(|| mercure::EARLIEST.to_owned())
     }
+}
+
+/// The answer to a poll on the hub's channel: private updates pass through it.
+pub(super) fn not_for_polls(settings: &super::Settings, admission: &Admission) -> Option<Reply> {
+    settings.mercure.as_ref()?;
+    let mut channels = admission.poll.subscriptions.iter().map(|one| &*one.channel);
+    channels.any(|name| name == mercure::CHANNEL).then(|| {
+        let error = format!("\"{}\" is the Mercure hub's channel", mercure::CHANNEL);
+        refusal(&admission.rule, 404, &error, "subscribe at the hub (mercure.path)")
+    })
 }
 
 /// The hub's channel.

@@ -6,7 +6,7 @@
 
 use super::Settings;
 use crate::protocol::http::{Headers, Reply};
-use crate::protocol::mercure::{self, MAX_TOPIC_BYTES, Parameters, Refused, Target};
+use crate::protocol::mercure::{self, MAX_TOPIC_BYTES, Parameters, Target};
 use crate::server::gate::proxy::session::{self, read_piece};
 use crate::server::gate::{Gate, RETRY_AFTER};
 use crate::server::limits::body_memory::BodyShare;
@@ -14,6 +14,7 @@ use crate::server::limits::body_rate::BodyRate;
 use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
 use pingora::Result;
+use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 /// What a refused publisher may still send on a connection that is kept.
@@ -26,22 +27,24 @@ impl Settings {
     }
 }
 
-/// Publishes the update in a request for the hub and returns the response; `None` = it is another
-/// request.
+/// The hub that a request publishes at.
+pub(in crate::server::gate) fn hub_of<'a>(
+    settings: &'a crate::server::gate::Settings,
+    head: &RequestHeader,
+) -> Option<&'a Settings> {
+    let hub = settings.mercure.as_ref().filter(|_| head.method == http::Method::POST)?;
+    (hub.hub.target(head.uri.path()) == Some(Target::Hub)).then_some(hub)
+}
+
+/// Publishes the update in a request for `hub` and returns the response.
 pub(in crate::server::gate) async fn publish(
     gate: &Gate,
     settings: &crate::server::gate::Settings,
+    hub: &Settings,
     session: &mut ServerSession,
-) -> Result<Option<Reply>> {
-    let Some(hub) = &settings.mercure else { return Ok(None) };
-    let head = session.req_header();
-    let is_publish =
-        head.method == http::Method::POST && hub.hub.target(head.uri.path()) == Some(Target::Hub);
-    if !is_publish {
-        return Ok(None);
-    }
+) -> Result<Reply> {
     let reply = answer(gate, settings, hub, session).await?;
-    Ok(Some(hub.finished(reply, &session.req_header().headers)))
+    Ok(hub.finished(reply, &session.req_header().headers))
 }
 
 async fn answer(
@@ -79,7 +82,6 @@ async fn answer(
     match (update, gate.shared.mercure.publish.get()) {
         (Ok(update), Some(publish)) => Ok(publish(update).await),
         (Ok(_), None) => Ok(mercure::plain(503, "the gate takes no updates yet")),
-        (Err(refused @ Refused::Bad(_)), _) => Ok(gate.refuse_mercure(&refused)),
         (Err(refused), _) => Ok(gate.refuse_mercure(&refused)),
     }
 }

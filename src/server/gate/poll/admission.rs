@@ -9,7 +9,6 @@ use crate::protocol::dialect::{self, Dialect, Parsed, Poll};
 use crate::protocol::http::path::Captures;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
-use crate::protocol::mercure;
 use crate::server::gate::grant::{Allowed, AuthRequest, Authorization, GrantGuard, Verdict};
 use crate::server::gate::presence::{self, Memberships, PendingRoster};
 use crate::server::gate::proxy::forwarded::Way;
@@ -17,7 +16,7 @@ use crate::server::gate::pusher::HeldPusher;
 use crate::server::gate::replay::ReplayIdentity;
 use crate::server::gate::route::{Match, Rule};
 use crate::server::gate::stream::{HeldStream, Opening};
-use crate::server::gate::{Gate, HeldPoll, HeldReplay, RETRY_AFTER, Settings};
+use crate::server::gate::{Gate, HeldPoll, HeldReplay, RETRY_AFTER, Settings, mercure};
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
 use std::net::IpAddr;
@@ -259,7 +258,7 @@ impl Gate {
         admission: Admission,
         request: &Incoming<'_>,
     ) -> Decision {
-        if let Some(reply) = hub_channel(settings, &admission) {
+        if let Some(reply) = mercure::not_for_polls(settings, &admission) {
             let origin = admission.origin.as_deref();
             return self.refuse(&admission.rule, origin, Refusal::UnknownChannel, reply);
         }
@@ -553,16 +552,6 @@ fn too_many(settings: &Settings, rule: &Rule, request: &dialect::Request<'_>) ->
     let error = format!("the poll names {count} channels");
     let hint = format!("name at most {most} (limits.channels_per_poll)");
     Some(refusal(rule, 400, &error, &hint))
-}
-
-/// The answer to a poll on the channel that is the Mercure hub: private updates pass through it.
-fn hub_channel(settings: &Settings, admission: &Admission) -> Option<Reply> {
-    settings.mercure.as_ref()?;
-    let mut channels = admission.poll.subscriptions.iter().map(|one| &*one.channel);
-    channels.any(|name| name == mercure::CHANNEL).then(|| {
-        let error = format!("\"{}\" is the Mercure hub's channel", mercure::CHANNEL);
-        refusal(&admission.rule, 404, &error, "subscribe at the hub (mercure.path)")
-    })
 }
 
 /// The answer to a poll that names a channel which its rule does not list.

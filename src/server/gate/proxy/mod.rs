@@ -90,9 +90,9 @@ impl Proxy {
         let settings = context.settings.clone();
         let client =
             context.client.unwrap_or_else(|| session::client(session.as_downstream(), &settings));
-        if let Some(reply) =
-            Box::pin(mercure::publish(&self.gate, &settings, session.as_mut())).await?
-        {
+        if let Some(hub) = mercure::hub_of(&settings, session.req_header()) {
+            let publish = mercure::publish(&self.gate, &settings, hub, session.as_mut());
+            let reply = Box::pin(publish).await?;
             return session::write(session.as_mut(), &reply).await.map(|()| true);
         }
         let Some(body::Form { form, taken, mut share, length }) =

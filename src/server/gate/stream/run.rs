@@ -105,14 +105,14 @@ impl HeldStream {
             }
             let clock = self.gate.shared.clock;
             // What was found is dropped before the write: it would be part of every idle stream.
-            let outgoing = self.waiter.look(clock()).map(|found| {
-                let ends = self.said.end_before(&found);
-                (!ends).then(|| self.take(&found))
-            });
-            if let Some(outgoing) = outgoing {
-                let Some(outgoing) = outgoing else {
+            // What was found is dropped before the write: it would be part of every idle stream.
+            let outgoing = match self.waiter.look(clock()) {
+                Some(found) if self.said.end_before(&found) => {
                     break End { cause: Cause::Reset, close: Some(Bytes::new()) };
-                };
+                }
+                found => found.map(|found| self.take(&found)),
+            };
+            if let Some(outgoing) = outgoing {
                 // Looked at again at once: what has come meanwhile goes into one write.
                 self.write(exchange, &outgoing, bytes).await?;
                 closed = outgoing.batch.close;
@@ -176,10 +176,12 @@ impl HeldStream {
                 () = self.waiter.notified() => {}
                 () = poll_fn(|context| timer.poll_expired(context)) => break,
             }
-            if let Some(found) = self.waiter.look((self.gate.shared.clock)()) {
-                if let Some(first) = &mut self.first {
-                    first.found = found;
-                }
+            let found = self.waiter.look((self.gate.shared.clock)());
+            let is_news = found.is_some();
+            if let Some(first) = &mut self.first {
+                first.found = found.unwrap_or_else(|| self.waiter.place().clone());
+            }
+            if is_news {
                 break;
             }
         }
@@ -206,6 +208,7 @@ impl HeldStream {
         let First { head, found } = *begun;
         let head = self.said.finish_head(head, &found);
         let outgoing = self.take(&found);
+        drop(found);
         let mut pieces = vec![Bytes::from(first)];
         pieces.extend(outgoing.batch.pieces.iter().cloned());
         pieces.retain(|piece| !piece.is_empty());
@@ -242,12 +245,11 @@ impl HeldStream {
             return Outgoing { batch, published: None };
         }
         let gate = &self.gate.shared;
-        if let Some((messages, oldest)) = self.said.filtered() {
-            let update = found.first().filter(|_| messages > 0);
-            if let Some(update) = update {
+        if let Some((messages, published)) = self.said.filtered() {
+            if let Some(update) = found.first().filter(|_| messages > 0) {
                 gate.counters.filtered(&update.channel, messages, &gate.metrics.watched);
             }
-            return Outgoing { batch, published: oldest.filter(|_| update.is_some()) };
+            return Outgoing { batch, published };
         }
         gate.counters.delivered(found, &place, &gate.metrics.watched);
         let messages = found.iter().filter_map(|update| update.found.messages.first());
