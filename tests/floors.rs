@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["hub::channel"],
     &["hub"],
     &["protocol::address", "protocol::http", "protocol::template"],
-    &["protocol::archive", "protocol::auth", "protocol::dialect"],
+    &["protocol::archive", "protocol::auth", "protocol::dialect", "protocol::grip"],
     &["server::limits", "server::net", "server::telemetry"],
     &[
         "server::admin",

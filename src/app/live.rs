@@ -7,6 +7,9 @@
 
 use crate::config::{Config, Drain, Mistakes};
 use crate::hub::Hub;
+use crate::protocol::auth::jwt::{self, Expected, Verifier};
+use crate::protocol::auth::secret::Secret;
+use crate::protocol::grip::sign::{self, Signer};
 use crate::server::backplane::{self, Backplane};
 use crate::server::gate;
 use crate::server::gate::tls::Tls;
@@ -30,6 +33,7 @@ pub(super) struct LiveSettings {
     pub(super) gate: Arc<ArcSwap<gate::Settings>>,
     pub(super) publish: Arc<ArcSwap<publish::Settings>>,
     pub(super) internal: Arc<ArcSwap<internal::Settings>>,
+    pub(super) grip: Arc<ArcSwap<publish::grip::Settings>>,
     pub(super) drain: Arc<ArcSwap<Drain>>,
     pub(super) metrics: Arc<SharedMetrics>,
     /// Interval at which the history is written to its file.
@@ -72,6 +76,7 @@ impl LiveSettings {
                 &rates.bodies,
             )),
             internal: shared(internal_settings(config)),
+            grip: shared(grip_publish(config)),
             drain: shared(config.drain.clone()),
             metrics,
             snapshot_every: watch::channel(config.snapshot.every).0,
@@ -100,6 +105,7 @@ impl LiveSettings {
         }
         self.drain.store(Arc::new(config.drain.clone()));
         self.internal.store(Arc::new(internal_settings(config)));
+        self.grip.store(Arc::new(grip_publish(config)));
         self.metrics.watched.watch(&config.watched);
         if config.hub != running.hub {
             self.hub.reconfigure(config.hub.clone(), system_time());
@@ -177,6 +183,7 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
     rates.bodies.allow(config.client.body_memory);
     gate::Settings {
         client_script: config.client_script.clone(),
+        grip: grip_gate(config),
         routes: gate::route::Routes::new(config.routes.clone()),
         hold: config.hold.clone(),
         stream: Arc::new(gate::stream::Settings {
@@ -201,6 +208,26 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
         idle_timeout: config.client.idle_timeout,
         write_timeout: config.client.write_timeout,
     }
+}
+
+/// The side of GRIP that holds requests.
+fn grip_gate(config: &Config) -> Option<Arc<gate::grip::Settings>> {
+    let grip = &config.grip;
+    let key = grip_key(&grip.key);
+    let signer = key.map(|key| Signer::new(&key, &grip.issuer));
+    grip.enabled.then(|| Arc::new(gate::grip::Settings::new(signer, grip.websocket.clone())))
+}
+
+/// The side of GRIP that takes items.
+fn grip_publish(config: &Config) -> publish::grip::Settings {
+    let key = grip_key(&config.grip.control_key).and_then(|key| jwt::Key::secret(&key).ok());
+    let control = key.map(|key| Arc::new(Verifier::new(vec![key], Expected::default())));
+    publish::grip::Settings { enabled: config.grip.enabled, control }
+}
+
+/// The bytes of a key that the config has checked.
+fn grip_key(key: &Secret) -> Option<Vec<u8>> {
+    sign::key(key.reveal()).filter(|key| !key.is_empty())
 }
 
 fn publish_settings(

@@ -35,6 +35,7 @@ use crate::server::net::listener::{Accepting, Bound, Buffers, Listening};
 use crate::server::net::random;
 use crate::server::net::socket_file::SocketFile;
 use crate::server::publish::capture::Captures;
+use crate::server::publish::grip::Grip;
 use crate::server::publish::{self, Hook, IdempotencyCache, Publisher, Source, system_time};
 use crate::server::telemetry::log::Log;
 use crate::server::telemetry::metrics::SharedMetrics;
@@ -301,8 +302,10 @@ impl Parts {
         let gate = self.gate.clone();
         let grants =
             Grants::new(Box::new(move |channel, credential| gate.revoke(channel, credential)));
-        let endpoints: Vec<Arc<dyn Endpoint>> =
+        let grip = Grip::new(self.publisher.clone(), self.reload.live().grip.clone());
+        let mut endpoints: Vec<Arc<dyn Endpoint>> =
             vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone()];
+        endpoints.push(Arc::new(grip));
         let settings = self.reload.live().internal.clone();
         let most = descriptors::internal(descriptors::soft_limit());
         Ok((Internal::new(settings, token, endpoints, self.metrics.clone(), most), page))

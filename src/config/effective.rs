@@ -40,6 +40,12 @@ impl Config {
         if self.backplane != other.backplane {
             changed.push("backplane.redis".to_owned());
         }
+        let grip = [
+            ("grip.key", &self.grip.key, &other.grip.key),
+            ("grip.control_key", &self.grip.control_key, &other.grip.control_key),
+        ];
+        let grip = grip.into_iter().filter(|(_, ours, theirs)| ours != theirs);
+        changed.extend(grip.map(|(key, ..)| key.to_owned()));
         // The same files may hold another certificate now.
         if self.identity != other.identity && self.tls == other.tls {
             changed.push("tls.cert".to_owned());

@@ -15,6 +15,7 @@ mod tests;
 
 pub use read::mistake::{Mistake, Mistakes, Source};
 pub use read::sources::{ENV_PREFIX, Sources, assignment};
+pub use tables::grip::Grip;
 pub use tables::{Client, Drain};
 
 use crate::hub;
@@ -87,6 +88,8 @@ pub struct Config {
     pub watched: Vec<ChannelName>,
     /// Backplane that shares the channels with other gates; `None` = they are not shared.
     pub backplane: Option<backplane::Settings>,
+    /// The interface of Pushpin.
+    pub grip: Grip,
     /// Rules that select polls; empty = as in [`crate::server::gate::route::Routes::new`].
     pub routes: Vec<Rule>,
     /// Rules that capture messages from requests to the upstream.

@@ -4,5 +4,6 @@ pub mod address;
 pub mod archive;
 pub mod auth;
 pub mod dialect;
+pub mod grip;
 pub mod http;
 pub mod template;

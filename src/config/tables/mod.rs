@@ -4,6 +4,7 @@ pub(super) mod auth;
 pub(super) mod backplane;
 pub(super) mod capture;
 pub(super) mod extra;
+pub(super) mod grip;
 pub(super) mod poll;
 pub(super) mod watch;
 
@@ -86,6 +87,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let watched =
         root.table("metrics", |metrics| metrics.list("channels", Vec::new(), values::name));
     let backplane = root.table("backplane", backplane::backplane);
+    let grip = root.table("grip", grip::grip);
     let above = hub.limits.clone();
     hub.overrides =
         root.tables("channel", |section| channel(section, &above)).into_iter().flatten().collect();
@@ -118,6 +120,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         log,
         watched,
         backplane,
+        grip,
         routes,
         capture,
         may_publish,

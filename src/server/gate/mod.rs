@@ -10,6 +10,7 @@ mod counters;
 mod digest;
 pub mod front;
 mod grant;
+pub mod grip;
 pub mod poll;
 pub mod proxy;
 mod replay;

@@ -5,7 +5,7 @@ use super::client_script::ClientScript;
 use super::poll::hold;
 use super::route::Routes;
 use super::upstream::Upstream;
-use super::{front, stream};
+use super::{front, grip, stream};
 use crate::protocol::http::Reply;
 use crate::server::limits::body_memory::{BodyMemory, BodyShare};
 use crate::server::limits::permit;
@@ -39,6 +39,8 @@ impl Settings {
 pub struct Settings {
     /// The browser client; `None` = it is not served.
     pub client_script: Option<ClientScript>,
+    /// The interface of Pushpin; `None` = it is off.
+    pub grip: Option<Arc<grip::Settings>>,
     /// The poll rules.
     pub routes: Routes,
     /// Hold timeout and jitter.

@@ -8,6 +8,7 @@
 //! The hook over HTTP is [`Hook`]; the files of [`watch`] publish, too.
 
 pub mod capture;
+pub mod grip;
 mod hook;
 mod idempotency;
 mod payload;

@@ -101,6 +101,16 @@ impl Key {
         Ok(Self { id: None, algorithm, key, source: Secret::new(text) })
     }
 
+    /// A secret for HS256 that need not be text.
+    pub fn secret(bytes: &[u8]) -> Result<Self, KeyError> {
+        if bytes.is_empty() {
+            return Err(KeyError::Empty);
+        }
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (algorithm, source) = (Algorithm::HS256, Secret::new(hex));
+        Ok(Self { id: None, algorithm, key: DecodingKey::from_secret(bytes), source })
+    }
+
     /// The usable keys of a JSON Web Key Set (RFC 7517).
     pub fn set(json: &[u8]) -> Result<Vec<Self>, KeyError> {
         let set: JwkSet =

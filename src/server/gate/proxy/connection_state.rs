@@ -29,6 +29,11 @@ impl ConnectionState {
         self.forwarded.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that the site has answered, and the request is held here.
+    pub(in crate::server::gate) fn take_back(&self) {
+        self.forwarded.store(false, Ordering::Relaxed);
+    }
+
     /// True if the upstream has the request.
     pub(in crate::server::gate) fn is_forwarded(&self) -> bool {
         self.forwarded.load(Ordering::Relaxed)

@@ -12,10 +12,11 @@ mod own_connection;
 pub(super) mod request_context;
 pub(super) mod session;
 pub(super) mod tap;
-mod upstream_request;
+pub(super) mod upstream_request;
 pub(super) mod websocket;
 
 use super::counters::{Forwarded, SiteFile};
+use super::grip::withheld::{self, Withheld};
 use super::poll::hold::Cause;
 use super::replay::{HeldReplay, ReleasedReplay};
 use super::serve::{Served, serve};
@@ -65,6 +66,8 @@ pub struct Context {
     held_on: Option<Box<HeldReplay>>,
     /// The end of such a poll.
     held_on_end: Option<held_on::End>,
+    /// A response of the site's that says to hold the request.
+    grip: Option<Box<Withheld>>,
     /// Failed connections to the upstream so far.
     failures: usize,
     forwarded: Forwarded,
@@ -162,6 +165,7 @@ impl ProxyHttp for Proxy {
             was_cut: None,
             held_on: None,
             held_on_end: None,
+            grip: None,
             failures: 0,
             forwarded: Forwarded::default(),
             tee: Tap::default(),
@@ -288,6 +292,7 @@ impl ProxyHttp for Proxy {
         context.tee.begin(&*self.attention, session.req_header(), context.released.is_some());
         let Some(client) = context.client else { return Ok(()) };
         upstream_request::prepare(session, upstream, &client)?;
+        withheld::prepare(&context.settings, upstream)?;
         context.released.as_ref().map_or(Ok(()), |released| released.prepare(upstream))
     }
 
@@ -300,6 +305,10 @@ impl ProxyHttp for Proxy {
         if hop::is_old(session.req_header()) && head.remove_header("transfer-encoding").is_some() {
             // Without chunks the end of the connection is the end of the body.
             session.set_keepalive(None);
+        }
+        if context.grip.is_some() {
+            Withheld::swallow(session, head);
+            return Ok(());
         }
         context.released.as_mut().map_or(Ok(()), |released| released.head(head))
     }
@@ -330,6 +339,9 @@ impl ProxyHttp for Proxy {
         hop::end_here(upstream);
         let to_head = session.req_header().method == http::Method::HEAD;
         context.tee.response_head(upstream, to_head);
+        // What a replay rule forwards is not held once more.
+        let grip = Withheld::of(&context.settings, session.req_header(), upstream);
+        context.grip = grip.filter(|_| context.released.is_none());
         Ok(())
     }
 
@@ -341,6 +353,9 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         context.tee.response_body(piece.as_deref(), last);
+        if let Some(grip) = &mut context.grip {
+            grip.take(piece);
+        }
         if last && let Some(released) = &mut context.released {
             released.received();
         }
@@ -437,6 +452,14 @@ impl ProxyHttp for Proxy {
         }
         if let (None, Some(mut released)) = (error, context.released.take()) {
             released.answered();
+        }
+        if let (None, Some(client), Some(grip)) = (error, context.client, context.grip.take()) {
+            // Its connection to the site is another request's by now.
+            context.file = None;
+            context.state.take_back();
+            let settings = &context.settings;
+            let ended = grip.serve(&self.gate, settings, session, client).await;
+            (context.held, context.events) = ended;
         }
         let client = context.client.and_then(|client| client.address);
         let (session, began) = (session.as_downstream(), context.began);

@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 /// Makes the head `upstream` of the request of `session` one for the site.
-pub(super) fn prepare(
+pub(in crate::server::gate) fn prepare(
     session: &Session,
     upstream: &mut RequestHeader,
     client: &Client,

@@ -1,0 +1,149 @@
+//! Responses of the site that are instructions, on their way through pingora.
+//!
+//! Pingora has no way to keep a response from the client but one: it drops interim responses for a
+//! client that wants none. So the head of an instruction becomes such a response, and its body is
+//! taken out piece by piece. To pingora the request is answered then, and both of its connections
+//! are good for the next one; to the client nothing was sent yet.
+
+use super::hold::Held;
+use super::origin::Origin;
+use crate::protocol::grip::{Instruct, is_own};
+use crate::protocol::http::Reply;
+use crate::server::gate::proxy::error_page::page;
+use crate::server::gate::proxy::forwarded::Client;
+use crate::server::gate::proxy::session::SessionExchange;
+use crate::server::gate::serve::{Exchange, Held as HeldFor, Served};
+use crate::server::gate::{Gate, Settings};
+use crate::server::limits::body_memory::BodyShare;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use std::sync::Arc;
+
+/// The longest body of an instruction or of what a stream begins with, in bytes.
+pub(super) const MAX_BODY: usize = 1 << 20;
+
+/// A response that does not go to the client as it is.
+pub(in crate::server::gate) struct Withheld {
+    status: u16,
+    headers: HeaderMap,
+    body: BytesMut,
+    share: BodyShare,
+    /// Why the body is not all here.
+    lost: Option<&'static str>,
+}
+
+/// Makes the request that the site gets: no header of GRIP comes from a client.
+pub(in crate::server::gate) fn prepare(
+    settings: &Settings,
+    upstream: &mut RequestHeader,
+) -> Result<()> {
+    let Some(grip) = &settings.grip else { return Ok(()) };
+    let foreign = upstream.headers.keys().filter(|name| is_own(name.as_str()));
+    for name in foreign.cloned().collect::<Vec<_>>() {
+        upstream.remove_header(&name);
+    }
+    for (name, value) in grip.headers() {
+        upstream.insert_header(name, &*value)?;
+    }
+    Ok(())
+}
+
+impl Withheld {
+    /// Takes the headers of GRIP out of the response; withholds it if it is an instruction.
+    pub(in crate::server::gate) fn of(
+        settings: &Settings,
+        request: &RequestHeader,
+        response: &mut ResponseHeader,
+    ) -> Option<Box<Self>> {
+        settings.grip.as_ref()?;
+        let status = response.status.as_u16();
+        let instructs =
+            status >= 200 && request.method != Method::HEAD && Instruct::is_in(&response.headers);
+        let headers = instructs.then(|| response.headers.clone());
+        let own = response.headers.keys().filter(|name| is_own(name.as_str()));
+        for name in own.cloned().collect::<Vec<_>>() {
+            response.remove_header(&name);
+        }
+        let share = BodyShare::new(&settings.bodies);
+        headers.map(|headers| {
+            Box::new(Self { status, headers, body: BytesMut::new(), share, lost: None })
+        })
+    }
+
+    /// Keeps the head from the client.
+    pub(in crate::server::gate) fn swallow(session: &mut Session, head: &mut ResponseHeader) {
+        session.as_mut().set_ignore_info_resp(true);
+        // Only its being an interim one counts.
+        let _ = head.set_status(103);
+    }
+
+    /// Takes a piece of the body out of the response.
+    pub(in crate::server::gate) fn take(&mut self, piece: &mut Option<Bytes>) {
+        let Some(piece) = piece.take() else { return };
+        if self.lost.is_some() {
+            return;
+        }
+        if self.body.len() + piece.len() > MAX_BODY {
+            self.lost = Some("the body is longer than 1 MiB");
+        } else if !self.share.grow(piece.len()) {
+            self.lost = Some("there is no room for the body (limits.body_memory)");
+        } else {
+            self.body.extend_from_slice(&piece);
+        }
+    }
+
+    /// Does what the site says; returns the hold, and the number of events of a stream.
+    pub(in crate::server::gate) async fn serve(
+        self: Box<Self>,
+        gate: &Gate,
+        settings: &Arc<Settings>,
+        session: &mut Session,
+        client: Client,
+    ) -> (HeldFor, Option<u64>) {
+        let Self { status, headers, body, share, lost } = *self;
+        let held = Origin::of(settings, session, &client).and_then(|origin| {
+            let instruct = match lost {
+                Some(lost) => Err(lost.to_owned()),
+                None => Instruct::read(status, &headers, body.freeze()),
+            };
+            instruct.and_then(|instruct| Held::new(gate, settings, origin, instruct, client.address))
+        });
+        drop(headers);
+        let session = session.as_mut();
+        let keep_alive = session.get_keepalive();
+        let mut exchange = SessionExchange::new(session, gate, settings, share);
+        let served = match held {
+            Ok(held) => match exchange.settle(false).await {
+                Ok(_) => held.run(&mut exchange).await,
+                Err(error) => Served::Done { held: None, events: None, answer: Err(error) },
+            },
+            Err(error) => {
+                let answer = write(&mut exchange, refuse(&error)).await;
+                Served::Done { held: None, events: None, answer }
+            }
+        };
+        drop(exchange);
+        let Served::Done { held, events, answer } = served else { return (None, None) };
+        if !matches!(answer, Ok(Some(_))) || keep_alive.is_none() {
+            session.set_keepalive(None);
+        }
+        (held, events)
+    }
+}
+
+/// The response in place of an instruction that cannot be followed.
+pub(super) fn refuse(error: &str) -> Reply {
+    tracing::warn!(error, "the site's GRIP instruction cannot be followed");
+    page(502)
+}
+
+async fn write<E: Exchange>(
+    exchange: &mut E,
+    reply: Reply,
+) -> std::result::Result<Option<(u16, usize)>, E::Error> {
+    exchange.write(&reply).await?;
+    Ok(Some((reply.status, reply.body.len())))
+}
