@@ -27,6 +27,7 @@ pub mod browser;
 pub mod bytes;
 pub mod events;
 pub mod gate;
+pub mod grip;
 pub mod http;
 pub mod http2;
 pub mod metrics;

@@ -230,6 +230,15 @@ impl Visit {
         String::from_utf8_lossy(&seen).into_owned()
     }
 
+    /// Reads the body of a request that says its length.
+    pub async fn read_body(&mut self) {
+        let length = self.request.header("content-length").map_or(0, |it| it.parse().unwrap());
+        let mut body = vec![0; length];
+        let read = tokio::time::timeout(BOUND, self.stream.read_exact(&mut body)).await;
+        assert!(matches!(read, Ok(Ok(_))), "no whole body within {BOUND:?}");
+        self.request.body = body;
+    }
+
     /// Waits until the gate closes the connection.
     pub async fn wait_for_close(&mut self) {
         let mut rest = Vec::new();

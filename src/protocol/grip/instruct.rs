@@ -2,6 +2,7 @@
 //! type [`super::CONTENT_TYPE`], which overrides them.
 
 use super::filter::{self, Filter, Meta};
+use super::json;
 use super::params::{self, Params};
 use super::{channel, is_header, is_left_out, is_own};
 use base64::Engine;
@@ -89,7 +90,7 @@ pub struct Instruct {
 const TIMEOUT: u64 = 55;
 const NEXT_TIMEOUT: u64 = 120;
 /// The longest time that is taken, in seconds.
-const MAX_SECONDS: u64 = 365 * 24 * 3600;
+pub(super) const MAX_SECONDS: u64 = 365 * 24 * 3600;
 
 impl Instruct {
     /// True if a response with these headers may be an instruction; others go to the client as
@@ -184,11 +185,11 @@ impl Instruct {
 
     /// Reads an instruction in JSON over that of the headers.
     fn read_body(&mut self, body: &[u8]) -> Result<(), String> {
-        let json: Value =
-            serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
+        let json: Value = serde_json::from_slice(body)
+            .map_err(|error| format!("the body is no JSON: {error}"))?;
         let json = json.as_object().ok_or("the body is no object")?;
-        if let Some(hold) = object(json, "hold")? {
-            self.mode = match string(hold, "mode")? {
+        if let Some(hold) = json::object(json, "hold")? {
+            self.mode = match json::string(hold, "mode")? {
                 None | Some("response") => Mode::Response,
                 Some("stream") => Mode::Stream,
                 Some(other) => return Err(format!("the mode is {other:?}: response or stream")),
@@ -198,26 +199,26 @@ impl Instruct {
                 self.channels.push(Channel::of_json(one)?);
             }
             if let Some(timeout) = hold.get("timeout") {
-                self.timeout = json_seconds(timeout)?;
+                self.timeout = json::seconds(timeout)?;
             }
-            if let Some(json) = object(hold, "keep-alive")? {
+            if let Some(json) = json::object(hold, "keep-alive")? {
                 self.keep_alive = keep_alive_of_json(json)?;
             }
-            for (key, value) in object(hold, "meta")?.into_iter().flatten().take(100) {
+            for (key, value) in json::object(hold, "meta")?.into_iter().flatten().take(100) {
                 let value = value.as_str().ok_or_else(|| format!("meta.{key} is no text"))?;
                 self.meta.insert(key.clone(), value.to_owned());
             }
         }
         let code = self.response.code;
         self.response = Response { code, headers: Vec::new(), body: Bytes::new() };
-        let Some(response) = object(json, "response")? else { return Ok(()) };
+        let Some(response) = json::object(json, "response")? else { return Ok(()) };
         if let Some(code) = response.get("code") {
-            self.response.code = json_code(code)?;
+            self.response.code = json::code(code)?;
         }
         if let Some(headers) = response.get("headers") {
-            self.response.headers = json_headers(headers)?;
+            self.response.headers = json::headers(headers)?;
         }
-        self.response.body = content(response, "body", "body-bin")?.unwrap_or_default();
+        self.response.body = json::content(response, "body", "body-bin")?.unwrap_or_default();
         Ok(())
     }
 }
@@ -233,14 +234,12 @@ impl Channel {
 
     fn of_json(json: &Value) -> Result<Self, String> {
         let json = json.as_object().ok_or("a channel is no object")?;
-        let name = string(json, "name")?.ok_or("a channel has no name")?.to_owned();
+        let name = json::string(json, "name")?.ok_or("a channel has no name")?.to_owned();
         let filters = match json.get("filters") {
             None => Some(Vec::new()),
-            Some(list) => {
-                list.as_array().and_then(|list| list.iter().map(Value::as_str).collect())
-            }
+            Some(list) => list.as_array().and_then(|list| list.iter().map(Value::as_str).collect()),
         };
-        let prev_id = string(json, "prev-id")?.map(str::to_owned);
+        let prev_id = json::string(json, "prev-id")?.map(str::to_owned);
         Self::new(name, prev_id, filters.ok_or("the filters are no list of names")?)
     }
 
@@ -286,7 +285,8 @@ fn response(status: u16, headers: &HeaderMap) -> Result<Response, String> {
     let shown = |name: &HeaderName| {
         !is_own(name.as_str())
             && !is_left_out(name.as_str())
-            && (exposed.is_empty() || exposed.iter().any(|one| name.as_str().eq_ignore_ascii_case(one)))
+            && (exposed.is_empty()
+                || exposed.iter().any(|one| name.as_str().eq_ignore_ascii_case(one)))
     };
     let shown = headers.iter().filter(|(name, _)| shown(name));
     // A value that is no text cannot be carried here.
@@ -315,9 +315,9 @@ fn keep_alive(text: &str) -> Result<KeepAlive, String> {
 }
 
 fn keep_alive_of_json(json: &Map<String, Value>) -> Result<Option<KeepAlive>, String> {
-    let data = content(json, "content", "content-bin")?.filter(|data| !data.is_empty());
-    let timeout = json.get("timeout").map(json_seconds).transpose()?;
-    let interval = mode(string(json, "mode")?)?;
+    let data = json::content(json, "content", "content-bin")?.filter(|data| !data.is_empty());
+    let timeout = json.get("timeout").map(json::seconds).transpose()?;
+    let interval = mode(json::string(json, "mode")?)?;
     Ok(data.map(|data| KeepAlive { data, timeout: pause(timeout), interval }))
 }
 
@@ -377,78 +377,8 @@ fn lists(headers: &HeaderMap, name: &str) -> Result<Vec<Params>, String> {
     Ok(all)
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: u64 = text.trim().parse().map_err(|_| format!("{text:?} is no time in seconds"))?;
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: u64 =
+        text.trim().parse().map_err(|_| format!("{text:?} is no time in seconds"))?;
     Ok(Duration::from_secs(seconds.min(MAX_SECONDS)))
-}
-
-fn json_seconds(value: &Value) -> Result<Duration, String> {
-    match value {
-        Value::String(text) => seconds(text),
-        value => {
-            let seconds = value.as_f64().filter(|seconds| *seconds >= 0.0);
-            let seconds = seconds.ok_or_else(|| format!("{value} is no time in seconds"))?;
-            Ok(Duration::from_secs_f64(seconds.min(MAX_SECONDS as f64).trunc()))
-        }
-    }
-}
-
-/// A status in JSON, a number or its text.
-pub(super) fn json_code(value: &Value) -> Result<u16, String> {
-    let code = match value {
-        Value::String(text) => text.parse().ok(),
-        value => value.as_f64().filter(|code| (0.0..=65535.0).contains(code)).map(|code| code as u16),
-    };
-    code.ok_or_else(|| format!("{value} is no code"))
-}
-
-/// Headers in JSON: an object, or a list of pairs.
-pub(super) fn json_headers(value: &Value) -> Result<Vec<(String, String)>, String> {
-    let pair = |name: &str, value: &Value| {
-        let value = value.as_str().ok_or_else(|| format!("the header {name:?} is no text"))?;
-        match is_header(name, value) {
-            true => Ok((name.to_owned(), value.to_owned())),
-            false => Err(format!("the header {name:?} cannot be sent as it is")),
-        }
-    };
-    let all: Result<Vec<_>, String> = match value {
-        Value::Object(members) => members.iter().map(|(name, value)| pair(name, value)).collect(),
-        Value::Array(pairs) => pairs
-            .iter()
-            .map(|one| match one.as_array().map(Vec::as_slice) {
-                Some([Value::String(name), value]) => pair(name, value),
-                _ => Err("a header is no pair of name and value".to_owned()),
-            })
-            .collect(),
-        _ => Err("the headers are neither an object nor a list".to_owned()),
-    };
-    Ok(all?.into_iter().filter(|(name, _)| !is_left_out(name)).collect())
-}
-
-/// Bytes in JSON: a text, or base64 under another key, which comes first.
-fn content(json: &Map<String, Value>, plain: &str, binary: &str) -> Result<Option<Bytes>, String> {
-    if let Some(text) = string(json, binary)? {
-        let bytes = BASE64.decode(text).map_err(|_| format!("{binary} is no base64"))?;
-        return Ok(Some(bytes.into()));
-    }
-    Ok(string(json, plain)?.map(|text| Bytes::copy_from_slice(text.as_bytes())))
-}
-
-fn object<'a>(
-    json: &'a Map<String, Value>,
-    key: &str,
-) -> Result<Option<&'a Map<String, Value>>, String> {
-    match json.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(members)) => Ok(Some(members)),
-        Some(_) => Err(format!("{key:?} is no object")),
-    }
-}
-
-fn string<'a>(json: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, String> {
-    match json.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(format!("{key:?} is no text")),
-    }
 }

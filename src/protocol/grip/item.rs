@@ -5,7 +5,7 @@
 //! [`Item::of`] reads back for each delivery.
 
 use super::filter::Meta;
-use super::instruct::{json_code, json_headers};
+use super::json::{self, string as text};
 use super::{channel, is_header, patch};
 use crate::hub::channel::ChannelName;
 use base64::Engine;
@@ -253,7 +253,7 @@ fn http_response(json: &Map<String, Value>) -> Result<HttpResponse, String> {
         return Ok(response);
     }
     if let Some(code) = json.get("code") {
-        response.code = json_code(code)?;
+        response.code = json::code(code)?;
     }
     if !(200..=999).contains(&response.code) {
         return Err(format!("{} is no status of a response", response.code));
@@ -262,7 +262,7 @@ fn http_response(json: &Map<String, Value>) -> Result<HttpResponse, String> {
         return Err("the reason holds a control character".to_owned());
     }
     if let Some(headers) = json.get("headers") {
-        response.headers = json_headers(headers)?;
+        response.headers = json::headers(headers)?;
     }
     response.body = content(json, "body", "body-bin")?;
     if response.body.is_none() {
@@ -316,7 +316,7 @@ fn ws_message(json: &Map<String, Value>) -> Result<WsMessage, String> {
             _ => {}
         }
     }
-    let code = json.get("code").filter(|_| action == Action::Close).map(json_code).transpose()?;
+    let code = json.get("code").filter(|_| action == Action::Close).map(json::code).transpose()?;
     if let Some(code) = code.filter(|code| !is_sendable(*code)) {
         return Err(format!("{code} is no code that a WebSocket is closed with"));
     }
@@ -365,12 +365,4 @@ fn content(
         return Ok(Some(Content::Bin(coded.to_owned())));
     }
     Ok(text(json, plain)?.map(|plain| Content::Text(plain.to_owned())))
-}
-
-fn text<'a>(json: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, String> {
-    match json.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(format!("{key:?} is no text")),
-    }
 }

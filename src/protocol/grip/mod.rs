@@ -9,6 +9,7 @@ pub mod filter;
 pub mod format;
 pub mod instruct;
 pub mod item;
+mod json;
 pub mod link;
 pub mod params;
 pub mod patch;

@@ -56,7 +56,10 @@ impl Held {
     }
 
     /// Holds the request until its end.
-    pub(super) async fn run<E: Exchange>(mut self: Box<Self>, exchange: &mut E) -> Served<E::Error> {
+    pub(super) async fn run<E: Exchange>(
+        mut self: Box<Self>,
+        exchange: &mut E,
+    ) -> Served<E::Error> {
         let mut permit = None;
         loop {
             let follows = self.instruct.next.is_some();
@@ -153,7 +156,9 @@ impl Held {
         match content_type.starts_with("text/event-stream") {
             // Browsers take an error for the end.
             true => busy(error),
-            false => Reply::error(status, error, "try again later").with("Retry-After", RETRY_AFTER),
+            false => {
+                Reply::error(status, error, "try again later").with("Retry-After", RETRY_AFTER)
+            }
         }
     }
 

@@ -18,7 +18,6 @@ pub(in crate::server::gate) mod withheld;
 
 use crate::protocol::grip::FEATURES;
 use crate::protocol::grip::sign::Signer;
-use crate::protocol::http::path::PathPattern;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,8 +28,6 @@ use tokio::sync::Semaphore;
 pub struct Settings {
     /// Signs what the site gets; `None` = nothing is signed.
     pub signer: Option<Signer>,
-    /// The paths whose WebSockets become requests to the site.
-    pub websocket: Vec<PathPattern>,
     /// The token in use, and the minute in which it was made.
     token: Mutex<(u64, Arc<str>)>,
     /// Requests of the gate's own at the site.
@@ -44,10 +41,10 @@ impl Settings {
     /// Time that a token is good for, in seconds.
     const TOKEN_TTL: u64 = 3600;
 
-    /// Settings with this signer and these paths.
-    pub fn new(signer: Option<Signer>, websocket: Vec<PathPattern>) -> Self {
+    /// Settings with this signer.
+    pub fn new(signer: Option<Signer>) -> Self {
         let (token, asking) = (Mutex::new((0, Arc::from(""))), Semaphore::new(AT_ONCE));
-        Self { signer, websocket, token, asking }
+        Self { signer, token, asking }
     }
 
     /// The headers by which the site knows the gate.

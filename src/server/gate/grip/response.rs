@@ -124,8 +124,7 @@ impl Held {
         // A hint is withheld as an item is.
         let body = made.clone().unwrap_or_default();
         let made_for = &format.content_filters;
-        let content =
-            subscription.content((index, item), made_for, body, &self.instruct.meta);
+        let content = subscription.content((index, item), made_for, body, &self.instruct.meta);
         match content {
             None => Meaning::Nothing,
             Some(body) if made.is_some() => Meaning::Reply(reply(&self.response(format, body))),
@@ -137,13 +136,12 @@ impl Held {
 
     /// The response that an item makes, over the headers of the one at the timeout.
     fn response(&self, format: &HttpResponse, body: Bytes) -> Response {
-        let own = |name: &str| {
-            format.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
-        };
+        let own =
+            |name: &str| format.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
         let above = self.instruct.response.headers.iter();
         // The item's body is not compressed as the other was.
-        let above = above
-            .filter(|(name, _)| !own(name) && !name.eq_ignore_ascii_case("content-encoding"));
+        let above =
+            above.filter(|(name, _)| !own(name) && !name.eq_ignore_ascii_case("content-encoding"));
         let headers = above.chain(&format.headers).cloned().collect();
         Response { code: format.code, headers, body }
     }

@@ -54,7 +54,10 @@ const MAX_FAILURES: u32 = 5;
 
 impl Held {
     /// Serves the stream until either side ends it.
-    pub(super) async fn stream<E: Exchange>(mut self: Box<Self>, exchange: &mut E) -> Served<E::Error> {
+    pub(super) async fn stream<E: Exchange>(
+        mut self: Box<Self>,
+        exchange: &mut E,
+    ) -> Served<E::Error> {
         let content_type = self.instruct.response.header("content-type").unwrap_or_default();
         let transport = match content_type.starts_with("text/event-stream") {
             true => Transport::Sse,
@@ -268,11 +271,9 @@ impl Held {
                 _ = input => return Ok(Some(Cause::Gone)),
             }
         };
-        let instruct = answer.and_then(Answer::instruct).and_then(|instruct| {
-            match instruct.mode {
-                Mode::Response => Err("a stream cannot go on as a held response".to_owned()),
-                _ => Ok(instruct),
-            }
+        let instruct = answer.and_then(Answer::instruct).and_then(|instruct| match instruct.mode {
+            Mode::Response => Err("a stream cannot go on as a held response".to_owned()),
+            _ => Ok(instruct),
         });
         let instruct = match instruct {
             Ok(instruct) => instruct,

@@ -176,8 +176,7 @@ impl Subscription {
         let Some(channel) = self.channels.get_mut(index) else { return true };
         channel.active = true;
         let Some(last) = &channel.last else { return true };
-        let follows =
-            item.no_seq || item.prev_id.as_ref().is_none_or(|prev| prev == last);
+        let follows = item.no_seq || item.prev_id.as_ref().is_none_or(|prev| prev == last);
         if let Some(id) = item.id.as_ref().filter(|_| !item.no_seq) {
             channel.last = Some(id.clone());
         }

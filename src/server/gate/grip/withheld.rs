@@ -109,7 +109,8 @@ impl Withheld {
                 Some(lost) => Err(lost.to_owned()),
                 None => Instruct::read(status, &headers, body.freeze()),
             };
-            instruct.and_then(|instruct| Held::new(gate, settings, origin, instruct, client.address))
+            instruct
+                .and_then(|instruct| Held::new(gate, settings, origin, instruct, client.address))
         });
         drop(headers);
         let session = session.as_mut();

@@ -111,6 +111,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             client_script: None,
+            grip: None,
             routes: Routes::new(Vec::new()),
             hold: hold::Settings::default(),
             stream: Arc::default(),

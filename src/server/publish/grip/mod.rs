@@ -39,7 +39,8 @@ impl Grip {
         let settings = self.settings.load();
         let verifier = settings.control.as_ref()?;
         let value = Headers::get(&request.headers, "authorization").unwrap_or_default();
-        let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let token =
+            value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let token = token.map(|(_, token)| token.trim());
         let now = self.publisher.now().0 / 1_000_000;
         let wrong = match token.map(|token| verifier.grant(token, now)) {
