@@ -300,9 +300,7 @@ fn a_patch_does_what_rfc_6902_says() {
         assert_eq!(patched, expected, "{operations}");
     }
     // Each copy doubles.
-    let double = json!([{"op":"add","path":"/x","value":"x".repeat(1000)},
-        {"op":"copy","from":"","path":"/a"}]);
-    let many = std::iter::repeat_n(double[1].clone(), 40).chain([double[0].clone()]);
-    assert!(patch::apply(b"{\"k\":\"0123456789\"}", &many.collect::<Vec<_>>()).is_err());
+    let copy = |n: usize| json!({"op": "copy", "from": "", "path": format!("/{n}")});
+    assert!(patch::apply(b"{}", &(0..40).map(copy).collect::<Vec<_>>()).is_err());
     assert!(patch::apply(b"no json", &[]).is_err());
 }
