@@ -215,7 +215,7 @@ fn grip_gate(config: &Config) -> Option<Arc<gate::grip::Settings>> {
     let grip = &config.grip;
     let key = grip_key(&grip.key);
     let signer = key.map(|key| Signer::new(&key, &grip.issuer));
-    grip.enabled.then(|| Arc::new(gate::grip::Settings::new(signer)))
+    grip.enabled.then(|| Arc::new(gate::grip::Settings::new(signer, grip.websocket.clone())))
 }
 
 /// The side of GRIP that takes items.

@@ -8,7 +8,7 @@ use super::poll::hold::Cause;
 use super::replay::{ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, Settings, Timer};
 use crate::protocol::http::Reply;
-use crate::protocol::http::websocket::CloseCode;
+use crate::protocol::http::websocket::{CloseCode, Frame};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::pin;
@@ -49,6 +49,10 @@ pub(super) trait Exchange: Send {
     /// frames. Cancelling it loses nothing.
     fn listening(&mut self, socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send);
 
+    /// The timer, and the next frame of a socket's client, whose payload is at most `most` bytes
+    /// long. Cancelling it loses nothing.
+    fn frames(&mut self, most: u64) -> (&mut Timer, impl Future<Output = Framed> + Send);
+
     /// Writes a whole answer.
     fn write(&mut self, reply: &Reply) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
@@ -63,6 +67,16 @@ pub(super) enum Input {
     Pong,
     /// It closes its socket, with that payload.
     Close(Bytes),
+    /// It did what ends its socket.
+    Wrong(CloseCode),
+}
+
+/// A frame of a socket's client, or its end.
+pub(super) enum Framed {
+    /// It is gone.
+    Gone,
+    /// This is the next frame.
+    Frame(Frame),
     /// It did what ends its socket.
     Wrong(CloseCode),
 }
@@ -132,6 +146,7 @@ pub(super) async fn serve<E: Exchange>(
         }
         // Boxed: what a stream needs beside a poll is its own.
         Decision::Stream(stream) => return Box::pin(stream.run(exchange)).await,
+        Decision::Grip(socket) => return Box::pin(socket.run(exchange)).await,
         Decision::Publish(publish) => (Some(Box::pin(gate.publish(publish)).await), None, None),
         Decision::Site | Decision::Ask(_) => return Served::Forward(None),
     };

@@ -6,7 +6,7 @@ use crate::protocol::http::Reply;
 use crate::protocol::http::query::{Query, masked};
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::replay::{HeldReplay, ReplayEnd};
-use crate::server::gate::serve::{Exchange, Input};
+use crate::server::gate::serve::{Exchange, Framed, Input};
 use crate::server::gate::{Decision, Gate, Incoming, Settings, Timer, access_log};
 use crate::server::limits::body_memory::BodyShare;
 use crate::server::limits::body_rate::BodyRate;
@@ -122,6 +122,14 @@ impl Exchange for SessionExchange<'_> {
 
     async fn finish(&mut self) -> Result<()> {
         self.session.write_response_body(Bytes::new(), true).await
+    }
+
+    fn frames(&mut self, _most: u64) -> (&mut Timer, impl Future<Output = Framed> + Send) {
+        let (timer, gone) = self.waiting();
+        (timer, async {
+            gone.await;
+            Framed::Gone
+        })
     }
 
     fn listening(&mut self, _socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send) {

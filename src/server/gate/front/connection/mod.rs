@@ -13,6 +13,7 @@ use crate::protocol::http::framing::Framing;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::access_log;
+use crate::server::gate::grip;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::forwarded::{Client, Way};
 use crate::server::gate::proxy::request_context::RequestContext;
@@ -190,8 +191,21 @@ impl Connection {
             handed.upgrade = head.upgrade;
             handed
         };
+        let way = Way { client, tls: self.stream.get_ssl_digest().is_some() };
+        let socket = head.socket.then(|| {
+            let opening = grip::socket::Opening {
+                path: head.path,
+                target: head.target,
+                headers: &head.headers,
+                each: head.headers.each(),
+                client: client.address,
+                way,
+            };
+            front.gate.grip_socket(settings, opening)
+        });
+        let socket = socket.flatten();
         // Rules match paths only; a target in another form goes to the upstream.
-        if head.target.starts_with('/') && !settings.may_serve(head.path) {
+        if socket.is_none() && head.target.starts_with('/') && !settings.may_serve(head.path) {
             return Admission::HandOff(head.framing.clone(), hand_off().for_site());
         }
         if !head.plain && !head.socket {
@@ -205,6 +219,9 @@ impl Connection {
             target: logged.then(|| head.target.into()),
             keep: head.keep,
         };
+        if let Some(decision) = socket {
+            return Admission::Own(decision, account, client);
+        }
         let incoming = Incoming {
             method: head.method,
             target: head.target,
@@ -214,7 +231,7 @@ impl Connection {
             form: None,
             headers: &head.headers,
             client: client.address,
-            way: Way { client, tls: self.stream.get_ssl_digest().is_some() },
+            way,
             can_upgrade: head.socket,
         };
         match front.gate.decide(settings, &incoming) {
