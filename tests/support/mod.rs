@@ -34,6 +34,8 @@ pub mod metrics;
 #[cfg(feature = "site-tests")]
 pub mod php;
 pub mod process;
+#[cfg(feature = "site-tests")]
+pub mod pushpin;
 pub mod rules;
 pub mod site;
 pub mod socket;

@@ -11,7 +11,7 @@ use crate::protocol::http::path::PathPattern;
 pub struct Grip {
     /// Instructions of the site are followed, and items are taken.
     pub enabled: bool,
-    /// The key of `Grip-Sig`; empty = it is not sent.
+    /// The key of `Grip-Sig`; empty = one that no site can verify.
     pub key: Secret,
     /// The name in it.
     pub issuer: String,

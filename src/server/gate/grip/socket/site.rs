@@ -228,7 +228,12 @@ impl Session {
             Kind::Ping | Kind::Pong => self.send(&Message { kind: event.kind, content }),
             Kind::Close => {
                 let good = content.len() <= 125 && close_answer(&content).is_ok();
-                let close = if good { content } else { Bytes::new() };
+                let own = self.closing.take().map(|(payload, _)| payload);
+                let close = match good && !content.is_empty() {
+                    true => content,
+                    // Without a code of its own it is the client's.
+                    false => own.unwrap_or_default(),
+                };
                 self.end = Some(End { cause: Cause::Message, close: Some(close) });
             }
             Kind::Disconnect => {
