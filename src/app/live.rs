@@ -20,6 +20,7 @@ use crate::server::gate::tls::Tls;
 use crate::server::gate::upstream::{Upstream, UpstreamError};
 use crate::server::limits::body_memory::BodyMemory;
 use crate::server::limits::rate::{AddressRate, MessageRate};
+use crate::server::net::random;
 use crate::server::publish::system_time;
 use crate::server::telemetry::log::Log;
 use crate::server::telemetry::metrics::SharedMetrics;
@@ -273,9 +274,10 @@ fn gate_settings(config: &Config, upstreams: &Upstreams, rates: &Rates) -> gate:
 /// The side of GRIP that holds requests.
 fn grip_gate(config: &Config) -> Option<Arc<gate::grip::Settings>> {
     let grip = &config.grip;
-    let key = grip_key(&grip.key);
-    let signer = key.map(|key| Signer::new(&key, &grip.issuer));
-    grip.enabled.then(|| Arc::new(gate::grip::Settings::new(signer)))
+    // Sites that verify nothing take any token for the sign that they are behind a gate.
+    let any = || random::secret().ok().map(|secret| secret.reveal().into());
+    let signer = grip_key(&grip.key).or_else(any).map(|key| Signer::new(&key, &grip.issuer));
+    grip.enabled.then(|| Arc::new(gate::grip::Settings::new(signer, grip.websocket.clone())))
 }
 
 /// The side of GRIP that takes items.

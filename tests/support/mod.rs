@@ -38,6 +38,8 @@ pub mod php;
 pub mod process;
 pub mod pusher;
 pub mod raw_site;
+#[cfg(feature = "site-tests")]
+pub mod pushpin;
 pub mod rules;
 pub mod site;
 pub mod socket;

@@ -119,7 +119,7 @@ impl PhpSite {
 /// A port that nothing listens on, and none that the system gives to outgoing
 /// connections: those of a test with thousands of clients would take it again
 /// before PHP does.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static FIRST: OnceLock<u16> = OnceLock::new();
     static STEP: AtomicU16 = AtomicU16::new(0);
     const LOWEST: u16 = 12_000;

@@ -4,18 +4,21 @@ use crate::config::read::section::Section;
 use crate::config::read::values::{self, MASK};
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::grip::sign;
+use crate::protocol::http::path::PathPattern;
 
 /// See the [module](self).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grip {
     /// Instructions of the site are followed, and items are taken.
     pub enabled: bool,
-    /// The key of `Grip-Sig`; empty = it is not sent.
+    /// The key of `Grip-Sig`; empty = one that no site can verify.
     pub key: Secret,
     /// The name in it.
     pub issuer: String,
     /// The key of the publishers' tokens; empty = they need none.
     pub control_key: Secret,
+    /// The paths whose WebSockets become requests to the site.
+    pub websocket: Vec<PathPattern>,
 }
 
 pub(in crate::config) fn grip(section: &mut Section) -> Grip {
@@ -24,6 +27,7 @@ pub(in crate::config) fn grip(section: &mut Section) -> Grip {
         key: section.secret("key", key),
         issuer: section.parsed("iss", "pollgate".to_owned(), values::filled),
         control_key: section.secret("control_key", key),
+        websocket: section.list("websocket", Vec::new(), values::path),
     }
 }
 

@@ -243,7 +243,8 @@ impl Channel {
         Self::new(name, prev_id, filters.ok_or("the filters are no list of names")?)
     }
 
-    fn new(name: String, prev_id: Option<String>, filters: Vec<&str>) -> Result<Self, String> {
+    /// A channel of that name; the error says what is wrong with it.
+    pub fn new(name: String, prev_id: Option<String>, filters: Vec<&str>) -> Result<Self, String> {
         channel(&name).map_err(|error| format!("{name:?}: {error}"))?;
         if filters.len() > filter::MAX {
             return Err(format!("{name:?} has more than {} filters", filter::MAX));

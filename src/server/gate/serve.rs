@@ -8,7 +8,7 @@ use super::poll::hold::Cause;
 use super::replay::{ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, Settings, Timer};
 use crate::protocol::http::Reply;
-use crate::protocol::http::websocket::{CloseCode, Messages};
+use crate::protocol::http::websocket::{CloseCode, Frame, Messages};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::pin;
@@ -57,6 +57,10 @@ pub(super) trait Exchange: Send {
         most: usize,
     ) -> (&mut Timer, impl Future<Output = Input> + Send);
 
+    /// The timer, and the next frame of a socket's client, whose payload is at most `most` bytes
+    /// long. Cancelling it loses nothing.
+    fn frames(&mut self, most: u64) -> (&mut Timer, impl Future<Output = Framed> + Send);
+
     /// Writes a whole answer.
     fn write(&mut self, reply: &Reply) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
@@ -75,6 +79,16 @@ pub(super) enum Input {
     Wrong(CloseCode),
     /// It sent a message of text, where it may.
     Text(Bytes),
+}
+
+/// A frame of a socket's client, or its end.
+pub(super) enum Framed {
+    /// It is gone.
+    Gone,
+    /// This is the next frame.
+    Frame(Frame),
+    /// It did what ends its socket.
+    Wrong(CloseCode),
 }
 
 /// How long a poll was held, and why that ended.
@@ -147,6 +161,7 @@ pub(super) async fn serve<E: Exchange>(
             (Some(reply), Some((Duration::ZERO, cause)), None)
         }
         Decision::Pusher(pusher) => return Box::pin(pusher.run(exchange)).await,
+        Decision::Grip(socket) => return Box::pin(socket.run(exchange)).await,
         Decision::Publish(publish) => (Some(Box::pin(gate.publish(publish)).await), None, None),
         Decision::Site | Decision::Ask(_) => return Served::Forward(None),
     };

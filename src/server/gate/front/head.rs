@@ -105,6 +105,11 @@ impl RawHeaders<'_> {
         })
     }
 
+    /// All of them.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|header| (header.name, header.value))
+    }
+
     /// True if there is a header of that name, whatever its value: [`Headers::get`] skips values
     /// that are not text.
     fn has(&self, name: &str) -> bool {

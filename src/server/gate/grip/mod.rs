@@ -3,7 +3,7 @@
 //! Pingora forwards the request as any other. A response that is an instruction is withheld from
 //! the client ([`withheld`]); once pingora is done with the request, the hold is served on the same
 //! connection: a response until an item is one ([`response`]), a stream until either side ends it
-//! ([`stream`]). No PHP, no connection to the site and no thread stay with a hold.
+//! ([`stream`]). WebSockets become requests, where the config says so ([`socket`]). No PHP, no connection to the site and no thread stay with a hold.
 //!
 //! A hold's place in its channels is the hub's. Where the site names the last item it knows, the
 //! channel's history finds what came after it, and the site is asked again only if the history
@@ -12,12 +12,14 @@
 mod hold;
 mod origin;
 mod response;
+pub mod socket;
 mod stream;
 mod subscription;
 pub(in crate::server::gate) mod withheld;
 
 use crate::protocol::grip::FEATURES;
 use crate::protocol::grip::sign::Signer;
+use crate::protocol::http::path::PathPattern;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -28,6 +30,8 @@ use tokio::sync::Semaphore;
 pub struct Settings {
     /// Signs what the site gets; `None` = nothing is signed.
     pub signer: Option<Signer>,
+    /// The paths whose WebSockets become requests to the site.
+    pub websocket: Vec<PathPattern>,
     /// The token in use, and the minute in which it was made.
     token: Mutex<(u64, Arc<str>)>,
     /// Requests of the gate's own at the site.
@@ -41,10 +45,10 @@ impl Settings {
     /// Time that a token is good for, in seconds.
     const TOKEN_TTL: u64 = 3600;
 
-    /// Settings with this signer.
-    pub fn new(signer: Option<Signer>) -> Self {
+    /// Settings with this signer and these paths.
+    pub fn new(signer: Option<Signer>, websocket: Vec<PathPattern>) -> Self {
         let (token, asking) = (Mutex::new((0, Arc::from(""))), Semaphore::new(AT_ONCE));
-        Self { signer, token, asking }
+        Self { signer, websocket, token, asking }
     }
 
     /// The headers by which the site knows the gate.

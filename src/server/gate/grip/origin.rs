@@ -40,6 +40,13 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
 }
 
+/// Why there is no response.
+pub(super) struct Failed {
+    pub(super) words: String,
+    /// The site may have the request.
+    pub(super) reached: bool,
+}
+
 /// A header that says which item of a channel was the last.
 pub(super) type Last<'a> = (&'a str, &'a str);
 
@@ -87,6 +94,24 @@ impl Origin {
         Ok(Self(Arc::new(shared)))
     }
 
+    /// The site behind a socket, whose requests bear these headers.
+    pub(super) fn of_socket(
+        settings: &Arc<Settings>,
+        target: &str,
+        headers: impl Iterator<Item = (String, Vec<u8>)>,
+    ) -> Self {
+        let mut lines = Vec::new();
+        for (name, value) in headers {
+            if !NOT_AGAIN.contains(&name.as_str()) {
+                for part in [name.as_bytes(), b":", &value, b"\n"] {
+                    lines.extend_from_slice(part);
+                }
+            }
+        }
+        let (settings, target) = (settings.clone(), target.into());
+        Self(Arc::new(Shared { settings, again: None, target, headers: lines.into() }))
+    }
+
     pub(super) fn settings(&self) -> &Arc<Settings> {
         &self.0.settings
     }
@@ -100,7 +125,15 @@ impl Origin {
     pub(super) async fn ask_again(&self, last: &[Last<'_>]) -> Result<Answer, String> {
         let method = self.0.again.clone().ok_or("the request cannot be made again")?;
         let headers = self.headers(None);
-        self.exchange(method, &self.0.target, headers, last).await
+        let asked = self.exchange(method, &self.0.target, headers, last, Bytes::new()).await;
+        asked.map_err(|failed| failed.words)
+    }
+
+    /// Posts a body to the target of the request, with more headers.
+    pub(super) async fn post(&self, more: HeaderMap, body: Bytes) -> Result<Answer, Failed> {
+        let mut headers = self.headers(None);
+        headers.extend(more);
+        self.exchange(Method::POST, &self.0.target, headers, &[], body).await
     }
 
     /// Resolves a link of a response to a request of `target`, or to the first one.
@@ -110,7 +143,9 @@ impl Origin {
 
     /// Asks for what a link has.
     pub(super) async fn follow(&self, link: &Link, last: &[Last<'_>]) -> Result<Answer, String> {
-        self.exchange(Method::GET, &link.target, self.link_headers(link), last).await
+        let headers = self.link_headers(link);
+        let asked = self.exchange(Method::GET, &link.target, headers, last, Bytes::new()).await;
+        asked.map_err(|failed| failed.words)
     }
 
     /// Posts to the link that wants to know of the end, beside everything else.
@@ -118,9 +153,10 @@ impl Origin {
         let origin = self.clone();
         tokio::spawn(async move {
             let headers = origin.link_headers(&link);
-            let asked = origin.exchange(Method::POST, &link.target, headers, &[]).await;
-            if let Err(error) = asked {
-                tracing::debug!(error, "the site does not learn that a client is gone");
+            let asked =
+                origin.exchange(Method::POST, &link.target, headers, &[], Bytes::new()).await;
+            if let Err(Failed { words, .. }) = asked {
+                tracing::debug!(error = words, "the site does not learn that a client is gone");
             }
         });
     }
@@ -153,8 +189,9 @@ impl Origin {
         headers
     }
 
-    fn grip(&self) -> Result<&Grip, String> {
-        self.0.settings.grip.as_deref().ok_or_else(|| "GRIP is off".to_owned())
+    fn grip(&self) -> Result<&Grip, Failed> {
+        let grip = self.0.settings.grip.as_deref();
+        grip.ok_or_else(|| Failed { words: "GRIP is off".to_owned(), reached: true })
     }
 
     async fn exchange(
@@ -163,11 +200,12 @@ impl Origin {
         target: &str,
         mut headers: HeaderMap,
         last: &[Last<'_>],
-    ) -> Result<Answer, String> {
+        body: Bytes,
+    ) -> Result<Answer, Failed> {
         let grip = self.grip()?;
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         if method == Method::POST {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         for (name, value) in grip.headers() {
             if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
@@ -180,9 +218,10 @@ impl Origin {
                 headers.append("grip-last", value);
             }
         }
-        let mut request = Request::new(Full::new(Bytes::new()));
+        let reached = |words: &str| Failed { words: words.to_owned(), reached: true };
+        let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = target.parse().map_err(|_| format!("{target} is no target"))?;
+        *request.uri_mut() = target.parse().map_err(|_| reached("the target is none"))?;
         *request.headers_mut() = headers;
         let limit = self.0.settings.connect_timeout + self.0.settings.read_timeout;
         let asked = tokio::time::timeout(limit, async {
@@ -190,10 +229,10 @@ impl Origin {
             let _turn = grip.asking.acquire().await;
             self.send(request).await
         });
-        asked.await.unwrap_or_else(|_| Err("the site took too long".to_owned()))
+        asked.await.unwrap_or_else(|_| Err(reached("the site took too long")))
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failed> {
         let mut failed = "there is no server to ask".to_owned();
         for server in self.0.settings.upstream.addresses() {
             // Nothing was sent yet, so the next server may be asked.
@@ -208,7 +247,7 @@ impl Origin {
                 },
             }
         }
-        Err(failed)
+        Err(Failed { words: failed, reached: false })
     }
 }
 
@@ -216,16 +255,17 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     TcpStream::connect((host, port)).await.map_err(|error| error.to_string())
 }
 
-async fn answer<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, String>
+async fn answer<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, Failed>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let words = |error: hyper::Error| error.to_string();
+    let words = |error: hyper::Error| Failed { words: error.to_string(), reached: true };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
     tokio::spawn(connection);
     let (head, body) = sender.send_request(request).await.map_err(words)?.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await;
-    let body = body.map_err(|_| "its body is too long, or breaks off")?.to_bytes();
+    let too_long = |_| "its body is too long, or breaks off".to_owned();
+    let body = body.map_err(|error| Failed { words: too_long(error), reached: true })?.to_bytes();
     Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
 }
 

@@ -172,7 +172,8 @@ impl Held {
             Mode::None => None,
             _ => {
                 let now = (shared.clock)();
-                let subscribed = Subscription::new(&shared.hub, &self.instruct, before, now);
+                let subscribed =
+                    Subscription::new(&shared.hub, &self.instruct.channels, before, now);
                 Some(subscribed.map_err(|full| full.to_string())?)
             }
         };

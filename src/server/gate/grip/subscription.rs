@@ -8,7 +8,7 @@ use crate::hub::channel::{ChannelName, Cursor, Message, Position, Stamp, Take, T
 use crate::hub::{self, Answer, Hub, TableFull, Waiter};
 use crate::protocol::grip::filter::{self, Context, Meta};
 use crate::protocol::grip::item::ContentFilters;
-use crate::protocol::grip::{self, Filter, Instruct, Item};
+use crate::protocol::grip::{self, Filter, Instruct, Item, instruct};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,15 +54,15 @@ pub(super) enum News {
 pub(super) type Places = Vec<(String, Position)>;
 
 impl Subscription {
-    /// Subscribes to the channels of `instruct`; `before` = the places of the hold that it goes on.
+    /// Subscribes to channels; `before` = the places of the hold that goes on with them.
     pub(super) fn new(
         hub: &Hub,
-        instruct: &Instruct,
+        wanted: &[instruct::Channel],
         before: &Places,
         now: Time,
     ) -> Result<Self, TableFull> {
         let (mut channels, mut subscriptions) = (Vec::new(), Vec::new());
-        for channel in &instruct.channels {
+        for channel in wanted {
             // Checked when it was read.
             let Ok(name) = grip::channel(&channel.name) else { continue };
             let place = before.iter().find(|(known, _)| *known == channel.name);
@@ -136,12 +136,16 @@ impl Subscription {
                     Item::of(&message.payload.body).is_some_and(|item| item.id.as_deref() == last)
                 };
                 match messages.iter().rposition(is_last) {
-                    Some(at) => messages = &messages[at + 1..],
+                    Some(at) => {
+                        self.waiter.advance(index, messages[at].position, messages[at].stamp);
+                        messages = &messages[at + 1..];
+                    }
                     // It may not be here yet.
                     None if messages.is_empty() => channel.seeks = true,
                     None => {
                         self.queue.push_back(Queued::Gap);
                         let known = channel.before.unwrap_or(found.position);
+                        self.waiter.advance(index, known, found.stamp);
                         let at = messages.iter().position(|it| !known.covers(it.position));
                         messages = &messages[at.unwrap_or(messages.len())..];
                     }

@@ -7,7 +7,7 @@ use crate::protocol::http::query::{Query, masked};
 use crate::protocol::http::websocket::Messages;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::replay::{HeldReplay, ReplayEnd};
-use crate::server::gate::serve::{Exchange, Input};
+use crate::server::gate::serve::{Exchange, Framed, Input};
 use crate::server::gate::{Decision, Gate, Incoming, Settings, Timer, access_log};
 use crate::server::limits::body_memory::BodyShare;
 use crate::server::limits::body_rate::BodyRate;
@@ -133,6 +133,14 @@ impl Exchange for SessionExchange<'_> {
     ) -> (&mut Timer, impl Future<Output = Input> + Send) {
         // No socket is opened on such a session.
         self.listening(true)
+    }
+
+    fn frames(&mut self, _most: u64) -> (&mut Timer, impl Future<Output = Framed> + Send) {
+        let (timer, gone) = self.waiting();
+        (timer, async {
+            gone.await;
+            Framed::Gone
+        })
     }
 
     fn listening(&mut self, _socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send) {

@@ -3,10 +3,10 @@
 use super::Connection;
 use super::read::{gone, read_some};
 use crate::protocol::http::Reply;
-use crate::protocol::http::websocket::{self, CloseCode, Messages, Opcode};
+use crate::protocol::http::websocket::{self, CloseCode, Frame, Messages, Opcode};
 use crate::server::gate::front::response::{self, MAX_COPIED};
 use crate::server::gate::front::{Front, buffer_pool};
-use crate::server::gate::serve::{Exchange, Input};
+use crate::server::gate::serve::{Exchange, Framed, Input};
 use crate::server::gate::{Settings, Timer};
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
@@ -110,6 +110,28 @@ async fn frame(stream: &mut Stream, pending: &mut BytesMut) -> Input {
     }
 }
 
+/// The next frame of a client, whatever it is.
+async fn any_frame(stream: &mut Stream, pending: &mut BytesMut, most: u64) -> Framed {
+    loop {
+        match websocket::take(pending, most) {
+            Err(code) => return Framed::Wrong(code),
+            Ok(Some(frame)) => {
+                // So that it does not keep the whole buffer.
+                let payload = Bytes::copy_from_slice(&frame.payload);
+                return Framed::Frame(Frame { payload, ..frame });
+            }
+            Ok(None) => {}
+        }
+        if pending.is_empty() {
+            // An idle socket holds no room.
+            buffer_pool::put(std::mem::take(pending));
+        }
+        if read_some(stream, pending).await == 0 {
+            return Framed::Gone;
+        }
+    }
+}
+
 /// The next thing that the client of a socket does which may send messages.
 async fn message(
     stream: &mut Stream,
@@ -173,6 +195,11 @@ impl Exchange for LaneExchange<'_> {
 
     async fn send(&mut self, pieces: &[Bytes]) -> Result<(), Unwritten> {
         self.write_pieces(buffer_pool::take(), pieces).await
+    }
+
+    fn frames(&mut self, most: u64) -> (&mut Timer, impl Future<Output = Framed> + Send) {
+        let Connection { stream, pending, timer, .. } = &mut *self.connection;
+        (timer, any_frame(stream, pending, most))
     }
 
     async fn finish(&mut self) -> Result<(), Unwritten> {

@@ -15,6 +15,7 @@ use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::access_log;
 use crate::server::gate::forward::Forward;
+use crate::server::gate::grip;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::forwarded::{Client, Way};
 use crate::server::gate::proxy::request_context::RequestContext;
@@ -237,8 +238,20 @@ impl Connection {
             Some(forward) => Admission::Forward(forward, self.record(front, head, &client, logged)),
             None => Admission::HandOff(head.framing.clone(), hand_off().for_site()),
         };
+        let socket = head.socket.then(|| {
+            let opening = grip::socket::Opening {
+                path: head.path,
+                target: head.target,
+                headers: &head.headers,
+                each: head.headers.each(),
+                client: client.address,
+                way,
+            };
+            front.gate.grip_socket(settings, opening)
+        });
+        let socket = socket.flatten();
         // Rules match paths only; a target in another form goes to the upstream.
-        if head.target.starts_with('/') && !settings.may_serve(head.path) {
+        if socket.is_none() && head.target.starts_with('/') && !settings.may_serve(head.path) {
             return to_upstream();
         }
         let receives = head.empty_post && settings.pusher.receives(head.path);
@@ -253,6 +266,9 @@ impl Connection {
             target: logged.then(|| head.target.into()),
             keep: head.keep,
         };
+        if let Some(decision) = socket {
+            return Admission::Own(decision, account, client);
+        }
         let incoming = Incoming {
             method: head.method,
             target: head.target,
