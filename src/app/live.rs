@@ -61,6 +61,8 @@ impl LiveSettings {
         let metrics = Arc::new(SharedMetrics::default());
         metrics.watched.watch(&config.watched);
         let (hub, backplane) = table(config);
+        hub.presence().rule(config.presence.clone());
+        hub.presence().allow(config.presence_bytes);
         let rates = Rates::default();
         Self {
             hub,
@@ -104,6 +106,10 @@ impl LiveSettings {
         if config.hub != running.hub {
             self.hub.reconfigure(config.hub.clone(), system_time());
         }
+        if config.presence != running.presence {
+            self.hub.presence().rule(config.presence.clone());
+        }
+        self.hub.presence().allow(config.presence_bytes);
         let rate = self.publish.load().rate.clone();
         let rates = Rates::of(&self.gate.load());
         self.publish.store(Arc::new(publish_settings(config, &rate, &rates.bodies)));

@@ -4,6 +4,7 @@ mod backplane;
 pub mod demo;
 mod error;
 mod live;
+mod presence;
 mod reexec;
 mod reload;
 mod shutdown;
@@ -269,6 +270,7 @@ impl Parts {
         let publish = browser_publish(&publisher);
         let files = FdBudget::within(descriptors::soft_limit());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, metrics.clone(), files);
+        presence::connect(&live, &publisher);
         let reload = Reload::new(sources, site, config, live);
         Self { publisher, gate, reload, crowd, metrics, snapshot_writer }
     }
@@ -280,6 +282,7 @@ impl Parts {
         answers: IdempotencyCache,
     ) -> Result<(Internal, Arc<Page>), AppError> {
         let hook = Hook::new(self.publisher.clone(), self.history(), answers);
+        let hook = hook.listing(presence::hook_roster(&self.gate));
         let (in_force, reload) = (self.reload.clone(), self.reload.clone());
         let sources = self.sources();
         let (stats, metrics) = (sources.clone(), sources.clone());

@@ -1,4 +1,4 @@
-//! Drops old messages of unused channels.
+//! Drops old messages of unused channels, and ends the graces of absent users.
 
 use crate::hub::Hub;
 use crate::server::publish::system_time;
@@ -7,7 +7,8 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::time::Duration;
 
-/// Periodically drops messages that are too old, also from unused channels.
+/// Periodically drops messages that are too old, also from unused channels, and the users who have
+/// not come back.
 pub(super) struct Sweeper {
     pub(super) hub: Hub,
 }
@@ -15,11 +16,18 @@ pub(super) struct Sweeper {
 #[async_trait]
 impl BackgroundService for Sweeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        const EVERY: Duration = Duration::from_secs(5);
+        const EVERY: Duration = Duration::from_secs(1);
+        /// Ticks between two looks at all channels.
+        const CHANNELS: u64 = 5;
         let mut ticks = tokio::time::interval(EVERY);
-        loop {
+        for round in 0_u64.. {
             tokio::select! {
-                _ = ticks.tick() => self.hub.sweep(system_time()),
+                _ = ticks.tick() => {
+                    self.hub.presence().sweep(system_time());
+                    if round % CHANNELS == 0 {
+                        self.hub.sweep(system_time());
+                    }
+                }
                 _ = shutdown.changed() => return,
             }
         }

@@ -68,6 +68,10 @@ pub struct Config {
     pub stream: stream::Settings,
     /// The channels and their histories.
     pub hub: hub::Settings,
+    /// Presence on the channels.
+    pub presence: hub::presence::Rules,
+    /// Memory for the users who are present, in bytes.
+    pub presence_bytes: u64,
     /// The file in which the history outlives a restart.
     pub snapshot: snapshot::Settings,
     /// Socket through which a new process takes over from this one; `None` = derived from its

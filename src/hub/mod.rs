@@ -26,6 +26,7 @@ mod eviction;
 mod inspect;
 mod look;
 mod notifier;
+pub mod presence;
 mod replica;
 mod table;
 #[cfg(test)]
@@ -200,6 +201,7 @@ struct Shared {
     draining: AtomicBool,
     /// The table continues in another process.
     moved: AtomicBool,
+    presence: presence::Rooms,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -279,6 +281,7 @@ impl Hub {
             held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             moved: AtomicBool::new(false),
+            presence: presence::Rooms::default(),
             random: Mutex::new(random),
         };
         Self { shared: Arc::new(shared) }
