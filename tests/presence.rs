@@ -104,7 +104,10 @@ async fn a_user_who_polls_is_on_the_channel_until_its_grace_is_over() {
         poller.close();
         let target = format!("{watch}&cursor={}", seen["cursor"].as_str().unwrap());
         let left = watcher.poll(&target).await.json();
-        assert_eq!(left["messages"][0]["data"], json!({"type": "leave", "user": "7", "why": "gone"}));
+        assert_eq!(
+            left["messages"][0]["data"],
+            json!({"type": "leave", "user": "7", "why": "gone"})
+        );
         assert_eq!(list(&gate, "room").await["members"], json!([]));
         assert_eq!(events(&gate).await, ["+7", "-7 gone"]);
     }
@@ -210,7 +213,8 @@ presence = "public"
 "#;
     let gate = Gate::start_alone(open).await;
     let mut client = gate.connect().await;
-    for target in ["/comet/presence%3Aroom", "/comet/room?presence=1", "/comet/room,presence%3Aroom"]
+    for target in
+        ["/comet/presence%3Aroom", "/comet/room?presence=1", "/comet/room,presence%3Aroom"]
     {
         let refused = client.get(target).await;
         assert_eq!(refused.status, 403, "{target} {}", refused.text());

@@ -22,9 +22,7 @@ pub(super) fn hook_roster(gate: &Gate) -> Roster {
         let roster = gate.roster(channel);
         Box::pin(async move {
             match roster.await {
-                Ok(roster) => {
-                    Reply::new(200, "application/json", presence::list(&roster))
-                }
+                Ok(roster) => Reply::new(200, "application/json", presence::list(&roster)),
                 Err(reason) => {
                     Reply::error(503, reason, "try again later").with("Retry-After", "1")
                 }

@@ -79,8 +79,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let stream = root.table("stream", stream);
     let client_script = root.table("client", client_script);
     let (mut hub, max_message, snapshot) = root.table("history", history);
-    let (limits, client, presence_bytes) =
-        root.table("limits", |section| limits(section, held));
+    let (limits, client, presence_bytes) = root.table("limits", |section| limits(section, held));
     let watch_file = root.table("reload", |reload| reload.flag("watch", false));
     let drain = root.table("drain", drain);
     let upgrade = root.table("upgrade", upgrade);

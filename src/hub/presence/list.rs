@@ -37,8 +37,7 @@ impl Presence<'_> {
         let companion = companion(channel)?;
         let shard = self.shard_of(channel).lock();
         let room = shard.rooms.get(channel);
-        let (count, connections) =
-            room.map_or((0, 0), |room| (room.present(), room.connections()));
+        let (count, connections) = room.map_or((0, 0), |room| (room.present(), room.connections()));
         let mut members: Vec<Listed> = room
             .into_iter()
             .flat_map(|room| room.users())

@@ -29,7 +29,9 @@
 
 mod event;
 mod list;
+mod membership;
 mod room;
+mod settings;
 mod sweep;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -37,80 +39,19 @@ mod tests;
 
 pub use event::{Change, Why};
 pub use list::{Listed, Roster};
+pub use membership::Membership;
+pub use settings::{Member, Rules, Settings};
 
 use super::{Hub, WakeSet};
-use crate::hub::channel::{ChannelName, Payload, Pattern, Time};
+use crate::hub::channel::{ChannelName, Payload, Time};
 use event::Event;
 use parking_lot::{Mutex, RwLock};
-use room::{End, Room};
+use room::Room;
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-
-/// Presence on one channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// How long a user stays after a poll.
-    pub grace: Duration,
-    /// How long a user stays after a stream.
-    pub stream_grace: Duration,
-    /// Users that are listed at the most.
-    pub members: usize,
-    /// All who may poll the channel may see its members.
-    pub public: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let (grace, stream_grace) = (Duration::from_secs(30), Duration::from_secs(5));
-        Self { grace, stream_grace, members: 10_000, public: false }
-    }
-}
-
-/// The presence of all channels.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// By channel name, `None` = off; the first match wins.
-    pub channels: Vec<(Pattern, Option<Arc<Settings>>)>,
-    /// Channels without presence are watched too, for [`Change::Occupied`] and
-    /// [`Change::Vacated`].
-    pub occupancy: bool,
-}
-
-/// A user, as the credentials of a client name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    user: Arc<str>,
-    info: Option<Arc<str>>,
-}
-
-impl Member {
-    /// The longest name of a user, in bytes.
-    pub const MAX_USER: usize = 255;
-    /// The longest info, in bytes.
-    pub const MAX_INFO: usize = 1024;
-
-    /// A user with `info`, which is JSON. `None` if the name is empty or too long; a longer info is
-    /// left out.
-    pub fn new(user: &str, info: Option<&str>) -> Option<Self> {
-        let info = info.filter(|info| info.len() <= Self::MAX_INFO).map(Arc::from);
-        let fits = !user.is_empty() && user.len() <= Self::MAX_USER;
-        fits.then(|| Self { user: user.into(), info })
-    }
-
-    /// Its name.
-    pub fn user(&self) -> &Arc<str> {
-        &self.user
-    }
-
-    /// More about it, as JSON.
-    pub fn info(&self) -> Option<&Arc<str>> {
-        self.info.as_ref()
-    }
-}
 
 /// The beginning of the names of channels with joins and leaves.
 pub const PREFIX: &str = "presence:";
@@ -125,18 +66,17 @@ pub struct Sinks {
     /// Wakes the polls that a join or leave releases.
     pub wake: Box<dyn Fn(WakeSet) + Send + Sync>,
     /// Gets each change, in order for a channel.
-    pub change: Box<dyn Fn(&ChannelName, &Change, Time) + Send + Sync>,
+    pub change: ChangeSink,
     /// Gets the channels whose share here has changed, where a sequencer decides.
     pub unsettled: Box<dyn Fn(&ChannelName) + Send + Sync>,
 }
 
+/// Gets the changes of a channel.
+pub type ChangeSink = Box<dyn Fn(&ChannelName, &Change, Time) + Send + Sync>;
+
 impl Default for Sinks {
     fn default() -> Self {
-        Self {
-            wake: Box::new(drop),
-            change: Box::new(|_, _, _| ()),
-            unsettled: Box::new(|_| ()),
-        }
+        Self { wake: Box::new(drop), change: Box::new(|_, _, _| ()), unsettled: Box::new(|_| ()) }
     }
 }
 
@@ -198,15 +138,6 @@ impl Hub {
 #[derive(Clone, Copy)]
 pub struct Presence<'a> {
     hub: &'a Hub,
-}
-
-/// A client that is held on a channel. Dropping it begins the user's grace.
-pub struct Membership {
-    hub: Hub,
-    channel: ChannelName,
-    user: Option<Arc<str>>,
-    grace: Duration,
-    end: End,
 }
 
 /// What is done after unlocking.
@@ -297,7 +228,7 @@ impl<'a> Presence<'a> {
         };
         self.finish(channel, after);
         let (channel, hub) = (channel.clone(), self.hub.clone());
-        Membership { hub, channel, user, grace, end: End::Grace }
+        Membership::new(hub, channel, user, grace)
     }
 
     /// Ends the grace of a user: it leaves at once unless it is held, and without a grace once one
@@ -387,7 +318,8 @@ impl<'a> Presence<'a> {
         if let Some(user) = user {
             settled &= room.settle(user, self.rooms(), &mut announce);
         }
-        if !(settled && room.is_settled()) && !std::mem::replace(&mut room.listed, true) {
+        let open = !settled || !room.is_settled();
+        if open && !std::mem::replace(&mut room.listed, true) {
             unsettled.push(channel.clone());
             after.unsettled = true;
         }
@@ -431,37 +363,4 @@ impl<'a> Presence<'a> {
 
 fn put(wheel: &mut BTreeMap<u64, Vec<Deadline>>, until: Time, deadline: Deadline) {
     wheel.entry(until.0.div_ceil(1_000_000)).or_default().push(deadline);
-}
-
-impl Membership {
-    /// The user it is for, if the client has a name and there was room for it.
-    pub fn user(&self) -> Option<&str> {
-        self.user.as_deref()
-    }
-
-    /// The user has left: without a grace, if it is held nowhere else.
-    pub fn leave(mut self) {
-        self.end = End::Now(Why::Left);
-    }
-
-    /// The user's grant was revoked: it goes without a grace, if it is held nowhere else.
-    pub fn revoke(mut self) {
-        self.end = End::Now(Why::Revoked);
-    }
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        let presence = self.hub.presence();
-        // The sweep keeps this time younger than its interval.
-        let now = Time(self.hub.shared.latest.load(Ordering::SeqCst));
-        let (user, grace, end) = (self.user.as_ref(), self.grace, self.end);
-        presence.change(&self.channel, now, |room| room.exit(user, grace, end, now));
-    }
-}
-
-impl fmt::Debug for Membership {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Membership({:?}, {:?})", self.channel, self.user)
-    }
 }

@@ -348,11 +348,6 @@ impl Room {
         }
         settled & self.settle_occupancy(announce)
     }
-
-    /// The changes that a sequencer has to decide about.
-    pub(super) fn open(&self) -> impl Iterator<Item = (&Arc<str>, &User)> {
-        self.users.iter().filter(|(_, user)| user.present != user.announced)
-    }
 }
 
 impl User {
@@ -369,9 +364,5 @@ impl User {
             announced: false,
             why: Why::Gone,
         }
-    }
-
-    pub(super) fn why(&self) -> Why {
-        self.why
     }
 }

@@ -63,7 +63,8 @@ impl Presence<'_> {
                 let Shard { rooms, unsettled, .. } = &mut *shard;
                 let Some(room) = rooms.get_mut(&channel) else { continue };
                 let mut done = After::default();
-                let mut announce = |event: Event<'_>| self.announce(&channel, event, now, &mut done);
+                let mut announce =
+                    |event: Event<'_>| self.announce(&channel, event, now, &mut done);
                 let settled = room.settle_all(self.rooms(), &mut announce) && room.is_settled();
                 room.listed = !settled;
                 if !settled {

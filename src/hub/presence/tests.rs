@@ -1,6 +1,6 @@
 use super::*;
 use crate::hub::Subscription;
-use crate::hub::channel::{Cursor, Limits, Take};
+use crate::hub::channel::{Cursor, Limits, Pattern, Take};
 use std::collections::BTreeSet;
 
 const SECOND: u64 = 1_000_000;
@@ -182,9 +182,8 @@ fn a_channel_is_vacated_three_seconds_after_its_last_client() {
         Box::new(move |_: &ChannelName, change: &Change, _| seen.lock().push(change.clone()))
     };
     site.hub.presence().report_to(Sinks { change, ..Sinks::default() });
-    let enter = |now| {
-        site.hub.presence().enter(&name("room"), None, &site.settings, Duration::ZERO, now)
-    };
+    let enter =
+        |now| site.hub.presence().enter(&name("room"), None, &site.settings, Duration::ZERO, now);
     drop(enter(at(0)));
     site.hub.presence().sweep(at(2));
     let again = enter(at(2));

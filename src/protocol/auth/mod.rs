@@ -119,7 +119,9 @@ pub enum Rejection {
     #[error("\"{0}\" has a *, which stands for any rest in a grant and cannot be polled here")]
     Star(ChannelName),
     /// The members of this channel are shown only to clients with a grant for it.
-    #[error("the members of \"{0}\" are shown to clients with a grant for it, and there is none here")]
+    #[error(
+        "the members of \"{0}\" are shown to clients with a grant for it, and there is none here"
+    )]
     Members(ChannelName),
     /// The grant was revoked.
     #[error("the leave to poll was taken back")]

@@ -60,12 +60,12 @@ impl Keys {
         if now >= expires {
             return Err(Rejection::Expired);
         }
-        let names = text(channels).ok_or(Rejection::Bad("its channels are no base64url of UTF-8"))?;
+        let names =
+            text(channels).ok_or(Rejection::Bad("its channels are no base64url of UTF-8"))?;
         let channels = Channels::new(names.split(',').filter(|name| !name.is_empty()));
         let channels = channels.ok_or(Rejection::Bad("a * stands inside of a channel"))?;
-        let user = user.map(|user| {
-            text(user).ok_or(Rejection::Bad("its user is no base64url of UTF-8"))
-        });
+        let user =
+            user.map(|user| text(user).ok_or(Rejection::Bad("its user is no base64url of UTF-8")));
         let member = user.transpose()?.and_then(|user| Member::new(&user, None));
         Ok(Grant { channels, expires: Some(expires), member })
     }
@@ -145,7 +145,9 @@ mod tests {
         assert_eq!(user("k2.1700000000.bmV3cw."), None);
         let long = BASE64URL.encode("x".repeat(256));
         assert_eq!(user(&format!("k2.1700000000.bmV3cw.{long}")), None);
-        for bad in ["k2.1700000000.bmV3cw.%", "k2.1700000000.bmV3cw._w", "k2.1700000000.bmV3cw.Nw.Nw"] {
+        for bad in
+            ["k2.1700000000.bmV3cw.%", "k2.1700000000.bmV3cw._w", "k2.1700000000.bmV3cw.Nw.Nw"]
+        {
             assert!(matches!(grant(bad), Err(Rejection::Bad(_))), "{bad}");
         }
     }

@@ -64,13 +64,13 @@ impl Native {
 }
 
 fn reply(body: Bytes, callback: Option<&str>) -> Reply {
-        let Some(name) = callback else { return Reply::new(200, "application/json", body) };
-        let mut call = format!("{name}(");
-        // The body is the UTF-8 that was just written.
-        json::verbatim(&mut call, &String::from_utf8_lossy(&body), Safe::Html);
-        call.push_str(");");
-        Reply::new(200, "text/javascript; charset=UTF-8", call)
-            .with("X-Content-Type-Options", "nosniff")
+    let Some(name) = callback else { return Reply::new(200, "application/json", body) };
+    let mut call = format!("{name}(");
+    // The body is the UTF-8 that was just written.
+    json::verbatim(&mut call, &String::from_utf8_lossy(&body), Safe::Html);
+    call.push_str(");");
+    Reply::new(200, "text/javascript; charset=UTF-8", call)
+        .with("X-Content-Type-Options", "nosniff")
 }
 
 /// An answer with the list of users in it.

@@ -47,8 +47,9 @@ pub(super) enum Kind {
     Stream,
 }
 
-/// The presence of a client on its channels; none takes no memory.
+/// The presence of a client on its channels. One word in each held poll, as most have none.
 #[derive(Default)]
+#[allow(clippy::box_collection)]
 pub(super) struct Memberships(Option<Box<Vec<Membership>>>);
 
 impl Memberships {
@@ -101,7 +102,8 @@ impl Gate {
         let mut channels = admission.poll.subscriptions.iter().map(|one| &one.channel);
         let hidden = channels.find_map(|channel| {
             let own = || Some((channel.clone(), presence.settings(channel)?));
-            let of = presence.subject(channel).or_else(|| own().filter(|_| admission.presence.list));
+            let of =
+                presence.subject(channel).or_else(|| own().filter(|_| admission.presence.list));
             of.filter(|(_, settings)| !settings.public).map(|(name, _)| name)
         });
         hidden.map(|name| Rejection::Members(name).reply())

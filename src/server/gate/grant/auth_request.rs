@@ -322,8 +322,7 @@ impl AuthRequest {
             let (allowed, channel) = (names.contains(channel), channel.clone());
             let credentials = self.credentials.clone();
             let (grant, user, member) = (*grant, *user, member.clone());
-            let word =
-                CachedDecision { grant, allowed, credentials, channel, user, member, until };
+            let word = CachedDecision { grant, allowed, credentials, channel, user, member, until };
             self.grants.shared.memory.keep(*key, word);
         }
     }

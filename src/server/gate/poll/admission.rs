@@ -340,7 +340,14 @@ impl Gate {
                     let callback = poll.callback;
                     let gate = self.clone();
                     return Decision::Roster(Box::new(PendingRoster {
-                        gate, rule, answer, callback, origin, cause, channels, present,
+                        gate,
+                        rule,
+                        answer,
+                        callback,
+                        origin,
+                        cause,
+                        channels,
+                        present,
                     }));
                 }
                 let reply = rule.dialect.render(&answer, poll.callback.as_deref());

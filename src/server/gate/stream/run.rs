@@ -46,9 +46,8 @@ impl HeldStream {
         let status = self.first.as_ref().map_or(0, |first| first.head.status);
         let mut bytes = 0;
         let ended = self.serve(exchange, &mut bytes).await;
-        let revoked = |leave: &GrantGuard| {
-            leave.check((self.gate.shared.clock)()) == Err(Rejection::Revoked)
-        };
+        let revoked =
+            |leave: &GrantGuard| leave.check((self.gate.shared.clock)()) == Err(Rejection::Revoked);
         if self.leave.as_ref().is_some_and(revoked) {
             self.present.revoke();
         }
