@@ -287,7 +287,7 @@ auth = { kind = "upstream", url = "/auth.php", anonymous = true, cache = "1h" }
     client.send_get("/comet/room?presence=1").await;
     let mut visit = site.visit().await;
     assert_eq!(visit.request.header("pollgate-channels"), Some("room"));
-    let info = format!("Pollgate-User: 7\r\nPollgate-User-Info: {{\"name\":\"\u{c4}nn\"}}");
+    let info = "Pollgate-User: 7\r\nPollgate-User-Info: {\"name\":\"\u{c4}nn\"}";
     visit.send(format!("HTTP/1.1 204 No Content\r\n{info}\r\n\r\n")).await;
     let expected = json!({"name": "\u{c4}nn"});
     let first = client.read_response().await.json();
