@@ -150,6 +150,8 @@ impl App {
         let health_checks = HealthChecks::new(live.upstream.subscribe());
         server.add_service(background("health checks", Arc::new(health_checks)));
         server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone() })));
+        let webhooks = presence::WebhookService(live.webhooks.clone());
+        server.add_service(background("webhooks", Arc::new(webhooks)));
         server.add_service(background("page", page));
         server.add_service(background("snapshot", parts.snapshot_writer.clone()));
         if let Some(backplane) = live.backplane.clone() {
@@ -162,7 +164,8 @@ impl App {
         server.add_service(background("renewal", Arc::new(Reexec::new(renew))));
 
         let Parts { gate, publisher, snapshot_writer, reload, .. } = parts;
-        let (hub, settings) = (live.hub.clone(), live.drain.clone());
+        let (hub, settings, webhooks) =
+            (live.hub.clone(), live.drain.clone(), live.webhooks.clone());
         let upgrading = upgrade::Parts {
             hub: hub.clone(),
             answers: answers.clone(),
@@ -189,6 +192,7 @@ impl App {
             quiesce,
             snapshot_writer,
             settings,
+            webhooks,
             stop_public,
             stop_internal,
             public_files,
@@ -271,6 +275,7 @@ impl Parts {
         let files = FdBudget::within(descriptors::soft_limit());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, metrics.clone(), files);
         presence::connect(&live, &publisher);
+        presence::list(&gate, &live);
         let reload = Reload::new(sources, site, config, live);
         Self { publisher, gate, reload, crowd, metrics, snapshot_writer }
     }

@@ -7,6 +7,7 @@ pub(super) mod extra;
 pub(super) mod poll;
 pub(super) mod presence;
 pub(super) mod watch;
+pub(super) mod webhook;
 
 use super::Config;
 use super::read::locations::ConnectionSlots;
@@ -98,6 +99,9 @@ pub(super) fn config(root: &mut Section) -> Config {
     let routes = routes.into_iter().flatten().collect();
     let capture = root.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
+    let webhooks: Vec<_> = root.tables("webhook", webhook::webhook).into_iter().flatten().collect();
+    presence.occupancy =
+        webhooks.iter().flat_map(|one| &one.events).any(|event| event.is_occupancy());
     let watch = root.tables("watch", watch::rule).into_iter().flatten().collect();
     Config {
         listen,
@@ -117,6 +121,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         hub,
         presence,
         presence_bytes,
+        webhooks,
         snapshot,
         upgrade,
         limits,

@@ -27,20 +27,24 @@
 //!
 //! Locks are taken in the order presence, then table, then channel.
 
+mod dump;
 mod event;
 mod list;
 mod membership;
 mod room;
 mod settings;
+mod share;
 mod sweep;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use dump::MemberDump;
 pub use event::{Change, Why};
 pub use list::{Listed, Roster};
 pub use membership::Membership;
 pub use settings::{Member, Rules, Settings};
+pub use share::ShareChange;
 
 use super::{Hub, WakeSet};
 use crate::hub::channel::{ChannelName, Payload, Time};
@@ -243,11 +247,6 @@ impl<'a> Presence<'a> {
         self.rooms().paused.store(paused, Ordering::SeqCst);
     }
 
-    /// Number of users on all channels.
-    pub fn count(&self) -> u64 {
-        self.rooms().members.load(Ordering::Relaxed)
-    }
-
     /// The memory that all of it takes, in bytes.
     pub fn bytes(&self) -> u64 {
         self.rooms().bytes.load(Ordering::Relaxed)
@@ -319,9 +318,11 @@ impl<'a> Presence<'a> {
             settled &= room.settle(user, self.rooms(), &mut announce);
         }
         let open = !settled || !room.is_settled();
-        if open && !std::mem::replace(&mut room.listed, true) {
-            unsettled.push(channel.clone());
-            after.unsettled = true;
+        if open {
+            if !std::mem::replace(&mut room.listed, true) {
+                unsettled.push(channel.clone());
+            }
+            after.unsettled = !std::mem::replace(&mut room.noted, true);
         }
     }
 

@@ -4,7 +4,7 @@
 //! to announce; a user who is neither is forgotten.
 
 use super::event::{Event, Why};
-use super::{Member, Rooms, Settings};
+use super::{Member, Rooms, Settings, ShareChange};
 use crate::hub::channel::{ChannelName, Time};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub(super) struct Room {
     connections: usize,
     /// It is on the list of those with something to announce.
     pub(super) listed: bool,
+    /// The sink knows of it.
+    pub(super) noted: bool,
     /// The number of users has changed above the bound.
     count_due: bool,
     /// The number that was announced last.
@@ -88,6 +90,7 @@ impl Room {
             present: 0,
             connections: 0,
             listed: false,
+            noted: false,
             counted: 0,
             count_due: false,
             stale: false,
@@ -144,14 +147,34 @@ impl Room {
         let Some(member) = member else { return };
         let user = self.users.entry(member.user().clone()).or_insert_with(|| {
             rooms.bytes.fetch_add(cost(member), Ordering::Relaxed);
+            rooms.members.fetch_add(1, Ordering::Relaxed);
             User::new(member.info().cloned(), now)
         });
         user.held += 1;
         if !user.present {
             user.present = true;
             self.present += 1;
-            rooms.members.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Takes over a user who was present or announced before, until `until`.
+    pub(super) fn restore(
+        &mut self,
+        (key, info, since): (Arc<str>, Option<Arc<str>>, Time),
+        (present, announced): (bool, bool),
+        until: Time,
+        rooms: &Rooms,
+    ) {
+        if self.knows(&key) {
+            return;
+        }
+        let cost = cost_of(&key, info.as_deref());
+        rooms.bytes.fetch_add(cost, Ordering::Relaxed);
+        rooms.members.fetch_add(1, Ordering::Relaxed);
+        self.present += usize::from(present);
+        (self.occupied, self.occupancy_announced) = (true, !self.shared);
+        let user = User { present, announced, until, timed: present, ..User::new(info, since) };
+        self.users.insert(key, user);
     }
 
     /// A hold has ended. Returns the user and, if it is to stand in the wheel, its deadline.
@@ -347,6 +370,53 @@ impl Room {
             (self.count_due, self.counted) = (false, self.present);
         }
         settled & self.settle_occupancy(announce)
+    }
+}
+
+/// Where a sequencer has the list.
+impl Room {
+    pub(super) fn members(&self) -> usize {
+        self.settings.members
+    }
+
+    pub(super) fn share_changes(&mut self, most: usize) -> Vec<ShareChange> {
+        self.noted = false;
+        let open = |(_, user): &(&Arc<str>, &User)| user.present != user.announced;
+        let change = |(key, user): (&Arc<str>, &User)| ShareChange {
+            user: Some(key.clone()),
+            info: user.info.clone(),
+            since: user.since,
+            present: user.present,
+            why: user.why,
+        };
+        let mut changes: Vec<_> = self.users().filter(open).take(most).map(change).collect();
+        // An empty channel is told last, as all is forgotten of it then.
+        let occupied = self.occupied != self.occupancy_announced;
+        if occupied && (self.occupied || changes.len() < most) {
+            let (user, info, since, why) = (None, None, Time(0), Why::Gone);
+            changes.push(ShareChange { user, info, since, present: self.occupied, why });
+        }
+        changes
+    }
+
+    pub(super) fn told(&mut self, key: &Arc<str>, present: bool, rooms: &Rooms) {
+        let Some(user) = self.users.get_mut(key) else { return };
+        user.announced = present;
+        if !user.present && !present {
+            self.forget(key, rooms);
+        }
+    }
+
+    pub(super) fn occupancy_told(&mut self, occupied: bool) {
+        self.occupancy_announced = occupied;
+    }
+
+    pub(super) fn share_lost(&mut self, rooms: &Rooms) {
+        self.occupancy_announced = false;
+        let gone: Vec<_> =
+            self.users().filter(|(_, user)| !user.present).map(|(key, _)| key.clone()).collect();
+        gone.iter().for_each(|key| self.forget(key, rooms));
+        self.users.values_mut().for_each(|user| user.announced = false);
     }
 }
 
