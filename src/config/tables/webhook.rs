@@ -4,6 +4,7 @@ use super::auth::{parse_url, secret_key};
 use crate::config::read::section::Section;
 use crate::config::read::{suggest, values};
 use crate::protocol::auth::Url;
+use crate::protocol::auth::secret::Secret;
 use crate::server::webhook::{EventName, Settings};
 
 /// Reads a webhook; `None` is a mistake.
@@ -17,7 +18,10 @@ pub(in crate::config) fn webhook(section: &mut Section) -> Option<Settings> {
     if events.is_empty() && section.is_sound("events") {
         section.mistake("events", "must name at least one event");
     }
-    let secret = section.secret("secret", secret_key);
+    let secret = section.secret("secret", |text| match text {
+        "" => Ok(Secret::default()),
+        text => secret_key(text),
+    });
     let url = match parse_url(&url?) {
         Ok(url) => url,
         Err(message) => {

@@ -18,6 +18,8 @@ pub(super) struct Room {
     users: HashMap<Arc<str>, User>,
     /// Users who are present.
     present: usize,
+    /// Users whose join was announced, and no leave since.
+    announced: usize,
     /// Clients that are held.
     connections: usize,
     /// It is on the list of those with something to announce.
@@ -88,6 +90,7 @@ impl Room {
             shared,
             users: HashMap::new(),
             present: 0,
+            announced: 0,
             connections: 0,
             listed: false,
             noted: false,
@@ -172,6 +175,7 @@ impl Room {
         rooms.bytes.fetch_add(cost, Ordering::Relaxed);
         rooms.members.fetch_add(1, Ordering::Relaxed);
         self.present += usize::from(present);
+        self.announced += usize::from(announced);
         (self.occupied, self.occupancy_announced) = (true, !self.shared);
         let user = User { present, announced, until, timed: present, ..User::new(info, since) };
         self.users.insert(key, user);
@@ -296,6 +300,7 @@ impl Room {
         announce: &mut impl FnMut(Event<'_>) -> bool,
     ) -> bool {
         let crowded = self.is_crowded();
+        let full = self.announced >= self.settings.members && !self.shared;
         let Some(user) = self.users.get_mut(key) else { return true };
         let event = match (user.present, user.announced) {
             (true, true) => return true,
@@ -303,6 +308,8 @@ impl Room {
                 self.count_due = true;
                 return true;
             }
+            // The leaves of others come first.
+            (true, false) if full => return false,
             (true, false) => Event::Join { user: key, info: user.info.as_deref() },
             (false, true) => Event::Leave { user: key, why: user.why },
             (false, false) => {
@@ -322,6 +329,11 @@ impl Room {
     pub(super) fn announced(&mut self, key: &Arc<str>, rooms: &Rooms) {
         let crowded = self.is_crowded();
         let Some(user) = self.users.get_mut(key) else { return };
+        match (user.announced, user.present) {
+            (false, true) => self.announced += 1,
+            (true, false) => self.announced -= 1,
+            _ => {}
+        }
         user.announced = user.present;
         if !user.present {
             self.count_due |= crowded;
@@ -359,10 +371,12 @@ impl Room {
         announce: &mut impl FnMut(Event<'_>) -> bool,
     ) -> bool {
         let open = |(_, user): &(&Arc<str>, &User)| user.present != user.announced;
-        let keys: Vec<_> = self.users().filter(open).map(|(key, _)| key.clone()).collect();
+        let mut keys: Vec<_> =
+            self.users().filter(open).map(|(key, user)| (user.present, key.clone())).collect();
+        keys.sort_by_key(|(present, _)| *present);
         self.stale = false;
         let mut settled = true;
-        for key in keys {
+        for (_, key) in keys {
             settled &= self.settle(&key, rooms, announce);
         }
         let counts = self.is_crowded() && self.counted != self.present;
