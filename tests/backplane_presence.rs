@@ -6,12 +6,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backplane {
+    #[allow(dead_code)]
+    pub(crate) mod cluster;
+    #[allow(dead_code)]
     pub(crate) mod crowd;
+    #[allow(dead_code)]
     pub(crate) mod gates;
+    #[allow(dead_code)]
     pub(crate) mod redis;
 }
 mod support;
 
+use backplane::cluster::RedisCluster;
 use backplane::gates::wait_for_backplane;
 use backplane::redis::Redis;
 use base64::Engine;
@@ -48,7 +54,11 @@ auth = {{ kind = "signed", keys = {{ k1 = "first secret" }} }}
 }
 
 async fn gate(redis: &Redis, grace: &str, more: &str) -> Gate {
-    let gate = Gate::start_alone(&config(&redis.url(), grace, more)).await;
+    gate_at(&redis.url(), grace, more).await
+}
+
+async fn gate_at(url: &str, grace: &str, more: &str) -> Gate {
+    let gate = Gate::start_alone(&config(url, grace, more)).await;
     wait_for_backplane(&gate).await;
     gate
 }
@@ -239,4 +249,22 @@ async fn above_the_bound_there_are_counts_for_all_gates_together() {
     eventually("they join", async || users(&list(&a).await) == ["4", "5"]).await;
     let there = BTreeSet::from(["4".to_owned(), "5".to_owned()]);
     assert_eq!(replay(&events(&a).await), there);
+}
+
+#[tokio::test]
+async fn in_a_cluster_too_users_are_there_once_and_those_of_a_killed_gate_leave() {
+    let cluster = RedisCluster::start(0).await;
+    let a = gate_at(&cluster.url(), "1h", "").await;
+    let dying = gate_at(&cluster.url(), "1h", "").await;
+    let _stays = a.hold(Way::Plain, &room("7", "")).await;
+    let mut held = Vec::new();
+    for user in ["7", "8"] {
+        held.push(dying.hold(Way::Plain, &room(user, "")).await);
+        let there = || async { users(&list(&a).await).contains(&user.to_owned()) };
+        eventually("it is there", async || there().await).await;
+    }
+    dying.kill();
+    eventually("it leaves", async || users(&list(&a).await) == ["7"]).await;
+    assert_eq!(replay(&events(&a).await), BTreeSet::from(["7".to_owned()]));
+    assert_eq!(events(&a).await, ["+7", "+8", "-8 gone"]);
 }

@@ -1,8 +1,9 @@
 //! Presence: the users on a channel.
 //!
 //! A part that serves a client calls [`Presence::enter`] and keeps the [`Membership`] while it
-//! holds the client's poll or stream. A user is present while it is held anywhere and for a grace
-//! after that, so the gap between two polls is no absence.
+//! holds the client's poll or stream; [`Membership::leave`] ends it without a grace. It may bring
+//! settings of its own, for channels that no rule is about. A user is present while it is held
+//! anywhere and for a grace after that, so the gap between two polls is no absence.
 //!
 //! **Joins and leaves alternate.** They are messages on the channel `presence:{channel}`
 //! ([`companion`]), at most one of each in turn for a user: a second tab joins nothing. The list of
