@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
-use support::{Client, Events, Gate, PlainSite, Socket, Way, eventually};
+use support::{Client, Events, Gate, PlainSite, Socket, TempDir, Way, eventually};
 
 const SHORT: &str = r#"
 [[channel]]
@@ -153,6 +153,11 @@ async fn the_first_answer_has_the_list_and_its_cursor_leaves_nothing_out() {
         let target = format!("/comet/room,room2,presence%3Aroom?token={both}&presence=1");
         let answer = poller.poll(&target).await.json();
         assert_eq!(answer["presence"].as_array().unwrap().len(), 2, "{answer}");
+        // To look is not to be there.
+        let target = format!("/comet/presence%3Aroom?token={both}&presence=1");
+        let before = poller.poll(&target).await.json();
+        assert_eq!(before["presence"]["channel"], "room", "{before}");
+        assert_eq!(users(&before["presence"]), ["9"]);
         assert_eq!(answer["presence"][1]["channel"], "room2");
     }
 }
@@ -338,4 +343,35 @@ async fn a_thousand_polls_of_a_hundred_users_join_and_leave_once_each() {
     assert_eq!(all.len(), 100);
     let unique: std::collections::HashSet<_> = all.iter().collect();
     assert_eq!(unique.len(), 100, "{all:?}");
+}
+
+#[tokio::test]
+async fn a_restart_with_a_snapshot_and_an_upgrade_make_nobody_leave() {
+    let folder = TempDir::new("presence");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let config = format!(
+        "[drain]\nspread = \"0s\"\n[history]\nsnapshot = \"{}\"\n[upgrade]\nsocket = \"{}\"\n{}",
+        at("history"),
+        at("upgrade"),
+        SHORT.replace("grace = \"1s\"", "grace = \"4s\"")
+    );
+    let old = Gate::start_alone(&config).await;
+    let _polls =
+        (old.hold(Way::Plain, &room("7", "")).await, old.hold(Way::Plain, &room("8", "")).await);
+    old.wait_for_held(2).await;
+    let before = list(&old, "room").await;
+    old.signal("TERM");
+    assert_eq!(old.wait_for_exit().await, 0, "{}", old.log());
+    let restarted = Gate::start_alone(&config).await;
+    let after = list(&restarted, "room").await;
+    assert_eq!((&after["members"], &after["count"]), (&before["members"], &json!(2)));
+    assert_eq!(after["cursor"], before["cursor"], "the joins and leaves go on, too");
+    let upgraded = Gate::with(&config).alone().upgrade().start().await;
+    assert_eq!(restarted.wait_for_exit().await, 0, "{}", restarted.log());
+    assert_eq!(list(&upgraded, "room").await["members"], before["members"]);
+    assert_eq!(events(&upgraded).await, ["+7", "+8"]);
+    // One comes back, the other's fresh grace ends.
+    let _back = upgraded.hold(Way::Plain, &room("8", "")).await;
+    eventually("7 leaves", async || events(&upgraded).await == ["+7", "+8", "-7 gone"]).await;
+    assert_eq!(users(&list(&upgraded, "room").await), ["8"]);
 }

@@ -24,6 +24,7 @@ use crate::server::net::random;
 use crate::server::publish::system_time;
 use crate::server::telemetry::log::Log;
 use crate::server::telemetry::metrics::SharedMetrics;
+use crate::server::webhook::Webhooks;
 use crate::server::{internal, publish};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub(super) struct LiveSettings {
     pub(super) grip: Arc<ArcSwap<publish::grip::Settings>>,
     pub(super) drain: Arc<ArcSwap<Drain>>,
     pub(super) metrics: Arc<SharedMetrics>,
+    pub(super) webhooks: Webhooks,
     /// Interval at which the history is written to its file.
     pub(super) snapshot_every: watch::Sender<Duration>,
     /// The servers whose health is checked, by site.
@@ -72,7 +74,14 @@ impl LiveSettings {
         hub.presence().rule(config.presence.clone());
         hub.presence().allow(config.presence_bytes);
         let rates = Rates::default();
+        let servers = watch::channel(upstreams.clone()).0;
+        let of = servers.subscribe();
+        let addresses = Box::new(move || {
+            let upstream = live_sites::upstream_of(&of.borrow(), &SiteName::NONE);
+            upstream.map(|upstream| upstream.addresses()).unwrap_or_default()
+        });
         Self {
+            webhooks: Webhooks::new(&config.webhooks, addresses),
             hub,
             backplane,
             gate: shared(gate_settings(config, &upstreams, &rates)),
@@ -86,7 +95,7 @@ impl LiveSettings {
             drain: shared(config.drain.clone()),
             metrics,
             snapshot_every: watch::channel(config.snapshot.every).0,
-            upstreams: watch::channel(upstreams).0,
+            upstreams: servers,
             supplied,
             tls,
             log,
@@ -121,6 +130,7 @@ impl LiveSettings {
             self.hub.presence().rule(config.presence.clone());
         }
         self.hub.presence().allow(config.presence_bytes);
+        self.webhooks.apply(&config.webhooks);
         let rate = self.publish.load().rate.clone();
         let rates = Rates::of(&self.gate.load());
         self.publish.store(Arc::new(publish_settings(config, &rate, &rates.bodies)));

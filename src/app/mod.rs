@@ -174,6 +174,8 @@ impl App {
             "sweeper",
             Arc::new(Sweeper { hub: live.hub.clone(), gate: parts.gate.clone() }),
         ));
+        let webhooks = presence::WebhookService(live.webhooks.clone());
+        server.add_service(background("webhooks", Arc::new(webhooks)));
         server.add_service(background("page", page));
         server.add_service(background("snapshot", parts.snapshot_writer.clone()));
         if let Some(backplane) = live.backplane.clone() {
@@ -186,7 +188,8 @@ impl App {
         server.add_service(background("renewal", Arc::new(Reexec::new(renew))));
 
         let Parts { gate, publisher, snapshot_writer, reload, .. } = parts;
-        let (hub, settings) = (live.hub.clone(), live.drain.clone());
+        let (hub, settings, webhooks) =
+            (live.hub.clone(), live.drain.clone(), live.webhooks.clone());
         let upgrading = upgrade::Parts {
             hub: hub.clone(),
             answers: answers.clone(),
@@ -213,6 +216,7 @@ impl App {
             quiesce,
             snapshot_writer,
             settings,
+            webhooks,
             stop_public,
             stop_internal,
             public_files,
@@ -296,6 +300,7 @@ impl Parts {
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, metrics.clone(), files);
         presence::connect(&live, &publisher);
         gate.publish_updates(mercure::publish(&publisher, &live.gate));
+        presence::list(&gate, &live);
         let reload = Reload::new(sources, site, config, live);
         Self { publisher, gate, reload, crowd, metrics, snapshot_writer }
     }

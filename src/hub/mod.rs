@@ -18,7 +18,7 @@
 //! **A forgotten channel stays forgotten.** Eviction and `forget` mark the channel under its lock;
 //! a caller that still holds it looks the name up again and finds a new life with a new epoch.
 //!
-//! Locks are taken in the order shard, then channel, and never two of a kind.
+//! Locks are taken in the order presence, shard, channel, and never two of a kind.
 
 pub mod channel;
 mod dump;

@@ -80,7 +80,7 @@ fn upstream(section: &mut Section) -> Option<Upstream> {
     }
 }
 
-fn parse_url(text: &str) -> Result<Url, String> {
+pub(super) fn parse_url(text: &str) -> Result<Url, String> {
     let hint = "write a path of the site such as \"/auth.php\", or http://host[:port]/path";
     let wrong = || format!("\"{text}\" cannot be asked; {hint}");
     if text.bytes().any(|byte| !byte.is_ascii_graphic()) || text.contains('#') {

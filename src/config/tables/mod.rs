@@ -12,6 +12,7 @@ pub(super) mod presence;
 pub(super) mod pusher;
 pub(super) mod site;
 pub(super) mod watch;
+pub(super) mod webhook;
 
 use super::Config;
 use super::read::locations::ConnectionSlots;
@@ -103,7 +104,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let listed = if has_sites { values::listed_in_site } else { values::listed };
     let watched = root.table("metrics", |metrics| metrics.list("channels", Vec::new(), listed));
     let watched = watched.into_iter().map(|listed| listed.0).collect();
-    for key in ["grip", "mercure", "nchan", "pusher"] {
+    for key in ["grip", "mercure", "nchan", "pusher", "webhook"] {
         if has_sites && root.has(key) {
             root.mistake(key, "serves a gate without [[site]] only; give it a gate of its own");
         }
@@ -123,6 +124,9 @@ pub(super) fn config(root: &mut Section) -> Config {
     let routes = routes.into_iter().flatten().collect();
     let capture = root.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
+    let webhooks: Vec<_> = root.tables("webhook", webhook::webhook).into_iter().flatten().collect();
+    presence.occupancy =
+        webhooks.iter().flat_map(|one| &one.events).any(|event| event.is_occupancy());
     let nchan = root.tables("nchan", nchan::rule).into_iter().flatten().map(Arc::new).collect();
     let apps = root.tables("pusher", pusher::app).into_iter().flatten().collect();
     let watch = root.tables("watch", |section| watch::rule(section, &SiteName::NONE));
@@ -150,6 +154,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         hub,
         presence,
         presence_bytes,
+        webhooks,
         snapshot,
         upgrade,
         limits,

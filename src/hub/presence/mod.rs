@@ -1,8 +1,9 @@
 //! Presence: the users on a channel.
 //!
 //! A part that serves a client calls [`Presence::enter`] and keeps the [`Membership`] while it
-//! holds the client's poll or stream. A user is present while it is held anywhere and for a grace
-//! after that, so the gap between two polls is no absence.
+//! holds the client's poll or stream; [`Membership::leave`] ends it without a grace. It may bring
+//! settings of its own, for channels that no rule is about. A user is present while it is held
+//! anywhere and for a grace after that, so the gap between two polls is no absence.
 //!
 //! **Joins and leaves alternate.** They are messages on the channel `presence:{channel}`
 //! ([`companion`]), at most one of each in turn for a user: a second tab joins nothing. The list of
@@ -27,20 +28,24 @@
 //!
 //! Locks are taken in the order presence, then table, then channel.
 
+mod dump;
 mod event;
 mod list;
 mod membership;
 mod room;
 mod settings;
+mod share;
 mod sweep;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use dump::MemberDump;
 pub use event::{Change, Why};
 pub use list::{Listed, Roster};
 pub use membership::Membership;
 pub use settings::{Member, Rules, Settings};
+pub use share::ShareChange;
 
 use super::{Hub, WakeSet};
 use crate::hub::channel::{ChannelName, Payload, Time};
@@ -243,11 +248,6 @@ impl<'a> Presence<'a> {
         self.rooms().paused.store(paused, Ordering::SeqCst);
     }
 
-    /// Number of users on all channels.
-    pub fn count(&self) -> u64 {
-        self.rooms().members.load(Ordering::Relaxed)
-    }
-
     /// The memory that all of it takes, in bytes.
     pub fn bytes(&self) -> u64 {
         self.rooms().bytes.load(Ordering::Relaxed)
@@ -319,9 +319,11 @@ impl<'a> Presence<'a> {
             settled &= room.settle(user, self.rooms(), &mut announce);
         }
         let open = !settled || !room.is_settled();
-        if open && !std::mem::replace(&mut room.listed, true) {
-            unsettled.push(channel.clone());
-            after.unsettled = true;
+        if open {
+            if !std::mem::replace(&mut room.listed, true) {
+                unsettled.push(channel.clone());
+            }
+            after.unsettled = !std::mem::replace(&mut room.noted, true);
         }
     }
 

@@ -4,7 +4,7 @@
 //! to announce; a user who is neither is forgotten.
 
 use super::event::{Event, Why};
-use super::{Member, Rooms, Settings};
+use super::{Member, Rooms, Settings, ShareChange};
 use crate::hub::channel::{ChannelName, Time};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,10 +18,14 @@ pub(super) struct Room {
     users: HashMap<Arc<str>, User>,
     /// Users who are present.
     present: usize,
+    /// Users whose join was announced, and no leave since.
+    announced: usize,
     /// Clients that are held.
     connections: usize,
     /// It is on the list of those with something to announce.
     pub(super) listed: bool,
+    /// The sink knows of it.
+    pub(super) noted: bool,
     /// The number of users has changed above the bound.
     count_due: bool,
     /// The number that was announced last.
@@ -86,8 +90,10 @@ impl Room {
             shared,
             users: HashMap::new(),
             present: 0,
+            announced: 0,
             connections: 0,
             listed: false,
+            noted: false,
             counted: 0,
             count_due: false,
             stale: false,
@@ -144,14 +150,35 @@ impl Room {
         let Some(member) = member else { return };
         let user = self.users.entry(member.user().clone()).or_insert_with(|| {
             rooms.bytes.fetch_add(cost(member), Ordering::Relaxed);
+            rooms.members.fetch_add(1, Ordering::Relaxed);
             User::new(member.info().cloned(), now)
         });
         user.held += 1;
         if !user.present {
             user.present = true;
             self.present += 1;
-            rooms.members.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Takes over a user who was present or announced before, until `until`.
+    pub(super) fn restore(
+        &mut self,
+        (key, info, since): (Arc<str>, Option<Arc<str>>, Time),
+        (present, announced): (bool, bool),
+        until: Time,
+        rooms: &Rooms,
+    ) {
+        if self.knows(&key) {
+            return;
+        }
+        let cost = cost_of(&key, info.as_deref());
+        rooms.bytes.fetch_add(cost, Ordering::Relaxed);
+        rooms.members.fetch_add(1, Ordering::Relaxed);
+        self.present += usize::from(present);
+        self.announced += usize::from(announced);
+        (self.occupied, self.occupancy_announced) = (true, !self.shared);
+        let user = User { present, announced, until, timed: present, ..User::new(info, since) };
+        self.users.insert(key, user);
     }
 
     /// A hold has ended. Returns the user and, if it is to stand in the wheel, its deadline.
@@ -273,6 +300,7 @@ impl Room {
         announce: &mut impl FnMut(Event<'_>) -> bool,
     ) -> bool {
         let crowded = self.is_crowded();
+        let full = self.announced >= self.settings.members && !self.shared;
         let Some(user) = self.users.get_mut(key) else { return true };
         let event = match (user.present, user.announced) {
             (true, true) => return true,
@@ -280,6 +308,8 @@ impl Room {
                 self.count_due = true;
                 return true;
             }
+            // The leaves of others come first.
+            (true, false) if full => return false,
             (true, false) => Event::Join { user: key, info: user.info.as_deref() },
             (false, true) => Event::Leave { user: key, why: user.why },
             (false, false) => {
@@ -299,6 +329,11 @@ impl Room {
     pub(super) fn announced(&mut self, key: &Arc<str>, rooms: &Rooms) {
         let crowded = self.is_crowded();
         let Some(user) = self.users.get_mut(key) else { return };
+        match (user.announced, user.present) {
+            (false, true) => self.announced += 1,
+            (true, false) => self.announced -= 1,
+            _ => {}
+        }
         user.announced = user.present;
         if !user.present {
             self.count_due |= crowded;
@@ -336,10 +371,12 @@ impl Room {
         announce: &mut impl FnMut(Event<'_>) -> bool,
     ) -> bool {
         let open = |(_, user): &(&Arc<str>, &User)| user.present != user.announced;
-        let keys: Vec<_> = self.users().filter(open).map(|(key, _)| key.clone()).collect();
+        let mut keys: Vec<_> =
+            self.users().filter(open).map(|(key, user)| (user.present, key.clone())).collect();
+        keys.sort_by_key(|(present, _)| *present);
         self.stale = false;
         let mut settled = true;
-        for key in keys {
+        for (_, key) in keys {
             settled &= self.settle(&key, rooms, announce);
         }
         let counts = self.is_crowded() && self.counted != self.present;
@@ -347,6 +384,53 @@ impl Room {
             (self.count_due, self.counted) = (false, self.present);
         }
         settled & self.settle_occupancy(announce)
+    }
+}
+
+/// Where a sequencer has the list.
+impl Room {
+    pub(super) fn members(&self) -> usize {
+        self.settings.members
+    }
+
+    pub(super) fn share_changes(&mut self, most: usize) -> Vec<ShareChange> {
+        self.noted = false;
+        let open = |(_, user): &(&Arc<str>, &User)| user.present != user.announced;
+        let change = |(key, user): (&Arc<str>, &User)| ShareChange {
+            user: Some(key.clone()),
+            info: user.info.clone(),
+            since: user.since,
+            present: user.present,
+            why: user.why,
+        };
+        let mut changes: Vec<_> = self.users().filter(open).take(most).map(change).collect();
+        // An empty channel is told last, as all is forgotten of it then.
+        let occupied = self.occupied != self.occupancy_announced;
+        if occupied && (self.occupied || changes.len() < most) {
+            let (user, info, since, why) = (None, None, Time(0), Why::Gone);
+            changes.push(ShareChange { user, info, since, present: self.occupied, why });
+        }
+        changes
+    }
+
+    pub(super) fn told(&mut self, key: &Arc<str>, present: bool, rooms: &Rooms) {
+        let Some(user) = self.users.get_mut(key) else { return };
+        user.announced = present;
+        if !user.present && !present {
+            self.forget(key, rooms);
+        }
+    }
+
+    pub(super) fn occupancy_told(&mut self, occupied: bool) {
+        self.occupancy_announced = occupied;
+    }
+
+    pub(super) fn share_lost(&mut self, rooms: &Rooms) {
+        self.occupancy_announced = false;
+        let gone: Vec<_> =
+            self.users().filter(|(_, user)| !user.present).map(|(key, _)| key.clone()).collect();
+        gone.iter().for_each(|key| self.forget(key, rooms));
+        self.users.values_mut().for_each(|user| user.announced = false);
     }
 }
 

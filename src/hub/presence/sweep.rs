@@ -69,7 +69,7 @@ impl Presence<'_> {
                 room.listed = !settled;
                 if !settled {
                     unsettled.push(channel.clone());
-                    done.unsettled = true;
+                    done.unsettled = !std::mem::replace(&mut room.noted, true);
                 }
                 self.drop_if_over(&mut shard, &channel);
                 after.push((channel, done));

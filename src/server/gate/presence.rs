@@ -152,8 +152,15 @@ impl Gate {
             return None;
         }
         let presence = self.shared.hub.presence();
-        let channels = admission.poll.subscriptions.iter().map(|one| &one.channel);
-        Some(channels.filter(|name| presence.settings(name).is_some()).cloned().collect())
+        let mut channels: Vec<ChannelName> = Vec::new();
+        for subscription in &admission.poll.subscriptions {
+            let name = &subscription.channel;
+            let own = || presence.settings(name).map(|_| name.clone());
+            // Joins and leaves go together with the list of the channel that they are about.
+            let of = presence.subject(name).map(|(subject, _)| subject).or_else(own);
+            channels.extend(of.filter(|name| !channels.contains(name)));
+        }
+        Some(channels.into())
     }
 
     /// The users on `channels` as JSON, or the response in their place.

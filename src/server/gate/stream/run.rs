@@ -124,8 +124,8 @@ impl HeldStream {
             }
             if !placed && !self.waiter.is_unresolved() {
                 placed = true;
-                let place: Vec<Bytes> =
-                    self.place().into_iter().chain(self.presence().await).collect();
+                let presence = Box::pin(self.presence()).await;
+                let place: Vec<Bytes> = self.place().into_iter().chain(presence).collect();
                 if !place.is_empty() {
                     *bytes += place.iter().map(Bytes::len).sum::<usize>();
                     exchange.send(&place).await?;
