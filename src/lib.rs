@@ -13,7 +13,8 @@
 //! anything. [`protocol::http`] is a request and its answer as values, with queries and forms read
 //! by PHP's rules; [`protocol::address`] and [`protocol::template`] are values that operators
 //! write; [`protocol::dialect`] is one wire format of a poll per file; [`protocol::auth`] turns
-//! tokens into grants; [`protocol::archive`] is the history as a stream of bytes.
+//! tokens into grants; [`protocol::archive`] is the history as a stream of bytes;
+//! [`protocol::pusher`] is the Pusher protocol, which Laravel Echo speaks.
 //!
 //! **3. Services.** `server` is the only room that knows pingora, sockets and files. Its rooms
 //! share [`server::net`] (listeners, streams, certificates), [`server::telemetry`] (logs and

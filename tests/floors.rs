@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["hub"],
     &["protocol::address", "protocol::http", "protocol::template"],
     &["protocol::archive", "protocol::auth", "protocol::dialect"],
+    &["protocol::pusher"],
     &["server::limits", "server::net", "server::telemetry"],
     &[
         "server::admin",

@@ -5,4 +5,5 @@ pub mod archive;
 pub mod auth;
 pub mod dialect;
 pub mod http;
+pub mod pusher;
 pub mod template;
