@@ -178,6 +178,7 @@ fn gate_settings(config: &Config, upstream: Arc<Upstream>, rates: &Rates) -> gat
     gate::Settings {
         client_script: config.client_script.clone(),
         routes: gate::route::Routes::new(config.routes.clone()),
+        pusher: config.pusher.clone(),
         hold: config.hold.clone(),
         stream: Arc::new(gate::stream::Settings {
             spread: config.drain.spread,

@@ -4,6 +4,7 @@ mod backplane;
 pub mod demo;
 mod error;
 mod live;
+mod pusher;
 mod reexec;
 mod reload;
 mod shutdown;
@@ -26,10 +27,12 @@ use crate::server::admin::{self, Admin, Grants};
 use crate::server::backplane::Backplane;
 use crate::server::gate::front::{AdmissionFilter, Front, Transport};
 use crate::server::gate::proxy::Proxy;
+use crate::server::gate::pusher::EventPublish;
 use crate::server::gate::tls::Tls;
 use crate::server::gate::upstream::{HealthChecks, Upstream};
 use crate::server::gate::{BrowserPublish, Gate};
 use crate::server::internal::Internal;
+use crate::server::internal::pusher::Rest;
 use crate::server::limits::descriptors::{self, FdBudget};
 use crate::server::net::listener::{Accepting, Bound, Buffers, Listening};
 use crate::server::net::random;
@@ -41,6 +44,7 @@ use crate::server::telemetry::metrics::SharedMetrics;
 use backplane::{BackplaneService, RedisSequencer};
 pub use error::AppError;
 use live::LiveSettings;
+use pusher::PusherChannels;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
@@ -148,7 +152,7 @@ impl App {
         server.add_service(private.accepting(accepted).threads(1));
         let health_checks = HealthChecks::new(live.upstream.subscribe());
         server.add_service(background("health checks", Arc::new(health_checks)));
-        server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone() })));
+        server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone(), gate: parts.gate.clone() })));
         server.add_service(background("page", page));
         server.add_service(background("snapshot", parts.snapshot_writer.clone()));
         if let Some(backplane) = live.backplane.clone() {
@@ -266,7 +270,7 @@ impl Parts {
         let elsewhere = live.backplane.clone().map(|gates| Arc::new(RedisSequencer(gates)) as _);
         let (crowd_of, tally_of) = (Arc::clone(&crowd), metrics.clone());
         let publisher = Publisher::new(hub.clone(), elsewhere, clock, limits, crowd_of, tally_of);
-        let publish = browser_publish(&publisher);
+        let publish = (browser_publish(&publisher), event_publish(&publisher));
         let files = FdBudget::within(descriptors::soft_limit());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, metrics.clone(), files);
         let reload = Reload::new(sources, site, config, live);
@@ -301,8 +305,10 @@ impl Parts {
         let gate = self.gate.clone();
         let grants =
             Grants::new(Box::new(move |channel, credential| gate.revoke(channel, credential)));
+        let (publisher, gate) = (self.publisher.clone(), self.gate.clone());
+        let rest = Rest::new(Box::new(PusherChannels { publisher, gate }));
         let endpoints: Vec<Arc<dyn Endpoint>> =
-            vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), page.clone()];
+            vec![Arc::new(hook), Arc::new(admin), Arc::new(grants), Arc::new(rest), page.clone()];
         let settings = self.reload.live().internal.clone();
         let most = descriptors::internal(descriptors::soft_limit());
         Ok((Internal::new(settings, token, endpoints, self.metrics.clone(), most), page))
@@ -345,6 +351,20 @@ fn browser_publish(publisher: &Publisher) -> BrowserPublish {
         let publisher = publisher.clone();
         let posts = vec![(channel, crate::hub::channel::Payload::empty())];
         Box::pin(async move { publisher.publish(posts, Source::Capture).await.is_ok() })
+    })
+}
+
+fn event_publish(publisher: &Publisher) -> EventPublish {
+    let publisher = publisher.clone();
+    Arc::new(move |channel, payload| {
+        let publisher = publisher.clone();
+        Box::pin(async move {
+            // What a client sends as JSON is bounded as what the hook takes.
+            let Ok(payload) = publish::payload(Some(&payload.content_type), payload.body) else {
+                return false;
+            };
+            publisher.publish(vec![(channel, payload)], Source::Client).await.is_ok()
+        })
     })
 }
 

@@ -3,6 +3,7 @@
 use super::read::report::Report;
 use super::{Config, Site};
 use crate::protocol::address::Address;
+use crate::protocol::pusher::App;
 use crate::server::backplane;
 use crate::server::limits::descriptors::{self, FdBudget};
 use crate::server::limits::permit;
@@ -30,6 +31,9 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
     }
     if sound(&["listen", "internal", "tls.redirect"]) {
         redirects_elsewhere(config, report);
+    }
+    if sound(&["pusher"]) {
+        has_apps_apart(config, report);
     }
     if sound(&["listen", "internal", "upstream.servers"]) && site == Site::Configured {
         has_another_site(config, report);
@@ -130,6 +134,22 @@ fn identity(
                 report.mistake(of, error.to_string());
             }
             None
+        }
+    }
+}
+
+/// Refuses two apps of the same id, or the same key.
+fn has_apps_apart(config: &Config, report: &Report) {
+    let apps = &config.pusher.apps;
+    for (index, app) in apps.iter().enumerate() {
+        for (what, key) in [("id", |app: &App| &app.id), ("key", |app: &App| &app.key)]
+            as [(&str, fn(&App) -> &Box<str>); 2]
+        {
+            if let Some(before) = apps[..index].iter().position(|one| key(&one.app) == key(&app.app))
+            {
+                let message = format!("is that of pusher[{before}], too; each app has its own");
+                report.mistake(&format!("pusher[{index}].{what}"), message);
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::protocol::auth::secret::Secret;
 use crate::server::backplane;
 use crate::server::gate::client_script::ClientScript;
 use crate::server::gate::poll::hold;
+use crate::server::gate::pusher::PusherSettings;
 use crate::server::gate::route::Rule;
 use crate::server::gate::{stream, tls, upstream};
 use crate::server::limits::permit;
@@ -89,6 +90,8 @@ pub struct Config {
     pub backplane: Option<backplane::Settings>,
     /// Rules that select polls; empty = as in [`crate::server::gate::route::Routes::new`].
     pub routes: Vec<Rule>,
+    /// The Pusher protocol's apps.
+    pub pusher: PusherSettings,
     /// Rules that capture messages from requests to the upstream.
     pub capture: Vec<std::sync::Arc<crate::server::publish::capture::Rule>>,
     /// True if the upstream may publish with a header of its responses.

@@ -26,6 +26,7 @@ mod eviction;
 mod inspect;
 mod look;
 mod notifier;
+mod regroup;
 mod replica;
 mod table;
 #[cfg(test)]

@@ -12,16 +12,16 @@ use std::sync::atomic::Ordering;
 
 /// The registration of one held poll on its channels; dropping it ends the registration.
 pub struct Waiter {
-    hub: Hub,
-    bell: Arc<Notifier>,
-    seats: SmallVec<[Registration; 1]>,
+    pub(super) hub: Hub,
+    pub(super) bell: Arc<Notifier>,
+    pub(super) seats: SmallVec<[Registration; 1]>,
     /// The result at registration: positions to continue from, and the quiet answer.
-    registered: Answer,
+    pub(super) registered: Answer,
     /// Channels whose cursors cannot be placed yet. One word in each held poll, as it is nearly
     /// always empty.
     #[allow(clippy::box_collection)]
-    unresolved: Option<Box<Vec<(usize, Unresolved)>>>,
-    take: Take,
+    pub(super) unresolved: Option<Box<Vec<(usize, Unresolved)>>>,
+    pub(super) take: Take,
     counted: bool,
     no_wait: bool,
     /// It stays registered where there is news.
@@ -100,7 +100,7 @@ impl Registration {
     /// The round of a registration that has ended.
     const ENDED: u64 = u64::MAX;
 
-    fn end(&mut self, hub: &Hub) {
+    pub(super) fn end(&mut self, hub: &Hub) {
         let channel = self.channel.clone();
         let mut state = channel.state.lock();
         self.end_locked(&mut state);

@@ -5,6 +5,7 @@ pub(super) mod backplane;
 pub(super) mod capture;
 pub(super) mod extra;
 pub(super) mod poll;
+pub(super) mod pusher;
 pub(super) mod watch;
 
 use super::Config;
@@ -17,6 +18,7 @@ use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
 use crate::server::gate::client_script::ClientScript;
 use crate::server::gate::poll::hold;
+use crate::server::gate::pusher::PusherSettings;
 use crate::server::gate::{self, tls, upstream};
 use crate::server::limits::{body_memory, permit};
 use crate::server::persist::snapshot;
@@ -78,7 +80,11 @@ pub(super) fn config(root: &mut Section) -> Config {
     let stream = root.table("stream", stream);
     let client_script = root.table("client", client_script);
     let (mut hub, max_message, snapshot) = root.table("history", history);
-    let (limits, client) = root.table("limits", |section| limits(section, held));
+    let (limits, client, pusher_sessions) = root.table("limits", |section| {
+        let (limits, client) = limits(section, held);
+        let sessions = PusherSettings::default().sessions;
+        (limits, client, section.number("pusher_sessions", sessions, SOME))
+    });
     let watch_file = root.table("reload", |reload| reload.flag("watch", false));
     let drain = root.table("drain", drain);
     let upgrade = root.table("upgrade", upgrade);
@@ -93,6 +99,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let routes = routes.into_iter().flatten().collect();
     let capture = root.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
+    let apps = root.tables("pusher", pusher::app).into_iter().flatten().collect();
     let watch = root.tables("watch", watch::rule).into_iter().flatten().collect();
     Config {
         listen,
@@ -119,6 +126,7 @@ pub(super) fn config(root: &mut Section) -> Config {
         watched,
         backplane,
         routes,
+        pusher: PusherSettings { apps, sessions: pusher_sessions },
         capture,
         may_publish,
         watch,

@@ -85,6 +85,9 @@ impl RenderKey {
     /// The NovComet dialect.
     pub const NOVCOMET: Self = Self(1);
 
+    /// Frames of the Pusher protocol.
+    pub const PUSHER: Self = Self(1 << 55);
+
     /// The key of another way to write the same rendering: the `n`th.
     pub const fn variant(self, n: u8) -> Self {
         Self(self.0 | (n as u64) << 56)

@@ -163,6 +163,45 @@ pub fn take(bytes: &mut BytesMut, limit: u64) -> Result<Option<Frame>, CloseCode
     Ok(Some(Frame { fin, opcode, payload: payload.freeze() }))
 }
 
+/// Joins a client's frames of text into messages (section 5.4). Between two messages it holds
+/// nothing.
+#[derive(Debug, Default)]
+pub struct Messages {
+    #[allow(clippy::box_collection)]
+    begun: Option<Box<Vec<u8>>>,
+}
+
+impl Messages {
+    /// The longest payload that the next frame may have, if a message has at most `most` bytes.
+    pub fn room(&self, most: usize) -> u64 {
+        most.saturating_sub(self.begun.as_ref().map_or(0, |begun| begun.len())) as u64
+    }
+
+    /// Takes a frame that is no control frame; `None` = its message is not whole yet.
+    pub fn take(&mut self, frame: Frame) -> Result<Option<Bytes>, CloseCode> {
+        let begins = match (frame.opcode, &self.begun) {
+            (Opcode::Text, None) => true,
+            (Opcode::Continuation, Some(_)) => false,
+            (Opcode::Binary, None) => return Err(CloseCode::Policy),
+            _ => return Err(CloseCode::Protocol),
+        };
+        let message = match (begins, frame.fin) {
+            (true, true) => frame.payload,
+            (_, fin) => {
+                let mut begun = self.begun.take().unwrap_or_default();
+                begun.extend_from_slice(&frame.payload);
+                if !fin {
+                    self.begun = Some(begun);
+                    return Ok(None);
+                }
+                Bytes::from(*begun)
+            }
+        };
+        std::str::from_utf8(&message).map_err(|_| CloseCode::Invalid)?;
+        Ok(Some(message))
+    }
+}
+
 /// A whole frame of the server's, which is not masked.
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + 10);
@@ -189,11 +228,16 @@ pub fn write(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 
 /// The frame that closes with `code`; the reason is cut to what fits.
 pub fn close(code: CloseCode, reason: &str) -> Vec<u8> {
+    close_with(code as u16, reason)
+}
+
+/// The same with a code of a subprotocol's own.
+pub fn close_with(code: u16, reason: &str) -> Vec<u8> {
     let mut end = reason.len().min(MAX_CONTROL as usize - 2);
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
-    let payload = [&(code as u16).to_be_bytes(), &reason.as_bytes()[..end]].concat();
+    let payload = [&code.to_be_bytes(), &reason.as_bytes()[..end]].concat();
     frame(Opcode::Close, &payload)
 }
 
@@ -295,6 +339,28 @@ mod tests {
         let frame = close(CloseCode::Policy, &"é".repeat(100));
         assert_eq!(frame[..4], [0x88, 124, 0x03, 0xf0]);
         assert!(std::str::from_utf8(&frame[4..]).is_ok());
+    }
+
+    #[test]
+    fn messages_are_joined_from_their_frames() {
+        let frame = |opcode, fin, text: &str| {
+            let payload = Bytes::copy_from_slice(text.as_bytes());
+            Frame { fin, opcode, payload }
+        };
+        let (text, more) = (Opcode::Text, Opcode::Continuation);
+        let mut messages = Messages::default();
+        assert_eq!(messages.take(frame(text, true, "whole")), Ok(Some("whole".into())));
+        assert_eq!(messages.take(frame(text, false, "in ")), Ok(None));
+        assert_eq!((messages.room(10), messages.room(2)), (7, 0));
+        assert_eq!(messages.take(frame(more, false, "pi")), Ok(None));
+        assert_eq!(messages.take(frame(more, true, "eces")), Ok(Some("in pieces".into())));
+        assert_eq!(messages.room(10), 10);
+        assert_eq!(messages.take(frame(more, true, "")), Err(CloseCode::Protocol));
+        assert_eq!(messages.take(frame(Opcode::Binary, true, "")), Err(CloseCode::Policy));
+        assert_eq!(messages.take(frame(text, false, "")), Ok(None));
+        assert_eq!(messages.take(frame(text, true, "")), Err(CloseCode::Protocol));
+        let bad = Frame { fin: true, opcode: text, payload: Bytes::from_static(b"\xff") };
+        assert_eq!(Messages::default().take(bad), Err(CloseCode::Invalid));
     }
 
     proptest::proptest! {

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// The longest event name, in bytes.
-pub const MAX_EVENT_NAME: usize = 200;
+pub(super) const MAX_EVENT_NAME: usize = 200;
 
 /// The longest user id, in bytes.
 const MAX_USER: usize = 128;

@@ -8,9 +8,6 @@ pub const OPEN: &str = "o{}\n";
 /// Nothing has come; a polling client polls again. A streaming client would answer it.
 pub const HEARTBEAT: &str = "h\n";
 
-/// No frames: what answers a streaming client's ping.
-pub const NO_FRAMES: &str = "a[]\n";
-
 /// The most frames that a client may send at once.
 const MAX_FRAMES: usize = 100;
 
@@ -29,7 +26,7 @@ pub fn element(frame: &str) -> String {
     out
 }
 
-/// The line of these [`element`]s.
+/// The line of these [`element`]s; of none, it answers a streaming client's ping.
 pub fn frames(elements: &[bytes::Bytes]) -> Vec<u8> {
     let mut line = Vec::with_capacity(elements.iter().map(|one| one.len() + 1).sum::<usize>() + 4);
     line.extend_from_slice(b"a[");

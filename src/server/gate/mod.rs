@@ -12,6 +12,7 @@ pub mod front;
 mod grant;
 pub mod poll;
 pub mod proxy;
+pub mod pusher;
 mod replay;
 pub mod route;
 mod serve;
@@ -62,6 +63,8 @@ struct Shared {
     limits: Limits,
     clock: fn() -> Time,
     browser_publish: BrowserPublish,
+    event_publish: pusher::EventPublish,
+    pusher: pusher::Pusher,
     grants: Grants,
     counters: Counters,
     metrics: Arc<SharedMetrics>,
@@ -79,7 +82,7 @@ impl Gate {
         settings: Arc<ArcSwap<Settings>>,
         hub: Hub,
         clock: fn() -> Time,
-        browser_publish: BrowserPublish,
+        (browser_publish, event_publish): (BrowserPublish, pusher::EventPublish),
         metrics: Arc<SharedMetrics>,
         files: FdBudget,
     ) -> Self {
@@ -91,6 +94,8 @@ impl Gate {
             limits,
             clock,
             browser_publish,
+            event_publish,
+            pusher: pusher::Pusher::default(),
             grants,
             counters,
             metrics,

@@ -8,7 +8,7 @@ use super::poll::hold::Cause;
 use super::replay::{ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, Settings, Timer};
 use crate::protocol::http::Reply;
-use crate::protocol::http::websocket::CloseCode;
+use crate::protocol::http::websocket::{CloseCode, Messages};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::pin;
@@ -49,6 +49,14 @@ pub(super) trait Exchange: Send {
     /// frames. Cancelling it loses nothing.
     fn listening(&mut self, socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send);
 
+    /// The same for a socket whose client sends messages, each at most `most` bytes long. What has
+    /// come of the next one is kept in `messages`.
+    fn receiving(
+        &mut self,
+        messages: &mut Messages,
+        most: usize,
+    ) -> (&mut Timer, impl Future<Output = Input> + Send);
+
     /// Writes a whole answer.
     fn write(&mut self, reply: &Reply) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
@@ -65,6 +73,8 @@ pub(super) enum Input {
     Close(Bytes),
     /// It did what ends its socket.
     Wrong(CloseCode),
+    /// It sent a message of text, where it may.
+    Text(Bytes),
 }
 
 /// How long a poll was held, and why that ended.
@@ -132,6 +142,7 @@ pub(super) async fn serve<E: Exchange>(
         }
         // Boxed: what a stream needs beside a poll is its own.
         Decision::Stream(stream) => return Box::pin(stream.run(exchange)).await,
+        Decision::Pusher(pusher) => return Box::pin(pusher.run(exchange)).await,
         Decision::Publish(publish) => (Some(Box::pin(gate.publish(publish)).await), None, None),
         Decision::Site | Decision::Ask(_) => return Served::Forward(None),
     };

@@ -5,7 +5,7 @@ use super::client_script::ClientScript;
 use super::poll::hold;
 use super::route::Routes;
 use super::upstream::Upstream;
-use super::{front, stream};
+use super::{front, pusher, stream};
 use crate::protocol::http::Reply;
 use crate::server::limits::body_memory::{BodyMemory, BodyShare};
 use crate::server::limits::permit;
@@ -39,6 +39,8 @@ impl Settings {
 pub struct Settings {
     /// The browser client; `None` = it is not served.
     pub client_script: Option<ClientScript>,
+    /// The Pusher protocol.
+    pub pusher: pusher::PusherSettings,
     /// The poll rules.
     pub routes: Routes,
     /// Hold timeout and jitter.
@@ -79,6 +81,7 @@ impl Settings {
     /// False if a request for `path` (as it stands in the target) can only be the upstream's.
     pub(super) fn may_serve(&self, path: &str) -> bool {
         self.client_script.as_ref().is_some_and(|script| script.owns(path))
+            || self.pusher.owns(path)
             || self.routes.may_be_poll(path)
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn log(line: &Line<'_>, mask: &[String]) {
 fn is_usual(method: &Method, target: &str, status: u16) -> bool {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let publishes = *method == Method::POST
-        && (target.starts_with("/publish") || target.starts_with("/channels/"));
+        && ["/publish", "/channels/", "/apps/"].iter().any(|path| target.starts_with(path));
     (reads || publishes) && status < 400 || reads && target == "/readyz"
 }
 

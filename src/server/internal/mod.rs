@@ -12,6 +12,7 @@
 
 mod access_log;
 mod guard;
+pub mod pusher;
 mod session;
 mod target;
 mod timed_stream;

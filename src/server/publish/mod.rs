@@ -81,6 +81,8 @@ labels! {
         Capture = "capture",
         /// A header in the upstream's response.
         Header = "header",
+        /// A client of the Pusher protocol.
+        Client = "client",
         /// Another gate.
         Backplane = "backplane",
     }

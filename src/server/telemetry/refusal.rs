@@ -35,6 +35,8 @@ labels! {
         UnknownChannel = "unknown_channel",
         /// As many channels that were never published to are waited on as there is room for.
         TableFull = "table_full",
+        /// As many sessions as `limits.pusher_sessions` are open.
+        PusherSessions = "pusher_sessions",
         /// As many bodies as `limits.body_memory` has room for are kept.
         BodyMemory = "body_memory",
         /// A poll that its dialect cannot parse.

@@ -66,6 +66,8 @@ pub(super) struct Head<'a> {
     pub(super) keep: bool,
     /// True if the fast path answers the request itself, provided it is a poll.
     pub(super) plain: bool,
+    /// True if it is a POST without a body, and plain but for that.
+    pub(super) empty_post: bool,
     /// True if it asks for another protocol and has no body.
     pub(super) upgrade: bool,
     /// True if it opens a WebSocket, and is plain but for that.
@@ -185,10 +187,29 @@ fn head<'a>(
     let plain = bare && !headers.has("upgrade");
     let is_socket = |to: &str| to.trim().eq_ignore_ascii_case("websocket");
     let socket = bare && upgrade && headers.get("upgrade").is_some_and(is_socket);
+    let empty_post = method == "POST"
+        && version == 1
+        && target.starts_with('/')
+        && framing.is_over()
+        && !headers.has("transfer-encoding")
+        && !headers.has("expect")
+        && !headers.has("upgrade");
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let keep = version == 1 && !says("close");
     let upgrade = upgrade && bodiless;
-    Head { method, path, query, target, headers, keep, plain, upgrade, socket, framing }
+    Head {
+        method,
+        path,
+        query,
+        target,
+        headers,
+        keep,
+        plain,
+        empty_post,
+        upgrade,
+        socket,
+        framing,
+    }
 }
 
 #[cfg(test)]

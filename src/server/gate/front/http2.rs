@@ -83,10 +83,13 @@ impl Http2 {
             session::log(&stream, &settings, client.address, handed.began, None, None);
             return None;
         }
-        if stream.req_header().method != http::Method::GET || !stream.is_body_done() {
+        let head = stream.req_header();
+        let receives = head.method == http::Method::POST
+            && settings.pusher.receives(head.uri.path());
+        if head.method != http::Method::GET && !receives || !stream.is_body_done() {
             return Some((stream, handed));
         }
-        let decision = session::decide(&self.gate, &settings, &stream, None, client);
+        let decision = session::decide(&self.gate, &settings, &stream, (None, None), client);
         stream.set_write_timeout(settings.write_timeout);
         let share = BodyShare::new(&settings.bodies);
         let mut exchange = SessionExchange::new(&mut stream, &self.gate, &settings, share);

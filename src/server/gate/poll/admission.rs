@@ -14,6 +14,7 @@ use crate::server::gate::proxy::forwarded::Way;
 use crate::server::gate::replay::ReplayIdentity;
 use crate::server::gate::route::{Match, Rule};
 use crate::server::gate::stream::{HeldStream, Opening};
+use crate::server::gate::pusher::HeldPusher;
 use crate::server::gate::{Gate, HeldPoll, HeldReplay, RETRY_AFTER, Settings};
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
@@ -41,6 +42,8 @@ pub struct Incoming<'a> {
     pub client: Option<IpAddr>,
     /// The way it came.
     pub way: Way,
+    /// The body, where it is for this side and no form.
+    pub body: Option<&'a [u8]>,
     /// Whether its connection can change to another protocol.
     pub can_upgrade: bool,
 }
@@ -57,6 +60,8 @@ pub enum Decision {
     Replay(Box<HeldReplay>),
     /// It is answered event by event.
     Stream(Box<HeldStream>),
+    /// It is a connection of the Pusher protocol, or a part of one.
+    Pusher(HeldPusher),
     /// It publishes: [`Gate::publish`] has the response.
     Publish(Box<PublishByBrowser>),
     /// The upstream decides on its authorization; [`PendingAdmission::resume`] goes on then.
@@ -126,6 +131,9 @@ impl Gate {
         if let Some(reply) = settings.client_script.as_ref().and_then(|one| one.reply(request)) {
             return Decision::Reply(reply, None);
         }
+        if let Some(decision) = self.pusher(settings, request) {
+            return decision;
+        }
         let matches =
             settings.routes.matches(request.method, request.path, request.query, request.form);
         for found in matches {
@@ -182,6 +190,9 @@ impl Gate {
             Parsed::Refused(reply) => refuse(Refusal::BadRequest, reply),
             Parsed::Poll(poll) => {
                 if let Some(reply) = unknown_channel(rule, &poll) {
+                    return refuse(Refusal::UnknownChannel, reply);
+                }
+                if let Some(reply) = guarded_channel(settings, rule, &poll) {
                     return refuse(Refusal::UnknownChannel, reply);
                 }
                 let purpose = match (&rule.dialect, opening) {
@@ -392,10 +403,9 @@ impl Gate {
         let named = allowed.and_then(|allowed| self.shared.grants.named_holder(allowed));
         let holder = admission.holder.map(|holder| named.unwrap_or(holder));
         let permit = self.shared.limits.admit(admission.client, holder, limits);
-        permit.map_err(|refusal| match refusal {
-            permit::Rejection::Held => (Refusal::HoldMax, 503, refusal.to_string()),
-            permit::Rejection::Address => (Refusal::PerAddress, 429, refusal.to_string()),
-            permit::Rejection::Grant => (Refusal::PerGrant, 429, refusal.to_string()),
+        permit.map_err(|refusal| {
+            let status = if refusal == permit::Rejection::Held { 503 } else { 429 };
+            (cause_of(refusal), status, refusal.to_string())
         })
     }
 
@@ -434,6 +444,12 @@ impl Gate {
         channel: &str,
     ) -> Decision {
         match ChannelName::new(channel) {
+            Ok(name) if settings.pusher.has(&name) => {
+                let error = "events on the channels of a Pusher app are the site's\n";
+                let reply = Reply::new(403, "text/plain; charset=UTF-8", error);
+                let origin = allowed_origin(rule, request.headers);
+                self.refuse(rule, origin.as_deref(), Refusal::UnknownChannel, reply)
+            }
             Ok(name) => {
                 let poll = Poll::on(name);
                 let admission = self.admission(settings, rule, request, poll, Purpose::Publish);
@@ -445,6 +461,15 @@ impl Gate {
                 self.refuse(rule, origin.as_deref(), Refusal::BadRequest, reply)
             }
         }
+    }
+}
+
+/// The counter of a refused permit.
+pub(in crate::server::gate) fn cause_of(refusal: permit::Rejection) -> Refusal {
+    match refusal {
+        permit::Rejection::Held => Refusal::HoldMax,
+        permit::Rejection::Address => Refusal::PerAddress,
+        permit::Rejection::Grant => Refusal::PerGrant,
     }
 }
 
@@ -466,4 +491,16 @@ fn unknown_channel(rule: &Rule, poll: &Poll) -> Option<Reply> {
     let error = format!("{:?} is none of the channels here", other.channel);
     let hint = "the rule lists its channels; add it there (poll.channels)";
     Some(refusal(rule, 404, &error, hint))
+}
+
+/// The answer to a poll without authorization that names a channel whose members a Pusher app
+/// signs for.
+fn guarded_channel(settings: &Settings, rule: &Rule, poll: &Poll) -> Option<Reply> {
+    if rule.auth.is_some() {
+        return None;
+    }
+    let mut channels = poll.subscriptions.iter().map(|one| &one.channel);
+    let guarded = channels.find(|channel| settings.pusher.guards(channel))?;
+    let error = format!("{guarded:?} is for the members of a Pusher app's channel");
+    Some(refusal(rule, 403, &error, "give the rule an auth, which says who may poll it"))
 }

@@ -9,7 +9,7 @@ use crate::server::gate::{Gate, RETRY_AFTER, Settings};
 use crate::server::limits::body_memory::BodyShare;
 use crate::server::limits::body_rate::BodyRate;
 use crate::server::telemetry::refusal::Refusal;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use pingora::Result;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
@@ -21,6 +21,8 @@ const MAX_BYTES: usize = 64 * 1024;
 pub(in crate::server::gate) struct Form {
     /// `None` = it is no form, or no rule needs it.
     pub(in crate::server::gate) form: Option<Query<'static>>,
+    /// The body as it is, where this side takes it; none, if it is too long for that.
+    pub(in crate::server::gate) taken: Option<Bytes>,
     /// Its part of the memory for bodies.
     pub(in crate::server::gate) share: BodyShare,
     /// Bytes that were read.
@@ -36,14 +38,17 @@ pub(in crate::server::gate) async fn read(
 ) -> Result<Option<Form>> {
     let mut share = BodyShare::new(&settings.bodies);
     let head = session.req_header();
+    if head.method == http::Method::POST && settings.pusher.takes_body(head.uri.path()) {
+        return take(session, settings, share).await;
+    }
     if head.method != http::Method::POST || !settings.routes.may_take_form(head.uri.path()) {
-        return Ok(Some(Form { form: None, share, length: 0 }));
+        return Ok(Some(Form { form: None, taken: None, share, length: 0 }));
     }
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let encoding = header("content-type").and_then(|kind| Encoding::of(kind).ok().flatten());
     let length = header("content-length").and_then(|length| length.parse::<usize>().ok());
     let (Some(encoding), Some(length @ 0..=MAX_BYTES)) = (encoding, length) else {
-        return Ok(Some(Form { form: None, share, length: 0 }));
+        return Ok(Some(Form { form: None, taken: None, share, length: 0 }));
     };
     // Pingora keeps it for the site; here it is read, and taken apart.
     if !share.grow(3 * length) {
@@ -56,7 +61,30 @@ pub(in crate::server::gate) async fn read(
     while let Some(chunk) = session::read_piece(session.as_mut(), stall, &mut rate).await? {
         body.extend_from_slice(&chunk);
     }
-    Ok(Some(Form { form: encoding.parse(&body, Purpose::Poll).ok(), share, length }))
+    let form = encoding.parse(&body, Purpose::Poll).ok();
+    Ok(Some(Form { form, taken: None, share, length }))
+}
+
+/// The body of a request that is this side's own. One that is too long is not read to its end.
+async fn take(
+    session: &mut Session,
+    settings: &Settings,
+    mut share: BodyShare,
+) -> Result<Option<Form>> {
+    session::answer_expect(session.as_mut()).await?;
+    let mut body = BytesMut::new();
+    let (stall, mut rate) = (settings.write_timeout, BodyRate::new(settings.body_rate));
+    while let Some(chunk) = session::read_piece(session.as_mut(), stall, &mut rate).await? {
+        if !share.grow(chunk.len()) {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_BYTES {
+            return Ok(Some(Form { form: None, taken: None, share, length: body.len() }));
+        }
+    }
+    let (length, taken) = (body.len(), Some(body.freeze()));
+    Ok(Some(Form { form: None, taken, share, length }))
 }
 
 /// Why a body is not kept.

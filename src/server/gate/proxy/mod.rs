@@ -86,14 +86,15 @@ impl Proxy {
         let settings = context.settings.clone();
         let client =
             context.client.unwrap_or_else(|| session::client(session.as_downstream(), &settings));
-        let Some(body::Form { form, mut share, length }) = body::read(session, &settings).await?
+        let Some(body::Form { form, taken, mut share, length }) = body::read(session, &settings).await?
         else {
             let reply = NotKept::NoRoom.reply(&self.gate);
             session.set_keepalive(None);
             return session::write(session.as_mut(), &reply).await.map(|()| true);
         };
         let stream = session.as_downstream();
-        let decision = session::decide(&self.gate, &settings, stream, form.as_ref(), client);
+        let read = (form.as_ref(), taken.as_deref());
+        let decision = session::decide(&self.gate, &settings, stream, read, client);
         // From here on only the bytes that pingora keeps for the upstream are held, with room to spare.
         drop(form);
         share.shrink_to(2 * length);

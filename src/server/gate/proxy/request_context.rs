@@ -111,6 +111,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             client_script: None,
+            pusher: gate::pusher::PusherSettings::default(),
             routes: Routes::new(Vec::new()),
             hold: hold::Settings::default(),
             stream: Arc::default(),
@@ -139,7 +140,7 @@ mod tests {
             swap.clone(),
             hub,
             || channel::Time(1),
-            Arc::new(|_| Box::pin(async { true })),
+            (Arc::new(|_| Box::pin(async { true })), Arc::new(|_, _| Box::pin(async { true }))),
             Arc::default(),
             FdBudget::within(1024),
         );

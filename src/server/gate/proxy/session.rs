@@ -4,6 +4,7 @@ use super::error_page;
 use super::forwarded::{Client, Way};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::{Query, masked};
+use crate::protocol::http::websocket::Messages;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::replay::{HeldReplay, ReplayEnd};
 use crate::server::gate::serve::{Exchange, Input};
@@ -22,12 +23,12 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Decides on the session's request; `form` is that of its body.
+/// Decides on the session's request; `form` is that of its body, or `body` what this side takes.
 pub(in crate::server::gate) fn decide(
     gate: &Gate,
     settings: &Settings,
     session: &ServerSession,
-    form: Option<&Query<'_>>,
+    (form, body): (Option<&Query<'_>>, Option<&[u8]>),
     client: Client,
 ) -> Decision {
     let head = session.req_header();
@@ -38,6 +39,7 @@ pub(in crate::server::gate) fn decide(
         path: head.uri.path(),
         query: &Query::parse(head.uri.query().unwrap_or_default()),
         form,
+        body,
         headers: &head.headers,
         client: client.address,
         way: Way { client, tls: is_tls(session) },
@@ -122,6 +124,15 @@ impl Exchange for SessionExchange<'_> {
 
     async fn finish(&mut self) -> Result<()> {
         self.session.write_response_body(Bytes::new(), true).await
+    }
+
+    fn receiving(
+        &mut self,
+        _messages: &mut Messages,
+        _most: usize,
+    ) -> (&mut Timer, impl Future<Output = Input> + Send) {
+        // No socket is opened on such a session.
+        self.listening(true)
     }
 
     fn listening(&mut self, _socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send) {

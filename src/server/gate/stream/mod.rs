@@ -8,7 +8,7 @@
 mod opening;
 mod run;
 
-pub(in crate::server::gate) use opening::{Opening, busy};
+pub(in crate::server::gate) use opening::{Opening, busy, is_own};
 
 use super::counters::StreamCount;
 use super::grant::{Allowed, GrantGuard};

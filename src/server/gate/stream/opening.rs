@@ -115,7 +115,7 @@ fn socket(rule: &Rule, request: &Incoming<'_>) -> Result<Box<Opening>, (Refusal,
 
 /// Whether a page of `origin` is the own host's, whatever the scheme: a proxy in front may have
 /// ended TLS.
-fn is_own(origin: &str, host: &str) -> bool {
+pub(in crate::server::gate) fn is_own(origin: &str, host: &str) -> bool {
     let authority = origin.split_once("://").map(|(_, authority)| authority);
     let plain = |text: &str| {
         let text = text.to_ascii_lowercase();

@@ -261,7 +261,7 @@ fn answer(input: Input) -> Result<Option<Bytes>, End> {
         Input::Gone => Err(end(None)),
         Input::Pong => Ok(None),
         Input::Ping(payload) => Ok(Some(websocket::frame(Opcode::Pong, &payload).into())),
-        Input::Wrong(CloseCode::Policy) => {
+        Input::Wrong(CloseCode::Policy) | Input::Text(_) => {
             let why = "this socket takes no messages; publish through the hook";
             Err(end(Some(close_frame(CloseCode::Policy, why))))
         }

@@ -3,7 +3,7 @@
 use super::Connection;
 use super::read::{gone, read_some};
 use crate::protocol::http::Reply;
-use crate::protocol::http::websocket::{self, CloseCode, Opcode};
+use crate::protocol::http::websocket::{self, CloseCode, Messages, Opcode};
 use crate::server::gate::front::response::{self, MAX_COPIED};
 use crate::server::gate::front::{Front, buffer_pool};
 use crate::server::gate::serve::{Exchange, Input};
@@ -101,6 +101,38 @@ async fn frame(stream: &mut Stream, pending: &mut BytesMut) -> Input {
     }
 }
 
+/// The next thing that the client of a socket does which may send messages.
+async fn message(
+    stream: &mut Stream,
+    pending: &mut BytesMut,
+    messages: &mut Messages,
+    most: usize,
+) -> Input {
+    loop {
+        match websocket::take(pending, messages.room(most)) {
+            Err(code) => return Input::Wrong(code),
+            Ok(Some(frame)) => match frame.opcode {
+                Opcode::Ping => return Input::Ping(Bytes::copy_from_slice(&frame.payload)),
+                Opcode::Close => return Input::Close(Bytes::copy_from_slice(&frame.payload)),
+                Opcode::Pong => return Input::Pong,
+                _ => match messages.take(frame) {
+                    Err(code) => return Input::Wrong(code),
+                    Ok(Some(text)) => return Input::Text(Bytes::copy_from_slice(&text)),
+                    Ok(None) => continue,
+                },
+            },
+            Ok(None) => {}
+        }
+        if pending.is_empty() {
+            // An idle socket holds no room.
+            buffer_pool::put(std::mem::take(pending));
+        }
+        if read_some(stream, pending).await == 0 {
+            return Input::Gone;
+        }
+    }
+}
+
 impl Exchange for LaneExchange<'_> {
     type Error = Unwritten;
 
@@ -140,6 +172,15 @@ impl Exchange for LaneExchange<'_> {
         }
         self.chunked = false;
         self.write_pieces(buffer_pool::take(), &[Bytes::from_static(b"0\r\n\r\n")]).await
+    }
+
+    fn receiving(
+        &mut self,
+        messages: &mut Messages,
+        most: usize,
+    ) -> (&mut Timer, impl Future<Output = Input> + Send) {
+        let Connection { stream, pending, timer, .. } = &mut *self.connection;
+        (timer, message(stream, pending, messages, most))
     }
 
     fn listening(&mut self, socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send) {

@@ -194,7 +194,8 @@ impl Connection {
         if head.target.starts_with('/') && !settings.may_serve(head.path) {
             return Admission::HandOff(head.framing.clone(), hand_off().for_site());
         }
-        if !head.plain && !head.socket {
+        let receives = head.empty_post && settings.pusher.receives(head.path);
+        if !head.plain && !head.socket && !receives {
             return Admission::HandOff(head.framing.clone(), hand_off());
         }
         let logged = access_log::is_logged();
@@ -204,6 +205,7 @@ impl Connection {
             client: client.address,
             target: logged.then(|| head.target.into()),
             keep: head.keep,
+            method: if head.empty_post { "POST" } else { "GET" },
         };
         let incoming = Incoming {
             method: head.method,
@@ -212,6 +214,7 @@ impl Connection {
             path: head.path,
             query: &Query::parse(head.query),
             form: None,
+            body: None,
             headers: &head.headers,
             client: client.address,
             way: Way { client, tls: self.stream.get_ssl_digest().is_some() },

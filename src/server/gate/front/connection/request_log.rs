@@ -18,6 +18,8 @@ pub(super) struct RequestLog {
     /// The target, if it is logged.
     pub(super) target: Option<Box<str>>,
     pub(super) keep: bool,
+    /// The method.
+    pub(super) method: &'static str,
 }
 
 impl RequestLog {
@@ -33,7 +35,7 @@ impl RequestLog {
         let (status, bytes) = answer.unwrap_or_default();
         let line = access_log::Line {
             client: self.client,
-            method: "GET",
+            method: self.method,
             target,
             status,
             bytes,
@@ -65,6 +67,6 @@ pub(super) fn reject(
     }
     // The fast path does not wait for a body that was announced.
     let keep = head.keep && head.framing.is_over();
-    let log = RequestLog { _open: front.gate.open(), began: None, client, target: None, keep };
+    let log = RequestLog { _open: front.gate.open(), began: None, client, target: None, keep, method: "GET" };
     (reply, log)
 }

@@ -1,0 +1,67 @@
+//! The Pusher protocol's REST requests, between the publisher and the gate.
+
+use crate::hub::channel::{ChannelName, Cursor, Payload, Take};
+use crate::hub::Subscription;
+use crate::protocol::http::Reply;
+use crate::protocol::pusher::App;
+use crate::server::gate::Gate;
+use crate::server::internal::pusher::Channels;
+use crate::server::publish::{Publisher, Source, system_time};
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// What the requests are about.
+pub(super) struct PusherChannels {
+    pub(super) publisher: Publisher,
+    pub(super) gate: Gate,
+}
+
+#[async_trait]
+impl Channels for PusherChannels {
+    fn has_apps(&self) -> bool {
+        !self.gate.settings().pusher.apps.is_empty()
+    }
+
+    fn app(&self, id: &str) -> Option<Arc<App>> {
+        let settings = self.gate.settings();
+        let app = settings.pusher.apps.iter().find(|app| *app.app.id == *id)?;
+        Some(app.app.clone())
+    }
+
+    fn max_event(&self) -> usize {
+        let settings = self.gate.settings();
+        settings.pusher.apps.iter().map(|app| app.app.max_event).max().unwrap_or_default()
+    }
+
+    fn now(&self) -> u64 {
+        system_time().0 / 1_000_000
+    }
+
+    async fn publish(&self, posts: Vec<(ChannelName, Payload)>) -> Result<(), Reply> {
+        let published = self.publisher.publish(posts, Source::Hook).await;
+        published.map(|_| ()).map_err(Reply::from)
+    }
+
+    fn subscriptions(&self, channel: &ChannelName) -> usize {
+        self.gate.pusher_occupancy().of(channel)
+    }
+
+    fn occupied(&self, prefix: &str) -> Vec<(ChannelName, usize)> {
+        self.gate.pusher_occupancy().below(prefix)
+    }
+
+    fn users(&self, _channel: &ChannelName) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn messages(&self, channel: &ChannelName) -> Vec<Payload> {
+        let subscription = Subscription { channel: channel.clone(), cursor: Cursor::Oldest };
+        let update = self.publisher.hub().read(&subscription, Take::All, system_time());
+        let messages = update.map(|update| update.found.messages).unwrap_or_default();
+        messages.iter().map(|message| message.payload.clone()).collect()
+    }
+
+    fn connections(&self) -> usize {
+        self.gate.pusher_figures().connections
+    }
+}

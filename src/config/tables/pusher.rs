@@ -1,0 +1,60 @@
+//! `[[pusher]]`: one app.
+
+use crate::config::read::section::Section;
+use crate::config::read::values;
+use crate::protocol::auth::secret::Secret;
+use crate::protocol::pusher::{App, Signer};
+use crate::server::gate::pusher::PusherApp;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Reads an app; `None` is a mistake.
+pub(in crate::config) fn app(section: &mut Section) -> Option<Arc<PusherApp>> {
+    let hint = "write the app's id, PUSHER_APP_ID of the site";
+    let id = section.required("id", hint, |text| word(text, App::MAX_ID));
+    let hint = "write the app's key, PUSHER_APP_KEY of the site";
+    let key = section.required("key", hint, |text| word(text, 128));
+    let secret = section.secret("secret", secret);
+    if secret.is_empty() && section.is_sound("secret") {
+        section.mistake("secret", "missing; write the app's secret, PUSHER_APP_SECRET of the site");
+    }
+    let client_events = section.flag("client_events", false);
+    let origins = section.list("origins", vec!["*".to_owned()], values::origin);
+    let max_event = section.size("max_event", 10 << 10, 1);
+    let activity_timeout = section.duration("activity_timeout", Duration::from_secs(30));
+    let ping = section.duration("ping", Duration::from_secs(60));
+    for (name, duration) in [("activity_timeout", activity_timeout), ("ping", ping)] {
+        if duration.is_zero() {
+            section.mistake(name, "must not be 0: it is how a dead connection is found");
+        }
+    }
+    let app = App {
+        id: id?.into(),
+        key: key?.into(),
+        signer: Signer::new(secret),
+        client_events,
+        origins,
+        max_event: usize::try_from(max_event).unwrap_or(usize::MAX),
+    };
+    Some(Arc::new(PusherApp { app: Arc::new(app), activity_timeout, ping }))
+}
+
+/// What can stand in a path as it is.
+fn word(text: &str, most: usize) -> Result<String, String> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if text.is_empty() || text.len() > most || !text.bytes().all(known) {
+        return Err(format!("\"{text}\" must be 1 to {most} of A-Z a-z 0-9 - _ ."));
+    }
+    Ok(text.to_owned())
+}
+
+/// An app's secret. Errors do not show it.
+fn secret(text: &str) -> Result<Secret, String> {
+    if text == values::MASK {
+        return Err(format!(
+            "\"{}\" is what `pollgate check` shows in place of a secret; write the secret",
+            values::MASK
+        ));
+    }
+    Ok(Secret::new(text))
+}

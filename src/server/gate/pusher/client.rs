@@ -1,0 +1,422 @@
+//! One client of the protocol: its subscriptions, and what it may do.
+//!
+//! It is the same for all transports. [`Client::handle`] does what a frame asks, and
+//! [`Client::collect`] reads what has come on its channels since; both put frames into an
+//! [`Outbox`]. Dropping it ends its subscriptions.
+
+use super::outbox::{Close, Outbox, Way};
+use super::{PusherApp, PusherSettings};
+use crate::hub::channel::{ChannelName, Cursor, Messages, Renders, Take};
+use crate::hub::{ChannelUpdate, Subscription, TableFull, Waiter};
+use crate::protocol::pusher::channel::{Kind, USER_PREFIX, is_cache, is_name};
+use crate::protocol::pusher::event::{self, Event, Mark, Shared};
+use crate::protocol::pusher::{Command, Member, SocketId, code, frame, parse};
+use crate::server::gate::Gate;
+use crate::server::gate::poll::hold::Cause;
+use crate::server::limits::permit::Permit;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Client events of one connection in a second, at the most.
+const CLIENT_EVENTS: u32 = 10;
+
+/// A frame of a client's may be longer than an event's data by this many bytes.
+const ENVELOPE: usize = 4 << 10;
+
+/// See the [module](self).
+pub(super) struct Client {
+    gate: Gate,
+    app: Arc<PusherApp>,
+    id: SocketId,
+    mark: Mark,
+    way: Way,
+    pub(super) waiter: Waiter,
+    /// What it subscribes to, in the order of the waiter's channels.
+    channels: Vec<Subscribed>,
+    user: Option<Box<str>>,
+    /// The client events of the second that began then.
+    sent: (Instant, u32),
+    greeted: bool,
+    _permit: Permit,
+}
+
+/// A subscription.
+struct Subscribed {
+    channel: ChannelName,
+    /// The client knows of it; a signed-in user's own channel is there before.
+    visible: bool,
+    /// The newest event is still to be sent.
+    awaits_cache: bool,
+    member: Option<Box<Member>>,
+}
+
+/// Why a subscription is refused: words, and the status that HTTP would have for it.
+type Refused = (String, u16);
+
+impl Client {
+    pub(super) fn new(
+        gate: Gate,
+        app: Arc<PusherApp>,
+        way: Way,
+        permit: Permit,
+    ) -> Result<Self, TableFull> {
+        let (waiter, _) = gate.shared.hub.subscribe(&[], Take::All, (gate.shared.clock)())?;
+        gate.shared.pusher.connections.fetch_add(1, Ordering::Relaxed);
+        let id = SocketId::from_random(fastrand::u64(..));
+        Ok(Self {
+            gate,
+            app,
+            id,
+            mark: id.mark(),
+            way,
+            waiter,
+            channels: Vec::new(),
+            user: None,
+            sent: (Instant::now(), 0),
+            greeted: false,
+            _permit: permit,
+        })
+    }
+
+    pub(super) fn app(&self) -> &PusherApp {
+        &self.app
+    }
+
+    /// The longest frame that the client may send, in bytes.
+    pub(super) fn max_frame(&self) -> usize {
+        self.app.app.max_event.saturating_add(ENVELOPE)
+    }
+
+    /// True if no channel's end would wake it.
+    pub(super) fn has_no_channels(&self) -> bool {
+        self.channels.is_empty()
+    }
+
+    /// Why it has to end now, if it has.
+    pub(super) fn is_over(&self) -> Option<Close> {
+        self.waiter.is_draining().then(|| Close::new(code::RECONNECT, "the server restarts"))
+    }
+
+    /// Does what a frame of the client's asks; an error ends the connection.
+    pub(super) async fn handle(&mut self, text: &str, out: &mut Outbox) -> Result<(), Close> {
+        // A reload may have changed the app, its secret above all.
+        let settings = self.gate.settings();
+        let PusherSettings { apps, .. } = &settings.pusher;
+        match apps.iter().find(|app| app.app.id == self.app.app.id) {
+            Some(app) if !Arc::ptr_eq(app, &self.app) => self.app = app.clone(),
+            Some(_) => {}
+            None => return Err(Close::new(code::DISABLED_APP, "this app is gone")),
+        }
+        let command = match parse(text) {
+            Ok(command) => command,
+            Err(error) => {
+                out.push(&frame::error(None, error));
+                return Ok(());
+            }
+        };
+        match command {
+            Command::Ping => out.push(&frame::pong()),
+            Command::Nothing => {}
+            Command::Subscribe { channel, auth, data } => {
+                let refused = self.subscribe(&channel, (auth, data), out);
+                if let Err((error, status)) = refused {
+                    out.push(&frame::refused(&channel, &error, status));
+                }
+            }
+            Command::Unsubscribe { channel } => self.unsubscribe(&channel),
+            Command::SignIn { auth, data } => return self.sign_in(&auth, &data, out),
+            Command::Event { event, channel, data } => {
+                if let Err(error) = Box::pin(self.send(&event, &channel, data)).await {
+                    out.push(&frame::error(Some(code::CLIENT_EVENT), error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn index_of(&self, name: &str) -> Option<usize> {
+        let app = &self.app.app;
+        self.channels.iter().position(|one| app.name_of(&one.channel) == Some(name))
+    }
+
+    fn subscribe(
+        &mut self,
+        name: &str,
+        (auth, data): (Option<String>, Option<String>),
+        out: &mut Outbox,
+    ) -> Result<(), Refused> {
+        let refused = |error: &str, status| Err((error.to_owned(), status));
+        if !is_name(name) {
+            return refused("this is no name of a channel", 400);
+        }
+        let kind = Kind::of(name);
+        let auth = auth.unwrap_or_default();
+        let signed = |data: Option<&str>| {
+            let app = &self.app.app;
+            app.signer.verify_channel(&app.key, &auth, self.id, name, data)
+        };
+        let member = match kind {
+            Kind::Public => None,
+            Kind::Private if signed(data.as_deref()) => None,
+            Kind::Presence if data.as_deref().is_some_and(|data| signed(Some(data))) => {
+                match data.as_deref().and_then(Member::of_channel) {
+                    Some(member) => Some(Box::new(member)),
+                    None => return refused("channel_data names no user_id", 400),
+                }
+            }
+            Kind::Private | Kind::Presence => {
+                return refused("the signature for this channel is not that of the app", 401);
+            }
+            Kind::User if name.strip_prefix(USER_PREFIX) == self.user.as_deref() => None,
+            Kind::User => return refused("this is the channel of another user", 401),
+        };
+        if let Some(index) = self.index_of(name) {
+            // Again, or for the first time that the client knows of.
+            self.show(index);
+            out.push(&frame::succeeded(name, None));
+            return Ok(());
+        }
+        self.has_room(name)?;
+        let cursor = if is_cache(name) { Cursor::Oldest } else { Cursor::Now };
+        self.add(name, cursor, member).map_err(|error| (error, 503))?;
+        let index = self.channels.len() - 1;
+        self.show(index);
+        out.push(&frame::succeeded(name, None));
+        Ok(())
+    }
+
+    /// Refuses one channel too many.
+    fn has_room(&self, name: &str) -> Result<(), Refused> {
+        let limits = &self.gate.settings().limits;
+        let most = limits.channels_per_poll;
+        if most > 0 && self.channels.len() >= most {
+            return Err((format!("a connection has at most {most} channels"), 403));
+        }
+        let crowded = |channel: &ChannelName| {
+            limits.per_channel > 0 && self.gate.shared.hub.held_on(channel) >= limits.per_channel
+        };
+        match self.app.app.channel(name) {
+            Ok(channel) if crowded(&channel) => Err(("this channel is full".to_owned(), 503)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Registers on one more channel, unseen.
+    fn add(
+        &mut self,
+        name: &str,
+        cursor: Cursor,
+        member: Option<Box<Member>>,
+    ) -> Result<(), String> {
+        let channel = self.app.app.channel(name).map_err(|error| error.to_string())?;
+        let subscription = Subscription { channel: channel.clone(), cursor };
+        let now = (self.gate.shared.clock)();
+        self.waiter.add(&subscription, now).map_err(|full| full.to_string())?;
+        let awaits_cache = cursor == Cursor::Oldest;
+        self.channels.push(Subscribed { channel, visible: false, awaits_cache, member });
+        Ok(())
+    }
+
+    /// From now on the client gets the events of a channel.
+    fn show(&mut self, index: usize) {
+        if let Some(one) = self.channels.get_mut(index).filter(|one| !one.visible) {
+            one.visible = true;
+            self.gate.shared.pusher.occupancy.enter(&one.channel);
+        }
+    }
+
+    fn unsubscribe(&mut self, name: &str) {
+        let Some(index) = self.index_of(name) else { return };
+        if let Some(one) = self.channels.get_mut(index).filter(|one| one.visible) {
+            one.visible = false;
+            self.gate.shared.pusher.occupancy.leave(&one.channel);
+        }
+        // A signed-in user is still reached through it.
+        if Kind::of(name) != Kind::User {
+            self.channels.remove(index);
+            self.waiter.remove(index);
+        }
+    }
+
+    fn sign_in(&mut self, auth: &str, data: &str, out: &mut Outbox) -> Result<(), Close> {
+        let refused = |error: &'static str| Err(Close::new(code::UNAUTHORIZED, error));
+        let app = &self.app.app;
+        if !app.signer.verify_user(&app.key, auth, self.id, data) {
+            return refused("the signature of this sign-in is not that of the app");
+        }
+        let Some(user) = Member::of_user(data) else {
+            return refused("user_data names no id");
+        };
+        match &self.user {
+            Some(before) if *before != user.id => {
+                return refused("this connection is another user's");
+            }
+            Some(_) => {}
+            None => {
+                let name = format!("{USER_PREFIX}{}", user.id);
+                if !is_name(&name) {
+                    return refused("the user's id cannot stand in the name of a channel");
+                }
+                let added = self.add(&name, Cursor::Now, None);
+                added.map_err(|error| Close::new(code::OVER_CAPACITY, error))?;
+                self.user = Some(user.id);
+            }
+        }
+        out.push(&frame::signed_in(data));
+        Ok(())
+    }
+
+    /// Sends an event to the others on a channel.
+    async fn send(&mut self, name: &str, channel: &str, data: &str) -> Result<(), &'static str> {
+        let app = self.app.clone();
+        if !app.app.client_events {
+            return Err("client events are not enabled for this app");
+        }
+        let takes = Kind::of(channel).takes_client_events();
+        if !takes || channel.starts_with("private-encrypted-") {
+            return Err("client events are for private and presence channels");
+        }
+        let subscribed = self.index_of(channel).and_then(|index| self.channels.get(index));
+        let Some(subscribed) = subscribed.filter(|one| one.visible) else {
+            return Err("client events are for the members of a channel");
+        };
+        if data.len() > app.app.max_event {
+            return Err("the event's data is too long");
+        }
+        let now = Instant::now();
+        if now.duration_since(self.sent.0) >= Duration::from_secs(1) {
+            self.sent = (now, 0);
+        }
+        if self.sent.1 >= CLIENT_EVENTS {
+            return Err("a connection may send 10 events a second");
+        }
+        self.sent.1 += 1;
+        let user = subscribed.member.as_ref().map(|member| &*member.id);
+        let payload = Event { event: name, data, user, except: Some(self.mark) }.payload();
+        let published = (self.gate.shared.event_publish)(subscribed.channel.clone(), payload);
+        if published.await { Ok(()) } else { Err("the event could not be published") }
+    }
+
+    /// Reads what has come on its channels, as much as is written at once; an error ends the
+    /// connection.
+    pub(super) fn collect(&mut self, out: &mut Outbox) -> Result<(), Close> {
+        if !std::mem::replace(&mut self.greeted, true) {
+            let timeout = self.app.activity_timeout.as_secs().max(1);
+            out.push(&frame::established(self.id, timeout));
+        }
+        if let Some(found) = self.waiter.look((self.gate.shared.clock)()) {
+            let gate = self.gate.clone();
+            gate.shared.counters.releases.count(Cause::of(&found));
+            for (index, update) in found.iter().enumerate().filter(|(_, one)| one.found.news) {
+                if out.is_full() {
+                    break;
+                }
+                self.take(index, update, out)?;
+            }
+        }
+        self.miss_caches(out);
+        Ok(())
+    }
+
+    /// Takes what has come on one channel.
+    fn take(
+        &mut self,
+        index: usize,
+        update: &ChannelUpdate,
+        out: &mut Outbox,
+    ) -> Result<(), Close> {
+        let Some(one) = self.channels.get_mut(index) else { return Ok(()) };
+        let (mut position, mut stamp) = (update.found.position, update.found.stamp);
+        let app = self.app.clone();
+        let name = app.app.name_of(&one.channel).unwrap_or_default();
+        if std::mem::take(&mut one.awaits_cache) {
+            let mut messages = update.found.messages.iter().rev();
+            let cached = messages.find(|message| !event::is_from_client(&message.payload));
+            match cached {
+                Some(message) => out.push(&event::deliver(name, &message.payload).frame),
+                None => out.push(&frame::cache_miss(name)),
+            }
+            self.waiter.advance(index, position, stamp);
+            return Ok(());
+        }
+        let visible = one.visible;
+        if update.found.reset && visible {
+            out.push(&frame::reset(name));
+        }
+        let is_user = Kind::of(name) == Kind::User;
+        let mut sent = 0;
+        for message in &update.found.messages {
+            if out.is_full() {
+                break;
+            }
+            (position, stamp) = (message.position, message.stamp);
+            if is_user && event::is_terminate(&message.payload) {
+                return Err(Close::new(code::UNAUTHORIZED, "the site has ended this connection"));
+            }
+            if !visible {
+                continue;
+            }
+            let shared = rendered(self.way, name, &update.found.messages, message, &update.found.renders);
+            if let Some(frame) = shared.for_connection(self.mark) {
+                out.push_wrapped(frame);
+                out.events += 1;
+                sent += 1;
+                let published = out.published.map_or(message.published, |p| p.min(message.published));
+                out.published = Some(published);
+            }
+        }
+        if sent > 0 {
+            self.gate.shared.metrics.watched.delivered(&update.channel, sent);
+            self.gate.shared.counters.deliveries.fetch_add(sent as u64, Ordering::Relaxed);
+        }
+        self.waiter.advance(index, position, stamp);
+        Ok(())
+    }
+
+    /// Answers for cache channels that have no event.
+    fn miss_caches(&mut self, out: &mut Outbox) {
+        let app = self.app.clone();
+        for (index, one) in self.channels.iter_mut().enumerate().filter(|(_, one)| one.awaits_cache)
+        {
+            if !self.waiter.is_unresolved_at(index) {
+                one.awaits_cache = false;
+                out.push(&frame::cache_miss(app.app.name_of(&one.channel).unwrap_or_default()));
+            }
+        }
+    }
+
+    /// Counts what was written.
+    pub(super) fn written(&self, out: &mut Outbox) {
+        self.gate.written(out.published.take());
+    }
+}
+
+/// A message in the transport's form, made once for all that get it.
+fn rendered(
+    way: Way,
+    name: &str,
+    messages: &Messages,
+    message: &crate::hub::channel::Message,
+    renders: &Option<Arc<Renders>>,
+) -> Shared {
+    let render = || {
+        let delivery = event::deliver(name, &message.payload);
+        Shared::pack(delivery.except, &way.wrap(&delivery.frame))
+    };
+    Shared::of(match renders {
+        // They are those of the newest message, where it is the only one.
+        Some(renders) if messages.len() == 1 => renders.get_or_render(way.key(), render),
+        _ => render(),
+    })
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let pusher = &self.gate.shared.pusher;
+        pusher.connections.fetch_sub(1, Ordering::Relaxed);
+        for one in self.channels.iter().filter(|one| one.visible) {
+            pusher.occupancy.leave(&one.channel);
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The Pusher protocol's public side: its WebSocket, and its HTTP fallbacks.
+//!
+//! | request | response |
+//! |---|---|
+//! | `GET /app/{key}`, an upgrade | a WebSocket of the protocol ([`socket`]) |
+//! | `POST /pusher/app/{key}/{server}/{session}/xhr` | the next frames of a session ([`receive`]) |
+//! | `POST .../xhr_streaming` | the same, one after another |
+//! | `POST .../xhr_send` | takes frames of the client's |
+//!
+//! Behind both is a [`client::Client`]: the subscriptions of one connection, as one waiter whose
+//! channels come and go. It has no queue: what it has not got yet is in the histories. A WebSocket
+//! keeps its client for as long as it lasts; a session of the fallbacks keeps it between two
+//! requests, in a table that is bounded ([`session`]), and is the only place where the gate
+//! remembers a client.
+//!
+//! A client may publish nothing but events to the other members of a private channel, and those
+//! only if its app says so.
+
+mod client;
+mod occupancy;
+mod outbox;
+mod receive;
+mod session;
+mod socket;
+
+pub use occupancy::Occupancy;
+pub use socket::HeldPusher;
+
+use super::poll::admission::Incoming;
+use super::poll::replies::unstored;
+use super::stream::is_own;
+use super::{Decision, Gate, Settings};
+use crate::hub::channel::{ChannelName, Payload};
+use crate::protocol::http::query::Query;
+use crate::protocol::http::websocket;
+use crate::protocol::http::Reply;
+use crate::protocol::pusher::{App, VERSIONS, code, lines};
+use crate::server::telemetry::refusal::Refusal;
+use client::Client;
+use outbox::{Close, Way};
+use receive::{Ends, Receive};
+use session::{Opened, Sessions};
+use socket::PusherSocket;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Publishes an event that a client sent; returns true on success.
+pub type EventPublish = Arc<
+    dyn Fn(ChannelName, Payload) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync,
+>;
+
+/// `[[pusher]]`, and what is common to all apps.
+#[derive(Debug, Clone)]
+pub struct PusherSettings {
+    /// The apps; none = the protocol is not spoken.
+    pub apps: Vec<Arc<PusherApp>>,
+    /// Sessions of the HTTP fallbacks at the most.
+    pub sessions: usize,
+}
+
+impl Default for PusherSettings {
+    fn default() -> Self {
+        Self { apps: Vec::new(), sessions: 10_000 }
+    }
+}
+
+/// One app, and how its connections are looked after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PusherApp {
+    /// The app.
+    pub app: Arc<App>,
+    /// The silence after which a client pings, as it is told.
+    pub activity_timeout: Duration,
+    /// The silence of a client after which it is pinged. Half as much later it is closed.
+    pub ping: Duration,
+}
+
+/// What a path of the fallbacks is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fallback {
+    Poll,
+    Stream,
+    Send,
+}
+
+/// What a path of the protocol's says.
+enum Path<'a> {
+    Socket { key: &'a str },
+    Fallback { key: &'a str, session: &'a str, what: Fallback },
+}
+
+impl<'a> Path<'a> {
+    /// Reads a path as it stands in the target; `None` = it is the site's.
+    fn of(path: &'a str) -> Option<Self> {
+        let is_key = |key: &str| !key.is_empty() && key.len() <= 128 && !key.contains(['/', '%']);
+        if let Some(key) = path.strip_prefix("/app/") {
+            return is_key(key).then_some(Self::Socket { key });
+        }
+        let (key, session) = path.strip_prefix("/pusher/app/")?.split_once('/')?;
+        let (session, what) = session.rsplit_once('/')?;
+        let what = match what {
+            "xhr" => Fallback::Poll,
+            "xhr_streaming" => Fallback::Stream,
+            "xhr_send" => Fallback::Send,
+            _ => return None,
+        };
+        let (server, id) = session.split_once('/')?;
+        let is_word = |text: &str, most: usize| {
+            (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
+        };
+        let ours = is_key(key) && is_word(server, 8) && is_word(id, 32);
+        ours.then_some(Self::Fallback { key, session, what })
+    }
+}
+
+impl PusherSettings {
+    /// True if a request for `path` (as it stands in the target) may be for the protocol.
+    pub(super) fn owns(&self, path: &str) -> bool {
+        !self.apps.is_empty() && Path::of(path).is_some()
+    }
+
+    /// True if `path` is one that answers with frames, so that its requests have no body.
+    pub(super) fn receives(&self, path: &str) -> bool {
+        let receives = |what| what != Fallback::Send;
+        !self.apps.is_empty()
+            && matches!(Path::of(path), Some(Path::Fallback { what, .. }) if receives(what))
+    }
+
+    /// True if the body of a POST to `path` is read here.
+    pub(super) fn takes_body(&self, path: &str) -> bool {
+        self.owns(path) && !self.receives(path)
+    }
+
+    /// The app of that key.
+    fn by_key(&self, key: &str) -> Option<&Arc<PusherApp>> {
+        self.apps.iter().find(|app| *app.app.key == *key)
+    }
+
+    /// True if only members of one of an app's channels may see what is on `channel`.
+    pub(super) fn guards(&self, channel: &str) -> bool {
+        self.apps.iter().any(|app| app.app.guards(channel))
+    }
+
+    /// True if `channel` is an app's.
+    pub(super) fn has(&self, channel: &str) -> bool {
+        self.apps.iter().any(|app| app.app.name_of(channel).is_some())
+    }
+}
+
+/// The state of all connections.
+#[derive(Default)]
+pub(super) struct Pusher {
+    sessions: Sessions,
+    occupancy: Occupancy,
+    /// Connections now.
+    connections: AtomicUsize,
+}
+
+/// Figures of the protocol's connections.
+#[derive(Debug, Clone, Copy)]
+pub struct PusherFigures {
+    /// Connections now, of all transports.
+    pub connections: usize,
+    /// Sessions of the HTTP fallbacks now, among them.
+    pub sessions: usize,
+    /// Sessions that were lost since the start: an answer could not be written.
+    pub lost: u64,
+}
+
+impl Gate {
+    /// Which channels have subscribers.
+    pub fn pusher_occupancy(&self) -> &Occupancy {
+        &self.shared.pusher.occupancy
+    }
+
+    /// Figures of the protocol's connections.
+    pub fn pusher_figures(&self) -> PusherFigures {
+        let Pusher { sessions, connections, .. } = &self.shared.pusher;
+        PusherFigures {
+            connections: connections.load(Ordering::Relaxed),
+            sessions: sessions.len(),
+            lost: sessions.lost(),
+        }
+    }
+
+    /// Ends the sessions whose clients stayed away; in a drain all that no request waits on. The
+    /// caller runs this once a second.
+    pub fn sweep_pusher(&self) {
+        self.shared.pusher.sessions.sweep(self.is_draining());
+    }
+
+    /// Decides on a request of the protocol's; `None` = it is none.
+    pub(super) fn pusher(&self, settings: &Settings, request: &Incoming<'_>) -> Option<Decision> {
+        if settings.pusher.apps.is_empty() {
+            return None;
+        }
+        match Path::of(request.path)? {
+            Path::Socket { key } => self.pusher_socket(settings, request, key),
+            Path::Fallback { key, session, what } => {
+                Some(self.pusher_fallback(settings, request, key, (session, what)))
+            }
+        }
+    }
+
+    fn pusher_socket(
+        &self,
+        settings: &Settings,
+        request: &Incoming<'_>,
+        key: &str,
+    ) -> Option<Decision> {
+        let app = settings.pusher.by_key(key);
+        let upgrade = request.headers.get("upgrade").is_some();
+        // A site may have pages there; a socket that says which protocol it speaks is none of its.
+        if app.is_none() && !(upgrade && request.query.has("protocol")) {
+            return None;
+        }
+        let accept = match handshake(request) {
+            Ok(accept) => accept,
+            Err(reply) => {
+                self.refused(Refusal::BadRequest);
+                return Some(Decision::Reply(unstored(reply), None));
+            }
+        };
+        let head = Reply::new(101, "", "")
+            .with("Upgrade", "websocket")
+            .with("Sec-WebSocket-Accept", accept);
+        let opened = self.connect(settings, request, app, Way::Socket);
+        Some(match opened {
+            Ok(client) => {
+                let socket = PusherSocket::new(self.clone(), client, head);
+                Decision::Pusher(HeldPusher::Socket(Box::new(socket)))
+            }
+            Err((cause, close)) => {
+                self.refused(cause);
+                let mut reply = head;
+                reply.body = close.written(Way::Socket).concat().into();
+                Decision::Reply(reply, None)
+            }
+        })
+    }
+
+    fn pusher_fallback(
+        &self,
+        settings: &Settings,
+        request: &Incoming<'_>,
+        key: &str,
+        (session, what): (&str, Fallback),
+    ) -> Decision {
+        let app = settings.pusher.by_key(key);
+        let origin = match app {
+            Some(app) => allowed_origin(&app.app, request),
+            // Any page may read that there is no such app.
+            None => request.headers.get("origin").map(|_| "*".into()),
+        };
+        let finished = |reply: Reply| readable(unstored(reply), origin.as_deref());
+        let refuse = |cause, reply| {
+            self.refused(cause);
+            Decision::Reply(finished(reply), None)
+        };
+        if request.method == "OPTIONS" {
+            let reply = finished(Reply::new(204, "", "").with("Allow", "POST, OPTIONS"))
+                .with("Access-Control-Allow-Methods", "POST, OPTIONS")
+                .with("Access-Control-Allow-Headers", "Content-Type")
+                .with("Access-Control-Max-Age", "600");
+            return Decision::Reply(reply, None);
+        }
+        if request.method != "POST" {
+            return refuse(Refusal::Method, Reply::wrong_method(request.path, "POST, OPTIONS"));
+        }
+        if request.headers.get("origin").is_some() && origin.is_none() {
+            let hint = "list it in the app's origins";
+            return refuse(Refusal::CrossOrigin, Reply::error(403, "this origin may not", hint));
+        }
+        let name = format!("{key}/{session}");
+        let sessions = &self.shared.pusher.sessions;
+        if what == Fallback::Send {
+            let frames = lines::read(request.body.unwrap_or_default());
+            let frames = match frames {
+                Ok(frames) => frames,
+                Err(error) => {
+                    let reply = Reply::error(400, error, "send frames as the protocol says");
+                    return refuse(Refusal::BadRequest, reply);
+                }
+            };
+            return match sessions.send(&name, frames) {
+                Ok(()) => Decision::Reply(finished(Reply::new(204, "", "")), None),
+                Err((status, error)) => {
+                    refuse(Refusal::BadRequest, Reply::error(status, error, "begin a new session"))
+                }
+            };
+        }
+        // As long as polls are held, but never so long that a client gives up.
+        let most = Duration::from_secs(25);
+        let hold = settings.hold.duration(Some(settings.hold.timeout), None);
+        let hold = hold.filter(|hold| *hold < most).unwrap_or(most);
+        let opened = sessions.open(&name, settings.pusher.sessions, hold, || {
+            self.connect(settings, request, app, Way::Lines)
+        });
+        match opened {
+            Ok(Opened { session, fresh }) => {
+                let ends = match what {
+                    Fallback::Stream => Ends::Later,
+                    _ => Ends::WithFrames,
+                };
+                let receive = Receive::new(self.clone(), session, fresh, ends, hold);
+                let receive = receive.readable_by(finished);
+                Decision::Pusher(HeldPusher::Receive(Box::new(receive)))
+            }
+            Err((cause, close)) => {
+                self.refused(cause);
+                let line = close.written(Way::Lines).concat();
+                let reply = Reply::new(200, LINES, line);
+                Decision::Reply(finished(reply), None)
+            }
+        }
+    }
+
+    /// A new connection, or why there is none.
+    fn connect(
+        &self,
+        settings: &Settings,
+        request: &Incoming<'_>,
+        app: Option<&Arc<PusherApp>>,
+        way: Way,
+    ) -> Result<Box<Client>, (Refusal, Close)> {
+        let close = |code, reason: &'static str| Close::new(code, reason);
+        let Some(app) = app else {
+            let error = "no app has this key";
+            return Err((Refusal::Rejection, close(code::UNKNOWN_APP, error)));
+        };
+        spoken(request.query).map_err(|close| (Refusal::BadRequest, close))?;
+        if request.headers.get("origin").is_some() && allowed_origin(&app.app, request).is_none() {
+            let error = "this origin may not connect";
+            return Err((Refusal::CrossOrigin, close(code::UNAUTHORIZED, error)));
+        }
+        if self.is_draining() {
+            let error = "the server restarts";
+            return Err((Refusal::HoldMax, close(code::RECONNECT, error)));
+        }
+        let permit = self.shared.limits.admit(request.client, None, &settings.limits);
+        let permit = permit.map_err(|full| {
+            let cause = super::poll::admission::cause_of(full);
+            (cause, Close::new(code::OVER_CAPACITY, full.to_string()))
+        })?;
+        let client = Client::new(self.clone(), app.clone(), way, permit);
+        client.map(Box::new).map_err(|full| {
+            (Refusal::TableFull, Close::new(code::OVER_CAPACITY, full.to_string()))
+        })
+    }
+}
+
+/// The content type of lines.
+const LINES: &str = "application/javascript; charset=UTF-8";
+
+/// Checks the version of the protocol that a client speaks.
+fn spoken(query: &Query<'_>) -> Result<(), Close> {
+    let Some(version) = query.text("protocol") else {
+        return Err(Close::new(code::NO_VERSION, "name the protocol's version: protocol=7"));
+    };
+    let Ok(version) = version.parse::<u32>() else {
+        return Err(Close::new(code::BAD_VERSION, "the protocol's version is no number"));
+    };
+    if !VERSIONS.contains(&version) {
+        return Err(Close::new(code::UNKNOWN_VERSION, "this version is not spoken; use 7"));
+    }
+    Ok(())
+}
+
+/// The answer to a WebSocket's key, or the refusal of what is no handshake (RFC 6455, section 4.2).
+fn handshake(request: &Incoming<'_>) -> Result<String, Reply> {
+    let headers = request.headers;
+    if !request.can_upgrade || request.method != "GET" || headers.get("upgrade").is_none() {
+        let hint = "open it with a WebSocket client, over HTTP/1.1";
+        let reply = Reply::error(426, "this is for WebSockets", hint);
+        return Err(reply.with("Upgrade", "websocket"));
+    }
+    if headers.get("sec-websocket-version").map(str::trim) != Some("13") {
+        let reply = Reply::error(426, "this version of WebSocket is not known", "use version 13");
+        return Err(reply.with("Sec-WebSocket-Version", "13"));
+    }
+    let key = headers.get("sec-websocket-key").map(str::trim);
+    key.and_then(websocket::accept).ok_or_else(|| {
+        let hint = "send 16 random bytes in base64";
+        Reply::error(400, "there is no proper Sec-WebSocket-Key", hint)
+    })
+}
+
+/// The request's origin, as it is named to browsers, if the app lists it.
+fn allowed_origin(app: &App, request: &Incoming<'_>) -> Option<Box<str>> {
+    let origin = request.headers.get("origin")?;
+    let listed = app.origins.iter().find(|listed| *listed == "*" || *listed == origin);
+    let own = || is_own(origin, request.host).then_some(origin);
+    listed.map(String::as_str).or_else(own).map(Box::from)
+}
+
+/// Lets pages of `origin` read a response, without credentials.
+fn readable(reply: Reply, origin: Option<&str>) -> Reply {
+    let reply = reply.with("Vary", "Origin");
+    match origin {
+        None => reply,
+        Some(origin) => reply.with("Access-Control-Allow-Origin", origin.to_owned()),
+    }
+}
