@@ -87,6 +87,14 @@ impl StatsSources {
         text.number(Gauge, "pollgate_held_polls", "Polls held now.", stats.held);
         let help = "Streams now, by transport; they count as held polls, too.";
         text.numbers(Gauge, "pollgate_streams", help, "transport", counters.streams());
+        let pusher = self.gate.pusher_figures();
+        let help = "Connections of the Pusher protocol now, of all transports.";
+        let connections = pusher.connections as u64;
+        text.number(Gauge, "pollgate_pusher_connections", help, connections);
+        let help = "Sessions of the Pusher protocol's HTTP fallbacks now.";
+        text.number(Gauge, "pollgate_pusher_sessions", help, pusher.sessions as u64);
+        let help = "Such sessions that were lost, as an answer could not be written.";
+        text.number(Counter, "pollgate_pusher_sessions_lost_total", help, pusher.lost);
         let help = "Connections of the public side now.";
         text.number(Gauge, "pollgate_connections", help, stats.connections);
         text.number(Gauge, "pollgate_channels", "Channels that were published to.", stats.channels);

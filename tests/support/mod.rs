@@ -33,6 +33,7 @@ pub mod metrics;
 #[cfg(feature = "site-tests")]
 pub mod php;
 pub mod process;
+pub mod pusher;
 pub mod rules;
 pub mod site;
 pub mod socket;

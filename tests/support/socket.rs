@@ -92,7 +92,15 @@ impl Socket {
 
     /// Sends a frame whose first byte is `first`, masked.
     pub async fn send(&mut self, first: u8, payload: &[u8]) {
-        let mut bytes = vec![first, 0x80 | u8::try_from(payload.len()).unwrap(), 1, 2, 3, 4];
+        let mut bytes = vec![first];
+        match payload.len() {
+            short @ ..126 => bytes.push(0x80 | u8::try_from(short).unwrap()),
+            long => {
+                bytes.push(0x80 | 126);
+                bytes.extend(u16::try_from(long).unwrap().to_be_bytes());
+            }
+        }
+        bytes.extend([1, 2, 3, 4]);
         bytes.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(b, m)| b ^ m));
         self.client.send_raw(bytes).await;
     }

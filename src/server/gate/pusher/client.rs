@@ -119,6 +119,10 @@ impl Client {
             Command::Ping => out.push(&frame::pong()),
             Command::Nothing => {}
             Command::Subscribe { channel, auth, data } => {
+                if self.index_of(&channel).is_some() {
+                    // What has come on a channel that the client did not know of is not for it.
+                    self.collect(out)?;
+                }
                 let refused = self.subscribe(&channel, (auth, data), out);
                 if let Err((error, status)) = refused {
                     out.push(&frame::refused(&channel, &error, status));
