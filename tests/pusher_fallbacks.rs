@@ -7,7 +7,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::pusher::{APP, KEY, Session, auth, data, frames, trigger};
-use support::{Gate, Metrics, Client, eventually};
+use support::{Client, Gate, Metrics, eventually};
 
 async fn gate(keys: &str) -> Gate {
     Gate::start_alone(&format!("{APP}{keys}")).await

@@ -57,7 +57,8 @@ async fn what_is_no_websocket_of_an_app_is_not_upgraded() {
     let site = PlainSite::start().await;
     let gate = Gate::start_before(site.addr(), APP).await;
     assert_eq!(gate.get(TARGET).await.status, 426);
-    for target in ["/app/other", "/app/app-key/more", "/app/", "/pusher/auth", "/broadcasting/auth"] {
+    for target in ["/app/other", "/app/app-key/more", "/app/", "/pusher/auth", "/broadcasting/auth"]
+    {
         assert_eq!(gate.get(target).await.status, 200, "{target} is the site's");
     }
     let mut client = gate.connect().await;
@@ -279,11 +280,16 @@ async fn client_events_are_for_members_of_private_channels_where_enabled() {
     echo.subscribe("a").await;
     echo.subscribe("private-encrypted-a").await;
     echo.subscribe("private-a").await;
-    for (channel, length) in [("a", 1), ("private-b", 1), ("private-encrypted-a", 1), ("private-a", 200)] {
+    for (channel, length) in
+        [("a", 1), ("private-b", 1), ("private-encrypted-a", 1), ("private-a", 200)]
+    {
         let data = "x".repeat(length);
         echo.send(&json!({ "event": "client-x", "channel": channel, "data": data })).await;
         let error = echo.next().await;
-        assert_eq!((&error["event"], &error["data"]["code"]), (&json!("pusher:error"), &json!(4301)));
+        assert_eq!(
+            (&error["event"], &error["data"]["code"]),
+            (&json!("pusher:error"), &json!(4301))
+        );
     }
     for _ in 0..10 {
         echo.send(&json!({ "event": "client-x", "channel": "private-a", "data": 1 })).await;
@@ -396,7 +402,10 @@ async fn a_user_signs_in_and_is_reached_and_ended() {
     let answer = echo.sign_in("7").await;
     assert_eq!(answer["event"], "pusher:signin_success");
     assert_eq!(data(&answer)["user_data"], r#"{"id":"7"}"#);
-    assert_eq!(echo.ask("#server-to-user-8", json!({})).await["event"], "pusher:subscription_error");
+    assert_eq!(
+        echo.ask("#server-to-user-8", json!({})).await["event"],
+        "pusher:subscription_error"
+    );
     trigger(&gate, channel, "before", "", json!({})).await;
     echo.subscribe(channel).await;
     trigger(&gate, channel, "after", "", json!({})).await;

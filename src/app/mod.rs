@@ -44,11 +44,11 @@ use crate::server::telemetry::metrics::SharedMetrics;
 use backplane::{BackplaneService, RedisSequencer};
 pub use error::AppError;
 use live::LiveSettings;
-use pusher::PusherChannels;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
+use pusher::PusherChannels;
 use reexec::Reexec;
 use reload::{Reload, ReloadTriggers};
 use shutdown::Shutdown;
@@ -152,7 +152,10 @@ impl App {
         server.add_service(private.accepting(accepted).threads(1));
         let health_checks = HealthChecks::new(live.upstream.subscribe());
         server.add_service(background("health checks", Arc::new(health_checks)));
-        server.add_service(background("sweeper", Arc::new(Sweeper { hub: live.hub.clone(), gate: parts.gate.clone() })));
+        server.add_service(background(
+            "sweeper",
+            Arc::new(Sweeper { hub: live.hub.clone(), gate: parts.gate.clone() }),
+        ));
         server.add_service(background("page", page));
         server.add_service(background("snapshot", parts.snapshot_writer.clone()));
         if let Some(backplane) = live.backplane.clone() {

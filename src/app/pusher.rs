@@ -1,7 +1,7 @@
 //! The Pusher protocol's REST requests, between the publisher and the gate.
 
-use crate::hub::channel::{ChannelName, Cursor, Payload, Take};
 use crate::hub::Subscription;
+use crate::hub::channel::{ChannelName, Cursor, Payload, Take};
 use crate::protocol::http::Reply;
 use crate::protocol::pusher::App;
 use crate::server::gate::Gate;

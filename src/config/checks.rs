@@ -145,7 +145,8 @@ fn has_apps_apart(config: &Config, report: &Report) {
         for (what, key) in [("id", |app: &App| &app.id), ("key", |app: &App| &app.key)]
             as [(&str, fn(&App) -> &Box<str>); 2]
         {
-            if let Some(before) = apps[..index].iter().position(|one| key(&one.app) == key(&app.app))
+            if let Some(before) =
+                apps[..index].iter().position(|one| key(&one.app) == key(&app.app))
             {
                 let message = format!("is that of pusher[{before}], too; each app has its own");
                 report.mistake(&format!("pusher[{index}].{what}"), message);

@@ -56,7 +56,8 @@ pub fn authorize(app: &App, request: &Request, now: u64) -> Result<(), Refusal> 
     let mut signed: Vec<&(String, String)> =
         parameters.iter().filter(|(name, _)| name != "auth_signature").collect();
     signed.sort_by_key(|(name, _)| name.to_ascii_lowercase());
-    let signed: Vec<String> = signed.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let signed: Vec<String> =
+        signed.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let text = |path: &str| format!("{}\n{path}\n{}", request.method, signed.join("&"));
     // Libraries sign the path as they write it; some escape it afterwards.
     let plain = percent_decode_str(&request.path).decode_utf8_lossy();

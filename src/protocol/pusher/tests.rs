@@ -70,7 +70,9 @@ fn the_published_request_is_authorized_and_nothing_beside_it() {
     assert_eq!(refused(&request(&signed), 0), 401);
     assert_eq!(refused(&request(QUERY), at), 401);
     assert_eq!(refused(&request(""), at), 401);
-    for (from, to) in [("=278d", "=378d"), ("=1.0", "=1.1"), ("md5=ec", "md5=ed"), ("=1353", "=1352")] {
+    for (from, to) in
+        [("=278d", "=378d"), ("=1.0", "=1.1"), ("md5=ec", "md5=ed"), ("=1353", "=1352")]
+    {
         assert_eq!(refused(&request(&signed.replace(from, to)), at), 401, "{to}");
     }
     let mut other = request(&signed);
@@ -116,7 +118,13 @@ fn events_are_read_and_bounded() {
     assert_eq!(refused(r#"{"name":"e","channel":"a","data":"","socket_id":"1"}"#), 422);
     assert_eq!(refused(r#"{"name":"e","channels":["a","private-encrypted-b"],"data":""}"#), 422);
     assert_eq!(refused(r#"{"name":"e","channel":"a","data":"12345678901"}"#), 413);
-    assert!(events(r#"{"name":"e","channel":"a","data":"\u00e4\u00e4\u00e4\u00e4\u00e4"}"#.as_bytes(), 10).is_ok());
+    assert!(
+        events(
+            r#"{"name":"e","channel":"a","data":"\u00e4\u00e4\u00e4\u00e4\u00e4"}"#.as_bytes(),
+            10
+        )
+        .is_ok()
+    );
     let channels = |count: usize| {
         let names: Vec<String> = (0..count).map(|n| format!("\"c{n}\"")).collect();
         format!(r#"{{"name":"e","channels":[{}],"data":""}}"#, names.join(","))
@@ -155,12 +163,14 @@ fn names_are_pusher_s_and_their_prefix_says_what_they_are() {
 #[test]
 fn commands_are_read_from_objects_and_from_strings() {
     let subscribe = r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":"k:s"}}"#;
-    let Ok(Command::Subscribe { channel, auth, data: None }) = parse(subscribe) else { panic!() };
+    let Ok(Command::Subscribe { channel, auth, data: None }) = parse(subscribe) else {
+        unreachable!("{subscribe}")
+    };
     assert_eq!((&*channel, auth.as_deref()), ("a", Some("k:s")));
     let doubled = r#"{"event":"pusher:unsubscribe","data":"{\"channel\":\"a\"}"}"#;
     assert!(matches!(parse(doubled), Ok(Command::Unsubscribe { .. })));
     let event = r#"{"event":"client-x","channel":"private-a","data":{"b": 1}}"#;
-    let Ok(Command::Event { data, .. }) = parse(event) else { panic!() };
+    let Ok(Command::Event { data, .. }) = parse(event) else { unreachable!("{event}") };
     assert_eq!(data, r#"{"b": 1}"#);
     assert!(matches!(parse(r#"{"event":"pusher:ping"}"#), Ok(Command::Ping)));
     assert!(matches!(parse(r#"{"event":"pusher:pong","data":{}}"#), Ok(Command::Nothing)));
@@ -267,7 +277,9 @@ fn frames_are_the_protocol_s() {
     assert_eq!(established, wanted);
     let read: serde_json::Value = serde_json::from_str(&frame::error(Some(4001), "x")).unwrap();
     assert_eq!((&read["data"]["code"], &read["event"]), (&4001.into(), &"pusher:error".into()));
-    for (socket, valid) in [("1.2", true), ("123.456789", true), ("1", false), ("1.a", false), (".", false)] {
+    for (socket, valid) in
+        [("1.2", true), ("123.456789", true), ("1", false), ("1.a", false), (".", false)]
+    {
         assert_eq!(SocketId::is_valid(socket), valid, "{socket}");
     }
 }

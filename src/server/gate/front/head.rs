@@ -197,19 +197,7 @@ fn head<'a>(
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let keep = version == 1 && !says("close");
     let upgrade = upgrade && bodiless;
-    Head {
-        method,
-        path,
-        query,
-        target,
-        headers,
-        keep,
-        plain,
-        empty_post,
-        upgrade,
-        socket,
-        framing,
-    }
+    Head { method, path, query, target, headers, keep, plain, empty_post, upgrade, socket, framing }
 }
 
 #[cfg(test)]

@@ -84,8 +84,8 @@ impl Http2 {
             return None;
         }
         let head = stream.req_header();
-        let receives = head.method == http::Method::POST
-            && settings.pusher.receives(head.uri.path());
+        let receives =
+            head.method == http::Method::POST && settings.pusher.receives(head.uri.path());
         if head.method != http::Method::GET && !receives || !stream.is_body_done() {
             return Some((stream, handed));
         }

@@ -86,7 +86,8 @@ impl Proxy {
         let settings = context.settings.clone();
         let client =
             context.client.unwrap_or_else(|| session::client(session.as_downstream(), &settings));
-        let Some(body::Form { form, taken, mut share, length }) = body::read(session, &settings).await?
+        let Some(body::Form { form, taken, mut share, length }) =
+            body::read(session, &settings).await?
         else {
             let reply = NotKept::NoRoom.reply(&self.gate);
             session.set_keepalive(None);

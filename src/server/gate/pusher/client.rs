@@ -361,12 +361,14 @@ impl Client {
             if !visible {
                 continue;
             }
-            let shared = rendered(self.way, name, &update.found.messages, message, &update.found.renders);
+            let shared =
+                rendered(self.way, name, &update.found.messages, message, &update.found.renders);
             if let Some(frame) = shared.for_connection(self.mark) {
                 out.push_wrapped(frame);
                 out.events += 1;
                 sent += 1;
-                let published = out.published.map_or(message.published, |p| p.min(message.published));
+                let published =
+                    out.published.map_or(message.published, |p| p.min(message.published));
                 out.published = Some(published);
             }
         }

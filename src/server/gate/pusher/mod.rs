@@ -31,9 +31,9 @@ use super::poll::replies::unstored;
 use super::stream::is_own;
 use super::{Decision, Gate, Settings};
 use crate::hub::channel::{ChannelName, Payload};
+use crate::protocol::http::Reply;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::websocket;
-use crate::protocol::http::Reply;
 use crate::protocol::pusher::{App, VERSIONS, code, lines};
 use crate::server::telemetry::refusal::Refusal;
 use client::Client;
@@ -48,9 +48,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Publishes an event that a client sent; returns true on success.
-pub type EventPublish = Arc<
-    dyn Fn(ChannelName, Payload) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync,
->;
+pub type EventPublish =
+    Arc<dyn Fn(ChannelName, Payload) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// `[[pusher]]`, and what is common to all apps.
 #[derive(Debug, Clone)]
@@ -346,9 +345,9 @@ impl Gate {
             (cause, Close::new(code::OVER_CAPACITY, full.to_string()))
         })?;
         let client = Client::new(self.clone(), app.clone(), way, permit);
-        client.map(Box::new).map_err(|full| {
-            (Refusal::TableFull, Close::new(code::OVER_CAPACITY, full.to_string()))
-        })
+        client
+            .map(Box::new)
+            .map_err(|full| (Refusal::TableFull, Close::new(code::OVER_CAPACITY, full.to_string())))
     }
 }
 

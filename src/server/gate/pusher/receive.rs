@@ -1,9 +1,9 @@
 //! A request for the frames of a session: a poll that ends with them, or a stream of lines.
 
+use super::LINES;
 use super::client::Client;
 use super::outbox::{Close, Outbox, Way};
 use super::session::{Sent, Sessions, Turn};
-use super::LINES;
 use crate::protocol::http::Reply;
 use crate::protocol::pusher::{code, frame, lines};
 use crate::server::gate::Gate;
@@ -210,6 +210,7 @@ impl Receive {
                 End::Over => break Cause::Message,
                 End::Lost => break Cause::Reset,
                 End::Gone => {
+                    self.turn.broken_off = true;
                     exchange.close_after();
                     return Ok(None);
                 }

@@ -75,7 +75,12 @@ pub(super) struct Opened {
 pub(super) struct Turn {
     pub(super) session: Arc<Session>,
     number: u64,
+    /// The client broke off: it comes back at once, or never.
+    pub(super) broken_off: bool,
 }
+
+/// How long a client has that broke a stream off.
+const RETURN: Duration = Duration::from_secs(5);
 
 /// What a client has sent.
 pub(super) struct Sent {
@@ -191,7 +196,7 @@ impl Session {
         self.presence.lock().requests += 1;
         let number = self.turn.fetch_add(1, Ordering::SeqCst) + 1;
         self.bell.notify_one();
-        Turn { session: self.clone(), number }
+        Turn { session: self.clone(), number, broken_off: false }
     }
 
     /// True if its client has to begin anew.
@@ -222,6 +227,8 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut presence = self.session.presence.lock();
         presence.requests -= 1;
-        presence.ends = Instant::now() + self.session.patience;
+        let patience = self.session.patience;
+        let patience = if self.broken_off { patience.min(RETURN) } else { patience };
+        presence.ends = Instant::now() + patience;
     }
 }

@@ -132,10 +132,13 @@ impl Rest {
                 let trigger = rest::events(&request.body, app.max_event)?;
                 let told = self.told(&app, &trigger)?;
                 self.publish(&app, &[trigger]).await?;
-                Ok(Reply::json(200, &match told {
-                    Some(channels) => json!({ "channels": channels }),
-                    None => json!({}),
-                }))
+                Ok(Reply::json(
+                    200,
+                    &match told {
+                        Some(channels) => json!({ "channels": channels }),
+                        None => json!({}),
+                    },
+                ))
             }
             Target::Batch => {
                 let triggers = rest::batch(&request.body, app.max_event)?;
@@ -215,7 +218,8 @@ impl Rest {
         if info.cache && is_cache(name) {
             let messages = self.channels.messages(channel);
             let cached = messages.iter().rev().find(|payload| !event::is_from_client(payload));
-            let data = cached.and_then(|payload| serde_json::from_slice::<Value>(&payload.body).ok());
+            let data =
+                cached.and_then(|payload| serde_json::from_slice::<Value>(&payload.body).ok());
             let data = data.map(|stored| json!({ "data": stored["data"] }));
             figures.insert("cache".to_owned(), data.unwrap_or(Value::Null));
         }

@@ -67,6 +67,13 @@ pub(super) fn reject(
     }
     // The fast path does not wait for a body that was announced.
     let keep = head.keep && head.framing.is_over();
-    let log = RequestLog { _open: front.gate.open(), began: None, client, target: None, keep, method: "GET" };
+    let log = RequestLog {
+        _open: front.gate.open(),
+        began: None,
+        client,
+        target: None,
+        keep,
+        method: "GET",
+    };
     (reply, log)
 }
