@@ -163,12 +163,14 @@ fn names_are_pusher_s_and_their_prefix_says_what_they_are() {
 #[test]
 fn commands_are_read_from_objects_and_from_strings() {
     let subscribe = r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":"k:s"}}"#;
-    let Ok(Command::Subscribe { channel, auth, data: None }) = parse(subscribe) else { panic!() };
+    let Ok(Command::Subscribe { channel, auth, data: None }) = parse(subscribe) else {
+        unreachable!("{subscribe}")
+    };
     assert_eq!((&*channel, auth.as_deref()), ("a", Some("k:s")));
     let doubled = r#"{"event":"pusher:unsubscribe","data":"{\"channel\":\"a\"}"}"#;
     assert!(matches!(parse(doubled), Ok(Command::Unsubscribe { .. })));
     let event = r#"{"event":"client-x","channel":"private-a","data":{"b": 1}}"#;
-    let Ok(Command::Event { data, .. }) = parse(event) else { panic!() };
+    let Ok(Command::Event { data, .. }) = parse(event) else { unreachable!("{event}") };
     assert_eq!(data, r#"{"b": 1}"#);
     assert!(matches!(parse(r#"{"event":"pusher:ping"}"#), Ok(Command::Ping)));
     assert!(matches!(parse(r#"{"event":"pusher:pong","data":{}}"#), Ok(Command::Nothing)));
