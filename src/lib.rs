@@ -21,7 +21,8 @@
 //! metrics) and [`server::limits`]. [`server::gate`] is the public listener, [`server::publish`]
 //! the ways in, [`server::internal`] the private listener, [`server::admin`] the gate about
 //! itself, [`server::backplane`] channels shared with other gates, [`server::persist`] the history
-//! beyond one process.
+//! beyond one process,
+//! [`server::webhook`] what the site is told.
 //!
 //! **4. Config.** [`config`] turns text into checked settings and composes those of every room.
 //!

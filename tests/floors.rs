@@ -22,6 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "server::internal",
         "server::persist",
         "server::publish",
+        "server::webhook",
     ],
     &["config"],
     &["app"],

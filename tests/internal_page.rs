@@ -218,3 +218,31 @@ async fn the_page_fits_every_screen_and_can_be_read_on_it() {
     }
     eventually("pollers", async || pollers.len() == 50).await;
 }
+
+#[tokio::test]
+async fn a_channel_s_users_are_listed_and_hostile_names_among_them_are_inert() {
+    const USER: &str = "<img src=x onerror=\"document.title='broken'\">";
+    let mut site = PlainSite::start_by_hand().await;
+    let config = r#"
+[[channel]]
+match = "room"
+presence = true
+[[poll]]
+path = "/comet/*"
+dialect = "native"
+auth = { kind = "upstream", url = "/auth", anonymous = true }
+"#;
+    let gate = Gate::start_before(site.addr(), config).await;
+    let mut client = gate.connect().await;
+    client.send_get("/comet/room").await;
+    let yes = format!("HTTP/1.1 204 No Content\r\nPollgate-User: {USER}\r\n\r\n");
+    site.visit().await.send(yes).await;
+    gate.wait_for_held(1).await;
+    let browser = Browser::start().await;
+    let window = browser.open(&url(&gate)).await;
+    window.wait_for_texts("#busiest button", &["room"]).await;
+    window.click("#busiest button").await;
+    let users = format!("1 user on 1 connection: {USER}");
+    window.wait_for_texts("#members", &[&users]).await;
+    window.wait_until("document.title != 'broken'").await;
+}

@@ -54,6 +54,11 @@ async fn the_native_dialect_is_as_its_page_says() {
 }
 
 #[tokio::test]
+async fn presence_is_as_its_page_says() {
+    replay("docs/presence.md").await;
+}
+
+#[tokio::test]
 async fn the_novcomet_dialect_is_as_its_page_says() {
     replay("docs/dialects/novcomet.md").await;
 }
@@ -70,8 +75,12 @@ async fn the_hook_is_as_its_page_says() {
 
 #[test]
 fn no_transcript_is_on_a_page_that_nobody_replays() {
-    let replayed =
-        ["docs/dialects/native.md", "docs/dialects/novcomet.md", "docs/dialects/timestamp.md"];
+    let replayed = [
+        "docs/dialects/native.md",
+        "docs/dialects/novcomet.md",
+        "docs/dialects/timestamp.md",
+        "docs/presence.md",
+    ];
     for page in Page::all() {
         let has_one = page.text.lines().any(replay::is_transcript);
         let known = replayed.contains(&page.name.as_str()) || page.name == "docs/hook.md";

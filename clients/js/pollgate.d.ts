@@ -30,6 +30,15 @@ export interface Meta {
   reset: boolean;
 }
 
+/** A user who is present. */
+export interface User {
+  user: string;
+  /** As the site describes it. */
+  info: any;
+  /** Seconds since 1970, for those who were there before. */
+  since?: number;
+}
+
 export interface Client {
   readonly state: State;
   readonly transport: Transport;
@@ -37,6 +46,8 @@ export interface Client {
   on(event: 'reset', listener: (channel: string) => void): this;
   /** Listens on a channel: from now on, from the oldest message kept, or from a cursor. */
   on<T = any>(channel: string, listener: (data: T, meta: Meta) => void, options?: { from?: 'oldest' | string }): this;
+  /** Called with the users on a channel with presence: now, and whenever one comes or goes. */
+  presence(channel: string, listener: (users: User[]) => void): this;
   off(channel: string, listener: (...args: any[]) => void): this;
   close(): void;
 }

@@ -4,6 +4,7 @@
 //   client.on('news', (data, meta) => ...);
 //   client.on('news', f, {from: 'oldest'});
 //   client.on('reset', (channel) => ...);
+//   client.presence('room', (users) => ...);
 //   client.state; client.transport; client.close();
 //
 // One connection carries all channels. Tabs with equal tokens share it: one of them leads, and
@@ -119,8 +120,8 @@ function pollgate(base = '/comet', options = {}) {
     if (answer.ok) return answer;
     throw {status: answer.status, after: 1000 * answer.headers.get('Retry-After')};
   };
-  const poll = async (signal, names, cursor, timeout) =>
-    (await get(signal, names, {cursor, timeout}, 'application/json')).json();
+  const poll = async (signal, names, cursor, timeout, more) =>
+    (await get(signal, names, {cursor, timeout, ...more}, 'application/json')).json();
   // Asks for a token: once, until something has worked again.
   const ask = async () => {
     const it = options.token, again = typeof it === 'function' && !asked;
@@ -135,8 +136,9 @@ function pollgate(base = '/comet', options = {}) {
     await started;
     for (let tries = 1; !closed && !own.gone; tries++) {
       try {
-        const {cursor, messages, reset} = await poll(undefined, [channel], from, 0);
+        const {cursor, messages, reset, presence} = await poll(undefined, [channel], from, 0, own.more);
         asked = false;
+        if (presence) call(f, presence);
         if (reset) lost(channel);
         for (const message of messages) give(f, own, message, reset);
         own.at = from = placeIn(cursor, channel);
@@ -377,19 +379,33 @@ function pollgate(base = '/comet', options = {}) {
   // Events of the document bubble to the window.
   for (const name in events) addEventListener(name, events[name], life);
 
-  client.on = (channel, f, {from} = {}) => {
+  client.on = (channel, f, {from, more} = {}) => {
     if (channel === 'reset') resets.add(f);
     else {
       client.off(channel, f, true);
       if (!listeners.has(channel)) listeners.set(channel, new Map());
       const kept = places.get(channel) || store(':' + channel);
       if (kept) places.set(channel, kept);
-      const own = {at: from ? '' : kept};
+      const own = {at: from ? '' : kept, more};
       listeners.get(channel).set(f, own);
       if (from) catchUp(channel, f, own, placeIn(from, channel) || '');
       update();
     }
     return client;
+  };
+  // Calls `f` with the users on a channel: now, and whenever one comes or goes. A gap is filled by
+  // the list.
+  client.presence = (channel, f) => {
+    const name = 'presence:' + channel;
+    let users = [];
+    const heed = ({members, type, user, info}) => {
+      users = members || users.filter((one) => one.user !== user);
+      if (type === 'join') users.push({user, info});
+      call(f, users);
+    };
+    const load = (of) => of === name && client.on(name, heed, {from: '.', more: {presence: 1}});
+    load(name);
+    return client.on('reset', load);
   };
   client.off = (channel, f, keep) => {
     const of = listeners.get(channel);

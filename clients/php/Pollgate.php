@@ -163,6 +163,19 @@ class Pollgate
     }
 
     /**
+     * The users on a channel with presence, and the position in the channel `presence:{channel}` from
+     * which their joins and leaves go on.
+     *
+     * @return array `channel`, `cursor`, `count`, `connections`, `members` (each with `user`, `info`,
+     *     `since`)
+     * @throws PollgateException if there is no presence on the channel (status 404)
+     */
+    public function presence(string $channel): array
+    {
+        return $this->json('GET', '/channels/' . rawurlencode($channel) . '/presence');
+    }
+
+    /**
      * Forgets a channel with its history. Its held polls are answered with `reset`.
      *
      * @return array|false `channel`, `released`; false if there was no such channel

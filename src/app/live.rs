@@ -16,6 +16,7 @@ use crate::server::limits::rate::{AddressRate, MessageRate};
 use crate::server::publish::system_time;
 use crate::server::telemetry::log::Log;
 use crate::server::telemetry::metrics::SharedMetrics;
+use crate::server::webhook::Webhooks;
 use crate::server::{internal, publish};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub(super) struct LiveSettings {
     pub(super) internal: Arc<ArcSwap<internal::Settings>>,
     pub(super) drain: Arc<ArcSwap<Drain>>,
     pub(super) metrics: Arc<SharedMetrics>,
+    pub(super) webhooks: Webhooks,
     /// Interval at which the history is written to its file.
     pub(super) snapshot_every: watch::Sender<Duration>,
     /// The servers whose health is checked.
@@ -61,8 +63,14 @@ impl LiveSettings {
         let metrics = Arc::new(SharedMetrics::default());
         metrics.watched.watch(&config.watched);
         let (hub, backplane) = table(config);
+        hub.presence().rule(config.presence.clone());
+        hub.presence().allow(config.presence_bytes);
         let rates = Rates::default();
+        let servers = watch::channel(upstream.clone()).0;
+        let of = servers.subscribe();
+        let addresses = Box::new(move || of.borrow().addresses());
         Self {
+            webhooks: Webhooks::new(&config.webhooks, addresses),
             hub,
             backplane,
             gate: shared(gate_settings(config, upstream.clone(), &rates)),
@@ -75,7 +83,7 @@ impl LiveSettings {
             drain: shared(config.drain.clone()),
             metrics,
             snapshot_every: watch::channel(config.snapshot.every).0,
-            upstream: watch::channel(upstream).0,
+            upstream: servers,
             supplied,
             tls,
             log,
@@ -104,6 +112,11 @@ impl LiveSettings {
         if config.hub != running.hub {
             self.hub.reconfigure(config.hub.clone(), system_time());
         }
+        if config.presence != running.presence {
+            self.hub.presence().rule(config.presence.clone());
+        }
+        self.hub.presence().allow(config.presence_bytes);
+        self.webhooks.apply(&config.webhooks);
         let rate = self.publish.load().rate.clone();
         let rates = Rates::of(&self.gate.load());
         self.publish.store(Arc::new(publish_settings(config, &rate, &rates.bodies)));

@@ -4,6 +4,7 @@ mod backplane;
 pub mod demo;
 mod error;
 mod live;
+mod presence;
 mod pusher;
 mod reexec;
 mod reload;
@@ -156,6 +157,8 @@ impl App {
             "sweeper",
             Arc::new(Sweeper { hub: live.hub.clone(), gate: parts.gate.clone() }),
         ));
+        let webhooks = presence::WebhookService(live.webhooks.clone());
+        server.add_service(background("webhooks", Arc::new(webhooks)));
         server.add_service(background("page", page));
         server.add_service(background("snapshot", parts.snapshot_writer.clone()));
         if let Some(backplane) = live.backplane.clone() {
@@ -168,7 +171,8 @@ impl App {
         server.add_service(background("renewal", Arc::new(Reexec::new(renew))));
 
         let Parts { gate, publisher, snapshot_writer, reload, .. } = parts;
-        let (hub, settings) = (live.hub.clone(), live.drain.clone());
+        let (hub, settings, webhooks) =
+            (live.hub.clone(), live.drain.clone(), live.webhooks.clone());
         let upgrading = upgrade::Parts {
             hub: hub.clone(),
             answers: answers.clone(),
@@ -195,6 +199,7 @@ impl App {
             quiesce,
             snapshot_writer,
             settings,
+            webhooks,
             stop_public,
             stop_internal,
             public_files,
@@ -276,6 +281,8 @@ impl Parts {
         let publish = (browser_publish(&publisher), event_publish(&publisher));
         let files = FdBudget::within(descriptors::soft_limit());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, metrics.clone(), files);
+        presence::connect(&live, &publisher);
+        presence::list(&gate, &live);
         let reload = Reload::new(sources, site, config, live);
         Self { publisher, gate, reload, crowd, metrics, snapshot_writer }
     }
@@ -287,6 +294,7 @@ impl Parts {
         answers: IdempotencyCache,
     ) -> Result<(Internal, Arc<Page>), AppError> {
         let hook = Hook::new(self.publisher.clone(), self.history(), answers);
+        let hook = hook.listing(presence::hook_roster(&self.gate));
         let (in_force, reload) = (self.reload.clone(), self.reload.clone());
         let sources = self.sources();
         let (stats, metrics) = (sources.clone(), sources.clone());

@@ -13,6 +13,7 @@ use crate::server::net::quiesce::Quiesce;
 use crate::server::net::socket_file::SocketFile;
 use crate::server::publish::{self, Publisher};
 use crate::server::telemetry::log;
+use crate::server::webhook::Webhooks;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
@@ -32,6 +33,7 @@ pub(super) struct Shutdown {
     pub(super) snapshot_writer: Arc<SnapshotWriter>,
     pub(super) upgrading: Arc<UpgradeServer>,
     pub(super) settings: Arc<ArcSwap<Drain>>,
+    pub(super) webhooks: Webhooks,
     pub(super) stop_public: watch::Sender<bool>,
     pub(super) stop_internal: watch::Sender<bool>,
     /// The socket files of the public listeners, and of the internal ones.
@@ -94,7 +96,7 @@ impl Shutdown {
         }
         // A response on an HTTP/2 stream is under way until its connection has written it.
         let last = deadline.min(Instant::now() + LAST_BYTES);
-        self.until(last, || self.gate.connections() == 0).await;
+        self.until(last, || self.gate.connections() == 0 && self.webhooks.is_idle()).await;
         let _ = self.stop_internal.send(true);
         if !moved {
             self.internal_files.iter().for_each(SocketFile::remove);

@@ -75,6 +75,7 @@ impl StatsSources {
         let mut text = Text::default();
         self.polls(&mut text);
         self.upstream(&mut text);
+        self.presence(&mut text);
         self.watched(&mut text);
         self.backplane(&mut text);
         self.process(&mut text);
@@ -126,6 +127,17 @@ impl StatsSources {
         text.counts("pollgate_upstream_requests_total", help, "status", &counters.upstream);
         let help = "From forwarding a request to the head of the site's answer.";
         text.histogram("pollgate_upstream_seconds", help, &counters.upstream_time);
+    }
+
+    fn presence(&self, text: &mut Text) {
+        let presence = self.hub.presence();
+        let help = "Users who are present on channels here.";
+        text.number(Kind::Gauge, "pollgate_presence_members", help, presence.count());
+        let help = "Memory of the users who are present.";
+        text.number(Kind::Gauge, "pollgate_presence_bytes", help, presence.bytes());
+        let help = "Events for webhooks, by their end.";
+        let webhooks = &self.reload.live().webhooks;
+        text.counts("pollgate_webhook_events_total", help, "result", webhooks.counts());
     }
 
     /// The channels that `metrics.channels` lists; without any, these families are left out.

@@ -1,4 +1,5 @@
-//! Drops old messages of unused channels, and sessions whose clients stayed away.
+//! Drops old messages of unused channels, ends the graces of absent users, and forgets sessions
+//! whose clients stayed away.
 
 use crate::hub::Hub;
 use crate::server::gate::Gate;
@@ -8,7 +9,8 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::time::Duration;
 
-/// Periodically drops messages that are too old, also from unused channels, and Pusher sessions.
+/// Periodically drops messages that are too old, also from unused channels, the users who have not
+/// come back, and Pusher sessions.
 pub(super) struct Sweeper {
     pub(super) hub: Hub,
     pub(super) gate: Gate,
@@ -18,16 +20,17 @@ pub(super) struct Sweeper {
 impl BackgroundService for Sweeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         const EVERY: Duration = Duration::from_secs(1);
-        const OF_HUB: u32 = 5;
-        let (mut ticks, mut count) = (tokio::time::interval(EVERY), 0);
-        loop {
+        /// Ticks between two looks at all channels.
+        const CHANNELS: u64 = 5;
+        let mut ticks = tokio::time::interval(EVERY);
+        for round in 0_u64.. {
             tokio::select! {
                 _ = ticks.tick() => {
                     self.gate.sweep_pusher();
-                    if count == 0 {
+                    self.hub.presence().sweep(system_time());
+                    if round % CHANNELS == 0 {
                         self.hub.sweep(system_time());
                     }
-                    count = (count + 1) % OF_HUB;
                 }
                 _ = shutdown.changed() => return,
             }

@@ -31,6 +31,7 @@ use crate::server::limits::permit;
 use crate::server::net::certificate::Identity;
 use crate::server::persist::snapshot;
 use crate::server::telemetry::log;
+use crate::server::webhook;
 use ipnet::IpNet;
 use read::locations::ConnectionSlots;
 use read::report::Report;
@@ -69,6 +70,12 @@ pub struct Config {
     pub stream: stream::Settings,
     /// The channels and their histories.
     pub hub: hub::Settings,
+    /// Presence on the channels.
+    pub presence: hub::presence::Rules,
+    /// Memory for the users who are present, in bytes.
+    pub presence_bytes: u64,
+    /// Receivers of events.
+    pub webhooks: Vec<webhook::Settings>,
     /// The file in which the history outlives a restart.
     pub snapshot: snapshot::Settings,
     /// Socket through which a new process takes over from this one; `None` = derived from its

@@ -19,6 +19,7 @@ const FIXED: &[(&str, Carry)] = &[
         config.backplane.clone_from(&running.backplane);
     }),
     ("backplane.ca", |config, running| config.backplane.clone_from(&running.backplane)),
+    ("backplane.lease", |config, running| config.backplane.clone_from(&running.backplane)),
     ("backplane.cert", |config, running| config.backplane.clone_from(&running.backplane)),
     ("backplane.key", |config, running| config.backplane.clone_from(&running.backplane)),
     ("tls.redirect", |config, running| {

@@ -18,7 +18,7 @@
 //! **A forgotten channel stays forgotten.** Eviction and `forget` mark the channel under its lock;
 //! a caller that still holds it looks the name up again and finds a new life with a new epoch.
 //!
-//! Locks are taken in the order shard, then channel, and never two of a kind.
+//! Locks are taken in the order presence, shard, channel, and never two of a kind.
 
 pub mod channel;
 mod dump;
@@ -26,6 +26,7 @@ mod eviction;
 mod inspect;
 mod look;
 mod notifier;
+pub mod presence;
 mod regroup;
 mod replica;
 mod table;
@@ -201,6 +202,7 @@ struct Shared {
     draining: AtomicBool,
     /// The table continues in another process.
     moved: AtomicBool,
+    presence: presence::Rooms,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -280,6 +282,7 @@ impl Hub {
             held: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             moved: AtomicBool::new(false),
+            presence: presence::Rooms::default(),
             random: Mutex::new(random),
         };
         Self { shared: Arc::new(shared) }

@@ -9,3 +9,4 @@ pub mod net;
 pub mod persist;
 pub mod publish;
 pub mod telemetry;
+pub mod webhook;

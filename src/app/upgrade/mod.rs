@@ -219,6 +219,7 @@ impl UpgradeServer {
         old.history(|to| {
             let mut writer = Writer::begin(to, true, self.hub.memory())?;
             self.answers.remembered().iter().try_for_each(|one| writer.remembered(one))?;
+            self.hub.presence().dump().iter().try_for_each(|one| writer.member(one))?;
             self.hub.traces().try_for_each(|trace| writer.channel(&trace))?;
             writer.end().map(drop)
         })?;
@@ -262,6 +263,7 @@ impl UpgradeServer {
         };
         let stopped = runtime.block_on(async { tokio::time::timeout(TIMEOUT, stop).await });
         paused.stopped = Some(stopped.ok()?);
+        self.hub.presence().pause(true);
         Some(paused)
     }
 }
@@ -295,6 +297,7 @@ impl Drop for Paused<'_> {
         if self.moved_on {
             return;
         }
+        self.gate.hub.presence().pause(false);
         self.gate.hub.move_on(false);
         self.gate.accepting.send_replace(Accepting::Yes);
         self.gate.snapshot_writer.leave(true);

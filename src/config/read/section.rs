@@ -181,6 +181,16 @@ impl<'r> Section<'r> {
         self.read(key, default, Raw::flag, |value| (*value).into())
     }
 
+    /// True or false, false if the key is missing, or `None` for the one word beside them.
+    pub(in crate::config) fn flag_or(&mut self, key: &'static str, word: &str) -> Option<bool> {
+        let show = |value: &Option<bool>| value.map_or_else(|| word.into(), Value::from);
+        let parse = |raw: Raw| match &raw.kind {
+            ValueKind::String(text) if text == word => Ok(None),
+            _ => raw.flag().map(Some).map_err(|error| format!("{error}, nor \"{word}\"")),
+        };
+        self.read(key, Some(false), parse, show)
+    }
+
     /// True or false, or `None` if the key is missing.
     pub(in crate::config) fn optional_flag(&mut self, key: &'static str) -> Option<bool> {
         let flag = self.take(key).and_then(|raw| self.checked(key, raw.flag()))?;

@@ -80,7 +80,7 @@ fn upstream(section: &mut Section) -> Option<Upstream> {
     }
 }
 
-fn parse_url(text: &str) -> Result<Url, String> {
+pub(super) fn parse_url(text: &str) -> Result<Url, String> {
     let hint = "write a path of the site such as \"/auth.php\", or http://host[:port]/path";
     let wrong = || format!("\"{text}\" cannot be asked; {hint}");
     if text.bytes().any(|byte| !byte.is_ascii_graphic()) || text.contains('#') {
@@ -134,7 +134,7 @@ fn key(id: &str, secret: &str) -> Result<Secret, String> {
 }
 
 /// A secret key. Errors do not show it.
-fn secret_key(text: &str) -> Result<Secret, String> {
+pub(super) fn secret_key(text: &str) -> Result<Secret, String> {
     match text {
         "" => Err("must not be empty".to_owned()),
         MASK => Err(format!(

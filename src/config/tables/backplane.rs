@@ -4,6 +4,10 @@ use crate::config::read::section::Section;
 use crate::config::read::values;
 use crate::server::backplane::{Kind, Settings, TlsFiles};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// The default of `backplane.lease`.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// `None` = channels are not shared.
 pub(in crate::config) fn backplane(section: &mut Section) -> Option<Settings> {
@@ -14,6 +18,7 @@ pub(in crate::config) fn backplane(section: &mut Section) -> Option<Settings> {
         let file = section.parsed(key, String::new(), |text| Ok(text.to_owned()));
         (!file.is_empty()).then(|| PathBuf::from(file))
     });
+    let lease = section.some_duration("lease", LEASE);
     let unless = |is_wrong: bool, key: &str, message: &str| {
         if is_wrong {
             section.mistake(key, message);
@@ -33,6 +38,6 @@ pub(in crate::config) fn backplane(section: &mut Section) -> Option<Settings> {
     let files = TlsFiles { ca, identity: cert.zip(key) };
     redis.map(|redis| {
         let settings = Settings::new(redis, prefix);
-        Settings { sentinel_password, files, ..settings }
+        Settings { sentinel_password, files, lease, ..settings }
     })
 }

@@ -5,15 +5,17 @@ pub(super) mod backplane;
 pub(super) mod capture;
 pub(super) mod extra;
 pub(super) mod poll;
+pub(super) mod presence;
 pub(super) mod pusher;
 pub(super) mod watch;
+pub(super) mod webhook;
 
 use super::Config;
 use super::read::locations::ConnectionSlots;
 use super::read::section::Section;
 use super::read::values;
 use crate::hub;
-use crate::hub::channel::{Limits, Tick};
+use crate::hub::channel::{Limits, Pattern, Tick};
 use crate::protocol::address::Address;
 use crate::protocol::auth::secret::Secret;
 use crate::server::gate::client_script::ClientScript;
@@ -80,10 +82,9 @@ pub(super) fn config(root: &mut Section) -> Config {
     let stream = root.table("stream", stream);
     let client_script = root.table("client", client_script);
     let (mut hub, max_message, snapshot) = root.table("history", history);
-    let (limits, client, pusher_sessions) = root.table("limits", |section| {
-        let (limits, client) = limits(section, held);
+    let ((limits, client, presence_bytes), pusher_sessions) = root.table("limits", |section| {
         let sessions = PusherSettings::default().sessions;
-        (limits, client, section.number("pusher_sessions", sessions, SOME))
+        (limits(section, held), section.number("pusher_sessions", sessions, SOME))
     });
     let watch_file = root.table("reload", |reload| reload.flag("watch", false));
     let drain = root.table("drain", drain);
@@ -93,13 +94,24 @@ pub(super) fn config(root: &mut Section) -> Config {
         root.table("metrics", |metrics| metrics.list("channels", Vec::new(), values::name));
     let backplane = root.table("backplane", backplane::backplane);
     let above = hub.limits.clone();
-    hub.overrides =
-        root.tables("channel", |section| channel(section, &above)).into_iter().flatten().collect();
+    let channels = root.tables("channel", |section| channel(section, &above));
+    let mut presence = hub::presence::Rules::default();
+    for (pattern, limits, present) in channels.into_iter().flatten() {
+        presence.channels.push((pattern.clone(), present));
+        hub.overrides.push((pattern, limits));
+    }
     let routes = root.tables("poll", |section| poll::rule(section, hold.timeout));
     let routes = routes.into_iter().flatten().collect();
     let capture = root.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
-    let apps = root.tables("pusher", pusher::app).into_iter().flatten().collect();
+    let apps = root.tables("pusher", pusher::app).into_iter().flatten();
+    let (apps, hooks): (Vec<_>, Vec<_>) = apps.unzip();
+    pusher::presence(&apps, &mut presence);
+    let mut webhooks: Vec<_> =
+        root.tables("webhook", webhook::webhook).into_iter().flatten().collect();
+    webhooks.extend(hooks.into_iter().flatten());
+    presence.occupancy =
+        webhooks.iter().flat_map(|one| &one.events).any(|event| event.is_occupancy());
     let watch = root.tables("watch", watch::rule).into_iter().flatten().collect();
     Config {
         listen,
@@ -117,6 +129,9 @@ pub(super) fn config(root: &mut Section) -> Config {
         stream,
         client_script,
         hub,
+        presence,
+        presence_bytes,
+        webhooks,
         snapshot,
         upgrade,
         limits,
@@ -226,7 +241,7 @@ fn history(section: &mut Section) -> (hub::Settings, u64, snapshot::Settings) {
     (settings, max_message, snapshot)
 }
 
-fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
+fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client, u64) {
     let default = permit::Settings::default();
     let limits = permit::Settings {
         held,
@@ -244,6 +259,7 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
     let head_bytes = section.size("head_bytes", 64 << 10, 1 << 10);
     let head_count = section.number("head_count", 100, 1..=10_000);
     let body_rate = section.number("body_rate", 256, 0..=1_000_000);
+    let presence = section.size("presence", hub::presence::DEFAULT_BYTES, 0);
     let body_memory = section.size("body_memory", body_memory::DEFAULT as u64, 64 << 10);
     let mut timeout = |key, seconds| {
         let timeout = section.duration(key, Duration::from_secs(seconds));
@@ -260,7 +276,7 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client) {
         idle_timeout,
         write_timeout,
     };
-    (limits, client)
+    (limits, client, presence)
 }
 
 /// A rate limit per second; 0 = no limit.
@@ -300,11 +316,11 @@ fn log(section: &mut Section) -> log::Settings {
     }
 }
 
+/// The names of some channels, their limits and their presence.
+type Channel = (Pattern, Arc<Limits>, Option<Arc<hub::presence::Settings>>);
+
 /// A `[[channel]]`; its missing keys come from `above`. `None` is a mistake.
-fn channel(
-    section: &mut Section,
-    above: &Limits,
-) -> Option<(crate::hub::channel::Pattern, Arc<Limits>)> {
+fn channel(section: &mut Section, above: &Limits) -> Option<Channel> {
     let ticks = [("micros", Tick::Micros), ("millis", Tick::Millis), ("seconds", Tick::Seconds)];
     let hint = "write a channel's name, or the beginning of names and *";
     let pattern = section.required("match", hint, values::pattern);
@@ -315,5 +331,6 @@ fn channel(
         keep_newest: section.optional_flag("keep_newest").or(above.keep_newest),
         tick: section.choice("stamp", above.tick, &ticks),
     };
-    pattern.map(|pattern| (pattern, Arc::new(limits)))
+    let present = presence::presence(section);
+    pattern.map(|pattern| (pattern, Arc::new(limits), present))
 }

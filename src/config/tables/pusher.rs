@@ -1,15 +1,19 @@
 //! `[[pusher]]`: one app.
 
+use super::auth::parse_url;
 use crate::config::read::section::Section;
 use crate::config::read::values;
+use crate::hub::channel::Pattern;
+use crate::hub::presence::Rules;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::pusher::{App, Signer};
 use crate::server::gate::pusher::PusherApp;
+use crate::server::webhook::{EventName, Settings as Webhook};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Reads an app; `None` is a mistake.
-pub(in crate::config) fn app(section: &mut Section) -> Option<Arc<PusherApp>> {
+/// Reads an app, and its webhook if it has one; `None` is a mistake.
+pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, Option<Webhook>)> {
     let hint = "write the app's id, PUSHER_APP_ID of the site";
     let id = section.required("id", hint, |text| word(text, App::MAX_ID));
     let hint = "write the app's key, PUSHER_APP_KEY of the site";
@@ -28,6 +32,15 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<Arc<PusherApp>> {
             section.mistake(name, "must not be 0: it is how a dead connection is found");
         }
     }
+    let webhook = section.parsed("webhook", String::new(), |text| Ok(text.to_owned()));
+    let webhook = match (webhook.is_empty(), parse_url(&webhook)) {
+        (true, _) => None,
+        (false, Ok(url)) => Some(url),
+        (false, Err(message)) => {
+            section.mistake("webhook", message);
+            None
+        }
+    };
     let app = App {
         id: id?.into(),
         key: key?.into(),
@@ -36,7 +49,30 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<Arc<PusherApp>> {
         origins,
         max_event: usize::try_from(max_event).unwrap_or(usize::MAX),
     };
-    Some(Arc::new(PusherApp { app: Arc::new(app), activity_timeout, ping }))
+    let app = Arc::new(app);
+    let webhook = webhook.map(|url| Webhook {
+        url,
+        host: String::new(),
+        events: EventName::NAMES.map(|(_, event)| event).to_vec(),
+        secret: Secret::default(),
+        pusher: Some(app.clone()),
+    });
+    Some((Arc::new(PusherApp { app, activity_timeout, ping }), webhook))
+}
+
+/// The presence of the apps' channels: on where the protocol has it, with the settings of the first
+/// of the config's own rules that would have been for them.
+pub(in crate::config) fn presence(apps: &[Arc<PusherApp>], rules: &mut Rules) {
+    let of = |app: &Arc<PusherApp>| {
+        let name = format!("{}/presence-", app.app.id);
+        let found = rules.channels.iter().find(|(pattern, one)| {
+            one.is_some() && pattern.matches(&name)
+        });
+        let settings = found.and_then(|(_, one)| one.clone()).unwrap_or_default();
+        Some((Pattern::new(&format!("{name}*"))?, Some(settings)))
+    };
+    let own: Vec<_> = apps.iter().filter_map(of).collect();
+    rules.channels.splice(0..0, own);
 }
 
 /// What can stand in a path as it is.

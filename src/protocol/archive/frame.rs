@@ -61,7 +61,8 @@ pub(super) fn read(from: &mut impl Read) -> Result<(Kind, Vec<u8>), ArchiveError
     if hasher.finalize() != u32::from_le_bytes(sum) {
         return Err(ArchiveError::Damaged("a checksum does not match"));
     }
-    let known = [Kind::Dump, Kind::Channel, Kind::Message, Kind::End, Kind::StoredReply];
+    let known =
+        [Kind::Dump, Kind::Channel, Kind::Message, Kind::End, Kind::StoredReply, Kind::Member];
     let kind = known.into_iter().find(|known| *known as u8 == kind);
     Ok((kind.ok_or(ArchiveError::Damaged("a frame of an unknown kind"))?, payload))
 }

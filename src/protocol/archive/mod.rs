@@ -1,18 +1,20 @@
 //! The history of all channels as a stream of bytes, for a file or for another process.
 //!
 //! ```text
-//! stream  = "pollgate-history" version:u32 memory remembered* { channel message* } end
+//! stream  = "pollgate-history" version:u32 memory remembered* member* { channel message* } end
 //! frame   = kind:u8 length:u64 payload crc32:u32          (numbers are little-endian)
 //! memory  = clean:u8 latest:u64 floor:u64 clock:u64
 //! channel = used:u64 epoch:u64 seq:u64 newest_stamp:u64 floor:u64 evicted_stamp:u64
 //!           messages:u64 name
 //! remembered = since:u64 print:u64 print:u64 method path key status:u64 content_type
 //!              headers:u64 { name value } body            (each text has length:u16 before it)
+//! member  = since:u64 present:u8 announced:u8 channel user info   (each text has length:u16 before it)
 //! message = stamp:u64 published:u64 kind:u8 length:u16 content_type body
-//! end     = channels:u64 messages:u64 remembered:u64
+//! end     = channels:u64 messages:u64 remembered:u64 members:u64
 //! ```
 //!
-//! Version 1 has no `remembered` frames and does not count them; versions 1 and 2 have no clock.
+//! Version 1 has no `remembered` frames and does not count them; versions 1 and 2 have no clock;
+//! versions 1 to 3 have no members.
 //! The `remembered` frames come before the channels, and must be looked up before them, so that no
 //! repeated response refers to a message that is missing.
 //!
@@ -38,7 +40,7 @@ use std::io;
 /// First bytes of the stream.
 const MAGIC: &[u8; 16] = b"pollgate-history";
 /// Version of the format that follows the magic.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Kinds of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,7 @@ enum Kind {
     Message = 3,
     End = 4,
     StoredReply = 5,
+    Member = 6,
 }
 
 /// Reasons why a stream cannot be read.
@@ -58,7 +61,7 @@ pub enum ArchiveError {
     #[error("it is no history of pollgate")]
     Foreign,
     /// Another version wrote it.
-    #[error("it has version {0} of the format, this pollgate reads versions 1 to 3")]
+    #[error("it has version {0} of the format, this pollgate reads versions 1 to 4")]
     Version(u32),
     /// It ends before its end.
     #[error("it is cut off")]

@@ -5,6 +5,7 @@ use super::{ArchiveError, Kind, MAGIC, StoredReply, VERSION};
 use crate::hub::channel::{
     self, ChannelName, Epoch, KeptMessage, Payload, Persisted, Position, Stamp, Time,
 };
+use crate::hub::presence::{Member, MemberDump};
 use crate::hub::{Dump, Hub};
 use bytes::Bytes;
 use std::io::Read;
@@ -22,8 +23,15 @@ pub struct Reader<R> {
     channels: u64,
     messages: u64,
     remembered: u64,
+    members: u64,
     /// Most messages have the content type of the one before.
     content_type: Arc<str>,
+}
+
+/// What stands before the first channel.
+enum Entry {
+    Reply(StoredReply),
+    Member(MemberDump),
 }
 
 /// A channel of an archive, before its messages.
@@ -65,8 +73,18 @@ impl<R: Read> Reader<R> {
         }
         let memory = Dump { latest, floor, clock: clock.filter(|_| clean) };
         let content_type = "text/plain".into();
-        let (channels, messages, remembered) = (0, 0, 0);
-        Ok(Self { from, version, clean, memory, channels, messages, remembered, content_type })
+        let (channels, messages, remembered, members) = (0, 0, 0, 0);
+        Ok(Self {
+            from,
+            version,
+            clean,
+            memory,
+            channels,
+            messages,
+            remembered,
+            members,
+            content_type,
+        })
     }
 
     /// True if no position was given out after it was written.
@@ -86,7 +104,11 @@ impl<R: Read> Reader<R> {
         let clock = self.memory.clock.filter(|_| !doubt);
         hub.remember(Dump { clock, ..self.memory });
         let mut remembered = Vec::new();
-        while let Some(head) = self.next_channel(&mut |answer| remembered.push(answer))? {
+        let mut recall = |entry| match entry {
+            Entry::Reply(answer) => remembered.push(answer),
+            Entry::Member(member) => hub.presence().restore(member, now),
+        };
+        while let Some(head) = self.next_channel(&mut recall)? {
             let messages = self.messages(&head);
             let channel = (&head.channel, head.used, &head.kept);
             hub.restore(channel, (head.messages, messages), doubt, now)?;
@@ -107,15 +129,20 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The next channel, or `None` at a sound end. Stored responses before it go to `recall`.
+    /// The next channel, or `None` at a sound end. What stands before the first goes to `recall`.
     fn next_channel(
         &mut self,
-        recall: &mut impl FnMut(StoredReply),
+        recall: &mut impl FnMut(Entry),
     ) -> Result<Option<Head>, ArchiveError> {
         let (mut kind, mut payload) = frame::read(&mut self.from)?;
         while kind == Kind::StoredReply && self.version > 1 && self.channels == 0 {
-            recall(StoredReply::read(&mut Parts(&payload))?);
+            recall(Entry::Reply(StoredReply::read(&mut Parts(&payload))?));
             self.remembered += 1;
+            (kind, payload) = frame::read(&mut self.from)?;
+        }
+        while kind == Kind::Member && self.version > 3 && self.channels == 0 {
+            recall(Entry::Member(member(&mut Parts(&payload))?));
+            self.members += 1;
             (kind, payload) = frame::read(&mut self.from)?;
         }
         let mut parts = Parts(&payload);
@@ -128,7 +155,8 @@ impl<R: Read> Reader<R> {
                 let counted = (parts.number()?, parts.number()?);
                 let remembered = if self.version > 1 { parts.number()? } else { 0 };
                 let whole = counted == (self.channels, self.messages);
-                let whole = whole && remembered == self.remembered;
+                let members = if self.version > 3 { parts.number()? } else { 0 };
+                let whole = whole && (remembered, members) == (self.remembered, self.members);
                 whole.then_some(None).ok_or(ArchiveError::Damaged("something is missing"))
             }
             _ => Err(ArchiveError::Damaged("a frame stands where another should")),
@@ -199,6 +227,21 @@ fn channel(parts: &mut Parts<'_>) -> Result<Head, ArchiveError> {
     let channel = ChannelName::from_bytes(parts.0);
     let channel = channel.map_err(|_| ArchiveError::Damaged("a channel's name is none"))?;
     Ok(Head { channel, used, kept, messages })
+}
+
+fn member(parts: &mut Parts<'_>) -> Result<MemberDump, ArchiveError> {
+    let since = time(parts.number()?)?;
+    let (present, announced) = (parts.byte()? == 1, parts.byte()? == 1);
+    let none = |_| ArchiveError::Damaged("a channel's name is none");
+    let channel = ChannelName::new(parts.short_text()?).map_err(none)?;
+    let (user, info) = (parts.short_text()?, parts.short_text()?);
+    if serde_json::from_str::<&serde_json::value::RawValue>(info).is_err() && !info.is_empty() {
+        return Err(ArchiveError::Damaged("what is known of a user is no JSON"));
+    }
+    let member = Member::new(user, Some(info).filter(|info| !info.is_empty()));
+    let member = member.ok_or(ArchiveError::Damaged("a user's name is none"))?;
+    let (user, info) = (member.user().clone(), member.info().cloned());
+    Ok(MemberDump { channel, user, info, since, present, announced })
 }
 
 pub(super) fn time(micros: u64) -> Result<Time, ArchiveError> {

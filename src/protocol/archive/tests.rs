@@ -1,5 +1,6 @@
 use super::*;
 use crate::hub::channel::{ChannelName, Kind as Content, Payload, Time};
+use crate::hub::presence::MemberDump;
 use crate::hub::{Hub, Settings};
 use proptest::prelude::*;
 
@@ -34,6 +35,32 @@ fn archived(hub: &Hub, clean: bool) -> Vec<u8> {
     writer.end().unwrap()
 }
 
+#[test]
+fn users_are_written_and_read_back_and_what_is_no_user_is_damage() {
+    let member = |user: &str, info: Option<&str>| MemberDump {
+        channel: ChannelName::new("ä/2").unwrap(),
+        user: user.into(),
+        info: info.map(Into::into),
+        since: NOW,
+        present: true,
+        announced: true,
+    };
+    let of = |members: &[MemberDump]| {
+        let hub = hub();
+        let mut writer = Writer::begin(Vec::new(), true, hub.memory()).unwrap();
+        members.iter().for_each(|one| writer.member(one).unwrap());
+        hub.traces().for_each(|trace| writer.channel(&trace).unwrap());
+        writer.end().unwrap()
+    };
+    let members = [member("7", None), member("ünï", Some("{\"name\":\"A\"}"))];
+    let mut again = restored(&of(&members)).unwrap().presence().dump();
+    again.sort_by(|a, b| a.user.cmp(&b.user));
+    assert_eq!(again, members);
+    for bad in [member("", None), member(&"x".repeat(256), None), member("7", Some("{no json"))] {
+        assert!(matches!(restored(&of(&[bad])), Err(ArchiveError::Damaged(_))));
+    }
+}
+
 fn remembered(key: &str) -> StoredReply {
     let text = str::to_owned;
     StoredReply {
@@ -57,7 +84,7 @@ fn of_version_1(mut bytes: Vec<u8>, channels: u64, messages: u64) -> Vec<u8> {
     let payload = &bytes[start + 9..start + 9 + 17];
     frame::Payload::default().write(Kind::Dump, payload, &mut dump).unwrap();
     bytes.splice(start..start + length, dump);
-    let end = 9 + 3 * 8 + 4;
+    let end = 9 + 4 * 8 + 4;
     bytes.truncate(bytes.len() - end);
     let end = frame::Payload::default().number(channels).number(messages);
     end.write(Kind::End, &[], &mut bytes).unwrap();

@@ -3,6 +3,7 @@
 use super::frame::Payload;
 use super::{Kind, MAGIC, StoredReply, VERSION};
 use crate::hub::channel::{self, Message};
+use crate::hub::presence::MemberDump;
 use crate::hub::{ChannelDump, Dump};
 use std::io::{self, Write};
 
@@ -12,6 +13,7 @@ pub struct Writer<W> {
     pub(super) channels: u64,
     messages: u64,
     remembered: u64,
+    members: u64,
 }
 
 impl<W: Write> Writer<W> {
@@ -23,13 +25,23 @@ impl<W: Write> Writer<W> {
         let payload = payload.number(memory.latest.0).number(memory.floor.0);
         let payload = payload.number(memory.clock.map_or(0, |clock| clock.number()));
         payload.write(Kind::Dump, &[], &mut to)?;
-        Ok(Self { to, channels: 0, messages: 0, remembered: 0 })
+        Ok(Self { to, channels: 0, messages: 0, remembered: 0, members: 0 })
     }
 
     /// Adds a stored response; these come before the first channel.
     pub fn remembered(&mut self, remembered: &StoredReply) -> io::Result<()> {
         self.remembered += 1;
         remembered.write(&mut self.to)
+    }
+
+    /// Adds a user of a channel; these come between the stored responses and the first channel.
+    pub fn member(&mut self, member: &MemberDump) -> io::Result<()> {
+        self.members += 1;
+        let payload = Payload::default().number(member.since.0);
+        let payload = payload.byte(member.present.into()).byte(member.announced.into());
+        let payload = payload.short_text(&member.channel).short_text(&member.user);
+        let payload = payload.short_text(member.info.as_deref().unwrap_or_default());
+        payload.write(Kind::Member, &[], &mut self.to)
     }
 
     /// Adds a channel with its messages.
@@ -66,7 +78,7 @@ impl<W: Write> Writer<W> {
     /// Ends the archive and returns the writer below it.
     pub fn end(mut self) -> io::Result<W> {
         let end = Payload::default().number(self.channels).number(self.messages);
-        let end = end.number(self.remembered);
+        let end = end.number(self.remembered).number(self.members);
         end.write(Kind::End, &[], &mut self.to)?;
         self.to.flush()?;
         Ok(self.to)

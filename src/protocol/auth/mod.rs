@@ -11,6 +11,7 @@ pub mod secret;
 pub mod signed;
 
 use crate::hub::channel::{ChannelName, Pattern};
+use crate::hub::presence::Member;
 use crate::protocol::address::Address;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply, text_cookie};
@@ -70,6 +71,8 @@ pub struct Grant {
     pub channels: Channels,
     /// The first second in which it is no longer valid; `None` = it does not expire.
     pub expires: Option<Seconds>,
+    /// The user that it is for, if it names one.
+    pub member: Option<Member>,
 }
 
 /// A set of channels, by names or by prefixes.
@@ -115,6 +118,11 @@ pub enum Rejection {
     /// The channel's name has a `*`, which only grants may have.
     #[error("\"{0}\" has a *, which stands for any rest in a grant and cannot be polled here")]
     Star(ChannelName),
+    /// The members of this channel are shown only to clients with a grant for it.
+    #[error(
+        "the members of \"{0}\" are shown to clients with a grant for it, and there is none here"
+    )]
+    Members(ChannelName),
     /// The grant was revoked.
     #[error("the leave to poll was taken back")]
     Revoked,
@@ -125,7 +133,7 @@ impl Rejection {
     pub fn reply(&self) -> Reply {
         let body = serde_json::json!({ "error": self.to_string() });
         match self {
-            Self::Channel(_) | Self::Star(_) => Reply::json(403, &body),
+            Self::Channel(_) | Self::Star(_) | Self::Members(_) => Reply::json(403, &body),
             _ => Reply::json(401, &body).with("WWW-Authenticate", "Bearer"),
         }
     }

@@ -1,9 +1,11 @@
 //! Signed tokens, which a site makes with `hash_hmac` and nothing else.
 //!
 //! `<key id>.<unix expiry>.<base64url of channels>.<hex HMAC-SHA-256 of all before the last dot>`,
-//! the channels joined by commas, each a name or a prefix of names with a `*`.
+//! the channels joined by commas, each a name or a prefix of names with a `*`. Before the last dot
+//! there may be one more field: the user, in base64url.
 
 use super::{Channels, Grant, Rejection, Seconds};
+use crate::hub::presence::Member;
 use crate::protocol::auth::secret::Secret;
 use base64::Engine;
 use base64::engine::GeneralPurpose;
@@ -43,8 +45,8 @@ impl Keys {
         let malformed = Rejection::Bad("it is not <key>.<expiry>.<channels>.<signature>");
         let Some((signed, signature)) = token.rsplit_once('.') else { return Err(malformed) };
         let mut parts = signed.split('.');
-        let (Some(id), Some(expires), Some(channels), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(id), Some(expires), Some(channels), user, None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(malformed);
         };
@@ -58,13 +60,20 @@ impl Keys {
         if now >= expires {
             return Err(Rejection::Expired);
         }
-        let channels = channels.trim_end_matches('=');
-        let names = BASE64URL.decode(channels).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let names = names.ok_or(Rejection::Bad("its channels are no base64url of UTF-8"))?;
+        let names =
+            text(channels).ok_or(Rejection::Bad("its channels are no base64url of UTF-8"))?;
         let channels = Channels::new(names.split(',').filter(|name| !name.is_empty()));
         let channels = channels.ok_or(Rejection::Bad("a * stands inside of a channel"))?;
-        Ok(Grant { channels, expires: Some(expires) })
+        let user =
+            user.map(|user| text(user).ok_or(Rejection::Bad("its user is no base64url of UTF-8")));
+        let member = user.transpose()?.and_then(|user| Member::new(&user, None));
+        Ok(Grant { channels, expires: Some(expires), member })
     }
+}
+
+/// The text of a field in base64url.
+fn text(field: &str) -> Option<String> {
+    String::from_utf8(BASE64URL.decode(field.trim_end_matches('=')).ok()?).ok()
 }
 
 /// The `=` at the end is optional, since sites differ.
@@ -125,6 +134,22 @@ mod tests {
         assert_eq!(keys().grant(&token, 1_700_000_000), Err(Rejection::Expired));
         let unpadded = sign("old secret", "k1.1700000000.bmV3cyx1c2VyLTcvKg");
         assert_eq!(keys().grant(&unpadded, 0).unwrap().channels, grant.channels);
+    }
+
+    #[test]
+    fn a_token_may_name_its_user() {
+        let grant = |signed: &str| keys().grant(&sign("new secret", signed), 0);
+        let user = |signed: &str| grant(signed).unwrap().member.map(|it| it.user().to_string());
+        assert_eq!(user("k2.1700000000.bmV3cw"), None);
+        assert_eq!(user("k2.1700000000.bmV3cw.w7xzZXIgNw").unwrap(), "üser 7");
+        assert_eq!(user("k2.1700000000.bmV3cw."), None);
+        let long = BASE64URL.encode("x".repeat(256));
+        assert_eq!(user(&format!("k2.1700000000.bmV3cw.{long}")), None);
+        for bad in
+            ["k2.1700000000.bmV3cw.%", "k2.1700000000.bmV3cw._w", "k2.1700000000.bmV3cw.Nw.Nw"]
+        {
+            assert!(matches!(grant(bad), Err(Rejection::Bad(_))), "{bad}");
+        }
     }
 
     #[test]

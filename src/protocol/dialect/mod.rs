@@ -8,6 +8,7 @@ mod json;
 pub mod native;
 mod native_cursor;
 pub mod novcomet;
+pub mod presence;
 pub mod replay;
 pub mod stream;
 #[cfg(test)]
@@ -174,6 +175,20 @@ impl Dialect {
         }
     }
 
+    /// The response together with the list of users, which is JSON. Only the native dialect has a
+    /// place for it.
+    pub fn render_with_presence(
+        &self,
+        answer: &Answer,
+        callback: Option<&str>,
+        presence: &str,
+    ) -> Reply {
+        match self {
+            Self::Native(native) => native.render_with_presence(answer, callback, presence),
+            _ => self.render(answer, callback),
+        }
+    }
+
     /// True if a query parameter changes with each poll of one client: its position, its timeout,
     /// the name of its callback.
     pub fn moves(&self, parameter: &str) -> bool {
@@ -182,7 +197,7 @@ impl Dialect {
             || stream::RESUME_NAMES.contains(&parameter)
             || match self {
                 Self::Native(native) => {
-                    matches!(parameter, "cursor" | "timeout")
+                    matches!(parameter, "cursor" | "timeout" | "presence" | "leave")
                         || native.callback.as_deref() == Some(parameter)
                 }
                 Self::NovComet(_) => parameter == "subscribed",

@@ -11,6 +11,7 @@ use crate::protocol::http::query::decode_strictly;
 use crate::protocol::template::Template;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use smallvec::SmallVec;
 use std::fmt::Write;
 use std::time::Duration;
@@ -48,14 +49,39 @@ impl Native {
     /// The response, with an update or quiet.
     pub fn render(&self, answer: &Answer, callback: Option<&str>) -> Reply {
         let body = rendered_once(answer, RenderKey::NATIVE, || body(answer).into());
-        let Some(name) = callback else { return Reply::new(200, "application/json", body) };
-        let mut call = format!("{name}(");
-        // The body is the UTF-8 that was just written.
-        json::verbatim(&mut call, &String::from_utf8_lossy(&body), Safe::Html);
-        call.push_str(");");
-        Reply::new(200, "text/javascript; charset=UTF-8", call)
-            .with("X-Content-Type-Options", "nosniff")
+        reply(body, callback)
     }
+
+    /// The response with one more field.
+    pub(super) fn render_with_presence(
+        &self,
+        answer: &Answer,
+        callback: Option<&str>,
+        presence: &str,
+    ) -> Reply {
+        reply(body_with_presence(answer, presence).into(), callback)
+    }
+}
+
+fn reply(body: Bytes, callback: Option<&str>) -> Reply {
+    let Some(name) = callback else { return Reply::new(200, "application/json", body) };
+    let mut call = format!("{name}(");
+    // The body is the UTF-8 that was just written.
+    json::verbatim(&mut call, &String::from_utf8_lossy(&body), Safe::Html);
+    call.push_str(");");
+    Reply::new(200, "text/javascript; charset=UTF-8", call)
+        .with("X-Content-Type-Options", "nosniff")
+}
+
+/// An answer with the list of users in it.
+pub(super) fn body_with_presence(answer: &Answer, presence: &str) -> String {
+    let mut out = body(answer);
+    // Every answer is an object with other fields before this one.
+    out.pop();
+    out.push_str(",\"presence\":");
+    out.push_str(presence);
+    out.push('}');
+    out
 }
 
 /// The cursor of the native cursor `text` in `channel`; a reply of 400 if it is malformed.

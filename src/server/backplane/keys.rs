@@ -46,6 +46,39 @@ impl Keys {
         format!("{}:{{{partition}}}:i:{index}:{length}:{channel}:{key}", self.prefix)
     }
 
+    /// The users whose joins and leaves are on a channel.
+    pub(super) fn users(&self, companion: &ChannelName) -> String {
+        self.of("u", companion)
+    }
+
+    /// Those of them beyond the bound.
+    pub(super) fn beyond(&self, companion: &ChannelName) -> String {
+        self.of("b", companion)
+    }
+
+    /// There while their number was announced not long ago.
+    pub(super) fn pause(&self, companion: &ChannelName) -> String {
+        self.of("n", companion)
+    }
+
+    /// The channels of a partition on which a gate has users.
+    pub(super) fn gate(&self, partition: u32, gate: &str) -> String {
+        format!("{}:{{{partition}}}:g:{gate}", self.prefix)
+    }
+
+    /// The leases of all gates.
+    pub(super) fn leases(&self) -> String {
+        format!("{}:{{0}}:leases", self.prefix)
+    }
+
+    /// A channel of a partition.
+    pub(super) fn any_of(partition: u32) -> Option<ChannelName> {
+        let names =
+            (0..100_000).filter_map(|number: u32| ChannelName::new(&number.to_string()).ok());
+        let mut names = names;
+        names.find(|name| Self::partition(name) == partition)
+    }
+
     /// The key of the layout's note, in a partition.
     pub(super) fn layout(&self, partition: u32) -> String {
         format!("{}:{{{partition}}}:layout", self.prefix)

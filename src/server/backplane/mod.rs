@@ -21,6 +21,7 @@ mod envelope;
 mod keys;
 mod link;
 mod nodes;
+mod presence;
 mod pushes;
 mod reads;
 mod scripts;
@@ -68,13 +69,16 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Upper bound of waiting pushes; beyond it they are dropped, and read later.
     pub queue: usize,
+    /// After this time without a sign of life a gate's users count as gone.
+    pub lease: Duration,
 }
 
 impl Settings {
     /// With room for as many pushes as a burst may bring.
     pub fn new(redis: Url, prefix: String) -> Self {
         let (sentinel_password, files, tls) = Default::default();
-        Self { redis, prefix, sentinel_password, files, tls, queue: 16_384 }
+        let lease = Duration::from_secs(30);
+        Self { redis, prefix, sentinel_password, files, tls, queue: 16_384, lease }
     }
 }
 
@@ -139,6 +143,7 @@ struct Shared {
     cluster: Option<Cluster>,
     queue: usize,
     losses: AtomicU64,
+    presence: presence::Presence,
     wants: tokio::sync::Mutex<mpsc::UnboundedReceiver<(ChannelName, SyncRequest)>>,
 }
 
@@ -176,6 +181,7 @@ impl Backplane {
             cluster,
             queue: settings.queue,
             losses: AtomicU64::new(0),
+            presence: presence::Presence::new(settings.lease),
             wants: tokio::sync::Mutex::new(wants.0),
         };
         Self { shared: Arc::new(shared) }
@@ -184,7 +190,12 @@ impl Backplane {
     /// Keeps the connections and the channels, for ever. Cancelling it ends all of that.
     pub async fn run(&self, on_wake: OnWake) {
         let shared = &self.shared;
-        tokio::join!(shared.keep_all(&on_wake), shared.pass_on_wants(), shared.sweep());
+        tokio::join!(
+            shared.keep_all(&on_wake),
+            shared.pass_on_wants(),
+            shared.sweep(),
+            shared.keep_presence()
+        );
     }
 
     /// Reasons why it is not ready; empty = it is.

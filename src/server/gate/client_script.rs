@@ -134,7 +134,101 @@ impl Script {
     }
 }
 
-/// `source` without comments, indentation and needless spaces.
+/// Local names of the source that are served as short ones: each names nothing else there.
+const LOCALS: [&str; 64] = [
+    "client",
+    "places",
+    "place",
+    "options",
+    "current",
+    "change",
+    "unanswered",
+    "tries",
+    "store",
+    "update",
+    "opened",
+    "attempt",
+    "heard",
+    "placeIn",
+    "hear",
+    "beat",
+    "mine",
+    "resets",
+    "sleep",
+    "before",
+    "socket",
+    "fields",
+    "wanted",
+    "result",
+    "theirs",
+    "users",
+    "call",
+    "deliver",
+    "catchUp",
+    "control",
+    "tell",
+    "order",
+    "end",
+    "pause",
+    "first",
+    "leave",
+    "trust",
+    "buffer",
+    "blocks",
+    "events",
+    "ready",
+    "wake",
+    "idle",
+    "started",
+    "crc",
+    "lost",
+    "give",
+    "again",
+    "address",
+    "decoder",
+    "colon",
+    "kept",
+    "tag",
+    "denied",
+    "reader",
+    "ending",
+    "follow",
+    "life",
+    "tick",
+    "load",
+    "key",
+    "say",
+    "ask",
+    "began",
+];
+
+/// `code` with short local names.
+fn shorten(code: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$');
+    let (mut out, mut quoted, mut rest) = (String::with_capacity(code.len()), false, code);
+    while let Some(next) = rest.chars().next() {
+        let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        if length == 0 || quoted {
+            quoted ^= next == '\'';
+            out.push(next);
+            rest = &rest[next.len_utf8()..];
+            continue;
+        }
+        let word = &rest[..length];
+        let local = LOCALS.iter().position(|local| *local == word && !out.ends_with('.'));
+        match local {
+            None => out.push_str(word),
+            Some(number) => {
+                out.push_str(["", "_", "$"][number / 26]);
+                out.push(char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"[number % 26]));
+            }
+        }
+        rest = &rest[length..];
+    }
+    out
+}
+
+/// `source` without comments, indentation and needless spaces, its local names short.
 ///
 /// It relies on the style of the source, which a test checks in a browser: a comment has a line of
 /// its own, every statement ends in a semicolon or a brace, none is empty, strings are in single quotes without
@@ -165,7 +259,7 @@ fn compact(source: &str) -> String {
         out.push(next);
     }
     out.push('\n');
-    out
+    shorten(&out)
 }
 
 #[cfg(test)]
@@ -190,6 +284,23 @@ mod tests {
         let served = compact(SOURCE);
         assert!(!served.contains("//") && !served.contains("/*") && !served.contains("  "));
         assert!(served.contains("'Bearer '"));
+    }
+
+    #[test]
+    fn a_name_that_is_shortened_is_a_local_one_and_nothing_else() {
+        let source = "let users = [one.users, 'users', users_of]; call(users);";
+        assert_eq!(shorten(source).matches("users").count(), 3, "{}", shorten(source));
+        let lines = SOURCE.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+        let code: String = lines.collect::<Vec<_>>().join(" ").replace(' ', "");
+        for name in LOCALS {
+            assert!(code.contains(name), "{name} is not there");
+            for (before, after) in
+                [("{", ","), ("{", ":"), ("{", "}"), (",", ":"), (",", "}"), (",", ",")]
+            {
+                let property = format!("{before}{name}{after}");
+                assert!(!code.contains(&property), "{property} may be a property");
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod digest;
 pub mod front;
 mod grant;
 pub mod poll;
+mod presence;
 pub mod proxy;
 pub mod pusher;
 mod replay;
@@ -26,6 +27,7 @@ pub use counters::{Connected, Counters, Open, SiteAnswer};
 pub use poll::admission::{Decision, Incoming, PublishByBrowser};
 pub use poll::held::{HeldPoll, HoldOutcome};
 pub use poll::timer::Timer;
+pub use presence::{PendingRoster, RosterSource};
 pub use replay::HeldReplay;
 pub use settings::Settings;
 pub use stream::HeldStream;
@@ -44,8 +46,8 @@ use grant::Grants;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 /// Publishes an empty message on a channel for a browser; returns true on success.
 pub type BrowserPublish =
@@ -70,6 +72,8 @@ struct Shared {
     metrics: Arc<SharedMetrics>,
     replays: replay::Replays,
     files: FdBudget,
+    /// The source of lists of users, if the hub does not have them.
+    rosters: OnceLock<RosterSource>,
 }
 
 /// Seconds after which a refused client may retry.
@@ -101,6 +105,7 @@ impl Gate {
             metrics,
             replays,
             files,
+            rosters: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
     }

@@ -143,6 +143,10 @@ pub(super) async fn serve<E: Exchange>(
         // Boxed: what a stream needs beside a poll is its own.
         Decision::Stream(stream) => return Box::pin(stream.run(exchange)).await,
         Decision::Pusher(pusher) => return Box::pin(pusher.run(exchange)).await,
+        Decision::Roster(pending) => {
+            let (reply, cause) = Box::pin(pending.reply()).await;
+            (Some(reply), Some((Duration::ZERO, cause)), None)
+        }
         Decision::Publish(publish) => (Some(Box::pin(gate.publish(publish)).await), None, None),
         Decision::Site | Decision::Ask(_) => return Served::Forward(None),
     };

@@ -18,7 +18,7 @@ mod wakeups;
 pub mod watch;
 
 use crate::server::limits::rate::{MessageRate, RateLimited};
-pub use hook::{History, Hook};
+pub use hook::{History, Hook, Roster};
 pub use idempotency::IdempotencyCache;
 use payload::from_json;
 pub use payload::{PayloadError, payload};
@@ -353,6 +353,13 @@ impl Publisher {
         self.shared.counts.add(Source::Backplane, new);
         let mut wakes = PendingWakeups::default();
         wakes.adopt(wake, 0);
+        wakes.notify(self.shared.crowd.get());
+    }
+
+    /// Claims and notifies the polls that a message outside of a publish releases.
+    pub fn notify(&self, wake: WakeSet) {
+        let mut wakes = PendingWakeups::default();
+        wakes.claim(wake);
         wakes.notify(self.shared.crowd.get());
     }
 

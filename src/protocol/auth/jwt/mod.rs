@@ -8,6 +8,7 @@
 mod tests;
 
 use super::{Channels, Grant, Rejection, Seconds, jwt_keys};
+use crate::hub::presence::Member;
 use crate::protocol::auth::secret::Secret;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
@@ -181,7 +182,14 @@ impl Verifier {
         if time(&claims, "nbf")?.is_some_and(|begins| now.saturating_add(leeway) < begins) {
             return Err(Rejection::Early);
         }
-        Ok(Grant { channels: self.channels(&claims)?, expires })
+        let user = match claims.get("sub") {
+            Some(Value::String(user)) => Some(user.clone()),
+            // Not as RFC 7519, section 4.1.2, has it, but many issuers write their keys so.
+            Some(Value::Number(user)) => Some(user.to_string()),
+            _ => None,
+        };
+        let member = user.and_then(|user| Member::new(&user, None));
+        Ok(Grant { channels: self.channels(&claims)?, expires, member })
     }
 
     /// The claims, after the signature, `aud` and `iss` are verified.

@@ -101,6 +101,24 @@ pub(super) fn reset(out: &mut Vec<u8>, format: &Format, channel: &ChannelName, c
     }
 }
 
+/// Appends the list of users.
+pub(super) fn presence(out: &mut Vec<u8>, format: &Format, cursor: &str, list: &str) {
+    match format.transport {
+        Transport::Chunked => {
+            let list = Content::Json(list.into()).into_line(Safe::Json);
+            let line = format!("{{\"presence\":{list},\"cursor\":\"{cursor}\"}}\n");
+            out.extend_from_slice(line.as_bytes());
+        }
+        Transport::Iframe => {
+            let list = Content::Json(list.into()).into_line(Safe::Html);
+            let callback = format.callback.as_deref().unwrap_or_default();
+            let call = format!("parent.{callback}({{\"presence\":{list}}},\"{cursor}\")");
+            script(out, format, &call);
+        }
+        _ => sse(out, Some("presence"), cursor, &on_one_line(list.into())),
+    }
+}
+
 /// Appends a block of an event stream. A cursor has no line ends; the data's own become LF.
 pub(super) fn sse(out: &mut Vec<u8>, event: Option<&str>, id: &str, data: &str) {
     out.reserve(data.len() + id.len() + 32);

@@ -182,6 +182,21 @@ impl Dialect {
         Some(out.into())
     }
 
+    /// The event with the list of users, which is JSON; `None` = the transport has no place for it.
+    pub fn stream_presence(&self, format: &Format, place: &Answer, list: &str) -> Option<Bytes> {
+        let cursor = self.stream_cursor(place);
+        let mut out = Vec::new();
+        match format.transport {
+            Transport::WebSocket if format.answers => {
+                let answer = super::native::body_with_presence(place, list);
+                websocket::write(&mut out, Opcode::Text, answer.as_bytes());
+            }
+            Transport::WebSocket | Transport::Poll => return None,
+            _ => event::presence(&mut out, format, &cursor, list),
+        }
+        Some(out.into())
+    }
+
     /// Writes what `found` has for a client at `place`. What the client has afterwards is the
     /// second value, and the third says whether that is all of it.
     pub fn stream_events(

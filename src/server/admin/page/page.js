@@ -1,7 +1,7 @@
 "use strict";
 // Shows the gate's stats as they come. Everything from outside is put into the page as text.
 (() => {
-  const SECONDS = 120, MESSAGES = 20, LONGEST = 4000;
+  const SECONDS = 120, MESSAGES = 20, USERS = 50, LONGEST = 4000;
   const page = document.querySelector('meta[name="pollgate-page"]').content;
   const at = (id) => document.getElementById(id);
   const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -352,6 +352,7 @@
     at("name").value = channel;
     at("publish-to").textContent = channel;
     at("messages").replaceChildren();
+    at("members").hidden = true;
     if (newest) busiest();
     look();
   }
@@ -375,10 +376,27 @@
         const answer = await response.json();
         if (shown === channel) list(answer);
       }
+      await users(channel);
     } catch { /* That the gate does not answer is told above. */ } finally {
       looking = false;
       if (shown !== channel) look();
     }
+  }
+
+  // The users on a channel, if it has presence.
+  async function users(channel) {
+    const place = at("members");
+    const response = await ask("GET", "/channels/" + encodeURIComponent(channel) + "/presence");
+    if (shown !== channel) return;
+    place.hidden = !response.ok;
+    if (!response.ok) return;
+    const list = await response.json();
+    if (shown !== channel) return;
+    const names = list.members.slice(0, USERS).map((one) => one.user);
+    if (list.count > names.length) names.push("\u2026");
+    place.textContent = count(list.count) + (list.count === 1 ? " user on " : " users on ")
+      + count(list.connections) + (list.connections === 1 ? " connection" : " connections")
+      + (names.length ? ": " + names.join(", ") : "");
   }
 
   const told404 = () => tell(at("channel-state"), "There is no such channel; a message creates it.");

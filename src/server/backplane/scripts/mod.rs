@@ -1,5 +1,7 @@
 //! The scripts that run in Redis: builds their commands and reads their replies.
 
+pub(super) mod presence;
+
 use super::envelope;
 use super::keys::Keys;
 use super::link::text;
@@ -12,6 +14,7 @@ pub(super) struct Scripts {
     publish: Script,
     read: Script,
     forget: Script,
+    presence: presence::PresenceScripts,
     is_cluster: bool,
 }
 
@@ -23,6 +26,7 @@ impl Scripts {
             publish: Script::new(include_str!("publish.lua")),
             read: Script::new(include_str!("read.lua")),
             forget: Script::new(include_str!("forget.lua")),
+            presence: presence::PresenceScripts::new(),
         }
     }
 }
@@ -35,8 +39,9 @@ pub(super) struct Placed {
 }
 
 impl Scripts {
-    pub(super) fn all(&self) -> [&Script; 3] {
-        [&self.publish, &self.read, &self.forget]
+    pub(super) fn all(&self) -> [&Script; 6] {
+        let presence::PresenceScripts { change, users, lease } = &self.presence;
+        [&self.publish, &self.read, &self.forget, change, users, lease]
     }
 
     /// True if they are for one server, which has all.
@@ -93,12 +98,10 @@ impl Scripts {
         if let Some((key, _)) = once {
             call.arg(key);
         }
-        let forever = limits.age.is_zero() || limits.keep_newest == Some(true);
-        let age = if forever { 0 } else { limits.age.as_millis().max(1) as u64 };
         call.arg(keys.pushes(channel)).arg(self.push()).arg(new_epoch());
         call.arg(envelope::letter(payload.kind)).arg(&*payload.content_type);
         call.arg(&payload.body[..]).arg(limits.messages).arg(limits.bytes);
-        call.arg(age).arg(limits.tick.micros());
+        call.arg(age(limits)).arg(limits.tick.micros());
         if let Some((_, kept)) = once {
             call.arg(kept.as_millis() as u64);
         }
@@ -130,6 +133,12 @@ impl Scripts {
         call.arg(keys.state(channel)).arg(keys.history(channel));
         call
     }
+}
+
+/// Milliseconds that messages are kept; 0 = for ever.
+fn age(limits: &Limits) -> u64 {
+    let forever = limits.age.is_zero() || limits.keep_newest == Some(true);
+    if forever { 0 } else { limits.age.as_millis().max(1) as u64 }
 }
 
 fn new_epoch() -> u64 {

@@ -7,6 +7,7 @@
 use super::cache::{CachedDecision, Key};
 use super::{Allowed, Authorization, Credentials, Grants, Names, Requester, Verdict};
 use crate::hub::channel::ChannelName;
+use crate::hub::presence::Member;
 use crate::protocol::address::Address;
 use crate::protocol::auth::{self, Rejection, Upstream, Url};
 use crate::protocol::http::Reply;
@@ -43,6 +44,8 @@ const PASSED_ON: [&str; 4] = ["authorization", "user-agent", "accept-language", 
 const CHANNELS: &str = "pollgate-channels";
 /// The header in which the answer may name the user.
 const USER: &str = "pollgate-user";
+/// The header with more about that user, as JSON.
+const USER_INFO: &str = "pollgate-user-info";
 /// Bytes that need no escape in a list of channels.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -105,6 +108,8 @@ struct Permission {
     grant: u64,
     /// A hash of the user that the upstream named.
     user: Option<u64>,
+    /// The user who is present by it.
+    member: Option<Member>,
     names: Names,
     /// Number of revocations at the time of the request.
     seen: u64,
@@ -135,12 +140,13 @@ impl Grants {
             let names: Names = names.collect();
             let grant = words.first().map_or(0, |word| word.grant);
             let user = words.first().and_then(|word| word.user);
+            let member = words.first().and_then(|word| word.member.clone());
             return Authorization::Known(match channels.first() {
                 Some(first) if names.is_empty() => {
                     Verdict::Rejection(Rejection::Channel(first.clone()))
                 }
                 _ => Verdict::Allowed(
-                    Allowed { grant, credentials, expires: None, user, seen },
+                    Allowed { grant, credentials, expires: None, user, member, seen },
                     names,
                 ),
             });
@@ -250,7 +256,7 @@ impl AuthRequest {
         // If the task that sends it is dropped, the next waiting task sends it instead.
         let said = cell.get_or_init(|| async { Arc::new(self.ask().await) }).await.clone();
         match &*said {
-            AuthResponse::Permission(Permission { grant, user, names, seen }) => {
+            AuthResponse::Permission(Permission { grant, user, member, names, seen }) => {
                 match self.channels.first() {
                     Some((_, first)) if names.is_empty() => {
                         Verdict::Rejection(Rejection::Channel(first.clone()))
@@ -258,7 +264,9 @@ impl AuthRequest {
                     _ => {
                         let credentials = self.credentials.clone();
                         let (grant, user, seen) = (*grant, *user, *seen);
-                        let allowed = Allowed { grant, credentials, expires: None, user, seen };
+                        let member = member.clone();
+                        let allowed =
+                            Allowed { grant, credentials, expires: None, user, member, seen };
                         Verdict::Allowed(allowed, names.clone())
                     }
                 }
@@ -300,7 +308,7 @@ impl AuthRequest {
         said
     }
 
-    fn remember(&self, Permission { grant, user, names, seen }: &Permission) {
+    fn remember(&self, Permission { grant, user, member, names, seen }: &Permission) {
         // Kept under the lock of the revocations, so that none comes in between.
         let in_use = self.grants.shared.used.lock();
         if self.settings.cache.is_zero() || in_use.was_revoked(*seen, names, &self.credentials) {
@@ -313,8 +321,8 @@ impl AuthRequest {
         for (key, channel) in &self.channels {
             let (allowed, channel) = (names.contains(channel), channel.clone());
             let credentials = self.credentials.clone();
-            let word =
-                CachedDecision { grant: *grant, allowed, credentials, channel, user: *user, until };
+            let (grant, user, member) = (*grant, *user, member.clone());
+            let word = CachedDecision { grant, allowed, credentials, channel, user, member, until };
             self.grants.shared.memory.keep(*key, word);
         }
     }
@@ -380,11 +388,13 @@ impl AuthRequest {
         let (grant, seen) = (self.grants.number(), 0);
         let asked = self.channels.iter().map(|(_, name)| name);
         let user = headers.get(USER).filter(|user| !user.is_empty());
+        let member = user.and_then(|user| member(user, headers.get(USER_INFO)));
         let user = user.map(|user| self.grants.shared.hasher.hash_one(user.as_bytes()));
         if !headers.contains_key(CHANNELS) {
             return Ok(AuthResponse::Permission(Permission {
                 grant,
                 user,
+                member,
                 names: asked.cloned().collect(),
                 seen,
             }));
@@ -393,8 +403,26 @@ impl AuthRequest {
             "its Pollgate-Channels is no list of percent-encoded names; it has no patterns",
         )?;
         let names = asked.filter(|name| granted.contains(name.as_str())).cloned().collect();
-        Ok(AuthResponse::Permission(Permission { grant, user, names, seen }))
+        Ok(AuthResponse::Permission(Permission { grant, user, member, names, seen }))
     }
+}
+
+/// The user that a response names. An info that cannot be used is left out.
+fn member(user: &HeaderValue, info: Option<&HeaderValue>) -> Option<Member> {
+    let user = std::str::from_utf8(user.as_bytes()).ok()?;
+    let usable = |info: &&str| {
+        let reason = if info.len() > Member::MAX_INFO {
+            "it is longer than 1 KB"
+        } else if serde_json::from_str::<&serde_json::value::RawValue>(info).is_err() {
+            "it is no JSON"
+        } else {
+            return true;
+        };
+        tracing::warn!(user, reason, "a Pollgate-User-Info is left out");
+        false
+    };
+    let info = info.and_then(|info| std::str::from_utf8(info.as_bytes()).ok());
+    Member::new(user, info.filter(usable))
 }
 
 /// The names in the response's list. The list is taken apart before its names are decoded, and a

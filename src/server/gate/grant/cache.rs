@@ -2,6 +2,7 @@
 
 use super::{Credentials, shows};
 use crate::hub::channel::ChannelName;
+use crate::hub::presence::Member;
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -22,6 +23,7 @@ pub(super) struct CachedDecision {
     pub(super) credentials: Credentials,
     pub(super) channel: ChannelName,
     pub(super) user: Option<u64>,
+    pub(super) member: Option<Member>,
     /// Time of expiry.
     pub(super) until: Instant,
 }
@@ -89,6 +91,7 @@ mod tests {
             credentials: [credential].as_slice().into(),
             channel,
             user: None,
+            member: None,
             until,
         }
     }

@@ -19,6 +19,7 @@ use super::route::Rule;
 use super::upstream::Upstream;
 use super::{Gate, Incoming, Settings};
 use crate::hub::channel::{ChannelName, Time};
+use crate::hub::presence::{self, Member};
 use crate::hub::{Waiter, WakeHandle};
 use crate::protocol::auth::{self, Auth, Channels, Grant, Rejection, Seconds};
 use crate::protocol::dialect::Poll;
@@ -122,6 +123,8 @@ pub(crate) struct Allowed {
     expires: Option<Seconds>,
     /// The user that the upstream named.
     user: Option<u64>,
+    /// The user who is present by it.
+    member: Option<Member>,
     /// Number of revocations at the time it was found.
     seen: u64,
 }
@@ -157,10 +160,14 @@ pub(crate) enum Verdict {
 impl Verdict {
     /// Takes out of a poll what its client may not poll. The error is the answer to a client that
     /// may poll none of it.
-    pub(super) fn apply(self, poll: &mut Poll) -> Result<Allowed, (Refusal, Reply)> {
+    pub(super) fn apply(
+        self,
+        poll: &mut Poll,
+        is_granted: impl Fn(&ChannelName, &Names) -> bool,
+    ) -> Result<Allowed, (Refusal, Reply)> {
         match self {
             Self::Allowed(allowed, names) => {
-                poll.subscriptions.retain(|subscription| names.contains(&subscription.channel));
+                poll.subscriptions.retain(|one| is_granted(&one.channel, &names));
                 Ok(allowed)
             }
             Self::Rejection(denied) => Err((Refusal::Rejection, denied.reply())),
@@ -197,7 +204,7 @@ impl Gate {
             way: request.way,
             upstream: &settings.upstream,
         };
-        let channels: Names = poll.subscriptions.iter().map(|s| s.channel.clone()).collect();
+        let channels = self.authorized_by(poll);
         Some(self.shared.grants.look(auth, &requester, &channels, (self.shared.clock)()))
     }
 
@@ -240,20 +247,20 @@ impl Grants {
             let token = auth::token(visitor.query, visitor.headers).ok_or(Rejection::Missing)?;
             let grant = grant(&token)?;
             covers(&grant.channels, channels)?;
-            Ok(grant.expires)
+            Ok((grant.expires, grant.member))
         };
         let (seconds, seen) = (seconds(now), self.seen());
-        let expires = match auth {
+        let granted = match auth {
             Auth::Signed(keys) => by_token(&|token| keys.grant(token, seconds)),
             Auth::Jwt(verifier) => by_token(&|token| verifier.grant(token, seconds)),
             Auth::Upstream(upstream) => {
                 return self.look_upstream(upstream, visitor, credentials, channels);
             }
         };
-        Authorization::Known(match expires {
-            Ok(expires) => {
-                let allowed =
-                    Allowed { grant: self.number(), credentials, expires, user: None, seen };
+        Authorization::Known(match granted {
+            Ok((expires, member)) => {
+                let grant = self.number();
+                let allowed = Allowed { grant, credentials, expires, user: None, member, seen };
                 Verdict::Allowed(allowed, channels.into())
             }
             Err(denied) => Verdict::Rejection(denied),
@@ -263,7 +270,12 @@ impl Grants {
     /// A grant for a poll that is held from now on.
     pub(super) fn take(&self, allowed: Allowed, waiter: &Waiter) -> GrantGuard {
         let Allowed { grant, credentials, expires, seen, .. } = allowed;
-        let channels: Names = waiter.channels().cloned().collect();
+        let mut channels: Names = waiter.channels().cloned().collect();
+        // Joins and leaves are read by the grant for the channel they are about.
+        let about =
+            |name: &ChannelName| ChannelName::new(name.strip_prefix(presence::PREFIX)?).ok();
+        let about: Names = channels.iter().filter_map(about).collect();
+        channels.extend(about);
         let mut in_use = self.shared.used.lock();
         let late = in_use.was_revoked(seen, &channels, &credentials);
         let (revoked, ringer) = (Arc::new(AtomicBool::new(late)), waiter.wake_handle());
@@ -339,6 +351,13 @@ fn covers(granted: &Channels, channels: &[ChannelName]) -> Result<(), Rejection>
 /// Whole seconds since 1970.
 fn seconds(now: Time) -> Seconds {
     now.0 / 1_000_000
+}
+
+impl Allowed {
+    /// The user who is present by it.
+    pub(super) fn member(&self) -> Option<&Member> {
+        self.member.as_ref()
+    }
 }
 
 impl GrantGuard {

@@ -27,7 +27,8 @@ fn waiter(hub: &Hub, channel: &str) -> Waiter {
 
 fn allowed(grants: &Grants, credential: &str, expires: Option<Seconds>) -> Allowed {
     let credentials = [grants.shared.hasher.hash_one(credential.as_bytes())].as_slice().into();
-    Allowed { grant: grants.number(), credentials, expires, user: None, seen: grants.seen() }
+    let (grant, seen) = (grants.number(), grants.seen());
+    Allowed { grant, credentials, expires, user: None, member: None, seen }
 }
 
 #[test]

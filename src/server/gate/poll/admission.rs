@@ -10,6 +10,7 @@ use crate::protocol::http::path::Captures;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::grant::{Allowed, AuthRequest, Authorization, GrantGuard, Verdict};
+use crate::server::gate::presence::{self, Memberships, PendingRoster};
 use crate::server::gate::proxy::forwarded::Way;
 use crate::server::gate::pusher::HeldPusher;
 use crate::server::gate::replay::ReplayIdentity;
@@ -62,6 +63,8 @@ pub enum Decision {
     Stream(Box<HeldStream>),
     /// It is a connection of the Pusher protocol, or a part of one.
     Pusher(HeldPusher),
+    /// It is answered at once, with the users on its channels.
+    Roster(Box<PendingRoster>),
     /// It publishes: [`Gate::publish`] has the response.
     Publish(Box<PublishByBrowser>),
     /// The upstream decides on its authorization; [`PendingAdmission::resume`] goes on then.
@@ -89,6 +92,8 @@ pub(in crate::server::gate) struct Admission {
     pub(in crate::server::gate) origin: Option<Box<str>>,
     /// Tells its grant from others, where polls are counted by grant.
     holder: Option<u64>,
+    /// What it wants to know and to say about the users on its channels.
+    pub(in crate::server::gate) presence: presence::Wish,
 }
 
 /// The use that an admitted poll is put to.
@@ -231,6 +236,7 @@ impl Gate {
             client: request.client,
             origin: allowed_origin(rule, request.headers),
             holder: auth.and_then(|auth| self.shared.grants.holder(auth, request)),
+            presence: self.wish(rule, request),
         }
     }
 
@@ -242,7 +248,13 @@ impl Gate {
         request: &Incoming<'_>,
     ) -> Decision {
         match self.authorize(settings, &admission.rule, request, &admission.poll) {
-            None => self.admitted(settings, admission, None),
+            None => match self.hidden(&admission) {
+                None => self.admitted(settings, admission, None),
+                Some(reply) => {
+                    let origin = admission.origin.as_deref();
+                    self.refuse(&admission.rule, origin, Refusal::Rejection, reply)
+                }
+            },
             Some(Authorization::Known(verdict)) => self.judged(settings, admission, verdict),
             Some(Authorization::Site(asking)) => {
                 Decision::Ask(Box::new(PendingAdmission { gate: self.clone(), admission, asking }))
@@ -251,7 +263,8 @@ impl Gate {
     }
 
     fn judged(&self, settings: &Settings, mut admission: Admission, verdict: Verdict) -> Decision {
-        match verdict.apply(&mut admission.poll) {
+        let is_granted = |name: &ChannelName, names: &_| self.is_granted(name, names);
+        match verdict.apply(&mut admission.poll, is_granted) {
             Ok(allowed) => self.admitted(settings, admission, Some(allowed)),
             Err((cause, reply)) => {
                 self.refuse(&admission.rule, admission.origin.as_deref(), cause, reply)
@@ -291,7 +304,7 @@ impl Gate {
     ) -> Decision {
         let poll = &admission.poll;
         // With a backplane, it may take a moment to know if there are messages.
-        let no_wait = poll.timeout == Some(Duration::ZERO);
+        let no_wait = poll.timeout == Some(Duration::ZERO) || admission.presence.is_any();
         let wanted = (!no_wait || self.shared.hub.is_replica()) && !admission.is_head;
         let (permit, refused) =
             match wanted.then(|| self.admit(settings, &admission, allowed.as_ref())) {
@@ -300,6 +313,11 @@ impl Gate {
                 None => (None, None),
             };
         let (hub, now) = (&self.shared.hub, (self.shared.clock)());
+        let member = allowed.as_ref().and_then(Allowed::member);
+        let present = match refused {
+            None => self.enter(&admission, member, presence::Kind::Poll, now),
+            Some(_) => Memberships::default(),
+        };
         let found = match permit {
             None => hub.look(&poll.subscriptions, poll.take, now),
             Some(permit) => match hub.poll(&poll.subscriptions, poll.take, true, now) {
@@ -309,7 +327,7 @@ impl Gate {
                 Ok(PollOutcome::Waiting(mut waiter)) => {
                     waiter.set_no_wait(no_wait);
                     let leave = allowed.map(|allowed| self.shared.grants.take(allowed, &waiter));
-                    return self.hold(settings, admission, (waiter, leave, permit));
+                    return self.hold(settings, admission, (waiter, leave, permit, present));
                 }
                 Ok(PollOutcome::Answer(answer)) => Ok(answer),
                 Err(full) => Err(full),
@@ -326,8 +344,23 @@ impl Gate {
                 let cause = self.cause_at_once(&answer);
                 self.shared.counters.release(cause, Some(&answer), &self.shared.metrics.watched);
                 let quiet = matches!(cause, Cause::Timeout | Cause::Drain);
+                let rosters = self.rosters(&admission);
                 let Admission { rule, poll, origin, .. } = admission;
                 let answer = if quiet { self.quiet_answer(&rule, answer) } else { answer };
+                if let Some(channels) = rosters {
+                    let callback = poll.callback;
+                    let gate = self.clone();
+                    return Decision::Roster(Box::new(PendingRoster {
+                        gate,
+                        rule,
+                        answer,
+                        callback,
+                        origin,
+                        cause,
+                        channels,
+                        present,
+                    }));
+                }
                 let reply = rule.dialect.render(&answer, poll.callback.as_deref());
                 Decision::Reply(finished(reply, &rule, origin.as_deref()), Some(cause))
             }
@@ -355,11 +388,13 @@ impl Gate {
         &self,
         settings: &Settings,
         admission: Admission,
-        (waiter, leave, permit): (Waiter, Option<GrantGuard>, Permit),
+        (waiter, leave, permit, present): (Waiter, Option<GrantGuard>, Permit, Memberships),
     ) -> Decision {
-        let Admission { rule, poll, origin, .. } = admission;
+        let rosters = self.rosters(&admission);
+        let Admission { rule, poll, origin, presence, .. } = admission;
         // A poll with a zero timeout waits only until its channels have caught up.
-        let wait = poll.timeout.map(|wait| if wait.is_zero() { CATCH_UP } else { wait });
+        let no_wait = poll.timeout == Some(Duration::ZERO) || presence.is_any();
+        let wait = if no_wait { Some(CATCH_UP) } else { poll.timeout };
         let held = HeldPoll {
             gate: self.clone(),
             duration: settings.hold.duration(rule.timeout, wait),
@@ -369,6 +404,8 @@ impl Gate {
             origin,
             began: Instant::now(),
             leave,
+            present,
+            rosters,
             _permit: permit,
         };
         Decision::Hold(Box::new(held))
@@ -487,7 +524,11 @@ fn too_many(settings: &Settings, rule: &Rule, request: &dialect::Request<'_>) ->
 
 /// The answer to a poll that names a channel which its rule does not list.
 fn unknown_channel(rule: &Rule, poll: &Poll) -> Option<Reply> {
-    let other = poll.subscriptions.iter().find(|one| !rule.has_channel(&one.channel))?;
+    let has = |name: &ChannelName| {
+        let about = name.strip_prefix(crate::hub::presence::PREFIX);
+        rule.has_channel(name) || about.is_some_and(|about| rule.has_channel(about))
+    };
+    let other = poll.subscriptions.iter().find(|one| !has(&one.channel))?;
     let error = format!("{:?} is none of the channels here", other.channel);
     let hint = "the rule lists its channels; add it there (poll.channels)";
     Some(refusal(rule, 404, &error, hint))

@@ -2,10 +2,12 @@
 
 use super::hold::{self, Cause};
 use super::replies::finished;
-use crate::hub::channel::{Cursor, Take, Time};
+use crate::hub::channel::{ChannelName, Cursor, Take, Time};
 use crate::hub::{Answer, Subscription, Waiter};
+use crate::protocol::auth::Rejection;
 use crate::protocol::http::Reply;
 use crate::server::gate::grant::GrantGuard;
+use crate::server::gate::presence::Memberships;
 use crate::server::gate::route::Rule;
 use crate::server::gate::{Gate, Shared, Timer};
 use crate::server::limits::permit::Permit;
@@ -24,6 +26,9 @@ pub struct HeldPoll {
     pub(in crate::server::gate) origin: Option<Box<str>>,
     pub(in crate::server::gate) began: Instant,
     pub(in crate::server::gate) leave: Option<GrantGuard>,
+    pub(in crate::server::gate) present: Memberships,
+    /// The channels whose users stand in the answer.
+    pub(in crate::server::gate) rosters: Option<Box<[ChannelName]>>,
     pub(in crate::server::gate) _permit: Permit,
 }
 
@@ -64,9 +69,20 @@ impl HeldPoll {
         counters.hold.observe(held);
         let published = answer.as_ref().and_then(oldest);
         let ended = self.leave.as_ref().and_then(|leave| leave.check(clock()).err());
+        if ended == Some(Rejection::Revoked) {
+            self.present.revoke();
+        }
         let denial = ended.filter(|_| cause == Cause::Expired).map(|denied| denied.reply());
-        let rendered =
-            answer.map(|answer| self.rule.dialect.render(&answer, self.callback.as_deref()));
+        let callback = self.callback.as_deref();
+        let rendered = match (answer, &self.rosters) {
+            (Some(answer), Some(channels)) => {
+                let answer = (&answer, callback);
+                // Boxed, as it is not there while the poll is held.
+                let reply = self.gate.render_with_presence(&self.rule, answer, channels);
+                Some(Box::pin(reply).await)
+            }
+            (answer, _) => answer.map(|answer| self.rule.dialect.render(&answer, callback)),
+        };
         let reply = rendered.or(denial);
         let reply = reply.map(|reply| finished(reply, &self.rule, self.origin.as_deref()));
         HoldOutcome { cause, held, reply, published }

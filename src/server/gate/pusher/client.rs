@@ -6,7 +6,8 @@
 
 use super::outbox::{Close, Outbox, Way};
 use super::{PusherApp, PusherSettings};
-use crate::hub::channel::{ChannelName, Cursor, Messages, Renders, Take};
+use crate::hub::channel::{ChannelName, Cursor, Lookup, Take};
+use crate::hub::presence::{Membership, companion};
 use crate::hub::{ChannelUpdate, Subscription, TableFull, Waiter};
 use crate::protocol::pusher::channel::{Kind, USER_PREFIX, is_cache, is_name};
 use crate::protocol::pusher::event::{self, Event, Mark, Shared};
@@ -26,14 +27,14 @@ const ENVELOPE: usize = 4 << 10;
 
 /// See the [module](self).
 pub(super) struct Client {
-    gate: Gate,
-    app: Arc<PusherApp>,
+    pub(super) gate: Gate,
+    pub(super) app: Arc<PusherApp>,
     id: SocketId,
     mark: Mark,
-    way: Way,
+    pub(super) way: Way,
     pub(super) waiter: Waiter,
     /// What it subscribes to, in the order of the waiter's channels.
-    channels: Vec<Subscribed>,
+    pub(super) channels: Vec<Subscribed>,
     user: Option<Box<str>>,
     /// The client events of the second that began then.
     sent: (Instant, u32),
@@ -42,17 +43,22 @@ pub(super) struct Client {
 }
 
 /// A subscription.
-struct Subscribed {
-    channel: ChannelName,
+pub(super) struct Subscribed {
+    pub(super) channel: ChannelName,
     /// The client knows of it; a signed-in user's own channel is there before.
-    visible: bool,
+    pub(super) visible: bool,
     /// The newest event is still to be sent.
-    awaits_cache: bool,
-    member: Option<Box<Member>>,
+    pub(super) awaits_cache: bool,
+    /// Its messages are about the users on a presence channel that the client is on.
+    pub(super) is_roster: bool,
+    /// The user that the client is on a presence channel.
+    pub(super) member: Option<Box<Member>>,
+    /// It is there for all to see.
+    pub(super) membership: Option<Box<Membership>>,
 }
 
 /// Why a subscription is refused: words, and the status that HTTP would have for it.
-type Refused = (String, u16);
+pub(super) type Refused = (String, u16);
 
 impl Client {
     pub(super) fn new(
@@ -123,7 +129,7 @@ impl Client {
                     // What has come on a channel that the client did not know of is not for it.
                     self.collect(out)?;
                 }
-                let refused = self.subscribe(&channel, (auth, data), out);
+                let refused = self.subscribe(&channel, (auth, data), out).await;
                 if let Err((error, status)) = refused {
                     out.push(&frame::refused(&channel, &error, status));
                 }
@@ -144,7 +150,7 @@ impl Client {
         self.channels.iter().position(|one| app.name_of(&one.channel) == Some(name))
     }
 
-    fn subscribe(
+    async fn subscribe(
         &mut self,
         name: &str,
         (auth, data): (Option<String>, Option<String>),
@@ -178,7 +184,8 @@ impl Client {
         if let Some(index) = self.index_of(name) {
             // Again, or for the first time that the client knows of.
             self.show(index);
-            out.push(&frame::succeeded(name, None));
+            let data = self.roster(index).await?;
+            out.push(&frame::succeeded(name, data));
             return Ok(());
         }
         self.has_room(name)?;
@@ -186,7 +193,14 @@ impl Client {
         self.add(name, cursor, member).map_err(|error| (error, 503))?;
         let index = self.channels.len() - 1;
         self.show(index);
-        out.push(&frame::succeeded(name, None));
+        let joined = self.join(index).await;
+        match joined {
+            Ok(data) => out.push(&frame::succeeded(name, data)),
+            Err(refused) => {
+                self.unsubscribe(name);
+                return Err(refused);
+            }
+        }
         Ok(())
     }
 
@@ -194,7 +208,8 @@ impl Client {
     fn has_room(&self, name: &str) -> Result<(), Refused> {
         let limits = &self.gate.settings().limits;
         let most = limits.channels_per_poll;
-        if most > 0 && self.channels.len() >= most {
+        let own = self.channels.iter().filter(|one| !one.is_roster).count();
+        if most > 0 && own >= most {
             return Err((format!("a connection has at most {most} channels"), 403));
         }
         let crowded = |channel: &ChannelName| {
@@ -218,7 +233,14 @@ impl Client {
         let now = (self.gate.shared.clock)();
         self.waiter.add(&subscription, now).map_err(|full| full.to_string())?;
         let awaits_cache = cursor == Cursor::Oldest;
-        self.channels.push(Subscribed { channel, visible: false, awaits_cache, member });
+        self.channels.push(Subscribed {
+            channel,
+            visible: false,
+            awaits_cache,
+            is_roster: false,
+            member,
+            membership: None,
+        });
         Ok(())
     }
 
@@ -237,10 +259,25 @@ impl Client {
             self.gate.shared.pusher.occupancy.leave(&one.channel);
         }
         // A signed-in user is still reached through it.
-        if Kind::of(name) != Kind::User {
-            self.channels.remove(index);
-            self.waiter.remove(index);
+        if Kind::of(name) == Kind::User {
+            return;
         }
+        let one = self.remove(index);
+        let companion = companion(&one.channel).filter(|_| one.member.is_some());
+        let roster = companion.and_then(|companion| {
+            self.channels.iter().position(|one| one.is_roster && one.channel == companion)
+        });
+        if let Some(index) = roster {
+            self.remove(index);
+        }
+        if let Some(membership) = one.membership {
+            membership.leave();
+        }
+    }
+
+    fn remove(&mut self, index: usize) -> Subscribed {
+        self.waiter.remove(index);
+        self.channels.remove(index)
     }
 
     fn sign_in(&mut self, auth: &str, data: &str, out: &mut Outbox) -> Result<(), Close> {
@@ -334,6 +371,9 @@ impl Client {
         let (mut position, mut stamp) = (update.found.position, update.found.stamp);
         let app = self.app.clone();
         let name = app.app.name_of(&one.channel).unwrap_or_default();
+        if one.is_roster {
+            return Ok(self.take_members(index, update, out));
+        }
         if std::mem::take(&mut one.awaits_cache) {
             let mut messages = update.found.messages.iter().rev();
             let cached = messages.find(|message| !event::is_from_client(&message.payload));
@@ -361,8 +401,10 @@ impl Client {
             if !visible {
                 continue;
             }
-            let shared =
-                rendered(self.way, name, &update.found.messages, message, &update.found.renders);
+            let shared = rendered(self.way, &update.found, || {
+                let delivery = event::deliver(name, &message.payload);
+                (delivery.except, delivery.frame)
+            });
             if let Some(frame) = shared.for_connection(self.mark) {
                 out.push_wrapped(frame);
                 out.events += 1;
@@ -398,21 +440,20 @@ impl Client {
     }
 }
 
-/// A message in the transport's form, made once for all that get it.
-fn rendered(
+/// A message in the transport's form, made once for all that get it, from its frame and the
+/// connection that does not.
+pub(super) fn rendered(
     way: Way,
-    name: &str,
-    messages: &Messages,
-    message: &crate::hub::channel::Message,
-    renders: &Option<Arc<Renders>>,
+    found: &Lookup,
+    frame: impl FnOnce() -> (Option<Mark>, String),
 ) -> Shared {
     let render = || {
-        let delivery = event::deliver(name, &message.payload);
-        Shared::pack(delivery.except, &way.wrap(&delivery.frame))
+        let (except, frame) = frame();
+        Shared::pack(except, &way.wrap(&frame))
     };
-    Shared::of(match renders {
+    Shared::of(match &found.renders {
         // They are those of the newest message, where it is the only one.
-        Some(renders) if messages.len() == 1 => renders.get_or_render(way.key(), render),
+        Some(renders) if found.messages.len() == 1 => renders.get_or_render(way.key(), render),
         _ => render(),
     })
 }

@@ -17,6 +17,7 @@
 //! only if its app says so.
 
 mod client;
+mod members;
 mod occupancy;
 mod outbox;
 mod receive;

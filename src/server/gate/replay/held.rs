@@ -14,6 +14,7 @@ use crate::protocol::http::Reply;
 use crate::server::gate::grant::{Allowed, GrantGuard};
 use crate::server::gate::poll::hold::{self, Cause};
 use crate::server::gate::poll::replies::{finished, refusal};
+use crate::server::gate::presence::Memberships;
 use crate::server::gate::route::Rule;
 use crate::server::gate::{Gate, Timer};
 use crate::server::limits::permit::Permit;
@@ -32,6 +33,7 @@ pub struct HeldReplay {
     pub(super) waiter: Option<Waiter>,
     /// The grant by which it is held.
     pub(super) leave: Option<GrantGuard>,
+    pub(super) _present: Memberships,
     /// The authorization by which it may be held again.
     pub(super) allowed: Option<Box<Allowed>>,
     /// Time of the next hold.

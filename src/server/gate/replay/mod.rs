@@ -23,6 +23,7 @@ mod slots;
 use super::grant::Allowed;
 use super::poll::admission::{Admission, Purpose};
 use super::poll::hold::Cause;
+use super::presence::Kind;
 use super::route::Rule;
 use super::{Decision, Gate, Incoming, RETRY_AFTER, Settings};
 use crate::hub::channel::{ChannelName, Cursor, Position, Take, Time};
@@ -116,6 +117,8 @@ impl Gate {
         let timeout = settings.hold.duration(admission.rule.timeout, None);
         let duration = if pausing { pause(timeout, replay.slack) } else { timeout };
         let quiet = if self.is_draining() { Cause::Drain } else { Cause::Timeout };
+        let member = allowed.as_ref().and_then(Allowed::member);
+        let present = self.enter(&admission, member, Kind::Poll, now);
         let again = allowed.clone().filter(|_| replay.max_wait.is_some()).map(Box::new);
         let leave = allowed.zip(waiter.as_ref());
         let leave = leave.map(|(allowed, waiter)| self.shared.grants.take(allowed, waiter));
@@ -131,6 +134,7 @@ impl Gate {
             channel,
             waiter,
             leave,
+            _present: present,
             allowed: again,
             duration,
             timeout,

@@ -14,9 +14,10 @@ use super::counters::StreamCount;
 use super::grant::{Allowed, GrantGuard};
 use super::poll::admission::{Admission, Purpose};
 use super::poll::replies::finished;
+use super::presence::{Kind, Memberships};
 use super::route::Rule;
 use super::{Decision, Gate};
-use crate::hub::channel::Take;
+use crate::hub::channel::{ChannelName, Take};
 use crate::hub::{Answer, Waiter};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::stream::Format;
@@ -75,6 +76,9 @@ pub struct HeldStream {
     format: Format,
     waiter: Waiter,
     leave: Option<GrantGuard>,
+    present: Memberships,
+    /// The channels whose users come first.
+    rosters: Option<Box<[ChannelName]>>,
     /// Its first write.
     first: Option<Box<First>>,
     settings: Arc<Settings>,
@@ -110,6 +114,9 @@ impl Gate {
             _ => Take::All,
         };
         let now = (self.shared.clock)();
+        let member = allowed.as_ref().and_then(Allowed::member);
+        let present = self.enter(&admission, member, Kind::Stream, now);
+        let rosters = self.rosters(&admission);
         let subscribed = self.shared.hub.subscribe(&admission.poll.subscriptions, take, now);
         let (waiter, found) = match subscribed {
             Ok(subscribed) => subscribed,
@@ -132,6 +139,8 @@ impl Gate {
             format: opening.format,
             waiter,
             leave,
+            present,
+            rosters,
             first: Some(Box::new(First { head, found })),
             settings,
             began,

@@ -4,8 +4,10 @@
 use super::HeldStream;
 use crate::hub::Answer;
 use crate::hub::channel::Time;
+use crate::protocol::auth::Rejection;
 use crate::protocol::dialect::stream::{Batch, Transport, close_frame};
 use crate::protocol::http::websocket::{self, CloseCode, Opcode};
+use crate::server::gate::grant::GrantGuard;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Input, Served};
 use bytes::Bytes;
@@ -44,6 +46,11 @@ impl HeldStream {
         let status = self.first.as_ref().map_or(0, |first| first.head.status);
         let mut bytes = 0;
         let ended = self.serve(exchange, &mut bytes).await;
+        let revoked =
+            |leave: &GrantGuard| leave.check((self.gate.shared.clock)()) == Err(Rejection::Revoked);
+        if self.leave.as_ref().is_some_and(revoked) {
+            self.present.revoke();
+        }
         let gate = &self.gate.shared;
         let (cause, answer) = match ended {
             Ok(cause) => (cause, Ok(Some((status, bytes)))),
@@ -85,9 +92,11 @@ impl HeldStream {
             }
             if !placed && !self.waiter.is_unresolved() {
                 placed = true;
-                if let Some(place) = self.place() {
-                    *bytes += place.len();
-                    exchange.send(&[place]).await?;
+                let presence = Box::pin(self.presence()).await;
+                let place: Vec<Bytes> = self.place().into_iter().chain(presence).collect();
+                if !place.is_empty() {
+                    *bytes += place.iter().map(Bytes::len).sum::<usize>();
+                    exchange.send(&place).await?;
                 }
             }
             match self.next(exchange, heartbeat.map(|after| (written, after))).await {
@@ -127,12 +136,14 @@ impl HeldStream {
         exchange: &mut E,
         bytes: &mut usize,
     ) -> Result<bool, E::Error> {
-        let dialect = &self.rule.dialect;
-        let opening = dialect.stream_opening(&self.format, self.settings.retry());
+        let opening = self.rule.dialect.stream_opening(&self.format, self.settings.retry());
         let placed = !self.waiter.is_unresolved();
         let mut first = Vec::from(opening);
         if let Some(place) = placed.then(|| self.place()).flatten() {
             first.extend_from_slice(&place);
+        }
+        if placed && let Some(presence) = self.presence().await {
+            first.extend_from_slice(&presence);
         }
         let Some(begun) = self.first.take() else { return Ok(placed) };
         let outgoing = self.take(&begun.found);
@@ -180,6 +191,13 @@ impl HeldStream {
 
     fn place(&self) -> Option<Bytes> {
         self.rule.dialect.stream_place(&self.format, self.waiter.place())
+    }
+
+    /// The users on its channels, if it has asked for them and they are known.
+    async fn presence(&mut self) -> Option<Bytes> {
+        let channels = self.rosters.take()?;
+        let lists = self.gate.lists(&self.rule, &channels).await.ok()?;
+        self.rule.dialect.stream_presence(&self.format, self.waiter.place(), &lists)
     }
 
     fn is_socket(&self) -> bool {

@@ -243,6 +243,7 @@ fn write(file: &Path, hub: &Hub, remembered: &[StoredReply], clean: bool) -> io:
     let written = (|| {
         let mut writer = Writer::begin(BufWriter::new(opened), clean, hub.memory())?;
         remembered.iter().try_for_each(|one| writer.remembered(one))?;
+        hub.presence().dump().iter().try_for_each(|one| writer.member(one))?;
         hub.traces().try_for_each(|trace| writer.channel(&trace))?;
         let opened = writer.end()?.into_inner().map_err(io::IntoInnerError::into_error)?;
         opened.sync_all()?;

@@ -7,6 +7,7 @@
 //! | `GET /channels?after=&limit=` | the channels in the order of their names, a page at a time |
 //! | `GET /channels/{channel}` | the state of a channel |
 //! | `GET /channels/{channel}/messages?cursor=` | its history after the cursor, or all of it |
+//! | `GET /channels/{channel}/presence` | the users on it |
 //! | `DELETE /channels/{channel}` | forgets it |
 //!
 //! Channel names stand percent-encoded in paths, their slashes too. The hook maps a request value
@@ -26,6 +27,7 @@ use crate::protocol::http::{Endpoint, Reply, Request};
 use async_trait::async_trait;
 use http::Method;
 use posts::{PublishRequest, bad_name};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,10 +35,15 @@ use std::time::Duration;
 /// such channel. The native dialect decides on its format.
 pub type History = Arc<dyn Fn(&ChannelName, Option<&str>) -> Option<Reply> + Send + Sync>;
 
+/// Renders the users on a channel that has presence.
+pub type Roster =
+    Arc<dyn Fn(ChannelName) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
+
 /// See the [module](self).
 pub struct Hook {
     publisher: Publisher,
     history: History,
+    roster: Option<Roster>,
     answers: IdempotencyCache,
 }
 
@@ -49,6 +56,7 @@ enum Target {
     Channels,
     Channel(ChannelName),
     Messages(ChannelName),
+    Presence(ChannelName),
 }
 
 impl Hook {
@@ -58,7 +66,23 @@ impl Hook {
 
     /// A hook that publishes through `publisher`; `answers` are the stored replies.
     pub fn new(publisher: Publisher, history: History, answers: IdempotencyCache) -> Self {
-        Self { publisher, history, answers }
+        Self { publisher, history, roster: None, answers }
+    }
+
+    /// The same with lists of users from `roster`.
+    pub fn listing(self, roster: Roster) -> Self {
+        Self { roster: Some(roster), ..self }
+    }
+
+    async fn presence(&self, channel: ChannelName) -> Reply {
+        let presence = self.publisher.hub().presence();
+        match &self.roster {
+            Some(roster) if presence.may_list(&channel) => roster(channel).await,
+            _ => {
+                let error = format!("there is no presence on \"{channel}\"");
+                Reply::error(404, error, "set presence = true on its [[channel]]")
+            }
+        }
     }
 
     async fn write(&self, request: &Request, work: impl Future<Output = Reply>) -> Reply {
@@ -179,6 +203,7 @@ impl Endpoint for Hook {
             (Target::Channels, &Method::GET) => self.list(&query()),
             (Target::Channel(channel), &Method::GET) => self.info(&channel).await,
             (Target::Messages(channel), &Method::GET) => self.messages(&channel, &query()).await,
+            (Target::Presence(channel), &Method::GET) => self.presence(channel).await,
             (target, _) => Reply::wrong_method(&request.path, target.methods()),
         }
     }
@@ -208,7 +233,7 @@ impl Target {
         match self {
             Self::Publish => "POST",
             Self::Channel(_) => "GET, HEAD, POST, DELETE",
-            Self::Channels | Self::Messages(_) => "GET, HEAD",
+            Self::Channels | Self::Messages(_) | Self::Presence(_) => "GET, HEAD",
         }
     }
 
@@ -219,6 +244,7 @@ impl Target {
         match rest.split_once('/') {
             None => Ok(Self::Channel(channel(rest)?)),
             Some((name, "messages")) => Ok(Self::Messages(channel(name)?)),
+            Some((name, "presence")) => Ok(Self::Presence(channel(name)?)),
             Some(_) => {
                 let hint = "write a slash in a channel name as %2F";
                 Err(Reply::error(404, format!("there is no {path}"), hint))

@@ -1,0 +1,452 @@
+//! One channel's users as plain data.
+//!
+//! Each has two states: present or not, and announced or not. Where they differ there is something
+//! to announce; a user who is neither is forgotten.
+
+use super::event::{Event, Why};
+use super::{Member, Rooms, Settings, ShareChange};
+use crate::hub::channel::{ChannelName, Time};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+pub(super) struct Room {
+    settings: Arc<Settings>,
+    /// A sequencer has the list, and bounds it.
+    shared: bool,
+    users: HashMap<Arc<str>, User>,
+    /// Users who are present.
+    present: usize,
+    /// Users whose join was announced, and no leave since.
+    announced: usize,
+    /// Clients that are held.
+    connections: usize,
+    /// It is on the list of those with something to announce.
+    pub(super) listed: bool,
+    /// The sink knows of it.
+    pub(super) noted: bool,
+    /// The number of users has changed above the bound.
+    count_due: bool,
+    /// The number that was announced last.
+    counted: usize,
+    /// Users who were beyond the bound may have room by now.
+    stale: bool,
+    /// Its deadline stands in the wheel.
+    timed: bool,
+    /// Since when there is neither a client nor a user.
+    empty: Option<Time>,
+    occupied: bool,
+    occupancy_announced: bool,
+}
+
+pub(super) struct User {
+    pub(super) info: Option<Arc<str>>,
+    pub(super) since: Time,
+    held: u32,
+    /// Its grace ends here.
+    until: Time,
+    /// Holds that end without a grace, if they do so before `leaves_until`.
+    leaving: u32,
+    leaves_until: Time,
+    timed: bool,
+    pub(super) present: bool,
+    pub(super) announced: bool,
+    why: Why,
+}
+
+/// How a hold ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Grace,
+    Now(Why),
+}
+
+/// A client that says it leaves may still be held for this long.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// A channel counts as vacated after this long.
+pub(super) const VACATED_AFTER: Duration = Duration::from_secs(3);
+
+pub(super) fn after(now: Time, time: Duration) -> Time {
+    Time(now.0.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
+}
+
+/// The memory of a user, in bytes.
+pub(super) fn cost(member: &Member) -> u64 {
+    cost_of(member.user(), member.info().map(|info| &**info))
+}
+
+fn cost_of(user: &str, info: Option<&str>) -> u64 {
+    // Its record, its place in the map and its deadline.
+    240 + user.len() as u64 + info.map_or(0, str::len) as u64
+}
+
+impl Room {
+    /// An empty room; `shared` = a sequencer has the list.
+    pub(super) fn new(settings: Arc<Settings>, shared: bool) -> Self {
+        Self {
+            settings,
+            shared,
+            users: HashMap::new(),
+            present: 0,
+            announced: 0,
+            connections: 0,
+            listed: false,
+            noted: false,
+            counted: 0,
+            count_due: false,
+            stale: false,
+            timed: false,
+            empty: None,
+            occupied: false,
+            occupancy_announced: false,
+        }
+    }
+
+    /// The memory of a room without users, in bytes.
+    pub(super) fn cost(channel: &ChannelName) -> u64 {
+        320 + 2 * channel.len() as u64
+    }
+
+    pub(super) fn knows(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
+    /// Users have come here, whatever the rules say.
+    pub(super) fn lists(&self) -> bool {
+        !self.users.is_empty()
+    }
+
+    pub(super) fn present(&self) -> usize {
+        self.present
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections
+    }
+
+    pub(super) fn users(&self) -> impl Iterator<Item = (&Arc<str>, &User)> {
+        self.users.iter()
+    }
+
+    /// More users are present than are listed.
+    fn is_crowded(&self) -> bool {
+        self.present > self.settings.members && !self.shared
+    }
+
+    /// Applies settings, which a reload may have changed.
+    pub(super) fn rule(&mut self, settings: &Arc<Settings>) {
+        if !Arc::ptr_eq(&self.settings, settings) {
+            self.settings = settings.clone();
+            self.stale = true;
+        }
+    }
+
+    pub(super) fn enter(&mut self, member: Option<&Member>, rooms: &Rooms, now: Time) {
+        self.connections += 1;
+        self.occupied = true;
+        self.empty = None;
+        let Some(member) = member else { return };
+        let user = self.users.entry(member.user().clone()).or_insert_with(|| {
+            rooms.bytes.fetch_add(cost(member), Ordering::Relaxed);
+            rooms.members.fetch_add(1, Ordering::Relaxed);
+            User::new(member.info().cloned(), now)
+        });
+        user.held += 1;
+        if !user.present {
+            user.present = true;
+            self.present += 1;
+        }
+    }
+
+    /// Takes over a user who was present or announced before, until `until`.
+    pub(super) fn restore(
+        &mut self,
+        (key, info, since): (Arc<str>, Option<Arc<str>>, Time),
+        (present, announced): (bool, bool),
+        until: Time,
+        rooms: &Rooms,
+    ) {
+        if self.knows(&key) {
+            return;
+        }
+        let cost = cost_of(&key, info.as_deref());
+        rooms.bytes.fetch_add(cost, Ordering::Relaxed);
+        rooms.members.fetch_add(1, Ordering::Relaxed);
+        self.present += usize::from(present);
+        self.announced += usize::from(announced);
+        (self.occupied, self.occupancy_announced) = (true, !self.shared);
+        let user = User { present, announced, until, timed: present, ..User::new(info, since) };
+        self.users.insert(key, user);
+    }
+
+    /// A hold has ended. Returns the user and, if it is to stand in the wheel, its deadline.
+    pub(super) fn exit(
+        &mut self,
+        user: Option<&Arc<str>>,
+        grace: Duration,
+        end: End,
+        now: Time,
+    ) -> Option<(Arc<str>, Option<Time>)> {
+        self.connections = self.connections.saturating_sub(1);
+        let crowded = self.is_crowded();
+        let key = user?;
+        let user = self.users.get_mut(key)?;
+        user.held = user.held.saturating_sub(1);
+        match end {
+            End::Now(why) => (user.until, user.why) = (now, why),
+            End::Grace if user.leaving > 0 && now < user.leaves_until => user.leaving -= 1,
+            End::Grace => {
+                (user.until, user.why) = (user.until.max(after(now, grace)), Why::Gone);
+            }
+        }
+        if user.held > 0 {
+            return None;
+        }
+        if user.until <= now || crowded && !user.announced {
+            return Some((self.depart(key)?, None));
+        }
+        let timed = std::mem::replace(&mut user.timed, true);
+        Some((key.clone(), (!timed).then_some(user.until)))
+    }
+
+    /// The user ends its grace.
+    pub(super) fn leave(&mut self, user: &str, now: Time) -> Option<(Arc<str>, Option<Time>)> {
+        let (key, _) = self.users.get_key_value(user)?;
+        let key = key.clone();
+        let user = self.users.get_mut(&key)?;
+        (user.until, user.why) = (now, Why::Left);
+        if user.held > 0 {
+            user.leaving = user.leaving.saturating_add(1).min(user.held);
+            user.leaves_until = after(now, LEAVING);
+            return None;
+        }
+        self.depart(&key).map(|key| (key, None))
+    }
+
+    /// A deadline from the wheel has come; the next one, if there is one.
+    pub(super) fn expire(&mut self, key: &Arc<str>, now: Time) -> Option<Time> {
+        let user = self.users.get_mut(key)?;
+        user.timed = false;
+        if user.held > 0 || !user.present {
+            return None;
+        }
+        if user.until > now {
+            user.timed = true;
+            return Some(user.until);
+        }
+        self.depart(key);
+        None
+    }
+
+    fn depart(&mut self, key: &Arc<str>) -> Option<Arc<str>> {
+        let user = self.users.get_mut(key).filter(|user| user.present)?;
+        user.present = false;
+        user.leaving = 0;
+        self.present -= 1;
+        // One who was not announced may have room now.
+        self.stale |= self.present == self.settings.members && !self.shared;
+        Some(key.clone())
+    }
+
+    /// The deadline of a room that has become empty, to stand in the wheel.
+    pub(super) fn ends(&mut self, now: Time) -> Option<Time> {
+        if self.connections > 0 || self.present > 0 {
+            return None;
+        }
+        let empty = *self.empty.get_or_insert(now);
+        (!std::mem::replace(&mut self.timed, true)).then(|| after(empty, VACATED_AFTER))
+    }
+
+    /// The room does not wait for another client any more.
+    pub(super) fn close(&mut self) {
+        (self.timed, self.occupied) = (false, false);
+    }
+
+    /// The deadline of the room has come: the next one, or none if it is empty for good.
+    pub(super) fn vacate(&mut self, now: Time) -> Option<Time> {
+        self.timed = false;
+        let empty = self.empty?;
+        let until = after(empty, VACATED_AFTER);
+        if until > now {
+            self.timed = true;
+            return Some(until);
+        }
+        self.occupied = false;
+        None
+    }
+
+    /// Nothing is left of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.connections == 0
+            && self.users.is_empty()
+            && !self.timed
+            && !self.occupied
+            && !self.occupancy_announced
+            && !self.listed
+    }
+
+    /// Nothing is to be announced but what was tried just now.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.count_due && !self.stale
+    }
+
+    /// Announces what has changed about a user; false = it could not be announced.
+    pub(super) fn settle(
+        &mut self,
+        key: &Arc<str>,
+        rooms: &Rooms,
+        announce: &mut impl FnMut(Event<'_>) -> bool,
+    ) -> bool {
+        let crowded = self.is_crowded();
+        let full = self.announced >= self.settings.members && !self.shared;
+        let Some(user) = self.users.get_mut(key) else { return true };
+        let event = match (user.present, user.announced) {
+            (true, true) => return true,
+            (true, false) if crowded => {
+                self.count_due = true;
+                return true;
+            }
+            // The leaves of others come first.
+            (true, false) if full => return false,
+            (true, false) => Event::Join { user: key, info: user.info.as_deref() },
+            (false, true) => Event::Leave { user: key, why: user.why },
+            (false, false) => {
+                self.count_due |= crowded;
+                self.forget(key, rooms);
+                return true;
+            }
+        };
+        if !announce(event) {
+            return false;
+        }
+        self.announced(key, rooms);
+        true
+    }
+
+    /// What is true of a user is announced.
+    pub(super) fn announced(&mut self, key: &Arc<str>, rooms: &Rooms) {
+        let crowded = self.is_crowded();
+        let Some(user) = self.users.get_mut(key) else { return };
+        match (user.announced, user.present) {
+            (false, true) => self.announced += 1,
+            (true, false) => self.announced -= 1,
+            _ => {}
+        }
+        user.announced = user.present;
+        if !user.present {
+            self.count_due |= crowded;
+            self.forget(key, rooms);
+        }
+    }
+
+    fn forget(&mut self, key: &Arc<str>, rooms: &Rooms) {
+        if let Some(user) = self.users.remove(key) {
+            rooms.bytes.fetch_sub(cost_of(key, user.info.as_deref()), Ordering::Relaxed);
+            rooms.members.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Announces that the first client has come, or that the last is gone.
+    pub(super) fn settle_occupancy(
+        &mut self,
+        announce: &mut impl FnMut(Event<'_>) -> bool,
+    ) -> bool {
+        if self.occupied == self.occupancy_announced {
+            return true;
+        }
+        let event = if self.occupied { Event::Occupied } else { Event::Vacated };
+        let done = announce(event);
+        if done {
+            self.occupancy_announced = self.occupied;
+        }
+        done
+    }
+
+    /// Announces all that there is; false = something could not be announced.
+    pub(super) fn settle_all(
+        &mut self,
+        rooms: &Rooms,
+        announce: &mut impl FnMut(Event<'_>) -> bool,
+    ) -> bool {
+        let open = |(_, user): &(&Arc<str>, &User)| user.present != user.announced;
+        let mut keys: Vec<_> =
+            self.users().filter(open).map(|(key, user)| (user.present, key.clone())).collect();
+        keys.sort_by_key(|(present, _)| *present);
+        self.stale = false;
+        let mut settled = true;
+        for (_, key) in keys {
+            settled &= self.settle(&key, rooms, announce);
+        }
+        let counts = self.is_crowded() && self.counted != self.present;
+        if self.count_due && (!counts || announce(Event::Count(self.present))) {
+            (self.count_due, self.counted) = (false, self.present);
+        }
+        settled & self.settle_occupancy(announce)
+    }
+}
+
+/// Where a sequencer has the list.
+impl Room {
+    pub(super) fn members(&self) -> usize {
+        self.settings.members
+    }
+
+    pub(super) fn share_changes(&mut self, most: usize) -> Vec<ShareChange> {
+        self.noted = false;
+        let open = |(_, user): &(&Arc<str>, &User)| user.present != user.announced;
+        let change = |(key, user): (&Arc<str>, &User)| ShareChange {
+            user: Some(key.clone()),
+            info: user.info.clone(),
+            since: user.since,
+            present: user.present,
+            why: user.why,
+        };
+        let mut changes: Vec<_> = self.users().filter(open).take(most).map(change).collect();
+        // An empty channel is told last, as all is forgotten of it then.
+        let occupied = self.occupied != self.occupancy_announced;
+        if occupied && (self.occupied || changes.len() < most) {
+            let (user, info, since, why) = (None, None, Time(0), Why::Gone);
+            changes.push(ShareChange { user, info, since, present: self.occupied, why });
+        }
+        changes
+    }
+
+    pub(super) fn told(&mut self, key: &Arc<str>, present: bool, rooms: &Rooms) {
+        let Some(user) = self.users.get_mut(key) else { return };
+        user.announced = present;
+        if !user.present && !present {
+            self.forget(key, rooms);
+        }
+    }
+
+    pub(super) fn occupancy_told(&mut self, occupied: bool) {
+        self.occupancy_announced = occupied;
+    }
+
+    pub(super) fn share_lost(&mut self, rooms: &Rooms) {
+        self.occupancy_announced = false;
+        let gone: Vec<_> =
+            self.users().filter(|(_, user)| !user.present).map(|(key, _)| key.clone()).collect();
+        gone.iter().for_each(|key| self.forget(key, rooms));
+        self.users.values_mut().for_each(|user| user.announced = false);
+    }
+}
+
+impl User {
+    fn new(info: Option<Arc<str>>, now: Time) -> Self {
+        Self {
+            info,
+            since: now,
+            held: 0,
+            until: Time(0),
+            leaving: 0,
+            leaves_until: Time(0),
+            timed: false,
+            present: false,
+            announced: false,
+            why: Why::Gone,
+        }
+    }
+}

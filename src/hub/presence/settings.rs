@@ -1,0 +1,67 @@
+//! The rules of presence, and a user as it is named.
+
+use crate::hub::channel::Pattern;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Presence on one channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a user stays after a poll.
+    pub grace: Duration,
+    /// How long a user stays after a stream.
+    pub stream_grace: Duration,
+    /// Users that are listed at the most.
+    pub members: usize,
+    /// All who may poll the channel may see its members.
+    pub public: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let (grace, stream_grace) = (Duration::from_secs(30), Duration::from_secs(5));
+        Self { grace, stream_grace, members: 10_000, public: false }
+    }
+}
+
+/// The presence of all channels.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// By channel name, `None` = off; the first match wins.
+    pub channels: Vec<(Pattern, Option<Arc<Settings>>)>,
+    /// Channels without presence are watched too, for [`Change::Occupied`] and
+    /// [`Change::Vacated`].
+    pub occupancy: bool,
+}
+
+/// A user, as the credentials of a client name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    user: Arc<str>,
+    info: Option<Arc<str>>,
+}
+
+impl Member {
+    /// The longest name of a user, in bytes.
+    pub const MAX_USER: usize = 255;
+    /// The longest info, in bytes.
+    pub const MAX_INFO: usize = 1024;
+
+    /// A user with `info`, which is JSON. `None` if the name is empty or too long; a longer info is
+    /// left out.
+    pub fn new(user: &str, info: Option<&str>) -> Option<Self> {
+        let info = info.filter(|info| info.len() <= Self::MAX_INFO).map(Arc::from);
+        let fits = !user.is_empty() && user.len() <= Self::MAX_USER;
+        fits.then(|| Self { user: user.into(), info })
+    }
+
+    /// Its name.
+    pub fn user(&self) -> &Arc<str> {
+        &self.user
+    }
+
+    /// More about it, as JSON.
+    pub fn info(&self) -> Option<&Arc<str>> {
+        self.info.as_ref()
+    }
+}

@@ -1,0 +1,98 @@
+//! This gate's share of the users, where a sequencer has the list.
+//!
+//! Here, "announced" is what the sequencer was told.
+
+use super::event::{Change, Why};
+use super::{After, Presence, Shard};
+use crate::hub::channel::{ChannelName, Time};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A change that the sequencer has to be told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareChange {
+    /// The user; `None` = the channel itself, on which there are clients or none.
+    pub user: Option<Arc<str>>,
+    /// More about the user, as JSON.
+    pub info: Option<Arc<str>>,
+    /// Since when the user is here.
+    pub since: Time,
+    /// It is here now.
+    pub present: bool,
+    /// The reason why it is not.
+    pub why: Why,
+}
+
+impl Presence<'_> {
+    /// Changes on a channel that the sequencer was not told of, `most` of them: users before the
+    /// channel itself.
+    pub fn share_changes(&self, channel: &ChannelName, most: usize) -> Vec<ShareChange> {
+        if self.is_paused() {
+            return Vec::new();
+        }
+        let mut shard = self.shard_of(channel).lock();
+        let room = shard.rooms.get_mut(channel);
+        room.map_or_else(Vec::new, |room| room.share_changes(most))
+    }
+
+    /// The sequencer was told of a change.
+    pub fn share_told(&self, channel: &ChannelName, change: &ShareChange) {
+        let mut shard = self.shard_of(channel).lock();
+        let Shard { rooms, .. } = &mut *shard;
+        let Some(room) = rooms.get_mut(channel) else { return };
+        match &change.user {
+            Some(user) => room.told(user, change.present, self.rooms()),
+            None => room.occupancy_told(change.present),
+        }
+        self.drop_if_over(&mut shard, channel);
+    }
+
+    /// The sequencer may have forgotten all that it was told.
+    pub fn share_lost(&self) {
+        for index in 0..self.rooms().shards.len() {
+            let mut open = Vec::new();
+            {
+                let mut shard = self.rooms().shards[index].lock();
+                let Shard { rooms, unsettled, .. } = &mut *shard;
+                for (channel, room) in rooms {
+                    room.share_lost(self.rooms());
+                    if !std::mem::replace(&mut room.listed, true) {
+                        unsettled.push(channel.clone());
+                    }
+                    room.noted = true;
+                    open.push(channel.clone());
+                }
+            }
+            for channel in open {
+                self.finish(&channel, After { unsettled: true, ..After::default() });
+            }
+        }
+    }
+
+    /// Passes on a change for all gates together.
+    pub fn report(&self, channel: &ChannelName, change: &Change, now: Time) {
+        let sinks = self.rooms().sinks.read().clone();
+        (sinks.change)(channel, change, now);
+    }
+
+    /// Clients that are held on a channel here.
+    pub fn connections(&self, channel: &ChannelName) -> usize {
+        let shard = self.shard_of(channel).lock();
+        shard.rooms.get(channel).map_or(0, super::Room::connections)
+    }
+
+    /// Users of a channel that are listed at the most.
+    pub fn most_listed(&self, channel: &ChannelName) -> usize {
+        let known = {
+            let shard = self.shard_of(channel).lock();
+            shard.rooms.get(channel).map(super::Room::members)
+        };
+        let settings = || self.settings(channel).unwrap_or_default().members;
+        known.unwrap_or_else(settings)
+    }
+
+    /// Number of users on all channels here.
+    pub fn count(&self) -> u64 {
+        self.rooms().members.load(Ordering::Relaxed)
+    }
+}

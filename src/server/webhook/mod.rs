@@ -1,0 +1,176 @@
+//! Webhooks: POSTs to the site about the users on its channels.
+//!
+//! Each `[[webhook]]` has one queue and one request under way, so events arrive in the order in
+//! which they happened, of every channel. What has come within [`GATHER`] goes in one request. One
+//! that is not answered with 2xx is repeated with growing pauses for [`REPEAT`], with the same
+//! body; the queue waits meanwhile. So each event arrives at least once, unless the receiver is away
+//! for longer: then it counts as failed. At [`MAX_QUEUE`] events new ones are dropped and counted.
+//!
+//! The body is `{"time_ms","events":[{"name","channel","user"?}]}`, and with a secret
+//! `Pollgate-Signature: sha256=<hex HMAC-SHA-256 of the body>`. For a Pusher app, channels and users
+//! are named as Pusher does, and its secret signs in `X-Pusher-Signature`.
+
+mod event;
+mod queue;
+mod send;
+
+pub use event::{Event, EventName};
+use queue::Queue;
+
+use crate::protocol::address::Address;
+use crate::protocol::auth::Url;
+use crate::protocol::auth::secret::Secret;
+use crate::protocol::pusher::App;
+use crate::server::telemetry::metrics::{Counts, labels};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// Events that happen within this time go in one request.
+const GATHER: Duration = Duration::from_millis(500);
+/// The most events in one request.
+const MAX_BATCH: usize = 500;
+/// The most events that wait for one webhook.
+const MAX_QUEUE: usize = 10_000;
+/// Time for which a request is repeated.
+const REPEAT: Duration = Duration::from_secs(300);
+
+/// A `[[webhook]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The receiver: a path on the upstream, or another server over plain HTTP.
+    pub url: Url,
+    /// `Host` of requests to a path; empty = the server's address.
+    pub host: String,
+    /// The events that it gets.
+    pub events: Vec<EventName>,
+    /// The key of the signatures; empty = none.
+    pub secret: Secret,
+    /// The Pusher app whose events it gets, in that protocol's form.
+    pub pusher: Option<Arc<App>>,
+}
+
+impl Settings {
+    fn gets(&self, event: &Event) -> bool {
+        let is_own = |app: &Arc<App>| app.name_of(&event.channel).is_some();
+        self.events.contains(&event.name) && self.pusher.as_ref().is_none_or(is_own)
+    }
+}
+
+labels! {
+    /// The end of an event.
+    Outcome {
+        /// The receiver has it.
+        Sent = "sent",
+        /// The receiver did not take it in time.
+        Failed = "failed",
+        /// There was no room in the queue.
+        Dropped = "dropped",
+    }
+}
+
+/// Names the upstream servers of the moment.
+pub type Servers = Box<dyn Fn() -> Vec<Address> + Send + Sync>;
+
+/// A cheap handle to all webhooks.
+#[derive(Clone)]
+pub struct Webhooks {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hooks: Mutex<Vec<Arc<Hook>>>,
+    changed: Notify,
+    counts: Arc<Counts<Outcome>>,
+    servers: Servers,
+}
+
+/// One webhook.
+struct Hook {
+    settings: Settings,
+    queue: Queue,
+}
+
+impl Webhooks {
+    /// Webhooks to paths on `servers`; nothing is sent before [`Webhooks::run`].
+    pub fn new(settings: &[Settings], servers: Servers) -> Self {
+        let shared = Shared {
+            hooks: Mutex::default(),
+            changed: Notify::new(),
+            counts: Arc::default(),
+            servers,
+        };
+        let webhooks = Self { shared: Arc::new(shared) };
+        webhooks.apply(settings);
+        webhooks
+    }
+
+    /// Applies new settings. A webhook that stays as it is keeps its queue; the events of one that
+    /// is gone are dropped.
+    pub fn apply(&self, settings: &[Settings]) {
+        let mut hooks = self.shared.hooks.lock();
+        let mut before = std::mem::take(&mut *hooks);
+        for new in settings {
+            let known = before.iter().position(|hook| hook.settings == *new);
+            hooks.push(match known {
+                Some(known) => before.swap_remove(known),
+                None => Arc::new(Hook { settings: new.clone(), queue: Queue::default() }),
+            });
+        }
+        drop(hooks);
+        for gone in before {
+            self.shared.counts.add(Outcome::Dropped, gone.queue.clear() as u64);
+        }
+        self.shared.changed.notify_one();
+    }
+
+    /// Queues an event at the webhooks that get its kind.
+    pub fn push(&self, event: &Event) {
+        let hooks = self.shared.hooks.lock();
+        for hook in hooks.iter().filter(|hook| hook.settings.gets(event)) {
+            if !hook.queue.push(event.clone(), MAX_QUEUE) {
+                self.shared.counts.count(Outcome::Dropped);
+            }
+        }
+    }
+
+    /// True if no event waits.
+    pub fn is_idle(&self) -> bool {
+        self.shared.hooks.lock().iter().all(|hook| hook.queue.is_empty())
+    }
+
+    /// Number of events by their end.
+    pub fn counts(&self) -> &Counts<Outcome> {
+        &self.shared.counts
+    }
+
+    /// Sends events, for ever. Cancelling it ends that.
+    pub async fn run(&self) {
+        let mut running: Vec<Running> = Vec::new();
+        loop {
+            let hooks = self.shared.hooks.lock().clone();
+            running.retain(|task| hooks.iter().any(|hook| Arc::ptr_eq(hook, &task.hook)));
+            for hook in hooks {
+                if !running.iter().any(|task| Arc::ptr_eq(&hook, &task.hook)) {
+                    let task = send::send_all(hook.clone(), self.shared.clone());
+                    running.push(Running { hook, task: tokio::spawn(task) });
+                }
+            }
+            self.shared.changed.notified().await;
+        }
+    }
+}
+
+/// The task of a webhook, which ends with this.
+struct Running {
+    hook: Arc<Hook>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
