@@ -387,6 +387,30 @@ async fn laravel_echo_in_chromium_gets_what_php_broadcasts_over_all_transports()
 }
 
 #[tokio::test]
+async fn laravel_echo_sees_who_comes_and_goes() {
+    let (_site, gate) = laravel().await;
+    let browser = Browser::start().await;
+    let join = "window.here = []; window.moves = [];
+                echo.join('room').here(users => here = users.map(user => user.name))
+                    .joining(user => moves.push('+' + user.name))
+                    .leaving(user => moves.push('-' + user.name))";
+    let one = page(&browser, &gate, "7", "ws").await;
+    one.execute(join, vec![]).await;
+    one.wait_until("here.length === 1 && here[0] === 'User 7'").await;
+    for (user, transport) in [("8", "xhr_streaming"), ("9", "xhr_polling")] {
+        let two = page(&browser, &gate, user, transport).await;
+        two.execute(join, vec![]).await;
+        two.wait_until("here.length === 2 && here[0] === 'User 7'").await;
+        one.wait_until(&format!("moves.at(-1) === '+User {user}'")).await;
+        two.execute("echo.leave('room')", vec![]).await;
+        one.wait_until(&format!("moves.at(-1) === '-User {user}'")).await;
+        two.close().await;
+    }
+    assert_eq!(one.execute("return moves.length", vec![]).await, 4);
+    one.close().await;
+}
+
+#[tokio::test]
 async fn laravel_echo_whispers_from_page_to_page() {
     let (_site, gate) = laravel().await;
     let browser = Browser::start().await;

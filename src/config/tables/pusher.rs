@@ -65,9 +65,8 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, O
 pub(in crate::config) fn presence(apps: &[Arc<PusherApp>], rules: &mut Rules) {
     let of = |app: &Arc<PusherApp>| {
         let name = format!("{}/presence-", app.app.id);
-        let found = rules.channels.iter().find(|(pattern, one)| {
-            one.is_some() && pattern.matches(&name)
-        });
+        let found =
+            rules.channels.iter().find(|(pattern, one)| one.is_some() && pattern.matches(&name));
         let settings = found.and_then(|(_, one)| one.clone()).unwrap_or_default();
         Some((Pattern::new(&format!("{name}*"))?, Some(settings)))
     };
