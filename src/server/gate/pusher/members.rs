@@ -4,10 +4,11 @@
 //! its position in the channel of joins and leaves, and follows from there, so that none is missing
 //! and none comes twice.
 
-use super::client::{Client, Refused, Subscribed, rendered};
+use super::client::{Client, Refused, Subscribed};
+use super::collect::rendered;
 use super::outbox::Outbox;
 use crate::hub::channel::Cursor;
-use crate::hub::presence::{Member, PREFIX, Roster, companion};
+use crate::hub::presence::{Member, PREFIX, Roster, Settings, companion};
 use crate::hub::{ChannelUpdate, Subscription};
 use crate::protocol::pusher::event::{self, Mark};
 use crate::protocol::pusher::frame;
@@ -24,17 +25,17 @@ impl Client {
         let (presence, now) = (hub.presence(), (self.gate.shared.clock)());
         let Some(member) = one.member.as_ref() else {
             if presence.is_watched(&channel) {
-                let settings = Arc::default();
-                let grace = presence_grace(&settings);
-                let membership = presence.enter(&channel, None, &settings, grace, now);
+                let settings = Arc::<Settings>::default();
+                let membership =
+                    presence.enter(&channel, None, &settings, settings.stream_grace, now);
                 self.channels[index].membership = Some(Box::new(membership));
             }
             return Ok(None);
         };
         let settings = presence.settings(&channel).unwrap_or_default();
-        let grace = presence_grace(&settings);
         let user = Member::new(&member.id, member.info.as_deref());
-        let membership = presence.enter(&channel, user.as_ref(), &settings, grace, now);
+        let membership =
+            presence.enter(&channel, user.as_ref(), &settings, settings.stream_grace, now);
         self.channels[index].membership = Some(Box::new(membership));
         let roster = self.members(index).await?;
         let companion =
@@ -109,9 +110,4 @@ impl Client {
         }
         self.waiter.advance(index, position, stamp);
     }
-}
-
-/// How long a user stays whose connection is lost.
-fn presence_grace(settings: &crate::hub::presence::Settings) -> std::time::Duration {
-    settings.stream_grace
 }
