@@ -276,6 +276,28 @@ async fn the_library_of_npm_publishes_asks_and_ends() {
 }
 
 #[tokio::test]
+async fn encrypted_channels_are_opaque_here() {
+    let gate = Gate::start_alone(APP).await;
+    let script = format!(
+        "const Server = require('pusher'), Pusher = require('pusher-js');
+         const server = new Server({{ appId: 'shop', key: '{KEY}', secret: '{SECRET}',
+             host: '127.0.0.1', port: internal, useTLS: false,
+             encryptionMasterKeyBase64: Buffer.alloc(32, 7).toString('base64') }});
+         const client = new Pusher('{KEY}', {{ ...options(['ws']), channelAuthorization: {{
+             customHandler: ({{ socketId, channelName }}, done) =>
+                 done(null, server.authorizeChannel(socketId, channelName)),
+         }} }});
+         const channel = client.subscribe('private-encrypted-a');
+         channel.bind('n', data => print(data));
+         channel.bind('pusher:subscription_succeeded', () =>
+             server.trigger('private-encrypted-a', 'n', {{ secret: 'hush' }}));"
+    );
+    assert_eq!(node(&gate, &script).await, json!({ "secret": "hush" }));
+    let shown = gate.hook("GET", "/channels/shop%2Fprivate-encrypted-a/messages", &[], b"").await;
+    assert!(shown.text().contains("ciphertext") && !shown.text().contains("hush"));
+}
+
+#[tokio::test]
 async fn the_library_and_the_client_of_pypi_speak_with_each_other() {
     // That library wants a number for an id.
     let gate = Gate::start_alone(&APP.replace("shop", "42")).await;
