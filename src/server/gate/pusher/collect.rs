@@ -44,7 +44,8 @@ impl Client {
         let app = self.app.clone();
         let name = app.app.name_of(&one.channel).unwrap_or_default();
         if one.is_roster {
-            return Ok(self.take_members(index, update, out));
+            self.take_members(index, update, out);
+            return Ok(());
         }
         if std::mem::take(&mut one.awaits_cache) {
             let mut messages = update.found.messages.iter().rev();
