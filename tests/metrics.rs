@@ -6,7 +6,7 @@ mod support;
 use support::{Client, Gate, Metrics, PlainSite, Way, eventually};
 
 /// Metric families that the contract names.
-const FAMILIES: [&str; 26] = [
+const FAMILIES: [&str; 29] = [
     "pollgate_bodies_refused_total",
     "pollgate_body_bytes",
     "pollgate_build_info",
@@ -22,6 +22,9 @@ const FAMILIES: [&str; 26] = [
     "pollgate_presence_members",
     "pollgate_publish_to_write_seconds",
     "pollgate_publishes_total",
+    "pollgate_pusher_connections",
+    "pollgate_pusher_sessions",
+    "pollgate_pusher_sessions_lost_total",
     "pollgate_refusals_total",
     "pollgate_releases_total",
     "pollgate_streams",

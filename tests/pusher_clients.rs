@@ -276,6 +276,28 @@ async fn the_library_of_npm_publishes_asks_and_ends() {
 }
 
 #[tokio::test]
+async fn encrypted_channels_are_opaque_here() {
+    let gate = Gate::start_alone(APP).await;
+    let script = format!(
+        "const Server = require('pusher'), Pusher = require('pusher-js');
+         const server = new Server({{ appId: 'shop', key: '{KEY}', secret: '{SECRET}',
+             host: '127.0.0.1', port: internal, useTLS: false,
+             encryptionMasterKeyBase64: Buffer.alloc(32, 7).toString('base64') }});
+         const client = new Pusher('{KEY}', {{ ...options(['ws']), channelAuthorization: {{
+             customHandler: ({{ socketId, channelName }}, done) =>
+                 done(null, server.authorizeChannel(socketId, channelName)),
+         }} }});
+         const channel = client.subscribe('private-encrypted-a');
+         channel.bind('n', data => print(data));
+         channel.bind('pusher:subscription_succeeded', () =>
+             server.trigger('private-encrypted-a', 'n', {{ secret: 'hush' }}));"
+    );
+    assert_eq!(node(&gate, &script).await, json!({ "secret": "hush" }));
+    let shown = gate.hook("GET", "/channels/shop%2Fprivate-encrypted-a/messages", &[], b"").await;
+    assert!(shown.text().contains("ciphertext") && !shown.text().contains("hush"));
+}
+
+#[tokio::test]
 async fn the_library_and_the_client_of_pypi_speak_with_each_other() {
     // That library wants a number for an id.
     let gate = Gate::start_alone(&APP.replace("shop", "42")).await;
@@ -384,6 +406,30 @@ async fn laravel_echo_in_chromium_gets_what_php_broadcasts_over_all_transports()
         window.close().await;
         eventually("the page's end", async || gate.held().await == 0).await;
     }
+}
+
+#[tokio::test]
+async fn laravel_echo_sees_who_comes_and_goes() {
+    let (_site, gate) = laravel().await;
+    let browser = Browser::start().await;
+    let join = "window.here = []; window.moves = [];
+                echo.join('room').here(users => here = users.map(user => user.name))
+                    .joining(user => moves.push('+' + user.name))
+                    .leaving(user => moves.push('-' + user.name))";
+    let one = page(&browser, &gate, "7", "ws").await;
+    one.execute(join, vec![]).await;
+    one.wait_until("here.length === 1 && here[0] === 'User 7'").await;
+    for (user, transport) in [("8", "xhr_streaming"), ("9", "xhr_polling")] {
+        let two = page(&browser, &gate, user, transport).await;
+        two.execute(join, vec![]).await;
+        two.wait_until("here.length === 2 && here[0] === 'User 7'").await;
+        one.wait_until(&format!("moves.at(-1) === '+User {user}'")).await;
+        two.execute("echo.leave('room')", vec![]).await;
+        one.wait_until(&format!("moves.at(-1) === '-User {user}'")).await;
+        two.close().await;
+    }
+    assert_eq!(one.execute("return moves.length", vec![]).await, 4);
+    one.close().await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::pusher::{APP, KEY, Session, auth, data, frames, trigger};
-use support::{Client, Gate, Metrics, eventually};
+use support::{Client, Gate, Metrics, Way, eventually};
 
 async fn gate(keys: &str) -> Gate {
     Gate::start_alone(&format!("{APP}{keys}")).await
@@ -48,6 +48,30 @@ async fn polling_gets_one_line_at_a_time() {
     gate.wait_for_held(1).await;
     trigger(&gate, "b", "x", "9", json!({})).await;
     assert_eq!(data(&frames(&session.answer().await.text())[0]), 9);
+}
+
+#[tokio::test]
+async fn sessions_are_served_over_http_2_and_in_odd_requests_too() {
+    let gate = gate("").await;
+    let path = |what: &str| format!("/pusher/app/{KEY}/1/abcd1234/{what}?protocol=7");
+    let mut http2 = Way::Http2.connect(&gate).await;
+    let post = async |http2: &mut support::Poller, what: &str| {
+        http2.poll_with("POST", &path(what), &[("content-length", "0")]).await.text()
+    };
+    assert_eq!(post(&mut http2, "xhr").await, "o{}\n");
+    assert_eq!(frames(&post(&mut http2, "xhr").await)[0]["event"], "pusher:connection_established");
+    let body = serde_json::to_string(&[subscribe("a").to_string()]).unwrap();
+    let mut client = gate.connect().await;
+    assert_eq!(client.post(&path("xhr_send"), "application/json", body).await.status, 204);
+    // A body in chunks, none of them, is read by the proxy's side.
+    let chunked = "Host: gate.example\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    client.send_raw(format!("POST {} HTTP/1.1\r\n{chunked}", path("xhr"))).await;
+    let got = frames(&client.read_response().await.text());
+    assert_eq!(got[0]["event"], "pusher_internal:subscription_succeeded");
+    http2.ask_with("POST", &path("xhr"), &[("content-length", "0")]).await;
+    eventually("a poll", async || gate.held().await == 1).await;
+    trigger(&gate, "a", "n", "1", json!({})).await;
+    assert_eq!(data(&frames(&http2.answer().await.text())[0]), 1);
 }
 
 #[tokio::test]

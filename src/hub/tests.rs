@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 mod readers;
+mod regroup;
 
 const NOW: Time = Time(1_700_000_000_000_000);
 

@@ -36,7 +36,29 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<Arc<PusherApp>> {
         origins,
         max_event: usize::try_from(max_event).unwrap_or(usize::MAX),
     };
-    Some(Arc::new(PusherApp { app: Arc::new(app), activity_timeout, ping }))
+    let app = Arc::new(app);
+    let webhook = webhook.map(|url| Webhook {
+        url,
+        host: String::new(),
+        events: EventName::NAMES.map(|(_, event)| event).to_vec(),
+        secret: Secret::default(),
+        pusher: Some(app.clone()),
+    });
+    Some((Arc::new(PusherApp { app, activity_timeout, ping }), webhook))
+}
+
+/// The presence of the apps' channels: on where the protocol has it, with the settings of the first
+/// of the config's own rules that would have been for them.
+pub(in crate::config) fn presence(apps: &[Arc<PusherApp>], rules: &mut Rules) {
+    let of = |app: &Arc<PusherApp>| {
+        let name = format!("{}/presence-", app.app.id);
+        let found =
+            rules.channels.iter().find(|(pattern, one)| one.is_some() && pattern.matches(&name));
+        let settings = found.and_then(|(_, one)| one.clone()).unwrap_or_default();
+        Some((Pattern::new(&format!("{name}*"))?, Some(settings)))
+    };
+    let own: Vec<_> = apps.iter().filter_map(of).collect();
+    rules.channels.splice(0..0, own);
 }
 
 /// What can stand in a path as it is.

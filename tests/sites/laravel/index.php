@@ -40,6 +40,18 @@ if ($path === '/broadcasting/auth') {
     $event = $_POST['event'] ?? 'App\\Events\\OrderShipped';
     [$status, $body] = broadcast_event($channels, $event, $payload, $_SERVER['HTTP_X_SOCKET_ID'] ?? null);
     answer(['status' => $status, 'body' => $body]);
+} elseif ($path === '/pusher/webhook') {
+    $body = file_get_contents('php://input');
+    $signature = hash_hmac('sha256', $body, getenv('REVERB_APP_SECRET'));
+    $key = $_SERVER['HTTP_X_PUSHER_KEY'] ?? '';
+    if ($key !== getenv('REVERB_APP_KEY') || !hash_equals($signature, $_SERVER['HTTP_X_PUSHER_SIGNATURE'] ?? '')) {
+        answer(['message' => 'Forbidden'], 403);
+        return;
+    }
+    foreach (json_decode($body, true)['events'] as $event) {
+        file_put_contents(__DIR__ . '/webhooks', json_encode($event) . "\n", FILE_APPEND);
+    }
+    answer([]);
 } elseif ($path === '/ask') {
     [$status, $body] = broadcast_request('GET', $_GET['path'], array_diff_key($_GET, ['path' => 1]));
     answer(['status' => $status, 'body' => $body]);

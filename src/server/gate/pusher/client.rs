@@ -6,13 +6,13 @@
 
 use super::outbox::{Close, Outbox, Way};
 use super::{PusherApp, PusherSettings};
-use crate::hub::channel::{ChannelName, Cursor, Messages, Renders, Take};
-use crate::hub::{ChannelUpdate, Subscription, TableFull, Waiter};
+use crate::hub::channel::{ChannelName, Cursor, Take};
+use crate::hub::presence::{Membership, companion};
+use crate::hub::{Subscription, TableFull, Waiter};
 use crate::protocol::pusher::channel::{Kind, USER_PREFIX, is_cache, is_name};
-use crate::protocol::pusher::event::{self, Event, Mark, Shared};
+use crate::protocol::pusher::event::{Event, Mark};
 use crate::protocol::pusher::{Command, Member, SocketId, code, frame, parse};
 use crate::server::gate::Gate;
-use crate::server::gate::poll::hold::Cause;
 use crate::server::limits::permit::Permit;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,18 +26,18 @@ const ENVELOPE: usize = 4 << 10;
 
 /// See the [module](self).
 pub(super) struct Client {
-    gate: Gate,
-    app: Arc<PusherApp>,
-    id: SocketId,
-    mark: Mark,
-    way: Way,
+    pub(super) gate: Gate,
+    pub(super) app: Arc<PusherApp>,
+    pub(super) id: SocketId,
+    pub(super) mark: Mark,
+    pub(super) way: Way,
     pub(super) waiter: Waiter,
     /// What it subscribes to, in the order of the waiter's channels.
     channels: Vec<Subscribed>,
     user: Option<Box<str>>,
     /// The client events of the second that began then.
     sent: (Instant, u32),
-    greeted: bool,
+    pub(super) greeted: bool,
     _permit: Permit,
 }
 
@@ -301,120 +301,6 @@ impl Client {
         let published = (self.gate.shared.event_publish)(subscribed.channel.clone(), payload);
         if published.await { Ok(()) } else { Err("the event could not be published") }
     }
-
-    /// Reads what has come on its channels, as much as is written at once; an error ends the
-    /// connection.
-    pub(super) fn collect(&mut self, out: &mut Outbox) -> Result<(), Close> {
-        if !std::mem::replace(&mut self.greeted, true) {
-            let timeout = self.app.activity_timeout.as_secs().max(1);
-            out.push(&frame::established(self.id, timeout));
-        }
-        if let Some(found) = self.waiter.look((self.gate.shared.clock)()) {
-            let gate = self.gate.clone();
-            gate.shared.counters.releases.count(Cause::of(&found));
-            for (index, update) in found.iter().enumerate().filter(|(_, one)| one.found.news) {
-                if out.is_full() {
-                    break;
-                }
-                self.take(index, update, out)?;
-            }
-        }
-        self.miss_caches(out);
-        Ok(())
-    }
-
-    /// Takes what has come on one channel.
-    fn take(
-        &mut self,
-        index: usize,
-        update: &ChannelUpdate,
-        out: &mut Outbox,
-    ) -> Result<(), Close> {
-        let Some(one) = self.channels.get_mut(index) else { return Ok(()) };
-        let (mut position, mut stamp) = (update.found.position, update.found.stamp);
-        let app = self.app.clone();
-        let name = app.app.name_of(&one.channel).unwrap_or_default();
-        if std::mem::take(&mut one.awaits_cache) {
-            let mut messages = update.found.messages.iter().rev();
-            let cached = messages.find(|message| !event::is_from_client(&message.payload));
-            match cached {
-                Some(message) => out.push(&event::deliver(name, &message.payload).frame),
-                None => out.push(&frame::cache_miss(name)),
-            }
-            self.waiter.advance_to(index, position, stamp);
-            return Ok(());
-        }
-        let visible = one.visible;
-        if update.found.reset && visible {
-            out.push(&frame::reset(name));
-        }
-        let is_user = Kind::of(name) == Kind::User;
-        let mut sent = 0;
-        for message in &update.found.messages {
-            if out.is_full() {
-                break;
-            }
-            (position, stamp) = (message.position, message.stamp);
-            if is_user && event::is_terminate(&message.payload) {
-                return Err(Close::new(code::UNAUTHORIZED, "the site has ended this connection"));
-            }
-            if !visible {
-                continue;
-            }
-            let shared =
-                rendered(self.way, name, &update.found.messages, message, &update.found.renders);
-            if let Some(frame) = shared.for_connection(self.mark) {
-                out.push_wrapped(frame);
-                out.events += 1;
-                sent += 1;
-                let published =
-                    out.published.map_or(message.published, |p| p.min(message.published));
-                out.published = Some(published);
-            }
-        }
-        if sent > 0 {
-            self.gate.shared.metrics.watched.delivered(&update.channel, sent);
-            self.gate.shared.counters.deliveries.fetch_add(sent as u64, Ordering::Relaxed);
-        }
-        self.waiter.advance_to(index, position, stamp);
-        Ok(())
-    }
-
-    /// Answers for cache channels that have no event.
-    fn miss_caches(&mut self, out: &mut Outbox) {
-        let app = self.app.clone();
-        for (index, one) in self.channels.iter_mut().enumerate().filter(|(_, one)| one.awaits_cache)
-        {
-            if !self.waiter.is_unresolved_at(index) {
-                one.awaits_cache = false;
-                out.push(&frame::cache_miss(app.app.name_of(&one.channel).unwrap_or_default()));
-            }
-        }
-    }
-
-    /// Counts what was written.
-    pub(super) fn written(&self, out: &mut Outbox) {
-        self.gate.written(out.published.take());
-    }
-}
-
-/// A message in the transport's form, made once for all that get it.
-fn rendered(
-    way: Way,
-    name: &str,
-    messages: &Messages,
-    message: &crate::hub::channel::Message,
-    renders: &Option<Arc<Renders>>,
-) -> Shared {
-    let render = || {
-        let delivery = event::deliver(name, &message.payload);
-        Shared::pack(delivery.except, &way.wrap(&delivery.frame))
-    };
-    Shared::of(match renders {
-        // They are those of the newest message, where it is the only one.
-        Some(renders) if messages.len() == 1 => renders.get_or_render(way.key(), render),
-        _ => render(),
-    })
 }
 
 impl Drop for Client {

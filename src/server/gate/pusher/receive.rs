@@ -1,8 +1,8 @@
 //! A request for the frames of a session: a poll that ends with them, or a stream of lines.
 
-use super::LINES;
 use super::client::Client;
 use super::outbox::{Close, Outbox, Way};
+use super::request::LINES;
 use super::session::{Sent, Sessions, Turn};
 use crate::protocol::http::Reply;
 use crate::protocol::pusher::{code, frame, lines};

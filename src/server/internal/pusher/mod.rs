@@ -191,7 +191,11 @@ impl Rest {
     }
 
     /// What an event's sender wants to know of its channels.
-    fn told(&self, app: &App, trigger: &Trigger) -> Result<Option<Map<String, Value>>, Reply> {
+    async fn told(
+        &self,
+        app: &App,
+        trigger: &Trigger,
+    ) -> Result<Option<Map<String, Value>>, Reply> {
         if !trigger.info.is_some() {
             return Ok(None);
         }
