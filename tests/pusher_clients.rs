@@ -13,7 +13,7 @@ use support::pusher::{APP, Echo, KEY, SECRET, data, trigger};
 use support::{Browser, Gate, PhpSite, Window, eventually};
 
 const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/npm/node_modules");
-const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/pypi/bin/python");
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/pypi/bin/python3");
 
 /// Runs a program to its end; what it prints as JSON.
 async fn run(mut command: Command, folder: &str) -> Value {

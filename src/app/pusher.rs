@@ -50,8 +50,9 @@ impl Channels for PusherChannels {
         self.gate.pusher_occupancy().below(prefix)
     }
 
-    fn users(&self, _channel: &ChannelName) -> Vec<String> {
-        Vec::new()
+    async fn users(&self, channel: &ChannelName) -> Result<Vec<String>, String> {
+        let roster = self.gate.roster(channel.clone()).await?;
+        Ok(roster.members.iter().map(|one| one.user.to_string()).collect())
     }
 
     fn messages(&self, channel: &ChannelName) -> Vec<Payload> {

@@ -37,9 +37,9 @@ pub mod nchan;
 pub mod php;
 pub mod process;
 pub mod pusher;
-pub mod raw_site;
 #[cfg(feature = "site-tests")]
 pub mod pushpin;
+pub mod raw_site;
 pub mod rules;
 pub mod site;
 pub mod socket;

@@ -124,11 +124,15 @@ pub(super) fn config(root: &mut Section) -> Config {
     let routes = routes.into_iter().flatten().collect();
     let capture = root.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
-    let webhooks: Vec<_> = root.tables("webhook", webhook::webhook).into_iter().flatten().collect();
+    let apps = root.tables("pusher", pusher::app).into_iter().flatten();
+    let (apps, hooks): (Vec<_>, Vec<_>) = apps.unzip();
+    pusher::presence(&apps, &mut presence);
+    let mut webhooks: Vec<_> =
+        root.tables("webhook", webhook::webhook).into_iter().flatten().collect();
+    webhooks.extend(hooks.into_iter().flatten());
     presence.occupancy =
         webhooks.iter().flat_map(|one| &one.events).any(|event| event.is_occupancy());
     let nchan = root.tables("nchan", nchan::rule).into_iter().flatten().map(Arc::new).collect();
-    let apps = root.tables("pusher", pusher::app).into_iter().flatten().collect();
     let watch = root.tables("watch", |section| watch::rule(section, &SiteName::NONE));
     let above = site::Above { hold: &hold, limits: &limits, hub: &hub, upstream: &upstream };
     let sites = root.tables("site", |section| site::site(section, &above));

@@ -1,15 +1,19 @@
 //! `[[pusher]]`: one app.
 
+use super::auth::parse_url;
 use crate::config::read::section::Section;
 use crate::config::read::values;
+use crate::hub::channel::Pattern;
+use crate::hub::presence::Rules;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::pusher::{App, Signer};
 use crate::server::gate::pusher::PusherApp;
+use crate::server::webhook::{EventName, Settings as Webhook};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Reads an app; `None` is a mistake.
-pub(in crate::config) fn app(section: &mut Section) -> Option<Arc<PusherApp>> {
+/// Reads an app, and its webhook if it has one; `None` is a mistake.
+pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, Option<Webhook>)> {
     let hint = "write the app's id, PUSHER_APP_ID of the site";
     let id = section.required("id", hint, |text| word(text, App::MAX_ID));
     let hint = "write the app's key, PUSHER_APP_KEY of the site";
@@ -28,6 +32,15 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<Arc<PusherApp>> {
             section.mistake(name, "must not be 0: it is how a dead connection is found");
         }
     }
+    let webhook = section.parsed("webhook", String::new(), |text| Ok(text.to_owned()));
+    let webhook = match (webhook.is_empty(), parse_url(&webhook)) {
+        (true, _) => None,
+        (false, Ok(url)) => Some(url),
+        (false, Err(message)) => {
+            section.mistake("webhook", message);
+            None
+        }
+    };
     let app = App {
         id: id?.into(),
         key: key?.into(),

@@ -32,7 +32,7 @@ pub(in crate::config) fn webhook(section: &mut Section) -> Option<Settings> {
     if matches!(url, Url::Absolute { .. }) && !host.is_empty() {
         section.mistake("host", "is for a path of the site; the URL has a host of its own");
     }
-    Some(Settings { url, host, events, secret })
+    Some(Settings { url, host, events, secret, pusher: None })
 }
 
 fn host(text: &str) -> Result<String, String> {

@@ -14,7 +14,7 @@ fn bare(hub: &Hub) -> Waiter {
 fn read(waiter: &mut Waiter) -> Vec<(String, usize)> {
     let Some(answer) = waiter.look(NOW) else { return Vec::new() };
     for (index, update) in answer.iter().enumerate() {
-        waiter.advance(index, update.found.position, update.found.stamp);
+        waiter.advance_to(index, update.found.position, update.found.stamp);
     }
     let news = answer.iter().filter(|update| update.found.news);
     news.map(|update| (update.channel.to_string(), update.found.messages.len())).collect()

@@ -154,6 +154,29 @@ fn push_channel(frame: &mut String, channel: &str) {
     frame.push_str(",\"data\":");
 }
 
+#[derive(Deserialize)]
+struct Change<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(default)]
+    user: String,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+}
+
+/// What the subscribers of a presence channel get for a message about its users, and the user whose
+/// own connections do not; `None` = nothing.
+pub fn deliver_member(channel: &str, payload: &Payload) -> Option<(Mark, String)> {
+    let Change { kind, user, info } = serde_json::from_slice(&payload.body).ok()?;
+    let info = info.map(RawValue::get).filter(|info| *info != "null");
+    let frame = match &*kind {
+        "join" => super::frame::member_added(channel, &user, info),
+        "leave" => super::frame::member_removed(channel, &user),
+        _ => return None,
+    };
+    Some((Mark::of(&user), frame))
+}
+
 /// A delivery in the form of a transport, with the connection that does not get it before it, so
 /// that one rendering is shared by all.
 #[derive(Debug, Clone)]

@@ -2,6 +2,7 @@
 //!
 //! The `data` of a server's frame is a JSON text within a string.
 
+use super::event::push_string;
 use serde::Serialize;
 use serde_json::json;
 
@@ -52,6 +53,41 @@ pub fn refused(channel: &str, error: &str, status: u16) -> String {
     let kind = if matches!(status, 401 | 403) { "AuthError" } else { "SubscriptionError" };
     let data = json!({ "type": kind, "error": error, "status": status });
     frame("pusher:subscription_error", Some(channel), Some(data.to_string()))
+}
+
+/// Who is on a presence channel, for [`succeeded`]: user ids, and what is known of each as JSON.
+pub fn members<'a>(members: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> String {
+    let (mut ids, mut hash, mut count) = (String::new(), String::new(), 0);
+    for (id, info) in members {
+        if count > 0 {
+            ids.push(',');
+            hash.push(',');
+        }
+        push_string(&mut ids, id);
+        push_string(&mut hash, id);
+        hash.push(':');
+        hash.push_str(info.unwrap_or("null"));
+        count += 1;
+    }
+    format!("{{\"presence\":{{\"count\":{count},\"ids\":[{ids}],\"hash\":{{{hash}}}}}}}")
+}
+
+/// A user has come to a presence channel.
+pub fn member_added(channel: &str, user: &str, info: Option<&str>) -> String {
+    let mut data = "{\"user_id\":".to_owned();
+    push_string(&mut data, user);
+    if let Some(info) = info {
+        data.push_str(",\"user_info\":");
+        data.push_str(info);
+    }
+    data.push('}');
+    frame("pusher_internal:member_added", Some(channel), Some(data))
+}
+
+/// A user is gone from a presence channel.
+pub fn member_removed(channel: &str, user: &str) -> String {
+    let data = json!({ "user_id": user }).to_string();
+    frame("pusher_internal:member_removed", Some(channel), Some(data))
 }
 
 /// A cache channel has no event yet.

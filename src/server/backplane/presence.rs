@@ -13,7 +13,7 @@ use super::keys::{Keys, PARTITIONS};
 use super::scripts::presence::{Act, Sign, leases, signs, users};
 use super::{Backplane, Failure, Shared};
 use crate::hub::ChannelUpdate;
-use crate::hub::channel::{ChannelName, Lookup, Messages, Stamp};
+use crate::hub::channel::{ChannelName, Lookup, Messages, Moment, Stamp, Time};
 use crate::hub::presence::{Change, Roster, ShareChange, companion};
 use parking_lot::Mutex;
 use redis::cmd;
@@ -91,6 +91,9 @@ impl Backplane {
             messages: Messages::new(),
             position,
             stamp,
+            tag: None,
+            before: Moment::default(),
+            as_of: Time(0),
             renders: None,
         };
         let tick = shared.hub.tick(&companion);

@@ -2,6 +2,7 @@
 
 use crate::hub::channel::{ChannelName, Time};
 use crate::hub::presence::Change;
+use crate::protocol::pusher::App;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -78,15 +79,24 @@ struct Shown<'a> {
     channel: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
+    /// The same, as Pusher calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
 }
 
 /// The body of a request.
-pub(super) fn body(events: &[Event], now: Time) -> String {
-    fn shown(event: &Event) -> Shown<'_> {
-        let (channel, user) = (event.channel.as_str(), event.user.as_deref());
-        Shown { name: event.name, channel, user }
+pub(super) fn body(events: &[Event], pusher: Option<&App>, now: Time) -> String {
+    fn shown<'a>(event: &'a Event, pusher: Option<&App>) -> Shown<'a> {
+        let (name, channel, user) = (event.name, event.channel.as_str(), event.user.as_deref());
+        match pusher {
+            None => Shown { name, channel, user, user_id: None },
+            Some(app) => {
+                let channel = app.name_of(channel).unwrap_or(channel);
+                Shown { name, channel, user: None, user_id: user }
+            }
+        }
     }
-    let events = events.iter().map(shown).collect();
+    let events = events.iter().map(|event| shown(event, pusher)).collect();
     // Texts and numbers always are JSON.
     serde_json::to_string(&Body { time_ms: now.0 / 1000, events }).unwrap_or_default()
 }

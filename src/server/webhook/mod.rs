@@ -7,7 +7,8 @@
 //! for longer: then it counts as failed. At [`MAX_QUEUE`] events new ones are dropped and counted.
 //!
 //! The body is `{"time_ms","events":[{"name","channel","user"?}]}`, and with a secret
-//! `Pollgate-Signature: sha256=<hex HMAC-SHA-256 of the body>`.
+//! `Pollgate-Signature: sha256=<hex HMAC-SHA-256 of the body>`. For a Pusher app, channels and users
+//! are named as Pusher does, and its secret signs in `X-Pusher-Signature`.
 
 mod event;
 mod queue;
@@ -19,6 +20,7 @@ use queue::Queue;
 use crate::protocol::address::Address;
 use crate::protocol::auth::Url;
 use crate::protocol::auth::secret::Secret;
+use crate::protocol::pusher::App;
 use crate::server::telemetry::metrics::{Counts, labels};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -46,6 +48,15 @@ pub struct Settings {
     pub events: Vec<EventName>,
     /// The key of the signatures; empty = none.
     pub secret: Secret,
+    /// The Pusher app whose events it gets, in that protocol's form.
+    pub pusher: Option<Arc<App>>,
+}
+
+impl Settings {
+    fn gets(&self, event: &Event) -> bool {
+        let is_own = |app: &Arc<App>| app.name_of(&event.channel).is_some();
+        self.events.contains(&event.name) && self.pusher.as_ref().is_none_or(is_own)
+    }
 }
 
 labels! {
@@ -118,7 +129,7 @@ impl Webhooks {
     /// Queues an event at the webhooks that get its kind.
     pub fn push(&self, event: &Event) {
         let hooks = self.shared.hooks.lock();
-        for hook in hooks.iter().filter(|hook| hook.settings.events.contains(&event.name)) {
+        for hook in hooks.iter().filter(|hook| hook.settings.gets(event)) {
             if !hook.queue.push(event.clone(), MAX_QUEUE) {
                 self.shared.counts.count(Outcome::Dropped);
             }

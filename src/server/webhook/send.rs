@@ -29,7 +29,7 @@ pub(super) async fn send_all(hook: Arc<Hook>, shared: Arc<Shared>) {
         hook.queue.filled().await;
         gather(&hook).await;
         let events = hook.queue.oldest(MAX_BATCH);
-        let body = Bytes::from(event::body(&events, now()));
+        let body = Bytes::from(event::body(&events, hook.settings.pusher.as_deref(), now()));
         let outcome = match deliver(&hook, &shared, &body).await {
             Ok(()) => Outcome::Sent,
             Err(reason) => {
@@ -94,6 +94,12 @@ async fn attempt(hook: &Hook, shared: &Shared, body: &Bytes) -> Result<(), Strin
             false => {
                 request.header("Pollgate-Signature", signature(settings.secret.reveal(), body))
             }
+        };
+        let request = match &settings.pusher {
+            None => request,
+            Some(app) => request
+                .header("X-Pusher-Key", &*app.key)
+                .header("X-Pusher-Signature", app.signer.sign(body)),
         };
         let request = request.body(Full::new(body.clone())).map_err(|error| error.to_string())?;
         match tokio::time::timeout(TIMEOUT, exchange(&server, request)).await {

@@ -137,7 +137,7 @@ impl Subscription {
                 };
                 match messages.iter().rposition(is_last) {
                     Some(at) => {
-                        self.waiter.advance(index, messages[at].position, messages[at].stamp);
+                        self.waiter.advance_to(index, messages[at].position, messages[at].stamp);
                         messages = &messages[at + 1..];
                     }
                     // It may not be here yet.
@@ -145,7 +145,7 @@ impl Subscription {
                     None => {
                         self.queue.push_back(Queued::Gap);
                         let known = channel.before.unwrap_or(found.position);
-                        self.waiter.advance(index, known, found.stamp);
+                        self.waiter.advance_to(index, known, found.stamp);
                         let at = messages.iter().position(|it| !known.covers(it.position));
                         messages = &messages[at.unwrap_or(messages.len())..];
                     }

@@ -33,7 +33,7 @@ pub(super) struct Client {
     pub(super) way: Way,
     pub(super) waiter: Waiter,
     /// What it subscribes to, in the order of the waiter's channels.
-    channels: Vec<Subscribed>,
+    pub(super) channels: Vec<Subscribed>,
     user: Option<Box<str>>,
     /// The client events of the second that began then.
     sent: (Instant, u32),
@@ -42,17 +42,22 @@ pub(super) struct Client {
 }
 
 /// A subscription.
-struct Subscribed {
-    channel: ChannelName,
+pub(super) struct Subscribed {
+    pub(super) channel: ChannelName,
     /// The client knows of it; a signed-in user's own channel is there before.
-    visible: bool,
+    pub(super) visible: bool,
     /// The newest event is still to be sent.
-    awaits_cache: bool,
-    member: Option<Box<Member>>,
+    pub(super) awaits_cache: bool,
+    /// Its messages are about the users on a presence channel that the client is on.
+    pub(super) is_roster: bool,
+    /// The user that the client is on a presence channel.
+    pub(super) member: Option<Box<Member>>,
+    /// It is there for all to see.
+    pub(super) membership: Option<Box<Membership>>,
 }
 
 /// Why a subscription is refused: words, and the status that HTTP would have for it.
-type Refused = (String, u16);
+pub(super) type Refused = (String, u16);
 
 impl Client {
     pub(super) fn new(
@@ -123,7 +128,7 @@ impl Client {
                     // What has come on a channel that the client did not know of is not for it.
                     self.collect(out)?;
                 }
-                let refused = self.subscribe(&channel, (auth, data), out);
+                let refused = self.subscribe(&channel, (auth, data), out).await;
                 if let Err((error, status)) = refused {
                     out.push(&frame::refused(&channel, &error, status));
                 }
@@ -144,7 +149,7 @@ impl Client {
         self.channels.iter().position(|one| app.name_of(&one.channel) == Some(name))
     }
 
-    fn subscribe(
+    async fn subscribe(
         &mut self,
         name: &str,
         (auth, data): (Option<String>, Option<String>),
@@ -178,7 +183,8 @@ impl Client {
         if let Some(index) = self.index_of(name) {
             // Again, or for the first time that the client knows of.
             self.show(index);
-            out.push(&frame::succeeded(name, None));
+            let data = self.roster(index).await?;
+            out.push(&frame::succeeded(name, data));
             return Ok(());
         }
         self.has_room(name)?;
@@ -186,7 +192,14 @@ impl Client {
         self.add(name, cursor, member).map_err(|error| (error, 503))?;
         let index = self.channels.len() - 1;
         self.show(index);
-        out.push(&frame::succeeded(name, None));
+        let joined = self.join(index).await;
+        match joined {
+            Ok(data) => out.push(&frame::succeeded(name, data)),
+            Err(refused) => {
+                self.unsubscribe(name);
+                return Err(refused);
+            }
+        }
         Ok(())
     }
 
@@ -194,7 +207,8 @@ impl Client {
     fn has_room(&self, name: &str) -> Result<(), Refused> {
         let limits = &self.gate.settings().limits;
         let most = limits.channels_per_poll;
-        if most > 0 && self.channels.len() >= most {
+        let own = self.channels.iter().filter(|one| !one.is_roster).count();
+        if most > 0 && own >= most {
             return Err((format!("a connection has at most {most} channels"), 403));
         }
         let crowded = |channel: &ChannelName| {
@@ -218,7 +232,14 @@ impl Client {
         let now = (self.gate.shared.clock)();
         self.waiter.add(&subscription, now).map_err(|full| full.to_string())?;
         let awaits_cache = cursor == Cursor::Oldest;
-        self.channels.push(Subscribed { channel, visible: false, awaits_cache, member });
+        self.channels.push(Subscribed {
+            channel,
+            visible: false,
+            awaits_cache,
+            is_roster: false,
+            member,
+            membership: None,
+        });
         Ok(())
     }
 
@@ -237,10 +258,25 @@ impl Client {
             self.gate.shared.pusher.occupancy.leave(&one.channel);
         }
         // A signed-in user is still reached through it.
-        if Kind::of(name) != Kind::User {
-            self.channels.remove(index);
-            self.waiter.remove(index);
+        if Kind::of(name) == Kind::User {
+            return;
         }
+        let one = self.remove(index);
+        let companion = companion(&one.channel).filter(|_| one.member.is_some());
+        let roster = companion.and_then(|companion| {
+            self.channels.iter().position(|one| one.is_roster && one.channel == companion)
+        });
+        if let Some(index) = roster {
+            self.remove(index);
+        }
+        if let Some(membership) = one.membership {
+            membership.leave();
+        }
+    }
+
+    fn remove(&mut self, index: usize) -> Subscribed {
+        self.waiter.remove(index);
+        self.channels.remove(index)
     }
 
     fn sign_in(&mut self, auth: &str, data: &str, out: &mut Outbox) -> Result<(), Close> {

@@ -27,6 +27,11 @@ impl Way {
         })
     }
 
+    /// True for the transport's form of no frame at all.
+    pub(super) fn is_empty(self, wrapped: &[u8]) -> bool {
+        wrapped.len() <= 2
+    }
+
     /// A frame in the transport's form.
     pub(super) fn wrap(self, frame: &str) -> Vec<u8> {
         match self {

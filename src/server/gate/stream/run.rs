@@ -21,12 +21,6 @@ struct End {
     close: Option<Bytes>,
 }
 
-/// The next bytes, and the publish time of the oldest message in them.
-struct Outgoing {
-    batch: Batch,
-    published: Option<Time>,
-}
-
 impl End {
     /// An end that its messages bring about.
     fn of(Close { code, reason }: Close) -> Self {

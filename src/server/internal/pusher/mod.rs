@@ -51,7 +51,7 @@ pub trait Channels: Send + Sync {
     fn occupied(&self, prefix: &str) -> Vec<(ChannelName, usize)>;
 
     /// Who is on a presence channel.
-    fn users(&self, channel: &ChannelName) -> Vec<String>;
+    async fn users(&self, channel: &ChannelName) -> Result<Vec<String>, String>;
 
     /// The messages that a channel still has, oldest first.
     fn messages(&self, channel: &ChannelName) -> Vec<Payload>;
@@ -130,7 +130,7 @@ impl Rest {
         match target {
             Target::Events => {
                 let trigger = rest::events(&request.body, app.max_event)?;
-                let told = self.told(&app, &trigger)?;
+                let told = self.told(&app, &trigger).await?;
                 self.publish(&app, &[trigger]).await?;
                 Ok(Reply::json(
                     200,
@@ -145,16 +145,16 @@ impl Rest {
                 let mut told = Vec::new();
                 for trigger in &triggers {
                     // A batch tells of each event's only channel.
-                    let of = self.told(&app, trigger)?.unwrap_or_default();
+                    let of = self.told(&app, trigger).await?.unwrap_or_default();
                     told.push(of.into_iter().next().map_or(json!({}), |(_, of)| of));
                 }
                 self.publish(&app, &triggers).await?;
                 let any = triggers.iter().any(|trigger| trigger.info.is_some());
                 Ok(Reply::json(200, &if any { json!({ "batch": told }) } else { json!({}) }))
             }
-            Target::List => self.list(&app, request, info()),
-            Target::One(name) => self.one(&app, &name, info()),
-            Target::Users(name) => self.users(&app, &name),
+            Target::List => self.list(&app, request, info()).await,
+            Target::One(name) => self.one(&app, &name, info()).await,
+            Target::Users(name) => self.users(&app, &name).await,
             Target::Connections => {
                 Ok(Reply::json(200, &json!({ "connections": self.channels.connections() })))
             }
@@ -205,15 +205,20 @@ impl Rest {
             // Of channels that are none for users, their number is left out.
             let users = trigger.info.users && Kind::of(name) == Kind::Presence;
             let info = Info { users, ..trigger.info };
-            told.insert(name.clone(), Value::Object(self.figures(&channel, name, info)));
+            told.insert(name.clone(), Value::Object(self.figures(&channel, name, info).await?));
         }
         Ok(Some(told))
     }
 
-    fn figures(&self, channel: &ChannelName, name: &str, info: Info) -> Map<String, Value> {
+    async fn figures(
+        &self,
+        channel: &ChannelName,
+        name: &str,
+        info: Info,
+    ) -> Result<Map<String, Value>, Reply> {
         let mut figures = Map::new();
         if info.users {
-            figures.insert("user_count".to_owned(), self.channels.users(channel).len().into());
+            figures.insert("user_count".to_owned(), self.users_of(channel).await?.len().into());
         }
         if info.subscriptions {
             let count = self.channels.subscriptions(channel);
@@ -227,10 +232,15 @@ impl Rest {
             let data = data.map(|stored| json!({ "data": stored["data"] }));
             figures.insert("cache".to_owned(), data.unwrap_or(Value::Null));
         }
-        figures
+        Ok(figures)
     }
 
-    fn list(&self, app: &App, request: &Request, info: Info) -> Result<Reply, Reply> {
+    async fn users_of(&self, channel: &ChannelName) -> Result<Vec<String>, Reply> {
+        let users = self.channels.users(channel).await;
+        users.map_err(|reason| Refusal::new(503, reason).into())
+    }
+
+    async fn list(&self, app: &App, request: &Request, info: Info) -> Result<Reply, Reply> {
         let prefix = rest::parameter(request, "filter_by_prefix").unwrap_or_default();
         if info.users && !prefix.starts_with("presence-") {
             let error = "user_count is for presence channels: filter_by_prefix=presence-";
@@ -239,28 +249,28 @@ impl Rest {
         let mut channels = Map::new();
         for (channel, _) in self.channels.occupied(&format!("{}/{prefix}", app.id)) {
             let Some(name) = app.name_of(&channel) else { continue };
-            channels.insert(name.to_owned(), self.figures(&channel, name, info).into());
+            channels.insert(name.to_owned(), self.figures(&channel, name, info).await?.into());
         }
         Ok(Reply::json(200, &json!({ "channels": channels })))
     }
 
-    fn one(&self, app: &App, name: &str, info: Info) -> Result<Reply, Reply> {
+    async fn one(&self, app: &App, name: &str, info: Info) -> Result<Reply, Reply> {
         if info.users && Kind::of(name) != Kind::Presence {
             return Err(refusal(400, "user_count is for presence channels"));
         }
         let channel = self.channel(app, name)?;
-        let mut figures = self.figures(&channel, name, info);
+        let mut figures = self.figures(&channel, name, info).await?;
         let occupied = self.channels.subscriptions(&channel) > 0;
         figures.insert("occupied".to_owned(), occupied.into());
         Ok(Reply::json(200, &figures))
     }
 
-    fn users(&self, app: &App, name: &str) -> Result<Reply, Reply> {
+    async fn users(&self, app: &App, name: &str) -> Result<Reply, Reply> {
         if Kind::of(name) != Kind::Presence {
             return Err(refusal(400, "only presence channels have users"));
         }
         let channel = self.channel(app, name)?;
-        let users = self.channels.users(&channel).into_iter();
+        let users = self.users_of(&channel).await?.into_iter();
         let users: Vec<Value> = users.map(|id| json!({ "id": id })).collect();
         Ok(Reply::json(200, &json!({ "users": users })))
     }

@@ -8,7 +8,6 @@ use crate::protocol::http::Headers;
 use crate::protocol::http::websocket::close_answer;
 use crate::server::gate::grip::origin::{Answer, Failed, Origin, back_off};
 use crate::server::gate::poll::hold::Cause;
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::future::Future;
 use std::time::{Duration, Instant};
