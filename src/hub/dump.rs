@@ -89,7 +89,8 @@ impl Hub {
             (settings.limits_for(channel).clone(), settings.bounds(channel).is_ok())
         };
         if !known {
-            return messages.map(|message| message.map(drop)).collect();
+            let mut messages = messages;
+            return messages.try_for_each(|message| message.map(drop));
         }
         let mut history = History::resume(kept, count);
         history.look_at(Position { epoch: self.clock(), seq: now.0 });

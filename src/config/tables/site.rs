@@ -134,7 +134,7 @@ fn limits(section: &mut Section, held: usize, above: &permit::Settings) -> permi
     let mut counted = |key, above: usize| {
         let number = section.number(key, above, ANY);
         // 0 = no limit, and so more than any.
-        let wider = number == 0 && above > 0 || number > above && above > 0;
+        let wider = above > 0 && (number == 0 || number > above);
         narrows(section, key, wider, above);
         number
     };

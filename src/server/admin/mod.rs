@@ -97,10 +97,13 @@ pub struct Snapshot {
     pub damaged: Option<PathBuf>,
 }
 
+/// The reasons why a site is not ready, or the gate as a whole; empty = it is.
+pub type Unready = Box<dyn Fn(&SiteName) -> Vec<String> + Send + Sync>;
+
 /// Callbacks through which the admin side gets its data.
 pub struct Sources {
     /// Reasons why the gate is not ready, or one of its sites; empty = it is.
-    pub unready: Box<dyn Fn(&SiteName) -> Vec<String> + Send + Sync>,
+    pub unready: Unready,
     /// The stats of this moment.
     pub stats: Box<dyn Fn() -> Stats + Send + Sync>,
     /// The stats of one site.

@@ -157,7 +157,8 @@ impl App {
         let open = endpoint.is_open(path);
         let scope = endpoint.scope(path);
         let (path, longest) = (path.to_owned(), endpoint.longest_body(path));
-        if !settings.sites.is_empty() && !(open && site.is_none()) {
+        let is_probe = open && site.is_none();
+        if !settings.sites.is_empty() && !is_probe {
             match guard::scoped(&settings, &access, site, scope) {
                 Ok(site) => request.site = site,
                 Err(refusal) => {
