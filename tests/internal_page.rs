@@ -240,8 +240,8 @@ auth = { kind = "upstream", url = "/auth", anonymous = true }
     gate.wait_for_held(1).await;
     let browser = Browser::start().await;
     let window = browser.open(&url(&gate)).await;
-    window.wait_for_texts("#busiest button", &["room"]).await;
-    window.click("#busiest button").await;
+    window.wait_for_texts("#busiest button", &["room", "presence:room"]).await;
+    window.click("#busiest tr:nth-child(1) button").await;
     let users = format!("1 user on 1 connection: {USER}");
     window.wait_for_texts("#members", &[&users]).await;
     window.wait_until("document.title != 'broken'").await;
