@@ -8,7 +8,7 @@ use pollgate::hub::channel::{ChannelName, Cursor, Take};
 use pollgate::hub::{Hub, Subscription};
 use pollgate::protocol::auth::secret::Secret;
 use pollgate::protocol::http::Reply;
-use pollgate::server::admin::{Admin, Reloaded, Sources, Stats};
+use pollgate::server::admin::{Admin, Reloaded, SiteStats, Sources, Stats};
 use pollgate::server::internal::{self, Internal};
 use pollgate::server::publish::{self, Hook, Publisher, system_time};
 use serde_json::Value;
@@ -86,8 +86,9 @@ fn app(hub: &Hub, token: &str) -> Internal {
         Some(Reply::json(200, &heard.found.messages.len()))
     };
     let admin = Admin::new(Sources {
-        unready: Box::new(Vec::new),
+        unready: Box::new(|_| Vec::new()),
         stats: Box::new(Stats::default),
+        site: Box::new(|_| SiteStats::default()),
         metrics: Box::new(String::new),
         config: Box::new(String::new),
         reload: Box::new(|| Box::pin(async { Ok(Reloaded::default()) })),

@@ -1,6 +1,6 @@
 //! Streams: what a dialect's messages look like on a transport that stays open.
 //!
-//! A stream is a place in its channels that moves. [`Format::render`] writes what came after that
+//! A stream is a place in its channels that moves. `stream_events` writes what came after that
 //! place and moves it along, event by event, so that whatever breaks off can go on from the last
 //! event. Where an event is the same for all clients (one channel, its newest message), it is
 //! rendered once for each transport and shared.
