@@ -143,7 +143,7 @@ async fn without_origins_no_other_page_may_read_an_answer() {
 
 /// What a page may read beside the body.
 fn exposed() -> String {
-    "access-control-expose-headers: ETag, Retry-After, WWW-Authenticate".to_owned()
+    "access-control-expose-headers: ETag, Last-Modified, Retry-After, WWW-Authenticate, X-Pollgate-Reset".to_owned()
 }
 
 #[tokio::test]

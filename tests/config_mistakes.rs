@@ -127,7 +127,7 @@ auth = { kind = "upstream", url = "auth.php", keys = { a = "b" } }
         "17 poll[1].first: \"newest\" is none of latest, oldest, wait",
         "18 poll[1].fields.mesage: unknown key; did you mean poll[1].fields.message?",
         "20 poll[2].path: missing; write the path of its polls",
-        "21 poll[2].dialect: \"novcome\" is none of native, novcomet, timestamp, replay, none; did",
+        "21 poll[2].dialect: \"novcome\" is none of native, novcomet, timestamp, nchan, replay, none; did",
         "26 poll[3].slack: \"2\" has no unit",
         "27 poll[3].channel: a novcomet rule has no such key; remove it",
         "28 poll[3].auth.keys: auth of the kind upstream has no such key; remove it",

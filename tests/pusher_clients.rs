@@ -212,12 +212,14 @@ async fn pusher_js_begins_anew_where_its_session_is_lost() {
                  if (++count === 2) print(states);
              }});"
         );
-        let (said, ()) = tokio::join!(node(&gate, &script), async {
+        // The new gate lives until the client has its answer.
+        let (said, _again) = tokio::join!(node(&gate, &script), async {
             subscribed(&gate, "a", 1).await;
             let address = gate.addr().to_string();
             gate.kill();
             let again = Gate::with(APP).alone().listen([&address]).start().await;
             subscribed(&again, "a", 1).await;
+            again
         });
         let said = said.as_array().unwrap();
         assert_eq!(said[0], "connected", "{transport}");

@@ -284,7 +284,6 @@ mod tests {
         }
         // Of two that use the same, the one that wants more gives way.
         assert_eq!((usage(&hub, "a").channels, usage(&hub, "b").channels), (5, 5));
-        assert!(hub.info(&name("a", "a49"), NOW).is_some());
     }
 
     #[test]

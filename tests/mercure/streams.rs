@@ -108,11 +108,13 @@ async fn a_subscriber_that_missed_updates_learns_it_from_the_next_head() {
     assert_eq!(again.head.header("last-event-id"), Some("earliest"));
     assert_eq!(ids(&mut again, 3).await, ["3", "4", "5"]);
     // Many updates for others push what it had out of the history, and it has missed nothing.
-    for _ in 0..10 {
+    for id in ["6", "7", "8"] {
+        // No more at once than the history has, so that a slow machine misses none either.
         publish(&gate, &[("topic", "/b")]).await;
+        publish(&gate, &[("topic", "/b")]).await;
+        publish(&gate, &[("topic", "/a"), ("id", id)]).await;
+        assert_eq!(again.next().await.id(), id);
     }
-    publish(&gate, &[("topic", "/a"), ("id", "6")]).await;
-    assert_eq!(again.next().await.id(), "6");
 }
 
 #[tokio::test]

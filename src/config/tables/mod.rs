@@ -104,7 +104,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let listed = if has_sites { values::listed_in_site } else { values::listed };
     let watched = root.table("metrics", |metrics| metrics.list("channels", Vec::new(), listed));
     let watched = watched.into_iter().map(|listed| listed.0).collect();
-    for key in ["grip", "mercure", "nchan", "pusher", "webhook"] {
+    for key in ["mercure", "nchan", "pusher", "webhook"] {
         if has_sites && root.has(key) {
             root.mistake(key, "serves a gate without [[site]] only; give it a gate of its own");
         }
@@ -112,7 +112,14 @@ pub(super) fn config(root: &mut Section) -> Config {
     let mercure =
         root.optional_table("mercure", |hub| mercure::hub(hub, !token.is_empty())).flatten();
     let backplane = root.table("backplane", backplane::backplane);
-    let grip = root.table("grip", grip::grip);
+    let grip = root.table("grip", |section| {
+        let read = grip::grip(section);
+        if has_sites && read.enabled {
+            let message = "serves a gate without [[site]] only; give it a gate of its own";
+            section.mistake("enabled", message);
+        }
+        read
+    });
     let above = hub.limits.clone();
     let channels = root.tables("channel", |section| channel(section, &above, has_sites));
     let mut presence = hub::presence::Rules::default();

@@ -29,8 +29,8 @@ impl Default for Settings {
 pub struct Rules {
     /// By channel name, `None` = off; the first match wins.
     pub channels: Vec<(Pattern, Option<Arc<Settings>>)>,
-    /// Channels without presence are watched too, for [`Change::Occupied`] and
-    /// [`Change::Vacated`].
+    /// Channels without presence are watched too, for [`Occupied`](super::Change::Occupied) and
+    /// [`Vacated`](super::Change::Vacated).
     pub occupancy: bool,
 }
 
