@@ -99,7 +99,6 @@ impl HeldStream {
             }
             let clock = self.gate.shared.clock;
             // What was found is dropped before the write: it would be part of every idle stream.
-            // What was found is dropped before the write: it would be part of every idle stream.
             let outgoing = match self.waiter.look(clock()) {
                 Some(found) if self.said.end_before(&found) => {
                     break End { cause: Cause::Reset, close: Some(Bytes::new()) };

@@ -73,6 +73,14 @@ impl LaneExchange<'_> {
     }
 }
 
+/// Reads more of what a socket's client sends; false = it is gone. An idle socket holds no room.
+async fn read_more(stream: &mut Stream, pending: &mut BytesMut) -> bool {
+    if pending.is_empty() {
+        buffer_pool::put(std::mem::take(pending));
+    }
+    read_some(stream, pending).await > 0
+}
+
 /// The next frame of a WebSocket's client. Messages are refused by their header alone.
 async fn frame(stream: &mut Stream, pending: &mut BytesMut) -> Input {
     /// A message above this is refused for its length.
@@ -100,11 +108,7 @@ async fn frame(stream: &mut Stream, pending: &mut BytesMut) -> Input {
             }
             Ok(None) => {}
         }
-        if pending.is_empty() {
-            // An idle socket holds no room.
-            buffer_pool::put(std::mem::take(pending));
-        }
-        if read_some(stream, pending).await == 0 {
+        if !read_more(stream, pending).await {
             return Input::Gone;
         }
     }
@@ -122,11 +126,7 @@ async fn any_frame(stream: &mut Stream, pending: &mut BytesMut, most: u64) -> Fr
             }
             Ok(None) => {}
         }
-        if pending.is_empty() {
-            // An idle socket holds no room.
-            buffer_pool::put(std::mem::take(pending));
-        }
-        if read_some(stream, pending).await == 0 {
+        if !read_more(stream, pending).await {
             return Framed::Gone;
         }
     }
@@ -154,11 +154,7 @@ async fn message(
             },
             Ok(None) => {}
         }
-        if pending.is_empty() {
-            // An idle socket holds no room.
-            buffer_pool::put(std::mem::take(pending));
-        }
-        if read_some(stream, pending).await == 0 {
+        if !read_more(stream, pending).await {
             return Input::Gone;
         }
     }
