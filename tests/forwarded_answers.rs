@@ -6,25 +6,8 @@
 
 mod support;
 
-use support::raw_site::RawConnection;
-use support::{Client, Gate, RawSite};
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-/// True if the engine forwards, which reads answers more leniently.
-fn by_engine() -> bool {
-    std::env::var("POLLGATE_TESTS_FORWARD").is_ok_and(|by| by == "engine")
-}
-
-/// A client, and the site's end of its first request, which was answered.
-async fn begun(gate: &Gate, site: &RawSite) -> (Client, RawConnection) {
-    let mut client = gate.connect().await;
-    client.send_get("/first").await;
-    let (mut upstream, _) = site.accept().await;
-    upstream.send(OK).await;
-    assert_eq!(client.read_response().await.text(), "ok");
-    (client, upstream)
-}
+use support::raw_site::{OK, begun, by_engine};
+use support::{Gate, RawSite};
 
 #[tokio::test]
 async fn an_answer_ends_where_its_head_says_and_both_connections_go_on() {

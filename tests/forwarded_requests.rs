@@ -8,28 +8,11 @@ mod support;
 
 use socket2::SockRef;
 use std::time::Duration;
-use support::raw_site::RawConnection;
+use support::raw_site::{OK, begun, by_engine};
 use support::{Client, Gate, Metrics, QUIET, RawSite, eventually};
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-/// True if the engine forwards.
-fn by_engine() -> bool {
-    std::env::var("POLLGATE_TESTS_FORWARD").is_ok_and(|by| by == "engine")
-}
 
 async fn metrics(gate: &Gate) -> Metrics {
     Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text())
-}
-
-/// A client, and the site's end of its first request, which was answered.
-async fn begun(gate: &Gate, site: &RawSite) -> (Client, RawConnection) {
-    let mut client = gate.connect().await;
-    client.send_get("/first").await;
-    let (mut upstream, _) = site.accept().await;
-    upstream.send(OK).await;
-    assert_eq!(client.read_response().await.text(), "ok");
-    (client, upstream)
 }
 
 #[tokio::test]

@@ -1,10 +1,28 @@
 //! A site whose connections the test speaks on, byte by byte and request after request.
 
-use super::{Addr, BOUND};
+use super::{Addr, BOUND, Client, Gate};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+
+/// An answer that keeps the connection.
+pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// True if pingora's engine forwards, which reads answers more leniently.
+pub fn by_engine() -> bool {
+    std::env::var("POLLGATE_TESTS_FORWARD").is_ok_and(|by| by == "engine")
+}
+
+/// A client, and the site's end of its first request, which was answered.
+pub async fn begun(gate: &Gate, site: &RawSite) -> (Client, RawConnection) {
+    let mut client = gate.connect().await;
+    client.send_get("/first").await;
+    let (mut upstream, _) = site.accept().await;
+    upstream.send(OK).await;
+    assert_eq!(client.read_response().await.text(), "ok");
+    (client, upstream)
+}
 
 /// See the [module](self).
 #[derive(Debug)]
