@@ -146,8 +146,10 @@ fn empty_channels_make_room_first_and_those_that_keep_their_newest_last() {
     let there = |text: &str| hub.info(&name(text), old).is_some();
     drop(hub.publish(&[(name("new"), Payload::empty())], old).unwrap());
     assert!(!there("aged") && there("filled") && there("kept"));
-    for number in 0..50 {
-        drop(hub.publish(&[(name(&format!("n{number}")), Payload::empty())], old).unwrap());
+    // Each a moment later, as any of those of one moment may go first.
+    for number in 1..50 {
+        let then = Time(old.0 + number);
+        drop(hub.publish(&[(name(&format!("n{number}")), Payload::empty())], then).unwrap());
     }
     assert!(there("kept") && !there("filled"));
 }
