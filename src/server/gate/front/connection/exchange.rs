@@ -10,7 +10,6 @@ use crate::server::gate::serve::{Exchange, Framed, Input};
 use crate::server::gate::{Settings, Timer};
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
 use std::future::Future;
 use tokio::io::AsyncWriteExt;
 
@@ -19,7 +18,6 @@ pub(super) struct LaneExchange<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) front: &'a Front,
     pub(super) settings: &'a Settings,
-    pub(super) shutdown: &'a ShutdownWatch,
     /// Whether the connection is kept after the answer.
     pub(super) keep: bool,
     /// A stream's pieces are chunks (RFC 9112, section 7.1).
@@ -177,12 +175,12 @@ impl Exchange for LaneExchange<'_> {
     }
 
     async fn write(&mut self, reply: &Reply) -> Result<(), Unwritten> {
-        self.keep &= !*self.shutdown.borrow() && !self.front.gate.is_draining();
+        self.keep &= !self.front.is_ending();
         if self.connection.write(reply, self.keep).await { Ok(()) } else { Err(Unwritten) }
     }
 
     async fn start(&mut self, head: &Reply, first: &[Bytes]) -> Result<(), Unwritten> {
-        self.keep &= !*self.shutdown.borrow() && !self.front.gate.is_draining();
+        self.keep &= !self.front.is_ending();
         self.chunked = head.status != 101;
         let mut bytes = buffer_pool::take();
         response::write_stream(&mut bytes, head, self.keep);

@@ -78,16 +78,17 @@ pub(super) async fn run(
     stream: Stream,
     peer: Option<IpAddr>,
     _connected: Connected,
-    mut shutdown: ShutdownWatch,
+    shutdown: ShutdownWatch,
 ) {
     // Boxed: a handshake is over soon, and its room would stay with the connection.
     let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
     let Some(Greeted { stream, speech, shown }) = greeted else { return };
+    let _registered = front.ending.register().await;
     let (pending, timer) = (BytesMut::new(), Timer::default());
     let mut connection =
         Connection { stream, peer, pending, speech, shown, fresh: true, timer, group: 0 };
     loop {
-        let read = connection.read_head(&front, &mut shutdown).await;
+        let read = connection.read_head(&front).await;
         let Some((sighting, settings)) = read else { return };
         let after = match connection.agreed(sighting) {
             HeadScan::More => Disposition::Close,
@@ -170,7 +171,6 @@ impl Connection {
             connection: self,
             front,
             settings: &settings,
-            shutdown,
             keep,
             chunked: false,
         };

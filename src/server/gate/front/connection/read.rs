@@ -8,12 +8,11 @@ use crate::server::gate::front::head::{self, HeadScan};
 use crate::server::gate::front::{Front, buffer_pool};
 use bytes::BytesMut;
 use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
@@ -30,7 +29,6 @@ impl Connection {
     pub(super) async fn read_head(
         &mut self,
         front: &Front,
-        shutdown: &mut ShutdownWatch,
     ) -> Option<(HeadScan, Arc<Settings>)> {
         let settings = front.gate.settings();
         if self.pending.is_empty() {
@@ -39,10 +37,14 @@ impl Connection {
             let idle = if fresh { settings.head_timeout } else { settings.idle_timeout };
             drop(settings);
             let first = pin!(async {
-                tokio::select! {
-                    biased;
-                    length = read_some(&mut self.stream, &mut self.pending) => return length > 0,
-                    _ = shutdown.wait_for(|ending| *ending) => {}
+                let read = poll_fn(|context| {
+                    match poll_read_some(&mut self.stream, &mut self.pending, context) {
+                        Poll::Pending if front.ending.is_over() => Poll::Ready(None),
+                        read => read.map(Some),
+                    }
+                });
+                if let Some(length) = read.await {
+                    return length > 0;
                 }
                 // A client that connected at the very end has its request on the way, and gets its
                 // response.
@@ -110,18 +112,24 @@ pub(super) async fn gone(stream: &mut Stream, pending: &mut BytesMut, most: usiz
     std::future::pending().await
 }
 
-/// Reads once, and returns the number of bytes; 0 = nothing will come any more. The buffer is on
-/// the stack during the read only: a connection that waits holds none.
+/// Reads once, and returns the number of bytes; 0 = nothing will come any more.
 pub(super) async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
-    let read = poll_fn(|context| {
-        let mut room = [MaybeUninit::uninit(); READ];
-        let mut buf = ReadBuf::uninit(&mut room);
-        let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buf));
-        if pending.capacity() == 0 && !buf.filled().is_empty() {
-            *pending = buffer_pool::take();
-        }
-        pending.extend_from_slice(buf.filled());
-        Poll::Ready(read.map(|()| buf.filled().len()))
-    });
-    read.await.unwrap_or(0)
+    poll_fn(|context| poll_read_some(stream, pending, context)).await
+}
+
+/// The same, for a task that waits for more than that. The buffer is on the stack during the read
+/// only: a connection that waits holds none.
+fn poll_read_some(
+    stream: &mut Stream,
+    pending: &mut BytesMut,
+    context: &mut Context<'_>,
+) -> Poll<usize> {
+    let mut room = [MaybeUninit::uninit(); READ];
+    let mut buf = ReadBuf::uninit(&mut room);
+    let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buf));
+    if pending.capacity() == 0 && !buf.filled().is_empty() {
+        *pending = buffer_pool::take();
+    }
+    pending.extend_from_slice(buf.filled());
+    Poll::Ready(read.map_or(0, |()| buf.filled().len()))
 }
