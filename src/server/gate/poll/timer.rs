@@ -21,8 +21,14 @@ pub struct Timer {
 impl Timer {
     /// Lets the next wait end after `limit`; `None` = never.
     pub fn set(&mut self, limit: Option<Duration>) {
+        self.set_from(limit.map(|_| Instant::now()), limit);
+    }
+
+    /// The same for a wait that began at that time.
+    pub fn set_from(&mut self, began: impl Into<Option<Instant>>, limit: Option<Duration>) {
         // A limit that reaches beyond the clock's end is as good as none.
-        self.deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let deadline = |began: Instant| began.checked_add(limit?);
+        self.deadline = began.into().and_then(deadline);
     }
 
     /// Ready once the deadline is over.
