@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -16,6 +16,8 @@ pub struct Timer {
     /// Fires at the deadline or before it.
     sleep: Option<Pin<Box<Sleep>>>,
     deadline: Option<Instant>,
+    /// The task that it wakes when it fires. It need not be polled before.
+    armed: Option<Waker>,
 }
 
 impl Timer {
@@ -37,12 +39,20 @@ impl Timer {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if deadline < sleep.deadline() {
             sleep.as_mut().reset(deadline);
+            self.armed = None;
+        }
+        let armed = self.armed.as_ref().is_some_and(|task| task.will_wake(context.waker()));
+        if armed && !sleep.is_elapsed() {
+            return Poll::Pending;
         }
         while sleep.as_mut().poll(context).is_ready() {
             if Instant::now() >= deadline {
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);
+        }
+        if !armed {
+            self.armed = Some(context.waker().clone());
         }
         Poll::Pending
     }
@@ -81,6 +91,24 @@ mod tests {
             let (limit, began) = (Duration::from_secs(seconds), Instant::now());
             let done = timer.within(Some(limit), pin!(pending::<()>())).await;
             assert_eq!((done, began.elapsed().as_secs()), (None, seconds));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_wakes_the_task_that_waits_now() {
+        let mut timer = Timer::default();
+        let waits = |timer: &mut Timer| {
+            let mut context = Context::from_waker(Waker::noop());
+            timer.poll_expired(&mut context).is_pending()
+        };
+        let limit = Duration::from_secs(5);
+        for _ in 0..3 {
+            // Another task has waited before.
+            timer.set(Some(limit));
+            assert!(waits(&mut timer) && waits(&mut timer));
+            let began = Instant::now();
+            assert_eq!(timer.within(Some(limit), pin!(pending::<()>())).await, None);
+            assert_eq!(began.elapsed().as_secs(), 5);
         }
     }
 
