@@ -96,7 +96,8 @@ fn targets(sheet: &Sheet) -> String {
     for level in &cpu {
         let figure = Figure::Cpu(*level);
         let value = |name| sheet.value(figure, name);
-        let line = value("pollgate-log").zip(value("pollgate")).map(|(with, without)| with - without);
+        let line =
+            value("pollgate-log").zip(value("pollgate")).map(|(with, without)| with - without);
         rows.push((format!("{}: of it the access log", figure.title()), line, 1.5, true));
     }
     if let (Some(first), Some(last)) = (cpu.first(), cpu.last()).to_owned() {

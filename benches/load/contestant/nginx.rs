@@ -25,11 +25,7 @@ pub(super) fn nchan_with_log() -> Contestant {
     Contestant { abilities: Abilities { is_variant: true, ..contestant.abilities }, ..contestant }
 }
 
-fn of_nchan(
-    name: &'static str,
-    with: &str,
-    start: fn(Place) -> io::Result<Running>,
-) -> Contestant {
+fn of_nchan(name: &'static str, with: &str, start: fn(Place) -> io::Result<Running>) -> Contestant {
     let missing = match (installed(&NGINX), installed(&NCHAN)) {
         (None, _) => Some("nginx is not installed".to_owned()),
         (_, None) => Some("libnginx-mod-nchan is not installed".to_owned()),

@@ -16,7 +16,10 @@ pub(super) fn contestant(settings: &Settings) -> Contestant {
 /// The same with the access log, in a file.
 pub(super) fn with_log(settings: &Settings) -> Contestant {
     let contestant = of("pollgate-log", settings, "info", |place| start(place, "info"));
-    Contestant { abilities: Abilities { http2: false, is_variant: true, ..contestant.abilities }, ..contestant }
+    Contestant {
+        abilities: Abilities { http2: false, is_variant: true, ..contestant.abilities },
+        ..contestant
+    }
 }
 
 fn of(
@@ -43,7 +46,8 @@ fn of(
 }
 
 fn start(mut place: Place, level: &str) -> io::Result<Running> {
-    let (public, internal) = (free_address()?, free_address()?);
+    let public = free_address()?;
+    let internal = free_address()?;
     let site = place.start_site()?;
     let binary = place.settings.pollgate.display().to_string();
     let mut arguments = vec![

@@ -38,8 +38,7 @@ pub(super) fn held(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io::Re
     let wakes = (gauge.wakes() - before.1) as f64;
     sheet.put(Figure::CpuOfHolding, stage.name, spent / seconds as f64);
     sheet.put(Figure::WakesOfHolding, stage.name, wakes / seconds as f64);
-    let figures =
-        [Figure::MemoryAfterDeliveries, Figure::CpuOfHolding, Figure::WakesOfHolding];
+    let figures = [Figure::MemoryAfterDeliveries, Figure::CpuOfHolding, Figure::WakesOfHolding];
     for figure in figures {
         stage.note_polls(sheet, figure, scale.most);
     }
@@ -61,7 +60,8 @@ fn deliver(stage: &mut Stage, polls: usize, pause: Duration, scale: &Scale) -> i
     let mut costs = Vec::new();
     for _ in 0..times {
         std::thread::sleep(pause);
-        let (cpu, answered) = (stage.running.gauge.cpu(), stage.crowd.tally.answered);
+        let cpu = stage.running.gauge.cpu();
+        let answered = stage.crowd.tally.answered;
         stage.press.begin(WIDE);
         stage.wait_for(polls)?;
         stage.press.wait()?;

@@ -39,7 +39,8 @@ fn head(out: &mut BytesMut, reply: &Reply, keep: bool, whole: bool) {
             last.content_type = text(&reply.content_type).unwrap_or_default();
             last.fields.clear();
             let fields = reply.headers.iter();
-            last.fields.extend(fields.filter_map(|(name, value)| Some((text(name)?, text(value)?))));
+            last.fields
+                .extend(fields.filter_map(|(name, value)| Some((text(name)?, text(value)?))));
             last.bytes.clear();
             render(&mut last.bytes, reply, keep, whole, second);
         }
@@ -76,9 +77,9 @@ impl Last {
         let fields = self.fields.iter().zip(&reply.headers);
         self.fields.len() == reply.headers.len()
             && is_same(self.content_type, &reply.content_type)
-            && fields.into_iter().all(|(own, other)| {
-                is_same(own.0, &other.0) && is_same(own.1, &other.1)
-            })
+            && fields
+                .into_iter()
+                .all(|(own, other)| is_same(own.0, &other.0) && is_same(own.1, &other.1))
     }
 }
 

@@ -109,25 +109,25 @@ impl Way {
         put: &mut dyn FnMut(&'static str, &[&str]),
     ) {
         let Self { client, tls } = self;
-        let told = |name: &str| {
-            let told = if client.trusted { headers.all(name) } else { String::new() };
-            (!told.trim().is_empty()).then_some(told)
+        let received = |name: &str| {
+            let received = if client.trusted { headers.all(name) } else { String::new() };
+            (!received.trim().is_empty()).then_some(received)
         };
         let peer = client.peer.map(|peer| peer.to_string());
         let peer = peer.as_deref();
-        match (peer, told("x-forwarded-for")) {
-            (Some(peer), Some(told)) => put("X-Forwarded-For", &[&told, ", ", peer]),
+        match (peer, received("x-forwarded-for")) {
+            (Some(peer), Some(received)) => put("X-Forwarded-For", &[&received, ", ", peer]),
             (Some(peer), None) => put("X-Forwarded-For", &[peer]),
-            (None, Some(told)) => put("X-Forwarded-For", &[&told]),
+            (None, Some(received)) => put("X-Forwarded-For", &[&received]),
             (None, None) => {}
         }
         let proto = if *tls { "https" } else { "http" };
-        match told("x-forwarded-proto") {
-            Some(told) => put("X-Forwarded-Proto", &[&told]),
+        match received("x-forwarded-proto") {
+            Some(received) => put("X-Forwarded-Proto", &[&received]),
             None => put("X-Forwarded-Proto", &[proto]),
         }
-        match told("x-forwarded-host") {
-            Some(told) => put("X-Forwarded-Host", &[&told]),
+        match received("x-forwarded-host") {
+            Some(received) => put("X-Forwarded-Host", &[&received]),
             // Only HTTP/1.0 has requests without a host.
             None if host.is_empty() => {}
             None => put("X-Forwarded-Host", &[host]),
@@ -141,8 +141,8 @@ impl Way {
         let (named, end) = if host.is_empty() { ("", "") } else { (";host=\"", "\"") };
         let peer = peer.unwrap_or("unknown");
         let own = ["for=", opened, peer, closed, named, host, end, ";proto=", proto];
-        match told("forwarded") {
-            Some(told) => put("Forwarded", &[&[told.as_str(), ", "], &own[..]].concat()),
+        match received("forwarded") {
+            Some(received) => put("Forwarded", &[&[received.as_str(), ", "], &own[..]].concat()),
             None => put("Forwarded", &own),
         }
     }

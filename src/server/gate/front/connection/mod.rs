@@ -84,7 +84,8 @@ pub(super) async fn run(
     let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
     let Some(Greeted { stream, speech, shown }) = greeted else { return };
     let _registered = front.ending.register().await;
-    let (pending, timer) = (BytesMut::new(), Timer::default());
+    let pending = BytesMut::new();
+    let timer = Timer::default();
     let mut connection =
         Connection { stream, peer, pending, speech, shown, fresh: true, timer, group: 0 };
     loop {
@@ -167,13 +168,8 @@ impl Connection {
         let early = BytesMut::from(&self.pending[length..]);
         buffer_pool::put(std::mem::replace(&mut self.pending, early));
         let keep = account.keep;
-        let mut exchange = LaneExchange {
-            connection: self,
-            front,
-            settings: &settings,
-            keep,
-            chunked: false,
-        };
+        let mut exchange =
+            LaneExchange { connection: self, front, settings: &settings, keep, chunked: false };
         let served = serve(&front.gate, &settings, decision, &mut exchange).await;
         let keep = exchange.keep;
         match served {
@@ -309,7 +305,8 @@ impl Connection {
         // Pingora gives back the stream that was handed to it.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
-        let (fresh, group) = (false, state.group());
+        let fresh = false;
+        let group = state.group();
         Some(Self { stream, peer, pending, speech, shown, fresh, timer, group })
     }
 
@@ -350,7 +347,8 @@ impl Connection {
         let written = self.write(&reply, false).await;
         if access_log::is_logged() {
             let (status, bytes) = if written { (status, reply.body.len()) } else { (0, 0) };
-            let (client, took) = (self.peer, began.elapsed());
+            let client = self.peer;
+            let took = began.elapsed();
             let line = access_log::Line {
                 client,
                 method: "-",

@@ -26,10 +26,7 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 impl Connection {
     /// Reads until there is a head, or bytes that can be none. `None` = the connection must be
     /// closed without a response. Also returns the settings that the request is served with.
-    pub(super) async fn read_head(
-        &mut self,
-        front: &Front,
-    ) -> Option<(HeadScan, Arc<Settings>)> {
+    pub(super) async fn read_head(&mut self, front: &Front) -> Option<(HeadScan, Arc<Settings>)> {
         let settings = front.gate.settings();
         if self.pending.is_empty() {
             // A new connection has its request with it; a kept one may be idle for a while.
