@@ -94,6 +94,8 @@ fn is_constant(reply: &Reply) -> bool {
     fields && text(&reply.content_type).is_some()
 }
 
+/// The text, if it is a constant.
+#[allow(clippy::ptr_arg)]
 fn text(text: &Cow<'static, str>) -> Option<&'static str> {
     match text {
         Cow::Borrowed(text) => Some(text),

@@ -184,10 +184,10 @@ fn put(out: &mut String, parts: &[&str]) {
 fn put_fraction(out: &mut String, thousandths: u32) {
     let digit = |by: u32| char::from(b'0' + (thousandths / by % 10) as u8);
     out.push(digit(100));
-    if thousandths % 100 > 0 {
+    if !thousandths.is_multiple_of(100) {
         out.push(digit(10));
     }
-    if thousandths % 10 > 0 {
+    if !thousandths.is_multiple_of(10) {
         out.push(digit(1));
     }
 }
