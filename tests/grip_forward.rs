@@ -160,7 +160,7 @@ async fn no_grip_header_passes_in_an_answer_of_any_kind() {
         .await;
     let agreed = client.read_head().await;
     assert_eq!((agreed.status, agreed.header("grip-hold")), (101, None));
-    client.write(b"ping").await;
+    client.send_raw(b"ping").await;
     assert_eq!(upstream.read(4).await, b"ping");
 }
 
@@ -192,7 +192,7 @@ async fn requests_that_came_at_once_are_answered_in_turn_though_the_first_is_hel
     let gate = grip_gate(&site, "").await;
     let mut client = gate.connect().await;
     let both = format!("{}{}", Way::Plain.get("/poll"), Way::Plain.get("/page"));
-    client.write(both.as_bytes()).await;
+    client.send_raw(both.as_bytes()).await;
     gate.wait_for_held(1).await;
     publish_item(&gate, item("x")).await;
     assert_eq!(client.read_response().await.text(), "x");
@@ -205,11 +205,11 @@ async fn a_site_that_holds_before_it_has_the_whole_body_gets_the_rest_of_it() {
     let gate = Gate::start_before(&site.addr, GRIP).await;
     let mut client = gate.connect().await;
     let head = "POST /poll HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n";
-    client.write(format!("{head}half").as_bytes()).await;
+    client.send_raw(format!("{head}half").as_bytes()).await;
     let (mut upstream, _) = site.accept().await;
     assert_eq!(upstream.read(4).await, b"half");
     upstream.send(format!("HTTP/1.1 200 OK\r\n{HOLD}Content-Length: 4\r\n\r\nnone")).await;
-    client.write(b"rest").await;
+    client.send_raw(b"rest").await;
     gate.wait_for_held(1).await;
     if !by_engine() {
         assert_eq!(upstream.read(4).await, b"rest");
@@ -286,7 +286,7 @@ async fn requests_of_the_gate_s_own_protocols_never_reach_the_site() {
         }
     }
     let mut client = gate.connect().await;
-    for target in ["/chat/1", "/app/other-key", "/app/app-key"] {
+    for target in ["/chat/1", "/app/app-key"] {
         for version in ["13", "12"] {
             let upgrade = [
                 ("Connection", "Upgrade"),
