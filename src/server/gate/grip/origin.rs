@@ -120,7 +120,8 @@ impl Origin {
                 }
             }
         }
-        let (settings, target) = (settings.clone(), target.into());
+        let settings = settings.clone();
+        let target = target.into();
         Self(Arc::new(Shared { settings, again, target, headers: lines.into() }))
     }
 
@@ -187,7 +188,8 @@ impl Origin {
         let mut headers = HeaderMap::new();
         for line in self.0.headers.split(|byte| *byte == b'\n') {
             let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-            let (name, value) = (&line[..colon], &line[colon + 1..]);
+            let name = &line[..colon];
+            let value = &line[colon + 1..];
             if only.is_some_and(|only| only.as_bytes() != name) {
                 continue;
             }

@@ -64,9 +64,9 @@ impl Withheld {
         if settings.grip.is_none() || status < 200 || !Instruct::is_in(headers) {
             return None;
         }
+        let headers = to_map(headers);
         let share = BodyShare::new(&settings.bodies);
-        let (headers, body) = (to_map(headers), BytesMut::new());
-        Some(Box::new(Self { status, headers, body, share, lost: None }))
+        Some(Box::new(Self { status, headers, body: BytesMut::new(), share, lost: None }))
     }
 
     /// Takes the headers of GRIP out of pingora's response; withholds it if it is an instruction.
