@@ -75,7 +75,8 @@ pub(super) fn write_interim(out: &mut BytesMut, head: &ResponseHead<'_>, grip: b
 pub(super) fn write_agreement(out: &mut BytesMut, head: &ResponseHead<'_>, grip: bool) {
     begin(out, head);
     for (name, value) in &head.fields {
-        if !name.eq_ignore_ascii_case(PUBLISH) && !(grip && is_own(name)) {
+        let ends = name.eq_ignore_ascii_case(PUBLISH) || grip && is_own(name);
+        if !ends {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
     }
@@ -161,7 +162,8 @@ mod tests {
         assert_eq!(&out[..], b"HTTP/1.1 103 Hints\r\nLink: a\r\n\r\n");
         let head = ResponseHead::parse(b"HTTP/1.1 200 OK\r\nX: a\r\n\r\n").unwrap();
         let mut out = BytesMut::new();
-        let delivery = Delivery { framing: Framing::Length(0), to_head: true, keep: true };
+        let delivery =
+            Delivery { framing: Framing::Length(0), to_head: true, keep: true, grip: false };
         write(&mut out, &head, &delivery);
         assert!(String::from_utf8(out.to_vec()).unwrap().contains("\r\nDate: "));
     }

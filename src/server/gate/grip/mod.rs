@@ -56,7 +56,9 @@ impl Settings {
     }
 
     /// The headers by which the site knows the gate.
-    pub(in crate::server::gate) fn headers(&self) -> impl Iterator<Item = (&'static str, Arc<str>)> {
+    pub(in crate::server::gate) fn headers(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, Arc<str>)> {
         let feature = ("Grip-Feature", Arc::from(FEATURES));
         self.token().map(|token| ("Grip-Sig", token)).into_iter().chain([feature])
     }

@@ -121,9 +121,9 @@ impl Connection {
         if let Some((withheld, head)) = outcome.withheld {
             account.keep = outcome.keep;
             let origin = Origin::of_head(settings, &head).ok_or("the request has no head");
-            let held = origin.map_err(str::to_owned).and_then(|origin| {
-                withheld.hold(&front.gate, settings, origin, client.address)
-            });
+            let held = origin
+                .map_err(str::to_owned)
+                .and_then(|origin| withheld.hold(&front.gate, settings, origin, client.address));
             let decision = match held {
                 Ok(held) => Decision::GripHold(held),
                 Err(error) => Decision::Reply(refuse(&error), None),
