@@ -5,10 +5,10 @@ use super::{Config, Site};
 use crate::protocol::address::Address;
 use crate::protocol::dialect::Dialect;
 use crate::protocol::pusher::App;
-use crate::server::backplane;
 use crate::server::limits::descriptors::{self, FdBudget};
 use crate::server::limits::permit;
 use crate::server::net::certificate::{Identity, IdentityError};
+use crate::server::net::tls_client::TlsClient;
 use std::path::Path;
 
 /// Checks the config as a whole. Values that are mistakes already are left out, so that one slip is
@@ -112,7 +112,7 @@ pub(super) fn files(config: &mut Config, report: &Report) {
             let files = [("backplane.cert", cert.as_path()), ("backplane.key", key.as_path())];
             identity(files, &mut config.warnings, report)
         });
-        match backplane::Tls::new(backplane.files.ca.as_deref(), shown.as_ref()) {
+        match TlsClient::new(backplane.files.ca.as_deref(), shown.as_ref()) {
             Ok(tls) => backplane.tls = Some(tls),
             Err(message) => report.mistake("backplane.ca", message),
         }

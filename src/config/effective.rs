@@ -64,7 +64,7 @@ impl Config {
     fn site_secrets(&self) -> Vec<impl PartialEq> {
         let of = |site: &SiteConfig| {
             let auth: Vec<_> = site.routes.iter().map(|rule| rule.auth.clone()).collect();
-            (site.token.clone(), site.identity.clone(), auth)
+            (site.token.clone(), site.identity.clone(), auth, site.webhooks.clone())
         };
         self.sites.iter().map(of).collect()
     }

@@ -73,11 +73,11 @@ pub struct Config {
     pub stream: stream::Settings,
     /// The channels and their histories.
     pub hub: hub::Settings,
-    /// Presence on the channels.
-    pub presence: hub::presence::Rules,
+    /// Presence on the channels of each site.
+    pub presence: Vec<hub::presence::Rules>,
     /// Memory for the users who are present, in bytes.
     pub presence_bytes: u64,
-    /// Receivers of events.
+    /// Receivers of events, those of all sites.
     pub webhooks: Vec<webhook::Settings>,
     /// The file in which the history outlives a restart.
     pub snapshot: snapshot::Settings,

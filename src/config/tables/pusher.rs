@@ -1,9 +1,9 @@
 //! `[[pusher]]`: one app.
 
-use super::auth::parse_url;
+use super::webhook::receiver;
 use crate::config::read::section::Section;
 use crate::config::read::values;
-use crate::hub::channel::Pattern;
+use crate::hub::channel::{Pattern, SiteName};
 use crate::hub::presence::Rules;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::pusher::{App, Signer};
@@ -33,13 +33,11 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, O
         }
     }
     let webhook = section.parsed("webhook", String::new(), |text| Ok(text.to_owned()));
-    let webhook = match (webhook.is_empty(), parse_url(&webhook)) {
-        (true, _) => None,
-        (false, Ok(url)) => Some(url),
-        (false, Err(message)) => {
-            section.mistake("webhook", message);
-            None
-        }
+    let keys = ["webhook", "webhook_ca"];
+    // An empty one, too, so that its keys are known.
+    let webhook = match webhook.is_empty() {
+        true => receiver(section, keys, "/").and(None),
+        false => receiver(section, keys, &webhook),
     };
     let app = App {
         id: id?.into(),
@@ -50,8 +48,10 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, O
         max_event: usize::try_from(max_event).unwrap_or(usize::MAX),
     };
     let app = Arc::new(app);
-    let webhook = webhook.map(|url| Webhook {
+    let webhook = webhook.map(|(url, tls)| Webhook {
+        site: SiteName::NONE,
         url,
+        tls,
         host: String::new(),
         events: EventName::NAMES.map(|(_, event)| event).to_vec(),
         secret: Secret::default(),

@@ -3,11 +3,13 @@
 //! What a site does not say is as the gate's own sections say; in `history` and `limits` it may
 //! only take less than they give.
 
+use super::presence as present;
+use super::webhook as webhooks;
 use super::{ANY, SOME, capture, channel, hold, poll, rate, token, upstream, watch};
 use crate::config::read::section::Section;
 use crate::config::read::values;
 use crate::hub::channel::{Limits, SiteName};
-use crate::hub::{self, SiteBounds};
+use crate::hub::{self, SiteBounds, presence};
 use crate::protocol::auth::secret::Secret;
 use crate::server::gate::poll::hold as holding;
 use crate::server::gate::route::Rule;
@@ -16,6 +18,7 @@ use crate::server::gate::upstream as servers;
 use crate::server::limits::permit;
 use crate::server::net::certificate::Identity;
 use crate::server::publish::{Captured, watch as watching};
+use crate::server::webhook;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,6 +53,10 @@ pub struct SiteConfig {
     pub captured: Captured,
     /// Rules for files that it publishes with.
     pub watch: Vec<watching::Rule>,
+    /// Presence on its channels.
+    pub presence: presence::Rules,
+    /// Receivers of its events.
+    pub webhooks: Vec<webhook::Settings>,
 }
 
 /// The gate's own settings, which a site's begin with and stay within.
@@ -98,9 +105,13 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
     let site = name.clone().unwrap_or_default();
     let bounds = section.table("history", |section| history(section, &site, held, above.hub));
     let own = bounds.limits.clone();
-    let overrides = section.tables("channel", |section| channel(section, &own, true));
-    let overrides = overrides.into_iter().flatten().map(|(pattern, limits, _)| (pattern, limits));
+    let channels = section.tables("channel", |section| channel(section, &own));
+    let channels: Vec<_> = channels.into_iter().flatten().collect();
+    let mut presence = present::rules(&site, &channels);
+    let overrides = channels.into_iter().map(|(pattern, limits, _)| (pattern, limits));
     let bounds = SiteBounds { overrides: overrides.collect(), ..bounds };
+    let webhooks = webhooks::webhooks(section, &site);
+    presence.occupancy = webhooks::want_occupancy(&webhooks);
     let routes = section.tables("poll", |section| poll::rule(section, hold.timeout));
     let capture = section.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
@@ -119,6 +130,8 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
         routes: routes.into_iter().flatten().collect(),
         captured: Captured { capture, may_publish },
         watch: watch.into_iter().flatten().collect(),
+        presence,
+        webhooks,
     })
 }
 

@@ -6,7 +6,8 @@
 use super::connect::{Access, LinkTarget};
 use super::keys::{Keys, LAYOUT, PARTITIONS};
 use super::scripts::Scripts;
-use super::tls::{cause, told};
+use super::tls::told;
+use crate::server::net::tls_client::cause;
 use super::topology::Partitions;
 use super::{Kind, Server};
 use arc_swap::ArcSwap;
