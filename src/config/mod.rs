@@ -104,7 +104,7 @@ pub struct Config {
     pub mercure: Option<std::sync::Arc<crate::protocol::mercure::Settings>>,
     /// Rules that select polls; empty = as in [`crate::server::gate::route::Routes::new`].
     pub routes: Vec<Rule>,
-    /// The Pusher protocol's apps.
+    /// The Pusher protocol's apps, those of all sites.
     pub pusher: PusherSettings,
     /// What is published of requests to the upstream and its responses.
     pub captured: crate::server::publish::Captured,

@@ -104,7 +104,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let listed = if has_sites { values::listed_in_site } else { values::listed };
     let watched = root.table("metrics", |metrics| metrics.list("channels", Vec::new(), listed));
     let watched = watched.into_iter().map(|listed| listed.0).collect();
-    for key in ["mercure", "nchan", "pusher"] {
+    for key in ["mercure", "nchan"] {
         if has_sites && root.has(key) {
             root.mistake(key, "serves a gate without [[site]] only; give it a gate of its own");
         }
@@ -129,11 +129,10 @@ pub(super) fn config(root: &mut Section) -> Config {
     let routes = routes.into_iter().flatten().collect();
     let capture = root.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
-    let apps = root.tables("pusher", pusher::app).into_iter().flatten();
-    let (apps, hooks): (Vec<_>, Vec<_>) = apps.unzip();
+    let (mut apps, hooks) = pusher::apps(root, &SiteName::NONE);
     pusher::presence(&apps, &mut presence);
     let mut webhooks = webhook::webhooks(root, &SiteName::NONE);
-    webhooks.extend(hooks.into_iter().flatten());
+    webhooks.extend(hooks);
     presence.occupancy = webhook::want_occupancy(&webhooks);
     let nchan = root.tables("nchan", nchan::rule).into_iter().flatten().map(Arc::new).collect();
     let watch = root.tables("watch", |section| watch::rule(section, &SiteName::NONE));
@@ -146,6 +145,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let presence = [presence].into_iter().chain(sites.iter().map(|site| site.presence.clone()));
     let presence = presence.collect();
     webhooks.extend(sites.iter().flat_map(|site| site.webhooks.clone()));
+    apps.extend(sites.iter().flat_map(|site| site.pusher.clone()));
     Config {
         listen,
         internal,

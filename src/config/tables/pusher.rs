@@ -12,8 +12,18 @@ use crate::server::webhook::{EventName, Settings as Webhook};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Reads the apps of a site, and their webhooks.
+pub(in crate::config) fn apps(
+    section: &mut Section,
+    site: &SiteName,
+) -> (Vec<Arc<PusherApp>>, Vec<Webhook>) {
+    let read = section.tables("pusher", |section| app(section, site));
+    let (apps, webhooks): (Vec<_>, Vec<_>) = read.into_iter().flatten().unzip();
+    (apps, webhooks.into_iter().flatten().collect())
+}
+
 /// Reads an app, and its webhook if it has one; `None` is a mistake.
-pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, Option<Webhook>)> {
+fn app(section: &mut Section, site: &SiteName) -> Option<(Arc<PusherApp>, Option<Webhook>)> {
     let hint = "write the app's id, PUSHER_APP_ID of the site";
     let id = section.required("id", hint, |text| word(text, App::MAX_ID));
     let hint = "write the app's key, PUSHER_APP_KEY of the site";
@@ -40,6 +50,7 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, O
         false => receiver(section, keys, &webhook),
     };
     let app = App {
+        site: site.clone(),
         id: id?.into(),
         key: key?.into(),
         signer: Signer::new(secret),
@@ -49,7 +60,7 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, O
     };
     let app = Arc::new(app);
     let webhook = webhook.map(|(url, tls)| Webhook {
-        site: SiteName::NONE,
+        site: site.clone(),
         url,
         tls,
         host: String::new(),

@@ -5,13 +5,14 @@
 
 use super::presence as present;
 use super::webhook as webhooks;
-use super::{ANY, SOME, capture, channel, hold, poll, rate, token, upstream, watch};
+use super::{ANY, SOME, capture, channel, hold, poll, pusher, rate, token, upstream, watch};
 use crate::config::read::section::Section;
 use crate::config::read::values;
 use crate::hub::channel::{Limits, SiteName};
 use crate::hub::{self, SiteBounds, presence};
 use crate::protocol::auth::secret::Secret;
 use crate::server::gate::poll::hold as holding;
+use crate::server::gate::pusher::PusherApp;
 use crate::server::gate::route::Rule;
 use crate::server::gate::sites::HostPattern;
 use crate::server::gate::upstream as servers;
@@ -57,6 +58,8 @@ pub struct SiteConfig {
     pub presence: presence::Rules,
     /// Receivers of its events.
     pub webhooks: Vec<webhook::Settings>,
+    /// Its apps of the Pusher protocol.
+    pub pusher: Vec<Arc<PusherApp>>,
 }
 
 /// The gate's own settings, which a site's begin with and stay within.
@@ -110,7 +113,10 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
     let mut presence = present::rules(&site, &channels);
     let overrides = channels.into_iter().map(|(pattern, limits, _)| (pattern, limits));
     let bounds = SiteBounds { overrides: overrides.collect(), ..bounds };
-    let webhooks = webhooks::webhooks(section, &site);
+    let (pusher, hooks) = pusher::apps(section, &site);
+    pusher::presence(&pusher, &mut presence);
+    let mut webhooks = webhooks::webhooks(section, &site);
+    webhooks.extend(hooks);
     presence.occupancy = webhooks::want_occupancy(&webhooks);
     let routes = section.tables("poll", |section| poll::rule(section, hold.timeout));
     let capture = section.tables("capture", capture::rule);
@@ -132,6 +138,7 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
         watch: watch.into_iter().flatten().collect(),
         presence,
         webhooks,
+        pusher,
     })
 }
 
