@@ -116,7 +116,8 @@ async fn the_users_of_one_site_are_never_seen_by_another() {
         let watch = |site, user| target(site, "presence%3Aroom", user, "");
         let mut shop = hold(gate, way, "shop", &watch("shop", "watcher")).await;
         let mut blog = hold(gate, way, "blog", &watch("blog", "watcher")).await;
-        let _seven = hold(gate, way, "shop", &target("shop", "room", "7", "")).await;
+        let mut seven = client(gate, way, "shop").await;
+        seven.ask(&target("shop", "room", "7", "")).await;
         let joined = shop.answer().await.json();
         assert_eq!(joined["messages"][0]["channel"], "presence:room");
         assert_eq!(
@@ -124,7 +125,8 @@ async fn the_users_of_one_site_are_never_seen_by_another() {
             json!({"type": "join", "user": "7", "info": null})
         );
         assert!(blog.is_quiet().await, "{way:?}");
-        let _eight = hold(gate, way, "blog", &target("blog", "room", "8", "")).await;
+        let mut eight = client(gate, way, "blog").await;
+        eight.ask(&target("blog", "room", "8", "")).await;
         assert_eq!(blog.answer().await.json()["messages"][0]["data"]["user"], "8");
         let path = "/channels/room/presence";
         assert_eq!(users(gate, "shop-token", path).await, ["7"]);
@@ -201,7 +203,9 @@ async fn webhooks_go_to_the_upstream_of_their_site_with_its_events_alone() {
 #[tokio::test]
 async fn a_site_without_presence_has_none_though_another_has() {
     let (shop, blog) = (PlainSite::named("shop").await, PlainSite::named("blog").await);
-    let quiet = site("blog", &blog, "1h").replace("presence = true", "").replace("[[site.webhook]]", "[[site.watch]]");
+    let quiet = site("blog", &blog, "1h")
+        .replace("presence = true", "")
+        .replace("[[site.webhook]]", "[[site.watch]]");
     let quiet = quiet.replace("url = \"/hook?of=blog\"", "path = \"/nowhere/*.comet\"");
     let quiet = quiet.replace("secret = \"blog hush\"", "channel = \"{1}\"");
     let quiet = quiet.replace("grace = \"1h\"\nstream_grace = \"1h\"", "");

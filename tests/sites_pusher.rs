@@ -112,7 +112,8 @@ async fn who_is_on_a_presence_channel_is_seen_at_its_site_alone() {
     assert_eq!(third.join("presence-room", "9").await["presence"]["ids"], json!(["8", "9"]));
     assert_eq!(blog.next().await["event"], "pusher_internal:member_added");
     shop.is_alive().await;
-    let users = async |app| get(gate, app, "channels/presence-room/users", &[]).await["users"].clone();
+    let users =
+        async |app| get(gate, app, "channels/presence-room/users", &[]).await["users"].clone();
     assert_eq!(users("shop").await, json!([{ "id": "7" }]));
     assert_eq!(users("blog").await, json!([{ "id": "8" }, { "id": "9" }]));
     let all = [("filter_by_prefix", "presence-"), ("info", "user_count")];
@@ -137,7 +138,10 @@ async fn a_session_of_the_fallbacks_is_not_found_at_another_site() {
     // Nothing can be sent in its name, and a poll begins another one.
     assert_eq!(post("blog", "xhr_send", "[\"{}\"]").await.status, 404);
     assert_eq!(post("blog", "xhr", "").await.text(), "o{}\n");
-    assert_eq!(post("shop", "xhr_send", "[\"{\\\"event\\\":\\\"pusher:ping\\\"}\"]").await.status, 204);
+    assert_eq!(
+        post("shop", "xhr_send", "[\"{\\\"event\\\":\\\"pusher:ping\\\"}\"]").await.status,
+        204
+    );
     assert_eq!(frames(&post("shop", "xhr", "").await.text())[0]["event"], "pusher:pong");
 }
 
@@ -187,8 +191,7 @@ async fn the_limits_of_a_site_count_its_connections() {
 #[tokio::test]
 async fn an_app_that_a_reload_takes_from_its_site_ends_its_connections_and_no_other() {
     let two = two("").await;
-    let (mut shop, mut blog) =
-        (connect(&two.gate, "shop").await, connect(&two.gate, "blog").await);
+    let (mut shop, mut blog) = (connect(&two.gate, "shop").await, connect(&two.gate, "blog").await);
     let blog_only = format!("[publish]\ntoken = \"t\"\n{}", site("blog", &two.blog, ""));
     two.gate.write_config(&blog_only);
     assert_eq!(two.gate.reload().await.status, 200);
@@ -209,7 +212,10 @@ async fn ids_are_for_one_app_of_the_gate_and_apps_belong_to_a_site() {
             shop.clone() + "[[site.pusher]]\nid = \"b\"\nkey = \"app-key\"\nsecret = \"x\"\n",
             "site[0].pusher[1].key",
         ),
-        ("[[pusher]]\nid = \"b\"\nkey = \"k\"\nsecret = \"x\"\n".to_owned() + &shop, "pusher: belongs"),
+        (
+            "[[pusher]]\nid = \"b\"\nkey = \"k\"\nsecret = \"x\"\n".to_owned() + &shop,
+            "pusher: belongs",
+        ),
     ] {
         gate.write_config(&format!("[publish]\ntoken = \"t\"\n{config}"));
         let file = gate.config_file().display().to_string();

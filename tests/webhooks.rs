@@ -182,7 +182,11 @@ async fn a_receiver_whose_certificate_is_not_trusted_is_sent_nothing_and_the_rea
         metrics.value(&format!("pollgate_webhook_failures_total{{cause=\"{cause}\"}}"))
     };
     let cases = [
-        (front.port(), Identity::make(), "signed by nobody we trust; name the file of the authority"),
+        (
+            front.port(),
+            Identity::make(),
+            "signed by nobody we trust; name the file of the authority",
+        ),
         (misnamed.port(), elsewhere, "not for localhost, only for other.example"),
     ];
     for (index, (port, trusted, reason)) in cases.into_iter().enumerate() {

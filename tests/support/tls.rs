@@ -13,8 +13,8 @@ use rustls::{
     SupportedProtocolVersion,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{Addr, BOUND};
 

@@ -106,7 +106,7 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
     let limits = section.table("limits", |section| limits(section, held, above.limits));
     // Any name lets the rest be read; the mistake is noted.
     let site = name.clone().unwrap_or_default();
-    let bounds = section.table("history", |section| history(section, &site, held, above.hub));
+    let bounds = section.table("history", |section| history(section, &site, &limits, above.hub));
     let own = bounds.limits.clone();
     let channels = section.tables("channel", |section| channel(section, &own));
     let channels: Vec<_> = channels.into_iter().flatten().collect();
@@ -180,7 +180,7 @@ fn limits(section: &mut Section, held: usize, above: &permit::Settings) -> permi
 fn history(
     section: &mut Section,
     site: &SiteName,
-    held: usize,
+    limits: &permit::Settings,
     above: &hub::Settings,
 ) -> SiteBounds {
     let most = &above.limits;
@@ -194,12 +194,15 @@ fn history(
     narrows(section, "age", wider, "the gate's");
     let channels = section.number("channels", above.channels, SOME);
     narrows(section, "channels", channels > above.channels, above.channels);
+    // All that its polls and streams can wait on, of which those on several channels get a half.
+    let per_poll = if limits.channels_per_poll == 0 { usize::MAX } else { limits.channels_per_poll };
+    let waiting = limits.held.saturating_mul(per_poll).saturating_mul(2);
     let total = section.size("total", above.total, 1);
     narrows(section, "total", total > above.total, "the gate's");
     SiteBounds {
         name: site.clone(),
         channels,
-        waiting: above.waiting.min(held),
+        waiting: above.waiting.min(waiting),
         waiting_bytes: above.waiting_bytes,
         total,
         limits: Arc::new(Limits { messages, bytes, age, ..Limits::clone(most) }),

@@ -262,7 +262,10 @@ mod tests {
             assert_eq!(ChannelName::from_qualified(name.qualified().as_bytes()), Ok(name.clone()));
         }
         assert_eq!((shop.site(), plain.site()), ("shop", ""));
-        assert_eq!((shop.sibling("news"), shop.sibling("")), (Ok(shop.clone()), Err(NameError::Empty)));
+        assert_eq!(
+            (shop.sibling("news"), shop.sibling("")),
+            (Ok(shop.clone()), Err(NameError::Empty))
+        );
         assert_eq!(plain.sibling("news"), Ok(plain.clone()));
         assert_eq!(shop.in_site(&site("blog")), blog);
         assert_eq!(blog.in_site(&SiteName::NONE), plain);

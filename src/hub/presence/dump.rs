@@ -55,7 +55,8 @@ impl Presence<'_> {
         let until = after(now, settings.grace);
         let mut shard = self.shard_of(&channel).lock();
         let Shard { rooms, wheel, unsettled } = &mut *shard;
-        let room = rooms.entry(channel.clone()).or_insert_with(|| self.new_room(&channel, settings));
+        let room =
+            rooms.entry(channel.clone()).or_insert_with(|| self.new_room(&channel, settings));
         // A sequencer knows of another process's share, not of this one's.
         let announced = announced && !shared;
         room.restore((user.clone(), info, since), (present, announced), until, self.rooms());

@@ -4,8 +4,8 @@
 //! [`Client::collect`] reads what has come on its channels since; both put frames into an
 //! [`Outbox`]. Dropping it ends its subscriptions.
 
-use super::outbox::{Close, Outbox, Way};
 use super::PusherApp;
+use super::outbox::{Close, Outbox, Way};
 use crate::hub::channel::{ChannelName, Cursor, Take};
 use crate::hub::presence::{Membership, companion};
 use crate::hub::{Subscription, TableFull, Waiter};
