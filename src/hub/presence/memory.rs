@@ -115,9 +115,10 @@ mod tests {
         quiet.take(1_500);
         quiet.give_back(1_500);
         assert_eq!(memory.used(), 9_000);
-        // One that has more than its share by now takes nothing, and the rest is for the others.
+        // What one gives back is for those that have less; it takes no more than they leave.
         memory.share("a").give_back(2_000);
-        assert_eq!((flood(&memory, "a"), flood(&memory, "b")), (500, 740));
+        assert_eq!((flood(&memory, "a"), memory.used()), (500, 7_500));
+        assert_eq!(flood(&memory, "b"), 750);
     }
 
     #[test]
