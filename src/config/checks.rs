@@ -159,14 +159,16 @@ fn has_apps_apart(config: &Config, report: &Report) {
         site.pusher.iter().enumerate().map(move |(index, app)| (named(index), &app.app))
     });
     let apps: Vec<(String, &Arc<App>)> = own.chain(of_sites).collect();
-    let same_key = |one: &App, other: &App| one.key == other.key && one.site == other.site;
-    let kinds: [(&str, &dyn Fn(&App, &App) -> bool); 2] =
-        [("id", &|one, other| one.id == other.id), ("key", &same_key)];
     for (index, (place, app)) in apps.iter().enumerate() {
-        for (what, is_same) in kinds {
-            if let Some((before, _)) = apps[..index].iter().find(|(_, one)| is_same(one, app)) {
+        let before = |is_same: &dyn Fn(&App) -> bool| {
+            apps[..index].iter().find(|(_, one)| is_same(one)).map(|(place, _)| place)
+        };
+        let same_id = before(&|one| one.id == app.id);
+        let same_key = before(&|one| one.key == app.key && one.site == app.site);
+        for (key, same) in [("id", same_id), ("key", same_key)] {
+            if let Some(before) = same {
                 let message = format!("is that of {before}, too; each app has its own");
-                report.mistake(&format!("{place}.{what}"), message);
+                report.mistake(&format!("{place}.{key}"), message);
             }
         }
     }
@@ -186,8 +188,8 @@ fn has_a_token(config: &Config, report: &Report) {
         report.mistake(
             "publish.token",
             format!(
-                "missing; whoever reaches the internal listener {address} could publish: set a \
-                 token, or listen on loopback or a unix socket only"
+                "missing; everyone who can connect to the internal listener {address} could \
+                 publish: set a token, or listen on loopback or a unix socket only"
             ),
         );
     }

@@ -195,7 +195,8 @@ fn history(
     let channels = section.number("channels", above.channels, SOME);
     narrows(section, "channels", channels > above.channels, above.channels);
     // All that its polls and streams can wait on, of which those on several channels get a half.
-    let per_poll = if limits.channels_per_poll == 0 { usize::MAX } else { limits.channels_per_poll };
+    let per_poll =
+        if limits.channels_per_poll == 0 { usize::MAX } else { limits.channels_per_poll };
     let waiting = limits.held.saturating_mul(per_poll).saturating_mul(2);
     let total = section.size("total", above.total, 1);
     narrows(section, "total", total > above.total, "the gate's");

@@ -17,14 +17,14 @@ pub(super) async fn handshake(
             format!("{} is no name that a certificate can be for", server.host)
         }
         HandshakeError::Tls(error) => match cause(&error) {
-            Some(cause) => told(cause),
+            Some(cause) => describe(cause),
             None => format!("TLS with it failed: {error}; does it speak TLS?"),
         },
     })
 }
 
 /// The problem, and its remedy.
-pub(super) fn told(error: &Error) -> String {
+pub(super) fn describe(error: &Error) -> String {
     use AlertDescription as Alert;
     match error {
         Error::InvalidCertificate(error) => untrusted(error, "backplane.ca"),

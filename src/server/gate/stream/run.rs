@@ -34,7 +34,7 @@ struct Outgoing {
     published: Option<Time>,
 }
 
-/// What is to be done next.
+/// The next step.
 enum Step {
     Look,
     Heartbeat,
@@ -91,7 +91,8 @@ impl HeldStream {
         }
         // Boxed, as the first and the last write take no room meanwhile.
         let (mut placed, mut closed) = Box::pin(self.begin(exchange, bytes)).await?;
-        let (mut written, mut unanswered) = (Instant::now(), 0);
+        let mut written = Instant::now();
+        let mut unanswered = 0;
         let heartbeat = self.heartbeat();
         let end = loop {
             if let Some(end) = closed.map(End::of).or_else(|| self.is_over()) {
@@ -234,7 +235,7 @@ impl HeldStream {
             self.waiter.advance(index, &update.found);
         }
         self.events += batch.events;
-        if !found.iter().any(|update| update.found.news) {
+        if !found.iter().any(|update| update.found.has_update) {
             return Outgoing { batch, published: None };
         }
         let gate = &self.gate.shared;
