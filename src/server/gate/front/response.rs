@@ -25,6 +25,7 @@ pub(super) fn write_stream(out: &mut BytesMut, reply: &Reply, keep: bool) {
 }
 
 /// The body behind a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Body {
     None,
     Whole,
@@ -33,15 +34,15 @@ enum Body {
 
 fn head(out: &mut BytesMut, reply: &Reply, keep: bool, body: Body) {
     let short = reply.body.len() <= MAX_COPIED;
-    let body = if short { reply.body.len() } else { 0 };
+    let room = if short { reply.body.len() } else { 0 };
     let second = second();
     if !is_constant(reply) {
-        out.reserve(320 + body);
-        return render(out, reply, keep, whole, second);
+        out.reserve(320 + room);
+        return render(out, reply, keep, body, second);
     }
     // The answers to one message are alike, and follow each other.
     LAST.with_borrow_mut(|last| {
-        let of = Of { status: reply.status, length: reply.body.len(), keep, whole, second };
+        let of = Of { status: reply.status, length: reply.body.len(), keep, body, second };
         if last.of != Some(of) || !last.has_fields_of(reply) {
             last.of = Some(of);
             last.content_type = text(&reply.content_type).unwrap_or_default();
@@ -50,9 +51,9 @@ fn head(out: &mut BytesMut, reply: &Reply, keep: bool, body: Body) {
             last.fields
                 .extend(fields.filter_map(|(name, value)| Some((text(name)?, text(value)?))));
             last.bytes.clear();
-            render(&mut last.bytes, reply, keep, whole, second);
+            render(&mut last.bytes, reply, keep, body, second);
         }
-        out.reserve(last.bytes.len() + body);
+        out.reserve(last.bytes.len() + room);
         out.extend_from_slice(&last.bytes);
     });
 }
@@ -76,7 +77,7 @@ struct Of {
     status: u16,
     length: usize,
     keep: bool,
-    whole: bool,
+    body: Body,
     second: u64,
 }
 
@@ -111,7 +112,7 @@ fn text(text: &Cow<'static, str>) -> Option<&'static str> {
     }
 }
 
-fn render(out: &mut BytesMut, reply: &Reply, keep: bool, whole: bool, second: u64) {
+fn render(out: &mut BytesMut, reply: &Reply, keep: bool, body: Body, second: u64) {
     let reason = http::StatusCode::from_u16(reply.status).ok();
     let reason = reason.and_then(|status| status.canonical_reason()).unwrap_or_default();
     put(out, ["HTTP/1.1 ", itoa::Buffer::new().format(reply.status), " ", reason, "\r\n"]);
@@ -249,7 +250,7 @@ mod tests {
                     bytes(other, !keep);
                     for _ in 0..2 {
                         let (mut out, now) = (BytesMut::new(), second());
-                        render(&mut out, one, keep, true, now);
+                        render(&mut out, one, keep, Body::Whole, now);
                         out.extend_from_slice(&one.body);
                         let written = bytes(one, keep);
                         // The second may have passed in between.
