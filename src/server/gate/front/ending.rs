@@ -3,6 +3,9 @@
 //! A connection waits for its next request after each one, and the end comes once. So it registers
 //! its task once, and reads a flag where it would wait; a watch that is waited on costs a lock and
 //! a place in a list each time.
+//!
+//! The end wakes only tasks that wait for a request. A held poll is woken by the drain, which takes
+//! its time: one that is woken before would be answered at once.
 
 use parking_lot::Mutex;
 use pingora::server::ShutdownWatch;
@@ -20,13 +23,15 @@ pub(super) struct Ending(Arc<Shared>);
 struct Shared {
     is_over: AtomicBool,
     watched: AtomicBool,
-    tasks: Mutex<Slab<Waker>>,
+    tasks: Mutex<Slab<(Waker, Arc<AtomicBool>)>>,
 }
 
 /// The registration of one task; dropping it ends the registration.
 pub(super) struct Registered {
     ending: Ending,
     key: usize,
+    /// It waits for a request.
+    waits: Arc<AtomicBool>,
 }
 
 impl Ending {
@@ -45,7 +50,11 @@ impl Ending {
     fn end(&self) {
         self.0.is_over.store(true, Ordering::SeqCst);
         let tasks = std::mem::take(&mut *self.0.tasks.lock());
-        tasks.into_iter().for_each(|(_, task)| task.wake());
+        for (_, (task, waits)) in tasks {
+            if waits.load(Ordering::SeqCst) {
+                task.wake();
+            }
+        }
     }
 
     /// True from the end on.
@@ -53,11 +62,27 @@ impl Ending {
         self.0.is_over.load(Ordering::SeqCst)
     }
 
-    /// Has the end wake this task, at whatever it waits for. A task that then reads the flag misses
-    /// no end.
+    /// Registers this task, for its waits.
     pub(super) async fn register(&self) -> Registered {
         let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-        Registered { ending: self.clone(), key: self.0.tasks.lock().insert(waker) }
+        let waits = Arc::new(AtomicBool::new(false));
+        let key = self.0.tasks.lock().insert((waker, waits.clone()));
+        Registered { ending: self.clone(), key, waits }
+    }
+}
+
+impl Registered {
+    /// The task is about to wait for a request; true if the end is there, so that it must not.
+    /// Otherwise the end wakes it.
+    pub(super) fn wait(&self) -> bool {
+        // Stored before the flag is read, as the end stores that before it reads this.
+        self.waits.store(true, Ordering::SeqCst);
+        self.ending.is_over()
+    }
+
+    /// The task goes on.
+    pub(super) fn resume(&self) {
+        self.waits.store(false, Ordering::SeqCst);
     }
 }
 
@@ -78,9 +103,8 @@ mod tests {
 
     /// Waits for the end as a connection does.
     async fn over(ending: Ending) {
-        let _registered = ending.register().await;
-        let over = poll_fn(|_| if ending.is_over() { Poll::Ready(()) } else { Poll::Pending });
-        over.await;
+        let registered = ending.register().await;
+        poll_fn(|_| if registered.wait() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     #[tokio::test]
@@ -101,5 +125,26 @@ mod tests {
         assert!(timeout(bound, waiting).await.is_ok());
         assert!(timeout(bound, over(ending.clone())).await.is_ok());
         assert!(ending.is_over() && ending.0.tasks.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_end_does_not_wake_a_task_that_has_gone_on() {
+        let ending = Ending::default();
+        let registered = ending.register().await;
+        let waker = Arc::new(Woken::default());
+        ending.0.tasks.lock()[registered.key].0 = waker.clone().into();
+        assert!(!registered.wait());
+        registered.resume();
+        ending.end();
+        assert!(!waker.0.load(Ordering::SeqCst) && registered.wait());
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
     }
 }

@@ -84,13 +84,13 @@ pub(super) async fn run(
     // Boxed: a handshake is over soon, and its room would stay with the connection.
     let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
     let Some(Greeted { stream, speech, shown }) = greeted else { return };
-    let _registered = front.ending.register().await;
+    let registered = front.ending.register().await;
     let pending = BytesMut::new();
     let timer = Timer::default();
     let mut connection =
         Connection { stream, peer, pending, speech, shown, fresh: true, timer, group: 0 };
     loop {
-        let read = connection.read_head(&front).await;
+        let read = connection.read_head(&front, &registered).await;
         let Some((sighting, settings)) = read else { return };
         let after = match connection.agreed(sighting) {
             HeadScan::More => Disposition::Close,
