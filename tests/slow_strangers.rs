@@ -150,17 +150,37 @@ async fn an_http2_client_that_never_reads_does_not_fill_the_memory() {
 async fn a_body_that_trickles_ends() {
     let site = PlainSite::start().await;
     let gate = Gate::start_before(site.addr(), "limits.body_rate = 1000").await;
-    let mut client = gate.connect().await.bound(Duration::from_secs(60));
-    client.send_raw("POST /page HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await;
-    let mut ended = false;
+    let over_http1 = async {
+        let mut client = gate.connect().await.bound(Duration::from_secs(60));
+        client.send_raw("POST /page HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await;
+        trickle(async || client.try_send_raw("x").await.is_err()).await
+    };
+    let over_http2 = async {
+        let Addr::Tcp(addr) = *gate.addr() else { panic!("not over TCP") };
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let _connection = Closing(tokio::spawn(connection));
+        let request = http::Request::post(format!("http://{addr}/page")).body(()).unwrap();
+        let mut sender = sender.ready().await.unwrap();
+        let (answer, mut body) = sender.send_request(request, false).unwrap();
+        let ended = trickle(async || body.send_data("x".into(), false).is_err()).await;
+        let status = answer.await.map(|answer| answer.status().as_u16());
+        assert!(!matches!(status, Ok(200)), "{status:?}");
+        ended
+    };
+    let (http1, http2) = tokio::join!(over_http1, over_http2);
+    assert!(http1 && http2, "a byte now and then was taken for 25 s: {http1} {http2}");
+}
+
+/// Has a byte sent now and then; true if that fails within 25 s.
+async fn trickle(mut send_fails: impl AsyncFnMut() -> bool) -> bool {
     for _ in 0..50 {
-        if client.try_send_raw("x").await.is_err() {
-            ended = true;
-            break;
+        if send_fails().await {
+            return true;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert!(ended, "a byte now and then was taken for 25 s");
+    false
 }
 
 #[tokio::test]

@@ -30,10 +30,20 @@ pub struct Browser {
 }
 
 /// Browsers at once: with more of them a machine of two cores is too slow for their pages.
-static TURNS: Semaphore = Semaphore::const_new(2);
+pub(super) static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// Bound on the time until a page shows something.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A page in a browser, whichever that is.
+#[allow(async_fn_in_trait)]
+pub trait Page {
+    /// Runs JavaScript, the body of a function, and answers what it returns.
+    async fn run(&self, script: &str) -> Value;
+
+    /// Waits until this JavaScript expression is true in the page.
+    async fn wait_until(&self, expression: &str);
+}
 
 /// One window, which shows one page.
 #[derive(Debug)]
@@ -206,6 +216,16 @@ impl Window {
     /// Closes the window and its browser.
     pub async fn close(self) {
         self.0.close().await.unwrap_or_else(|e| panic!("close a window: {e}"));
+    }
+}
+
+impl Page for Window {
+    async fn run(&self, script: &str) -> Value {
+        self.execute(script, Vec::new()).await
+    }
+
+    async fn wait_until(&self, expression: &str) {
+        Window::wait_until(self, expression).await;
     }
 }
 

@@ -18,6 +18,7 @@ mod connection;
 mod handshake;
 mod head;
 mod http2;
+mod http2_window;
 mod one_request;
 pub(super) mod response;
 mod steady;
