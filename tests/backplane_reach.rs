@@ -89,7 +89,8 @@ async fn gates_share_their_channels_over_tls_and_with_a_certificate_of_their_own
 
 #[tokio::test]
 async fn what_is_wrong_with_tls_is_told_in_words_that_help() {
-    let (authority, other) = (Authority::new(), Authority::new());
+    let authority = Authority::new();
+    let other = Authority::new();
     let (plain, wrong_name) =
         redis_with_tls(&authority, "redis.test", &["--tls-auth-clients", "no"]).await;
     let (_asks, asks) = redis_with_tls(&authority, "localhost", &[]).await;

@@ -234,8 +234,10 @@ impl Default for Rates {
 
 impl Rates {
     fn of(settings: &gate::Settings) -> Self {
-        let (connections, requests) = (settings.connections.clone(), settings.requests.clone());
-        let (bodies, sites) = (settings.bodies.clone(), settings.sites.clone());
+        let connections = settings.connections.clone();
+        let requests = settings.requests.clone();
+        let bodies = settings.bodies.clone();
+        let sites = settings.sites.clone();
         Self { connections, requests, bodies, sites }
     }
 }

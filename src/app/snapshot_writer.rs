@@ -70,7 +70,8 @@ impl SnapshotWriter {
     /// Writes on its own thread, as a disk may be slow. The snapshot logs failures.
     async fn write(&self, write: fn(&Snapshot, &Hub, &[StoredReply]) -> std::io::Result<()>) {
         let Some(snapshot) = self.snapshot.clone() else { return };
-        let (hub, answers) = (self.hub.clone(), self.answers.clone());
+        let hub = self.hub.clone();
+        let answers = self.answers.clone();
         let written =
             tokio::task::spawn_blocking(move || write(&snapshot, &hub, &answers.remembered()))
                 .await;

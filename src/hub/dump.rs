@@ -103,11 +103,15 @@ impl Hub {
         }
         // Of a table that is not in use yet, one that has no room for more than none is as good.
         let _ = self.make_room(&self.shared.settings.read(), channel);
-        let (cost, table) = (history.cost(), self.table(channel));
+        let cost = history.cost();
+        let table = self.table(channel);
         let account = table.cost.clone();
         let feed = self.shared.origin.is_some().then(Box::default);
         let polled = Time(0);
-        let (waiters, round, stored, forgotten) = (Slab::new(), 0, true, false);
+        let waiters = Slab::new();
+        let round = 0;
+        let stored = true;
+        let forgotten = false;
         let state =
             State { history, limits, waiters, feed, polled, account, round, stored, forgotten };
         if table.peek(channel).is_none() {
@@ -179,7 +183,8 @@ mod tests {
         for trace in old.traces() {
             let count = trace.messages.len() as u64;
             let messages = trace.messages.iter().map(|message| {
-                let (stamp, published) = (message.stamp, message.published);
+                let stamp = message.stamp;
+                let published = message.published;
                 Ok::<_, Infallible>(KeptMessage {
                     stamp,
                     published,

@@ -119,7 +119,8 @@ impl Hub {
     /// A message that was published through this gate has its position.
     pub fn offered(&self, name: &ChannelName, message: Message, now: Time) -> Applied {
         let now = self.time(now);
-        let (seq, mut before) = (message.position.seq, 0);
+        let seq = message.position.seq;
+        let mut before = 0;
         let pushed = self.step(name, now, |state| match &mut state.feed {
             None => Step::default(),
             Some(feed) => {

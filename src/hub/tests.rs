@@ -64,7 +64,8 @@ fn a_ring_for_nothing_new_leaves_the_poll_held() {
 #[test]
 fn dropping_a_waiter_takes_it_off_every_channel() {
     let hub = hub(10, 1 << 20);
-    let (first, second) = (hold(&hub, &["a", "b"]), hold(&hub, &["b"]));
+    let first = hold(&hub, &["a", "b"]);
+    let second = hold(&hub, &["b"]);
     assert_eq!((hub.held(), hub.held_on(&name("a")), hub.held_on(&name("b"))), (2, 1, 2));
     drop(first);
     assert_eq!((hub.held(), hub.held_on(&name("a")), hub.held_on(&name("b"))), (1, 0, 1));
@@ -293,8 +294,10 @@ fn a_seed_is_stamped_with_its_own_time_and_never_hides_a_newer_message() {
         payload: message.payload.clone(),
     };
     let messages = trace.messages.iter().map(|message| Ok::<_, TableFull>(of(message)));
-    let (place, count) = ((&trace.channel, trace.used, &trace.kept), trace.messages.len() as u64);
-    let (at, later) = (Time(NOW.0 + 1_000_000), Time(NOW.0 + 2_000_000));
+    let place = (&trace.channel, trace.used, &trace.kept);
+    let count = trace.messages.len() as u64;
+    let at = Time(NOW.0 + 1_000_000);
+    let later = Time(NOW.0 + 2_000_000);
     after.restore(place, (count, messages), true, later).unwrap();
     let seed = |at| after.seed(&name("a"), Payload::text("file"), at, true, later).unwrap();
     assert!(seed(NOW).is_none());

@@ -54,7 +54,8 @@ impl Firefox {
         // It is never closed.
         let turn = TURNS.acquire().await.unwrap();
         let profile = TempDir::new("firefox");
-        let lines = PREFERENCES.iter().map(|(name, value)| format!("user_pref(\"{name}\", {value});\n"));
+        let lines =
+            PREFERENCES.iter().map(|(name, value)| format!("user_pref(\"{name}\", {value});\n"));
         fs::write(profile.path().join("user.js"), lines.collect::<String>()).unwrap();
         let mut command = Command::new("firefox-esr");
         command

@@ -41,7 +41,8 @@ impl DemoSite {
             return respond(413, "text/plain", "the message is too long\n");
         };
         let text = |name: &str| form.text(name).unwrap_or_default().into_owned();
-        let (name, words) = (text("name"), text("text"));
+        let name = text("name");
+        let words = text("text");
         if words.trim().is_empty() {
             return respond(400, "text/plain", "say something\n");
         }

@@ -145,7 +145,8 @@ impl Shared {
         }
         let changed = running.config.changes(&fit.config);
         let generation = running.generation + 1;
-        let (config, restart) = (fit.config, fit.restart);
+        let config = fit.config;
+        let restart = fit.restart;
         let reloaded = Reloaded { generation, changed, restart: restart.clone() };
         self.in_force.send_replace(Arc::new(ActiveConfig { config, generation, restart }));
         Ok(reloaded)
@@ -153,7 +154,9 @@ impl Shared {
 }
 
 fn told(mistake: &crate::config::Mistake) -> admin::Mistake {
-    let (key, line, message) = (mistake.key.clone(), mistake.line, mistake.message.clone());
+    let key = mistake.key.clone();
+    let line = mistake.line;
+    let message = mistake.message.clone();
     admin::Mistake { key, line, message }
 }
 

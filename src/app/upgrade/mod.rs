@@ -111,7 +111,8 @@ impl Inherited {
         let remembered = Reader::begin(history)?.restore(hub, false, now)?;
         answers.recall(remembered, now);
         new_process.loaded()?;
-        let (channels, bytes) = (hub.channels(), hub.cost());
+        let channels = hub.channels();
+        let bytes = hub.cost();
         tracing::info!(channels, bytes, "took over from the running gate");
         Ok(())
     }
@@ -160,9 +161,10 @@ impl UpgradeServer {
         };
         let meet = |(path, default)| heritage.meet(path, default).map_err(cannot).ok();
         let Parts { hub, answers, publisher, quiesce, snapshot_writer, accepting, sockets } = parts;
-        let (moved, in_flight) = (watch::channel(false).0, Arc::default());
-        let (upgrade_socket, sockets) =
-            (upgrade_socket(config).and_then(meet), Mutex::new(sockets));
+        let moved = watch::channel(false).0;
+        let in_flight = Arc::default();
+        let upgrade_socket = upgrade_socket(config).and_then(meet);
+        let sockets = Mutex::new(sockets);
         Self {
             hub,
             answers,
@@ -322,7 +324,8 @@ impl BackgroundService for Upgrades {
                 accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
                 _ = shutdown.changed() => return,
             };
-            let (upgrading, runtime) = (self.0.clone(), Handle::current());
+            let upgrading = self.0.clone();
+            let runtime = Handle::current();
             let done = tokio::task::spawn_blocking(move || {
                 let stream = stream?;
                 stream.set_nonblocking(false)?;

@@ -232,7 +232,8 @@ impl<'a> Presence<'a> {
             member.map(|member| member.user().clone())
         };
         self.finish(channel, after);
-        let (channel, hub) = (channel.clone(), self.hub.clone());
+        let channel = channel.clone();
+        let hub = self.hub.clone();
         Membership::new(hub, channel, user, grace)
     }
 

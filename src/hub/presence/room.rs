@@ -407,7 +407,10 @@ impl Room {
         // An empty channel is told last, as all is forgotten of it then.
         let occupied = self.occupied != self.occupancy_announced;
         if occupied && (self.occupied || changes.len() < most) {
-            let (user, info, since, why) = (None, None, Time(0), Why::Gone);
+            let user = None;
+            let info = None;
+            let since = Time(0);
+            let why = Why::Gone;
             changes.push(ShareChange { user, info, since, present: self.occupied, why });
         }
         changes

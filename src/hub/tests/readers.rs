@@ -80,7 +80,8 @@ fn a_position_that_is_yet_to_come_is_reset() {
 #[test]
 fn a_channel_that_polls_wait_on_goes_with_the_last_of_them() {
     let hub = hub(10, 1 << 20);
-    let (one, other) = (hold(&hub, &["a", "b"]), hold(&hub, &["b"]));
+    let one = hold(&hub, &["a", "b"]);
+    let other = hold(&hub, &["b"]);
     assert_eq!((hub.channels(), hub.waiting().0), (0, 2));
     drop(one);
     assert_eq!(hub.waiting().0, 1);

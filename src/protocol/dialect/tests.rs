@@ -338,6 +338,7 @@ fn a_template_that_cannot_be_filled_is_another_rule() {
 fn a_fan_out_is_rendered_once() {
     let desk = native();
     desk.publish("a", Payload::text("to all"));
-    let (one, two) = (desk.ask(Some("a"), "cursor=oldest"), desk.ask(Some("a"), "cursor=oldest"));
+    let one = desk.ask(Some("a"), "cursor=oldest");
+    let two = desk.ask(Some("a"), "cursor=oldest");
     assert_eq!(one.body.as_ptr(), two.body.as_ptr());
 }

@@ -52,7 +52,9 @@ pub(super) fn first_line(lines: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'stati
 
 fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
     let mut parts = line.split(|byte| *byte == b' ');
-    let (method, target, version) = (parts.next(), parts.next(), parts.next());
+    let method = parts.next();
+    let target = parts.next();
+    let version = parts.next();
     let whole = parts.next().is_none()
         && method.is_some_and(is_token)
         && target.is_some_and(|target| is_target(method, target))
@@ -72,7 +74,8 @@ pub fn is_origin_target(method: &str, target: &str) -> bool {
 /// them: pingora would cut it off, and with it everything behind.
 fn is_target(method: Option<&[u8]>, target: &[u8]) -> bool {
     let mut parts = target.splitn(2, |byte| *byte == b'?');
-    let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let path = parts.next().unwrap_or_default();
+    let query = parts.next().unwrap_or_default();
     let has = |part: &[u8], odd: &[u8]| part.iter().any(|byte| odd.contains(byte));
     if has(path, b"#<>`") || has(query, b"#<>\"") {
         return false;

@@ -86,7 +86,8 @@ fn parameters(query: &str) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()).take(100) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (name, value) = (decode(name), decode(value));
+        let name = decode(name);
+        let value = decode(value);
         let (name, is_element) = match name.split_once('[') {
             Some((name, _)) => (name.to_owned(), true),
             None => (name, false),

@@ -259,7 +259,8 @@ impl Backplane {
             return Ok(None);
         }
         let stamp = link::text(&stamp).and_then(|text| text.parse().ok());
-        let (stamp, position) = (Stamp(stamp.unwrap_or_default()), Position { epoch, seq: 0 });
+        let stamp = Stamp(stamp.unwrap_or_default());
+        let position = Position { epoch, seq: 0 };
         Ok(Some(shared.hub.reborn(channel, position, stamp, (shared.clock)())))
     }
 

@@ -60,7 +60,8 @@ struct Stream {
 /// A queue of so many pushes, and its other end.
 fn queue(most: usize) -> (Queue, Stream) {
     let (sender, pushes) = mpsc::channel(most);
-    let (bytes, overflowed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let bytes = Arc::<AtomicUsize>::default();
+    let overflowed = Arc::<AtomicBool>::default();
     let stream = Stream { pushes, bytes: bytes.clone(), overflowed: overflowed.clone() };
     (Queue { sender, bytes, overflowed }, stream)
 }
@@ -73,7 +74,8 @@ impl Shared {
             let began = tokio::time::Instant::now();
             let reason = self.serve_pushes(node, on_wake).await;
             let stale = node.members.end(&reason);
-            let (redis, channels) = (node.link.name(), stale.len());
+            let redis = node.link.name();
+            let channels = stale.len();
             tracing::warn!(redis, reason, channels, "pushes from the backplane are lost");
             self.losses.fetch_add(1, Ordering::Relaxed);
             for channel in &stale {

@@ -32,7 +32,8 @@ pub(super) struct Sentinels {
 impl Sentinels {
     /// Those of the URL of `access`, which know `master`.
     pub(super) fn new(access: Arc<Access>, master: String) -> Self {
-        let (turn, told) = (AtomicUsize::new(0), watch::Sender::new(None));
+        let turn = AtomicUsize::new(0);
+        let told = watch::Sender::new(None);
         Self { access, master, turn, told }
     }
 
@@ -83,7 +84,8 @@ impl Sentinels {
 
     fn give_up(&self, turn: usize) {
         // Only once, even if several tasks have found it out.
-        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        let set = Ordering::Relaxed;
+        let get = Ordering::Relaxed;
         let _ = self.turn.compare_exchange(turn, turn.wrapping_add(1), set, get);
     }
 
@@ -142,6 +144,7 @@ impl Sentinels {
 
 fn read(words: &[Value]) -> Option<Server> {
     let [host, port] = words else { return None };
-    let (host, port) = (text(host)?.to_owned(), text(port)?.parse().ok()?);
+    let host = text(host)?.to_owned();
+    let port = text(port)?.parse().ok()?;
     Some(Server { host, port })
 }

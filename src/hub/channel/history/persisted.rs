@@ -76,7 +76,8 @@ impl History {
         }
         for message in &mut self.ring {
             let position = Position { epoch, seq: message.position.seq };
-            let (stamp, published) = (message.stamp, message.published);
+            let stamp = message.stamp;
+            let published = message.published;
             let payload = message.payload.clone();
             let tag = Moment::tag_in(epoch, stamp);
             *message = Arc::new(Message { position, stamp, tag, published, payload });
@@ -103,7 +104,8 @@ mod tests {
         let (kept, messages) = history.kept();
         let mut again = History::resume(&kept, messages.len() as u64);
         for message in messages {
-            let (stamp, published) = (message.stamp, message.published);
+            let stamp = message.stamp;
+            let published = message.published;
             let payload = message.payload.clone();
             again.give_back(KeptMessage { stamp, published, payload }, limits, now);
         }
@@ -119,9 +121,8 @@ mod tests {
         assert_eq!(new.kept().0, old.kept().0);
         for cursor in [Cursor::At(old.position()), Cursor::Oldest, Cursor::After(Stamp(3_000_000))]
         {
-            let (a, b) = (old.since(cursor, Take::All, Tick::Micros, now), {
-                new.since(cursor, Take::All, Tick::Micros, now)
-            });
+            let a = old.since(cursor, Take::All, Tick::Micros, now);
+            let b = { new.since(cursor, Take::All, Tick::Micros, now) };
             assert_eq!(
                 (a.news, a.reset, a.position, a.stamp),
                 (b.news, b.reset, b.position, b.stamp)
@@ -147,7 +148,8 @@ mod tests {
     fn in_doubt_old_cursors_are_reset_and_everything_counts_as_changed() {
         let limits = Limits::default();
         let mut new = history(&limits);
-        let (before, now) = (new.position(), Time(6_000_000));
+        let before = new.position();
+        let now = Time(6_000_000);
         new.doubt(Epoch::from_random(8), Stamp(5_500_000));
         let find = |cursor| new.since(cursor, Take::All, Tick::Micros, now);
         let found = find(Cursor::At(before));

@@ -97,8 +97,11 @@ pub struct Format {
 impl Format {
     /// The plain format of a transport.
     pub fn of(transport: Transport) -> Self {
-        let (callback, nonce) = (None, Box::default());
-        let (only_data, answers, meta) = (false, false, false);
+        let callback = None;
+        let nonce = Box::default();
+        let only_data = false;
+        let answers = false;
+        let meta = false;
         Self { transport, only_data, answers, meta, callback, nonce }
     }
 }
@@ -309,7 +312,8 @@ impl Dialect {
             websocket::write(&mut out, Opcode::Text, answer.as_bytes());
             return (out, 1);
         }
-        let (mut place, mut events) = (place.clone(), 0);
+        let mut place = place.clone();
+        let mut events = 0;
         for (index, update) in found.iter().enumerate().filter(|(_, update)| update.found.news) {
             if update.found.reset {
                 place[index] = update.before_messages();
@@ -397,7 +401,8 @@ fn moved(found: &Answer) -> Answer {
 
 /// As much of `found` as goes into one batch, and whether that is all.
 fn some_of(place: &Answer, found: &Answer) -> (Answer, bool) {
-    let (mut bytes, mut all) = (0, true);
+    let mut bytes = 0;
+    let mut all = true;
     let some = found.iter().zip(place).map(|(update, before)| {
         let mut taken = 0;
         for message in &update.found.messages {

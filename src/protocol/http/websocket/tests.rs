@@ -39,10 +39,7 @@ fn frames_of_all_lengths_are_read_however_they_are_torn() {
         }
         let mut two = BytesMut::from(&[&*bytes, &bytes[..1]].concat()[..]);
         let frame = take(&mut two, 70_000).unwrap().unwrap();
-        assert_eq!(
-            (frame.fin, frame.opcode, frame.payload.len()),
-            (true, Opcode::Binary, length)
-        );
+        assert_eq!((frame.fin, frame.opcode, frame.payload.len()), (true, Opcode::Binary, length));
         assert!(frame.payload.iter().all(|byte| *byte == b'x'));
         assert_eq!(two.len(), 1);
     }
@@ -89,7 +86,9 @@ fn part(opcode: Opcode, fin: bool, payload: &[u8]) -> Frame {
 
 #[test]
 fn messages_are_joined_from_their_frames() {
-    let (text, binary, more) = (Opcode::Text, Opcode::Binary, Opcode::Continuation);
+    let text = Opcode::Text;
+    let binary = Opcode::Binary;
+    let more = Opcode::Continuation;
     let mut messages = Messages::default();
     let whole = messages.take(part(text, true, b"whole"));
     assert_eq!(whole, Ok(Some(Incoming::Text("whole".into()))));
@@ -112,7 +111,8 @@ fn messages_are_joined_from_their_frames() {
 
 #[test]
 fn text_ends_at_the_frame_that_makes_it_invalid() {
-    let (text, more) = (Opcode::Text, Opcode::Continuation);
+    let text = Opcode::Text;
+    let more = Opcode::Continuation;
     assert_eq!(Messages::default().take(part(text, true, b"\xff")), Err(CloseCode::Invalid));
     // A character of four bytes may be cut anywhere, but not at the end of its message.
     let mut messages = Messages::default();

@@ -156,10 +156,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn figures_are_made_only_while_somebody_looks() {
-        let (feed, made) = (feed(), Arc::new(AtomicU64::new(0)));
+        let feed = feed();
+        let made = Arc::new(AtomicU64::new(0));
         let (_stop, mut shutdown) = watch::channel(false);
         tokio::spawn({
-            let (feed, made) = (feed.clone(), made.clone());
+            let feed = feed.clone();
+            let made = made.clone();
             let stats = move || made.fetch_add(1, Ordering::Relaxed).to_string();
             async move { feed.run(stats, &mut shutdown).await }
         });

@@ -153,7 +153,8 @@ pub(in crate::server::backplane) fn users(value: Value) -> Option<Users> {
         return None;
     };
     let listed = |pair: &[Value]| {
-        let (user, record) = (text(pair.first()?)?, text(pair.get(1)?)?);
+        let user = text(pair.first()?)?;
+        let record = text(pair.get(1)?)?;
         let mut lines = record.splitn(3, '\n');
         let since = lines.next()?.split(' ').next()?.parse().ok()?;
         let info = lines.nth(1)?;

@@ -315,7 +315,8 @@ mod tests {
     #[test]
     fn all_passes_but_the_window_of_the_connection() {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        let (settings, headers) = (frame(4, 0, &[0; 12]), frame(1, 1, &[7; 300]));
+        let settings = frame(4, 0, &[0; 12]);
+        let headers = frame(1, 1, &[7; 300]);
         let of_stream = update(1, 1 << 20);
         let short = frame(WINDOW_UPDATE, 0, &[1; 3]);
         let other = [&preface[..], &settings, &of_stream, &headers, &short].concat();

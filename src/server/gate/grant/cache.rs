@@ -102,7 +102,8 @@ mod tests {
         assert!(memory.recall(&[3; 32]).is_none());
         let b = ChannelName::new("b").unwrap();
         let forget = |channel: Option<&ChannelName>, credential| {
-            let (site, channel) = (SiteName::NONE, channel.cloned());
+            let site = SiteName::NONE;
+            let channel = channel.cloned();
             memory.forget(&Revocation { site, channel, credential }).len()
         };
         assert_eq!(forget(Some(&b), Some(8)), 0);

@@ -61,7 +61,8 @@ impl Subscription {
         before: &Places,
         now: Time,
     ) -> Result<Self, TableFull> {
-        let (mut channels, mut subscriptions) = (Vec::new(), Vec::new());
+        let mut channels = Vec::new();
+        let mut subscriptions = Vec::new();
         for channel in wanted {
             // Checked when it was read.
             let Ok(name) = grip::channel(&channel.name) else { continue };

@@ -102,7 +102,8 @@ impl Registry {
 impl Entry {
     fn subscriptions(&self, path: &str) -> impl Iterator<Item = Subscription> {
         self.topics.iter().map(move |topic| {
-            let (subscriber, payload) = (self.subscriber.clone(), self.payload.clone());
+            let subscriber = self.subscriber.clone();
+            let payload = self.payload.clone();
             Subscription::new(path, subscriber, topic.clone(), payload)
         })
     }

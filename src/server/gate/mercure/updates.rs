@@ -82,7 +82,8 @@ impl Updates {
             Some(id) => place_of(messages, &id).map_or(0, |place| place + 1),
             None => 0,
         };
-        let (mut place, mut bytes) = (update.at(update.found.position, update.found.stamp), 0);
+        let mut place = update.at(update.found.position, update.found.stamp);
+        let mut bytes = 0;
         let mut before: Option<&Arc<Message>> = None;
         for message in &messages[skipped..] {
             let stored = Stored::of(&message.payload);

@@ -179,7 +179,9 @@ impl Gate {
         stars: &Captures<'_>,
         request: &Incoming<'_>,
     ) -> Option<Decision> {
-        let (query, form, headers) = (request.query, request.form, request.headers);
+        let query = request.query;
+        let form = request.form;
+        let headers = request.headers;
         let refuse = |cause, reply| {
             let origin = allowed_origin(rule, headers);
             Some(self.refuse(rule, origin.as_deref(), cause, reply))
@@ -298,7 +300,8 @@ impl Gate {
     ) -> Decision {
         // Only clients that may poll a channel learn whether it exists.
         if self.lacks_channel(&admission.rule, &admission.poll) {
-            let (rule, origin) = (&admission.rule, admission.origin.as_deref());
+            let rule = &admission.rule;
+            let origin = admission.origin.as_deref();
             return self.refuse(rule, origin, Refusal::UnknownChannel, Reply::new(403, "", ""));
         }
         match &admission.purpose {
@@ -335,7 +338,8 @@ impl Gate {
                 Some(Err(refused)) => (None, Some(refused)),
                 None => (None, None),
             };
-        let (hub, now) = (&self.shared.hub, (self.shared.clock)());
+        let hub = &self.shared.hub;
+        let now = (self.shared.clock)();
         let member = allowed.as_ref().and_then(Allowed::member);
         let present = match refused {
             None => self.enter(&admission, member, presence::Kind::Poll, now),

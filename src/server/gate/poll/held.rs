@@ -96,7 +96,8 @@ impl Gate {
         let (true, [update]) = (rule.dialect.repeats_latest(), quiet.as_slice()) else {
             return quiet;
         };
-        let (hub, now) = (&self.shared.hub, (self.shared.clock)());
+        let hub = &self.shared.hub;
+        let now = (self.shared.clock)();
         let look = |cursor, take| {
             let channel = update.channel.clone();
             hub.look(&[Subscription { channel, cursor }], take, now).ok()

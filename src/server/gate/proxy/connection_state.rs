@@ -47,7 +47,8 @@ impl ConnectionState {
     pub(in crate::server::gate) fn look_at(&self, headers: &dyn Headers) {
         if self.group() == 0 && signs_in(headers) {
             // Of two requests on one connection the first decides.
-            let (own, order) = (next_group(), Ordering::Relaxed);
+            let own = next_group();
+            let order = Ordering::Relaxed;
             let _ = self.group.compare_exchange(0, own, order, order);
         }
     }
@@ -79,7 +80,8 @@ mod tests {
     use http::HeaderMap;
 
     fn group(name: &'static str, value: &str) -> u64 {
-        let (state, mut headers) = (ConnectionState::default(), HeaderMap::new());
+        let state = ConnectionState::default();
+        let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         state.look_at(&headers);
         let group = state.group();

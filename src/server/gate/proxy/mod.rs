@@ -160,7 +160,8 @@ impl ProxyHttp for Proxy {
             }
             // A request of pingora's own.
             None => {
-                let (settings, open) = (self.gate.settings(), self.gate.open());
+                let settings = self.gate.settings();
+                let open = self.gate.open();
                 (settings, None, Instant::now(), Classification::Undecided, Arc::default(), open)
             }
         };
@@ -410,7 +411,8 @@ impl ProxyHttp for Proxy {
         context.tee.request_body(piece.as_deref(), last);
         if session.is_http2() {
             let length = piece.as_ref().map_or(0, Bytes::len);
-            return session::keep_rate(&mut context.body_rate, length).map_err(|slow| slow.into_down());
+            return session::keep_rate(&mut context.body_rate, length)
+                .map_err(|slow| slow.into_down());
         }
         Ok(())
     }
@@ -495,7 +497,8 @@ impl ProxyHttp for Proxy {
             (context.held, context.events) = ended;
         }
         let client = context.client.and_then(|client| client.address);
-        let (session, began) = (session.as_downstream(), context.began);
+        let session = session.as_downstream();
+        let began = context.began;
         session::log(session, &context.settings, client, began, context.held, context.events);
     }
 }

@@ -40,7 +40,8 @@ impl Client {
         out: &mut Outbox,
     ) -> Result<(), Close> {
         let Some(one) = self.channels.get_mut(index) else { return Ok(()) };
-        let (mut position, mut stamp) = (update.found.position, update.found.stamp);
+        let mut position = update.found.position;
+        let mut stamp = update.found.stamp;
         let app = self.app.clone();
         let name = app.app.name_of(&one.channel).unwrap_or_default();
         if one.is_roster {

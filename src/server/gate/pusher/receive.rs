@@ -84,7 +84,8 @@ impl Receive {
     }
 
     pub(super) async fn run<E: Exchange>(mut self, exchange: &mut E) -> Served<E::Error> {
-        let (mut events, mut bytes) = (0, 0);
+        let mut events = 0;
+        let mut bytes = 0;
         let served = match self.ends {
             Ends::WithFrames => self.poll(exchange, &mut events, &mut bytes).await,
             Ends::Later => self.stream(exchange, &mut events, &mut bytes).await,

@@ -140,7 +140,8 @@ impl HeldReplay {
 
     async fn hold(&mut self, timer: &mut Timer, gone: Pin<&mut impl Future<Output = ()>>) {
         let Some(waiter) = &mut self.waiter else { return };
-        let (clock, leave) = (self.gate.shared.clock, self.leave.as_ref());
+        let clock = self.gate.shared.clock;
+        let leave = self.leave.as_ref();
         timer.set(hold::shorter(self.duration, leave.and_then(|leave| leave.left(clock()))));
         let (cause, answer) = hold::hold(waiter, leave, timer, clock, gone).await;
         self.cause = cause;

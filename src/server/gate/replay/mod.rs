@@ -97,7 +97,8 @@ impl Gate {
         else {
             return Decision::Site;
         };
-        let (head, ids) = (admission.is_head, identity.ids);
+        let head = admission.is_head;
+        let ids = identity.ids;
         let permit = self.admit(settings, &admission, allowed.as_ref());
         let now = (self.shared.clock)();
         let looked = self.look(&admission.poll, replay, ids, permit.is_ok() && !head, now);
@@ -169,7 +170,8 @@ impl Gate {
         hold: bool,
         now: Time,
     ) -> Result<Look, TableFull> {
-        let (hub, asked) = (&self.shared.hub, &self.shared.replays.asked);
+        let hub = &self.shared.hub;
+        let asked = &self.shared.replays.asked;
         let hold_here = hold && !ids.first;
         // A poll of this dialect is on one channel.
         let channel = poll.subscriptions.first().map(|one| one.channel.clone());

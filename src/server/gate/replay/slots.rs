@@ -126,7 +126,8 @@ impl RuleSlots {
     /// Frees the slots of those for whose channel there is an update.
     fn free_parked(&self, hub: &Hub, now: Time) {
         self.parked.lock().retain(|parked| {
-            let (channel, cursor) = (parked.channel.clone(), Cursor::At(parked.position));
+            let channel = parked.channel.clone();
+            let cursor = Cursor::At(parked.position);
             let found = hub.look(&[Subscription { channel, cursor }], Take::Newest, now);
             found.is_ok_and(|answer| !answer.iter().any(|update| update.found.news))
         });

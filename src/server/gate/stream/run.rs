@@ -91,7 +91,8 @@ impl HeldStream {
         }
         // Boxed, as the first and the last write take no room meanwhile.
         let (mut placed, mut closed) = Box::pin(self.begin(exchange, bytes)).await?;
-        let (mut written, mut unanswered) = (Instant::now(), 0);
+        let mut written = Instant::now();
+        let mut unanswered = 0;
         let heartbeat = self.heartbeat();
         let end = loop {
             if let Some(end) = closed.map(End::of).or_else(|| self.is_over()) {

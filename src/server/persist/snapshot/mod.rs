@@ -81,7 +81,8 @@ impl Snapshot {
     /// A snapshot in `file`, which is neither read nor written.
     pub fn new(file: &Path) -> Self {
         let report = Report { file: file.to_owned(), ..Report::default() };
-        let (place, report) = (Mutex::new(Ownership::Ours), Mutex::new(report));
+        let place = Mutex::new(Ownership::Ours);
+        let report = Mutex::new(report);
         Self { file: file.to_owned(), place, report }
     }
 
@@ -98,7 +99,8 @@ impl Snapshot {
         match read(file, hub, now) {
             Ok(Some((clean, answers))) => {
                 remembered = answers;
-                let (channels, bytes) = (hub.channels(), hub.cost());
+                let channels = hub.channels();
+                let bytes = hub.cost();
                 tracing::info!(file = %file.display(), clean, channels, bytes, "history read");
                 if !clean {
                     tracing::warn!(

@@ -176,7 +176,8 @@ impl Queue {
 
     fn told(&self, event: InotifyEvent, number: u64) -> Option<WatchEvent> {
         use ReadFlags as F;
-        let (wd, mask) = (event.wd, event.mask);
+        let wd = event.wd;
+        let mask = event.mask;
         if mask.contains(F::QUEUE_OVERFLOW) {
             return Some(WatchEvent::Lost { since: self.drained });
         }

@@ -228,7 +228,8 @@ impl Worker {
                     if feed.hear(wd, &name, (sign, number), queue, &mut later).await {
                         feed.settle(queue, Reason::Appeared, &mut later);
                     }
-                    let (id, after) = (*id, feed.wd());
+                    let id = *id;
+                    let after = feed.wd();
                     self.remember(id, later);
                     self.release_unless(before, after, queue);
                 }
@@ -307,7 +308,8 @@ impl Worker {
             let (id, feed) = &mut self.feeds[index];
             let before = feed.wd();
             feed.settle(queue, Reason::Appeared, &mut later);
-            let (id, after) = (*id, feed.wd());
+            let id = *id;
+            let after = feed.wd();
             self.remember(id, later);
             self.release_unless(before, after, queue);
         }

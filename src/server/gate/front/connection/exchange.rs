@@ -38,7 +38,8 @@ impl LaneExchange<'_> {
         pieces: &[Bytes],
     ) -> Result<(), Unwritten> {
         let length: usize = pieces.iter().map(Bytes::len).sum();
-        let (chunked, copied) = (self.chunked, length <= MAX_COPIED);
+        let chunked = self.chunked;
+        let copied = length <= MAX_COPIED;
         let pieces = || pieces.iter().filter(|piece| !piece.is_empty());
         let size = |bytes: &mut BytesMut, piece: &Bytes| {
             if chunked {

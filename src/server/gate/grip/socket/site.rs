@@ -26,7 +26,8 @@ const PREFIX: &str = "m:";
 impl Session {
     /// The request with the events that are there.
     pub(super) fn request(&mut self) -> impl Future<Output = Asked> + Send + use<> {
-        let (mut count, mut bytes) = (0, 0);
+        let mut count = 0;
+        let mut bytes = 0;
         for event in &self.queue {
             bytes += event.len();
             if count > 0 && bytes > MAX_CONTENT {

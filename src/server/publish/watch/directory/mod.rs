@@ -331,7 +331,8 @@ impl DirectoryWatch {
             (Payload::empty(), look)
         };
         self.file(name).saw(look, 0);
-        let (at, keep) = (time_of(&look), self.rule.content);
+        let at = time_of(&look);
+        let keep = self.rule.content;
         if let Err(error) = self.publisher.seed(&channel, payload, at, keep, Source::Watch) {
             self.refuse(name, &error.to_string());
         }

@@ -181,7 +181,8 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn new(content: bool) -> Self {
-        let (phase, is_old) = (Phase::Quiet, false);
+        let phase = Phase::Quiet;
+        let is_old = false;
         Self { content, phase, seen: None, told: 0, turn: 0, is_old, state: None }
     }
 
