@@ -7,6 +7,7 @@
 //! grants less, or reads, notices nothing.
 
 use super::buffer_pool;
+use super::one_request::OneRequest;
 use crate::server::net::stream::{pass_on_identity, pass_on_tls};
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
@@ -15,9 +16,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-
-use super::one_request::OneRequest;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes of all streams of a connection that wait to be sent, at the most.
 const MAX_UNSENT: u64 = 256 << 10;
@@ -274,7 +273,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedWindow<S> {
 #[async_trait]
 impl Shutdown for BoundedWindow<OneRequest> {
     async fn shutdown(&mut self) {
-        let _ = self.flush().await;
+        let _ = tokio::io::AsyncWriteExt::flush(self).await;
         self.inner.shutdown().await;
     }
 }
@@ -290,7 +289,7 @@ mod tests {
     use std::future::poll_fn;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = (payload.len() as u32).to_be_bytes();
