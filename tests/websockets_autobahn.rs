@@ -11,6 +11,7 @@ mod support;
 use bytes::{Bytes, BytesMut};
 use pollgate::protocol::grip::events::{self, Event, Kind};
 use pollgate::protocol::http::websocket::{self, Incoming, Messages, Opcode};
+use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -152,11 +153,15 @@ async fn suite(addr: &str, left_out: &[&str]) {
     assert!(status.success(), "{}", suite.story());
     let report = std::fs::read_to_string(reports.path().join("index.json"));
     let report = report.unwrap_or_else(|e| panic!("{e}: {}", suite.story()));
-    let cases = report.matches("\"behavior\"").count();
-    let other: Vec<&str> = ["UNCLEAN", "NON-STRICT", "FAILED", "WRONG CODE"]
-        .into_iter()
-        .filter(|behavior| report.contains(&format!("\"{behavior}\"")))
-        .collect();
-    println!("{cases} cases, some of them {other:?}");
-    assert!(cases > 200, "{cases} cases only: {}", suite.story());
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let agents = report.as_object().unwrap().values();
+    let cases: Vec<_> = agents.flat_map(|agent| agent.as_object().unwrap()).collect();
+    let behavior = |wanted: &str| {
+        let cases = cases.iter().filter(|(_, case)| case["behavior"] == wanted);
+        cases.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+    };
+    assert!(behavior("OK").len() > 200, "{}", suite.story());
+    // Text that breaks in the middle of a frame may be refused once the frame is whole.
+    let late = behavior("NON-STRICT");
+    assert!(late.iter().all(|name| name.starts_with("6.4.")), "{late:?}");
 }
