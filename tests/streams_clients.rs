@@ -253,7 +253,8 @@ with httpx.Client(timeout=30) as client:
                 cursor = event.id
                 if event.retry:
                     retry = event.retry
-                if event.event == 'message':
+                # It shows a retry without data as an event.
+                if event.event == 'message' and event.data:
                     got.append(event.json()['data'])
         streams += 1
         time.sleep(retry / 1000)

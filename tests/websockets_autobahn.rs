@@ -66,7 +66,8 @@ async fn our_own_frames_pass_all_cases() {
             tokio::spawn(echo(stream));
         }
     });
-    suite(&addr.to_string(), &[]).await;
+    // Text that breaks in the middle of a frame is refused once the frame is whole.
+    assert_eq!(suite(&addr.to_string(), &[]).await, ["6.4.3", "6.4.4"]);
     server.abort();
 }
 
@@ -140,8 +141,9 @@ async fn a_socket_that_the_gate_serves_over_grip_passes_all_cases() {
 }
 
 /// Runs the cases, but those of these names, against an echo at `addr`, and panics if one fails.
+/// Returns those in which it acts later than it could.
 /// 9 is about long messages, 12 and 13 about compression, which is never agreed on.
-async fn suite(addr: &str, left_out: &[&str]) {
+async fn suite(addr: &str, left_out: &[&str]) -> Vec<String> {
     let reports = TempDir::new("autobahn");
     let mut suite = Command::new(Path::new(PYTHON).join("kosoku"));
     suite.args(["-m", "fuzzingclient", "-p", "4", "-o"]).arg(reports.path());
@@ -161,7 +163,6 @@ async fn suite(addr: &str, left_out: &[&str]) {
         cases.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
     };
     assert!(behavior("OK").len() > 200, "{}", suite.story());
-    // Text that breaks in the middle of a frame may be refused once the frame is whole.
     let late = behavior("NON-STRICT");
-    assert!(late.iter().all(|name| name.starts_with("6.4.")), "{late:?}");
+    late.into_iter().map(str::to_owned).collect()
 }

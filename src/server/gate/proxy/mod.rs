@@ -262,6 +262,8 @@ impl ProxyHttp for Proxy {
         {
             // A client's own connection, on which it is signed in, is not cut.
             context.was_cut = Some(cut::prepare(&mut peer, most));
+        } else if session.is_http2() {
+            own_connection::read_little(&mut peer);
         }
         Ok(Box::new(peer))
     }
