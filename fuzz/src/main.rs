@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 mod keeping;
+mod protocols;
 mod settings;
 mod targets;
 

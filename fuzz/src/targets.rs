@@ -17,7 +17,7 @@ use crate::protocol::http::validate as strict;
 use crate::protocol::template::Template;
 use crate::server::gate::front;
 use crate::server::{backplane, publish};
-use crate::{keeping, settings};
+use crate::{keeping, protocols, settings};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
@@ -28,7 +28,7 @@ const SECRET: &str = "a secret of 32 bytes, or of more";
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 17] = [
+const TARGETS: [(&str, Target); 22] = [
     ("query", query),
     ("cursor", read_cursor),
     ("head", head),
@@ -46,6 +46,11 @@ const TARGETS: [(&str, Target); 17] = [
     ("tokens", tokens),
     ("template", template),
     ("adopt", adopt),
+    ("websocket", protocols::websocket),
+    ("pusher", protocols::frames),
+    ("rest", protocols::rest),
+    ("mercure", protocols::mercure),
+    ("grip", protocols::grip),
 ];
 
 /// The target that the environment names.
