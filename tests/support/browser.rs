@@ -1,6 +1,5 @@
 //! Debian's Chromium, headless, driven through its chromedriver.
 
-use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::wait::eventually_some;
+use super::process::Leftovers;
 use super::{BOUND, Process, TempDir};
 
 const MISSING: &str =
@@ -25,7 +25,7 @@ pub struct Browser {
     driver: Process,
     port: u16,
     opened: AtomicU32,
-    profiles: Profiles,
+    profiles: Leftovers,
     _turn: SemaphorePermit<'static>,
 }
 
@@ -68,7 +68,7 @@ impl Browser {
         let _turn = TURNS.acquire().await.unwrap();
         let mut command = Command::new("chromedriver");
         // Chromium's leftovers in the temporary folder go with ours.
-        let profiles = Profiles(TempDir::new("browser"));
+        let profiles = Leftovers(TempDir::new("browser"));
         command.arg("--port=0").env("TMPDIR", profiles.0.path());
         let driver = Process::spawn("chromedriver", &mut command, MISSING);
         let find = |stdout: &str, _: &str| {
@@ -226,23 +226,5 @@ impl Page for Window {
 
     async fn wait_until(&self, expression: &str) {
         Window::wait_until(self, expression).await;
-    }
-}
-
-/// The folder of all profiles. A window that was not closed, because its test failed, leaves a
-/// browser; the profile's path on its command line identifies ours.
-#[derive(Debug)]
-struct Profiles(TempDir);
-
-impl Drop for Profiles {
-    fn drop(&mut self) {
-        let ours = self.0.path().display().to_string();
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            if String::from_utf8_lossy(&command).contains(&ours) {
-                let pid = entry.file_name().to_string_lossy().into_owned();
-                let _ = Command::new("sh").args(["-c", "kill -9 \"$1\"", "sh", &pid]).output();
-            }
-        }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, SemaphorePermit};
 
 use super::browser::{PATIENCE, Page, TURNS};
+use super::process::Leftovers;
 use super::socket::{PING, PONG, Socket, TEXT};
 use super::wait::eventually_some;
 use super::{Addr, Client, Process, TempDir};
@@ -36,7 +37,7 @@ const PREFERENCES: &[(&str, &str)] = &[
 pub struct Firefox {
     // Dropped in this order.
     _process: Process,
-    _profile: TempDir,
+    _profile: Leftovers,
     _turn: SemaphorePermit<'static>,
     session: Mutex<Session>,
     context: String,
@@ -53,16 +54,17 @@ impl Firefox {
     pub async fn open(url: &str) -> Firefox {
         // It is never closed.
         let turn = TURNS.acquire().await.unwrap();
-        let profile = TempDir::new("firefox");
+        let folder = Leftovers(TempDir::new("firefox"));
+        let profile = folder.0.path();
         let lines =
             PREFERENCES.iter().map(|(name, value)| format!("user_pref(\"{name}\", {value});\n"));
-        fs::write(profile.path().join("user.js"), lines.collect::<String>()).unwrap();
+        fs::write(profile.join("user.js"), lines.collect::<String>()).unwrap();
         let mut command = Command::new("firefox-esr");
         command
             .args(["--headless", "--no-remote", "--remote-debugging-port", "0", "--profile"])
-            .arg(profile.path())
-            .env("HOME", profile.path())
-            .env("TMPDIR", profile.path())
+            .arg(profile)
+            .env("HOME", profile)
+            .env("TMPDIR", profile)
             .env("MOZ_CRASHREPORTER_DISABLE", "1");
         let process = Process::spawn("firefox", &mut command, MISSING);
         let find = |_: &str, stderr: &str| {
@@ -79,7 +81,7 @@ impl Firefox {
         let params = json!({ "context": context, "url": url, "wait": "complete" });
         session.command("browsingContext.navigate", params).await;
         let session = Mutex::new(session);
-        Firefox { _process: process, _profile: profile, _turn: turn, session, context }
+        Firefox { _process: process, _profile: folder, _turn: turn, session, context }
     }
 }
 
