@@ -232,7 +232,7 @@ async fn a_queue_of_pushes_that_overflows_is_caught_up_with_or_reset() {
 fn feed(redis: &Redis, queue: usize) -> (Hub, Backplane) {
     let settings = backplane_settings(redis, queue);
     let (origin, wants) = pollgate::server::backplane::wants();
-    let hub = Hub::fed(pollgate::hub::Settings::default(), 1, origin);
+    let hub = Hub::replica(pollgate::hub::Settings::default(), 1, origin);
     let plane = Backplane::new(&settings, hub.clone(), wants, system_time);
     let running = plane.clone();
     tokio::spawn(async move { running.run(Arc::new(|wake, _| drop(wake))).await });

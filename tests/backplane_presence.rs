@@ -247,7 +247,7 @@ async fn above_the_bound_there_are_counts_for_all_gates_together() {
     assert_eq!(users(&list(&b).await).len(), 3);
     eventually("a count", async || events(&a).await.last().unwrap() == "#6").await;
     assert_eq!(replay(&events(&a).await).len(), 3);
-    // Those who stay join once there is room.
+    // The users that stay join once there is room.
     held.drain(..4).for_each(|poll| poll.close());
     eventually("they join", async || users(&list(&a).await) == ["4", "5"]).await;
     let there = BTreeSet::from(["4".to_owned(), "5".to_owned()]);

@@ -35,7 +35,7 @@ const TOLD: Duration = Duration::from_secs(20);
 /// A backplane with these settings, at work.
 fn plane(settings: &Settings) -> Backplane {
     let (origin, wants) = pollgate::server::backplane::wants();
-    let hub = Hub::fed(pollgate::hub::Settings::default(), 1, origin);
+    let hub = Hub::replica(pollgate::hub::Settings::default(), 1, origin);
     let plane = Backplane::new(settings, hub, wants, system_time);
     let running = plane.clone();
     tokio::spawn(async move { running.run(Arc::new(|wake, _| drop(wake))).await });

@@ -75,7 +75,7 @@ async fn answer(hub: &Hub, items: &Value) -> Option<Seen> {
     None
 }
 
-/// A site that says what it was told last.
+/// A site that repeats the last instruction.
 async fn switched() -> (GripSite, Arc<Mutex<Vec<u8>>>) {
     let said = Arc::new(Mutex::new(response("", "")));
     let says = said.clone();

@@ -231,7 +231,7 @@ impl World {
             self.log[channel].len() - self.lives[channel].0.min(self.log[channel].len());
         let known = &mut self.clients[client][channel];
         let exists = found.position.seq > 0 && !found.position.epoch.is_clock();
-        let changed = found.news && exists;
+        let changed = found.has_update && exists;
         if known.changed.is_some() && self.lives[channel].1 == Some(found.position.epoch) {
             let unseen = self.log[channel].len() > known.changed_at && in_this_life > 0;
             let unseen =

@@ -226,7 +226,7 @@ async fn the_connection_that_caused_an_event_is_left_out() {
     assert_eq!(data(&two.next().await), 1);
     assert_eq!(data(&two.next().await), 2);
     assert_eq!(data(&one.next().await), 2);
-    // Readers of the channel do not learn whom it was.
+    // Readers of the channel do not learn which user it was.
     let text = gate.get("/comet/shop%2Fa?cursor=oldest&timeout=0").await.text();
     assert!(text.contains("except") && !text.contains(&one.id), "{text}");
 }

@@ -1,4 +1,4 @@
-//! A script that waits in a loop of its own costs no worker for those who wait
+//! A script that waits in a loop of its own costs no worker for clients that wait
 //! (`benches/held_loop.py` has the figures).
 
 // A test fails by panicking.

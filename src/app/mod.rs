@@ -155,7 +155,7 @@ impl App {
             |entrance| Front::new(parts.gate.clone(), proxy.clone(), forwarder.clone(), entrance);
         let stopped = public_stopped.clone();
         let gate = Listening::new("gate", front(entrance), public, Buffers::None, stopped);
-        let gate = gate.accepting(accepted.clone()).tell_runtime(parts.crowd.clone());
+        let gate = gate.accepting(accepted.clone()).share_runtime(parts.runtime.clone());
         server.add_service(gate.door(AdmissionFilter::new(parts.gate.clone())));
         if let (false, Some(port)) = (redirect.is_empty(), tls_port(&listen)) {
             let front = front(Transport::Redirect(port));
@@ -279,7 +279,7 @@ struct Parts {
     gate: Gate,
     reload: Reload,
     /// The runtime of the held polls, after its start.
-    crowd: Arc<OnceLock<Handle>>,
+    runtime: Arc<OnceLock<Handle>>,
     metrics: Arc<SharedMetrics>,
     snapshot_writer: Arc<SnapshotWriter>,
 }
@@ -294,13 +294,14 @@ impl Parts {
     ) -> Self {
         let hub = live.hub.clone();
         let metrics = live.metrics.clone();
-        let crowd = Arc::default();
+        let runtime = Arc::default();
         let clock = Arc::new(system_time);
         let limits = live.publish.clone();
-        let elsewhere = live.backplane.clone().map(|gates| Arc::new(RedisSequencer(gates)) as _);
-        let crowd_of = Arc::clone(&crowd);
+        let sequencer = live.backplane.clone().map(|gates| Arc::new(RedisSequencer(gates)) as _);
+        let publisher_runtime = Arc::clone(&runtime);
         let tally_of = metrics.clone();
-        let publisher = Publisher::new(hub.clone(), elsewhere, clock, limits, crowd_of, tally_of);
+        let publisher =
+            Publisher::new(hub.clone(), sequencer, clock, limits, publisher_runtime, tally_of);
         let publish = (browser_publish(&publisher), event_publish(&publisher));
         let files = FdBudget::within(descriptors::soft_limit());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, metrics.clone(), files);
@@ -308,7 +309,7 @@ impl Parts {
         gate.publish_updates(mercure::publish(&publisher, &live.gate));
         presence::list(&gate, &live);
         let reload = Reload::new(sources, site, config, live);
-        Self { publisher, gate, reload, crowd, metrics, snapshot_writer }
+        Self { publisher, gate, reload, runtime, metrics, snapshot_writer }
     }
 
     /// The app of the internal listener: the hook, the admin endpoints and the page.

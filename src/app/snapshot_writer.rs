@@ -51,9 +51,9 @@ impl SnapshotWriter {
     }
 
     /// Gives the file to another process, or takes it `back`. May take as long as a write.
-    pub(super) fn leave(&self, back: bool) {
+    pub(super) fn pass_on(&self, back: bool) {
         if let Some(snapshot) = &self.snapshot {
-            snapshot.leave(back);
+            snapshot.pass_on(back);
         }
     }
 

@@ -42,9 +42,9 @@ impl StatsSources {
             history_bytes: self.hub.cost(),
             publishes: self.publisher.counts().sum(),
             deliveries: counters.deliveries.load(Ordering::Relaxed),
-            releases: by_word(&counters.releases),
-            refusals: by_word(&self.metrics.refusals),
-            upstream: by_word(&counters.upstream),
+            releases: by_label(&counters.releases),
+            refusals: by_label(&self.metrics.refusals),
+            upstream: by_label(&counters.upstream),
             generation: in_force.generation,
             restart: in_force.restart.clone(),
             snapshot: self.snapshot_writer.report(),
@@ -76,7 +76,7 @@ impl StatsSources {
             history_bytes: usage.cost,
             publishes: series.publishes.load(Ordering::Relaxed),
             deliveries: series.deliveries.load(Ordering::Relaxed),
-            upstream: site.map_or_else(BTreeMap::new, |site| by_word(&site.figures.upstream)),
+            upstream: site.map_or_else(BTreeMap::new, |site| by_label(&site.figures.upstream)),
         }
     }
 
@@ -283,6 +283,6 @@ fn event(recent: log::Recent) -> Event {
     Event { time: since.as_secs_f64(), level: recent.level, text: recent.text }
 }
 
-fn by_word<L: Label>(counts: &Counts<L>) -> BTreeMap<&'static str, u64> {
+fn by_label<L: Label>(counts: &Counts<L>) -> BTreeMap<&'static str, u64> {
     counts.all().map(|(label, count)| (label.as_str(), count)).collect()
 }

@@ -135,7 +135,7 @@ impl Hub {
         }
         match cursor {
             Cursor::At(position) if found.reset => found.position = position,
-            Cursor::After(stamp) if !found.news => {
+            Cursor::After(stamp) if !found.has_update => {
                 found.stamp = stamp;
                 return found;
             }
@@ -146,7 +146,7 @@ impl Hub {
             }
             _ => return found,
         }
-        found.news = false;
+        found.has_update = false;
         found.reset = false;
         found.messages.clear();
         found.renders = None;
@@ -251,12 +251,12 @@ mod tests {
             unreachable!()
         };
         let found = &answer[0].found;
-        assert_eq!((found.news, found.reset, found.position), (false, false, later));
+        assert_eq!((found.has_update, found.reset, found.position), (false, false, later));
         let stamp = Stamp(NOW.0 + 77);
         let PollOutcome::Answer(answer) = poll(&hub, "a", Cursor::After(stamp)) else {
             unreachable!()
         };
-        assert_eq!((answer[0].found.news, answer[0].found.stamp), (false, stamp));
+        assert_eq!((answer[0].found.has_update, answer[0].found.stamp), (false, stamp));
         let PollOutcome::Answer(answer) = poll(&hub, "a", Cursor::Oldest) else { unreachable!() };
         assert_eq!(answer[0].found.messages.len(), 1, "what is known is still told");
     }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::wait::eventually_some;
 use super::process::Leftovers;
+use super::wait::eventually_some;
 use super::{BOUND, Process, TempDir};
 
 const MISSING: &str =

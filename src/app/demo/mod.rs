@@ -36,7 +36,7 @@ impl DemoSite {
     }
 
     /// `POST /say`: does the part of a chat's PHP.
-    async fn say(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+    async fn respond(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let Some(form) = read_form(session).await else {
             return respond(413, "text/plain", "the message is too long\n");
         };
@@ -84,7 +84,7 @@ impl ServeHttp for DemoSite {
         let head = session.req_header();
         match (head.method.clone(), head.uri.path()) {
             (Method::GET | Method::HEAD, "/") => respond(200, "text/html; charset=utf-8", PAGE),
-            (Method::POST, "/say") => self.say(session).await,
+            (Method::POST, "/say") => self.respond(session).await,
             _ => respond(404, "text/plain", "there is nothing here\n"),
         }
     }

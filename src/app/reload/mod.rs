@@ -129,7 +129,7 @@ impl Shared {
                     tracing::error!("{mistake}");
                 }
                 tracing::error!(why, generation, "config refused, nothing has changed");
-                Err(mistakes.iter().map(told).collect())
+                Err(mistakes.iter().map(as_reported).collect())
             }
         }
     }
@@ -153,7 +153,7 @@ impl Shared {
     }
 }
 
-fn told(mistake: &crate::config::Mistake) -> admin::Mistake {
+fn as_reported(mistake: &crate::config::Mistake) -> admin::Mistake {
     let key = mistake.key.clone();
     let line = mistake.line;
     let message = mistake.message.clone();

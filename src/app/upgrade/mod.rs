@@ -197,7 +197,7 @@ impl UpgradeServer {
     }
 
     /// Removes the upgrade socket, unless another process owns it now.
-    pub(super) fn leave(&self) {
+    pub(super) fn remove_socket(&self) {
         if let (Some(upgrade_socket), false) = (&self.upgrade_socket, *self.moved.borrow()) {
             // The next gate replaces a leftover.
             let _ = std::fs::remove_file(&upgrade_socket.path);
@@ -231,7 +231,7 @@ impl UpgradeServer {
         successor.into_iter().for_each(systemd::moved_to);
         paused.move_on(Successor::new(address, ready.token, self.in_flight.clone()));
         if !ready.upgrade {
-            self.leave();
+            self.remove_socket();
         }
         self.moved.send_replace(true);
         Ok(())
@@ -256,7 +256,7 @@ impl UpgradeServer {
     fn freeze(&self, runtime: &Handle) -> Option<Paused<'_>> {
         /// Timeout of a request on the internal side.
         const TIMEOUT: Duration = Duration::from_secs(5);
-        self.snapshot_writer.leave(false);
+        self.snapshot_writer.pass_on(false);
         let mut paused = Paused { gate: self, stopped: None, moved_on: false };
         self.accepting.send_replace(Accepting::Paused);
         let stop = async {
@@ -302,7 +302,7 @@ impl Drop for Paused<'_> {
         self.gate.hub.presence().pause(false);
         self.gate.hub.move_on(false);
         self.gate.accepting.send_replace(Accepting::Yes);
-        self.gate.snapshot_writer.leave(true);
+        self.gate.snapshot_writer.pass_on(true);
     }
 }
 

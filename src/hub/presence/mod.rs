@@ -66,7 +66,7 @@ pub fn companion(channel: &ChannelName) -> Option<ChannelName> {
     ChannelName::new(&format!("{PREFIX}{}", channel.as_str())).ok()
 }
 
-/// Receivers of what happens; set once, before anybody enters. They must not call back.
+/// Receivers of what happens; set once, before the first user enters. They must not call back.
 pub struct Sinks {
     /// Wakes the polls that a join or leave releases.
     pub wake: Box<dyn Fn(WakeSet) + Send + Sync>,

@@ -236,7 +236,7 @@ proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
 
     /// Whatever happens, joins and leaves of a user alternate, and the list is their replay; at
-    /// rest it is those who are held.
+    /// rest it is the held ones.
     #[test]
     fn the_list_is_the_replay_of_the_events(
         steps in proptest::collection::vec(step(), 1..80),

@@ -208,7 +208,7 @@ fn a_novcomet_cursor_that_says_nothing_reaches_back_by_the_slack() {
             let now = Time(NOW.0 + later);
             let polled = desk.hub.poll(&poll.subscriptions, poll.take, false, now).unwrap();
             let PollOutcome::Answer(answer) = polled else { panic!("held") };
-            assert_eq!(answer[0].found.news, changed, "{value} after {later}");
+            assert_eq!(answer[0].found.has_update, changed, "{value} after {later}");
         }
     }
 }

@@ -11,12 +11,12 @@ use memchr::memchr3;
 /// How the body behind a head, up to its empty line, is framed, if the head is beyond doubt; else
 /// what is wrong with it.
 pub fn framing(head: &[u8]) -> Result<Framing, &'static str> {
-    let told = look(head)?;
-    if told.encodings > 0 {
+    let declared = look(head)?;
+    if declared.encodings > 0 {
         return Ok(Framing::Chunked(Chunks::default()));
     }
-    let length = std::str::from_utf8(told.length).unwrap_or_default();
-    let length = if told.lengths == 0 { Ok(0) } else { length.parse() };
+    let length = std::str::from_utf8(declared.length).unwrap_or_default();
+    let length = if declared.lengths == 0 { Ok(0) } else { length.parse() };
     length.map(Framing::Length).map_err(|_| "the Content-Length is beyond all numbers")
 }
 
@@ -26,17 +26,17 @@ fn look(head: &[u8]) -> Result<Declared<'_>, &'static str> {
     let Some(head) = head.strip_suffix(b"\r\n\r\n") else {
         return Err("the head does not end in an empty line");
     };
-    let mut told = Declared::default();
+    let mut declared = Declared::default();
     let (request_line, mut rest) = first_line(head)?;
     check_request_line(request_line)?;
-    told.host_required = request_line.ends_with(b"HTTP/1.1");
+    declared.host_required = request_line.ends_with(b"HTTP/1.1");
     while let Some(lines) = rest {
         let (line, more) = first_line(lines)?;
-        told.add(line)?;
+        declared.add(line)?;
         rest = more;
     }
-    told.check()?;
-    Ok(told)
+    declared.check()?;
+    Ok(declared)
 }
 
 /// The first of some lines and the lines behind it. The last has no end.

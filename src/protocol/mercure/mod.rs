@@ -67,7 +67,7 @@ pub struct Settings {
     pub publish_origins: Vec<String>,
     /// Origins whose pages may read the hub's answers.
     pub cors_origins: Vec<String>,
-    /// The hub shows who is subscribed, to those who may know.
+    /// The hub shows its subscriptions to clients that may know them.
     pub subscriptions: bool,
     /// Public updates are also messages on the channels that their topics name.
     pub mirror: bool,

@@ -20,7 +20,7 @@ pub const MAX_BATCH: usize = 10;
 /// Seconds by which the site's clock and this one's may differ.
 const MAX_SKEW: u64 = 600;
 
-/// Why a request is refused: the status, and words for whoever reads the exception.
+/// A refusal: the status, and words for the reader of the exception.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status.

@@ -236,7 +236,7 @@ impl Shared {
             return;
         }
         let mut places = Vec::new();
-        let mut told: BTreeMap<(String, bool), u32> = BTreeMap::new();
+        let mut reported: BTreeMap<(String, bool), u32> = BTreeMap::new();
         for Move { partition, to, whole, .. } in moves {
             known.waiting.remove(&partition);
             let node = match known.masters.get_mut(&to) {
@@ -246,10 +246,10 @@ impl Shared {
                 }
                 None => cluster.detached.clone(),
             };
-            *told.entry((node.link.name().to_owned(), whole)).or_default() += 1;
+            *reported.entry((node.link.name().to_owned(), whole)).or_default() += 1;
             places.push((partition, node));
         }
-        for ((redis, whole), partitions) in told {
+        for ((redis, whole), partitions) in reported {
             tracing::info!(redis, partitions, whole, "a node of the cluster has more channels");
         }
         if self.nodes.hand_off(&places, |channel| self.hub.lost(channel)) > 0 {

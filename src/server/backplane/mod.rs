@@ -326,8 +326,8 @@ impl Shared {
             let before = (self.clock)().before(LINGER);
             for node in self.nodes.now().all() {
                 for (index, channel) in node.members.all().iter().enumerate() {
-                    if self.hub.leave(channel, before) {
-                        node.members.leave(channel, |channel| self.hub.is_joined(channel));
+                    if self.hub.unsubscribe(channel, before) {
+                        node.members.unsubscribe(channel, |channel| self.hub.is_joined(channel));
                     } else if index % AUDIT == round % AUDIT {
                         self.hub.audit(channel);
                     }

@@ -158,7 +158,7 @@ impl Shared {
         let pushed = self.hub.pushed(&channel, message, (self.clock)());
         on_wake(pushed.wake, u64::from(pushed.stored));
         if pushed.unwanted {
-            node.members.leave(&channel, |channel| self.hub.is_joined(channel));
+            node.members.unsubscribe(&channel, |channel| self.hub.is_joined(channel));
         }
     }
 
@@ -167,7 +167,7 @@ impl Shared {
             let (change, batch) = node.members.next().await;
             let command = match change {
                 Change::Join => self.scripts.subscribe(),
-                Change::Leave => self.scripts.unsubscribe(),
+                Change::Unsubscribe => self.scripts.unsubscribe(),
             };
             // One command for each, so that each has one reply.
             let mut pipe = redis::pipe();

@@ -188,7 +188,7 @@ impl App {
             request.method = Method::GET;
         }
         let place = self.quiesce.pass().await;
-        let elsewhere = match &*place {
+        let successor = match &*place {
             Target::Local if endpoint.waits(&request.path) => {
                 drop(place);
                 return Ok(endpoint.answer(&request).await);
@@ -200,7 +200,7 @@ impl App {
         drop(place);
         // A new connection leads to the process that serves the next request.
         session.set_keepalive(None);
-        match elsewhere {
+        match successor {
             Some(ask) => Ok(ask(request).await),
             None => Ok(target::ended()),
         }

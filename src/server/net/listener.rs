@@ -155,7 +155,7 @@ impl<A> Listening<A> {
     }
 
     /// Sets `runtime` to the one that serves the connections, once they are served.
-    pub fn tell_runtime(mut self, runtime: Arc<OnceLock<Handle>>) -> Self {
+    pub fn share_runtime(mut self, runtime: Arc<OnceLock<Handle>>) -> Self {
         self.runtime = runtime;
         self
     }

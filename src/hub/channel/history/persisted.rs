@@ -124,8 +124,8 @@ mod tests {
             let a = old.since(cursor, Take::All, Tick::Micros, now);
             let b = { new.since(cursor, Take::All, Tick::Micros, now) };
             assert_eq!(
-                (a.news, a.reset, a.position, a.stamp),
-                (b.news, b.reset, b.position, b.stamp)
+                (a.has_update, a.reset, a.position, a.stamp),
+                (b.has_update, b.reset, b.position, b.stamp)
             );
             assert_eq!(a.messages.len(), b.messages.len());
         }
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!((new.position(), new.newest_stamp()), (old.position(), old.newest_stamp()));
         let place = Position { seq: 2, ..old.position() };
         let found = new.since(Cursor::At(place), Take::All, Tick::Micros, Time(500_000_000));
-        assert!(found.news && found.reset);
+        assert!(found.has_update && found.reset);
     }
 
     #[test]
@@ -156,12 +156,12 @@ mod tests {
         assert!(found.reset);
         assert_eq!(found.messages.len(), 4);
         assert!(found.messages.iter().all(|message| message.epoch() == new.position().epoch));
-        assert!(!find(Cursor::At(found.position)).news, "the answer's cursor is good");
+        assert!(!find(Cursor::At(found.position)).has_update, "the answer's cursor is good");
         let after = Some(Stamp(5_000_000));
         let slack = std::time::Duration::ZERO;
         let changed = find(Cursor::Changed { after, slack });
         let again = Cursor::Changed { after: Some(changed.stamp), slack };
-        assert_eq!((changed.news, find(again).news), (true, false));
+        assert_eq!((changed.has_update, find(again).has_update), (true, false));
         assert!(new.push(Payload::empty(), &limits, Time(1)).stamp > Stamp(5_500_000));
     }
 }

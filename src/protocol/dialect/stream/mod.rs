@@ -304,7 +304,7 @@ impl Dialect {
 
     fn write_events(&self, format: &Format, place: &Answer, found: &Answer) -> (Vec<u8>, u64) {
         let mut out = Vec::new();
-        if !found.iter().any(|update| update.found.news) {
+        if !found.iter().any(|update| update.found.has_update) {
             return (out, 0);
         }
         if format.answers {
@@ -314,7 +314,9 @@ impl Dialect {
         }
         let mut place = place.clone();
         let mut events = 0;
-        for (index, update) in found.iter().enumerate().filter(|(_, update)| update.found.news) {
+        for (index, update) in
+            found.iter().enumerate().filter(|(_, update)| update.found.has_update)
+        {
             if update.found.reset {
                 place[index] = update.before_messages();
                 event::reset(&mut out, format, &update.channel, &self.stream_cursor(&place));
@@ -424,7 +426,7 @@ fn some_of(place: &Answer, found: &Answer) -> (Answer, bool) {
         let mut some = update.after(last);
         // What is left is not seen in this part.
         (some.found.before, some.found.as_of) = (update.found.before, Time(0));
-        (some.found.news, some.found.reset) = (true, update.found.reset);
+        (some.found.has_update, some.found.reset) = (true, update.found.reset);
         some.found.messages = update.found.messages.iter().take(taken).cloned().collect();
         some
     });

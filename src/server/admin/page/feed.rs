@@ -72,7 +72,7 @@ impl PageChannel {
             Err(full) => return Reply::error(503, full, "try again"),
             Ok(PollOutcome::Answer(answer)) => answer,
             Ok(PollOutcome::Waiting(mut waiter)) => {
-                match tokio::time::timeout(HOLD, self.news(&mut waiter)).await {
+                match tokio::time::timeout(HOLD, self.wait_for_update(&mut waiter)).await {
                     Ok(answer) => answer,
                     Err(_) => waiter.finish((self.clock)()),
                 }
@@ -81,7 +81,7 @@ impl PageChannel {
         Native::default().render(&answer, None)
     }
 
-    async fn news(&self, waiter: &mut Waiter) -> hub::Answer {
+    async fn wait_for_update(&self, waiter: &mut Waiter) -> hub::Answer {
         loop {
             waiter.notified().await;
             if let Some(answer) = waiter.look((self.clock)()) {

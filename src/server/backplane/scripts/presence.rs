@@ -50,7 +50,7 @@ pub(in crate::server::backplane) enum Sign {
     Left(Arc<str>),
     Occupied,
     Vacated,
-    /// The number of users is to be announced in a while.
+    /// The number of users will be announced in a while.
     CountDue,
 }
 

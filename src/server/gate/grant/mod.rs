@@ -184,7 +184,7 @@ impl Verdict {
 }
 
 impl Gate {
-    /// Whether the client may poll; `None` = anybody may.
+    /// Whether the client may poll; `None` = every client may.
     pub(super) fn authorize(
         &self,
         settings: &Settings,

@@ -29,7 +29,7 @@ struct Channel {
     filters: Vec<Filter>,
     /// The id of the last item, where the site wants to know of it.
     last: Option<String>,
-    /// It is to be found in the history yet.
+    /// It has to be found in the history yet.
     seeks: bool,
     /// Where the hold was before the site was asked again.
     before: Option<Position>,

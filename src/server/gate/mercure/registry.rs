@@ -9,7 +9,7 @@ use slab::Slab;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 
-/// Updates that wait to be published; beyond so many, subscribers come and go faster than anybody
+/// Updates that wait to be published; beyond so many, subscribers come and go faster than any client
 /// could follow, and further ones are dropped.
 const MAX_WAITING: usize = 10_000;
 

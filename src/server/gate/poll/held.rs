@@ -106,7 +106,7 @@ impl Gate {
         let here = |answer: &Answer| answer.iter().all(|other| other.found.position == position);
         match look(Cursor::Latest, Take::Newest) {
             Some(latest) if here(&latest) => latest,
-            // Something was published this moment, and none of it is to be skipped.
+            // Something was published this moment, and none of it may be skipped.
             Some(_) => look(Cursor::At(position), Take::First).unwrap_or(quiet),
             None => quiet,
         }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(in crate::server::gate) struct ConnectionState {
     /// The request is the site's by now.
     forwarded: AtomicBool,
-    /// The group of the client's connections to the site; 0 = they are everybody's.
+    /// The group of the client's connections to the site; 0 = all clients share them.
     group: AtomicU64,
 }
 
@@ -56,7 +56,7 @@ impl ConnectionState {
 
 /// A group of connections to the site that no other connection is of.
 pub(in crate::server::gate) fn next_group() -> u64 {
-    /// Group 0 is everybody's.
+    /// All clients share group 0.
     static GROUP: AtomicU64 = AtomicU64::new(1);
     GROUP.fetch_add(1, Ordering::Relaxed)
 }

@@ -21,7 +21,8 @@ impl Client {
         if let Some(found) = self.waiter.look((self.gate.shared.clock)()) {
             let gate = self.gate.clone();
             gate.shared.counters.releases.count(Cause::of(&found));
-            for (index, update) in found.iter().enumerate().filter(|(_, one)| one.found.news) {
+            for (index, update) in found.iter().enumerate().filter(|(_, one)| one.found.has_update)
+            {
                 if out.is_full() {
                     break;
                 }

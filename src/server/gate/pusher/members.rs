@@ -81,7 +81,7 @@ impl Client {
         frame::members(listed.chain(own.map(|own| (&*own.id, own.info.as_deref()))))
     }
 
-    /// Tells of the users who have come and gone on a presence channel, from the channel of its
+    /// Reports the users who have come and gone on a presence channel, from the channel of its
     /// joins and leaves at `index`.
     pub(super) fn take_members(&mut self, index: usize, update: &ChannelUpdate, out: &mut Outbox) {
         let mut position = update.found.position;

@@ -332,7 +332,7 @@ impl Receive {
             biased;
             () = &mut gone => Step::Gone,
             () = woken => Step::Look,
-            () = self.turn.session.bell.notified() => Step::Look,
+            () = self.turn.session.wake.notified() => Step::Look,
             () = poll_fn(|context| timer.poll_expired(context)) => Step::Time,
         }
     }

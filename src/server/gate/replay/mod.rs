@@ -158,7 +158,7 @@ impl Gate {
         let Some(position) = self.shared.replays.asked.quiet_at(ids) else { return false };
         let subscription = Subscription { channel: channel.clone(), cursor: Cursor::At(position) };
         let found = self.shared.hub.look(&[subscription], Take::Newest, now);
-        found.is_ok_and(|answer| !answer.iter().any(|update| update.found.news))
+        found.is_ok_and(|answer| !answer.iter().any(|update| update.found.has_update))
     }
 
     /// Decides whether a poll has to wait.
@@ -179,8 +179,9 @@ impl Gate {
             PollOutcome::Waiting(waiter) => return Ok(Look::held(waiter, false)),
             PollOutcome::Answer(answer) => answer.into_iter().next(),
         };
-        let news = update.as_ref().is_some_and(|update| update.found.news);
-        let at_once = if ids.first { Some(Cause::First) } else { news.then_some(Cause::Message) };
+        let has_update = update.as_ref().is_some_and(|update| update.found.has_update);
+        let at_once =
+            if ids.first { Some(Cause::First) } else { has_update.then_some(Cause::Message) };
         let position = update.map(|update| update.found.position);
         if let Some(position) = position
             && hold
@@ -216,7 +217,7 @@ fn pause(duration: Option<Duration>, slack: Duration) -> Option<Duration> {
 
 /// The result of a look.
 struct Look {
-    /// The registration of a poll that is to be held.
+    /// The registration of a poll that will be held.
     waiter: Option<Waiter>,
     position: Option<Position>,
     /// The cause for which it goes to the upstream at once.

@@ -34,7 +34,7 @@ struct Outgoing {
     published: Option<Time>,
 }
 
-/// What is to be done next.
+/// The next step.
 enum Step {
     Look,
     Heartbeat,
@@ -235,7 +235,7 @@ impl HeldStream {
             self.waiter.advance(index, &update.found);
         }
         self.events += batch.events;
-        if !found.iter().any(|update| update.found.news) {
+        if !found.iter().any(|update| update.found.has_update) {
             return Outgoing { batch, published: None };
         }
         let gate = &self.gate.shared;

@@ -74,7 +74,7 @@ pub struct Snapshot {
 enum Ownership {
     Ours,
     /// The final file is written, or another process writes it.
-    Left,
+    PassedOn,
 }
 
 impl Snapshot {
@@ -164,13 +164,13 @@ impl Snapshot {
     pub fn finish(&self, hub: &Hub, remembered: &[StoredReply]) -> io::Result<()> {
         let mut place = self.place.lock();
         self.write_as(hub, remembered, true, &mut place)?;
-        *place = Ownership::Left;
+        *place = Ownership::PassedOn;
         Ok(())
     }
 
     /// Leaves the file to another process, or takes it `back`. Waits for a write under way.
-    pub fn leave(&self, back: bool) {
-        *self.place.lock() = if back { Ownership::Ours } else { Ownership::Left };
+    pub fn pass_on(&self, back: bool) {
+        *self.place.lock() = if back { Ownership::Ours } else { Ownership::PassedOn };
     }
 
     /// The state of the snapshot.
@@ -185,7 +185,7 @@ impl Snapshot {
         clean: bool,
         place: &mut Ownership,
     ) -> io::Result<()> {
-        if *place == Ownership::Left {
+        if *place == Ownership::PassedOn {
             return Ok(());
         }
         let written = write(&self.file, hub, remembered, clean);

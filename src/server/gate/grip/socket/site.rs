@@ -83,15 +83,15 @@ impl Session {
 
     /// Lets the site know of something whose answer does not matter.
     pub(super) fn notify(&mut self, event: Event) {
-        self.tell(None, vec![event]);
+        self.detach(None, vec![event]);
     }
 
     /// Lets the site know that the client is gone, once its last request is over.
     pub(super) fn gone(&mut self, asking: Option<Asking>) {
-        self.tell(asking, vec![Event::bare(Kind::Disconnect)]);
+        self.detach(asking, vec![Event::bare(Kind::Disconnect)]);
     }
 
-    fn tell(&mut self, asking: Option<Asking>, last: Vec<Event>) {
+    fn detach(&mut self, asking: Option<Asking>, last: Vec<Event>) {
         if std::mem::replace(&mut self.detached, true) {
             return;
         }
