@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use support::grip::{GripSite, grip_gate};
-use support::{Addr, Gate, Process, TempDir};
+use support::{Addr, Gate, Process, TempDir, eventually_some};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -67,7 +67,9 @@ async fn our_own_frames_pass_all_cases() {
         }
     });
     // Text that breaks in the middle of a frame is refused once the frame is whole.
-    assert_eq!(suite(&addr.to_string(), &[]).await, ["6.4.3", "6.4.4"]);
+    let mut late = suite(&addr.to_string(), &[]).await;
+    late.sort();
+    assert_eq!(late, ["6.4.3", "6.4.4"]);
     server.abort();
 }
 
@@ -140,29 +142,49 @@ async fn a_socket_that_the_gate_serves_over_grip_passes_all_cases() {
     suite(&gate.addr().to_string(), &["9.*"]).await;
 }
 
+/// Bound on the cases of one run.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// Runs the cases, but those of these names, against an echo at `addr`, and panics if one fails.
-/// Returns those in which it acts later than it could.
+/// Returns those in which it acts later than it could. A case that fails runs again alone: each has
+/// a second of its own for what it waits for, which a busy machine may not keep.
 /// 9 is about long messages, 12 and 13 about compression, which is never agreed on.
 async fn suite(addr: &str, left_out: &[&str]) -> Vec<String> {
-    let reports = TempDir::new("autobahn");
-    let mut suite = Command::new(Path::new(PYTHON).join("kosoku"));
-    suite.args(["-m", "fuzzingclient", "-p", "4", "-o"]).arg(reports.path());
-    for left_out in ["12.*", "13.*"].iter().chain(left_out) {
-        suite.args(["-x", left_out]);
+    let left_out = ["12.*", "13.*"].iter().chain(left_out).flat_map(|name| ["-x", name]);
+    let mut report = run(addr, &left_out.collect::<Vec<_>>()).await;
+    assert!(report.len() > 200, "{} cases only", report.len());
+    for _ in 0..3 {
+        let passed = |case: &Value| {
+            let good = |field: &str, values: &[&str]| {
+                case[field].as_str().is_some_and(|value| values.contains(&value))
+            };
+            good("behavior", &["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED"])
+                && good("behaviorClose", &["OK", "INFORMATIONAL"])
+        };
+        let failed: Vec<String> =
+            report.iter().filter(|(_, case)| !passed(case)).map(|(name, _)| name.clone()).collect();
+        if failed.is_empty() {
+            let late = report.iter().filter(|(_, case)| case["behavior"] == "NON-STRICT");
+            return late.map(|(name, _)| name.clone()).collect();
+        }
+        println!("once more: {failed:?}");
+        let again: Vec<&str> = failed.iter().flat_map(|name| ["-i", name.as_str()]).collect();
+        report.extend(run(addr, &again).await);
     }
-    let suite = Process::spawn("kosoku", suite.arg(format!("{addr}/chat")), MISSING);
-    let status = suite.wait_for_exit().await;
-    assert!(status.success(), "{}", suite.story());
+    panic!("cases fail again and again: {report:?}")
+}
+
+/// Runs the cases that `chosen` names: what there is to say of each.
+async fn run(addr: &str, chosen: &[&str]) -> serde_json::Map<String, Value> {
+    let reports = TempDir::new("autobahn");
+    let mut kosoku = Command::new(Path::new(PYTHON).join("kosoku"));
+    kosoku.args(["-m", "fuzzingclient", "-p", "4", "-o"]).arg(reports.path()).args(chosen);
+    let kosoku = Process::spawn("kosoku", kosoku.arg(format!("{addr}/chat")), MISSING);
+    let ended = async || kosoku.exit_status();
+    eventually_some("the end of all cases", PATIENCE, ended).await;
     let report = std::fs::read_to_string(reports.path().join("index.json"));
-    let report = report.unwrap_or_else(|e| panic!("{e}: {}", suite.story()));
+    let report = report.unwrap_or_else(|e| panic!("{e}: {}", kosoku.story()));
     let report: Value = serde_json::from_str(&report).unwrap();
     let agents = report.as_object().unwrap().values();
-    let cases: Vec<_> = agents.flat_map(|agent| agent.as_object().unwrap()).collect();
-    let behavior = |wanted: &str| {
-        let cases = cases.iter().filter(|(_, case)| case["behavior"] == wanted);
-        cases.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
-    };
-    assert!(behavior("OK").len() > 200, "{}", suite.story());
-    let late = behavior("NON-STRICT");
-    late.into_iter().map(str::to_owned).collect()
+    agents.flat_map(|agent| agent.as_object().unwrap().clone()).collect()
 }
