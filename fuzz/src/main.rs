@@ -28,6 +28,15 @@ pub mod server {
             pub mod connection_state;
         }
 
+        /// As the reader of heads names it.
+        pub mod sites {
+            #[derive(Debug, Clone, Copy)]
+            pub struct RequestHost<'a> {
+                pub header: Option<&'a str>,
+                pub authority: Option<&'a str>,
+            }
+        }
+
         pub mod front {
             pub mod agreement;
             pub mod head;

@@ -6,8 +6,10 @@ use crate::hub::{Hub, Settings};
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::auth::{jwt, signed};
 use crate::protocol::dialect::native::{Native, cursor};
+use crate::protocol::dialect::nchan::{First, Nchan};
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::timestamp::Timestamp;
+use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::{Dialect, Parsed, Request};
 use crate::protocol::http::form::{Encoding, Purpose};
 use crate::protocol::http::framing::Framing;
@@ -151,15 +153,25 @@ fn dialects(data: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let (rest, text) = text.split_once('?').unwrap_or(("a", &text));
     let template: Template = "room-{query.room}".parse().expect("a template");
-    let dialect = match kind % 4 {
-        0 => Dialect::Native(Native { channel: None }),
+    let dialect = match kind % 5 {
+        0 => Dialect::Native(Native { channel: None, callback: Some("callback".to_owned()) }),
         1 => Dialect::NovComet(NovComet::default()),
         2 => Dialect::Timestamp(Timestamp::new(template)),
-        _ => Dialect::Native(Native { channel: Some(template) }),
+        3 => Dialect::Nchan(Nchan {
+            channel: None,
+            group: None,
+            first: First::Oldest,
+            interval: false,
+            batch: None,
+            existing_only: false,
+        }),
+        _ => Dialect::Native(Native { channel: Some(template), callback: None }),
     };
     let query = Query::parse(text);
     let headers = http::HeaderMap::new();
-    let request = Request { stars: &[rest], query: &query, form: None, headers: &headers };
+    let transport = Transport::Poll;
+    let request =
+        Request { stars: &[rest], query: &query, form: None, headers: &headers, transport };
     if let Parsed::Poll(poll) = dialect.parse(&request, &|_| Tick::default()) {
         let hub = Hub::new(Settings::default(), 1);
         let answer = hub.look(&poll.subscriptions, poll.take, NOW).expect("there is room");
