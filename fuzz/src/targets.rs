@@ -6,7 +6,7 @@ use crate::hub::{Hub, Settings};
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::auth::{jwt, signed};
 use crate::protocol::dialect::native::{Native, cursor};
-use crate::protocol::dialect::nchan::{First, Nchan};
+use crate::protocol::dialect::nchan::Nchan;
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::timestamp::Timestamp;
 use crate::protocol::dialect::stream::Transport;
@@ -157,14 +157,7 @@ fn dialects(data: &[u8]) {
         0 => Dialect::Native(Native { channel: None, callback: Some("callback".to_owned()) }),
         1 => Dialect::NovComet(NovComet::default()),
         2 => Dialect::Timestamp(Timestamp::new(template)),
-        3 => Dialect::Nchan(Nchan {
-            channel: None,
-            group: None,
-            first: First::Oldest,
-            interval: false,
-            batch: None,
-            existing_only: false,
-        }),
+        3 => Dialect::Nchan(Nchan::default()),
         _ => Dialect::Native(Native { channel: Some(template), callback: None }),
     };
     let query = Query::parse(text);
