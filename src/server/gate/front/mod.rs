@@ -19,6 +19,7 @@ mod ending;
 mod handshake;
 mod head;
 mod http2;
+mod http2_window;
 mod one_request;
 pub(super) mod response;
 mod steady;

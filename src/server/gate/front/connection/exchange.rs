@@ -3,7 +3,7 @@
 use super::Connection;
 use super::read::{gone, read_some};
 use crate::protocol::http::Reply;
-use crate::protocol::http::websocket::{self, CloseCode, Frame, Messages, Opcode};
+use crate::protocol::http::websocket::{self, CloseCode, Frame, Incoming, Messages, Opcode};
 use crate::server::gate::front::response::{self, MAX_COPIED};
 use crate::server::gate::front::{Front, buffer_pool};
 use crate::server::gate::serve::{Exchange, Framed, Input};
@@ -139,18 +139,18 @@ async fn message(
     most: usize,
 ) -> Input {
     loop {
-        match websocket::take(pending, messages.room(most)) {
+        match messages.next(pending, most) {
             Err(code) => return Input::Wrong(code),
-            Ok(Some(frame)) => match frame.opcode {
-                Opcode::Ping => return Input::Ping(Bytes::copy_from_slice(&frame.payload)),
-                Opcode::Close => return Input::Close(Bytes::copy_from_slice(&frame.payload)),
-                Opcode::Pong => return Input::Pong,
-                _ => match messages.take(frame) {
-                    Err(code) => return Input::Wrong(code),
-                    Ok(Some(text)) => return Input::Text(Bytes::copy_from_slice(&text)),
-                    Ok(None) => continue,
-                },
-            },
+            // Copied, so that they do not keep the whole buffer.
+            Ok(Some(incoming)) => {
+                return match incoming {
+                    Incoming::Ping(payload) => Input::Ping(Bytes::copy_from_slice(&payload)),
+                    Incoming::Close(payload) => Input::Close(Bytes::copy_from_slice(&payload)),
+                    Incoming::Pong => Input::Pong,
+                    Incoming::Text(text) => Input::Text(Bytes::copy_from_slice(&text)),
+                    Incoming::Binary(_) => Input::Wrong(CloseCode::Policy),
+                };
+            }
             Ok(None) => {}
         }
         if !read_more(stream, pending).await {

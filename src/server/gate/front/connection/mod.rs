@@ -8,6 +8,7 @@ mod request_log;
 use super::handshake::{self, Greeted, Protocol, Transport};
 use super::head::{self, Head, HeadScan};
 use super::http2::Http2;
+use super::http2_window::BoundedWindow;
 use super::one_request::OneRequest;
 use super::{Front, buffer_pool, response};
 use crate::protocol::http::framing::Framing;
@@ -323,7 +324,7 @@ impl Connection {
             OneRequest::new(self.stream, self.pending, 0, Framing::Endless, BodyRate::default());
         let http2 = Http2::new(front.gate.clone(), front.proxy.clone(), self.shown);
         let http2 = Arc::new(http2);
-        http2.process_new(Box::new(stream), shutdown).await;
+        http2.process_new(Box::new(BoundedWindow::new(stream)), shutdown).await;
     }
 
     /// Writes a response. Returns true if that succeeded. The stream beneath bounds its time.
