@@ -319,9 +319,10 @@ fn publish_settings(
 }
 
 fn internal_settings(config: &Config) -> internal::Settings {
+    let of_sites = config.sites.iter().filter_map(|site| site.mercure.as_ref());
     internal::Settings {
         token: config.token.clone(),
-        mercure: config.mercure.clone(),
+        mercure: config.mercure.iter().chain(of_sites).cloned().collect(),
         max_message: config.max_message,
         names: config.internal_names.clone(),
         sites: config.sites.iter().map(|site| (site.name.clone(), site.token.clone())).collect(),

@@ -18,6 +18,8 @@ pub(super) fn across(config: &Config, report: &Report) {
         ("watch", config.watch.iter().any(|rule| rule.site.is_none())),
         ("capture", !config.captured.capture.is_empty()),
         ("webhook", config.webhooks.iter().any(|one| one.site.is_none() && one.pusher.is_none())),
+        ("mercure", config.mercure.is_some()),
+        ("nchan", config.nchan.iter().any(|rule| rule.site.is_none())),
         ("pusher", config.pusher.apps.iter().any(|one| one.app.site.is_none())),
     ] {
         if is_there {
