@@ -10,6 +10,7 @@ use crate::protocol::http::path::Captures;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::gate::grant::{Allowed, AuthRequest, Authorization, GrantGuard, Verdict};
+use crate::server::gate::grip::Held as GripHold;
 use crate::server::gate::grip::socket::Socket as GripSocket;
 use crate::server::gate::presence::{self, Memberships, PendingRoster};
 use crate::server::gate::proxy::forwarded::Way;
@@ -62,6 +63,8 @@ pub enum Decision {
     Replay(Box<HeldReplay>),
     /// It is a WebSocket about which the upstream is asked.
     Grip(Box<GripSocket>),
+    /// The upstream has said to hold it.
+    GripHold(Box<GripHold>),
     /// It is answered event by event.
     Stream(Box<HeldStream>),
     /// It is answered at once, with the users on its channels.

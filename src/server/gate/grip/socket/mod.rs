@@ -132,7 +132,8 @@ impl Socket {
         let began = Instant::now();
         let mut session = Session::new(&self.gate, &self.origin);
         session.push(Event::bare(Kind::Open));
-        let asked = session.request().await;
+        // Boxed, as it is not there while the socket is open.
+        let asked = Box::pin(session.request()).await;
         let opened = asked.and_then(|(_, answer)| Opened::of(answer, &self.accept));
         let (head, answer) = match opened {
             Ok(Opened::Agreed(head, answer)) => (head, answer),
