@@ -1,5 +1,5 @@
-//! Mercure hubs and Nchan's publishers where there are several sites: what is published at one is
-//! seen by its own subscribers alone.
+//! Mercure hubs, Nchan's publishers and GRIP where there are several sites: what is published at one
+//! is seen by its own subscribers alone.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -10,6 +10,7 @@ mod support;
 
 use mercure::hub::{PATH, config, form, publisher, subscribe, subscriber, target};
 use serde_json::{Value, json};
+use support::grip::{GripSite, instruct};
 use support::http::{FORM, Response};
 use support::{Client, Events, Gate, PlainSite, Way, eventually, pollgate};
 
@@ -29,10 +30,12 @@ fn hub(more: &str) -> String {
 const NCHAN: &str = "[[site.nchan]]\npath = \"/pub/*\"\n[[site.poll]]\npath = \"/sub/*\"\n\
                      dialect = \"nchan\"\n";
 
-async fn two(shop: &str, blog: &str) -> Gate {
+/// The gate, and the upstream of both sites.
+async fn two(shop: &str, blog: &str) -> (Gate, PlainSite) {
     let upstream = PlainSite::start().await;
     let sites = site("shop", &upstream, shop) + &site("blog", &upstream, blog);
-    Gate::with(&format!("[publish]\ntoken = \"t\"\n{sites}")).token("t").start().await
+    let config = format!("[publish]\ntoken = \"t\"\n{sites}");
+    (Gate::with(&config).token("t").start().await, upstream)
 }
 
 /// An update on the public side of a site.
@@ -61,8 +64,8 @@ async fn watch(gate: &Gate, way: Way, site: &str, more: &[(&str, &str)]) -> Even
 
 #[tokio::test]
 async fn an_update_at_one_site_s_hub_is_not_seen_at_another() {
-    for way in [Way::Plain, Way::Http2] {
-        let gate = two(&hub(""), &hub("")).await;
+    for way in [Way::Plain, Way::Odd] {
+        let (gate, _upstream) = two(&hub(""), &hub("")).await;
         let mut shop = watch(&gate, way, "shop", &[]).await;
         let mut blog = watch(&gate, way, "blog", &[]).await;
         gate.wait_for_held(2).await;
@@ -86,7 +89,7 @@ async fn an_update_at_one_site_s_hub_is_not_seen_at_another() {
 
 #[tokio::test]
 async fn on_the_internal_side_a_site_s_token_or_the_path_names_the_hub() {
-    let gate = two(&hub("mirror = true"), &hub("")).await;
+    let (gate, _upstream) = two(&hub("mirror = true"), &hub("")).await;
     let mut shop = watch(&gate, Way::Plain, "shop", &[]).await;
     let mut blog = watch(&gate, Way::Plain, "blog", &[]).await;
     gate.wait_for_held(2).await;
@@ -118,12 +121,12 @@ async fn on_the_internal_side_a_site_s_token_or_the_path_names_the_hub() {
     // A mirror is the site's, too.
     let channel = async |token| internal(&gate, token, "GET", "/channels/news/messages", "").await;
     assert_eq!(channel("shop-token").await.json()["messages"].as_array().unwrap().len(), 4);
-    assert_eq!(channel("blog-token").await.status, 404);
+    assert_eq!(channel("blog-token").await.json()["messages"], json!([]));
 }
 
 #[tokio::test]
 async fn subscriptions_are_listed_at_their_site_alone() {
-    let gate = two(&hub("subscriptions = true"), &hub("subscriptions = true")).await;
+    let (gate, _upstream) = two(&hub("subscriptions = true"), &hub("subscriptions = true")).await;
     let mut shop = watch(&gate, Way::Plain, "shop", &[]).await;
     let _blog = watch(&gate, Way::Plain, "blog", &[]).await;
     gate.wait_for_held(2).await;
@@ -149,7 +152,7 @@ async fn subscriptions_are_listed_at_their_site_alone() {
 
 #[tokio::test]
 async fn a_site_without_a_hub_has_none_though_another_has() {
-    let gate = two(&hub(""), "").await;
+    let (gate, _upstream) = two(&hub(""), "").await;
     let mut client = gate.connect().await;
     client.names("blog.example");
     let answer = client.get(&target(&["*"], &[])).await;
@@ -161,7 +164,7 @@ async fn a_site_without_a_hub_has_none_though_another_has() {
 
 #[tokio::test]
 async fn nchan_s_publishers_reach_the_channels_of_their_site() {
-    let gate = two(NCHAN, NCHAN).await;
+    let (gate, _upstream) = two(NCHAN, NCHAN).await;
     let hold = async |site: &str| {
         let held = gate.held().await;
         let mut client = gate.connect().await;
@@ -190,8 +193,55 @@ async fn nchan_s_publishers_reach_the_channels_of_their_site() {
 }
 
 #[tokio::test]
+async fn items_of_grip_release_the_holds_of_their_site() {
+    let hold = json!({ "hold": { "mode": "response", "channels": [{ "name": "news" }] } });
+    let upstream = GripSite::saying(instruct(&hold)).await;
+    let grip = |name: &str, key: &str| {
+        format!(
+            "[[site]]\nname = \"{name}\"\nhosts = [\"{name}.example\"]\n[site.upstream]\n\
+             servers = [\"{}\"]\n[site.publish]\ntoken = \"{name}-token\"\n[site.grip]\n\
+             enabled = true\ncontrol_key = \"{key}\"\n",
+            upstream.addr()
+        )
+    };
+    let top = "[publish]\ntoken = \"t\"\n";
+    let gate = Gate::with(&format!("{top}{}{}", grip("shop", ""), grip("blog", "")));
+    let gate = gate.token("t").start().await;
+    let hold = async |site: &str| {
+        let held = gate.held().await;
+        let mut client = gate.connect().await;
+        client.names(&format!("{site}.example"));
+        client.send_get("/page").await;
+        gate.wait_for_held(held + 1).await;
+        client
+    };
+    let (mut shop, mut blog) = (hold("shop").await, hold("blog").await);
+    let item = |text: &str| {
+        let formats = json!({ "http-response": { "body": text } });
+        json!({ "items": [{ "channel": "news", "formats": formats }] }).to_string()
+    };
+    let path = "/grip/publish";
+    assert_eq!(internal(&gate, "shop-token", "POST", path, &item("of the shop")).await.status, 200);
+    assert_eq!(shop.read_response().await.text(), "of the shop");
+    assert!(blog.is_quiet().await);
+    let below = "/sites/blog/grip/publish/";
+    for (bearer, path) in [("t", path), ("shop-token", below), ("nobody's", below)] {
+        let status = internal(&gate, bearer, "POST", path, &item("x")).await.status;
+        assert!(matches!(status, 401 | 403 | 404), "{bearer} {path}: {status}");
+    }
+    assert_eq!(internal(&gate, "t", "POST", below, &item("of the blog")).await.status, 200);
+    assert_eq!(blog.read_response().await.text(), "of the blog");
+    // A key of one site alone would open the listener for the other.
+    gate.write_config(&format!("{top}{}{}", grip("shop", "secret"), grip("blog", "")));
+    let file = gate.config_file().display().to_string();
+    let checked = pollgate(&["check", "--config", &file]).await;
+    let told = format!("{}{}", checked.stdout, checked.stderr);
+    assert!(told.contains("site[1].grip.control_key"), "{told}");
+}
+
+#[tokio::test]
 async fn a_path_that_only_another_site_has_is_404() {
-    let gate = two(NCHAN, "").await;
+    let (gate, _upstream) = two(NCHAN, "").await;
     assert_eq!(internal(&gate, "blog-token", "POST", "/pub/news", "x").await.status, 404);
     let listed = internal(&gate, "blog-token", "GET", "/channels", "").await.json();
     assert_eq!(listed["channels"], json!([]));

@@ -1,5 +1,6 @@
 //! The settings of the sites, made from a config.
 
+use super::live::grip_gate;
 use crate::config::{Config, SiteConfig};
 use crate::hub::channel::SiteName;
 use crate::server::gate::mercure::Settings as Hub;
@@ -68,8 +69,7 @@ fn settings(
         read_timeout: config.upstream.read_timeout,
         site: Some(Arc::new(Site { name, gate_limits, requests, figures })),
         sites: None,
-        // Their channels are those of no site.
-        grip: None,
+        grip: grip_gate(&config.grip),
         mercure: config.mercure.clone().map(|hub| Hub { hub, max_message }),
         pusher: PusherSettings { apps: config.pusher.clone(), sessions: gate.pusher.sessions },
         ..gate.clone()

@@ -72,8 +72,11 @@ fn the_reference_config_names_every_key() {
         .collect();
     // A site's rules are those that a gate without sites has.
     let rules = ["poll", "channel", "watch", "capture", "webhook", "pusher", "nchan"];
-    let rules: Vec<String> =
-        rules.iter().map(|rule| format!("{rule}[].")).chain(["mercure.".to_owned()]).collect();
+    let rules: Vec<String> = rules
+        .iter()
+        .map(|rule| format!("{rule}[]."))
+        .chain(["mercure.", "grip."].map(str::to_owned))
+        .collect();
     let same = |key: &str| {
         let own = key.strip_prefix("site[].")?;
         rules.iter().any(|rule| own.starts_with(rule)).then(|| own.to_owned())

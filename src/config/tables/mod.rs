@@ -110,14 +110,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     });
     let mercure = mercure.flatten();
     let backplane = root.table("backplane", backplane::backplane);
-    let grip = root.table("grip", |section| {
-        let read = grip::grip(section);
-        if has_sites && read.enabled {
-            let message = "serves a gate without [[site]] only; give it a gate of its own";
-            section.mistake("enabled", message);
-        }
-        read
-    });
+    let grip = root.table("grip", grip::grip);
     let above = hub.limits.clone();
     let channels = root.tables("channel", |section| channel(section, &above));
     let channels: Vec<_> = channels.into_iter().flatten().collect();

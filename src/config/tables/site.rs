@@ -3,6 +3,7 @@
 //! What a site does not say is as the gate's own sections say; in `history` and `limits` it may
 //! only take less than they give.
 
+use super::grip::{Grip, grip};
 use super::mercure::hub as hub_of;
 use super::nchan::rules as publishers;
 use super::presence as present;
@@ -65,6 +66,8 @@ pub struct SiteConfig {
     pub pusher: Vec<Arc<PusherApp>>,
     /// Its Mercure hub.
     pub mercure: Option<Arc<mercure::Settings>>,
+    /// The interface of Pushpin.
+    pub grip: Grip,
     /// Paths of the internal listener that publish as Nchan's publishers do.
     pub nchan: Vec<Arc<nchan::Rule>>,
 }
@@ -130,6 +133,7 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
     let with_token = above.with_token || !token.is_empty();
     let mercure = section.optional_table("mercure", |section| hub_of(section, &site, with_token));
     let nchan = publishers(section, &site);
+    let grip = section.table("grip", grip);
     let routes = section.tables("poll", |section| poll::rule(section, hold.timeout));
     let capture = section.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
@@ -152,6 +156,7 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
         webhooks,
         pusher,
         mercure: mercure.flatten(),
+        grip,
         nchan,
     })
 }
