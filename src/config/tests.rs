@@ -103,7 +103,7 @@ fn the_manual_names_every_key() {
 
 #[test]
 fn what_the_reference_config_has_commented_out_is_right() {
-    // What a gate with sites does not have, and the sites.
+    // What belongs to a site, where there are sites; and the sites.
     let sole = ["grip", "mercure", "pusher", "nchan", "webhook", "channel"];
     for left_out in [sole.as_slice(), &["site"]] {
         let mut config: toml_edit::DocumentMut = uncommented().parse().unwrap();
