@@ -18,7 +18,8 @@ const MISSING: &str = "nginx is needed: apt-get install nginx";
 
 /// The blocks of the page in this language, in their order.
 fn blocks(language: &str) -> Vec<&'static str> {
-    let parts = PAGE.split(&format!("```{language}\n")).skip(1);
+    let fence = format!("```{language}\n");
+    let parts = PAGE.split(fence.as_str()).skip(1);
     parts.map(|rest| rest.split_once("```").unwrap().0).collect()
 }
 
