@@ -173,8 +173,8 @@ impl Held {
             Mode::None => None,
             _ => {
                 let now = (shared.clock)();
-                let subscribed =
-                    Subscription::new(&shared.hub, &self.instruct.channels, before, now);
+                let of = (&shared.hub, self.origin.settings().site_name());
+                let subscribed = Subscription::new(of, &self.instruct.channels, before, now);
                 Some(subscribed.map_err(|full| full.to_string())?)
             }
         };

@@ -4,7 +4,7 @@
 //! stands behind that item is news. If the item is not there, the hold has a gap, which only the
 //! site can fill.
 
-use crate::hub::channel::{ChannelName, Cursor, Message, Position, Stamp, Take, Time};
+use crate::hub::channel::{ChannelName, Cursor, Message, Position, SiteName, Stamp, Take, Time};
 use crate::hub::{self, Answer, Hub, TableFull, Waiter};
 use crate::protocol::grip::filter::{self, Context, Meta};
 use crate::protocol::grip::item::ContentFilters;
@@ -54,9 +54,9 @@ pub(super) enum News {
 pub(super) type Places = Vec<(String, Position)>;
 
 impl Subscription {
-    /// Subscribes to channels; `before` = the places of the hold that goes on with them.
+    /// Subscribes to channels of `site`; `before` = the places of the hold that goes on with them.
     pub(super) fn new(
-        hub: &Hub,
+        (hub, site): (&Hub, &SiteName),
         wanted: &[instruct::Channel],
         before: &Places,
         now: Time,
@@ -73,7 +73,7 @@ impl Subscription {
                 (None, Some(position)) => Cursor::At(position),
                 (None, None) => Cursor::Now,
             };
-            subscriptions.push(hub::Subscription { channel: name, cursor });
+            subscriptions.push(hub::Subscription { channel: name.in_site(site), cursor });
             channels.push(Channel {
                 name: channel.name.clone(),
                 filters: channel.filters.clone(),
