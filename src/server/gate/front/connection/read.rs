@@ -4,6 +4,7 @@
 
 use super::Connection;
 use crate::server::gate::Settings;
+use crate::server::gate::front::ending::Registered;
 use crate::server::gate::front::head::{self, HeadScan};
 use crate::server::gate::front::{Front, buffer_pool};
 use bytes::BytesMut;
@@ -26,7 +27,11 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 impl Connection {
     /// Reads until there is a head, or bytes that can be none. `None` = the connection must be
     /// closed without a response. Also returns the settings that the request is served with.
-    pub(super) async fn read_head(&mut self, front: &Front) -> Option<(HeadScan, Arc<Settings>)> {
+    pub(super) async fn read_head(
+        &mut self,
+        front: &Front,
+        registered: &Registered,
+    ) -> Option<(HeadScan, Arc<Settings>)> {
         let settings = front.gate.settings();
         if self.pending.is_empty() {
             // A new connection has its request with it; a kept one may be idle for a while.
@@ -36,11 +41,13 @@ impl Connection {
             let first = pin!(async {
                 let read = poll_fn(|context| {
                     match poll_read_some(&mut self.stream, &mut self.pending, context) {
-                        Poll::Pending if front.ending.is_over() => Poll::Ready(None),
+                        Poll::Pending if registered.wait() => Poll::Ready(None),
                         read => read.map(Some),
                     }
                 });
-                if let Some(length) = read.await {
+                let read = read.await;
+                registered.resume();
+                if let Some(length) = read {
                     return length > 0;
                 }
                 // A client that connected at the very end has its request on the way, and gets its
