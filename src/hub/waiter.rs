@@ -9,6 +9,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 /// The registration of one held poll on its channels; dropping it ends the registration.
 pub struct Waiter {
@@ -233,7 +234,12 @@ impl Waiter {
 
     /// Waits until a publish wakes the poll; then call [`Waiter::look`]. Cancelling loses nothing.
     pub async fn notified(&self) {
-        poll_fn(|context| self.bell.poll_claimed(context)).await;
+        poll_fn(|context| self.poll_notified(context)).await;
+    }
+
+    /// The same, for a task that waits for more than that.
+    pub fn poll_notified(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.bell.poll_claimed(context)
     }
 
     /// The updates since the poll was registered. Without any, the poll stays registered and the

@@ -25,6 +25,11 @@ impl Timer {
         self.deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     }
 
+    /// Lets the next wait end at `deadline`; `None` = never. This reads no clock.
+    pub fn set_deadline(&mut self, deadline: Option<std::time::Instant>) {
+        self.deadline = deadline.map(Instant::from_std);
+    }
+
     /// Ready once the deadline is over.
     pub fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };

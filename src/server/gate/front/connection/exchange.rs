@@ -1,18 +1,21 @@
 //! The lane's side of an exchange.
 
 use super::Connection;
-use super::read::{gone, read_some};
+use super::read::{gone, poll_gone, poll_read_some};
 use crate::protocol::http::Reply;
 use crate::protocol::http::websocket::{self, CloseCode, Frame, Messages, Opcode};
-use crate::server::gate::front::response::{self, MAX_COPIED};
+use crate::server::gate::front::response::{self, MAX_COPIED, put_chunk_size};
 use crate::server::gate::front::{Front, buffer_pool};
 use crate::server::gate::serve::{Exchange, Framed, Input};
 use crate::server::gate::{Settings, Timer};
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
-use std::future::Future;
-use tokio::io::AsyncWriteExt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
 
 /// A plain request on a connection of the lane's. It has no body.
 pub(super) struct LaneExchange<'a> {
@@ -38,78 +41,113 @@ impl LaneExchange<'_> {
         pieces: &[Bytes],
     ) -> Result<(), Unwritten> {
         let length: usize = pieces.iter().map(Bytes::len).sum();
-        let (chunked, copied) = (self.chunked, length <= MAX_COPIED);
-        let pieces = || pieces.iter().filter(|piece| !piece.is_empty());
-        let size = |bytes: &mut BytesMut, piece: &Bytes| {
-            if chunked {
-                bytes.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-            }
-        };
-        let end: &[u8] = if chunked { b"\r\n" } else { b"" };
-        if copied {
-            for piece in pieces() {
-                size(&mut bytes, piece);
-                bytes.extend_from_slice(piece);
-                bytes.extend_from_slice(end);
-            }
+        if length > MAX_COPIED {
+            // Boxed, as it is rare and would be part of every idle stream.
+            return Box::pin(self.write_long(bytes, pieces)).await;
         }
-        let stream = &mut self.connection.stream;
-        let written = async {
-            if !copied {
-                for piece in pieces() {
-                    size(&mut bytes, piece);
-                    stream.write_all(&bytes).await?;
-                    stream.write_all(piece).await?;
-                    bytes.clear();
-                    bytes.extend_from_slice(end);
-                }
-            }
-            stream.write_all(&bytes).await?;
-            stream.flush().await
-        };
-        let written = written.await;
+        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+            self.put_size(&mut bytes, piece);
+            bytes.extend_from_slice(piece);
+            bytes.extend_from_slice(self.after_piece());
+        }
+        let written = self.write_all(&bytes).await;
         buffer_pool::put(bytes);
+        written
+    }
+
+    /// The same with pieces that are too long to be copied.
+    async fn write_long(&mut self, mut bytes: BytesMut, pieces: &[Bytes]) -> Result<(), Unwritten> {
+        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+            self.put_size(&mut bytes, piece);
+            self.write_all(&bytes).await?;
+            self.write_all(piece).await?;
+            bytes.clear();
+            bytes.extend_from_slice(self.after_piece());
+        }
+        let written = self.write_all(&bytes).await;
+        buffer_pool::put(bytes);
+        written
+    }
+
+    /// The line before a chunk.
+    fn put_size(&self, bytes: &mut BytesMut, piece: &Bytes) {
+        if self.chunked {
+            put_chunk_size(bytes, piece.len());
+        }
+    }
+
+    fn after_piece(&self) -> &'static [u8] {
+        if self.chunked { b"\r\n" } else { b"" }
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Unwritten> {
+        let (stream, mut sent) = (&mut self.connection.stream, 0);
+        let written = poll_fn(|context| poll_write_all(stream, bytes, &mut sent, context)).await;
         written.map_err(|_| Unwritten)
     }
 }
 
+/// Writes `bytes` from `sent` on, and moves that along.
+fn poll_write_all(
+    stream: &mut Stream,
+    bytes: &[u8],
+    sent: &mut usize,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while let Some(rest) = bytes.get(*sent..).filter(|rest| !rest.is_empty()) {
+        match ready!(Pin::new(&mut *stream).poll_write(context, rest))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            length => *sent += length,
+        }
+    }
+    Pin::new(stream).poll_flush(context)
+}
+
 /// Reads more of what a socket's client sends; false = it is gone. An idle socket holds no room.
-async fn read_more(stream: &mut Stream, pending: &mut BytesMut) -> bool {
-    if pending.is_empty() {
+fn poll_read_more(
+    stream: &mut Stream,
+    pending: &mut BytesMut,
+    context: &mut Context<'_>,
+) -> Poll<bool> {
+    if pending.is_empty() && pending.capacity() > 0 {
         buffer_pool::put(std::mem::take(pending));
     }
-    read_some(stream, pending).await > 0
+    poll_read_some(stream, pending, context).map(|length| length > 0)
 }
 
 /// The next frame of a WebSocket's client. Messages are refused by their header alone.
-async fn frame(stream: &mut Stream, pending: &mut BytesMut) -> Input {
+fn poll_frame(
+    stream: &mut Stream,
+    pending: &mut BytesMut,
+    context: &mut Context<'_>,
+) -> Poll<Input> {
     /// A message above this is refused for its length.
     const MAX_MESSAGE: u64 = 64 << 10;
     loop {
         match websocket::header(pending, MAX_MESSAGE) {
-            Err(code) => return Input::Wrong(code),
+            Err(code) => return Poll::Ready(Input::Wrong(code)),
             Ok(Some(header)) if !header.opcode.is_control() => {
-                return Input::Wrong(match header.opcode {
+                return Poll::Ready(Input::Wrong(match header.opcode {
                     Opcode::Continuation => CloseCode::Protocol,
                     _ => CloseCode::Policy,
-                });
+                }));
             }
             Ok(_) => {}
         }
         match websocket::take(pending, MAX_MESSAGE) {
-            Err(code) => return Input::Wrong(code),
+            Err(code) => return Poll::Ready(Input::Wrong(code)),
             Ok(Some(frame)) => {
                 let payload = Bytes::copy_from_slice(&frame.payload);
-                return match frame.opcode {
+                return Poll::Ready(match frame.opcode {
                     Opcode::Ping => Input::Ping(payload),
                     Opcode::Close => Input::Close(payload),
                     _ => Input::Pong,
-                };
+                });
             }
             Ok(None) => {}
         }
-        if !read_more(stream, pending).await {
-            return Input::Gone;
+        if !ready!(poll_read_more(stream, pending, context)) {
+            return Poll::Ready(Input::Gone);
         }
     }
 }
@@ -126,37 +164,37 @@ async fn any_frame(stream: &mut Stream, pending: &mut BytesMut, most: u64) -> Fr
             }
             Ok(None) => {}
         }
-        if !read_more(stream, pending).await {
+        if !poll_fn(|context| poll_read_more(stream, pending, context)).await {
             return Framed::Gone;
         }
     }
 }
 
 /// The next thing that the client of a socket does which may send messages.
-async fn message(
+fn poll_message(
     stream: &mut Stream,
     pending: &mut BytesMut,
     messages: &mut Messages,
     most: usize,
-) -> Input {
+    context: &mut Context<'_>,
+) -> Poll<Input> {
     loop {
-        match websocket::take(pending, messages.room(most)) {
-            Err(code) => return Input::Wrong(code),
+        let input = match websocket::take(pending, messages.room(most)) {
+            Err(code) => Input::Wrong(code),
             Ok(Some(frame)) => match frame.opcode {
-                Opcode::Ping => return Input::Ping(Bytes::copy_from_slice(&frame.payload)),
-                Opcode::Close => return Input::Close(Bytes::copy_from_slice(&frame.payload)),
-                Opcode::Pong => return Input::Pong,
+                Opcode::Ping => Input::Ping(Bytes::copy_from_slice(&frame.payload)),
+                Opcode::Close => Input::Close(Bytes::copy_from_slice(&frame.payload)),
+                Opcode::Pong => Input::Pong,
                 _ => match messages.take(frame) {
-                    Err(code) => return Input::Wrong(code),
-                    Ok(Some(text)) => return Input::Text(Bytes::copy_from_slice(&text)),
+                    Err(code) => Input::Wrong(code),
+                    Ok(Some(text)) => Input::Text(Bytes::copy_from_slice(&text)),
                     Ok(None) => continue,
                 },
             },
-            Ok(None) => {}
-        }
-        if !read_more(stream, pending).await {
-            return Input::Gone;
-        }
+            Ok(None) if ready!(poll_read_more(stream, pending, context)) => continue,
+            Ok(None) => Input::Gone,
+        };
+        return Poll::Ready(input);
     }
 }
 
@@ -190,7 +228,11 @@ impl Exchange for LaneExchange<'_> {
     }
 
     async fn send(&mut self, pieces: &[Bytes]) -> Result<(), Unwritten> {
-        self.write_pieces(buffer_pool::take(), pieces).await
+        match pieces {
+            // The bytes that all clients share, as they are.
+            [piece] if !self.chunked => self.write_all(piece).await,
+            _ => self.write_pieces(buffer_pool::take(), pieces).await,
+        }
     }
 
     fn frames(&mut self, most: u64) -> (&mut Timer, impl Future<Output = Framed> + Send) {
@@ -206,24 +248,25 @@ impl Exchange for LaneExchange<'_> {
         self.write_pieces(buffer_pool::take(), &[Bytes::from_static(b"0\r\n\r\n")]).await
     }
 
-    fn receiving(
-        &mut self,
-        messages: &mut Messages,
-        most: usize,
-    ) -> (&mut Timer, impl Future<Output = Input> + Send) {
-        let Connection { stream, pending, timer, .. } = &mut *self.connection;
-        (timer, message(stream, pending, messages, most))
+    fn timer(&mut self) -> &mut Timer {
+        &mut self.connection.timer
     }
 
-    fn listening(&mut self, socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send) {
-        let Connection { stream, pending, timer, .. } = &mut *self.connection;
-        let most = self.settings.head.bytes;
-        (timer, async move {
-            if socket {
-                return frame(stream, pending).await;
-            }
-            gone(stream, pending, most).await;
-            Input::Gone
-        })
+    fn poll_input(&mut self, context: &mut Context<'_>, socket: bool) -> Poll<Input> {
+        let Connection { stream, pending, .. } = &mut *self.connection;
+        if socket {
+            return poll_frame(stream, pending, context);
+        }
+        poll_gone(stream, pending, self.settings.head.bytes, context).map(|()| Input::Gone)
+    }
+
+    fn poll_message(
+        &mut self,
+        context: &mut Context<'_>,
+        messages: &mut Messages,
+        most: usize,
+    ) -> Poll<Input> {
+        let Connection { stream, pending, .. } = &mut *self.connection;
+        poll_message(stream, pending, messages, most, context)
     }
 }
