@@ -104,11 +104,16 @@ impl HeldStream {
                 }
                 found => found.map(|found| self.take(&found)),
             };
-            if let Some(outgoing) = outgoing {
-                self.write(exchange, &outgoing, now).await?;
-                closed = outgoing.batch.close;
+            if let Some(Outgoing { batch, published, all }) = outgoing {
+                if !batch.pieces.is_empty() {
+                    self.bytes += batch.pieces.iter().map(Bytes::len).sum::<usize>();
+                    self.written = now;
+                    exchange.send(&batch.pieces).await?;
+                }
+                self.gate.written(published);
+                closed = batch.close;
                 tokio::task::consume_budget().await;
-                if closed.is_some() || !outgoing.all {
+                if closed.is_some() || !all {
                     continue;
                 }
                 // What comes after the look notifies the stream, which stays registered: there is
@@ -230,22 +235,6 @@ impl HeldStream {
         }
         self.bytes += place.iter().map(Bytes::len).sum::<usize>();
         exchange.send(&place).await
-    }
-
-    async fn write<E: Exchange>(
-        &mut self,
-        exchange: &mut E,
-        outgoing: &Outgoing,
-        now: Instant,
-    ) -> Result<(), E::Error> {
-        let pieces = &outgoing.batch.pieces;
-        if !pieces.is_empty() {
-            self.bytes += pieces.iter().map(Bytes::len).sum::<usize>();
-            self.written = now;
-            exchange.send(pieces).await?;
-        }
-        self.gate.written(outgoing.published);
-        Ok(())
     }
 
     /// The bytes for what was found. The client's place moves to where it is with them: a stream

@@ -33,57 +33,74 @@ pub(super) struct LaneExchange<'a> {
 pub(super) struct Unwritten;
 
 impl LaneExchange<'_> {
-    /// Writes `pieces`, each as a chunk, behind `bytes`. Short ones are copied there, so that all of it
-    /// leaves in one write.
-    async fn write_pieces(
+    /// Writes `pieces`, each as a chunk, behind `bytes`, as far as that goes at once; the result is
+    /// what is left. Short ones are copied there, so that all of it leaves in one write.
+    fn write_at_once(
         &mut self,
+        context: &mut Context<'_>,
         mut bytes: BytesMut,
         pieces: &[Bytes],
-    ) -> Result<(), Unwritten> {
+    ) -> Result<Vec<Bytes>, Unwritten> {
         let length: usize = pieces.iter().map(Bytes::len).sum();
         if length > MAX_COPIED {
-            // Boxed, as it is rare and would be part of every idle stream.
-            return Box::pin(self.write_long(bytes, pieces)).await;
+            return Ok(self.in_parts(bytes, pieces));
         }
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-            self.put_size(&mut bytes, piece);
+            if self.chunked {
+                put_chunk_size(&mut bytes, piece.len());
+            }
             bytes.extend_from_slice(piece);
             bytes.extend_from_slice(self.after_piece());
         }
-        let written = self.write_all(&bytes).await;
-        buffer_pool::put(bytes);
-        written
+        let (stream, mut sent) = (&mut self.connection.stream, 0);
+        match poll_write_all(stream, &bytes, &mut sent, context) {
+            Poll::Ready(written) => {
+                buffer_pool::put(bytes);
+                written.map(|()| Vec::new()).map_err(|_| Unwritten)
+            }
+            Poll::Pending => Ok(vec![bytes.split_off(sent).freeze()]),
+        }
     }
 
-    /// The same with pieces that are too long to be copied.
-    async fn write_long(&mut self, mut bytes: BytesMut, pieces: &[Bytes]) -> Result<(), Unwritten> {
+    /// What is written for pieces that are too long to be copied.
+    fn in_parts(&self, mut bytes: BytesMut, pieces: &[Bytes]) -> Vec<Bytes> {
+        let mut parts = Vec::new();
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-            self.put_size(&mut bytes, piece);
-            self.write_all(&bytes).await?;
-            self.write_all(piece).await?;
-            bytes.clear();
+            if self.chunked {
+                put_chunk_size(&mut bytes, piece.len());
+            }
+            if !bytes.is_empty() {
+                parts.push(bytes.split().freeze());
+            }
+            parts.push(piece.clone());
             bytes.extend_from_slice(self.after_piece());
         }
-        let written = self.write_all(&bytes).await;
-        buffer_pool::put(bytes);
-        written
-    }
-
-    /// The line before a chunk.
-    fn put_size(&self, bytes: &mut BytesMut, piece: &Bytes) {
-        if self.chunked {
-            put_chunk_size(bytes, piece.len());
-        }
+        parts.push(bytes.freeze());
+        parts
     }
 
     fn after_piece(&self) -> &'static [u8] {
         if self.chunked { b"\r\n" } else { b"" }
     }
 
-    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Unwritten> {
-        let (stream, mut sent) = (&mut self.connection.stream, 0);
-        let written = poll_fn(|context| poll_write_all(stream, bytes, &mut sent, context)).await;
-        written.map_err(|_| Unwritten)
+    /// Writes what was not taken at once, part by part.
+    async fn write_rest(&mut self, parts: Vec<Bytes>) -> Result<(), Unwritten> {
+        for part in parts {
+            let (stream, mut sent) = (&mut self.connection.stream, 0);
+            let write = poll_fn(|context| poll_write_all(stream, &part, &mut sent, context));
+            write.await.map_err(|_| Unwritten)?;
+        }
+        Ok(())
+    }
+
+    async fn write_pieces(&mut self, bytes: BytesMut, pieces: &[Bytes]) -> Result<(), Unwritten> {
+        let mut bytes = Some(bytes);
+        let at_once = poll_fn(|context| {
+            let bytes = bytes.take().unwrap_or_default();
+            Poll::Ready(self.write_at_once(context, bytes, pieces))
+        });
+        let left = at_once.await?;
+        if left.is_empty() { Ok(()) } else { self.write_rest(left).await }
     }
 }
 
@@ -228,11 +245,22 @@ impl Exchange for LaneExchange<'_> {
     }
 
     async fn send(&mut self, pieces: &[Bytes]) -> Result<(), Unwritten> {
-        match pieces {
-            // The bytes that all clients share, as they are.
-            [piece] if !self.chunked => self.write_all(piece).await,
-            _ => self.write_pieces(buffer_pool::take(), pieces).await,
-        }
+        let at_once = poll_fn(|context| {
+            Poll::Ready(match pieces {
+                // The bytes that all clients share, as they are.
+                [piece] if !self.chunked => {
+                    let (stream, mut sent) = (&mut self.connection.stream, 0);
+                    match poll_write_all(stream, piece, &mut sent, context) {
+                        Poll::Ready(written) => written.map(|()| Vec::new()).map_err(|_| Unwritten),
+                        Poll::Pending => Ok(vec![piece.slice(sent..)]),
+                    }
+                }
+                _ => self.write_at_once(context, buffer_pool::take(), pieces),
+            })
+        });
+        let left = at_once.await?;
+        // Boxed, as nearly every write is taken at once, and this would be part of each idle stream.
+        if left.is_empty() { Ok(()) } else { Box::pin(self.write_rest(left)).await }
     }
 
     fn frames(&mut self, most: u64) -> (&mut Timer, impl Future<Output = Framed> + Send) {
@@ -268,5 +296,26 @@ impl Exchange for LaneExchange<'_> {
     ) -> Poll<Input> {
         let Connection { stream, pending, .. } = &mut *self.connection;
         poll_message(stream, pending, messages, most, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::gate::{HeldPoll, HeldStream};
+
+    /// Bytes of the future that a function of two arguments returns.
+    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_stream_takes_little_more_than_a_held_poll() {
+        type Lane = &'static mut LaneExchange<'static>;
+        let stream = size_of::<HeldStream>();
+        let run = size_of_future::<Box<HeldStream>, Lane, _>(HeldStream::run);
+        let poll = size_of::<HeldPoll>();
+        assert!(stream <= poll + 100, "{stream} beside {poll}");
+        assert!(run <= 400, "{run}");
     }
 }
