@@ -317,3 +317,36 @@ impl Shutdown for OneRequest {
 
 pass_on_identity!(OneRequest);
 pass_on_tls!(OneRequest);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn what_streams_write_one_after_another_leaves_at_once() {
+        let (near, mut far) = tokio::io::duplex(1000);
+        let (stream, rate): (Stream, _) = (Box::new(near), BodyRate::default());
+        let one = OneRequest::new(stream, BytesMut::new(), 0, Framing::Endless, rate);
+        let mut one = one.shared_by_streams();
+        for _ in 0..3 {
+            one.write_all(b"first ").await.unwrap();
+            let flushed = poll_fn(|context| {
+                let flushed = Pin::new(&mut one).poll_flush(context);
+                Poll::Ready(flushed.is_ready())
+            });
+            assert!(!flushed.await, "other streams may have something to write");
+            one.write_all(b"second").await.unwrap();
+            one.flush().await.unwrap();
+            let mut read = [0; 100];
+            let length = far.read(&mut read).await.unwrap();
+            assert_eq!(&read[..length], b"first second");
+        }
+        // With nothing to write there is nothing to wait for.
+        let flushed =
+            poll_fn(|context| Poll::Ready(Pin::new(&mut one).poll_flush(context).is_ready()));
+        assert!(flushed.await);
+    }
+}

@@ -240,11 +240,10 @@ impl HeldStream {
     /// The bytes for what was found. The client's place moves to where it is with them: a stream
     /// whose write fails has ended.
     fn take(&mut self, found: &Answer) -> Outgoing {
-        let (batch, place) = self.said.write(self.waiter.place(), found);
-        let mut all = true;
-        for (index, (update, found)) in place.iter().zip(found).enumerate() {
+        let (batch, part) = self.said.write(self.waiter.place(), found);
+        let (all, place) = (part.is_none(), part.as_ref().unwrap_or(found));
+        for (index, update) in place.iter().enumerate() {
             self.waiter.advance(index, &update.found);
-            all &= update.found.position == found.found.position;
         }
         self.events += batch.events;
         if !found.iter().any(|update| update.found.news) {
@@ -257,7 +256,7 @@ impl HeldStream {
             }
             return Outgoing { batch, published, all };
         }
-        gate.counters.delivered(found, &place, &gate.metrics.watched);
+        gate.counters.delivered(found, place, &gate.metrics.watched);
         let messages = found.iter().filter_map(|update| update.found.messages.first());
         let published = messages.map(|message| message.published).min();
         Outgoing { batch, published, all }
