@@ -23,7 +23,7 @@
 //! the ways in, [`server::internal`] the private listener, [`server::admin`] the gate about
 //! itself, [`server::backplane`] channels shared with other gates, [`server::persist`] the history
 //! beyond one process,
-//! [`server::webhook`] what the site is told.
+//! [`server::webhook`] sends events to the site.
 //!
 //! **4. Config.** [`config`] turns text into checked settings and composes those of every room.
 //!

@@ -28,7 +28,8 @@ use support::{Gate, TempDir, eventually};
 #[tokio::test]
 async fn a_poll_at_one_gate_is_released_by_a_publish_at_another() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis.url()).await, gate(&redis.url()).await);
+    let a = gate(&redis.url()).await;
+    let b = gate(&redis.url()).await;
     let mut client = a.connect().await;
     // A poll that does not wait is answered only after the gate has joined the channel.
     a.get("/comet/news?timeout=0").await;
@@ -49,7 +50,8 @@ async fn a_poll_at_one_gate_is_released_by_a_publish_at_another() {
 #[tokio::test]
 async fn a_cursor_of_one_gate_is_good_at_every_other() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis.url()).await, gate(&redis.url()).await);
+    let a = gate(&redis.url()).await;
+    let b = gate(&redis.url()).await;
     let first = a.get("/comet/news?timeout=0.1").await.json();
     assert_eq!(first["messages"].as_array().unwrap().len(), 0);
     for text in ["one", "two"] {
@@ -91,7 +93,8 @@ async fn asking_for_unknown_channels_leaves_nothing_in_redis() {
 #[tokio::test]
 async fn a_deleted_channel_is_reset_at_every_gate() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis.url()).await, gate(&redis.url()).await);
+    let a = gate(&redis.url()).await;
+    let b = gate(&redis.url()).await;
     a.publish("news", "old").await;
     let cursor = b.get("/comet/news?cursor=oldest").await.json()["cursor"].clone();
     let mut client = b.connect().await;
@@ -126,7 +129,8 @@ async fn a_publish_while_redis_is_away_fails_at_once_and_says_so() {
 #[tokio::test]
 async fn a_publish_that_is_not_answered_can_be_repeated_with_its_key_at_any_gate() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis.url()).await, gate(&redis.url()).await);
+    let a = gate(&redis.url()).await;
+    let b = gate(&redis.url()).await;
     let stopped = redis.pause();
     let unknown = a.hook("POST", "/channels/news", &[], "once").await;
     assert_eq!(unknown.status, 503);
@@ -228,7 +232,7 @@ async fn a_queue_of_pushes_that_overflows_is_caught_up_with_or_reset() {
 fn feed(redis: &Redis, queue: usize) -> (Hub, Backplane) {
     let settings = backplane_settings(redis, queue);
     let (origin, wants) = pollgate::server::backplane::wants();
-    let hub = Hub::fed(pollgate::hub::Settings::default(), 1, origin);
+    let hub = Hub::replica(pollgate::hub::Settings::default(), 1, origin);
     let plane = Backplane::new(&settings, hub.clone(), wants, system_time);
     let running = plane.clone();
     tokio::spawn(async move { running.run(Arc::new(|wake, _| drop(wake))).await });
@@ -242,7 +246,9 @@ fn backplane_settings(redis: &Redis, queue: usize) -> Settings {
 /// Polls until message `last` has come, and checks that none is missing but after a reset. How
 /// many of those there were.
 async fn read_all(hub: Hub, channel: ChannelName, last: u64) -> u64 {
-    let (mut newest, mut resets, mut cursor) = (0, 0, Cursor::Oldest);
+    let mut newest = 0;
+    let mut resets = 0;
+    let mut cursor = Cursor::Oldest;
     while newest < last {
         let subscription = Subscription { channel: channel.clone(), cursor };
         let answer = match hub.poll(&[subscription], Take::All, true, system_time()).unwrap() {

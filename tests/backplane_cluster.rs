@@ -195,7 +195,8 @@ async fn php_publishes_straight_into_the_cluster_as_the_page_says() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(root.join("docs/backplane.md")).unwrap();
     let mut blocks = page.split("```php\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let (function, use_it) = (blocks.next().unwrap(), blocks.next().unwrap());
+    let function = blocks.next().unwrap();
+    let use_it = blocks.next().unwrap();
     let function = function.split("$redis = new Redis();").next().unwrap();
     let folder = TempDir::new("php");
     let script = folder.write("publish.php", format!("{function}{use_it}"));

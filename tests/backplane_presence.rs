@@ -116,7 +116,8 @@ fn replay(events: &[String]) -> BTreeSet<String> {
 #[tokio::test]
 async fn a_user_is_there_once_whichever_gates_it_polls() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis, "1s", "").await, gate(&redis, "1s", "").await);
+    let a = gate(&redis, "1s", "").await;
+    let b = gate(&redis, "1s", "").await;
     let mut watcher = b.connect().await;
     b.get("/comet/presence%3Aroom?timeout=0").await;
     let watch = room("9", "").replace("/comet/room?", "/comet/presence%3Aroom?");
@@ -169,7 +170,8 @@ async fn the_users_of_a_killed_gate_leave_once_when_its_lease_has_run_out() {
 #[tokio::test]
 async fn redis_may_be_away_and_nobody_joins_or_leaves_twice() {
     let mut redis = Redis::start().await;
-    let (a, b) = (gate(&redis, "1s", "").await, gate(&redis, "1s", "").await);
+    let a = gate(&redis, "1s", "").await;
+    let b = gate(&redis, "1s", "").await;
     let at_a = a.hold(Way::Plain, &room("1", "")).await;
     eventually("it is there", async || users(&list(&b).await) == ["1"]).await;
     redis.kill();
@@ -234,7 +236,8 @@ async fn eventually_more(gate: &Gate, before: usize) -> usize {
 #[tokio::test]
 async fn above_the_bound_there_are_counts_for_all_gates_together() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis, "1s", "members = 3").await, gate(&redis, "1s", "members = 3").await);
+    let a = gate(&redis, "1s", "members = 3").await;
+    let b = gate(&redis, "1s", "members = 3").await;
     let mut held = Vec::new();
     for user in 0..6 {
         let at = if user % 2 == 0 { &a } else { &b };
@@ -244,7 +247,7 @@ async fn above_the_bound_there_are_counts_for_all_gates_together() {
     assert_eq!(users(&list(&b).await).len(), 3);
     eventually("a count", async || events(&a).await.last().unwrap() == "#6").await;
     assert_eq!(replay(&events(&a).await).len(), 3);
-    // Those who stay join once there is room.
+    // The users that stay join once there is room.
     held.drain(..4).for_each(|poll| poll.close());
     eventually("they join", async || users(&list(&a).await) == ["4", "5"]).await;
     let there = BTreeSet::from(["4".to_owned(), "5".to_owned()]);

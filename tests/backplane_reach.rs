@@ -35,7 +35,7 @@ const TOLD: Duration = Duration::from_secs(20);
 /// A backplane with these settings, at work.
 fn plane(settings: &Settings) -> Backplane {
     let (origin, wants) = pollgate::server::backplane::wants();
-    let hub = Hub::fed(pollgate::hub::Settings::default(), 1, origin);
+    let hub = Hub::replica(pollgate::hub::Settings::default(), 1, origin);
     let plane = Backplane::new(settings, hub, wants, system_time);
     let running = plane.clone();
     tokio::spawn(async move { running.run(Arc::new(|wake, _| drop(wake))).await });
@@ -89,7 +89,8 @@ async fn gates_share_their_channels_over_tls_and_with_a_certificate_of_their_own
 
 #[tokio::test]
 async fn what_is_wrong_with_tls_is_told_in_words_that_help() {
-    let (authority, other) = (Authority::new(), Authority::new());
+    let authority = Authority::new();
+    let other = Authority::new();
     let (plain, wrong_name) =
         redis_with_tls(&authority, "redis.test", &["--tls-auth-clients", "no"]).await;
     let (_asks, asks) = redis_with_tls(&authority, "localhost", &[]).await;

@@ -58,7 +58,8 @@ async fn a_file_that_several_gates_watch_is_published_once() {
     folder.write("old.txt", "from before");
     let rules = watching(folder.path());
     let reader = gate(&redis.url()).await;
-    let (a, b) = (gate_with(&redis, &rules).await, gate_with(&redis, &rules).await);
+    let a = gate_with(&redis, &rules).await;
+    let b = gate_with(&redis, &rules).await;
     wait_for_said(&reader, "old", &["from before"]).await;
     for (number, text) in ["one", "two", "three"].into_iter().enumerate() {
         folder.write("news.txt", text);
@@ -107,7 +108,8 @@ async fn a_snapshot_goes_on_where_redis_is_whether_or_not_the_gate_ended_in_orde
     let other = gate(&redis.url()).await;
     for (round, crash) in [false, true].into_iter().enumerate() {
         let before = gate_with(&redis, &kept).await;
-        let (channel, first) = (format!("c{round}"), format!("first {round}"));
+        let channel = format!("c{round}");
+        let first = format!("first {round}");
         before.publish(&channel, &first).await;
         let poll = format!("/comet/{channel}?cursor=oldest&timeout=5");
         let cursor = before.get(&poll).await.json()["cursor"].as_str().unwrap().to_owned();
@@ -125,7 +127,8 @@ async fn a_snapshot_goes_on_where_redis_is_whether_or_not_the_gate_ended_in_orde
         }
         other.publish(&channel, "meanwhile").await;
         let after = gate_with(&redis, &kept).await;
-        let (mut cursor, mut texts) = (cursor, Vec::new());
+        let mut cursor = cursor;
+        let mut texts = Vec::new();
         // The messages of the snapshot may come first, and the rest with the next poll.
         while texts.len() < 2 {
             let poll = format!("/comet/{channel}?timeout=5&cursor={cursor}");
@@ -296,7 +299,8 @@ async fn a_user_with_the_commands_of_the_page_and_no_others_is_enough() {
     let told = redis.ask(&[&["ACL", "SETUSER", "gate"], rule.as_slice()].concat());
     assert_eq!(told, "OK");
     let url = redis.url().replace("redis://", "redis://gate:secret@");
-    let (a, b) = (gate(&url).await, gate(&url).await);
+    let a = gate(&url).await;
+    let b = gate(&url).await;
     let headers = [("Idempotency-Key", "k")];
     assert_eq!(a.hook("POST", "/channels/news", &headers, "x").await.status, 200);
     wait_for_said(&b, "news", &["x"]).await;

@@ -250,7 +250,9 @@ impl Caller {
             8..16 => Whim::Dawdle(a_while),
             _ => Whim::Wait,
         };
-        let (way, listen, poller) = (self.way, self.world.listen.clone(), self.poller.take());
+        let way = self.way;
+        let listen = self.world.listen.clone();
+        let poller = self.poller.take();
         let polled = unless_broken(async move {
             let mut poller = match poller {
                 Some(poller) => poller,
@@ -294,7 +296,8 @@ async fn visit(world: Arc<World>, mut rng: Rng) {
         let listen = world.listen.clone();
         let asked = async move { Client::connect(&listen).await.get("/page").await };
         if let Some(answer) = unless_broken(asked).await {
-            let (status, text) = (answer.status, answer.text());
+            let status = answer.status;
+            let text = answer.text();
             let is_page = status == 200 && text == "site: GET /page";
             assert!(is_page || matches!(status, 502..=504), "{status} {text}");
         }

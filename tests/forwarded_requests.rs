@@ -66,7 +66,8 @@ async fn a_kept_connection_that_the_site_has_closed_is_not_used() {
 
 #[tokio::test]
 async fn a_request_that_nothing_was_sent_of_goes_to_the_next_server() {
-    let (site, gone) = (RawSite::start().await, RawSite::start().await);
+    let site = RawSite::start().await;
+    let gone = RawSite::start().await;
     let nowhere = gone.addr.to_string();
     drop(gone);
     let config = format!("[upstream]\nservers = [\"{nowhere}\", \"{}\"]", site.addr);

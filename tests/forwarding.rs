@@ -283,7 +283,8 @@ async fn leave_to_send_a_body_comes_from_the_site() {
 #[tokio::test]
 async fn several_servers_are_asked_in_turn() {
     for way in Way::ALL {
-        let (one, two) = (PlainSite::named("one").await, PlainSite::named("two").await);
+        let one = PlainSite::named("one").await;
+        let two = PlainSite::named("two").await;
         let plan = Gate::with("").upstream(one.addr()).upstream(two.addr());
         let gate = plan.start().await;
         let mut poller = way.connect(&gate).await;

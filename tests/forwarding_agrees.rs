@@ -271,7 +271,8 @@ async fn the_site_and_the_client_see_the_same_over_both_ways() {
     let start = std::env::var("POLLGATE_FORWARD_SEED").ok().map(|seed| seed.parse().unwrap());
     for seed in start.map_or(0..ROUNDS, |seed| seed..seed + 1) {
         let case = case(seed);
-        let (ours, theirs) = (seen(&ours, &site, &case).await, seen(&engine, &site, &case).await);
+        let ours = seen(&ours, &site, &case).await;
+        let theirs = seen(&engine, &site, &case).await;
         let show = |message: &Message| {
             let Message { first, headers, body } = message;
             format!("{first} {headers:#?} and {} bytes", body.len())

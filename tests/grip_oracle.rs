@@ -75,7 +75,7 @@ async fn answer(hub: &Hub, items: &Value) -> Option<Seen> {
     None
 }
 
-/// A site that says what it was told last.
+/// A site that repeats the last instruction.
 async fn switched() -> (GripSite, Arc<Mutex<Vec<u8>>>) {
     let said = Arc::new(Mutex::new(response("", "")));
     let says = said.clone();
@@ -226,7 +226,8 @@ async fn held_responses_are_answered_as_pushpin_answers_them() {
             _ => said,
         };
         *says.lock().unwrap() = said.into();
-        let (ours, theirs) = (answer(&ours, &items).await, answer(&theirs, &items).await);
+        let ours = answer(&ours, &items).await;
+        let theirs = answer(&theirs, &items).await;
         if ours != theirs || ours.is_none() {
             different.push(format!("{what}: {ours:?} {theirs:?}"));
         }
@@ -291,7 +292,8 @@ async fn streams_go_on_as_pushpin_s_do() {
     for (said, items) in table {
         *says.lock().unwrap() = said.clone();
         let said = String::from_utf8(said).unwrap();
-        let (ours, theirs) = (stream(&ours, &items).await, stream(&theirs, &items).await);
+        let ours = stream(&ours, &items).await;
+        let theirs = stream(&theirs, &items).await;
         if ours != theirs || ours.1.ends_with("no end") {
             different.push(format!("{said:?} {items}: {ours:?} {theirs:?}"));
         }
@@ -356,8 +358,8 @@ async fn items_are_taken_as_pushpin_takes_them_or_more_strictly() {
         (json!({ "channel": "a", "ws-message": { "action": "close", "code": 5 } }), true),
     ] {
         let items = json!([item]);
-        let (ours, theirs) =
-            (ours.publish(&items).await.status, theirs.publish(&items).await.status);
+        let ours = ours.publish(&items).await.status;
+        let theirs = theirs.publish(&items).await.status;
         assert_eq!((ours, theirs), if stricter { (400, 200) } else { (theirs, theirs) }, "{item}");
     }
 }

@@ -39,7 +39,8 @@ impl Gate {
         tokio::spawn(async move {
             let (_stop, shutdown) = tokio::sync::watch::channel(false);
             while let Ok((tcp, _)) = listener.accept().await {
-                let (app, shutdown) = (app.clone(), shutdown.clone());
+                let app = app.clone();
+                let shutdown = shutdown.clone();
                 tcp.set_nodelay(true).unwrap();
                 tokio::spawn(async move {
                     let stream: Stream =

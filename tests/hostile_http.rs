@@ -38,7 +38,9 @@ impl RawSite {
     }
 
     async fn serve(mut stream: TcpStream, heard: Arc<Mutex<Vec<Vec<u8>>>>) {
-        let (mut all, mut place, mut buffer) = (Vec::new(), None, vec![0; 65_536]);
+        let mut all = Vec::new();
+        let mut place = None;
+        let mut buffer = vec![0; 65_536];
         loop {
             match stream.read(&mut buffer).await {
                 Ok(0) | Err(_) => return,
@@ -444,10 +446,12 @@ struct Visitor {
 
 impl Visitor {
     fn start(gate: &Gate) -> Self {
-        let (stop, addr) = (Arc::<AtomicBool>::default(), gate.addr().clone());
+        let stop = Arc::<AtomicBool>::default();
+        let addr = gate.addr().clone();
         let stopped = stop.clone();
         let visits = tokio::spawn(async move {
-            let (mut count, mut slowest) = (0, Duration::ZERO);
+            let mut count = 0;
+            let mut slowest = Duration::ZERO;
             while !stopped.load(Ordering::Relaxed) {
                 let began = Instant::now();
                 let mut client = Client::connect(&addr).await;

@@ -156,7 +156,8 @@ async fn a_token_is_asked_for_again_once_it_is_refused() {
     let browser = Browser::start().await;
     for transport in ["ws", "sse", "poll"] {
         let window = browser.open(&gate.addr().url("/page")).await;
-        let (old, new) = (signed(-9), signed(3600));
+        let old = signed(-9);
+        let new = signed(3600);
         let script = format!(
             "window.client = pollgate('/comet', {{ token: async () => asked++ ? '{new}' : '{old}',\
              transports: ['{transport}', 'poll'] }}).on('news', keep)"

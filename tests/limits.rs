@@ -273,7 +273,8 @@ async fn one_user_holds_only_so_many_polls_wherever_he_is() {
                   auth = { kind = \"signed\", keys = { k = \"secret\" } }";
     for way in Way::ALL {
         let gate = Gate::start_alone(config).await;
-        let (mine, yours) = (signed("news,a"), signed("news,b"));
+        let mine = signed("news,a");
+        let yours = signed("news,b");
         let mut held = Vec::new();
         for host in 1..=2 {
             let mut poller = way.connect(&gate).await;
@@ -388,7 +389,8 @@ async fn the_system_looks_after_clients_that_vanish() {
         let support::Addr::Tcp(addr) = *addr else { return };
         let mut client = tokio::net::TcpStream::connect(addr).await.unwrap();
         client.write_all(b"GET /comet/news").await.unwrap();
-        let (here, there) = (client.local_addr().unwrap().port(), addr.port());
+        let here = client.local_addr().unwrap().port();
+        let there = addr.port();
         // The kernel's table: its own end, the other one, the state, queues, and the timer at work,
         // of which 02 is the one for keep-alive.
         let ends = format!("0100007F:{there:04X} 0100007F:{here:04X} ");

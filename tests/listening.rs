@@ -16,7 +16,8 @@ fn free_port() -> u16 {
 
 #[tokio::test]
 async fn both_wildcards_share_a_port_on_the_public_and_the_internal_side() {
-    let (public, internal) = (free_port(), free_port());
+    let public = free_port();
+    let internal = free_port();
     let [v4, v6] = [format!("0.0.0.0:{public}"), format!("[::]:{public}")];
     let [own4, own6] = [format!("0.0.0.0:{internal}"), format!("[::]:{internal}")];
     for order in [[&v4, &v6], [&v6, &v4]] {

@@ -30,7 +30,8 @@ async fn gate(redis: &Redis, more: &str) -> Gate {
 #[tokio::test]
 async fn updates_reach_the_subscribers_of_every_gate_with_their_filter() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis, "").await, gate(&redis, "").await);
+    let a = gate(&redis, "").await;
+    let b = gate(&redis, "").await;
     let reader = format!("Bearer {}", subscriber(&["/users/7"]));
     let topics = target(&["/books/{id}", "/users/7"], &[]);
     // A stream with a cursor begins once the gate has joined the channel.
@@ -38,7 +39,8 @@ async fn updates_reach_the_subscribers_of_every_gate_with_their_filter() {
     let mut own = subscribe(&a, Way::Plain, &earliest, &[("Authorization", &reader)]).await;
     let mut all = subscribe(&b, Way::Http2, &earliest, &[]).await;
     for round in 0..20 {
-        let (from, id) = (if round % 2 == 0 { &a } else { &b }, |kind| format!("{kind}-{round}"));
+        let from = if round % 2 == 0 { &a } else { &b };
+        let id = |kind| format!("{kind}-{round}");
         publish(from, &[("topic", "/books/1"), ("id", &id("public")), ("data", "x")]).await;
         publish(from, &[("topic", "/other"), ("id", &id("other"))]).await;
         publish(from, &[("topic", "/users/7"), ("id", &id("private")), ("private", "on")]).await;
@@ -79,7 +81,8 @@ async fn a_subscriber_goes_on_at_another_gate() {
 async fn a_subscriber_s_coming_is_an_update_at_every_gate() {
     let redis = Redis::start().await;
     let more = "subscriptions = true";
-    let (a, b) = (gate(&redis, more).await, gate(&redis, more).await);
+    let a = gate(&redis, more).await;
+    let b = gate(&redis, more).await;
     let api = "/.well-known/mercure/subscriptions{/topic,subscriber}";
     let watcher = format!("Bearer {}", subscriber(&[api]));
     let watcher = [("Authorization", watcher.as_str())];

@@ -69,7 +69,8 @@ fn mistakes(expression: &str, metrics: &Metrics) -> Vec<String> {
 #[tokio::test]
 async fn every_expression_of_the_dashboard_is_about_metrics_that_exist() {
     let dashboard: Value = serde_json::from_str(&read("grafana-dashboard.json")).unwrap();
-    let (mut expressions, metrics) = (Vec::new(), metrics().await);
+    let mut expressions = Vec::new();
+    let metrics = metrics().await;
     texts(&dashboard, "expr", &mut expressions);
     texts(&dashboard, "definition", &mut expressions);
     assert!(expressions.len() > 20, "{expressions:?}");
@@ -88,7 +89,9 @@ async fn every_expression_of_the_dashboard_is_about_metrics_that_exist() {
 
 #[tokio::test]
 async fn every_alert_is_about_metrics_that_exist_and_on_the_page() {
-    let (alerts, page, metrics) = (read("alerts.yaml"), read("monitoring.md"), metrics().await);
+    let alerts = read("alerts.yaml");
+    let page = read("monitoring.md");
+    let metrics = metrics().await;
     let after = |key: &'static str| {
         alerts
             .lines()
@@ -103,7 +106,8 @@ async fn every_alert_is_about_metrics_that_exist_and_on_the_page() {
 
 #[tokio::test]
 async fn the_page_names_every_metric_and_every_cause() {
-    let (page, metrics) = (read("monitoring.md"), metrics().await);
+    let page = read("monitoring.md");
+    let metrics = metrics().await;
     for name in metrics.families.keys() {
         let named = [format!("`{name}`"), format!("`{name}{{")];
         assert!(named.iter().any(|written| page.contains(written)), "{name} is not on the page");

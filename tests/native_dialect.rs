@@ -46,7 +46,8 @@ async fn a_held_poll_is_released_by_a_publish() {
         assert_eq!(response.status, 200);
         assert_eq!(response.header("content-type"), Some("application/json"));
         let answer = response.json();
-        let (id, stamp) = (&published["id"], &published["stamp"]);
+        let id = &published["id"];
+        let stamp = &published["stamp"];
         let message = json!({"channel": "news", "id": id, "stamp": stamp, "data": "hello"});
         assert_eq!(answer["messages"], json!([message]));
         assert_eq!(answer.as_object().unwrap().len(), 2, "{answer}");

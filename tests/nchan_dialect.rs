@@ -234,7 +234,8 @@ async fn nothing_falls_between_two_quiet_polls_of_a_client_that_wants_the_next_m
 
 /// Follows three channels in one poll after the other, while each gets `count` messages.
 async fn follow(gate: &Gate, target: &str, count: usize) -> Vec<String> {
-    let (mut got, mut place_of) = (Vec::new(), Vec::new());
+    let mut got = Vec::new();
+    let mut place_of = Vec::new();
     while got.len() < 3 * count {
         let answer = poll(gate, target, &place_of).await;
         assert_eq!((answer.status, is_reset(&answer)), (200, false), "{place_of:?}");
@@ -382,7 +383,8 @@ async fn a_long_backlog_is_streamed_in_pieces_whose_ids_are_good() {
         publish(&gate, "b", &body("b", number)).await;
     }
     // However it breaks off, the ids of what has come lead to the rest.
-    let (mut id, mut got) = ("0:0".to_owned(), Vec::new());
+    let mut id = "0:0".to_owned();
+    let mut got = Vec::new();
     while got.len() < 40 {
         let mut events = events(&gate, "/sub/a,b", &[("Last-Event-ID", id.as_str())]).await;
         let mut last = None;

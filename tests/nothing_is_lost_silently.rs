@@ -231,7 +231,7 @@ impl World {
             self.log[channel].len() - self.lives[channel].0.min(self.log[channel].len());
         let known = &mut self.clients[client][channel];
         let exists = found.position.seq > 0 && !found.position.epoch.is_clock();
-        let changed = found.news && exists;
+        let changed = found.has_update && exists;
         if known.changed.is_some() && self.lives[channel].1 == Some(found.position.epoch) {
             let unseen = self.log[channel].len() > known.changed_at && in_this_life > 0;
             let unseen =
@@ -307,7 +307,8 @@ proptest! {
         settings in settings(),
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        let (channels, total) = (settings.channels, settings.total);
+        let channels = settings.channels;
+        let total = settings.total;
         let mut world = World::new(settings);
         for step in &steps {
             world.step(step);
@@ -331,7 +332,9 @@ fn no_wake_is_lost_between_threads() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     let pollers: Vec<_> = (0..8)
         .map(|_| {
-            let (hub, name, other) = (hub.clone(), name.clone(), other.clone());
+            let hub = hub.clone();
+            let name = name.clone();
+            let other = other.clone();
             runtime.spawn(async move {
                 let mut cursors = vec![
                     Subscription { channel: name, cursor: Cursor::Oldest },

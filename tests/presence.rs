@@ -317,7 +317,7 @@ async fn a_reload_makes_nobody_leave() {
     gate.reconfigure(&SHORT.replace("grace = \"1s\"", "grace = \"2s\"")).await;
     assert_eq!(users(&list(&gate, "room").await), ["7"]);
     assert_eq!(events(&gate).await, ["+7"]);
-    // Switched off, those who are there leave as their polls end.
+    // Switched off, the present users leave as their polls end.
     gate.reconfigure(&SHORT.replace("presence = true", "presence = false")).await;
     assert_eq!(events(&gate).await, ["+7"]);
     drop(_poll);

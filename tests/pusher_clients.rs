@@ -22,8 +22,8 @@ async fn run(mut command: Command, folder: &str) -> Value {
         "the clients of others are missing: run scripts/setup test (or: make test)"
     );
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let (text, errors) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text:?} {errors}"))
 }
 

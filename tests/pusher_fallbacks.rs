@@ -132,7 +132,8 @@ async fn a_stream_that_is_long_enough_goes_on_in_the_next_one() {
     session.frames().await;
     session.stream().await;
     let text = "ä".repeat(5_000);
-    let (mut units, mut count) = (0, 0);
+    let mut units = 0;
+    let mut count = 0;
     // It stops growing with the line that passes 256 KiB, as a browser counts.
     while units <= 256 << 10 {
         trigger(&gate, "a", "n", &text, json!({})).await;

@@ -32,8 +32,10 @@ async fn gate(redis: &Redis) -> Gate {
 #[tokio::test]
 async fn events_reach_the_clients_of_all_gates_but_the_one_left_out() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis).await, gate(&redis).await);
-    let (mut one, mut two) = (Echo::connect(&a).await, Echo::connect(&b).await);
+    let a = gate(&redis).await;
+    let b = gate(&redis).await;
+    let mut one = Echo::connect(&a).await;
+    let mut two = Echo::connect(&b).await;
     one.subscribe("orders").await;
     two.subscribe("orders").await;
     for number in 0..10 {
@@ -56,7 +58,8 @@ async fn events_reach_the_clients_of_all_gates_but_the_one_left_out() {
 #[tokio::test]
 async fn a_cache_channel_s_newest_event_is_known_at_all_gates() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis).await, gate(&redis).await);
+    let a = gate(&redis).await;
+    let b = gate(&redis).await;
     trigger(&a, "cache-a", "n", "1", json!({})).await;
     trigger(&a, "cache-a", "n", "2", json!({})).await;
     let mut echo = Echo::connect(&b).await;
@@ -71,8 +74,10 @@ async fn a_cache_channel_s_newest_event_is_known_at_all_gates() {
 #[tokio::test]
 async fn a_user_s_connections_end_at_all_gates() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis).await, gate(&redis).await);
-    let (mut one, mut two) = (Echo::connect(&a).await, Echo::connect(&b).await);
+    let a = gate(&redis).await;
+    let b = gate(&redis).await;
+    let mut one = Echo::connect(&a).await;
+    let mut two = Echo::connect(&b).await;
     one.sign_in("7").await;
     two.sign_in("7").await;
     let path = "/apps/shop/users/7/terminate_connections";
@@ -84,8 +89,10 @@ async fn a_user_s_connections_end_at_all_gates() {
 #[tokio::test]
 async fn members_of_all_gates_see_each_other() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis).await, gate(&redis).await);
-    let (mut one, mut two) = (Echo::connect(&a).await, Echo::connect(&b).await);
+    let a = gate(&redis).await;
+    let b = gate(&redis).await;
+    let mut one = Echo::connect(&a).await;
+    let mut two = Echo::connect(&b).await;
     one.join("presence-room", "7").await;
     eventually("the first user, everywhere", async || {
         let path = "/apps/shop/channels/presence-room/users";
@@ -107,7 +114,8 @@ async fn members_of_all_gates_see_each_other() {
 #[tokio::test]
 async fn a_session_at_another_gate_begins_anew_at_once() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis).await, gate(&redis).await);
+    let a = gate(&redis).await;
+    let b = gate(&redis).await;
     let (session, _) = Session::open(&a, "abcd1234").await;
     let mut elsewhere = Session::new(&b, "abcd1234").await;
     assert_eq!(elsewhere.path, session.path);

@@ -26,7 +26,8 @@ async fn get(gate: &Gate, path: &str, query: &[(&str, &str)]) -> Value {
 async fn who_is_there_is_told_to_who_joins() {
     // Presence is on where the protocol has it, whatever the config says of channels.
     let gate = Gate::start_alone(APP).await;
-    let (mut one, mut two) = (Echo::connect(&gate).await, Echo::connect(&gate).await);
+    let mut one = Echo::connect(&gate).await;
+    let mut two = Echo::connect(&gate).await;
     let own = json!({ "count": 1, "ids": ["7"], "hash": { "7": { "name": "Name of 7" } } });
     assert_eq!(one.join(ROOM, "7").await, json!({ "presence": own }));
     let both = json!({ "count": 2, "ids": ["7", "8"], "hash": {
@@ -50,7 +51,8 @@ async fn a_user_with_two_tabs_comes_and_goes_once() {
     let gate = gate("100ms").await;
     let mut watcher = Echo::connect(&gate).await;
     watcher.join(ROOM, "1").await;
-    let (mut one, mut two) = (Echo::connect(&gate).await, Echo::connect(&gate).await);
+    let mut one = Echo::connect(&gate).await;
+    let mut two = Echo::connect(&gate).await;
     one.join(ROOM, "7").await;
     two.join(ROOM, "7").await;
     assert_eq!(watcher.next().await["event"], "pusher_internal:member_added");
@@ -107,7 +109,8 @@ async fn a_presence_channel_wants_a_signed_member() {
 #[tokio::test]
 async fn rest_counts_users_and_lists_them() {
     let gate = gate("1s").await;
-    let (mut one, mut two) = (Echo::connect(&gate).await, Echo::connect(&gate).await);
+    let mut one = Echo::connect(&gate).await;
+    let mut two = Echo::connect(&gate).await;
     let mut tab = Echo::connect(&gate).await;
     one.join(ROOM, "7").await;
     two.join(ROOM, "8").await;
@@ -129,7 +132,8 @@ async fn rest_counts_users_and_lists_them() {
 #[tokio::test]
 async fn events_of_members_say_whose_they_are() {
     let gate = gate("1s").await;
-    let (mut one, mut two) = (Echo::connect(&gate).await, Echo::connect(&gate).await);
+    let mut one = Echo::connect(&gate).await;
+    let mut two = Echo::connect(&gate).await;
     one.join(ROOM, "7").await;
     two.join(ROOM, "8").await;
     assert_eq!(one.next().await["event"], "pusher_internal:member_added");
@@ -178,7 +182,8 @@ async fn the_fallbacks_have_members_too() {
 #[tokio::test]
 async fn a_drain_makes_nobody_leave() {
     let gate = gate("1s").await;
-    let (mut one, mut two) = (Echo::connect(&gate).await, Echo::connect(&gate).await);
+    let mut one = Echo::connect(&gate).await;
+    let mut two = Echo::connect(&gate).await;
     one.join(ROOM, "7").await;
     two.join(ROOM, "8").await;
     one.next().await;

@@ -120,7 +120,8 @@ async fn a_batch_has_up_to_ten_events() {
 #[tokio::test]
 async fn an_event_s_answer_tells_of_its_channels() {
     let gate = gate().await;
-    let (mut one, mut two) = (Echo::connect(&gate).await, Echo::connect(&gate).await);
+    let mut one = Echo::connect(&gate).await;
+    let mut two = Echo::connect(&gate).await;
     one.subscribe("a").await;
     two.subscribe("a").await;
     for _ in 0..20 {
@@ -133,7 +134,8 @@ async fn an_event_s_answer_tells_of_its_channels() {
 async fn channels_with_subscribers_are_listed() {
     let gate = gate().await;
     assert_eq!(get(&gate, "channels", &[]).await.json(), json!({ "channels": {} }));
-    let (mut one, mut two) = (Echo::connect(&gate).await, Echo::connect(&gate).await);
+    let mut one = Echo::connect(&gate).await;
+    let mut two = Echo::connect(&gate).await;
     one.subscribe("a").await;
     two.subscribe("a").await;
     two.subscribe("private-b").await;

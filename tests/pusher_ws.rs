@@ -217,7 +217,8 @@ async fn a_second_subscription_is_the_first_and_an_unsubscribe_ends_it() {
 #[tokio::test]
 async fn the_connection_that_caused_an_event_is_left_out() {
     let gate = gate("").await;
-    let (mut one, mut two) = (Echo::connect(&gate).await, Echo::connect(&gate).await);
+    let mut one = Echo::connect(&gate).await;
+    let mut two = Echo::connect(&gate).await;
     one.subscribe("a").await;
     two.subscribe("a").await;
     trigger(&gate, "a", "x", "1", json!({ "socket_id": one.id })).await;
@@ -225,7 +226,7 @@ async fn the_connection_that_caused_an_event_is_left_out() {
     assert_eq!(data(&two.next().await), 1);
     assert_eq!(data(&two.next().await), 2);
     assert_eq!(data(&one.next().await), 2);
-    // Readers of the channel do not learn whom it was.
+    // Readers of the channel do not learn which user it was.
     let text = gate.get("/comet/shop%2Fa?cursor=oldest&timeout=0").await.text();
     assert!(text.contains("except") && !text.contains(&one.id), "{text}");
 }
@@ -262,7 +263,8 @@ async fn a_cache_channel_begins_with_its_newest_event() {
 #[tokio::test]
 async fn client_events_reach_the_others_as_they_were_sent() {
     let gate = gate("client_events = true\n").await;
-    let (mut one, mut two) = (Echo::connect(&gate).await, Echo::connect(&gate).await);
+    let mut one = Echo::connect(&gate).await;
+    let mut two = Echo::connect(&gate).await;
     one.subscribe("private-a").await;
     two.subscribe("private-a").await;
     for sent in [json!({ "x": 1.50 }), json!("text"), json!(null)] {
@@ -367,7 +369,8 @@ async fn a_silent_client_is_pinged_and_then_closed() {
 #[tokio::test]
 async fn a_drain_sends_clients_elsewhere_at_once() {
     let gate = Gate::start_alone(&format!("[drain]\nspread = \"200ms\"\n{APP}")).await;
-    let (mut one, mut none) = (Echo::connect(&gate).await, Echo::connect(&gate).await);
+    let mut one = Echo::connect(&gate).await;
+    let mut none = Echo::connect(&gate).await;
     one.subscribe("a").await;
     gate.signal("TERM");
     for echo in [&mut one, &mut none] {

@@ -35,7 +35,8 @@ async fn a_file_that_is_still_being_written_is_not_taken() {
     // Its first half is a config of its own.
     file.write_all(WATCH.as_bytes()).unwrap();
     file.flush().unwrap();
-    let (began, mut pace) = (Instant::now(), interval(Duration::from_millis(50)));
+    let began = Instant::now();
+    let mut pace = interval(Duration::from_millis(50));
     while began.elapsed() < Duration::from_millis(3000) {
         pace.tick().await;
         assert_eq!(generation(&gate).await, 2, "half a file is in force");

@@ -371,7 +371,8 @@ async fn the_log_changes_its_level_its_format_and_its_masks() {
 
 #[tokio::test]
 async fn the_site_changes_under_traffic_without_an_error() {
-    let (a, b) = (PlainSite::named("a").await, PlainSite::named("b").await);
+    let a = PlainSite::named("a").await;
+    let b = PlainSite::named("b").await;
     let config = |site: &PlainSite| format!("[upstream]\nservers = [\"{}\"]\n", site.addr());
     let gate = Gate::start(&config(&a)).await;
     let traffic: Vec<_> = Way::ALL
@@ -497,7 +498,8 @@ async fn whole_visit(visitor: &mut Poller) {
 
 /// Polls a channel until it has the message `last`: none may be missing, none come twice.
 async fn follow(mut poller: Poller, last: usize) {
-    let (mut cursor, mut next) = ("oldest".to_owned(), 1);
+    let mut cursor = "oldest".to_owned();
+    let mut next = 1;
     while next <= last {
         let response = poller.poll(&format!("/comet/news?cursor={cursor}")).await;
         assert_eq!(response.status, 200, "{}", response.text());
@@ -515,7 +517,8 @@ async fn follow(mut poller: Poller, last: usize) {
 async fn a_thousand_reloads_under_load_drop_nothing_and_leave_nothing_behind() {
     const RELOADS: usize = 1_000;
     const FIRST: usize = 200;
-    let (a, b) = (PlainSite::named("a").await, PlainSite::named("b").await);
+    let a = PlainSite::named("a").await;
+    let b = PlainSite::named("b").await;
     let configs = [coupled("a", 1, &a, "\"127.0.0.1\""), coupled("b", 2, &b, "")];
     // One arena: what threads keep for themselves would look like growth.
     let gate = Gate::with(&configs[0]).env("MALLOC_ARENA_MAX", "1").start().await;
@@ -525,7 +528,8 @@ async fn a_thousand_reloads_under_load_drop_nothing_and_leave_nothing_behind() {
     let mut load = tokio::task::JoinSet::new();
     for way in Way::ALL {
         load.spawn(follow(way.connect(&gate).await, RELOADS));
-        let (mut visitor, done) = (way.connect(&gate).await, done.clone());
+        let mut visitor = way.connect(&gate).await;
+        let done = done.clone();
         load.spawn(async move {
             while !done.load(Ordering::Relaxed) {
                 whole_refusal(&mut visitor).await;

@@ -47,7 +47,8 @@ async fn page(
     wanted: usize,
 ) -> Vec<String> {
     let mut poller = way.connect_to(&gate_addr).await;
-    let (mut seen, mut last) = (Vec::new(), 0);
+    let mut seen = Vec::new();
+    let mut last = 0;
     let cookie = format!("page={page}");
     while seen.len() < wanted {
         let since = if since { last } else { 0 };

@@ -245,7 +245,7 @@ async fn a_script_that_was_cut_off_keeps_its_slot_until_its_channel_has_news() {
     let mut visit = site.visit().await;
     visit.wait_for_close().await;
     gate.wait_for_held(1).await;
-    // Its script may still wait, so nobody else is let in.
+    // Its script may still wait, so no other poll is let in.
     let mut other = Way::Plain.connect(&gate).await;
     other.ask("/chat.php?room=b").await;
     assert!(other.is_quiet().await);

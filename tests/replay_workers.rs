@@ -1,4 +1,4 @@
-//! A script that waits in a loop of its own costs no worker for those who wait
+//! A script that waits in a loop of its own costs no worker for clients that wait
 //! (`benches/held_loop.py` has the figures).
 
 // A test fails by panicking.
@@ -51,7 +51,9 @@ async fn visitors_before_a_script_that_waits_for_ever_leave_the_workers_alone() 
         visitor.ask_with("GET", "/poll.php?last=1", &who).await;
         visitors.push(visitor);
     }
-    let (began, mut most, mut slowest) = (Instant::now(), 0, Duration::ZERO);
+    let began = Instant::now();
+    let mut most = 0;
+    let mut slowest = Duration::ZERO;
     while began.elapsed() < Duration::from_secs(12) {
         let asked = Instant::now();
         assert_eq!(gate.get("/page.php").await.text(), "an ordinary page");

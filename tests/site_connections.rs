@@ -152,7 +152,8 @@ async fn a_connection_that_somebody_signs_in_on_is_nobody_else_s() {
     for scheme in ["NTLM", "Negotiate"] {
         let site = PlainSite::start().await;
         let gate = Gate::start_before(site.addr(), "").await;
-        let (mut user, mut other) = (gate.connect().await, gate.connect().await);
+        let mut user = gate.connect().await;
+        let mut other = gate.connect().await;
         let token = format!("{scheme} TlRMTVNTUAABAAAA");
         assert_eq!(other.get("/before").await.status, 200);
         user.request("GET", "/page", &[("Authorization", &token)], b"").await;

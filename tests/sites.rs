@@ -38,7 +38,8 @@ fn config(shop: &Addr, blog: &Addr, top: &str) -> String {
 }
 
 async fn two_with(top: &str) -> Two {
-    let (shop, blog) = (PlainSite::named("shop").await, PlainSite::named("blog").await);
+    let shop = PlainSite::named("shop").await;
+    let blog = PlainSite::named("blog").await;
     let config = config(shop.addr(), blog.addr(), top);
     let gate = Gate::with(&config).token(GATE).start().await;
     Two { shop, blog, gate }
@@ -116,13 +117,15 @@ async fn streams_of_two_sites_on_one_name_never_meet_and_show_no_site() {
         let headers = [("Accept", "text/event-stream"), ("Host", host)];
         Events::open_with(Way::Plain, &two.gate, "/comet/news", &headers).await
     };
-    let (mut shop, mut blog) = (open("shop.example").await, open("blog.example").await);
+    let mut shop = open("shop.example").await;
+    let mut blog = open("blog.example").await;
     two.gate.wait_for_held(2).await;
     assert_eq!(shop.next().await.event, "cursor");
     assert_eq!(blog.next().await.event, "cursor");
     publish(&two.gate, SHOP, "news", "one").await;
     publish(&two.gate, BLOG, "news", "two").await;
-    let (first, second) = (shop.next().await, blog.next().await);
+    let first = shop.next().await;
+    let second = blog.next().await;
     assert_eq!((&first.json()["data"], &second.json()["data"]), (&json!("one"), &json!("two")));
     for event in [first, second] {
         assert_eq!(event.json()["channel"], "news");
@@ -205,7 +208,8 @@ async fn requests_that_name_two_hosts_are_for_neither() {
 
 #[tokio::test]
 async fn a_default_site_gets_the_hosts_that_no_site_has() {
-    let (shop, rest) = (PlainSite::named("shop").await, PlainSite::named("rest").await);
+    let shop = PlainSite::named("shop").await;
+    let rest = PlainSite::named("rest").await;
     let shop_site = site("shop", r#""shop.example""#, shop.addr(), "");
     let rest_site = site("rest", "", rest.addr(), "").replace("hosts = []", "default = true");
     let config = format!("[publish]\ntoken = \"{GATE}\"\n{shop_site}{rest_site}");
@@ -385,7 +389,8 @@ async fn the_upstreams_header_publishes_in_its_own_site() {
 
 #[tokio::test]
 async fn each_site_has_its_own_rules_hold_and_files() {
-    let (shop, blog) = (PlainSite::named("shop").await, PlainSite::named("blog").await);
+    let shop = PlainSite::named("shop").await;
+    let blog = PlainSite::named("blog").await;
     let folder = TempDir::new("files");
     let path = folder.path().display();
     let rules = format!(
@@ -413,7 +418,8 @@ async fn each_site_has_its_own_rules_hold_and_files() {
 #[tokio::test]
 async fn a_reload_adds_and_removes_a_site_and_drops_no_poll_of_the_others() {
     let two = two().await;
-    let (shop, blog) = (two.shop.addr(), two.blog.addr());
+    let shop = two.shop.addr();
+    let blog = two.blog.addr();
     let mut kept = hold(&two.gate, Way::Plain, "shop.example", "/comet/news").await;
     let mut gone = hold(&two.gate, Way::Plain, "blog.example", "/comet/news").await;
     let with_three = config(shop, blog, "") + &site("new", r#""new.example""#, blog, "");
@@ -481,7 +487,8 @@ async fn the_memory_of_messages_is_shared_in_the_same_way() {
 
 #[tokio::test]
 async fn a_sites_own_bounds_hold_for_that_site_alone() {
-    let (shop, blog) = (PlainSite::named("shop").await, PlainSite::named("blog").await);
+    let shop = PlainSite::named("shop").await;
+    let blog = PlainSite::named("blog").await;
     let bounds = "[site.hold]\nmax = 1\n[site.history]\nchannels = 2\nmessages = 1\n\
                   [site.limits]\nchannels_per_poll = 1\n";
     let shop_site = site("shop", r#""shop.example""#, shop.addr(), bounds);
@@ -624,7 +631,8 @@ async fn what_check_prints_of_sites_is_the_same_config() {
 #[tokio::test]
 async fn the_command_line_publishes_in_a_site() {
     let two = two().await;
-    let (file, internal) = (two.gate.config_file(), two.gate.internal().to_string());
+    let file = two.gate.config_file();
+    let internal = two.gate.internal().to_string();
     let file = file.display().to_string();
     let run = async |args: &[&str]| {
         let more = ["--internal", &internal, "--config", &file];

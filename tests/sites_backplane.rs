@@ -58,8 +58,10 @@ async fn hold(gate: &Gate, site: &str) -> Client {
 async fn a_publish_at_one_gate_releases_the_polls_of_its_site_at_another() {
     let redis = Redis::start().await;
     let sites = ["shop", "blog"];
-    let (a, b) = (gate(&redis, &sites).await, gate(&redis, &sites).await);
-    let (mut shop, mut blog) = (hold(&a, "shop").await, hold(&a, "blog").await);
+    let a = gate(&redis, &sites).await;
+    let b = gate(&redis, &sites).await;
+    let mut shop = hold(&a, "shop").await;
+    let mut blog = hold(&a, "blog").await;
     assert_eq!(hook(&b, "shop", "POST", "/channels/news", "of the shop").await.status, 200);
     let answer = shop.read_response().await.json();
     assert_eq!(answer["messages"][0]["data"], "of the shop");
@@ -83,7 +85,8 @@ async fn a_publish_at_one_gate_releases_the_polls_of_its_site_at_another() {
 #[tokio::test]
 async fn forgetting_a_channel_of_one_site_leaves_the_other_ones() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis, &["shop", "blog"]).await, gate(&redis, &["shop", "blog"]).await);
+    let a = gate(&redis, &["shop", "blog"]).await;
+    let b = gate(&redis, &["shop", "blog"]).await;
     for site in ["shop", "blog"] {
         assert_eq!(hook(&a, site, "POST", "/channels/news", "x").await.status, 200);
     }

@@ -45,7 +45,9 @@ async fn sip(client: &mut Client) -> usize {
     let head = client.read_head().await;
     assert_eq!(head.status, 200);
     let length: usize = head.header("content-length").unwrap().parse().unwrap();
-    let (began, mut pace, mut read) = (Instant::now(), interval(EVERY), 0);
+    let began = Instant::now();
+    let mut pace = interval(EVERY);
+    let mut read = 0;
     while began.elapsed() < SLOWNESS {
         pace.tick().await;
         read += client.read_exactly(SIP).await.len();
@@ -114,7 +116,9 @@ async fn a_slow_reader_over_http2_gets_all_and_one_that_stops_is_cut_off() {
         let request = http::Request::get(format!("http://{host}{target}")).body(()).unwrap();
         let (answer, _) = sender.send_request(request, true).unwrap();
         let mut body = answer.await.unwrap().into_body();
-        let (began, mut pace, mut read) = (Instant::now(), interval(EVERY), 0);
+        let began = Instant::now();
+        let mut pace = interval(EVERY);
+        let mut read = 0;
         while let Some(piece) = body.data().await {
             let Ok(piece) = piece else { break };
             read += piece.len();
@@ -153,7 +157,8 @@ async fn a_reader_that_stops_in_the_middle_is_cut_off() {
     for target in ["/comet/large?cursor=oldest", "/page"] {
         let mut client = narrow_client(gate.addr()).await;
         client.send_get(target).await;
-        let (began, mut pace) = (Instant::now(), interval(EVERY));
+        let began = Instant::now();
+        let mut pace = interval(EVERY);
         assert_eq!(client.read_head().await.status, 200);
         while began.elapsed() < Duration::from_millis(1500) {
             pace.tick().await;

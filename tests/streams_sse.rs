@@ -387,7 +387,8 @@ async fn a_slow_reader_that_falls_out_of_the_history_is_reset_and_costs_no_memor
         let grown = gate.own_memory().saturating_sub(before);
         assert!(grown < 16 << 20, "{way:?}: grown by {grown} bytes");
         gate.publish("news", "last").await;
-        let (mut last, mut resets) = (-1i64, 0);
+        let mut last = -1i64;
+        let mut resets = 0;
         loop {
             let event = events.next().await;
             if event.event == "reset" {

@@ -82,7 +82,8 @@ async fn streams_go_on_at_the_process_that_an_upgrade_starts() {
     let mut at = sockets[0].json().await["cursor"].as_str().unwrap().to_owned();
     let published = Arc::new(AtomicUsize::new(0));
     let publishing = tokio::spawn({
-        let (internal, published) = (gate.internal().clone(), published.clone());
+        let internal = gate.internal().clone();
+        let published = published.clone();
         async move {
             for number in numbers(MESSAGES) {
                 // An upgraded gate has the address of the one before.
@@ -150,7 +151,8 @@ fn take_frame(payload: &[u8], cursor: &mut String, data: &mut Vec<String>) {
 #[tokio::test]
 async fn a_stream_gets_what_another_gate_publishes_and_goes_on_there() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis.url()).await, gate(&redis.url()).await);
+    let a = gate(&redis.url()).await;
+    let b = gate(&redis.url()).await;
     for way in Way::ALL {
         let mut reader = Reader::begin(way, &a).await;
         for text in ["one", "two"] {

@@ -559,7 +559,8 @@ async fn stamps_of_a_burst_differ_in_every_tick() {
                 stamps.push(publish(&gate, &number.to_string()).await.as_u64().unwrap());
             }
             assert!(stamps.windows(2).all(|pair| pair[1] >= pair[0] + step), "{stamps:?}");
-            let (mut poller, mut cursor) = (way.connect(&gate).await, 0);
+            let mut poller = way.connect(&gate).await;
+            let mut cursor = 0;
             for (number, stamp) in stamps.iter().enumerate() {
                 let answer = poll(&mut poller, cursor).await;
                 assert_eq!(answer, json!({"msg": number.to_string(), "timestamp": stamp}));

@@ -292,7 +292,8 @@ async fn shown(gate: &Gate) -> Vec<u8> {
 #[tokio::test]
 async fn wrong_certificates_are_told_at_check_with_what_to_do() {
     let folder = TempDir::new("tls");
-    let (good, other) = (Identity::make(), Identity::make());
+    let good = Identity::make();
+    let other = Identity::make();
     good.write_to(folder.path());
     folder.write("other.pem", &other.key);
     folder.write("empty.pem", "");
@@ -359,7 +360,8 @@ async fn a_poll_held_over_tls_costs_no_buffer() {
         gate.rss()
     };
     // The first ones pay for what is there once.
-    let (before, after) = (hold(FEW).await, hold(MANY).await);
+    let before = hold(FEW).await;
+    let after = hold(MANY).await;
     let each = after.saturating_sub(before) / (MANY - FEW);
     // About 6.5 KiB, of which the keys are more than half; a buffer would be 4 KiB and more.
     assert!(each < 10 * 1024, "{each} bytes for each held poll");

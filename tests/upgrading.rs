@@ -118,7 +118,8 @@ async fn three_upgrades_under_load_lose_and_double_nothing() {
     support::allow_open_files(4096);
     let line = Line::new();
     let mut gate = line.first().await;
-    let (listen, internal) = (gate.addr().clone(), gate.internal().clone());
+    let listen = gate.addr().clone();
+    let internal = gate.internal().clone();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| tokio::spawn(poll_for_all(listen.clone(), number % CHANNELS)))
         .collect();
@@ -329,7 +330,8 @@ async fn a_client_that_is_still_at_the_old_process_gets_no_false_answer() {
     let id = id.json()["id"].as_str().unwrap().to_owned();
     let sent_back = kept.get(&format!("/comet/c?cursor={id}")).await;
     // The old process does not know that position; it does not report a loss.
-    let (answer, close) = (sent_back.json(), sent_back.header("connection"));
+    let answer = sent_back.json();
+    let close = sent_back.header("connection");
     assert_eq!((data(&answer), answer.get("reset"), close), (vec![], None, Some("close")));
     let cursor = answer["cursor"].as_str().unwrap();
     assert!(cursor.ends_with(&id), "{cursor} for {id}");
@@ -345,8 +347,9 @@ async fn a_client_that_is_still_at_the_old_process_gets_no_false_answer() {
 #[tokio::test]
 async fn what_the_new_config_lists_is_bound_and_what_it_does_not_list_is_closed() {
     let line = Line::new();
-    let (a, b, c) =
-        (line.folder.path().join("a"), line.folder.path().join("b"), line.folder.path().join("c"));
+    let a = line.folder.path().join("a");
+    let b = line.folder.path().join("b");
+    let c = line.folder.path().join("c");
     let [a, b, c] = [a, b, c].map(|path| format!("unix:{}", path.display()));
     let plan = || Gate::with(&line.config()).alone();
     let old = plan().listen([&a, &b]).start().await;

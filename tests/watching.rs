@@ -127,7 +127,8 @@ async fn one_write_is_one_message_however_php_or_the_shell_makes_it() {
     let all = new.iter().map(|(what, code)| (what, code, true));
     let all = all.chain(shells.iter().map(|(what, code)| (what, code, false)));
     for (number, (what, code, by_php)) in all.enumerate() {
-        let (name, file) = (format!("w{number}"), format!("w{number}.txt"));
+        let name = format!("w{number}");
+        let file = format!("w{number}.txt");
         let write =
             |code: &str| if by_php { php(code, folder, &file) } else { shell(code, folder, &file) };
         write(code);
@@ -155,7 +156,8 @@ async fn one_touch_is_one_empty_message() {
         ("the shell", &|file| shell("touch \"$1\"", folder, file)),
     ];
     for (number, (who, touch)) in touches.iter().enumerate() {
-        let (name, file) = (format!("t{number}"), format!("t{number}.comet"));
+        let name = format!("t{number}");
+        let file = format!("t{number}.comet");
         for count in 1..=3 {
             touch(&file);
             fence(&gate, folder).await;
@@ -357,7 +359,8 @@ async fn no_message_is_torn_and_the_last_state_always_arrives() {
     const VERSIONS: usize = 300;
     let folder = TempDir::new("watch");
     let gate = start(folder.path()).await;
-    let (file, beside) = (folder.path().join("large.txt"), folder.path().join("large.tmp"));
+    let file = folder.path().join("large.txt");
+    let beside = folder.path().join("large.tmp");
     let writer = tokio::task::spawn_blocking(move || {
         for number in 1..=VERSIONS {
             let bytes = version(number);
@@ -445,7 +448,8 @@ async fn ten_thousand_touches_a_second_leave_the_gate_quick() {
                 File::open(file).unwrap()
             };
             let files: Vec<File> = (0..500).map(open).collect();
-            let (began, mut touched) = (Instant::now(), 0u32);
+            let began = Instant::now();
+            let mut touched = 0u32;
             while !stop.load(Ordering::Relaxed) {
                 for file in &files {
                     let now = SystemTime::now();

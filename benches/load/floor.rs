@@ -53,7 +53,8 @@ pub(crate) fn serve(address: SocketAddr, way: Way) -> io::Result<()> {
     let poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let page = answer("", &[b'p'; 1024]);
-    let (connections, channels) = (Slab::new(), Vec::new());
+    let connections = Slab::new();
+    let channels = Vec::new();
     let mut floor = Floor { way, poll, connections, lives: 0, channels, page };
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; 16 << 10];
@@ -79,7 +80,8 @@ impl Floor {
             };
             stream.set_nodelay(true)?;
             let place = self.connections.vacant_entry();
-            let (token, readable) = (Token(place.key()), Interest::READABLE);
+            let token = Token(place.key());
+            let readable = Interest::READABLE;
             self.poll.registry().register(&mut stream, token, readable)?;
             self.lives += 1;
             place.insert(Connection { stream, life: self.lives });

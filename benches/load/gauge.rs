@@ -49,7 +49,8 @@ impl Gauge {
     /// CPU within it, twice in a row. Gives up after `most`.
     pub(crate) fn wait_quiet(&self, window: Duration, most: Duration) {
         let end = Instant::now() + most;
-        let (mut before, mut quiet) = (self.cpu(), 0);
+        let mut before = self.cpu();
+        let mut quiet = 0;
         while quiet < 2 && Instant::now() < end {
             std::thread::sleep(window);
             let now = self.cpu();

@@ -28,7 +28,9 @@ pub(crate) fn parse(bytes: &[u8]) -> io::Result<Option<Answer<'_>>> {
     };
     let status = head.code.unwrap_or(0);
     let mut framing = Framing::Length(0);
-    let (mut etag, mut last_modified, mut last) = (&b""[..], &b""[..], false);
+    let mut etag = &b""[..];
+    let mut last_modified = &b""[..];
+    let mut last = false;
     for header in head.headers.iter() {
         if header.name.eq_ignore_ascii_case("content-length") {
             framing = Framing::Length(number(header.value)?);

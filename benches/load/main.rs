@@ -46,7 +46,9 @@ fn run(args: &Args) -> io::Result<()> {
         .into_iter()
         .filter(|contestant| args.wants(contestant.name))
         .collect();
-    let (levels, most, streams) = (args.levels(), args.most(), args.streams());
+    let levels = args.levels();
+    let most = args.most();
+    let streams = args.streams();
     let scale = Scale { levels, most, streams, quick: args.quick };
     let mut sheet = Sheet::default();
     let began = Instant::now();

@@ -152,7 +152,9 @@ pub(crate) fn barrage(
     }
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(256);
-    let (mut sent, mut answered, mut failed) = (0, 0, 0);
+    let mut sent = 0;
+    let mut answered = 0;
+    let mut failed = 0;
     let mut lanes = Vec::new();
     let began = Instant::now();
     for index in 0..connections {

@@ -106,7 +106,8 @@ pub fn snapshot(data: &[u8]) {
     snapshot.finish(&hub, &remembered).expect("a file of our own");
     let next = self::hub();
     let (_, again) = Snapshot::open(&file, &next, NOW).expect("ours");
-    let (kept, next) = ((hub, remembered), (next, again));
+    let kept = (hub, remembered);
+    let next = (next, again);
     assert_eq!(told(&next), told(&kept), "the next gate has another history");
 }
 
@@ -132,7 +133,8 @@ pub fn handover(data: &[u8]) {
         let (near, _far) = hears(&said);
         let Ok((taker, sockets)) = NewProcess::begin(near) else { continue };
         assert!(sockets.is_empty(), "sockets out of nothing");
-        let (internal, token) = ("127.0.0.1:1".to_owned(), String::new());
+        let internal = "127.0.0.1:1".to_owned();
+        let token = String::new();
         if let Ok(history) = taker.ready(Ready { internal, token, upgrade: true }) {
             let _ = Reader::begin(history).and_then(|reader| reader.restore(&hub(), false, NOW));
             let _ = taker.loaded();

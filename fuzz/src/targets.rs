@@ -123,7 +123,8 @@ fn answer(data: &[u8]) {
     if let Ok(Some(end)) = whole {
         assert_eq!(torn, whole, "read in pieces");
         let Ok(head) = response_head::ResponseHead::parse(&bytes[..end]) else { return };
-        let (mut at_once, mut in_pieces) = (head.framing(false), head.framing(false));
+        let mut at_once = head.framing(false);
+        let mut in_pieces = head.framing(false);
         let data = |framing: &mut Framing, mut rest: &[u8]| {
             let mut all = Vec::new();
             while let Some(data) = framing.data(&mut rest).ok().filter(|data| !data.is_empty()) {
@@ -151,7 +152,8 @@ fn dialects(data: &[u8]) {
         2 => Dialect::Timestamp(Timestamp::new(template)),
         _ => Dialect::Native(Native { channel: Some(template) }),
     };
-    let (query, headers) = (Query::parse(text), http::HeaderMap::new());
+    let query = Query::parse(text);
+    let headers = http::HeaderMap::new();
     let request = Request { stars: &[rest], query: &query, form: None, headers: &headers };
     if let Parsed::Poll(poll) = dialect.parse(&request, &|_| Tick::default()) {
         let hub = Hub::new(Settings::default(), 1);
@@ -190,7 +192,8 @@ fn announced(data: &[u8]) {
 /// A message that is written as it was read is read as the same.
 fn envelope(data: &[u8]) {
     let Some(message) = backplane::read(data) else { return };
-    let (position, payload) = (message.position, &message.payload);
+    let position = message.position;
+    let payload = &message.payload;
     let letter = match payload.kind {
         Kind::Json => "j",
         Kind::Text => "t",
@@ -198,8 +201,11 @@ fn envelope(data: &[u8]) {
     };
     assert!(data.ends_with(&payload.body));
     assert!(payload.kind == Kind::Binary || std::str::from_utf8(&payload.body).is_ok());
-    let (epoch, seq) = (position.epoch.number(), position.seq);
-    let (stamp, published, kind) = (message.stamp.0, message.published.0, &payload.content_type);
+    let epoch = position.epoch.number();
+    let seq = position.seq;
+    let stamp = message.stamp.0;
+    let published = message.published.0;
+    let kind = &payload.content_type;
     let mut again = format!("{epoch} {seq} {stamp} {published} {letter} {kind}\n").into_bytes();
     again.extend_from_slice(&payload.body);
     let again = backplane::read(&again).expect("written as it was read");

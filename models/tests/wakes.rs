@@ -118,7 +118,8 @@ fn the_first_messages_of_a_channel_are_heard_whenever_they_come() {
             let hub = hub.clone();
             move || drop(try_poll(&hub, &[("a", Cursor::Now)]))
         });
-        let (mut heard, mut cursor) = (0, Cursor::At(start));
+        let mut heard = 0;
+        let mut cursor = Cursor::At(start);
         while heard < 2 {
             for answer in [looked(&hub, cursor), hear(&hub, &[("a", cursor)])] {
                 assert!(!answer[0].found.reset);

@@ -161,7 +161,8 @@ fn ask(addr: &str, host: &str, target: &str) -> Result<Option<Answer>, Error> {
     // In one piece: a server may answer a beginning.
     let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
-    let (mut bytes, begun) = (Vec::new(), Instant::now());
+    let mut bytes = Vec::new();
+    let begun = Instant::now();
     let mut part = [0; 8192];
     while (bytes.len() as u64) < MAX_ANSWER {
         let left = ANSWER_TIMEOUT.saturating_sub(begun.elapsed());
@@ -201,7 +202,8 @@ fn answer(text: &str) -> Option<Answer> {
 }
 
 fn unchunked(body: &str) -> String {
-    let (mut whole, mut rest) = (String::new(), body);
+    let mut whole = String::new();
+    let mut rest = body;
     while let Some((size, after)) = rest.split_once("\r\n") {
         let Some(size) = usize::from_str_radix(size.trim(), 16).ok().filter(|size| *size > 0)
         else {

@@ -139,8 +139,8 @@ impl LiveSettings {
             let pairs = old.iter().zip(new);
             old.len() == new.len() && pairs.into_iter().all(|(a, b)| Arc::ptr_eq(&a.1, &b.1))
         };
-        tell(&self.upstreams, prepared.upstreams, same);
-        tell(&self.snapshot_every, config.snapshot.every, Duration::eq);
+        send_if_changed(&self.upstreams, prepared.upstreams, same);
+        send_if_changed(&self.snapshot_every, config.snapshot.every, Duration::eq);
     }
 
     /// The servers of `config`; those that are unchanged are the ones whose health is checked
@@ -194,13 +194,13 @@ fn table(config: &Config) -> (Hub, Option<Backplane>) {
         return (hub, None);
     };
     let (origin, wants) = backplane::wants();
-    let hub = Hub::fed(config.hub.clone(), seed, origin);
+    let hub = Hub::replica(config.hub.clone(), seed, origin);
     let backplane = Backplane::new(settings, hub.clone(), wants, system_time);
     (hub, Some(backplane))
 }
 
 /// Notifies the watchers if the value has changed.
-fn tell<T>(watched: &watch::Sender<T>, new: T, same: fn(&T, &T) -> bool) {
+fn send_if_changed<T>(watched: &watch::Sender<T>, new: T, same: fn(&T, &T) -> bool) {
     watched.send_if_modified(|old| {
         let changed = !same(old, &new);
         *old = new;
@@ -234,8 +234,10 @@ impl Default for Rates {
 
 impl Rates {
     fn of(settings: &gate::Settings) -> Self {
-        let (connections, requests) = (settings.connections.clone(), settings.requests.clone());
-        let (bodies, sites) = (settings.bodies.clone(), settings.sites.clone());
+        let connections = settings.connections.clone();
+        let requests = settings.requests.clone();
+        let bodies = settings.bodies.clone();
+        let sites = settings.sites.clone();
         Self { connections, requests, bodies, sites }
     }
 }

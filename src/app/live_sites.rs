@@ -54,7 +54,8 @@ fn settings(
         None => Arc::new(AddressRate::new(own)),
     };
     let figures = known.map_or_else(Arc::<SiteFigures>::default, |known| known.figures.clone());
-    let (name, gate_limits) = (config.name.clone(), gate.limits.clone());
+    let name = config.name.clone();
+    let gate_limits = gate.limits.clone();
     gate::Settings {
         routes: Routes::new(config.routes.clone()),
         hold: config.hold.clone(),

@@ -12,9 +12,11 @@ use std::sync::Arc;
 /// name, where the hub of `settings` mirrors them. The response to the publisher is the update's
 /// id.
 pub(super) fn publish(publisher: &Publisher, settings: &Arc<ArcSwap<gate::Settings>>) -> Publish {
-    let (publisher, settings) = (publisher.clone(), settings.clone());
+    let publisher = publisher.clone();
+    let settings = settings.clone();
     Arc::new(move |update| {
-        let (publisher, settings) = (publisher.clone(), settings.clone());
+        let publisher = publisher.clone();
+        let settings = settings.clone();
         Box::pin(async move {
             let Ok(channel) = ChannelName::new(CHANNEL) else {
                 return plain(500, "the hub has no channel");

@@ -102,13 +102,14 @@ impl App {
         let private = heritage.bind(&config.internal, INTERNAL_MODE)?;
         let plain = config.tls.iter().flat_map(|tls| tls.redirect.clone());
         let redirect = heritage.bind(&plain.collect::<Vec<_>>(), PUBLIC_MODE)?;
-        let (listen, internal) = (addresses(&public), addresses(&private));
+        let listen = addresses(&public);
+        let internal = addresses(&private);
         let redirects = addresses(&redirect);
         let bound = public.iter().chain(&private).chain(&redirect);
         let shared = bound.map(Bound::share).collect();
         let files = |at: &[Address]| at.iter().filter_map(SocketFile::at).collect::<Vec<_>>();
-        let (public_files, internal_files) =
-            (files(&[&listen[..], &redirects].concat()), files(&internal));
+        let public_files = files(&[&listen[..], &redirects].concat());
+        let internal_files = files(&internal);
         let (accepting, accepted) = watch::channel(Accepting::Yes);
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_internal, internal_stopped) = watch::channel(false);
@@ -154,7 +155,7 @@ impl App {
             |entrance| Front::new(parts.gate.clone(), proxy.clone(), forwarder.clone(), entrance);
         let stopped = public_stopped.clone();
         let gate = Listening::new("gate", front(entrance), public, Buffers::None, stopped);
-        let gate = gate.accepting(accepted.clone()).tell_runtime(parts.crowd.clone());
+        let gate = gate.accepting(accepted.clone()).share_runtime(parts.runtime.clone());
         server.add_service(gate.door(AdmissionFilter::new(parts.gate.clone())));
         if let (false, Some(port)) = (redirect.is_empty(), tls_port(&listen)) {
             let front = front(Transport::Redirect(port));
@@ -188,8 +189,9 @@ impl App {
         server.add_service(background("renewal", Arc::new(Reexec::new(renew))));
 
         let Parts { gate, publisher, snapshot_writer, reload, .. } = parts;
-        let (hub, settings, webhooks) =
-            (live.hub.clone(), live.drain.clone(), live.webhooks.clone());
+        let hub = live.hub.clone();
+        let settings = live.drain.clone();
+        let webhooks = live.webhooks.clone();
         let upgrading = upgrade::Parts {
             hub: hub.clone(),
             answers: answers.clone(),
@@ -277,7 +279,7 @@ struct Parts {
     gate: Gate,
     reload: Reload,
     /// The runtime of the held polls, after its start.
-    crowd: Arc<OnceLock<Handle>>,
+    runtime: Arc<OnceLock<Handle>>,
     metrics: Arc<SharedMetrics>,
     snapshot_writer: Arc<SnapshotWriter>,
 }
@@ -290,11 +292,16 @@ impl Parts {
         live: Arc<LiveSettings>,
         snapshot_writer: Arc<SnapshotWriter>,
     ) -> Self {
-        let (hub, metrics, crowd) = (live.hub.clone(), live.metrics.clone(), Arc::default());
-        let (clock, limits) = (Arc::new(system_time), live.publish.clone());
-        let elsewhere = live.backplane.clone().map(|gates| Arc::new(RedisSequencer(gates)) as _);
-        let (crowd_of, tally_of) = (Arc::clone(&crowd), metrics.clone());
-        let publisher = Publisher::new(hub.clone(), elsewhere, clock, limits, crowd_of, tally_of);
+        let hub = live.hub.clone();
+        let metrics = live.metrics.clone();
+        let runtime = Arc::default();
+        let clock = Arc::new(system_time);
+        let limits = live.publish.clone();
+        let sequencer = live.backplane.clone().map(|gates| Arc::new(RedisSequencer(gates)) as _);
+        let publisher_runtime = Arc::clone(&runtime);
+        let tally_of = metrics.clone();
+        let publisher =
+            Publisher::new(hub.clone(), sequencer, clock, limits, publisher_runtime, tally_of);
         let publish = (browser_publish(&publisher), event_publish(&publisher));
         let files = FdBudget::within(descriptors::soft_limit());
         let gate = Gate::new(live.gate.clone(), hub, system_time, publish, metrics.clone(), files);
@@ -302,7 +309,7 @@ impl Parts {
         gate.publish_updates(mercure::publish(&publisher, &live.gate));
         presence::list(&gate, &live);
         let reload = Reload::new(sources, site, config, live);
-        Self { publisher, gate, reload, crowd, metrics, snapshot_writer }
+        Self { publisher, gate, reload, runtime, metrics, snapshot_writer }
     }
 
     /// The app of the internal listener: the hook, the admin endpoints and the page.
@@ -313,9 +320,12 @@ impl Parts {
     ) -> Result<(Internal, Arc<Page>), AppError> {
         let hook = Hook::new(self.publisher.clone(), self.history(), answers);
         let hook = hook.listing(presence::hook_roster(&self.gate));
-        let (in_force, reload) = (self.reload.clone(), self.reload.clone());
+        let in_force = self.reload.clone();
+        let reload = self.reload.clone();
         let sources = self.sources();
-        let (stats, metrics, site) = (sources.clone(), sources.clone(), sources.clone());
+        let stats = sources.clone();
+        let metrics = sources.clone();
+        let site = sources.clone();
         let backplane = self.reload.live().backplane.clone();
         let unready = unready(self.gate.clone(), backplane, stopping);
         let admin = Admin::new(admin::Sources {
@@ -342,7 +352,8 @@ impl Parts {
         let publish = mercure::publish(&self.publisher, &live.gate);
         let millis = || system_time().0 / 1_000;
         let mercure = Mercure::new(live.internal.clone(), publish, millis);
-        let (publisher, gate) = (self.publisher.clone(), self.gate.clone());
+        let publisher = self.publisher.clone();
+        let gate = self.gate.clone();
         let rest = Rest::new(Box::new(PusherChannels { publisher, gate }));
         let endpoints: Vec<Arc<dyn Endpoint>> = vec![
             Arc::new(hook),

@@ -102,7 +102,7 @@ impl Shutdown {
             self.internal_files.iter().for_each(SocketFile::remove);
             let shut = self.shut().await;
             self.snapshot_writer.finish(shut).await;
-            self.upgrading.leave();
+            self.upgrading.remove_socket();
         }
         tracing::info!(
             held = self.hub.held(),

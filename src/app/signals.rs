@@ -24,7 +24,8 @@ impl Signals {
         // Registering needs a runtime, but only for that moment.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let _inside = runtime.enter();
-        let (end, hangup) = (EndSignals::listen()?, signal(SignalKind::hangup())?);
+        let end = EndSignals::listen()?;
+        let hangup = signal(SignalKind::hangup())?;
         Ok(Self { end, hangup, renew: signal(SignalKind::user_defined2())? })
     }
 }

@@ -51,9 +51,9 @@ impl SnapshotWriter {
     }
 
     /// Gives the file to another process, or takes it `back`. May take as long as a write.
-    pub(super) fn leave(&self, back: bool) {
+    pub(super) fn pass_on(&self, back: bool) {
         if let Some(snapshot) = &self.snapshot {
-            snapshot.leave(back);
+            snapshot.pass_on(back);
         }
     }
 
@@ -70,7 +70,8 @@ impl SnapshotWriter {
     /// Writes on its own thread, as a disk may be slow. The snapshot logs failures.
     async fn write(&self, write: fn(&Snapshot, &Hub, &[StoredReply]) -> std::io::Result<()>) {
         let Some(snapshot) = self.snapshot.clone() else { return };
-        let (hub, answers) = (self.hub.clone(), self.answers.clone());
+        let hub = self.hub.clone();
+        let answers = self.answers.clone();
         let written =
             tokio::task::spawn_blocking(move || write(&snapshot, &hub, &answers.remembered()))
                 .await;

@@ -32,7 +32,8 @@ pub(super) struct StatsSources {
 impl StatsSources {
     /// Content of `/status`.
     pub(super) fn stats(&self) -> Stats {
-        let (counters, in_force) = (self.gate.counters(), self.reload.in_force());
+        let counters = self.gate.counters();
+        let in_force = self.reload.in_force();
         Stats {
             held: self.hub.held() as u64,
             streams: counters.streams().map(|(name, count)| (name, count as u64)).collect(),
@@ -41,9 +42,9 @@ impl StatsSources {
             history_bytes: self.hub.cost(),
             publishes: self.publisher.counts().sum(),
             deliveries: counters.deliveries.load(Ordering::Relaxed),
-            releases: by_word(&counters.releases),
-            refusals: by_word(&self.metrics.refusals),
-            upstream: by_word(&counters.upstream),
+            releases: by_label(&counters.releases),
+            refusals: by_label(&self.metrics.refusals),
+            upstream: by_label(&counters.upstream),
             generation: in_force.generation,
             restart: in_force.restart.clone(),
             snapshot: self.snapshot_writer.report(),
@@ -63,7 +64,8 @@ impl StatsSources {
 
     /// The stats of one site.
     pub(super) fn site(&self, name: &SiteName) -> SiteStats {
-        let (usage, settings) = (self.hub.usage(name), self.gate.settings());
+        let usage = self.hub.usage(name);
+        let settings = self.gate.settings();
         let sites = settings.sites.as_ref();
         let site = sites.and_then(|sites| sites.named(name)).and_then(|one| one.site.as_ref());
         let series = self.metrics.watched.site(name).unwrap_or_default();
@@ -74,7 +76,7 @@ impl StatsSources {
             history_bytes: usage.cost,
             publishes: series.publishes.load(Ordering::Relaxed),
             deliveries: series.deliveries.load(Ordering::Relaxed),
-            upstream: site.map_or_else(BTreeMap::new, |site| by_word(&site.figures.upstream)),
+            upstream: site.map_or_else(BTreeMap::new, |site| by_label(&site.figures.upstream)),
         }
     }
 
@@ -113,7 +115,8 @@ impl StatsSources {
 
     fn polls(&self, text: &mut Text) {
         use Kind::{Counter, Gauge};
-        let (stats, counters) = (self.stats(), self.gate.counters());
+        let stats = self.stats();
+        let counters = self.gate.counters();
         text.number(Gauge, "pollgate_held_polls", "Polls held now.", stats.held);
         let help = "Streams now, by transport; they count as held polls, too.";
         text.numbers(Gauge, "pollgate_streams", help, "transport", counters.streams());
@@ -280,6 +283,6 @@ fn event(recent: log::Recent) -> Event {
     Event { time: since.as_secs_f64(), level: recent.level, text: recent.text }
 }
 
-fn by_word<L: Label>(counts: &Counts<L>) -> BTreeMap<&'static str, u64> {
+fn by_label<L: Label>(counts: &Counts<L>) -> BTreeMap<&'static str, u64> {
     counts.all().map(|(label, count)| (label.as_str(), count)).collect()
 }

@@ -23,7 +23,8 @@ impl Config {
     /// The keys whose values differ in `other`, sorted: `hold.timeout`; for a list only its name,
     /// `poll`.
     pub fn changes(&self, other: &Self) -> Vec<String> {
-        let (ours, theirs) = (flat(&self.effective), flat(&other.effective));
+        let ours = flat(&self.effective);
+        let theirs = flat(&other.effective);
         let keys = ours.keys().chain(theirs.keys());
         let mut changed: Vec<String> =
             keys.filter(|key| ours.get(*key) != theirs.get(*key)).cloned().collect();

@@ -115,7 +115,8 @@ fn listeners(config: &Config, report: &Report) {
 /// Reads the sites' certificates, and checks that each names its hosts.
 pub(super) fn files(config: &mut Config, report: &Report) {
     for (at, site) in config.sites.iter_mut().enumerate() {
-        let (cert_key, key_key) = (format!("site[{at}].tls.cert"), format!("site[{at}].tls.key"));
+        let cert_key = format!("site[{at}].tls.cert");
+        let key_key = format!("site[{at}].tls.key");
         if let Some((cert, key)) = &site.tls {
             let files = [(cert_key.as_str(), cert.as_path()), (key_key.as_str(), key.as_path())];
             site.identity = checks::identity(files, &mut config.warnings, report);

@@ -103,11 +103,15 @@ impl Hub {
         }
         // Of a table that is not in use yet, one that has no room for more than none is as good.
         let _ = self.make_room(&self.shared.settings.read(), channel);
-        let (cost, table) = (history.cost(), self.table(channel));
+        let cost = history.cost();
+        let table = self.table(channel);
         let account = table.cost.clone();
         let feed = self.shared.origin.is_some().then(Box::default);
         let polled = Time(0);
-        let (waiters, round, stored, forgotten) = (Slab::new(), 0, true, false);
+        let waiters = Slab::new();
+        let round = 0;
+        let stored = true;
+        let forgotten = false;
         let state =
             State { history, limits, waiters, feed, polled, account, round, stored, forgotten };
         if table.peek(channel).is_none() {
@@ -131,7 +135,7 @@ impl Hub {
         }
         match cursor {
             Cursor::At(position) if found.reset => found.position = position,
-            Cursor::After(stamp) if !found.news => {
+            Cursor::After(stamp) if !found.has_update => {
                 found.stamp = stamp;
                 return found;
             }
@@ -142,7 +146,7 @@ impl Hub {
             }
             _ => return found,
         }
-        found.news = false;
+        found.has_update = false;
         found.reset = false;
         found.messages.clear();
         found.renders = None;
@@ -179,7 +183,8 @@ mod tests {
         for trace in old.traces() {
             let count = trace.messages.len() as u64;
             let messages = trace.messages.iter().map(|message| {
-                let (stamp, published) = (message.stamp, message.published);
+                let stamp = message.stamp;
+                let published = message.published;
                 Ok::<_, Infallible>(KeptMessage {
                     stamp,
                     published,
@@ -246,12 +251,12 @@ mod tests {
             unreachable!()
         };
         let found = &answer[0].found;
-        assert_eq!((found.news, found.reset, found.position), (false, false, later));
+        assert_eq!((found.has_update, found.reset, found.position), (false, false, later));
         let stamp = Stamp(NOW.0 + 77);
         let PollOutcome::Answer(answer) = poll(&hub, "a", Cursor::After(stamp)) else {
             unreachable!()
         };
-        assert_eq!((answer[0].found.news, answer[0].found.stamp), (false, stamp));
+        assert_eq!((answer[0].found.has_update, answer[0].found.stamp), (false, stamp));
         let PollOutcome::Answer(answer) = poll(&hub, "a", Cursor::Oldest) else { unreachable!() };
         assert_eq!(answer[0].found.messages.len(), 1, "what is known is still told");
     }

@@ -182,14 +182,16 @@ impl Hub {
         let cost = Table::waiting_cost(name);
         // Only replicas have some that no poll waits on.
         if let Some(site) = settings.bounds(name)? {
-            let (names, bytes) = (site.waiting / share, site.waiting_bytes / share as u64);
+            let names = site.waiting / share;
+            let bytes = site.waiting_bytes / share as u64;
             while table.count(Class::Waiting) >= names || table.waiting_bytes() + cost > bytes {
                 if !self.evict(&table, Class::Waiting, false) {
                     return Err(TableFull);
                 }
             }
         }
-        let (names, bytes) = (settings.waiting / share, settings.waiting_bytes / share as u64);
+        let names = settings.waiting / share;
+        let bytes = settings.waiting_bytes / share as u64;
         let is_full = |(count, used): (usize, u64)| count >= names || used + cost > bytes;
         while is_full(self.waiting()) {
             let most = self.shared.tables.most(Some(&table), |it| it.count(Class::Waiting) as u64);

@@ -20,17 +20,17 @@ impl Hub {
         let now = self.time(now);
         let mut waiter = Waiter::new(self.clone(), take);
         let mut answer = Answer::new();
-        let mut news = false;
+        let mut has_update = false;
         for subscription in subscriptions {
-            let hold = Hold { bell: waiter.bell(), several: subscriptions.len() > 1 };
+            let hold = Hold { notifier: waiter.notifier(), several: subscriptions.len() > 1 };
             let looked = self.look_at(subscription, take, Register::IfQuiet(hold), now)?;
-            news |= looked.update.found.news;
+            has_update |= looked.update.found.has_update;
             answer.push(looked.update);
-            waiter.register(looked.seat, looked.unresolved);
+            waiter.register(looked.registration, looked.unresolved);
         }
         // Read after the registration: a drain that came before it has set the flag, one that comes
         // after it finds the registration.
-        if news || self.is_draining() {
+        if has_update || self.is_draining() {
             return Ok(PollOutcome::Answer(answer));
         }
         waiter.hold(answer);
@@ -49,10 +49,10 @@ impl Hub {
         let mut waiter = Waiter::for_stream(self.clone(), take);
         let mut answer = Answer::new();
         for subscription in subscriptions {
-            let hold = Hold { bell: waiter.bell(), several: subscriptions.len() > 1 };
+            let hold = Hold { notifier: waiter.notifier(), several: subscriptions.len() > 1 };
             let looked = self.look_at(subscription, take, Register::Always(hold), now)?;
             answer.push(looked.update);
-            waiter.register(looked.seat, looked.unresolved);
+            waiter.register(looked.registration, looked.unresolved);
         }
         waiter.hold(answer.iter().map(ChannelUpdate::start).collect());
         Ok((waiter, answer))
@@ -108,20 +108,20 @@ impl Hub {
                     Some(_) => state.look_at_replica(subscription.cursor, take, now, &mut want),
                 };
                 let found = self.unless_moved(found, subscription.cursor);
-                let seat = register.after(&found).map(|bell| waiter::Registration {
+                let registration = register.after(&found).map(|notifier| waiter::Registration {
                     channel: channel.clone(),
-                    key: state.waiters.insert(bell.clone()),
+                    key: state.waiters.insert(notifier.clone()),
                     round: state.round,
                 });
                 let update = ChannelUpdate { channel: channel.name.clone(), tick, found };
-                waiter::Look { update, seat, unresolved }
+                waiter::Look { update, registration, unresolved }
             });
             let abandoned = !state.stored && state.waiters.is_empty();
             drop(state);
             if abandoned {
                 self.release(name);
             }
-            self.tell(name, want);
+            self.request_sync(name, want);
             return Ok(looked);
         }
     }
@@ -149,7 +149,7 @@ impl Hub {
         let update = ChannelUpdate { channel, tick, found };
         register.after(&update.found).is_none().then_some(waiter::Look {
             update,
-            seat: None,
+            registration: None,
             unresolved: None,
         })
     }

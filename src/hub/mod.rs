@@ -150,7 +150,9 @@ impl ChannelUpdate {
                 update
             }
             // A change whose message is not kept any more.
-            None if self.found.news && !self.found.reset => self.at(position, just_before(stamp)),
+            None if self.found.has_update && !self.found.reset => {
+                self.at(position, just_before(stamp))
+            }
             None => self.end(),
         }
     }
@@ -172,7 +174,7 @@ impl ChannelUpdate {
     /// The same channel for a client that is at `position`, with nothing new.
     pub fn at(&self, position: Position, stamp: Stamp) -> Self {
         let found = Lookup {
-            news: false,
+            has_update: false,
             reset: false,
             messages: Messages::new(),
             position,
@@ -299,7 +301,7 @@ impl Hub {
 
     /// A table whose channels get their messages and positions from a sequencer; `origin` receives
     /// their sync requests.
-    pub fn fed(settings: Settings, seed: u64, origin: SyncSink) -> Self {
+    pub fn replica(settings: Settings, seed: u64, origin: SyncSink) -> Self {
         Self::with_origin(settings, seed, Some(origin))
     }
 

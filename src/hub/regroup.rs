@@ -15,19 +15,19 @@ impl Waiter {
         now: Time,
     ) -> Result<ChannelUpdate, TableFull> {
         let now = self.hub.time(now);
-        let hold = Hold { bell: &self.bell, several: !self.seats.is_empty() };
+        let hold = Hold { notifier: &self.notifier, several: !self.registrations.is_empty() };
         let looked = self.hub.look_at(subscription, self.take, Register::Always(hold), now)?;
-        self.register(looked.seat, looked.unresolved);
+        self.register(looked.registration, looked.unresolved);
         self.registered.push(looked.update.start());
         Ok(looked.update)
     }
 
     /// Goes on without the channel at `index`; those behind it move up.
     pub fn remove(&mut self, index: usize) {
-        if index >= self.seats.len() || index >= self.registered.len() {
+        if index >= self.registrations.len() || index >= self.registered.len() {
             return;
         }
-        self.seats.remove(index).end(&self.hub);
+        self.registrations.remove(index).end(&self.hub);
         self.registered.remove(index);
         if let Some(mut unresolved) = self.unresolved.take() {
             unresolved.retain(|(of, _)| *of != index);

@@ -49,7 +49,7 @@ impl Hub {
     /// The subscription to a channel is confirmed.
     pub fn confirmed(&self, name: &ChannelName) {
         let want = self.with_known(name, |state| state.feed.as_mut()?.confirmed());
-        self.tell(name, want.flatten());
+        self.request_sync(name, want.flatten());
     }
 
     /// The subscription to a channel has ended; it is requested again.
@@ -59,7 +59,7 @@ impl Hub {
 
     /// Gives up the subscription to a channel that was not polled since `before` and has no waiter;
     /// true if it did.
-    pub fn leave(&self, name: &ChannelName, before: Time) -> bool {
+    pub fn unsubscribe(&self, name: &ChannelName, before: Time) -> bool {
         let left = self.with_known(name, |state| match &mut state.feed {
             Some(feed) if state.waiters.is_empty() && feed.last_polled() < before => {
                 feed.left();
@@ -73,7 +73,7 @@ impl Hub {
     /// Makes a channel read the sequencer's history, in case messages are missing.
     pub fn audit(&self, name: &ChannelName) {
         let want = self.with_known(name, |state| state.feed.as_mut()?.audit());
-        self.tell(name, want.flatten());
+        self.request_sync(name, want.flatten());
     }
 
     /// A read of a channel begins. Returns its number and the channel's position; `None` if the
@@ -119,7 +119,8 @@ impl Hub {
     /// A message that was published through this gate has its position.
     pub fn offered(&self, name: &ChannelName, message: Message, now: Time) -> Applied {
         let now = self.time(now);
-        let (seq, mut before) = (message.position.seq, 0);
+        let seq = message.position.seq;
+        let mut before = 0;
         let pushed = self.step(name, now, |state| match &mut state.feed {
             None => Step::default(),
             Some(feed) => {
@@ -192,7 +193,7 @@ impl Hub {
         }
         drop(state);
         self.keep_within_bounds(&channel);
-        self.tell(name, step.want);
+        self.request_sync(name, step.want);
         if step.stored {
             self.reclaim(now);
         }
@@ -211,7 +212,7 @@ impl Hub {
         (!state.forgotten).then(|| work(&mut state))
     }
 
-    pub(super) fn tell(&self, name: &ChannelName, want: Option<SyncRequest>) {
+    pub(super) fn request_sync(&self, name: &ChannelName, want: Option<SyncRequest>) {
         if let (Some(want), Some(origin)) = (want, &self.shared.origin) {
             origin(name, want);
         }
@@ -271,7 +272,9 @@ impl State {
             Cursor::At(_) | Cursor::Since(_) | Cursor::Tagged { .. } => {
                 self.history.can_place(cursor) || is_live && was_read
             }
-            Cursor::After(_) | Cursor::Changed { .. } => found.news && (is_live || !found.reset),
+            Cursor::After(_) | Cursor::Changed { .. } => {
+                found.has_update && (is_live || !found.reset)
+            }
             _ => is_live,
         };
         if sure {

@@ -88,7 +88,8 @@ impl Deref for TableRef<'_> {
 
 impl Tables {
     pub(super) fn new(settings: &Settings) -> Self {
-        let (root, none) = (Arc::new(Table::new()), Arc::new(Table::new()));
+        let root = Arc::new(Table::new());
+        let none = Arc::new(Table::new());
         let tables = Self { root, sites: RwLock::default(), none };
         tables.add(settings, Stamp(0));
         tables

@@ -53,7 +53,7 @@ fn a_ring_for_nothing_new_leaves_the_poll_held() {
     let hub = hub(10, 1 << 20);
     let mut waiter = hold(&hub, &["a", "b"]);
     // As if the wake of a publish it was already answered with came late.
-    assert!(waiter.bell().claim());
+    assert!(waiter.notifier().claim());
     assert!(is_notified(&waiter) && waiter.look(NOW).is_none());
     assert_eq!(hub.held_on(&name("a")), 1);
     assert_eq!(publish(&hub, "b", "news"), 1);
@@ -64,7 +64,8 @@ fn a_ring_for_nothing_new_leaves_the_poll_held() {
 #[test]
 fn dropping_a_waiter_takes_it_off_every_channel() {
     let hub = hub(10, 1 << 20);
-    let (first, second) = (hold(&hub, &["a", "b"]), hold(&hub, &["b"]));
+    let first = hold(&hub, &["a", "b"]);
+    let second = hold(&hub, &["b"]);
     assert_eq!((hub.held(), hub.held_on(&name("a")), hub.held_on(&name("b"))), (2, 1, 2));
     drop(first);
     assert_eq!((hub.held(), hub.held_on(&name("a")), hub.held_on(&name("b"))), (1, 0, 1));
@@ -123,16 +124,16 @@ fn a_drain_rings_everybody_and_nobody_is_held_after_it() {
     assert_eq!(released, 2);
     for waiter in &mut waiters {
         assert!(waiter.look(NOW).is_none() && waiter.is_draining());
-        assert!(!waiter.finish(NOW)[0].found.news);
+        assert!(!waiter.finish(NOW)[0].found.has_update);
     }
     assert!(matches!(ask(&hub, &["a"], true), Ok(PollOutcome::Answer(_))));
 }
 
 /// A replica table that records the sync requests of its channels.
-fn fed() -> (Hub, Arc<Mutex<Vec<SyncRequest>>>) {
+fn replica() -> (Hub, Arc<Mutex<Vec<SyncRequest>>>) {
     let wants: Arc<Mutex<Vec<SyncRequest>>> = Arc::default();
     let told = wants.clone();
-    (Hub::fed(Settings::default(), 1, Arc::new(move |_, want| told.lock().push(want))), wants)
+    (Hub::replica(Settings::default(), 1, Arc::new(move |_, want| told.lock().push(want))), wants)
 }
 
 fn message(epoch: u64, seq: u64) -> Message {
@@ -171,7 +172,7 @@ fn held_at(hub: &Hub, cursor: Cursor) -> Waiter {
 
 #[test]
 fn a_poll_on_a_channel_that_is_not_live_is_held_and_answered_when_it_is() {
-    let (hub, wants) = fed();
+    let (hub, wants) = replica();
     let mut at_two = held_at(&hub, Cursor::At(message(1, 2).position));
     let mut lost = held_at(&hub, Cursor::At(message(9, 2).position));
     assert!(at_two.is_unresolved() && at_two.look(NOW).is_none());
@@ -184,7 +185,7 @@ fn a_poll_on_a_channel_that_is_not_live_is_held_and_answered_when_it_is() {
 
 #[test]
 fn a_cursor_ahead_of_a_live_channel_waits_for_one_read_and_is_reset_only_after_it() {
-    let (hub, wants) = fed();
+    let (hub, wants) = replica();
     drop(held_at(&hub, Cursor::Oldest));
     go_live(&hub, vec![message(1, 1)]);
     wants.lock().clear();
@@ -204,7 +205,7 @@ fn a_cursor_ahead_of_a_live_channel_waits_for_one_read_and_is_reset_only_after_i
 
 #[test]
 fn a_quiet_answer_of_a_channel_that_is_not_live_has_the_same_cursor() {
-    let (hub, _) = fed();
+    let (hub, _) = replica();
     let position = message(1, 2).position;
     assert_eq!(held_at(&hub, Cursor::At(position)).finish(NOW)[0].found.position, position);
     assert_eq!(held_at(&hub, Cursor::Now).finish(NOW)[0].found.position, Position::NOWHERE);
@@ -212,7 +213,7 @@ fn a_quiet_answer_of_a_channel_that_is_not_live_has_the_same_cursor() {
 
 #[test]
 fn a_stamp_ahead_of_what_is_here_is_not_answered_with_what_its_client_has() {
-    let (hub, _) = fed();
+    let (hub, _) = replica();
     drop(held_at(&hub, Cursor::Oldest));
     go_live(&hub, vec![message(1, 1)]);
     let mut waiter = held_at(&hub, Cursor::After(Stamp(NOW.0 - 1 + 2)));
@@ -293,8 +294,10 @@ fn a_seed_is_stamped_with_its_own_time_and_never_hides_a_newer_message() {
         payload: message.payload.clone(),
     };
     let messages = trace.messages.iter().map(|message| Ok::<_, TableFull>(of(message)));
-    let (place, count) = ((&trace.channel, trace.used, &trace.kept), trace.messages.len() as u64);
-    let (at, later) = (Time(NOW.0 + 1_000_000), Time(NOW.0 + 2_000_000));
+    let place = (&trace.channel, trace.used, &trace.kept);
+    let count = trace.messages.len() as u64;
+    let at = Time(NOW.0 + 1_000_000);
+    let later = Time(NOW.0 + 2_000_000);
     after.restore(place, (count, messages), true, later).unwrap();
     let seed = |at| after.seed(&name("a"), Payload::text("file"), at, true, later).unwrap();
     assert!(seed(NOW).is_none());

@@ -14,8 +14,8 @@ use std::task::{Context, Poll};
 /// The registration of one held poll on its channels; dropping it ends the registration.
 pub struct Waiter {
     pub(super) hub: Hub,
-    pub(super) bell: Arc<Notifier>,
-    pub(super) seats: SmallVec<[Registration; 1]>,
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) registrations: SmallVec<[Registration; 1]>,
     /// The result at registration: positions to continue from, and the quiet answer.
     pub(super) registered: Answer,
     /// Channels whose cursors cannot be placed yet. One word in each held poll, as it is nearly
@@ -45,7 +45,7 @@ pub(super) struct Unresolved {
 /// A waiter that a look into a channel may register there.
 #[derive(Clone, Copy)]
 pub(super) struct Hold<'a> {
-    pub(super) bell: &'a Arc<Notifier>,
+    pub(super) notifier: &'a Arc<Notifier>,
     /// It waits on several channels.
     pub(super) several: bool,
 }
@@ -65,8 +65,8 @@ impl<'a> Register<'a> {
     pub(super) fn after(self, found: &Lookup) -> Option<&'a Arc<Notifier>> {
         match self {
             Self::Never => None,
-            Self::IfQuiet(hold) => (!found.news).then_some(hold.bell),
-            Self::Always(hold) => Some(hold.bell),
+            Self::IfQuiet(hold) => (!found.has_update).then_some(hold.notifier),
+            Self::Always(hold) => Some(hold.notifier),
         }
     }
 
@@ -86,7 +86,7 @@ impl<'a> Register<'a> {
 /// The result of a look into one channel.
 pub(super) struct Look {
     pub(super) update: ChannelUpdate,
-    pub(super) seat: Option<Registration>,
+    pub(super) registration: Option<Registration>,
     pub(super) unresolved: Option<Unresolved>,
 }
 
@@ -144,8 +144,8 @@ impl Registration {
             let subscription = Subscription { channel, cursor };
             let looked = hub.look_at(&subscription, take, register, now)?;
             *unresolved = looked.unresolved;
-            if let Some(seat) = looked.seat {
-                *self = seat;
+            if let Some(registration) = looked.registration {
+                *self = registration;
             }
             return Ok(looked.update);
         }
@@ -167,15 +167,15 @@ impl Registration {
                 found
             }
         });
-        if let Some(bell) = register.after(&found) {
-            self.key = state.waiters.insert(bell.clone());
+        if let Some(notifier) = register.after(&found) {
+            self.key = state.waiters.insert(notifier.clone());
             self.round = state.round;
         }
         if let (Some(feed), Register::Always(_)) = (&mut state.feed, register) {
             // A stream does not poll again.
             feed.touch(now);
         }
-        if !found.news && !was_unplaced {
+        if !found.has_update && !was_unplaced {
             let mut quiet = registered.clone();
             quiet.found.as_of = found.as_of;
             return Ok(quiet);
@@ -195,8 +195,8 @@ impl Waiter {
     pub(super) fn new(hub: Hub, take: Take) -> Self {
         Self {
             hub,
-            bell: Arc::default(),
-            seats: SmallVec::new(),
+            notifier: Arc::default(),
+            registrations: SmallVec::new(),
             registered: Answer::new(),
             unresolved: None,
             take,
@@ -213,15 +213,19 @@ impl Waiter {
         waiter
     }
 
-    pub(super) fn bell(&self) -> &Arc<Notifier> {
-        &self.bell
+    pub(super) fn notifier(&self) -> &Arc<Notifier> {
+        &self.notifier
     }
 
-    pub(super) fn register(&mut self, seat: Option<Registration>, unresolved: Option<Unresolved>) {
-        if let Some(unresolved) = unresolved.filter(|_| seat.is_some()) {
-            self.unresolved.get_or_insert_default().push((self.seats.len(), unresolved));
+    pub(super) fn register(
+        &mut self,
+        registration: Option<Registration>,
+        unresolved: Option<Unresolved>,
+    ) {
+        if let Some(unresolved) = unresolved.filter(|_| registration.is_some()) {
+            self.unresolved.get_or_insert_default().push((self.registrations.len(), unresolved));
         }
-        self.seats.extend(seat);
+        self.registrations.extend(registration);
     }
 
     pub(super) fn hold(&mut self, registered: Answer) {
@@ -239,43 +243,46 @@ impl Waiter {
 
     /// The same, for a task that waits for more than that.
     pub fn poll_notified(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.bell.poll_claimed(context)
+        self.notifier.poll_claimed(context)
     }
 
     /// The updates since the poll was registered. Without any, the poll stays registered and the
     /// result is `None`: the wake was for something it had already.
     pub fn look(&mut self, now: Time) -> Option<Answer> {
         let now = self.hub.time(now);
-        let mut news = false;
+        let mut has_update = false;
         let mut placed = false;
         let mut answer = Answer::new();
         let mut unresolved = self.unresolved.take();
         let mut still = Vec::new();
-        for (index, (registered, seat)) in self.registered.iter().zip(&mut self.seats).enumerate() {
+        for (index, (registered, registration)) in
+            self.registered.iter().zip(&mut self.registrations).enumerate()
+        {
             let mut own = unresolved.as_deref_mut().and_then(|all| Unresolved::of(index, all));
             let was_unplaced = own.is_some();
             // A table without room (the channel was forgotten meanwhile) leaves the poll as it is;
             // the client's next poll gets the error.
             // The limit of waiters on several channels stood at the first look.
-            let hold = Hold { bell: &self.bell, several: true };
+            let hold = Hold { notifier: &self.notifier, several: true };
             let register = match self.streams {
                 true => Register::Always(hold),
                 false => Register::IfQuiet(hold),
             };
             let hub = &self.hub;
-            let update = seat.look_again(hub, register, registered, self.take, &mut own, now);
+            let update =
+                registration.look_again(hub, register, registered, self.take, &mut own, now);
             let update = update.unwrap_or_else(|TableFull| registered.clone());
-            news |= update.found.news;
+            has_update |= update.found.has_update;
             placed |= was_unplaced;
             still.extend(own.map(|own| (index, own)));
             answer.push(update);
         }
         self.unresolved = (!still.is_empty()).then(|| Box::new(still));
-        if placed && !news {
+        if placed && !has_update {
             self.registered = answer;
             return None;
         }
-        news.then_some(answer)
+        has_update.then_some(answer)
     }
 
     /// True if a channel cannot be looked at yet, because its cursor is not placed.
@@ -309,7 +316,7 @@ impl Waiter {
 
     /// A handle that wakes this poll.
     pub fn wake_handle(&self) -> WakeHandle {
-        WakeHandle(self.bell.clone())
+        WakeHandle(self.notifier.clone())
     }
 
     /// Ends the hold: returns the updates since it began, or the quiet answer.
@@ -347,16 +354,16 @@ impl Waiter {
         self.registered.iter().map(|update| &update.channel)
     }
 
-    fn leave(&mut self) {
-        for mut seat in self.seats.drain(..) {
-            seat.end(&self.hub);
+    fn deregister(&mut self) {
+        for mut registration in self.registrations.drain(..) {
+            registration.end(&self.hub);
         }
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.leave();
+        self.deregister();
         if self.counted {
             self.hub.shared.held.fetch_sub(1, Ordering::Relaxed);
         }
@@ -374,52 +381,52 @@ impl fmt::Debug for Waiter {
 /// Dropping it wakes the rest: a wake cannot be lost, only be late.
 #[derive(Default)]
 pub struct WakeSet {
-    bells: Vec<Arc<Notifier>>,
+    notifiers: Vec<Arc<Notifier>>,
 }
 
 impl WakeSet {
     pub(super) fn new(waiters: Slab<Arc<Notifier>>) -> Self {
-        Self { bells: waiters.into_iter().map(|(_, bell)| bell).collect() }
+        Self { notifiers: waiters.into_iter().map(|(_, notifier)| notifier).collect() }
     }
 
     /// Claims the polls for this publish and returns how many it releases: those that no other
     /// publish has claimed before. Only those remain in the set.
     pub fn claim(&mut self) -> usize {
-        self.bells.retain(|bell| bell.claim());
-        self.bells.len()
+        self.notifiers.retain(|notifier| notifier.claim());
+        self.notifiers.len()
     }
 
     /// Number of polls still to wake.
     pub fn len(&self) -> usize {
-        self.bells.len()
+        self.notifiers.len()
     }
 
     /// True if all were woken.
     pub fn is_empty(&self) -> bool {
-        self.bells.is_empty()
+        self.notifiers.is_empty()
     }
 
     /// Wakes at most `most` of the claimed polls; true while there are more.
     pub fn notify(&mut self, most: usize) -> bool {
-        let rest = self.bells.len().saturating_sub(most);
-        for bell in self.bells.drain(rest..) {
-            bell.notify();
+        let rest = self.notifiers.len().saturating_sub(most);
+        for notifier in self.notifiers.drain(rest..) {
+            notifier.notify();
         }
-        !self.bells.is_empty()
+        !self.notifiers.is_empty()
     }
 }
 
 impl Drop for WakeSet {
     fn drop(&mut self) {
-        for bell in self.bells.drain(..) {
-            bell.claim();
-            bell.notify();
+        for notifier in self.notifiers.drain(..) {
+            notifier.claim();
+            notifier.notify();
         }
     }
 }
 
 impl fmt::Debug for WakeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WakeSet({})", self.bells.len())
+        write!(f, "WakeSet({})", self.notifiers.len())
     }
 }

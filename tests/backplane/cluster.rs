@@ -39,7 +39,8 @@ impl RedisCluster {
         for (index, node) in self.nodes.iter().enumerate() {
             ok(&node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]));
             if index < MASTERS {
-                let (first, last) = (SLOTS[index].to_string(), (SLOTS[index + 1] - 1).to_string());
+                let first = SLOTS[index].to_string();
+                let last = (SLOTS[index + 1] - 1).to_string();
                 ok(&node.ask(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]));
             }
             let first = self.nodes[0].port().to_string();
@@ -94,7 +95,8 @@ impl RedisCluster {
     /// Opens the slot of a channel for its way from one node to another.
     pub(crate) fn begin_migration(&self, channel: &str, from: usize, to: usize) {
         let slot = self.slot_of(channel);
-        let (source, target) = (&self.nodes[from], &self.nodes[to]);
+        let source = &self.nodes[from];
+        let target = &self.nodes[to];
         ok(&target.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.id(from)]));
         ok(&source.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.id(to)]));
     }
@@ -103,7 +105,9 @@ impl RedisCluster {
     pub(crate) fn migrate(&self, channel: &str, from: usize, to: usize) {
         self.begin_migration(channel, from, to);
         let slot = self.slot_of(channel);
-        let (source, target, to_id) = (&self.nodes[from], &self.nodes[to], self.id(to));
+        let source = &self.nodes[from];
+        let target = &self.nodes[to];
+        let to_id = self.id(to);
         loop {
             let keys = source.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
             let keys: Vec<_> = keys.lines().filter(|key| !key.is_empty()).collect();

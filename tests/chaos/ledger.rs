@@ -97,8 +97,8 @@ impl Ledger {
         let doubled = copies.iter().filter(|(_, copies)| **copies > 1);
         doubled
             .inspect(|&(&number, &copies)| {
-                let (times, how) =
-                    (self.times(channel, number), &self.published[channel][number as usize]);
+                let times = self.times(channel, number);
+                let how = &self.published[channel][number as usize];
                 assert!(copies <= times, "{story}: {number} came {copies} times: {how:?}");
             })
             .count()

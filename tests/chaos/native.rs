@@ -31,7 +31,8 @@ struct Seen {
 pub(crate) async fn poll_for_all(mut caller: Caller) -> SharedMetrics {
     let seen = |channel| Seen { channel, at: None, last: None };
     let seen = caller.choose(CHANNELS.len()).into_iter().map(seen).collect();
-    let (cursor, tally) = ("oldest".into(), SharedMetrics::default());
+    let cursor = "oldest".into();
+    let tally = SharedMetrics::default();
     let mut reading = Reading { caller, cursor, cursor_of: 0, seen, tally };
     while !reading.has_all() {
         let names: Vec<&str> = reading.seen.iter().map(|seen| CHANNELS[seen.channel]).collect();
@@ -48,7 +49,8 @@ pub(crate) async fn poll_for_all(mut caller: Caller) -> SharedMetrics {
 pub(crate) async fn stream_all(mut caller: Caller) -> SharedMetrics {
     let channel = caller.rng.usize(..CHANNELS.len());
     let seen = vec![Seen { channel, at: None, last: None }];
-    let (cursor, tally) = ("oldest".into(), SharedMetrics::default());
+    let cursor = "oldest".into();
+    let tally = SharedMetrics::default();
     let mut reading = Reading { caller, cursor, cursor_of: 0, seen, tally };
     let mut resume = "oldest".to_owned();
     let mut reset = false;
@@ -85,7 +87,8 @@ pub(crate) async fn stream_all(mut caller: Caller) -> SharedMetrics {
 impl Caller {
     /// The events of a stream that lasts for a while.
     fn stream(&mut self, channel: &str, cursor: &str) -> mpsc::UnboundedReceiver<Event> {
-        let (way, listen) = (self.way, self.world.listen.clone());
+        let way = self.way;
+        let listen = self.world.listen.clone();
         let a_while = Duration::from_millis(self.rng.u64(50..4000));
         let target = format!("/comet/{channel}?cursor=oldest");
         let cursor = cursor.to_owned();
@@ -118,7 +121,8 @@ impl Reading {
 
     fn story(&self) -> String {
         let Caller { number, way, .. } = &self.caller;
-        let (cursor, life) = (&self.cursor, self.cursor_of);
+        let cursor = &self.cursor;
+        let life = self.cursor_of;
         format!("client {number} ({way:?}) at {cursor:?} of life {life}, {:?}", self.seen)
     }
 

@@ -44,7 +44,8 @@ enum Attempt {
 impl Publisher {
     /// Beside the file and renamed, or in its place.
     fn write(&mut self, number: u64) {
-        let (file, text) = (&self.world.file, number.to_string());
+        let file = &self.world.file;
+        let text = number.to_string();
         if self.rng.bool() {
             let beside = file.with_extension("new");
             std::fs::write(&beside, text).unwrap();
@@ -92,7 +93,8 @@ impl Publisher {
             let headers = vec![("Content-Type", "text/plain".to_owned()), ("Idempotency-Key", key)];
             (&self.world.internal, format!("/channels/{name}"), headers, number.to_string())
         };
-        let (to, connection) = (to.clone(), self.connection.take());
+        let to = to.clone();
+        let connection = self.connection.take();
         let leaves = self.rng.u8(..100) < 8;
         let asked = unless_broken(async move {
             let mut client = match connection {

@@ -34,7 +34,8 @@ enum Site {
 impl Trouble {
     pub(crate) async fn begin(rng: Rng, tls: bool) -> Trouble {
         let folder = TempDir::new("chaos");
-        let (listen, internal) = (own_address(), Addr::Unix(folder.path().join("internal")));
+        let listen = own_address();
+        let internal = Addr::Unix(folder.path().join("internal"));
         let gate = plan(&folder, &listen, &internal, tls).start().await;
         let world = World {
             listen: gate.addr().clone(),
@@ -46,7 +47,8 @@ impl Trouble {
             ledger: Default::default(),
         };
         let site = Site::Up(PlainSite::start_on(&folder.path().join("site")));
-        let (world, made) = (Arc::new(world), Vec::new());
+        let world = Arc::new(world);
+        let made = Vec::new();
         Trouble { world, rng, gate, tls, site, folder, made }
     }
 
@@ -160,7 +162,8 @@ impl Drop for Trouble {
 }
 
 fn plan(folder: &TempDir, listen: &Addr, internal: &Addr, tls: bool) -> Plan {
-    let (listen, internal) = (listen.to_string(), internal.to_string());
+    let listen = listen.to_string();
+    let internal = internal.to_string();
     let config = config(folder, &mut Rng::with_seed(0));
     let plan = Gate::with(&config).upstream(&Addr::Unix(folder.path().join("site")));
     let plan = plan.listen([&listen]).internal([&internal]);
@@ -169,8 +172,10 @@ fn plan(folder: &TempDir, listen: &Addr, internal: &Addr, tls: bool) -> Plan {
 
 /// A configuration in which some values are drawn by lot.
 fn config(folder: &TempDir, rng: &mut Rng) -> String {
-    let (hold, spread, every, kept) =
-        (rng.u64(500..3000), rng.u64(..300), rng.u64(100..1000), rng.u64(5..30));
+    let hold = rng.u64(500..3000);
+    let spread = rng.u64(..300);
+    let every = rng.u64(100..1000);
+    let kept = rng.u64(5..30);
     format!(
         r#"
         [hold]

@@ -60,7 +60,8 @@ impl Drop for Pages {
 }
 
 async fn serve(mut stream: TcpStream, page: Arc<str>, asked: Arc<Mutex<Vec<(Instant, String)>>>) {
-    let (mut head, mut piece) = (Vec::new(), [0; 4096]);
+    let mut head = Vec::new();
+    let mut piece = [0; 4096];
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read(&mut piece).await {
             Ok(0) | Err(_) => return,

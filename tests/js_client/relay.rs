@@ -30,7 +30,8 @@ impl Relay {
     pub(crate) async fn before(gate: &Gate) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = Addr::Tcp(listener.local_addr().unwrap());
-        let (port, down) = (port(gate).into(), AtomicBool::default());
+        let port = port(gate).into();
+        let down = AtomicBool::default();
         let shared = Arc::new(Shared { port, down, wires: Mutex::default() });
         let accepting = tokio::spawn({
             let shared = shared.clone();

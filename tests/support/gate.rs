@@ -353,7 +353,8 @@ impl Plan {
         self.tls = true;
         identity.write_to(self.folder());
         let file = |name: &str| self.folder().join(name).display().to_string();
-        let (cert, key) = (file("cert.pem"), file("key.pem"));
+        let cert = file("cert.pem");
+        let key = file("key.pem");
         self.args(["--set", &format!("tls.cert={cert}"), "--set", &format!("tls.key={key}")])
     }
 
@@ -372,7 +373,8 @@ impl Plan {
             self = self.tls(Identity::any());
         }
         let process = self.spawn();
-        let (wanted, internals) = (self.listen.len().max(1), self.internal.len().max(1));
+        let wanted = self.listen.len().max(1);
+        let internals = self.internal.len().max(1);
         let find = |stdout: &str, _: &str| {
             let listen = addresses(stdout, "gate");
             let internal = addresses(stdout, "internal");

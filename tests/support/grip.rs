@@ -18,7 +18,8 @@ impl GripSite {
     /// A site that answers each request with the bytes that `answer` makes of it.
     pub async fn start(answer: impl Fn(&Recorded) -> Vec<u8> + Send + 'static) -> GripSite {
         let mut site = PlainSite::start_by_hand().await;
-        let (addr, requests) = (site.addr().clone(), Arc::<Mutex<Vec<Recorded>>>::default());
+        let addr = site.addr().clone();
+        let requests = Arc::<Mutex<Vec<Recorded>>>::default();
         let seen = requests.clone();
         let task = tokio::spawn(async move {
             loop {

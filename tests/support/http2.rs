@@ -116,7 +116,8 @@ impl Http2 {
         let (head, stream) = answer.into_parts();
         let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into();
         let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
-        let (status, headers) = (head.status.as_u16(), headers.collect());
+        let status = head.status.as_u16();
+        let headers = headers.collect();
         (Response { status, headers, body: Vec::new(), head: Vec::new() }, stream)
     }
 

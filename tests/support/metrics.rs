@@ -16,7 +16,8 @@ impl Metrics {
     pub fn parse(text: &str) -> Metrics {
         assert!(text.ends_with('\n'), "the last line has no end");
         let mut metrics = Metrics { samples: BTreeMap::new(), families: BTreeMap::new() };
-        let (mut family, mut helped) = (String::new(), HashSet::new());
+        let mut family = String::new();
+        let mut helped = HashSet::new();
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 let (name, help) = rest.split_once(' ').unwrap_or_else(|| panic!("{line}"));

@@ -107,7 +107,8 @@ impl Process {
 
     /// The ends of both outputs, for a panic message.
     pub fn story(&self) -> String {
-        let (stdout, stderr) = (self.stdout(), self.stderr());
+        let stdout = self.stdout();
+        let stderr = self.stderr();
         format!("--- stdout\n{}--- stderr\n{}---", last_lines(&stdout), last_lines(&stderr))
     }
 
@@ -133,7 +134,8 @@ struct Output(Arc<Mutex<VecDeque<u8>>>);
 impl Output {
     fn read(from: impl Read + Send + 'static, reading: &Arc<AtomicUsize>) -> Output {
         let output = Output::default();
-        let (kept, reading) = (output.0.clone(), reading.clone());
+        let kept = output.0.clone();
+        let reading = reading.clone();
         std::thread::spawn(move || {
             let mut from = BufReader::new(from);
             let mut line = Vec::new();

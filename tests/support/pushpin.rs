@@ -73,7 +73,8 @@ impl Pushpin {
             Process::spawn("pushpin", &mut proxy, MISSING),
         ];
         let addr = |port| Addr::Tcp(([127, 0, 0, 1], port).into());
-        let (public, control) = (addr(public), addr(control));
+        let public = addr(public);
+        let control = addr(control);
         for one in [&public, &control] {
             eventually("Pushpin listens", async || {
                 tokio::net::TcpStream::connect(one.to_string()).await.is_ok()

@@ -166,7 +166,8 @@ impl Shared {
         by_hand: Option<mpsc::UnboundedSender<Visit>>,
         body: Option<Vec<u8>>,
     ) -> Arc<Shared> {
-        let (recorded, connections) = (Mutex::default(), AtomicUsize::new(0));
+        let recorded = Mutex::default();
+        let connections = AtomicUsize::new(0);
         Arc::new(Shared { name: name.into(), recorded, connections, by_hand, body })
     }
 

@@ -76,7 +76,8 @@ impl Page {
 
 /// The text outside of fenced blocks, and the text inside of them.
 fn split(text: &str) -> (String, String) {
-    let (mut prose, mut code) = (String::new(), String::new());
+    let mut prose = String::new();
+    let mut code = String::new();
     let mut inside = false;
     for line in text.lines() {
         if line.trim_start().starts_with("```") {

@@ -80,7 +80,8 @@ impl Talk {
         // No server listens there: no transcript reaches the site.
         let site = Addr::parse("127.0.0.1:9").unwrap();
         let gate = Gate::start_before(&site, config).await;
-        let (clients, meanings) = (BTreeMap::new(), Meanings::default());
+        let clients = BTreeMap::new();
+        let meanings = Meanings::default();
         Talk { gate, clients, hook: None, now: Step::Client(String::new()), meanings }
     }
 
@@ -208,7 +209,8 @@ fn steps(block: &[&str], first: usize) -> Vec<(usize, usize, Step)> {
 fn directive(text: &str) -> Step {
     let (meant, _why) = text.split_once(": ").unwrap_or((text, ""));
     let mut words = meant.trim().splitn(2, ' ');
-    let (verb, rest) = (words.next().unwrap(), words.next().unwrap_or(""));
+    let verb = words.next().unwrap();
+    let rest = words.next().unwrap_or("");
     match (verb, rest.split_once(' ')) {
         ("client", _) => Step::Client(rest.to_owned()),
         ("hook", None) => Step::Hook,

@@ -73,10 +73,12 @@ fn program() -> Option<String> {
 }
 
 fn start(mut place: Place) -> io::Result<Running> {
-    let (public, fpm) = (free_address()?, free_address()?);
+    let public = free_address()?;
+    let fpm = free_address()?;
     let folder = place.folder();
     place.shared_folder("state")?;
-    let (poll, publish) = (place.write("poll.php", POLL)?, place.write("publish.php", PUBLISH)?);
+    let poll = place.write("poll.php", POLL)?;
+    let publish = place.write("publish.php", PUBLISH)?;
     let config = format!(
         "[global]\nerror_log = {folder}/fpm.log\ndaemonize = no\n[www]\nuser = nobody\n\
          group = nogroup\nlisten = {fpm}\npm = static\npm.max_children = {WORKERS}\n"

@@ -27,7 +27,8 @@ pub(super) fn contestant(settings: &Settings) -> Contestant {
 }
 
 fn start(mut place: Place) -> io::Result<Running> {
-    let (public, internal) = (free_address()?, free_address()?);
+    let public = free_address()?;
+    let internal = free_address()?;
     let site = place.start_site()?;
     let binary = place.settings.pollgate.display().to_string();
     let mut arguments = vec![

@@ -28,7 +28,8 @@ impl Place {
         let name = format!("pollgate-load-{}-{number}-{name}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder)?;
-        let (children, helpers) = (Vec::new(), Vec::new());
+        let children = Vec::new();
+        let helpers = Vec::new();
         Ok(Self { settings: settings.clone(), folder, children, helpers })
     }
 

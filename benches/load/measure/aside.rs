@@ -34,7 +34,8 @@ pub(super) fn aside(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io::R
     let mut random = fastrand::Rng::with_seed(1);
     // As long as the first fan-out takes, which has no probes.
     let mut length = Duration::ZERO;
-    let (mut took, mut late) = (Vec::new(), Vec::new());
+    let mut took = Vec::new();
+    let mut late = Vec::new();
     for round in 0..=times {
         stage.quiet(10);
         let began = Instant::now();

@@ -29,7 +29,8 @@ pub(super) fn channels(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io
             }
             // Steps that must follow each other are made one after the other.
             _ => {
-                let (began, mut caller) = (Instant::now(), Caller::default());
+                let began = Instant::now();
+                let mut caller = Caller::default();
                 publishes.iter().try_for_each(|steps| caller.publish(steps).map(drop))?;
                 Ok(Volley { took: began.elapsed(), failed: 0 })
             }

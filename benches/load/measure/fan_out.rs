@@ -11,7 +11,8 @@ pub(super) fn fan_out(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io:
     let polls = stage.most(scale);
     stage.grow(polls, |_| WIDE)?;
     let times = scale.pick(3, 4);
-    let (mut spans, mut lasts) = (Vec::new(), Vec::new());
+    let mut spans = Vec::new();
+    let mut lasts = Vec::new();
     for _ in 0..times {
         stage.crowd.again = Again::Later;
         spans.push(one(&mut stage, polls)?);

@@ -46,7 +46,8 @@ fn deliver(stage: &mut Stage, polls: usize, scale: &Scale) -> io::Result<f64> {
     };
     let mut costs = Vec::new();
     for _ in 0..times {
-        let (cpu, answered) = (stage.running.gauge.cpu(), stage.crowd.tally.answered);
+        let cpu = stage.running.gauge.cpu();
+        let answered = stage.crowd.tally.answered;
         stage.press.begin(WIDE);
         stage.wait_for(polls)?;
         stage.press.wait()?;
@@ -61,7 +62,8 @@ fn deliver(stage: &mut Stage, polls: usize, scale: &Scale) -> io::Result<f64> {
 /// Three rounds of all connecting, holding and dropping.
 pub(super) fn churn(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io::Result<()> {
     let polls = stage.most(scale);
-    let (mut peaks, mut left) = (Vec::new(), 0.0);
+    let mut peaks = Vec::new();
+    let mut left = 0.0;
     for _ in 0..3 {
         stage.grow(polls, |_| WIDE)?;
         peaks.push(stage.running.gauge.memory()?);

@@ -32,7 +32,8 @@ impl Stage {
         let running = contestant.start(settings)?;
         let crowd = Crowd::new(running.wire.clone())?;
         let press = Press::new(running.wire.clone());
-        let (name, can) = (contestant.name, contestant.abilities);
+        let name = contestant.name;
+        let can = contestant.abilities;
         let mut stage = Self { name, can, crowd, press, idle: 0.0, running };
         if can.polls > 0 {
             // A PHP worker does not notice that its client has gone, so nothing is left held.

@@ -50,7 +50,8 @@ fn parent(path: &str, levels: u32) -> String {
 /// `sprintf` with what is known of its arguments.
 pub(super) fn formatted(format: &str, arguments: &[Value]) -> Value {
     let mut parts = Vec::new();
-    let (mut rest, mut next) = (format, arguments.iter());
+    let mut rest = format;
+    let mut next = arguments.iter();
     while let Some((before, after)) = rest.split_once('%') {
         parts.push(Value::text(before));
         if let Some(after) = after.strip_prefix('%') {

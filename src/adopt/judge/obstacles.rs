@@ -8,11 +8,11 @@ use crate::adopt::value::{Origin, Piece, Source, Value};
 
 impl WaitingLoop<'_> {
     /// True if what is printed is made of what the loop waits for.
-    pub(super) fn tells_of_the_news(&self, echoed: &Value) -> bool {
-        echoed.all_origins().iter().any(|origin| self.is_of_the_news(origin))
+    pub(super) fn echoes_the_update(&self, echoed: &Value) -> bool {
+        echoed.all_origins().iter().any(|origin| self.is_the_update(origin))
     }
 
-    fn is_of_the_news(&self, origin: &Origin) -> bool {
+    fn is_the_update(&self, origin: &Origin) -> bool {
         match (&self.news, origin) {
             (
                 News::File(place),
@@ -25,7 +25,7 @@ impl WaitingLoop<'_> {
     }
 
     /// True if some text is printed beside the loop.
-    pub(super) fn says_a_word(&self) -> bool {
+    pub(super) fn answers_a_constant(&self) -> bool {
         self.beside().any(|event| matches!(&event.what, What::Echo(text) if !text.pieces.as_ref().is_none_or(Vec::is_empty)))
     }
 
@@ -34,7 +34,7 @@ impl WaitingLoop<'_> {
     pub(super) fn compares_with_itself(&self) -> bool {
         self.inside().any(|event| {
             let What::Compare(_, left, right) = &event.what else { return false };
-            let news = |value: &Value| value.origins.iter().any(|one| self.is_of_the_news(one));
+            let news = |value: &Value| value.origins.iter().any(|one| self.is_the_update(one));
             let client = [left, right].iter().any(|value| value.parameters().next().is_some());
             let clock = |value: &Value| {
                 !value.origins.is_empty() && value.origins.iter().all(|one| *one == Origin::Clock)
@@ -104,13 +104,13 @@ impl WaitingLoop<'_> {
         let endless = self.walked.loops[self.around].endless;
         !answers.is_empty()
             && !self.beside().any(status)
-            && (all_inside && (!endless || self.leaves_in_silence(true))
-                || none_inside && self.leaves_in_silence(false))
+            && (all_inside && (!endless || self.ends_silently(true))
+                || none_inside && self.ends_silently(false))
     }
 
     /// True if the loop is left at a time or after so many tries with nothing printed since that
     /// was asked. A `break` goes on behind the loop, which is silence only if nothing follows.
-    fn leaves_in_silence(&self, by_break: bool) -> bool {
+    fn ends_silently(&self, by_break: bool) -> bool {
         let mut since = None;
         for event in self.inside() {
             match &event.what {

@@ -84,9 +84,9 @@ impl<'a> WaitingLoop<'a> {
         let cursor = self.cursor();
         let json = json_in(&echoed);
         // A loop that waits for something else, as for a lock: it answers no question.
-        let tells = self.tells_of_the_news(&echoed);
-        let looks = cursor.is_some() && (tells || json.is_some() || self.says_a_word());
-        // Rows that wait for this visitor, whom a session or a parameter names.
+        let tells = self.echoes_the_update(&echoed);
+        let looks = cursor.is_some() && (tells || json.is_some() || self.answers_a_constant());
+        // Rows that wait for one visitor, named by a session or a parameter.
         let queue = matches!(self.news, News::Table(_)) && tells && method.is_none();
         let asks = queue || !self.parameters().is_empty() && (json.is_some() || tells);
         // Without a pause it may be any loop.
@@ -94,12 +94,12 @@ impl<'a> WaitingLoop<'a> {
         if !sleeps && cursor.is_none() {
             return None;
         }
-        let session = self.news == News::Session && (json.is_some() || self.says_a_word());
+        let session = self.news == News::Session && (json.is_some() || self.answers_a_constant());
         let since_asked = !looks && self.compares_with_itself();
         if !looks
             && !asks
             && !session
-            && !(since_asked && (json.is_some() || tells || self.says_a_word()))
+            && !(since_asked && (json.is_some() || tells || self.answers_a_constant()))
         {
             return None;
         }

@@ -1,6 +1,6 @@
 //! Expressions: operators by how tightly they bind, what stands behind a value, and values.
 
-use super::{DEEPEST, LONGEST, Parser};
+use super::{DEEPEST, MAX_LINKS, Parser};
 use crate::adopt::syntax::{Expr, Function, Kind, Stmt};
 use crate::adopt::token::{self, Part};
 
@@ -54,7 +54,7 @@ impl Parser<'_> {
                 break;
             }
             self.links += 1;
-            if self.links > LONGEST {
+            if self.links > MAX_LINKS {
                 self.skip_to(&[";"]);
                 break;
             }
@@ -158,7 +158,7 @@ impl Parser<'_> {
         loop {
             let line = left.line;
             self.links += u32::from(matches!(self.sign(), "[" | "(" | "->" | "?->" | "::"));
-            if self.links > LONGEST {
+            if self.links > MAX_LINKS {
                 self.skip_to(&[";"]);
                 return left;
             }

@@ -15,7 +15,7 @@ use super::token::{self, Token};
 const DEEPEST: u32 = 120;
 
 /// Operators and members in one statement, for the same reason: `a.b.c` is `(a.b).c`.
-const LONGEST: u32 = 600;
+const MAX_LINKS: u32 = 600;
 
 /// The statements of a file.
 pub(super) fn parse(source: &str) -> Vec<Stmt> {

@@ -202,7 +202,8 @@ impl Parser<'_> {
         let line = self.line();
         self.at += 1;
         self.take("(");
-        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let mut before = Vec::new();
+        let mut after = Vec::new();
         let test = if word == "for" {
             before = self.list(";");
             let test = self.list(";");

@@ -256,7 +256,9 @@ impl<'a> Lexer<'a> {
         }
         self.skip(head_end + 1);
         let rest = self.rest();
-        let (mut at, mut end, mut indent) = (0, rest.len(), 0);
+        let mut at = 0;
+        let mut end = rest.len();
+        let mut indent = 0;
         while at < rest.len() {
             let next = memchr::memchr(b'\n', &rest[at..]).map_or(rest.len(), |n| at + n + 1);
             let row = &rest[at..next];
@@ -355,7 +357,9 @@ impl<'a> Lexer<'a> {
     fn braced(&mut self, open: usize) -> Vec<Token> {
         let line = self.line;
         self.skip(open);
-        let (rest, mut depth, mut at) = (self.rest(), 1, 0);
+        let rest = self.rest();
+        let mut depth = 1;
+        let mut at = 0;
         while at < rest.len() && depth > 0 {
             match rest[at] {
                 b'{' => depth += 1,

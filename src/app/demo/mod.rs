@@ -36,12 +36,13 @@ impl DemoSite {
     }
 
     /// `POST /say`: does the part of a chat's PHP.
-    async fn say(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+    async fn respond(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let Some(form) = read_form(session).await else {
             return respond(413, "text/plain", "the message is too long\n");
         };
         let text = |name: &str| form.text(name).unwrap_or_default().into_owned();
-        let (name, words) = (text("name"), text("text"));
+        let name = text("name");
+        let words = text("text");
         if words.trim().is_empty() {
             return respond(400, "text/plain", "say something\n");
         }
@@ -83,7 +84,7 @@ impl ServeHttp for DemoSite {
         let head = session.req_header();
         match (head.method.clone(), head.uri.path()) {
             (Method::GET | Method::HEAD, "/") => respond(200, "text/html; charset=utf-8", PAGE),
-            (Method::POST, "/say") => self.say(session).await,
+            (Method::POST, "/say") => self.respond(session).await,
             _ => respond(404, "text/plain", "there is nothing here\n"),
         }
     }

@@ -33,7 +33,8 @@ pub(in crate::app) fn publish(
     // A config without an internal address does not get here.
     let hook = hook.cloned();
     Box::new(move |json| {
-        let (hook, token) = (hook.clone(), internal.load().token.clone());
+        let hook = hook.clone();
+        let token = internal.load().token.clone();
         Box::pin(async move {
             let hook = hook.ok_or("there is no internal address")?;
             let content_type = Some("application/json");

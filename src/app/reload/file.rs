@@ -37,7 +37,8 @@ pub(super) struct ConfigFile {
 type Mark = (PathBuf, u64, u64, (i64, i64), u64);
 
 fn mark(path: &Path) -> Option<Mark> {
-    let (real, file) = (path.canonicalize().ok()?, path.metadata().ok()?);
+    let real = path.canonicalize().ok()?;
+    let file = path.metadata().ok()?;
     Some((real, file.dev(), file.ino(), (file.mtime(), file.mtime_nsec()), file.len()))
 }
 
@@ -103,7 +104,8 @@ impl Watched {
     fn new(path: &Path, folders: Vec<Folder>) -> notify::Result<Self> {
         let stirred = Arc::new(Notify::new());
         let open = Arc::new(AtomicBool::new(false));
-        let (stir, opened) = (stirred.clone(), open.clone());
+        let stir = stirred.clone();
+        let opened = open.clone();
         let real = path.canonicalize().ok();
         let names =
             [Some(path), real.as_deref()].map(|path| path?.file_name().map(OsStr::to_owned));

@@ -129,7 +129,7 @@ impl Shared {
                     tracing::error!("{mistake}");
                 }
                 tracing::error!(why, generation, "config refused, nothing has changed");
-                Err(mistakes.iter().map(told).collect())
+                Err(mistakes.iter().map(as_reported).collect())
             }
         }
     }
@@ -145,15 +145,18 @@ impl Shared {
         }
         let changed = running.config.changes(&fit.config);
         let generation = running.generation + 1;
-        let (config, restart) = (fit.config, fit.restart);
+        let config = fit.config;
+        let restart = fit.restart;
         let reloaded = Reloaded { generation, changed, restart: restart.clone() };
         self.in_force.send_replace(Arc::new(ActiveConfig { config, generation, restart }));
         Ok(reloaded)
     }
 }
 
-fn told(mistake: &crate::config::Mistake) -> admin::Mistake {
-    let (key, line, message) = (mistake.key.clone(), mistake.line, mistake.message.clone());
+fn as_reported(mistake: &crate::config::Mistake) -> admin::Mistake {
+    let key = mistake.key.clone();
+    let line = mistake.line;
+    let message = mistake.message.clone();
     admin::Mistake { key, line, message }
 }
 

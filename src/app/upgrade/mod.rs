@@ -111,7 +111,8 @@ impl Inherited {
         let remembered = Reader::begin(history)?.restore(hub, false, now)?;
         answers.recall(remembered, now);
         new_process.loaded()?;
-        let (channels, bytes) = (hub.channels(), hub.cost());
+        let channels = hub.channels();
+        let bytes = hub.cost();
         tracing::info!(channels, bytes, "took over from the running gate");
         Ok(())
     }
@@ -160,9 +161,10 @@ impl UpgradeServer {
         };
         let meet = |(path, default)| heritage.meet(path, default).map_err(cannot).ok();
         let Parts { hub, answers, publisher, quiesce, snapshot_writer, accepting, sockets } = parts;
-        let (moved, in_flight) = (watch::channel(false).0, Arc::default());
-        let (upgrade_socket, sockets) =
-            (upgrade_socket(config).and_then(meet), Mutex::new(sockets));
+        let moved = watch::channel(false).0;
+        let in_flight = Arc::default();
+        let upgrade_socket = upgrade_socket(config).and_then(meet);
+        let sockets = Mutex::new(sockets);
         Self {
             hub,
             answers,
@@ -195,7 +197,7 @@ impl UpgradeServer {
     }
 
     /// Removes the upgrade socket, unless another process owns it now.
-    pub(super) fn leave(&self) {
+    pub(super) fn remove_socket(&self) {
         if let (Some(upgrade_socket), false) = (&self.upgrade_socket, *self.moved.borrow()) {
             // The next gate replaces a leftover.
             let _ = std::fs::remove_file(&upgrade_socket.path);
@@ -229,7 +231,7 @@ impl UpgradeServer {
         successor.into_iter().for_each(systemd::moved_to);
         paused.move_on(Successor::new(address, ready.token, self.in_flight.clone()));
         if !ready.upgrade {
-            self.leave();
+            self.remove_socket();
         }
         self.moved.send_replace(true);
         Ok(())
@@ -254,7 +256,7 @@ impl UpgradeServer {
     fn freeze(&self, runtime: &Handle) -> Option<Paused<'_>> {
         /// Timeout of a request on the internal side.
         const TIMEOUT: Duration = Duration::from_secs(5);
-        self.snapshot_writer.leave(false);
+        self.snapshot_writer.pass_on(false);
         let mut paused = Paused { gate: self, stopped: None, moved_on: false };
         self.accepting.send_replace(Accepting::Paused);
         let stop = async {
@@ -300,7 +302,7 @@ impl Drop for Paused<'_> {
         self.gate.hub.presence().pause(false);
         self.gate.hub.move_on(false);
         self.gate.accepting.send_replace(Accepting::Yes);
-        self.gate.snapshot_writer.leave(true);
+        self.gate.snapshot_writer.pass_on(true);
     }
 }
 
@@ -322,7 +324,8 @@ impl BackgroundService for Upgrades {
                 accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
                 _ = shutdown.changed() => return,
             };
-            let (upgrading, runtime) = (self.0.clone(), Handle::current());
+            let upgrading = self.0.clone();
+            let runtime = Handle::current();
             let done = tokio::task::spawn_blocking(move || {
                 let stream = stream?;
                 stream.set_nonblocking(false)?;

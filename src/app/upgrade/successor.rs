@@ -60,7 +60,8 @@ impl Successor {
     /// Passes whole requests to it.
     pub(super) fn ask(self) -> internal::Remote {
         Arc::new(move |request| {
-            let (successor, in_flight) = (self.clone(), InFlightRequest::new(&self.in_flight));
+            let successor = self.clone();
+            let in_flight = InFlightRequest::new(&self.in_flight);
             Box::pin(async move {
                 let _passing = in_flight;
                 let asked = match outgoing(request) {
@@ -78,7 +79,8 @@ impl Successor {
         tick: impl Fn(&ChannelName) -> Tick + Clone + Send + Sync + 'static,
     ) -> Remote {
         Arc::new(move |posts, by| {
-            let (successor, tick) = (self.clone(), tick.clone());
+            let successor = self.clone();
+            let tick = tick.clone();
             let in_flight = InFlightRequest::new(&self.in_flight);
             Box::pin(async move {
                 let _passing = in_flight;
@@ -143,7 +145,8 @@ fn incoming(answer: http::Response<bytes::Bytes>) -> Reply {
     let content_type = text(&CONTENT_TYPE).unwrap_or_default();
     let known =
         PASSED_BACK.iter().filter_map(|(name, shown)| Some((Cow::Borrowed(*shown), text(name)?)));
-    let (status, headers) = (answer.status().as_u16(), known.collect());
+    let status = answer.status().as_u16();
+    let headers = known.collect();
     Reply { status, content_type, headers, body: answer.into_body() }
 }
 

@@ -71,7 +71,8 @@ impl Report {
         key: String,
         known_beside: &[&'static str],
     ) {
-        let (section, known_beside) = (section.to_owned(), known_beside.to_vec());
+        let section = section.to_owned();
+        let known_beside = known_beside.to_vec();
         self.unknown.borrow_mut().push(Unknown { section, key, known_beside });
     }
 

@@ -29,7 +29,8 @@ pub(in crate::config) struct Section<'r> {
 impl<'r> Section<'r> {
     /// The table at `path`.
     pub(in crate::config) fn new(report: &'r Report, path: impl Into<String>, raw: Tree) -> Self {
-        let (known, effective) = (Vec::new(), Table::new());
+        let known = Vec::new();
+        let effective = Table::new();
         Self { report, path: path.into(), raw, known, effective }
     }
 
@@ -164,7 +165,8 @@ impl<'r> Section<'r> {
     ) -> usize {
         let parse = |raw: Raw| {
             let number = raw.number()?;
-            let (least, most) = (range.start(), range.end());
+            let least = range.start();
+            let most = range.end();
             match number {
                 _ if number < *least => Err(format!("must be at least {least}")),
                 _ if number > *most => Err(format!("must be at most {most}")),
@@ -323,7 +325,8 @@ impl<'r> Section<'r> {
                 Vec::new()
             }
         };
-        let (mut values, mut shown) = (Vec::new(), ArrayOfTables::new());
+        let mut values = Vec::new();
+        let mut shown = ArrayOfTables::new();
         for (index, entry_value) in list.into_iter().enumerate() {
             let path = entry(&path, index);
             let ValueKind::Table(raw) = entry_value.kind else {

@@ -297,8 +297,9 @@ fn limits(section: &mut Section, held: usize) -> (permit::Settings, Client, u64)
         let timeout = section.duration(key, Duration::from_secs(seconds));
         (!timeout.is_zero()).then_some(timeout)
     };
-    let (head_timeout, idle_timeout, write_timeout) =
-        (timeout("head_timeout", 10), timeout("idle_timeout", 75), timeout("write_timeout", 30));
+    let head_timeout = timeout("head_timeout", 10);
+    let idle_timeout = timeout("idle_timeout", 75);
+    let write_timeout = timeout("write_timeout", 30);
     let client = Client {
         head_bytes: usize::try_from(head_bytes).unwrap_or(usize::MAX),
         head_count,

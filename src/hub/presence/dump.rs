@@ -43,7 +43,7 @@ impl Presence<'_> {
         all
     }
 
-    /// Adds a user of an earlier table, who has a fresh grace. One for whom there is no room is
+    /// Adds a user of an earlier table, with a fresh grace. One without room is
     /// left out.
     pub fn restore(&self, member: MemberDump, now: Time) {
         let now = self.hub.time(now);

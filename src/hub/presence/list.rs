@@ -16,7 +16,7 @@ pub struct Roster {
     pub count: usize,
     /// Clients that are held, also those without a name.
     pub connections: usize,
-    /// The users who have joined, those who came first before the others.
+    /// The users who have joined, the earliest first.
     pub members: Vec<Listed>,
 }
 

@@ -49,7 +49,9 @@ impl Drop for Membership {
         let presence = self.hub.presence();
         // The sweep keeps this time younger than its interval.
         let now = Time(self.hub.shared.latest.load(Ordering::SeqCst));
-        let (user, grace, end) = (self.user.as_ref(), self.grace, self.end);
+        let user = self.user.as_ref();
+        let grace = self.grace;
+        let end = self.end;
         presence.change(&self.channel, now, |room| room.exit(user, grace, end, now));
     }
 }

@@ -66,7 +66,7 @@ pub fn companion(channel: &ChannelName) -> Option<ChannelName> {
     ChannelName::new(&format!("{PREFIX}{}", channel.as_str())).ok()
 }
 
-/// Receivers of what happens; set once, before anybody enters. They must not call back.
+/// Receivers of what happens; set once, before the first user enters. They must not call back.
 pub struct Sinks {
     /// Wakes the polls that a join or leave releases.
     pub wake: Box<dyn Fn(WakeSet) + Send + Sync>,
@@ -232,7 +232,8 @@ impl<'a> Presence<'a> {
             member.map(|member| member.user().clone())
         };
         self.finish(channel, after);
-        let (channel, hub) = (channel.clone(), self.hub.clone());
+        let channel = channel.clone();
+        let hub = self.hub.clone();
         Membership::new(hub, channel, user, grace)
     }
 

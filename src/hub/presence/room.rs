@@ -287,7 +287,7 @@ impl Room {
             && !self.listed
     }
 
-    /// Nothing is to be announced but what was tried just now.
+    /// Nothing else is left to announce beside what was tried just now.
     pub(super) fn is_settled(&self) -> bool {
         !self.count_due && !self.stale
     }
@@ -404,16 +404,19 @@ impl Room {
             why: user.why,
         };
         let mut changes: Vec<_> = self.users().filter(open).take(most).map(change).collect();
-        // An empty channel is told last, as all is forgotten of it then.
+        // The event of an empty channel comes last, as all is forgotten of it then.
         let occupied = self.occupied != self.occupancy_announced;
         if occupied && (self.occupied || changes.len() < most) {
-            let (user, info, since, why) = (None, None, Time(0), Why::Gone);
+            let user = None;
+            let info = None;
+            let since = Time(0);
+            let why = Why::Gone;
             changes.push(ShareChange { user, info, since, present: self.occupied, why });
         }
         changes
     }
 
-    pub(super) fn told(&mut self, key: &Arc<str>, present: bool, rooms: &Rooms) {
+    pub(super) fn acknowledged(&mut self, key: &Arc<str>, present: bool, rooms: &Rooms) {
         let Some(user) = self.users.get_mut(key) else { return };
         user.announced = present;
         if !user.present && !present {
@@ -421,7 +424,7 @@ impl Room {
         }
     }
 
-    pub(super) fn occupancy_told(&mut self, occupied: bool) {
+    pub(super) fn occupancy_acknowledged(&mut self, occupied: bool) {
         self.occupancy_announced = occupied;
     }
 

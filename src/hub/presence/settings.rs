@@ -19,7 +19,8 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let (grace, stream_grace) = (Duration::from_secs(30), Duration::from_secs(5));
+        let grace = Duration::from_secs(30);
+        let stream_grace = Duration::from_secs(5);
         Self { grace, stream_grace, members: 10_000, public: false }
     }
 }

@@ -1,6 +1,6 @@
 //! This gate's share of the users, where a sequencer has the list.
 //!
-//! Here, "announced" is what the sequencer was told.
+//! Here, "announced" is what the sequencer has acknowledged.
 
 use super::event::{Change, Why};
 use super::{After, Presence, Shard};
@@ -8,7 +8,7 @@ use crate::hub::channel::{ChannelName, Time};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A change that the sequencer has to be told of.
+/// A change for the sequencer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShareChange {
     /// The user; `None` = the channel itself, on which there are clients or none.
@@ -35,19 +35,19 @@ impl Presence<'_> {
         room.map_or_else(Vec::new, |room| room.share_changes(most))
     }
 
-    /// The sequencer was told of a change.
-    pub fn share_told(&self, channel: &ChannelName, change: &ShareChange) {
+    /// The sequencer has acknowledged a change.
+    pub fn share_acknowledged(&self, channel: &ChannelName, change: &ShareChange) {
         let mut shard = self.shard_of(channel).lock();
         let Shard { rooms, .. } = &mut *shard;
         let Some(room) = rooms.get_mut(channel) else { return };
         match &change.user {
-            Some(user) => room.told(user, change.present, self.rooms()),
-            None => room.occupancy_told(change.present),
+            Some(user) => room.acknowledged(user, change.present, self.rooms()),
+            None => room.occupancy_acknowledged(change.present),
         }
         self.drop_if_over(&mut shard, channel);
     }
 
-    /// The sequencer may have forgotten all that it was told.
+    /// The sequencer may have forgotten all changes.
     pub fn share_lost(&self) {
         for index in 0..self.rooms().shards.len() {
             let mut open = Vec::new();

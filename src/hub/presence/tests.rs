@@ -34,7 +34,8 @@ impl Site {
     }
 
     fn enter(&self, user: &str, now: Time) -> Membership {
-        let (presence, grace) = (self.hub.presence(), self.settings.grace);
+        let presence = self.hub.presence();
+        let grace = self.settings.grace;
         presence.enter(&name("room"), Some(&member(user)), &self.settings, grace, now)
     }
 
@@ -99,7 +100,8 @@ fn leaving_ends_the_grace_also_where_the_end_of_the_hold_is_noticed_later() {
     site.hub.presence().leave(&name("room"), "ann", at(3));
     assert_eq!(site.events(at(3)).len(), 4);
     // Another tab goes on.
-    let (tab, _other) = (site.enter("ann", at(4)), site.enter("ann", at(4)));
+    let tab = site.enter("ann", at(4));
+    let _other = site.enter("ann", at(4));
     site.hub.presence().leave(&name("room"), "ann", at(5));
     drop(tab);
     site.hub.presence().sweep(at(500));
@@ -146,7 +148,8 @@ fn beyond_the_bound_there_are_counts_and_who_finds_room_later_joins() {
 fn a_pause_makes_nobody_leave_and_announces_the_difference_at_its_end() {
     let site = Site::new(10);
     let presence = site.hub.presence();
-    let (ann, _bob) = (site.enter("ann", at(0)), site.enter("bob", at(0)));
+    let ann = site.enter("ann", at(0));
+    let _bob = site.enter("bob", at(0));
     presence.pause(true);
     ann.leave();
     drop(site.enter("eve", at(1)));
@@ -233,7 +236,7 @@ proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
 
     /// Whatever happens, joins and leaves of a user alternate, and the list is their replay; at
-    /// rest it is those who are held.
+    /// rest it is the held ones.
     #[test]
     fn the_list_is_the_replay_of_the_events(
         steps in proptest::collection::vec(step(), 1..80),

@@ -20,7 +20,7 @@ fn later(micros: u64) -> Time {
 fn a_poll_that_is_not_held_creates_nothing() {
     let hub = hub(10, 1 << 20);
     for number in 0..1_000 {
-        assert!(!look(&hub, &format!("c{number}"), Cursor::Now, NOW).news);
+        assert!(!look(&hub, &format!("c{number}"), Cursor::Now, NOW).has_update);
     }
     assert_eq!((hub.channels(), hub.waiting()), (0, (0, 0)));
 }
@@ -30,16 +30,16 @@ fn the_cursor_of_a_channel_without_messages_sees_its_first_ones() {
     let hub = hub(10, 1 << 20);
     let first = look(&hub, "a", Cursor::Now, NOW);
     let quiet = look(&hub, "a", Cursor::At(first.position), later(9));
-    assert!(!quiet.news && !quiet.reset);
+    assert!(!quiet.has_update && !quiet.reset);
     // In the very microsecond of the look.
     let quiet = look(&hub, "a", Cursor::At(quiet.position), later(20));
     let posts = [(name("a"), Payload::text("1")), (name("a"), Payload::text("2"))];
     drop(hub.publish(&posts, later(20)).unwrap());
     for position in [first.position, quiet.position] {
         let found = look(&hub, "a", Cursor::At(position), later(21));
-        assert!(found.news && !found.reset);
+        assert!(found.has_update && !found.reset);
         assert_eq!(found.messages.len(), 2);
-        assert!(!look(&hub, "a", Cursor::At(found.position), later(22)).news);
+        assert!(!look(&hub, "a", Cursor::At(found.position), later(22)).has_update);
     }
 }
 
@@ -61,7 +61,7 @@ fn a_position_from_before_a_life_that_is_over_is_reset() {
     assert!(hub.info(&name("a"), NOW).is_none(), "it was not evicted");
     assert!(look(&hub, "a", Cursor::At(before), later(7)).reset);
     let after = look(&hub, "a", Cursor::Now, later(8)).position;
-    assert!(!look(&hub, "a", Cursor::At(after), later(9)).news);
+    assert!(!look(&hub, "a", Cursor::At(after), later(9)).has_update);
     drop(hub.publish(&[(name("a"), Payload::empty())], later(10)).unwrap());
     assert!(look(&hub, "a", Cursor::At(before), later(11)).reset);
     assert!(!look(&hub, "a", Cursor::At(after), later(11)).reset);
@@ -80,7 +80,8 @@ fn a_position_that_is_yet_to_come_is_reset() {
 #[test]
 fn a_channel_that_polls_wait_on_goes_with_the_last_of_them() {
     let hub = hub(10, 1 << 20);
-    let (one, other) = (hold(&hub, &["a", "b"]), hold(&hub, &["b"]));
+    let one = hold(&hub, &["a", "b"]);
+    let other = hold(&hub, &["b"]);
     assert_eq!((hub.channels(), hub.waiting().0), (0, 2));
     drop(one);
     assert_eq!(hub.waiting().0, 1);
@@ -162,7 +163,7 @@ fn memory_is_reclaimed_from_histories_and_positions_stay() {
     publish(&hub, "b", &"x".repeat(2_500));
     assert!(hub.cost() <= 3_000);
     let found = look(&hub, "a", Cursor::At(end), NOW);
-    assert!(!found.news, "a client that had everything was reset");
+    assert!(!found.has_update, "a client that had everything was reset");
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn read(waiter: &mut Waiter) -> Vec<(String, usize)> {
     for (index, update) in answer.iter().enumerate() {
         waiter.advance_to(index, update.found.position, update.found.stamp);
     }
-    let news = answer.iter().filter(|update| update.found.news);
+    let news = answer.iter().filter(|update| update.found.has_update);
     news.map(|update| (update.channel.to_string(), update.found.messages.len())).collect()
 }
 
@@ -36,9 +36,9 @@ fn a_channel_that_is_added_is_followed_from_there() {
     let hub = hub(10, 1 << 20);
     let mut waiter = bare(&hub);
     publish(&hub, "a", "before");
-    assert!(!waiter.add(&at("a", Cursor::Now), NOW).unwrap().found.news);
+    assert!(!waiter.add(&at("a", Cursor::Now), NOW).unwrap().found.has_update);
     let old = waiter.add(&at("b", Cursor::Now), NOW).unwrap();
-    assert!(!old.found.news);
+    assert!(!old.found.has_update);
     publish(&hub, "a", "1");
     publish(&hub, "b", "1");
     publish(&hub, "b", "2");

@@ -50,7 +50,9 @@ impl StoredReply {
         let since = super::read::time(parts.number()?)?;
         let print = [parts.number()?, parts.number()?];
         let mut text = || parts.short_text().map(str::to_owned);
-        let (method, path, key) = (text()?, text()?, text()?);
+        let method = text()?;
+        let path = text()?;
+        let key = text()?;
         let status = u16::try_from(parts.number()?);
         let status = status.map_err(|_| ArchiveError::Damaged("a status is impossible"))?;
         let content_type = parts.short_text()?.to_owned();

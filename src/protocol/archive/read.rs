@@ -65,7 +65,8 @@ impl<R: Read> Reader<R> {
         };
         let mut parts = Parts(&payload);
         let clean = parts.byte()? == 1;
-        let (latest, floor) = (time(parts.number()?)?, stamp(parts.number()?)?);
+        let latest = time(parts.number()?)?;
+        let floor = stamp(parts.number()?)?;
         // After an unclean end positions were given out in a time that is not known.
         let clock = if version > 2 { Some(Epoch::from_number(parts.number()?)) } else { None };
         if !parts.0.is_empty() {
@@ -73,7 +74,10 @@ impl<R: Read> Reader<R> {
         }
         let memory = Dump { latest, floor, clock: clock.filter(|_| clean) };
         let content_type = "text/plain".into();
-        let (channels, messages, remembered, members) = (0, 0, 0, 0);
+        let channels = 0;
+        let messages = 0;
+        let remembered = 0;
+        let members = 0;
         Ok(Self {
             from,
             version,
@@ -186,7 +190,8 @@ impl<R: Read> Reader<R> {
         };
         self.messages += 1;
         let mut parts = Parts(&payload);
-        let (stamp, published) = (stamp(parts.number()?)?, time(parts.number()?)?);
+        let stamp = stamp(parts.number()?)?;
+        let published = time(parts.number()?)?;
         let kind = parts.byte()?;
         let content_type = parts.short_text()?;
         if *self.content_type != *content_type {
@@ -231,16 +236,19 @@ fn channel(parts: &mut Parts<'_>) -> Result<Head, ArchiveError> {
 
 fn member(parts: &mut Parts<'_>) -> Result<MemberDump, ArchiveError> {
     let since = time(parts.number()?)?;
-    let (present, announced) = (parts.byte()? == 1, parts.byte()? == 1);
+    let present = parts.byte()? == 1;
+    let announced = parts.byte()? == 1;
     let none = |_| ArchiveError::Damaged("a channel's name is none");
     let channel = ChannelName::new(parts.short_text()?).map_err(none)?;
-    let (user, info) = (parts.short_text()?, parts.short_text()?);
+    let user = parts.short_text()?;
+    let info = parts.short_text()?;
     if serde_json::from_str::<&serde_json::value::RawValue>(info).is_err() && !info.is_empty() {
         return Err(ArchiveError::Damaged("what is known of a user is no JSON"));
     }
     let member = Member::new(user, Some(info).filter(|info| !info.is_empty()));
     let member = member.ok_or(ArchiveError::Damaged("a user's name is none"))?;
-    let (user, info) = (member.user().clone(), member.info().cloned());
+    let user = member.user().clone();
+    let info = member.info().cloned();
     Ok(MemberDump { channel, user, info, since, present, announced })
 }
 

@@ -79,7 +79,8 @@ fn remembered(key: &str) -> StoredReply {
 /// `bytes` of an archive without stored responses, as version 1 wrote them.
 fn of_version_1(mut bytes: Vec<u8>, channels: u64, messages: u64) -> Vec<u8> {
     bytes[MAGIC.len()] = 1;
-    let (start, length) = (MAGIC.len() + 4, 9 + 1 + 3 * 8 + 4);
+    let start = MAGIC.len() + 4;
+    let length = 9 + 1 + 3 * 8 + 4;
     let mut dump = Vec::new();
     let payload = &bytes[start + 9..start + 9 + 17];
     frame::Payload::default().write(Kind::Dump, payload, &mut dump).unwrap();

@@ -87,7 +87,7 @@ pub(super) fn body(answer: &Answer) -> String {
     // A forgotten channel has an update (a reset), but nothing in it has changed yet.
     let changed = |heard: &&ChannelUpdate| {
         let position = heard.found.position;
-        heard.found.news && position.seq > 0 && !position.epoch.is_clock()
+        heard.found.has_update && position.seq > 0 && !position.epoch.is_clock()
     };
     let mut out = String::new();
     for heard in answer.iter().filter(changed) {

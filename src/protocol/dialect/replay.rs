@@ -61,9 +61,13 @@ impl Replay {
     /// The dialect with default settings.
     pub fn new(channel: Template) -> Self {
         let slack = Duration::from_secs(5);
-        let (cursor, first) = (None, First::default());
-        let (on_timeout, max_wait) = (None, None);
-        let (add_query, share, concurrency) = (None, false, 2);
+        let cursor = None;
+        let first = First::default();
+        let on_timeout = None;
+        let max_wait = None;
+        let add_query = None;
+        let share = false;
+        let concurrency = 2;
         Self { channel, add_query, share, concurrency, slack, cursor, first, on_timeout, max_wait }
     }
 

@@ -208,7 +208,7 @@ fn a_novcomet_cursor_that_says_nothing_reaches_back_by_the_slack() {
             let now = Time(NOW.0 + later);
             let polled = desk.hub.poll(&poll.subscriptions, poll.take, false, now).unwrap();
             let PollOutcome::Answer(answer) = polled else { panic!("held") };
-            assert_eq!(answer[0].found.news, changed, "{value} after {later}");
+            assert_eq!(answer[0].found.has_update, changed, "{value} after {later}");
         }
     }
 }
@@ -338,6 +338,7 @@ fn a_template_that_cannot_be_filled_is_another_rule() {
 fn a_fan_out_is_rendered_once() {
     let desk = native();
     desk.publish("a", Payload::text("to all"));
-    let (one, two) = (desk.ask(Some("a"), "cursor=oldest"), desk.ask(Some("a"), "cursor=oldest"));
+    let one = desk.ask(Some("a"), "cursor=oldest");
+    let two = desk.ask(Some("a"), "cursor=oldest");
     assert_eq!(one.body.as_ptr(), two.body.as_ptr());
 }

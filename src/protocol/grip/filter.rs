@@ -45,7 +45,7 @@ impl Filter {
     ];
 
     /// The filter of that name. One that is not known is an error: without it, a client would get
-    /// what it is to be spared.
+    /// what it skips.
     pub fn named(name: &str) -> Result<Self, String> {
         let found = Self::NAMES.iter().find(|(known, _)| *known == name);
         found.map(|(_, filter)| *filter).ok_or_else(|| format!("there is no filter {name:?}"))

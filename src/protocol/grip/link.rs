@@ -11,7 +11,7 @@ pub struct Link {
 
 /// Resolves `link` for a request of `target` (path and query); `None` if it cannot be asked for.
 ///
-/// A link leads to the site, whatever host it names: the gate asks nobody else.
+/// A link leads to the site, whatever host it names: the gate asks no other host.
 pub fn resolve(target: &str, link: &str) -> Option<Link> {
     let link = link.split('#').next().unwrap_or_default();
     if !link.bytes().all(|byte| byte.is_ascii_graphic()) {

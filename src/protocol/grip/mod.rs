@@ -28,7 +28,7 @@ use crate::hub::channel::ChannelName;
 /// The type of a response whose body is the instruction.
 pub const CONTENT_TYPE: &str = "application/grip-instruct";
 
-/// The features that a site is told of in `Grip-Feature`.
+/// The features that `Grip-Feature` lists for a site.
 pub const FEATURES: &str = "status, session, link:next, link:gone, filter:skip-self, \
                             filter:skip-users, filter:require-sub, filter:build-id, \
                             filter:var-subst";

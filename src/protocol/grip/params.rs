@@ -56,8 +56,11 @@ fn unquoted(text: &str) -> Result<String, String> {
 /// Splits at `at`, which is a plain byte within quotation marks and within `<` and `>` at the
 /// beginning of a part.
 fn split(text: &str, at: u8) -> Result<Vec<&str>, String> {
-    let (mut parts, mut start) = (Vec::new(), 0);
-    let (mut quoted, mut escaped, mut uri) = (false, false, false);
+    let mut parts = Vec::new();
+    let mut start = 0;
+    let mut quoted = false;
+    let mut escaped = false;
+    let mut uri = false;
     for (index, byte) in text.bytes().enumerate() {
         match byte {
             _ if escaped => escaped = false,

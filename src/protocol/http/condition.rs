@@ -74,7 +74,8 @@ mod tests {
     use super::*;
 
     fn holds(condition: &str, query: &str, form: Option<&str>) -> bool {
-        let (query, form) = (Query::parse(query), form.map(Query::parse));
+        let query = Query::parse(query);
+        let form = form.map(Query::parse);
         Condition::new(condition, Test::Present).holds(&query, form.as_ref())
     }
 

@@ -238,7 +238,8 @@ mod tests {
 
     /// The data of `body` when it comes in pieces of `piece` bytes, and whether it is all there.
     fn data(body: &[u8], piece: usize, chunks: Chunks) -> Result<(Vec<u8>, bool), Misframed> {
-        let (mut framing, mut all) = (Framing::Chunked(chunks), Vec::new());
+        let mut framing = Framing::Chunked(chunks);
+        let mut all = Vec::new();
         for mut part in body.chunks(piece) {
             while !part.is_empty() && !framing.is_over() {
                 all.extend_from_slice(framing.data(&mut part)?);

@@ -104,7 +104,8 @@ fn head(head: &[u8]) -> Result<(&str, bool), FormError> {
 fn disposition(value: &str) -> Result<(&str, bool), FormError> {
     let value = value.trim_matches(' ');
     let mut rest = value.strip_prefix("form-data").ok_or(FormError::Disposition)?;
-    let (mut name, mut is_file) = (None, false);
+    let mut name = None;
+    let mut is_file = false;
     while !rest.is_empty() {
         let parameter = rest.strip_prefix(';').ok_or(FormError::Disposition)?;
         let parameter = parameter.trim_start_matches(' ');

@@ -181,7 +181,8 @@ impl PathPattern {
 
 /// Turns places in the normal path into those in the path as it came.
 fn to_raw(path: &str, spans: &mut [Range<usize>]) {
-    let (mut seen, mut at) = (0, 0);
+    let mut seen = 0;
+    let mut at = 0;
     let mut forward = |to: usize| {
         while seen < to && at < path.len() {
             let (length, normal) = unit(path, at);

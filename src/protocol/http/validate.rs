@@ -11,12 +11,12 @@ use memchr::memchr3;
 /// How the body behind a head, up to its empty line, is framed, if the head is beyond doubt; else
 /// what is wrong with it.
 pub fn framing(head: &[u8]) -> Result<Framing, &'static str> {
-    let told = look(head)?;
-    if told.encodings > 0 {
+    let declared = look(head)?;
+    if declared.encodings > 0 {
         return Ok(Framing::Chunked(Chunks::default()));
     }
-    let length = std::str::from_utf8(told.length).unwrap_or_default();
-    let length = if told.lengths == 0 { Ok(0) } else { length.parse() };
+    let length = std::str::from_utf8(declared.length).unwrap_or_default();
+    let length = if declared.lengths == 0 { Ok(0) } else { length.parse() };
     length.map(Framing::Length).map_err(|_| "the Content-Length is beyond all numbers")
 }
 
@@ -26,17 +26,17 @@ fn look(head: &[u8]) -> Result<Declared<'_>, &'static str> {
     let Some(head) = head.strip_suffix(b"\r\n\r\n") else {
         return Err("the head does not end in an empty line");
     };
-    let mut told = Declared::default();
+    let mut declared = Declared::default();
     let (request_line, mut rest) = first_line(head)?;
     check_request_line(request_line)?;
-    told.host_required = request_line.ends_with(b"HTTP/1.1");
+    declared.host_required = request_line.ends_with(b"HTTP/1.1");
     while let Some(lines) = rest {
         let (line, more) = first_line(lines)?;
-        told.add(line)?;
+        declared.add(line)?;
         rest = more;
     }
-    told.check()?;
-    Ok(told)
+    declared.check()?;
+    Ok(declared)
 }
 
 /// The first of some lines and the lines behind it. The last has no end.
@@ -52,7 +52,9 @@ pub(super) fn first_line(lines: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'stati
 
 fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
     let mut parts = line.split(|byte| *byte == b' ');
-    let (method, target, version) = (parts.next(), parts.next(), parts.next());
+    let method = parts.next();
+    let target = parts.next();
+    let version = parts.next();
     let whole = parts.next().is_none()
         && method.is_some_and(is_token)
         && target.is_some_and(|target| is_target(method, target))
@@ -72,7 +74,8 @@ pub fn is_origin_target(method: &str, target: &str) -> bool {
 /// them: pingora would cut it off, and with it everything behind.
 fn is_target(method: Option<&[u8]>, target: &[u8]) -> bool {
     let mut parts = target.splitn(2, |byte| *byte == b'?');
-    let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let path = parts.next().unwrap_or_default();
+    let query = parts.next().unwrap_or_default();
     let has = |part: &[u8], odd: &[u8]| part.iter().any(|byte| odd.contains(byte));
     if has(path, b"#<>`") || has(query, b"#<>\"") {
         return false;

@@ -114,7 +114,9 @@ pub struct Header {
 pub fn header(bytes: &[u8], limit: u64) -> Result<Option<Header>, CloseCode> {
     let [first, second, ..] = *bytes else { return Ok(None) };
     let opcode = Opcode::from_bits(first & 0x0f).ok_or(CloseCode::Protocol)?;
-    let (fin, masked, short) = (first & 0x80 != 0, second & 0x80 != 0, second & 0x7f);
+    let fin = first & 0x80 != 0;
+    let masked = second & 0x80 != 0;
+    let short = second & 0x7f;
     // No extension was agreed on that could give a meaning to the other bits; clients have to
     // mask (section 5.1); control frames are short and whole (section 5.5).
     let control = opcode.is_control();
@@ -347,7 +349,8 @@ mod tests {
             let payload = Bytes::copy_from_slice(text.as_bytes());
             Frame { fin, opcode, payload }
         };
-        let (text, more) = (Opcode::Text, Opcode::Continuation);
+        let text = Opcode::Text;
+        let more = Opcode::Continuation;
         let mut messages = Messages::default();
         assert_eq!(messages.take(frame(text, true, "whole")), Ok(Some("whole".into())));
         assert_eq!(messages.take(frame(text, false, "in ")), Ok(None));

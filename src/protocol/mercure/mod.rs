@@ -67,7 +67,7 @@ pub struct Settings {
     pub publish_origins: Vec<String>,
     /// Origins whose pages may read the hub's answers.
     pub cors_origins: Vec<String>,
-    /// The hub shows who is subscribed, to those who may know.
+    /// The hub shows its subscriptions to clients that may know them.
     pub subscriptions: bool,
     /// Public updates are also messages on the channels that their topics name.
     pub mirror: bool,
@@ -302,7 +302,8 @@ fn last_event_id(query: Parameters<'_>, headers: &dyn Headers) -> Option<String>
 
 /// The id of an update whose publisher gives none: a UUID of version 7 (RFC 9562, section 5.7).
 pub fn made_id(millis: u64, random: u128) -> String {
-    let (time, random) = (u128::from(millis) << 80, random & ((1 << 80) - 1));
+    let time = u128::from(millis) << 80;
+    let random = random & ((1 << 80) - 1);
     urn(time | random, 7)
 }
 

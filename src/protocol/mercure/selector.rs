@@ -41,7 +41,8 @@ impl Selectors {
         let mut exact: Vec<Box<str>> = texts.map(Into::into).collect();
         exact.sort_unstable();
         exact.dedup();
-        let (templates, template_bytes) = (templates.into(), lengths.iter().sum());
+        let templates = templates.into();
+        let template_bytes = lengths.iter().sum();
         Ok(Self { all, exact: exact.into(), templates, template_bytes })
     }
 

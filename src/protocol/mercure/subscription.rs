@@ -60,7 +60,8 @@ impl Subscription {
         self.active = active;
         let id = self.id.clone();
         let data = self.shown(None);
-        let (kind, retry) = (String::new(), 0);
+        let kind = String::new();
+        let retry = 0;
         Update { topics: vec![id.clone()], data, private: true, id, kind, retry }
     }
 

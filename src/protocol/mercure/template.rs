@@ -167,7 +167,8 @@ impl Expression {
         let names = if has_operator { &inside[1..] } else { inside };
         let exploded: Option<Vec<bool>> = names.split(',').map(variable).collect();
         let exploded = exploded?;
-        let (count, any) = (exploded.len(), exploded.contains(&true));
+        let count = exploded.len();
+        let any = exploded.contains(&true);
         let class = |pairs| Class { reserved, pairs, more: None };
         let first = class(pairs || exploded.first() == Some(&true));
         let rest = class(pairs || any);

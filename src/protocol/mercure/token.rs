@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn the_header_comes_before_the_query_and_that_before_the_cookie() {
-        let (header, query) = (format!("bearer {TOKEN}h"), format!("authorization={TOKEN}q"));
+        let header = format!("bearer {TOKEN}h");
+        let query = format!("authorization={TOKEN}q");
         let cookie = ("cookie", &*format!("a=b; mercureAuthorization={TOKEN}c"));
         let all = [("authorization", &*header), cookie];
         assert_eq!(found(&query, &all), Some((format!("{TOKEN}h"), false)));

@@ -45,7 +45,8 @@ impl Update {
             return Err(Refused::Forbidden("this topic is the hub's own"));
         }
         let text = |name| form.first(name).unwrap_or_default().into_owned();
-        let (own_id, kind) = (text("id"), text("type"));
+        let own_id = text("id");
+        let kind = text("type");
         let breaks_lines = |text: &str| text.contains(['\r', '\n', '\0']);
         if breaks_lines(&own_id) || breaks_lines(&kind) {
             return Err(Refused::Bad("\"id\" and \"type\" must be one line"));

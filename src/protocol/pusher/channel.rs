@@ -11,7 +11,7 @@ pub const USER_PREFIX: &str = "#server-to-user-";
 pub enum Kind {
     /// All.
     Public,
-    /// Those for whom the site has signed; encrypted ones, too, whose events are opaque here.
+    /// It needs the site's signature; encrypted ones, too, whose events are opaque here.
     Private,
     /// The same, and each sees who the others are.
     Presence,

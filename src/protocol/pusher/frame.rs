@@ -57,7 +57,9 @@ pub fn refused(channel: &str, error: &str, status: u16) -> String {
 
 /// Who is on a presence channel, for [`succeeded`]: user ids, and what is known of each as JSON.
 pub fn members<'a>(members: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> String {
-    let (mut ids, mut hash, mut count) = (String::new(), String::new(), 0);
+    let mut ids = String::new();
+    let mut hash = String::new();
+    let mut count = 0;
     for (id, info) in members {
         if count > 0 {
             ids.push(',');

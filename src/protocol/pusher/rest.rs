@@ -20,7 +20,7 @@ pub const MAX_BATCH: usize = 10;
 /// Seconds by which the site's clock and this one's may differ.
 const MAX_SKEW: u64 = 600;
 
-/// Why a request is refused: the status, and words for whoever reads the exception.
+/// A refusal: the status, and words for the reader of the exception.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status.
@@ -86,7 +86,8 @@ fn parameters(query: &str) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()).take(100) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (name, value) = (decode(name), decode(value));
+        let name = decode(name);
+        let value = decode(value);
         let (name, is_element) = match name.split_once('[') {
             Some((name, _)) => (name.to_owned(), true),
             None => (name, false),

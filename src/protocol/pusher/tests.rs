@@ -24,7 +24,8 @@ const SOCKET: SocketId = SocketId(1234, 1234);
 
 #[test]
 fn the_published_signatures_are_ours() {
-    let (app, key) = (app(), "278d425bdf160c739803");
+    let app = app();
+    let key = "278d425bdf160c739803";
     let verify = |auth: &str, channel, data| {
         app.signer.verify_channel(key, &format!("{key}:{auth}"), SOCKET, channel, data)
     };
@@ -58,7 +59,8 @@ fn request(query: &str) -> Request {
 
 #[test]
 fn the_published_request_is_authorized_and_nothing_beside_it() {
-    let (app, at) = (app(), 1_353_088_179);
+    let app = app();
+    let at = 1_353_088_179;
     let signed = format!("{QUERY}&auth_signature={SIGNATURE}");
     assert_eq!(authorize(&app, &request(&signed), at), Ok(()));
     assert_eq!(authorize(&app, &request(&signed), at + 600), Ok(()));

@@ -29,7 +29,8 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_files() {
         assert!(resident_memory().unwrap() > 1 << 20);
-        let (open, max) = (open_fds().unwrap(), soft_limit());
+        let open = open_fds().unwrap();
+        let max = soft_limit();
         assert!((3..=max).contains(&open), "{open} of {max}");
     }
 }

@@ -103,7 +103,8 @@ impl Shared {
 
     /// Keeps the nodes of the cluster at work, for ever.
     pub(super) async fn keep_cluster(self: &Arc<Self>, cluster: &Cluster, on_wake: &OnWake) {
-        let (mut known, mut tasks) = (Knowledge::default(), JoinSet::new());
+        let mut known = Knowledge::default();
+        let mut tasks = JoinSet::new();
         loop {
             let found = known.look(cluster).await;
             self.meet(cluster, &mut known, &found);
@@ -111,7 +112,9 @@ impl Shared {
             let moves = self.note(&mut known, moves).await;
             self.move_to(cluster, &mut known, moves);
             for master in known.masters.values_mut().filter(|master| master.task.is_none()) {
-                let (shared, node, on_wake) = (self.clone(), master.node.clone(), on_wake.clone());
+                let shared = self.clone();
+                let node = master.node.clone();
+                let on_wake = on_wake.clone();
                 let task = tasks.spawn(async move { shared.keep_node(&node, &on_wake).await });
                 master.task = Some(task);
             }
@@ -143,7 +146,8 @@ impl Shared {
             if before.is_some_and(|before| before.server == master.server || before.is_up()) {
                 continue;
             }
-            let (access, server) = (cluster.access.clone(), master.server.clone());
+            let access = cluster.access.clone();
+            let server = master.server.clone();
             let link = Link::to_node(access, server, self.keys.clone(), self.scripts.clone());
             let new = Known {
                 node: Arc::new(Node::new(link)),
@@ -232,7 +236,7 @@ impl Shared {
             return;
         }
         let mut places = Vec::new();
-        let mut told: BTreeMap<(String, bool), u32> = BTreeMap::new();
+        let mut reported: BTreeMap<(String, bool), u32> = BTreeMap::new();
         for Move { partition, to, whole, .. } in moves {
             known.waiting.remove(&partition);
             let node = match known.masters.get_mut(&to) {
@@ -242,10 +246,10 @@ impl Shared {
                 }
                 None => cluster.detached.clone(),
             };
-            *told.entry((node.link.name().to_owned(), whole)).or_default() += 1;
+            *reported.entry((node.link.name().to_owned(), whole)).or_default() += 1;
             places.push((partition, node));
         }
-        for ((redis, whole), partitions) in told {
+        for ((redis, whole), partitions) in reported {
             tracing::info!(redis, partitions, whole, "a node of the cluster has more channels");
         }
         if self.nodes.hand_off(&places, |channel| self.hub.lost(channel)) > 0 {
@@ -284,7 +288,8 @@ impl Knowledge {
         let mut requests = JoinSet::new();
         for (id, master) in &self.masters {
             if let Ok(line) = master.node.link.line() {
-                let (id, server) = (id.clone(), master.server.clone());
+                let id = id.clone();
+                let server = master.server.clone();
                 requests.spawn(async move { (id, ask(line.connection, &server).await) });
             }
         }

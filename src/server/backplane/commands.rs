@@ -82,7 +82,8 @@ impl Shared {
         }
         let mut sending = JoinSet::new();
         for (node, numbers) in shares {
-            let (commands, scripts) = (commands(&numbers), self.scripts.clone());
+            let commands = commands(&numbers);
+            let scripts = self.scripts.clone();
             sending.spawn(async move { (node.send(commands, &scripts).await, numbers) });
         }
         let mut all = Vec::with_capacity(calls.len());

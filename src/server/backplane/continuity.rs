@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn a_partition_that_both_saw_move_has_lost_nothing() {
-        let (mut a, mut b) = (seen("a", Partitions::MAX), seen("b", 0));
+        let mut a = seen("a", Partitions::MAX);
+        let mut b = seen("b", 0);
         b.saw(Some(view("b", 1 << P, 2)), true);
         assert_eq!(judge(P, Some(&a), &b, true, true), Judged::Wait, "the old one will hear of it");
         a.saw(Some(view("a", !(1 << P), 1)), true);
@@ -155,11 +156,13 @@ mod tests {
     #[test]
     fn a_server_that_has_become_another_one_proves_nothing() {
         // The old one came back with other data, the new one was promoted, or was not seen before.
-        let (mut a, mut b) = (seen("a", Partitions::MAX), seen("b", 0));
+        let mut a = seen("a", Partitions::MAX);
+        let mut b = seen("b", 0);
         a.saw(Some(view("a2", !(1 << P), 1)), true);
         b.saw(Some(view("b", 1 << P, 2)), true);
         assert_eq!(judge(P, Some(&a), &b, false, true), Judged::New);
-        let (mut a, mut b) = (seen("a", Partitions::MAX), seen("b", 0));
+        let mut a = seen("a", Partitions::MAX);
+        let mut b = seen("b", 0);
         a.saw(Some(view("a", !(1 << P), 1)), true);
         b.saw(Some(view("b2", 1 << P, 2)), true);
         assert_eq!(judge(P, Some(&a), &b, false, true), Judged::New);
@@ -172,7 +175,8 @@ mod tests {
 
     #[test]
     fn what_comes_back_from_one_that_was_lost_is_not_what_it_was() {
-        let (mut a, mut b) = (seen("a", Partitions::MAX), seen("b", 0));
+        let mut a = seen("a", Partitions::MAX);
+        let mut b = seen("b", 0);
         a.saw(Some(view("a", !(1 << P), 1)), true);
         b.saw(Some(view("b", 1 << P, 2)), true);
         b.gets(P);

@@ -22,7 +22,9 @@ pub(super) fn read(envelope: Vec<u8>) -> Option<Message> {
     let mut words = std::str::from_utf8(&envelope[..end]).ok()?.splitn(6, ' ');
     let mut number = || words.next()?.parse::<u64>().ok();
     let epoch = Epoch::from_number(number()?);
-    let (seq, stamp, published) = (number()?, Stamp(number()?), Time(number()?));
+    let seq = number()?;
+    let stamp = Stamp(number()?);
+    let published = Time(number()?);
     let kind = words.next()?;
     let content_type: Arc<str> = words.next()?.into();
     let body = envelope.slice(end + 1..);

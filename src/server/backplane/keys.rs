@@ -46,7 +46,8 @@ impl Keys {
     /// The key under which the `index`-th message of a request is published once.
     pub(super) fn once(&self, channel: &ChannelName, index: usize, key: &str) -> String {
         let partition = Self::partition(channel);
-        let (prefix, length) = (self.prefix_of(channel), channel.len());
+        let prefix = self.prefix_of(channel);
+        let length = channel.len();
         format!("{prefix}:{{{partition}}}:i:{index}:{length}:{channel}:{key}")
     }
 

@@ -6,7 +6,7 @@
 use super::connect::{Access, LinkTarget};
 use super::keys::{Keys, LAYOUT, PARTITIONS};
 use super::scripts::Scripts;
-use super::tls::{cause, told};
+use super::tls::{cause, describe};
 use super::topology::Partitions;
 use super::{Kind, Server};
 use arc_swap::ArcSwap;
@@ -294,7 +294,7 @@ pub(super) async fn request(
 pub(super) fn is_redirection(error: &ServerError) -> bool {
     let kinds = [ServerErrorKind::Moved, ServerErrorKind::Ask, ServerErrorKind::TryAgain];
     // Raised within a script.
-    let within = || error.details().is_some_and(|told| told.contains("non local key"));
+    let within = || error.details().is_some_and(|detail| detail.contains("non local key"));
     error.kind().is_some_and(|kind| kinds.contains(&kind)) || within()
 }
 
@@ -303,7 +303,7 @@ pub(super) fn reason(error: &RedisError) -> String {
     if error.is_timeout() {
         return format!("no answer within {} s", TIMEOUT.as_secs());
     }
-    cause(error).map_or_else(|| error.to_string(), told)
+    cause(error).map_or_else(|| error.to_string(), describe)
 }
 
 /// The text of a reply.

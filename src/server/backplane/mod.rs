@@ -259,7 +259,8 @@ impl Backplane {
             return Ok(None);
         }
         let stamp = link::text(&stamp).and_then(|text| text.parse().ok());
-        let (stamp, position) = (Stamp(stamp.unwrap_or_default()), Position { epoch, seq: 0 });
+        let stamp = Stamp(stamp.unwrap_or_default());
+        let position = Position { epoch, seq: 0 };
         Ok(Some(shared.hub.reborn(channel, position, stamp, (shared.clock)())))
     }
 
@@ -325,8 +326,8 @@ impl Shared {
             let before = (self.clock)().before(LINGER);
             for node in self.nodes.now().all() {
                 for (index, channel) in node.members.all().iter().enumerate() {
-                    if self.hub.leave(channel, before) {
-                        node.members.leave(channel, |channel| self.hub.is_joined(channel));
+                    if self.hub.unsubscribe(channel, before) {
+                        node.members.unsubscribe(channel, |channel| self.hub.is_joined(channel));
                     } else if index % AUDIT == round % AUDIT {
                         self.hub.audit(channel);
                     }

@@ -2,7 +2,7 @@
 //!
 //! Each gate tells Redis of its own share: the users who have come here and who are gone from here.
 //! A script counts the gates of each user, and publishes a join with the first and a leave with the
-//! last. While Redis is away nothing is lost: the hub keeps what is to be told, and the sweep comes
+//! last. While Redis is away nothing is lost: the hub keeps the changes, and the sweep comes
 //! back to it.
 //!
 //! **One lease a gate.** A gate renews its lease; the users of one whose lease has run out are taken
@@ -37,9 +37,9 @@ pub(super) struct Presence {
     wanted: tokio::sync::Mutex<mpsc::UnboundedReceiver<ChannelName>>,
     /// Changes reach Redis in their order.
     sending: tokio::sync::Mutex<()>,
-    /// The gate has a lease, without which nobody would take its users off.
+    /// The gate has a lease; without one, no gate would take its users off.
     leased: AtomicBool,
-    /// Channels whose number of users is to be announced.
+    /// Channels whose number of users changed since it was announced.
     counts: Mutex<HashSet<ChannelName>>,
 }
 
@@ -76,7 +76,7 @@ impl Backplane {
         let full = || Failure::Away("the name of the channel is too long".to_owned());
         let companion = companion(&channel).ok_or_else(full)?;
         // The client that asks is among them.
-        shared.tell_share(&channel).await?;
+        shared.send_share(&channel).await?;
         let call = shared.scripts.users(&shared.keys, &companion);
         let found = shared.call_one(&companion, call).await?;
         let strange = || Failure::Unknown("Redis has answered something else".to_owned());
@@ -86,7 +86,7 @@ impl Backplane {
             None => (found.place.clock, Stamp(found.place.clock.seq)),
         };
         let found_here = Lookup {
-            news: false,
+            has_update: false,
             reset: false,
             messages: Messages::new(),
             position,
@@ -110,19 +110,19 @@ impl Backplane {
 impl Shared {
     /// Tells Redis of changes and renews the lease, for ever.
     pub(super) async fn keep_presence(&self) {
-        tokio::join!(self.tell_shares(), self.keep_lease(), self.keep_counts());
+        tokio::join!(self.send_shares(), self.keep_lease(), self.keep_counts());
     }
 
-    async fn tell_shares(&self) {
+    async fn send_shares(&self) {
         let mut wanted = self.presence.wanted.lock().await;
         while let Some(channel) = wanted.recv().await {
             // What fails is tried again by the hub's next sweep.
-            let _ = self.tell_share(&channel).await;
+            let _ = self.send_share(&channel).await;
         }
     }
 
     /// Tells Redis of all that has changed on a channel here.
-    async fn tell_share(&self, channel: &ChannelName) -> Result<(), Failure> {
+    async fn send_share(&self, channel: &ChannelName) -> Result<(), Failure> {
         let _sending = self.presence.sending.lock().await;
         loop {
             if !self.presence.leased.load(Ordering::Relaxed) {
@@ -151,7 +151,7 @@ impl Shared {
     /// A change is known to Redis, unless this gate has become another one meanwhile.
     fn confirm(&self, channel: &ChannelName, gate: &str, change: &ShareChange) {
         if *self.presence.gate.lock() == gate {
-            self.hub.presence().share_told(channel, change);
+            self.hub.presence().share_acknowledged(channel, change);
         }
     }
 
@@ -260,7 +260,7 @@ impl Shared {
             let subject = |name: &String| ChannelName::new(name.strip_prefix(presence)?).ok();
             for channel in channels.iter().filter_map(subject) {
                 if self.act(&channel, gate, &[Act::Reap]).await.iter().any(Result::is_err) {
-                    // Whoever looks next goes on.
+                    // The next sweep goes on.
                     return;
                 }
             }

@@ -60,7 +60,8 @@ struct Stream {
 /// A queue of so many pushes, and its other end.
 fn queue(most: usize) -> (Queue, Stream) {
     let (sender, pushes) = mpsc::channel(most);
-    let (bytes, overflowed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let bytes = Arc::<AtomicUsize>::default();
+    let overflowed = Arc::<AtomicBool>::default();
     let stream = Stream { pushes, bytes: bytes.clone(), overflowed: overflowed.clone() };
     (Queue { sender, bytes, overflowed }, stream)
 }
@@ -73,7 +74,8 @@ impl Shared {
             let began = tokio::time::Instant::now();
             let reason = self.serve_pushes(node, on_wake).await;
             let stale = node.members.end(&reason);
-            let (redis, channels) = (node.link.name(), stale.len());
+            let redis = node.link.name();
+            let channels = stale.len();
             tracing::warn!(redis, reason, channels, "pushes from the backplane are lost");
             self.losses.fetch_add(1, Ordering::Relaxed);
             for channel in &stale {
@@ -156,7 +158,7 @@ impl Shared {
         let pushed = self.hub.pushed(&channel, message, (self.clock)());
         on_wake(pushed.wake, u64::from(pushed.stored));
         if pushed.unwanted {
-            node.members.leave(&channel, |channel| self.hub.is_joined(channel));
+            node.members.unsubscribe(&channel, |channel| self.hub.is_joined(channel));
         }
     }
 
@@ -165,7 +167,7 @@ impl Shared {
             let (change, batch) = node.members.next().await;
             let command = match change {
                 Change::Join => self.scripts.subscribe(),
-                Change::Leave => self.scripts.unsubscribe(),
+                Change::Unsubscribe => self.scripts.unsubscribe(),
             };
             // One command for each, so that each has one reply.
             let mut pipe = redis::pipe();

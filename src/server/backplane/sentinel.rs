@@ -26,14 +26,15 @@ pub(super) struct Sentinels {
     master: String,
     /// Number of doubts so far, which selects the sentinel to ask.
     turn: AtomicUsize,
-    told: watch::Sender<Option<Server>>,
+    announced: watch::Sender<Option<Server>>,
 }
 
 impl Sentinels {
     /// Those of the URL of `access`, which know `master`.
     pub(super) fn new(access: Arc<Access>, master: String) -> Self {
-        let (turn, told) = (AtomicUsize::new(0), watch::Sender::new(None));
-        Self { access, master, turn, told }
+        let turn = AtomicUsize::new(0);
+        let announced = watch::Sender::new(None);
+        Self { access, master, turn, announced }
     }
 
     /// The master's address, from the first sentinel that replies.
@@ -68,10 +69,10 @@ impl Sentinels {
             Err(reason) => return Err(reason),
         };
         let server = server.ok_or("it answers something else; is it a sentinel?")?;
-        self.told.send_if_modified(|told| {
-            let is_news = told.as_ref() != Some(&server);
-            *told = Some(server.clone());
-            is_news
+        self.announced.send_if_modified(|announced| {
+            let is_new = announced.as_ref() != Some(&server);
+            *announced = Some(server.clone());
+            is_new
         });
         Ok(server)
     }
@@ -83,7 +84,8 @@ impl Sentinels {
 
     fn give_up(&self, turn: usize) {
         // Only once, even if several tasks have found it out.
-        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        let set = Ordering::Relaxed;
+        let get = Ordering::Relaxed;
         let _ = self.turn.compare_exchange(turn, turn.wrapping_add(1), set, get);
     }
 
@@ -94,10 +96,12 @@ impl Sentinels {
 
     /// Waits until the master is elsewhere than at `server`.
     pub(super) async fn moved(&self, server: &Server) {
-        let mut told = self.told.subscribe();
-        let elsewhere = |told: &Option<Server>| told.as_ref().is_some_and(|told| told != server);
+        let mut announced = self.announced.subscribe();
+        let is_another = |announced: &Option<Server>| {
+            announced.as_ref().is_some_and(|announced| announced != server)
+        };
         // Its sender is in `self`.
-        let _ = told.wait_for(elsewhere).await;
+        let _ = announced.wait_for(is_another).await;
     }
 
     /// Subscribes to one of them, for ever.
@@ -142,6 +146,7 @@ impl Sentinels {
 
 fn read(words: &[Value]) -> Option<Server> {
     let [host, port] = words else { return None };
-    let (host, port) = (text(host)?.to_owned(), text(port)?.parse().ok()?);
+    let host = text(host)?.to_owned();
+    let port = text(port)?.parse().ok()?;
     Some(Server { host, port })
 }

@@ -16,7 +16,7 @@ const BATCH: usize = 512;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Join,
-    Leave,
+    Unsubscribe,
 }
 
 /// Cause of a subscription's end that the server reports.
@@ -97,11 +97,15 @@ impl Members {
     /// Unsubscribes from a channel, unless `is_wanted` finds that it has been polled meanwhile.
     ///
     /// It is called under the lock: a poll that wants the channel after it is queued behind.
-    pub(super) fn leave(&self, channel: &ChannelName, is_wanted: impl Fn(&ChannelName) -> bool) {
+    pub(super) fn unsubscribe(
+        &self,
+        channel: &ChannelName,
+        is_wanted: impl Fn(&ChannelName) -> bool,
+    ) {
         let mut state = self.state.lock();
         if !is_wanted(channel) && state.members.remove(channel).is_some() {
             state.missing.remove(channel);
-            state.changes.push_back((channel.clone(), Change::Leave));
+            state.changes.push_back((channel.clone(), Change::Unsubscribe));
         }
         drop(state);
         self.more.notify_one();
@@ -184,7 +188,7 @@ impl Members {
     /// The server reports that a subscription has ended.
     pub(super) fn ended(&self, channel: &ChannelName) -> UnsubscribeCause {
         let mut state = self.state.lock();
-        let asked = matches!(state.sent.get(channel), Some((Change::Leave, _)));
+        let asked = matches!(state.sent.get(channel), Some((Change::Unsubscribe, _)));
         if asked {
             state.sent.remove(channel);
         }
@@ -273,8 +277,8 @@ mod tests {
         members.next().await;
         members.confirmed(&name(), |_| {});
         assert_eq!(members.ended(&name()), UnsubscribeCause::Unasked);
-        members.leave(&name(), |_| false);
-        assert_eq!(members.next().await, (Change::Leave, vec![name()]));
+        members.unsubscribe(&name(), |_| false);
+        assert_eq!(members.next().await, (Change::Unsubscribe, vec![name()]));
         // It is wanted again before the answer.
         members.join(name());
         assert_eq!(members.ended(&name()), UnsubscribeCause::Asked);

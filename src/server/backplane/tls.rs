@@ -57,7 +57,7 @@ impl Tls {
         })?;
         let greeted = TlsConnector::from(self.config.clone()).connect(name, stream).await;
         greeted.map_err(|error| match cause(&error) {
-            Some(cause) => told(cause),
+            Some(cause) => describe(cause),
             None => format!("TLS with it failed: {error}; does it speak TLS?"),
         })
     }
@@ -114,7 +114,7 @@ pub(super) fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error
 }
 
 /// The problem, and its remedy.
-pub(super) fn told(error: &Error) -> String {
+pub(super) fn describe(error: &Error) -> String {
     use AlertDescription as Alert;
     match error {
         Error::InvalidCertificate(error) => reject(error),

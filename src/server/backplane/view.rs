@@ -50,10 +50,10 @@ pub(super) async fn ask(
 }
 
 fn refused(error: &redis::ServerError) -> String {
-    let told = error.details().unwrap_or_default();
-    match told.contains("cluster support disabled") {
+    let detail = error.details().unwrap_or_default();
+    match detail.contains("cluster support disabled") {
         true => "it is no node of a cluster; write redis:// and one server".to_owned(),
-        false => format!("{} {told}", error.code()),
+        false => format!("{} {detail}", error.code()),
     }
 }
 

@@ -40,7 +40,9 @@ pub fn log(line: &Line<'_>, settings: &Settings) {
     let site = settings.site.as_ref().map(|site| site.name.as_str());
     let client = line.client.map(|client| client.to_string());
     let client = client.as_deref().unwrap_or("unix");
-    let (method, status, bytes) = (line.method, line.status, line.bytes);
+    let method = line.method;
+    let status = line.status;
+    let bytes = line.bytes;
     let target = masked(line.target, &settings.mask);
     let took_ms = milliseconds(line.took);
     match (line.held, line.events) {

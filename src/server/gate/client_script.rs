@@ -205,7 +205,9 @@ const LOCALS: [&str; 64] = [
 /// `code` with short local names.
 fn shorten(code: &str) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$');
-    let (mut out, mut quoted, mut rest) = (String::with_capacity(code.len()), false, code);
+    let mut out = String::with_capacity(code.len());
+    let mut quoted = false;
+    let mut rest = code;
     while let Some(next) = rest.chars().next() {
         let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
         if length == 0 || quoted {
@@ -238,13 +240,15 @@ fn compact(source: &str) -> String {
     let code: Vec<&str> =
         lines.filter(|line| !line.is_empty() && !line.starts_with("//")).collect();
     let code = code.join(" ");
-    let (mut out, mut quoted) = (String::with_capacity(code.len()), false);
+    let mut out = String::with_capacity(code.len());
+    let mut quoted = false;
     let mut rest = code.chars().peekable();
     while let Some(next) = rest.next() {
         quoted ^= next == '\'';
         if next == ' ' && !quoted {
             let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$');
-            let (before, after) = (out.chars().next_back(), rest.peek().copied());
+            let before = out.chars().next_back();
+            let after = rest.peek().copied();
             // Two words stay two, and `a + +b` does not become `a++b`.
             let apart = before.zip(after).is_some_and(|(before, after)| {
                 word(before) && word(after) || before == after && matches!(before, '+' | '-')

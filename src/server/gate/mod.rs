@@ -95,8 +95,10 @@ impl Gate {
         metrics: Arc<SharedMetrics>,
         files: FdBudget,
     ) -> Self {
-        let (limits, counters) = (Limits::default(), Counters::default());
-        let (grants, replays) = (Grants::default(), replay::Replays::default());
+        let limits = Limits::default();
+        let counters = Counters::default();
+        let grants = Grants::default();
+        let replays = replay::Replays::default();
         let shared = Shared {
             settings,
             hub,

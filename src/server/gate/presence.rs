@@ -212,7 +212,8 @@ impl Gate {
 
     fn roster_source(&self) -> RosterSource {
         self.shared.rosters.get().cloned().unwrap_or_else(|| {
-            let (hub, clock) = (self.shared.hub.clone(), self.shared.clock);
+            let hub = self.shared.hub.clone();
+            let clock = self.shared.clock;
             Arc::new(move |channel| {
                 let roster = hub.presence().members(&channel, clock());
                 let full = "there is no room for another channel".to_owned();

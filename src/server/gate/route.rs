@@ -282,7 +282,8 @@ mod tests {
 
     fn kind(routes: &Routes, method: &str, target: &str, form: Option<&str>) -> String {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let (query, form) = (Query::parse(query), form.map(Query::parse));
+        let query = Query::parse(query);
+        let form = form.map(Query::parse);
         match routes.matches(method, path, &query, form.as_ref()).next() {
             None => "site".to_owned(),
             Some(Match::Poll { rule, stars }) => {

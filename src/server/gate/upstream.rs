@@ -184,7 +184,8 @@ impl HealthChecks {
 #[async_trait::async_trait]
 impl BackgroundService for HealthChecks {
     async fn start(&self, shutdown: ShutdownWatch) {
-        let (mut upstreams, mut ending) = (self.upstreams.clone(), shutdown.clone());
+        let mut upstreams = self.upstreams.clone();
+        let mut ending = shutdown.clone();
         loop {
             // Dropping the checks of servers that were replaced ends them.
             let mut checks = JoinSet::new();

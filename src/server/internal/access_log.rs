@@ -35,7 +35,9 @@ pub(super) fn log(line: &Line<'_>, mask: &[String]) {
     let peer = peer.as_deref().unwrap_or("unix");
     let method = line.asked.map_or("-", |(method, _)| method.as_str());
     let target = line.asked.map_or_else(|| "-".to_owned(), |(_, target)| masked(target, mask));
-    let (status, bytes, took_ms) = (line.status, line.bytes, line.took.as_secs_f64() * 1e3);
+    let status = line.status;
+    let bytes = line.bytes;
+    let took_ms = line.took.as_secs_f64() * 1e3;
     match usual {
         true => tracing::debug!(target: TARGET, peer, method, target, status, bytes, took_ms),
         false => tracing::info!(target: TARGET, peer, method, target, status, bytes, took_ms),

@@ -91,7 +91,8 @@ impl Internal {
         metrics: Arc<SharedMetrics>,
         most: usize,
     ) -> Self {
-        let (quiesce, taken) = (Quiesce::default(), AtomicUsize::new(0));
+        let quiesce = Quiesce::default();
+        let taken = AtomicUsize::new(0);
         let places = ConnectionSlots { most, taken };
         Self(Arc::new(App { settings, page, endpoints, metrics, quiesce, places }))
     }
@@ -187,7 +188,7 @@ impl App {
             request.method = Method::GET;
         }
         let place = self.quiesce.pass().await;
-        let elsewhere = match &*place {
+        let successor = match &*place {
             Target::Local if endpoint.waits(&request.path) => {
                 drop(place);
                 return Ok(endpoint.answer(&request).await);
@@ -199,7 +200,7 @@ impl App {
         drop(place);
         // A new connection leads to the process that serves the next request.
         session.set_keepalive(None);
-        match elsewhere {
+        match successor {
             Some(ask) => Ok(ask(request).await),
             None => Ok(target::ended()),
         }
@@ -241,7 +242,8 @@ impl HttpServerApp for App {
     ) -> Option<ReusedHttpStream> {
         let mut bodiless = false;
         let read = session::read_request(&mut session).await;
-        let (began, asked) = (Instant::now(), matches!(read, Ok(Ok(()))));
+        let began = Instant::now();
+        let asked = matches!(read, Ok(Ok(())));
         let reply = match read {
             Ok(Ok(())) => {
                 bodiless = session.req_header().method == Method::HEAD;
@@ -258,7 +260,8 @@ impl HttpServerApp for App {
         };
         let whole = match reply {
             Ok(reply) => {
-                let (status, bytes) = (reply.status, reply.body.len());
+                let status = reply.status;
+                let bytes = reply.body.len();
                 let whole = session::write(&mut session, reply, bodiless).await.is_ok();
                 self.log(&session, asked, (status, bytes), began);
                 whole

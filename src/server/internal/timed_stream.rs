@@ -43,7 +43,8 @@ pub(super) struct TimedStream {
 
 impl TimedStream {
     pub(super) fn new(inner: Stream, patience: Timeouts) -> Self {
-        let (reading, writing) = (Deadline::default(), WriteStall::default());
+        let reading = Deadline::default();
+        let writing = WriteStall::default();
         Self { inner, follower: BodyTracker::default(), patience, fresh: true, reading, writing }
     }
 

@@ -91,7 +91,8 @@ mod tests {
     fn shares_are_bounded_by_their_sum_and_come_back() {
         let memory = Arc::new(BodyMemory::default());
         memory.allow(10);
-        let (mut one, mut other) = (BodyShare::new(&memory), BodyShare::new(&memory));
+        let mut one = BodyShare::new(&memory);
+        let mut other = BodyShare::new(&memory);
         assert!(one.grow(6) && !other.grow(5) && other.grow(4));
         assert_eq!((memory.used(), memory.refused()), (10, 1));
         one.shrink_to(2);

@@ -44,7 +44,8 @@ mod tests {
     use super::*;
 
     fn is_taken(least: u32, bytes: usize, pause: Duration, pieces: usize, busy: Duration) -> bool {
-        let (mut rate, mut now) = (BodyRate::new(least), Instant::now());
+        let mut rate = BodyRate::new(least);
+        let mut now = Instant::now();
         (0..pieces).all(|_| {
             rate.wait(now);
             now += pause;
@@ -56,7 +57,8 @@ mod tests {
 
     #[test]
     fn a_trickle_ends_after_its_grace_and_a_slow_client_does_not() {
-        let (second, none) = (Duration::from_secs(1), Duration::ZERO);
+        let second = Duration::from_secs(1);
+        let none = Duration::ZERO;
         assert!(is_taken(256, 1, second, 10, none));
         assert!(!is_taken(256, 1, second, 20, none));
         assert!(is_taken(256, 400, second, 1000, none));

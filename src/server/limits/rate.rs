@@ -152,7 +152,8 @@ mod tests {
     fn a_bucket_holds_a_second_s_worth_and_fills_again() {
         let clock = FakeRelativeClock::default();
         let rate = AddressRate::with_clock(2, clock.clone());
-        let (here, there) = (ip("192.0.2.1"), ip("192.0.2.2"));
+        let here = ip("192.0.2.1");
+        let there = ip("192.0.2.2");
         assert!(rate.take(here).is_ok() && rate.take(here).is_ok());
         let wait = rate.take(here).unwrap_err();
         assert!(wait > Duration::ZERO && wait <= Duration::from_millis(500), "{wait:?}");

@@ -144,15 +144,18 @@ impl<A> Listening<A> {
         buffers: Buffers,
         shutdown: ShutdownWatch,
     ) -> Self {
-        let (name, app, threads) = (name.to_owned(), Arc::new(app), None);
+        let name = name.to_owned();
+        let app = Arc::new(app);
+        let threads = None;
         // Nothing will ever pause it.
         let (_, accepting) = watch::channel(Accepting::Yes);
-        let (runtime, door) = (Arc::default(), None);
+        let runtime = Arc::default();
+        let door = None;
         Self { name, app, bound, buffers, shutdown, accepting, door, threads, runtime }
     }
 
     /// Sets `runtime` to the one that serves the connections, once they are served.
-    pub fn tell_runtime(mut self, runtime: Arc<OnceLock<Handle>>) -> Self {
+    pub fn share_runtime(mut self, runtime: Arc<OnceLock<Handle>>) -> Self {
         self.runtime = runtime;
         self
     }
@@ -206,7 +209,8 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
 
     /// Accepts until it has to pause or end.
     async fn accept(&self, listeners_per_fd: usize) {
-        let (mut accepting, mut shutdown) = (self.accepting.clone(), self.shutdown.clone());
+        let mut accepting = self.accepting.clone();
+        let mut shutdown = self.shutdown.clone();
         let (stop, stopped) = watch::channel(false);
         let (mut engine, fds) = match self.engine() {
             Ok(ready) => ready,

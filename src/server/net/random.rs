@@ -25,7 +25,8 @@ mod tests {
 
     #[test]
     fn two_secrets_differ() {
-        let (one, other) = (secret().unwrap(), secret().unwrap());
+        let one = secret().unwrap();
+        let other = secret().unwrap();
         assert!(one.reveal().len() == 32 && one != other);
     }
 }

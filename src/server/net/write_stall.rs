@@ -43,7 +43,8 @@ impl WriteStall {
         }
         if self.0.is_none() {
             let Some(limit) = limit() else { return Poll::Pending };
-            let (sleep, acknowledged) = (Box::pin(sleep(limit)), acknowledged(stream));
+            let sleep = Box::pin(sleep(limit));
+            let acknowledged = acknowledged(stream);
             self.0 = Some(Box::new(Waiting { limit, sleep, acknowledged }));
         }
         let Some(waiting) = &mut self.0 else { return Poll::Pending };

@@ -303,7 +303,8 @@ mod tests {
             reply("first")
         };
         let (first, second) = {
-            let (a, b) = (answers.clone(), answers.clone());
+            let a = answers.clone();
+            let b = answers.clone();
             (
                 tokio::spawn(
                     async move { a.once(id("k"), print(None, b"a"), Time(1), slow).await },

@@ -201,9 +201,9 @@ struct Shared {
     hub: Hub,
     clock: Clock,
     settings: Arc<ArcSwap<Settings>>,
-    crowd: Arc<OnceLock<Handle>>,
+    runtime: Arc<OnceLock<Handle>>,
     /// Assigns the positions; `None` = the hub does.
-    elsewhere: Option<Arc<dyn Sequencer>>,
+    sequencer: Option<Arc<dyn Sequencer>>,
     counts: Counts<Source>,
     metrics: Arc<SharedMetrics>,
     /// Every change of the hub passes through it.
@@ -216,15 +216,15 @@ impl Publisher {
     /// the deliveries of its batches. `metrics` knows the channels that are counted by themselves.
     pub fn new(
         hub: Hub,
-        elsewhere: Option<Arc<dyn Sequencer>>,
+        sequencer: Option<Arc<dyn Sequencer>>,
         clock: Clock,
         settings: Arc<ArcSwap<Settings>>,
-        crowd: Arc<OnceLock<Handle>>,
+        runtime: Arc<OnceLock<Handle>>,
         metrics: Arc<SharedMetrics>,
     ) -> Self {
         let counts = Counts::default();
         let quiesce = Quiesce::default();
-        let shared = Shared { hub, clock, settings, crowd, elsewhere, counts, metrics, quiesce };
+        let shared = Shared { hub, clock, settings, runtime, sequencer, counts, metrics, quiesce };
         Self { shared: Arc::new(shared) }
     }
 
@@ -271,9 +271,9 @@ impl Publisher {
         if matches!(by, Source::Hook | Source::Mercure) {
             self.take(posts.len())?;
         }
-        let published = match &self.shared.elsewhere {
+        let published = match &self.shared.sequencer {
             None => self.shared.hub.publish(&posts, self.now())?,
-            Some(elsewhere) => elsewhere.publish(&posts, once).await?,
+            Some(sequencer) => sequencer.publish(&posts, once).await?,
         };
         drop(place);
         self.shared.counts.add(by, posts.len() as u64);
@@ -289,7 +289,7 @@ impl Publisher {
             },
         });
         let receipts = receipts.collect();
-        wakes.notify(self.shared.crowd.get());
+        wakes.notify(self.shared.runtime.get());
         Ok(receipts)
     }
 
@@ -330,7 +330,7 @@ impl Publisher {
         self.shared.metrics.watched.published(channel);
         let mut wakes = PendingWakeups::default();
         wakes.claim(published.wake);
-        wakes.notify(self.shared.crowd.get());
+        wakes.notify(self.shared.runtime.get());
         Ok(true)
     }
 
@@ -341,27 +341,27 @@ impl Publisher {
         if !matches!(*place, Target::Local) {
             return Err(PublishError::Ended);
         }
-        let wake = match &self.shared.elsewhere {
+        let wake = match &self.shared.sequencer {
             None => self.shared.hub.forget(channel),
-            Some(elsewhere) => elsewhere.forget(channel).await?,
+            Some(sequencer) => sequencer.forget(channel).await?,
         };
         drop(place);
         let mut wakes = PendingWakeups::default();
-        let released = wake.map(|wake| match &self.shared.elsewhere {
+        let released = wake.map(|wake| match &self.shared.sequencer {
             None => wakes.claim(wake),
             Some(_) => {
                 let polls = wake.len();
                 wakes.adopt(wake, polls)
             }
         });
-        wakes.notify(self.shared.crowd.get());
+        wakes.notify(self.shared.runtime.get());
         Ok(released)
     }
 
     /// Brings the hub up to date with a channel, if a sequencer assigns its positions.
     pub async fn refresh(&self, channel: &ChannelName) {
-        if let Some(elsewhere) = &self.shared.elsewhere {
-            elsewhere.refresh(channel).await;
+        if let Some(sequencer) = &self.shared.sequencer {
+            sequencer.refresh(channel).await;
         }
     }
 
@@ -371,19 +371,19 @@ impl Publisher {
         self.shared.counts.add(Source::Backplane, new);
         let mut wakes = PendingWakeups::default();
         wakes.adopt(wake, 0);
-        wakes.notify(self.shared.crowd.get());
+        wakes.notify(self.shared.runtime.get());
     }
 
     /// Claims and notifies the polls that a message outside of a publish releases.
     pub fn notify(&self, wake: WakeSet) {
         let mut wakes = PendingWakeups::default();
         wakes.claim(wake);
-        wakes.notify(self.shared.crowd.get());
+        wakes.notify(self.shared.runtime.get());
     }
 
     /// True if a sequencer assigns the positions, so that gates share the channels.
     pub fn is_shared(&self) -> bool {
-        self.shared.elsewhere.is_some()
+        self.shared.sequencer.is_some()
     }
 
     /// The quiesce point that every publish passes through.

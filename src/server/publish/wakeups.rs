@@ -41,9 +41,9 @@ impl PendingWakeups {
 
     /// Notifies a few at once, many in a task of their own. Without a runtime no other task can
     /// starve, and dropping notifies them.
-    pub(super) fn notify(self, crowd: Option<&Handle>) {
+    pub(super) fn notify(self, runtime: Option<&Handle>) {
         if self.polls > BATCH
-            && let Some(runtime) = crowd.cloned().or_else(|| Handle::try_current().ok())
+            && let Some(runtime) = runtime.cloned().or_else(|| Handle::try_current().ok())
         {
             runtime.spawn(self.notify_in_batches());
         }

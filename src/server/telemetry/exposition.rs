@@ -67,7 +67,8 @@ impl Text {
     /// A histogram, in seconds.
     pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.begin("histogram", name, help);
-        let (bucket, mut count) = (format!("{name}_bucket"), 0);
+        let bucket = format!("{name}_bucket");
+        let mut count = 0;
         for (index, one) in histogram.buckets.iter().enumerate() {
             count += one.load(std::sync::atomic::Ordering::Relaxed);
             let seconds = |micros: &u64| (*micros as f64 / 1e6).to_string();

@@ -87,7 +87,9 @@ struct Shown<'a> {
 /// The body of a request.
 pub(super) fn body(events: &[Event], pusher: Option<&App>, now: Time) -> String {
     fn shown<'a>(event: &'a Event, pusher: Option<&App>) -> Shown<'a> {
-        let (name, channel, user) = (event.name, event.channel.as_str(), event.user.as_deref());
+        let name = event.name;
+        let channel = event.channel.as_str();
+        let user = event.user.as_deref();
         match pusher {
             None => Shown { name, channel, user, user_id: None },
             Some(app) => {

@@ -33,7 +33,8 @@ pub(super) async fn send_all(hook: Arc<Hook>, shared: Arc<Shared>) {
         let outcome = match deliver(&hook, &shared, &body).await {
             Ok(()) => Outcome::Sent,
             Err(reason) => {
-                let (url, lost) = (name(&hook.settings.url), events.len());
+                let url = name(&hook.settings.url);
+                let lost = events.len();
                 tracing::error!(url, reason, lost, "a webhook does not take its events");
                 Outcome::Failed
             }

@@ -65,7 +65,7 @@ pub enum Take {
 pub struct Lookup {
     /// True if the poll gets its answer now. Otherwise it waits for messages after
     /// [`Lookup::position`].
-    pub news: bool,
+    pub has_update: bool,
     /// True if messages may be missing between the cursor and this answer.
     pub reset: bool,
     /// The messages, in order; empty if `news` is false, and after a reset where nothing is kept.
@@ -333,7 +333,7 @@ impl History {
             Cursor::Nth(n) => self.since_nth(n, take, tick, now),
             Cursor::Recent(slack) => {
                 let mut found = self.quiet(self.here(tick, now));
-                found.news = self.touched > now.before(slack);
+                found.has_update = self.touched > now.before(slack);
                 found
             }
             Cursor::Changed { after, slack } => {
@@ -432,7 +432,7 @@ impl History {
             return self.quiet(stamp);
         }
         let mut found = self.kept_from(self.ring.len().saturating_sub(1), Take::Newest, tick, now);
-        found.news = true;
+        found.has_update = true;
         // After a crash everything has changed since, later than the newest message; a client that
         // got the message's own stamp would get the same answer again and again.
         found.stamp = self.newest_stamp;
@@ -457,7 +457,7 @@ impl History {
 
     fn quiet(&self, stamp: Stamp) -> Lookup {
         Lookup {
-            news: false,
+            has_update: false,
             reset: false,
             messages: Messages::new(),
             position: self.position(),
@@ -490,13 +490,13 @@ impl History {
             found.position = last.position;
             (found.stamp, found.tag) = (last.stamp, Some(last.tag));
         }
-        found.news = true;
+        found.has_update = true;
         found
     }
 
     fn reset(&self, take: Take, tick: Tick, now: Time) -> Lookup {
         let mut found = self.kept_from(0, take, tick, now);
-        found.news = true;
+        found.has_update = true;
         found.reset = true;
         found
     }

@@ -76,7 +76,8 @@ impl History {
         }
         for message in &mut self.ring {
             let position = Position { epoch, seq: message.position.seq };
-            let (stamp, published) = (message.stamp, message.published);
+            let stamp = message.stamp;
+            let published = message.published;
             let payload = message.payload.clone();
             let tag = Moment::tag_in(epoch, stamp);
             *message = Arc::new(Message { position, stamp, tag, published, payload });
@@ -103,7 +104,8 @@ mod tests {
         let (kept, messages) = history.kept();
         let mut again = History::resume(&kept, messages.len() as u64);
         for message in messages {
-            let (stamp, published) = (message.stamp, message.published);
+            let stamp = message.stamp;
+            let published = message.published;
             let payload = message.payload.clone();
             again.give_back(KeptMessage { stamp, published, payload }, limits, now);
         }
@@ -119,12 +121,11 @@ mod tests {
         assert_eq!(new.kept().0, old.kept().0);
         for cursor in [Cursor::At(old.position()), Cursor::Oldest, Cursor::After(Stamp(3_000_000))]
         {
-            let (a, b) = (old.since(cursor, Take::All, Tick::Micros, now), {
-                new.since(cursor, Take::All, Tick::Micros, now)
-            });
+            let a = old.since(cursor, Take::All, Tick::Micros, now);
+            let b = { new.since(cursor, Take::All, Tick::Micros, now) };
             assert_eq!(
-                (a.news, a.reset, a.position, a.stamp),
-                (b.news, b.reset, b.position, b.stamp)
+                (a.has_update, a.reset, a.position, a.stamp),
+                (b.has_update, b.reset, b.position, b.stamp)
             );
             assert_eq!(a.messages.len(), b.messages.len());
         }
@@ -140,26 +141,27 @@ mod tests {
         assert_eq!((new.position(), new.newest_stamp()), (old.position(), old.newest_stamp()));
         let place = Position { seq: 2, ..old.position() };
         let found = new.since(Cursor::At(place), Take::All, Tick::Micros, Time(500_000_000));
-        assert!(found.news && found.reset);
+        assert!(found.has_update && found.reset);
     }
 
     #[test]
     fn in_doubt_old_cursors_are_reset_and_everything_counts_as_changed() {
         let limits = Limits::default();
         let mut new = history(&limits);
-        let (before, now) = (new.position(), Time(6_000_000));
+        let before = new.position();
+        let now = Time(6_000_000);
         new.doubt(Epoch::from_random(8), Stamp(5_500_000));
         let find = |cursor| new.since(cursor, Take::All, Tick::Micros, now);
         let found = find(Cursor::At(before));
         assert!(found.reset);
         assert_eq!(found.messages.len(), 4);
         assert!(found.messages.iter().all(|message| message.epoch() == new.position().epoch));
-        assert!(!find(Cursor::At(found.position)).news, "the answer's cursor is good");
+        assert!(!find(Cursor::At(found.position)).has_update, "the answer's cursor is good");
         let after = Some(Stamp(5_000_000));
         let slack = std::time::Duration::ZERO;
         let changed = find(Cursor::Changed { after, slack });
         let again = Cursor::Changed { after: Some(changed.stamp), slack };
-        assert_eq!((changed.news, find(again).news), (true, false));
+        assert_eq!((changed.has_update, find(again).has_update), (true, false));
         assert!(new.push(Payload::empty(), &limits, Time(1)).stamp > Stamp(5_500_000));
     }
 }

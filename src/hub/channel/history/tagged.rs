@@ -106,7 +106,7 @@ impl History {
         if tag / SECOND == 1 {
             return self.since_exactly(Stamp(start.saturating_add(tag % SECOND)), take, tick, now);
         }
-        // A second that is over and known as a whole: nothing is missing, whoever counted so.
+        // A second that is over and known as a whole: nothing is missing, whichever gate counted.
         let is_over = second < (now.0 / SECOND).max(self.newest_stamp.second());
         let is_known = self.first_known().is_none_or(|known| start > known.0);
         if tag < SECOND && is_over && is_known {

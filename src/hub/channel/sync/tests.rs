@@ -8,7 +8,7 @@ const NOW: Time = Time(1_700_000_000_000_000);
 
 /// A simulated sequencer: one channel with a bounded history, and a subscription to it.
 #[derive(Default)]
-struct Elsewhere {
+struct SequencerModel {
     lives: u64,
     /// The current life, if there is one, and its newest number.
     place: Option<(Epoch, u64)>,
@@ -21,7 +21,7 @@ struct Elsewhere {
     time: u64,
 }
 
-impl Elsewhere {
+impl SequencerModel {
     const TTL: usize = 4;
 
     fn message(&self, seq: u64) -> Message {
@@ -118,9 +118,9 @@ impl Gate {
         Self { feed: ReplicaState::default(), history, limits: Limits::default(), read: None }
     }
 
-    fn begin_read(&mut self, elsewhere: &mut Elsewhere) {
+    fn begin_read(&mut self, sequencer: &mut SequencerModel) {
         if let Some(number) = self.feed.read_begins() {
-            self.read = Some((number, elsewhere.snapshot(self.history.position())));
+            self.read = Some((number, sequencer.snapshot(self.history.position())));
         }
     }
 
@@ -130,8 +130,8 @@ impl Gate {
         }
     }
 
-    fn deliver(&mut self, elsewhere: &mut Elsewhere) {
-        if let Some(message) = elsewhere.on_its_way.pop_front() {
+    fn deliver(&mut self, sequencer: &mut SequencerModel) {
+        if let Some(message) = sequencer.on_its_way.pop_front() {
             self.feed.pushed(message, &mut self.history, &self.limits, NOW);
         }
     }
@@ -143,15 +143,15 @@ impl Gate {
     }
 
     /// Runs until nothing is in transit any more.
-    fn settle(&mut self, elsewhere: &mut Elsewhere) {
+    fn settle(&mut self, sequencer: &mut SequencerModel) {
         self.feed.polled(NOW);
         for _ in 0..20 {
             self.feed.confirmed();
-            while !elsewhere.on_its_way.is_empty() {
-                self.deliver(elsewhere);
+            while !sequencer.on_its_way.is_empty() {
+                self.deliver(sequencer);
             }
             self.feed.is_unsure();
-            self.begin_read(elsewhere);
+            self.begin_read(sequencer);
             self.end_read();
         }
     }
@@ -185,34 +185,34 @@ proptest! {
     fn whatever_is_lost_on_the_way_a_client_gets_every_message_or_a_reset(
         steps in prop::collection::vec(0u8..12, 1..80),
     ) {
-        let mut elsewhere = Elsewhere { time: 1_000, ..Elsewhere::default() };
+        let mut sequencer = SequencerModel { time: 1_000, ..SequencerModel::default() };
         let mut gate = Gate::new();
         let mut client: Option<Client> = None;
         let mut subscribed = false;
         for step in steps {
             match step {
-                0..=2 => elsewhere.publish(subscribed),
-                3 | 4 => gate.deliver(&mut elsewhere),
+                0..=2 => sequencer.publish(subscribed),
+                3 | 4 => gate.deliver(&mut sequencer),
                 5 => {
                     gate.feed.polled(NOW);
                     subscribed = true;
                     gate.feed.confirmed();
                 }
-                6 => gate.begin_read(&mut elsewhere),
+                6 => gate.begin_read(&mut sequencer),
                 7 => gate.end_read(),
                 // A push that is lost unnoticed.
-                8 => drop(elsewhere.on_its_way.pop_front()),
+                8 => drop(sequencer.on_its_way.pop_front()),
                 9 => {
                     gate.feed.lost();
-                    elsewhere.on_its_way.clear();
+                    sequencer.on_its_way.clear();
                     subscribed = false;
                 }
-                10 => elsewhere.forget(subscribed),
+                10 => sequencer.forget(subscribed),
                 _ => {
                     gate.feed.lost();
-                    elsewhere.on_its_way.clear();
+                    sequencer.on_its_way.clear();
                     subscribed = false;
-                    elsewhere.fail();
+                    sequencer.fail();
                 }
             }
             if let Some(client) = &mut client {
@@ -224,7 +224,7 @@ proptest! {
             }
         }
         subscribed = true;
-        gate.settle(&mut elsewhere);
+        gate.settle(&mut sequencer);
         prop_assert!(subscribed && gate.feed.is_live());
         let Some(mut client) = client else { return Ok(()) };
         let found = gate.history.since(
@@ -232,10 +232,10 @@ proptest! {
         );
         client.take(&found)?;
         // Its messages are the end of all that was published, without a hole.
-        let all: BTreeMap<u64, String> = elsewhere.published.iter().cloned().collect();
+        let all: BTreeMap<u64, String> = sequencer.published.iter().cloned().collect();
         let all: Vec<&String> = all.values().collect();
         let of_this_life = all.len() - client.got.len().min(all.len());
-        let current = elsewhere.place.map(|(epoch, _)| epoch.to_string());
+        let current = sequencer.place.map(|(epoch, _)| epoch.to_string());
         let expected: Vec<&String> = all[of_this_life..].to_vec();
         let alive = client.got.last().is_some_and(|last| {
             current.as_ref().is_some_and(|epoch| last.starts_with(epoch.as_str()))
@@ -250,23 +250,23 @@ proptest! {
 
 #[test]
 fn a_push_that_is_not_the_next_waits_for_one_read() {
-    let mut elsewhere = Elsewhere { time: 1_000, ..Elsewhere::default() };
+    let mut sequencer = SequencerModel { time: 1_000, ..SequencerModel::default() };
     let mut gate = Gate::new();
     assert_eq!(gate.feed.polled(NOW), Some(SyncRequest::Join));
     assert_eq!(gate.feed.polled(NOW), None);
     assert_eq!(gate.feed.confirmed(), Some(SyncRequest::Read));
-    gate.begin_read(&mut elsewhere);
+    gate.begin_read(&mut sequencer);
     gate.end_read();
     assert!(gate.feed.is_live() && gate.history.is_void());
     for _ in 0..3 {
-        elsewhere.publish(true);
+        sequencer.publish(true);
     }
-    elsewhere.on_its_way.pop_front();
-    gate.deliver(&mut elsewhere);
+    sequencer.on_its_way.pop_front();
+    gate.deliver(&mut sequencer);
     assert!(!gate.feed.is_live());
-    gate.begin_read(&mut elsewhere);
+    gate.begin_read(&mut sequencer);
     assert!(gate.feed.read_begins().is_none());
-    gate.deliver(&mut elsewhere);
+    gate.deliver(&mut sequencer);
     gate.end_read();
     assert!(gate.feed.is_live());
     assert_eq!((gate.history.position().seq, gate.history.len()), (3, 3));
@@ -274,36 +274,36 @@ fn a_push_that_is_not_the_next_waits_for_one_read() {
 
 #[test]
 fn a_client_of_a_channel_that_did_not_exist_gets_its_first_message() {
-    let mut elsewhere = Elsewhere { time: 1_000, ..Elsewhere::default() };
+    let mut sequencer = SequencerModel { time: 1_000, ..SequencerModel::default() };
     let mut gate = Gate::new();
-    gate.settle(&mut elsewhere);
+    gate.settle(&mut sequencer);
     let position = gate.history.position();
-    elsewhere.publish(false);
+    sequencer.publish(false);
     let mut another = Gate::new();
-    another.settle(&mut elsewhere);
+    another.settle(&mut sequencer);
     let found = another.look(position).unwrap();
-    assert!(found.news && !found.reset && found.messages.len() == 1);
-    elsewhere.forget(false);
-    elsewhere.publish(false);
+    assert!(found.has_update && !found.reset && found.messages.len() == 1);
+    sequencer.forget(false);
+    sequencer.publish(false);
     let mut third = Gate::new();
-    third.settle(&mut elsewhere);
+    third.settle(&mut sequencer);
     assert!(third.look(position).unwrap().reset);
 }
 
 #[test]
 fn too_many_pushes_during_a_read_are_read_once_more() {
-    let mut elsewhere = Elsewhere { time: 1_000, ..Elsewhere::default() };
+    let mut sequencer = SequencerModel { time: 1_000, ..SequencerModel::default() };
     let mut gate = Gate::new();
     gate.feed.polled(NOW);
     gate.feed.confirmed();
-    gate.begin_read(&mut elsewhere);
+    gate.begin_read(&mut sequencer);
     for _ in 0..MAX_HELD_BACK + 3 {
-        elsewhere.publish(true);
-        gate.deliver(&mut elsewhere);
+        sequencer.publish(true);
+        gate.deliver(&mut sequencer);
     }
     gate.end_read();
     assert!(!gate.feed.is_live());
-    gate.begin_read(&mut elsewhere);
+    gate.begin_read(&mut sequencer);
     gate.end_read();
     assert!(gate.feed.is_live());
     assert_eq!(gate.history.position().seq, MAX_HELD_BACK as u64 + 3);

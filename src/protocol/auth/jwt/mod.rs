@@ -42,7 +42,8 @@ pub struct Expected {
 
 impl Default for Expected {
     fn default() -> Self {
-        let (audience, issuer) = (Vec::new(), Vec::new());
+        let audience = Vec::new();
+        let issuer = Vec::new();
         Self { claim: "channels".to_owned(), audience, issuer, leeway: 0 }
     }
 }
@@ -88,7 +89,8 @@ impl Key {
         }
         if !text.contains("-----BEGIN") {
             let key = DecodingKey::from_secret(text.as_bytes());
-            let (algorithm, source) = (Algorithm::HS256, Secret::new(text));
+            let algorithm = Algorithm::HS256;
+            let source = Secret::new(text);
             return Ok(Self { id: None, algorithm, key, source });
         }
         let pem = text.trim().as_bytes();
@@ -108,7 +110,8 @@ impl Key {
             return Err(KeyError::Empty);
         }
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let (algorithm, source) = (Algorithm::HS256, Secret::new(hex));
+        let algorithm = Algorithm::HS256;
+        let source = Secret::new(hex);
         Ok(Self { id: None, algorithm, key: DecodingKey::from_secret(bytes), source })
     }
 
@@ -140,7 +143,8 @@ impl Key {
         if named.is_some_and(|named| named != ours) {
             return None;
         }
-        let (id, key) = (common.key_id.clone(), DecodingKey::from_jwk(jwk).ok()?);
+        let id = common.key_id.clone();
+        let key = DecodingKey::from_jwk(jwk).ok()?;
         let source = Secret::new(serde_json::to_string(jwk).ok()?);
         Some(Self { id, algorithm, key, source })
     }

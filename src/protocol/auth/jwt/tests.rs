@@ -97,7 +97,8 @@ fn es256_key() -> (EcdsaKeyPair, SystemRandom) {
 
 fn es256_set(pair: &EcdsaKeyPair, id: &str) -> Value {
     let point = pair.public_key().as_ref();
-    let (x, y) = (encode(&point[1..33]), encode(&point[33..]));
+    let x = encode(&point[1..33]);
+    let y = encode(&point[33..]);
     json!({"kty": "EC", "crv": "P-256", "kid": id, "use": "sig", "alg": "ES256", "x": x, "y": y})
 }
 

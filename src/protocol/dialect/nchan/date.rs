@@ -16,11 +16,14 @@ const LAST: u64 = 253_402_300_799;
 /// Appends `Sat, 28 Nov 2026 08:50:03 GMT`. A time beyond the year 9999 is its last second.
 pub(super) fn write(out: &mut String, second: u64) {
     let second = second.min(LAST);
-    let (days, rest) = (second / DAY, second % DAY);
+    let days = second / DAY;
+    let rest = second % DAY;
     let (year, month, day) = civil(days);
     let name = DAYS[(days % 7) as usize];
     let month = MONTHS[(month - 1) as usize];
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    let hour = rest / 3600;
+    let minute = rest / 60 % 60;
+    let second = rest % 60;
     // Writing to a string cannot fail.
     let _ = write!(out, "{name}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT");
 }
@@ -29,10 +32,14 @@ pub(super) fn write(out: &mut String, second: u64) {
 pub(super) fn read(text: &str) -> Option<u64> {
     let (_, text) = text.trim().split_once(", ")?;
     let mut words = text.split(' ');
-    let (day, month, year) = (number(words.next()?)?, words.next()?, number(words.next()?)?);
+    let day = number(words.next()?)?;
+    let month = words.next()?;
+    let year = number(words.next()?)?;
     let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
     let mut clock = words.next()?.split(':').map(number);
-    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    let hour = clock.next()??;
+    let minute = clock.next()??;
+    let second = clock.next()??;
     let whole = clock.next().is_none() && words.next() == Some("GMT") && words.next().is_none();
     if !whole || !(1..=31).contains(&day) || !(1970..=9999).contains(&year) {
         return None;
@@ -52,7 +59,8 @@ fn number(digits: &str) -> Option<u64> {
 /// Days since 1970 of a date; years begin in March, so that the leap day is their last.
 fn days(year: u64, month: u64, day: u64) -> u64 {
     let year = if month > 2 { year } else { year - 1 };
-    let (era, of_era) = (year / 400, year % 400);
+    let era = year / 400;
+    let of_era = year % 400;
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     era * ERA + of_era * 365 + of_era / 4 - of_era / 100 + of_year - EPOCH
 }
@@ -60,7 +68,8 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
 /// The year, month and day of a number of days since 1970.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + EPOCH;
-    let (era, of_era) = (days / ERA, days % ERA);
+    let era = days / ERA;
+    let of_era = days % ERA;
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let month = (5 * of_year + 2) / 153;

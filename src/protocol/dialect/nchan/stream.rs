@@ -99,7 +99,7 @@ impl Nchan {
         found: &Answer,
     ) -> Batch {
         let mut batch = Batch::default();
-        if !found.iter().any(|update| update.found.news) {
+        if !found.iter().any(|update| update.found.has_update) {
             return batch;
         }
         let mut place = place.clone();

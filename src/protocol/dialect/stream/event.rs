@@ -185,7 +185,9 @@ fn on_one_line(json: Cow<'_, str>) -> Cow<'_, str> {
     if memchr::memchr2(b'\r', b'\n', json.as_bytes()).is_none() {
         return json;
     }
-    let (mut out, mut in_string, mut escaped) = (String::with_capacity(json.len()), false, false);
+    let mut out = String::with_capacity(json.len());
+    let mut in_string = false;
+    let mut escaped = false;
     for c in json.chars() {
         if !in_string && c.is_ascii_whitespace() {
             continue;

@@ -97,8 +97,11 @@ pub struct Format {
 impl Format {
     /// The plain format of a transport.
     pub fn of(transport: Transport) -> Self {
-        let (callback, nonce) = (None, Box::default());
-        let (only_data, answers, meta) = (false, false, false);
+        let callback = None;
+        let nonce = Box::default();
+        let only_data = false;
+        let answers = false;
+        let meta = false;
         Self { transport, only_data, answers, meta, callback, nonce }
     }
 }
@@ -300,7 +303,7 @@ impl Dialect {
 
     fn write_events(&self, format: &Format, place: &Answer, found: &Answer) -> (Vec<u8>, u64) {
         let mut out = Vec::new();
-        if !found.iter().any(|update| update.found.news) {
+        if !found.iter().any(|update| update.found.has_update) {
             return (out, 0);
         }
         if format.answers {
@@ -308,8 +311,11 @@ impl Dialect {
             websocket::write(&mut out, Opcode::Text, answer.as_bytes());
             return (out, 1);
         }
-        let (mut place, mut events) = (place.clone(), 0);
-        for (index, update) in found.iter().enumerate().filter(|(_, update)| update.found.news) {
+        let mut place = place.clone();
+        let mut events = 0;
+        for (index, update) in
+            found.iter().enumerate().filter(|(_, update)| update.found.has_update)
+        {
             if update.found.reset {
                 place[index] = update.before_messages();
                 event::reset(&mut out, format, &update.channel, &self.stream_cursor(&place));
@@ -391,7 +397,8 @@ impl Dialect {
 
 /// As much of `found` as goes into one batch, and whether that is all.
 fn some_of(place: &Answer, found: &Answer) -> (Answer, bool) {
-    let (mut bytes, mut all) = (0, true);
+    let mut bytes = 0;
+    let mut all = true;
     let some = found.iter().zip(place).map(|(update, before)| {
         let mut taken = 0;
         for message in &update.found.messages {
@@ -413,7 +420,7 @@ fn some_of(place: &Answer, found: &Answer) -> (Answer, bool) {
         let mut some = update.after(last);
         // What is left is not seen in this part.
         (some.found.before, some.found.as_of) = (update.found.before, Time(0));
-        (some.found.news, some.found.reset) = (true, update.found.reset);
+        (some.found.has_update, some.found.reset) = (true, update.found.reset);
         some.found.messages = update.found.messages.iter().take(taken).cloned().collect();
         some
     });

@@ -72,7 +72,7 @@ impl PageChannel {
             Err(full) => return Reply::error(503, full, "try again"),
             Ok(PollOutcome::Answer(answer)) => answer,
             Ok(PollOutcome::Waiting(mut waiter)) => {
-                match tokio::time::timeout(HOLD, self.news(&mut waiter)).await {
+                match tokio::time::timeout(HOLD, self.wait_for_update(&mut waiter)).await {
                     Ok(answer) => answer,
                     Err(_) => waiter.finish((self.clock)()),
                 }
@@ -81,7 +81,7 @@ impl PageChannel {
         Native::default().render(&answer, None)
     }
 
-    async fn news(&self, waiter: &mut Waiter) -> hub::Answer {
+    async fn wait_for_update(&self, waiter: &mut Waiter) -> hub::Answer {
         loop {
             waiter.notified().await;
             if let Some(answer) = waiter.look((self.clock)()) {
@@ -156,10 +156,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn figures_are_made_only_while_somebody_looks() {
-        let (feed, made) = (feed(), Arc::new(AtomicU64::new(0)));
+        let feed = feed();
+        let made = Arc::new(AtomicU64::new(0));
         let (_stop, mut shutdown) = watch::channel(false);
         tokio::spawn({
-            let (feed, made) = (feed.clone(), made.clone());
+            let feed = feed.clone();
+            let made = made.clone();
             let stats = move || made.fetch_add(1, Ordering::Relaxed).to_string();
             async move { feed.run(stats, &mut shutdown).await }
         });

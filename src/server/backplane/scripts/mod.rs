@@ -165,7 +165,8 @@ pub(super) fn snapshot(value: Value) -> Option<Snapshot> {
         return Some(Snapshot { clock, place: None, messages: Vec::new() });
     };
     let epoch = Epoch::from_number(number(&epoch)?);
-    let (seq, stamp) = (number(&words.next()?)?, Stamp(number(&words.next()?)?));
+    let seq = number(&words.next()?)?;
+    let stamp = Stamp(number(&words.next()?)?);
     let floor = Stamp(number(&words.next()?)?);
     let place = Some(Start { position: Position { epoch, seq }, stamp, floor });
     let Value::Array(entries) = words.next()? else { return None };

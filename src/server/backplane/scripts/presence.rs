@@ -50,7 +50,7 @@ pub(in crate::server::backplane) enum Sign {
     Left(Arc<str>),
     Occupied,
     Vacated,
-    /// The number of users is to be announced in a while.
+    /// The number of users will be announced in a while.
     CountDue,
 }
 
@@ -153,7 +153,8 @@ pub(in crate::server::backplane) fn users(value: Value) -> Option<Users> {
         return None;
     };
     let listed = |pair: &[Value]| {
-        let (user, record) = (text(pair.first()?)?, text(pair.get(1)?)?);
+        let user = text(pair.first()?)?;
+        let record = text(pair.get(1)?)?;
         let mut lines = record.splitn(3, '\n');
         let since = lines.next()?.split(' ').next()?.parse().ok()?;
         let info = lines.nth(1)?;

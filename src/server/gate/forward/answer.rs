@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn a_head_goes_on_with_the_framing_and_the_connection_of_the_client() {
         let date = "Date: x\r\n";
-        let (chunked, close) = ("Transfer-Encoding: chunked\r\n", "Connection: close\r\n\r\n");
+        let chunked = "Transfer-Encoding: chunked\r\n";
+        let close = "Connection: close\r\n\r\n";
         for (head, expected) in [
             ("200 So be it\r\nContent-Length: 05\r\n", "200 So be it\r\nContent-Length: 5\r\n"),
             ("204\r\nContent-Length: 5\r\n", "204 \r\n"),

@@ -119,9 +119,11 @@ mod tests {
     }
 
     fn head(headers: &[(&str, &str)], framing: Framing, socket: bool) -> String {
-        let (map, peer) = (map(headers), "192.0.2.1".parse().ok());
+        let map = map(headers);
+        let peer = "192.0.2.1".parse().ok();
         let way = Way { client: Client { peer, trusted: false, address: peer }, tls: false };
-        let (method, target) = ("PUT", "/a?b");
+        let method = "PUT";
+        let target = "/a?b";
         let mut out = BytesMut::new();
         let headers = &map;
         write(&mut out, &RequestParts { method, target, headers, framing: &framing, socket }, &way);

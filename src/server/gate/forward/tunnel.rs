@@ -125,7 +125,8 @@ mod tests {
         let (mut far, upstream) = duplex(8);
         let run = tokio::spawn(async move {
             let first = (BytesMut::from("101 head"), BytesMut::from("early bytes"));
-            let (mut timer, patience) = (Timer::default(), Duration::from_secs(60));
+            let mut timer = Timer::default();
+            let patience = Duration::from_secs(60);
             run(&mut near, &mut far, first, &mut timer, patience).await
         });
         (client, upstream, run)

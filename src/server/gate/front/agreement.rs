@@ -110,7 +110,8 @@ fn body(bytes: &[u8], mut framing: Framing) -> (Vec<u8>, Option<usize>) {
     if !chunked {
         return (bytes[..taken.unwrap_or_default()].to_vec(), end);
     }
-    let (mut body, mut rest) = (Vec::new(), bytes);
+    let mut body = Vec::new();
+    let mut rest = bytes;
     while let Some(at) = memchr::memmem::find(rest, b"\r\n") {
         let size = std::str::from_utf8(&rest[..at]).unwrap_or_default();
         let Ok(size) = usize::from_str_radix(size, 16) else { break };
@@ -154,8 +155,10 @@ async fn read(session: &mut ServerSession) -> Engine {
     };
     let mut headers: Vec<_> = head.headers.iter().map(values).collect();
     headers.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let (method, target) = (head.method.to_string(), head.raw_path().to_vec());
-    let (seen, mut body) = (Seen { method, target, headers }, Vec::new());
+    let method = head.method.to_string();
+    let target = head.raw_path().to_vec();
+    let seen = Seen { method, target, headers };
+    let mut body = Vec::new();
     loop {
         match session.read_request_body().await {
             Ok(Some(piece)) => body.extend_from_slice(&piece),

@@ -86,7 +86,8 @@ impl OneRequest {
         framing: Framing,
         rate: BodyRate,
     ) -> Self {
-        let (aside, gathered) = (BytesMut::new(), BytesMut::new());
+        let aside = BytesMut::new();
+        let gathered = BytesMut::new();
         let upgrade = Upgrade::Free;
         let state = Arc::default();
         Self {

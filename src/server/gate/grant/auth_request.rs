@@ -132,7 +132,8 @@ impl Grants {
         let key = |names: &[ChannelName]| key(&common, names);
         let single: Vec<(Key, ChannelName)> =
             channels.iter().map(|name| (key(std::slice::from_ref(name)), name.clone())).collect();
-        let (memory, seen) = (&self.shared.memory, self.seen());
+        let memory = &self.shared.memory;
+        let seen = self.seen();
         let words: Option<Vec<CachedDecision>> =
             single.iter().map(|(key, _)| memory.recall(key)).collect();
         if let Some(words) = words {
@@ -263,7 +264,9 @@ impl AuthRequest {
                     }
                     _ => {
                         let credentials = self.credentials.clone();
-                        let (grant, user, seen) = (*grant, *user, *seen);
+                        let grant = *grant;
+                        let user = *user;
+                        let seen = *seen;
                         let member = member.clone();
                         let allowed =
                             Allowed { grant, credentials, expires: None, user, member, seen };
@@ -319,9 +322,12 @@ impl AuthRequest {
         let long = now + Duration::from_secs(365 * 24 * 3600);
         let until = now.checked_add(self.settings.cache).unwrap_or(long);
         for (key, channel) in &self.channels {
-            let (allowed, channel) = (names.contains(channel), channel.clone());
+            let allowed = names.contains(channel);
+            let channel = channel.clone();
             let credentials = self.credentials.clone();
-            let (grant, user, member) = (*grant, *user, member.clone());
+            let grant = *grant;
+            let user = *user;
+            let member = member.clone();
             let word = CachedDecision { grant, allowed, credentials, channel, user, member, until };
             self.grants.shared.memory.keep(*key, word);
         }
@@ -385,7 +391,8 @@ impl AuthRequest {
 
     /// The channels that a response authorizes.
     fn allowed(&self, headers: &HeaderMap) -> Result<AuthResponse, String> {
-        let (grant, seen) = (self.grants.number(), 0);
+        let grant = self.grants.number();
+        let seen = 0;
         let asked = self.channels.iter().map(|(_, name)| name);
         let user = headers.get(USER).filter(|user| !user.is_empty());
         let member = user.and_then(|user| member(user, headers.get(USER_INFO)));

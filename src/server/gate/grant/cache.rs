@@ -78,7 +78,7 @@ mod tests {
     use crate::hub::channel::SiteName;
     use std::time::Duration;
 
-    fn word(grant: u64, channel: &str, credential: u64, seconds: u64) -> CachedDecision {
+    fn decision(grant: u64, channel: &str, credential: u64, seconds: u64) -> CachedDecision {
         let channel = ChannelName::new(channel).unwrap();
         let until = Instant::now() + Duration::from_secs(seconds);
         CachedDecision {
@@ -95,14 +95,15 @@ mod tests {
     #[test]
     fn a_word_is_good_for_its_time_and_until_it_is_forgotten() {
         let memory = DecisionCache::default();
-        memory.keep([1; 32], word(1, "a", 7, 100));
-        memory.keep([2; 32], word(1, "b", 7, 100));
-        memory.keep([3; 32], word(2, "a", 8, 0));
+        memory.keep([1; 32], decision(1, "a", 7, 100));
+        memory.keep([2; 32], decision(1, "b", 7, 100));
+        memory.keep([3; 32], decision(2, "a", 8, 0));
         assert_eq!(memory.recall(&[1; 32]).unwrap().grant, 1);
         assert!(memory.recall(&[3; 32]).is_none());
         let b = ChannelName::new("b").unwrap();
         let forget = |channel: Option<&ChannelName>, credential| {
-            let (site, channel) = (SiteName::NONE, channel.cloned());
+            let site = SiteName::NONE;
+            let channel = channel.cloned();
             memory.forget(&Revocation { site, channel, credential }).len()
         };
         assert_eq!(forget(Some(&b), Some(8)), 0);
@@ -118,7 +119,7 @@ mod tests {
         for number in 0..=MAX {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_be_bytes());
-            memory.keep(key, word(number as u64, "a", 1, 100));
+            memory.keep(key, decision(number as u64, "a", 1, 100));
             memory.recall(&[0; 32]);
         }
         let mut second = [0; 32];

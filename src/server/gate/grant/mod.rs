@@ -184,7 +184,7 @@ impl Verdict {
 }
 
 impl Gate {
-    /// Whether the client may poll; `None` = anybody may.
+    /// Whether the client may poll; `None` = every client may.
     pub(super) fn authorize(
         &self,
         settings: &Settings,
@@ -261,7 +261,8 @@ impl Grants {
             covers(&grant.channels, channels)?;
             Ok((grant.expires, grant.member))
         };
-        let (seconds, seen) = (seconds(now), self.seen());
+        let seconds = seconds(now);
+        let seen = self.seen();
         let granted = match auth {
             Auth::Signed(keys) => by_token(&|token| keys.grant(token, seconds)),
             Auth::Jwt(verifier) => by_token(&|token| verifier.grant(token, seconds)),
@@ -286,7 +287,8 @@ impl Grants {
         headers: &dyn Headers,
         expires: Option<Seconds>,
     ) -> Allowed {
-        let (seen, credentials) = (self.seen(), self.shown(Some(token), headers));
+        let seen = self.seen();
+        let credentials = self.shown(Some(token), headers);
         let grant = self.number();
         Allowed { grant, credentials, expires, user: None, member: None, seen }
     }
@@ -302,7 +304,8 @@ impl Grants {
         channels.extend(about);
         let mut in_use = self.shared.used.lock();
         let late = in_use.was_revoked(seen, &channels, &credentials);
-        let (revoked, ringer) = (Arc::new(AtomicBool::new(late)), waiter.wake_handle());
+        let revoked = Arc::new(AtomicBool::new(late));
+        let ringer = waiter.wake_handle();
         let used = ActiveGrant { grant, credentials, channels, ringer, revoked: revoked.clone() };
         let key = in_use.used.insert(used);
         drop(in_use);

@@ -27,13 +27,15 @@ fn waiter(hub: &Hub, channel: &str) -> Waiter {
 
 fn allowed(grants: &Grants, credential: &str, expires: Option<Seconds>) -> Allowed {
     let credentials = [grants.shared.hasher.hash_one(credential.as_bytes())].as_slice().into();
-    let (grant, seen) = (grants.number(), grants.seen());
+    let grant = grants.number();
+    let seen = grants.seen();
     Allowed { grant, credentials, expires, user: None, member: None, seen }
 }
 
 #[test]
 fn leave_lasts_until_its_second_or_until_it_is_taken_back() {
-    let (grants, hub) = (Grants::default(), Hub::new(hub::Settings::default(), 1));
+    let grants = Grants::default();
+    let hub = Hub::new(hub::Settings::default(), 1);
     let soon = NOW.0 / 1_000_000 + 1;
     let first = grants.take(allowed(&grants, "a", Some(soon)), &waiter(&hub, "x"));
     assert_eq!(first.left(NOW), Some(Duration::from_secs(1)));
@@ -52,8 +54,10 @@ fn leave_lasts_until_its_second_or_until_it_is_taken_back() {
 
 #[test]
 fn leave_that_is_taken_back_between_the_look_and_the_hold_is_found_gone() {
-    let (grants, hub) = (Grants::default(), Hub::new(hub::Settings::default(), 1));
-    let (found, other) = (allowed(&grants, "a", None), allowed(&grants, "b", None));
+    let grants = Grants::default();
+    let hub = Hub::new(hub::Settings::default(), 1);
+    let found = allowed(&grants, "a", None);
+    let other = allowed(&grants, "b", None);
     grants.revoke(&SiteName::NONE, None, Some("a"));
     let waiter = waiter(&hub, "x");
     assert_eq!(grants.take(found, &waiter).check(NOW), Err(Rejection::Revoked));
@@ -81,7 +85,8 @@ async fn equal_questions_at_the_same_time_are_one() {
         }
     });
     let grants = Grants::default();
-    let (cache, timeout) = (Duration::ZERO, Duration::from_secs(10));
+    let cache = Duration::ZERO;
+    let timeout = Duration::from_secs(10);
     let auth = Auth::Upstream(Upstream {
         url: Url::Path("/auth".to_owned()),
         cache,

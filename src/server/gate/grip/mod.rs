@@ -47,7 +47,8 @@ impl Settings {
 
     /// Settings with this signer and these paths.
     pub fn new(signer: Option<Signer>, websocket: Vec<PathPattern>) -> Self {
-        let (token, asking) = (Mutex::new((0, Arc::from(""))), Semaphore::new(AT_ONCE));
+        let token = Mutex::new((0, Arc::from("")));
+        let asking = Semaphore::new(AT_ONCE);
         Self { signer, websocket, token, asking }
     }
 

@@ -108,7 +108,8 @@ impl Origin {
                 }
             }
         }
-        let (settings, target) = (settings.clone(), target.into());
+        let settings = settings.clone();
+        let target = target.into();
         Self(Arc::new(Shared { settings, again: None, target, headers: lines.into() }))
     }
 
@@ -176,7 +177,8 @@ impl Origin {
         let mut headers = HeaderMap::new();
         for line in self.0.headers.split(|byte| *byte == b'\n') {
             let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-            let (name, value) = (&line[..colon], &line[colon + 1..]);
+            let name = &line[..colon];
+            let value = &line[colon + 1..];
             if only.is_some_and(|only| only.as_bytes() != name) {
                 continue;
             }

@@ -30,7 +30,7 @@ pub(super) enum Outcome {
 enum Meaning {
     Nothing,
     Reply(Reply),
-    /// The site is to be asked.
+    /// The site has to decide.
     Ask,
 }
 

@@ -26,7 +26,7 @@ struct Stream {
     subscription: Option<Subscription>,
     /// The target of the link that the instruction is from.
     target: Option<String>,
-    /// The site is to be asked.
+    /// The site has to decide.
     ask: bool,
     /// Nothing has come since the site was asked because something may be missing.
     asked: bool,
@@ -38,7 +38,7 @@ struct Stream {
     events: u64,
 }
 
-/// What is to be written.
+/// The bytes to write.
 #[derive(Default)]
 struct Batch {
     pieces: Vec<Bytes>,

@@ -30,7 +30,7 @@ struct Channel {
     filters: Vec<Filter>,
     /// The id of the last item, where the site wants to know of it.
     last: Option<String>,
-    /// It is to be found in the history yet.
+    /// It has to be found in the history yet.
     seeks: bool,
     /// Where the hold was before the site was asked again.
     before: Option<Position>,
@@ -62,7 +62,8 @@ impl Subscription {
         before: &Places,
         now: Time,
     ) -> Result<Self, TableFull> {
-        let (mut channels, mut subscriptions) = (Vec::new(), Vec::new());
+        let mut channels = Vec::new();
+        let mut subscriptions = Vec::new();
         for channel in wanted {
             // Checked when it was read.
             let Ok(name) = grip::channel(&channel.name) else { continue };

@@ -124,7 +124,8 @@ async fn read(
     }
     let mut body = BytesMut::new();
     session::answer_expect(session).await?;
-    let (stall, mut rate) = (settings.write_timeout, BodyRate::new(settings.body_rate));
+    let stall = settings.write_timeout;
+    let mut rate = BodyRate::new(settings.body_rate);
     while let Some(piece) = read_piece(session, stall, &mut rate).await? {
         if (body.len() + piece.len()) as u64 > most {
             return too_long();

@@ -9,7 +9,7 @@ use slab::Slab;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 
-/// Updates that wait to be published; beyond so many, subscribers come and go faster than anybody
+/// Updates that wait to be published; beyond so many, subscribers come and go faster than any client
 /// could follow, and further ones are dropped.
 const MAX_WAITING: usize = 10_000;
 
@@ -102,7 +102,8 @@ impl Registry {
 impl Entry {
     fn subscriptions(&self, path: &str) -> impl Iterator<Item = Subscription> {
         self.topics.iter().map(move |topic| {
-            let (subscriber, payload) = (self.subscriber.clone(), self.payload.clone());
+            let subscriber = self.subscriber.clone();
+            let payload = self.payload.clone();
             Subscription::new(path, subscriber, topic.clone(), payload)
         })
     }

@@ -83,7 +83,8 @@ impl Updates {
             Some(id) => place_of(messages, &id).map_or(0, |place| place + 1),
             None => 0,
         };
-        let (mut part, mut bytes) = (None, 0);
+        let mut part = None;
+        let mut bytes = 0;
         let mut before: Option<&Arc<Message>> = None;
         for message in &messages[skipped..] {
             let stored = Stored::of(&message.payload);

@@ -46,7 +46,7 @@ pub struct Incoming<'a> {
     pub way: Way,
     /// The body, where it is for this side and no form.
     pub body: Option<&'a [u8]>,
-    /// Whether its connection can change to another protocol.
+    /// True if its connection can change to another protocol.
     pub can_upgrade: bool,
 }
 
@@ -111,14 +111,14 @@ pub(in crate::server::gate) enum Purpose {
     Stream(Box<Opening>),
 }
 
-/// An admission that waits for the upstream's word.
+/// An admission that waits for the upstream's decision.
 pub struct PendingAdmission {
     gate: Gate,
     admission: Admission,
     asking: Box<AuthRequest>,
 }
 
-/// Why a poll is not held: the counter, the status and the words.
+/// The reason for not holding a poll: the counter, the status and the words.
 pub(in crate::server::gate) type Full = (Refusal, u16, String);
 
 /// Time that a poll with a zero timeout waits until it is known if there are messages.
@@ -134,7 +134,7 @@ impl PendingAdmission {
 }
 
 impl Gate {
-    /// Decides on a request. A poll that is to be held is registered by now.
+    /// Decides on a request. A poll that will be held is registered by now.
     pub fn decide(&self, settings: &Settings, request: &Incoming<'_>) -> Decision {
         if let Some(reply) = settings.client_script.as_ref().and_then(|one| one.reply(request)) {
             return Decision::Reply(reply, None);
@@ -179,7 +179,9 @@ impl Gate {
         stars: &Captures<'_>,
         request: &Incoming<'_>,
     ) -> Option<Decision> {
-        let (query, form, headers) = (request.query, request.form, request.headers);
+        let query = request.query;
+        let form = request.form;
+        let headers = request.headers;
         let refuse = |cause, reply| {
             let origin = allowed_origin(rule, headers);
             Some(self.refuse(rule, origin.as_deref(), cause, reply))
@@ -298,7 +300,8 @@ impl Gate {
     ) -> Decision {
         // Only clients that may poll a channel learn whether it exists.
         if self.lacks_channel(&admission.rule, &admission.poll) {
-            let (rule, origin) = (&admission.rule, admission.origin.as_deref());
+            let rule = &admission.rule;
+            let origin = admission.origin.as_deref();
             return self.refuse(rule, origin, Refusal::UnknownChannel, Reply::new(403, "", ""));
         }
         match &admission.purpose {
@@ -335,7 +338,8 @@ impl Gate {
                 Some(Err(refused)) => (None, Some(refused)),
                 None => (None, None),
             };
-        let (hub, now) = (&self.shared.hub, (self.shared.clock)());
+        let hub = &self.shared.hub;
+        let now = (self.shared.clock)();
         let member = allowed.as_ref().and_then(Allowed::member);
         let present = match refused {
             None => self.enter(&admission, member, presence::Kind::Poll, now),
@@ -360,7 +364,7 @@ impl Gate {
             (Err(full), _) => {
                 self.refuse_full(&admission, (Refusal::TableFull, 503, full.to_string()))
             }
-            (Ok(answer), Some(full)) if !answer.iter().any(|update| update.found.news) => {
+            (Ok(answer), Some(full)) if !answer.iter().any(|update| update.found.has_update) => {
                 self.refuse_full(&admission, full)
             }
             (Ok(answer), _) => {
@@ -435,7 +439,7 @@ impl Gate {
     }
 
     fn cause_at_once(&self, answer: &Answer) -> Cause {
-        if answer.iter().any(|update| update.found.news) {
+        if answer.iter().any(|update| update.found.has_update) {
             Cause::of(answer)
         } else if self.shared.hub.is_draining() {
             Cause::Drain

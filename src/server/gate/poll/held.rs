@@ -96,7 +96,8 @@ impl Gate {
         let (true, [update]) = (rule.dialect.repeats_latest(), quiet.as_slice()) else {
             return quiet;
         };
-        let (hub, now) = (&self.shared.hub, (self.shared.clock)());
+        let hub = &self.shared.hub;
+        let now = (self.shared.clock)();
         let look = |cursor, take| {
             let channel = update.channel.clone();
             hub.look(&[Subscription { channel, cursor }], take, now).ok()
@@ -105,7 +106,7 @@ impl Gate {
         let here = |answer: &Answer| answer.iter().all(|other| other.found.position == position);
         match look(Cursor::Latest, Take::Newest) {
             Some(latest) if here(&latest) => latest,
-            // Something was published this moment, and none of it is to be skipped.
+            // Something was published this moment, and none of it may be skipped.
             Some(_) => look(Cursor::At(position), Take::First).unwrap_or(quiet),
             None => quiet,
         }

@@ -110,8 +110,8 @@ pub(in crate::server::gate) async fn hold(
                     return (Cause::Expired, None);
                 }
                 let answer = waiter.finish(clock());
-                let news = answer.iter().any(|update| update.found.news);
-                let cause = if news { Cause::of(&answer) } else { Cause::Timeout };
+                let has_update = answer.iter().any(|update| update.found.has_update);
+                let cause = if has_update { Cause::of(&answer) } else { Cause::Timeout };
                 return (cause, Some(answer));
             }
         }

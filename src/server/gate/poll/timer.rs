@@ -77,7 +77,8 @@ mod tests {
     async fn every_wait_ends_at_its_own_deadline_whatever_came_before() {
         let mut timer = Timer::default();
         for seconds in [10, 75, 3, 3, 60, 0] {
-            let (limit, began) = (Duration::from_secs(seconds), Instant::now());
+            let limit = Duration::from_secs(seconds);
+            let began = Instant::now();
             let done = timer.within(Some(limit), pin!(pending::<()>())).await;
             assert_eq!((done, began.elapsed().as_secs()), (None, seconds));
         }

@@ -57,7 +57,8 @@ pub(in crate::server::gate) async fn read(
     session.enable_retry_buffering();
     session::answer_expect(session.as_mut()).await?;
     let mut body = BytesMut::new();
-    let (stall, mut rate) = (settings.write_timeout, BodyRate::new(settings.body_rate));
+    let stall = settings.write_timeout;
+    let mut rate = BodyRate::new(settings.body_rate);
     while let Some(chunk) = session::read_piece(session.as_mut(), stall, &mut rate).await? {
         body.extend_from_slice(&chunk);
     }
@@ -73,7 +74,8 @@ async fn take(
 ) -> Result<Option<Form>> {
     session::answer_expect(session.as_mut()).await?;
     let mut body = BytesMut::new();
-    let (stall, mut rate) = (settings.write_timeout, BodyRate::new(settings.body_rate));
+    let stall = settings.write_timeout;
+    let mut rate = BodyRate::new(settings.body_rate);
     while let Some(chunk) = session::read_piece(session.as_mut(), stall, &mut rate).await? {
         if !share.grow(chunk.len()) {
             return Ok(None);
@@ -83,7 +85,8 @@ async fn take(
             return Ok(Some(Form { form: None, taken: None, share, length: body.len() }));
         }
     }
-    let (length, taken) = (body.len(), Some(body.freeze()));
+    let length = body.len();
+    let taken = Some(body.freeze());
     Ok(Some(Form { form: None, taken, share, length }))
 }
 
@@ -120,7 +123,8 @@ pub(in crate::server::gate) async fn keep_body(
     session.enable_retry_buffering();
     session::answer_expect(session).await?;
     let mut length = 0;
-    let (stall, mut rate) = (settings.write_timeout, BodyRate::new(settings.body_rate));
+    let stall = settings.write_timeout;
+    let mut rate = BodyRate::new(settings.body_rate);
     while let Some(chunk) = session::read_piece(session, stall, &mut rate).await? {
         length += chunk.len();
         if length > MAX_BYTES {

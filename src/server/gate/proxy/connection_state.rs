@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(in crate::server::gate) struct ConnectionState {
     /// The request is the site's by now.
     forwarded: AtomicBool,
-    /// The group of the client's connections to the site; 0 = they are everybody's.
+    /// The group of the client's connections to the site; 0 = all clients share them.
     group: AtomicU64,
 }
 
@@ -47,7 +47,8 @@ impl ConnectionState {
     pub(in crate::server::gate) fn look_at(&self, headers: &dyn Headers) {
         if self.group() == 0 && signs_in(headers) {
             // Of two requests on one connection the first decides.
-            let (own, order) = (next_group(), Ordering::Relaxed);
+            let own = next_group();
+            let order = Ordering::Relaxed;
             let _ = self.group.compare_exchange(0, own, order, order);
         }
     }
@@ -55,7 +56,7 @@ impl ConnectionState {
 
 /// A group of connections to the site that no other connection is of.
 pub(in crate::server::gate) fn next_group() -> u64 {
-    /// Group 0 is everybody's.
+    /// All clients share group 0.
     static GROUP: AtomicU64 = AtomicU64::new(1);
     GROUP.fetch_add(1, Ordering::Relaxed)
 }
@@ -79,7 +80,8 @@ mod tests {
     use http::HeaderMap;
 
     fn group(name: &'static str, value: &str) -> u64 {
-        let (state, mut headers) = (ConnectionState::default(), HeaderMap::new());
+        let state = ConnectionState::default();
+        let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         state.look_at(&headers);
         let group = state.group();

@@ -100,7 +100,8 @@ mod tests {
     async fn only_a_response_that_has_not_begun_is_cut() {
         for (first, begins) in [(9, true), (11, false)] {
             let (near, mut far) = tokio::io::duplex(100);
-            let (most, was_cut) = (Duration::from_secs(10), WasCut::default());
+            let most = Duration::from_secs(10);
+            let was_cut = WasCut::default();
             let flag = was_cut.clone();
             let mut limited = Limited { inner: near, most, sleep: None, begun: false, was_cut };
             tokio::spawn(async move {

@@ -110,30 +110,32 @@ impl Way {
         put: &mut dyn FnMut(&'static str, fmt::Arguments<'_>),
     ) {
         let Self { client, tls } = self;
-        let told = |name: &str| {
-            let told = if client.trusted { headers.all(name) } else { String::new() };
-            (!told.trim().is_empty()).then_some(told)
+        let received = |name: &str| {
+            let received = if client.trusted { headers.all(name) } else { String::new() };
+            (!received.trim().is_empty()).then_some(received)
         };
-        match (client.peer, told("x-forwarded-for")) {
-            (Some(peer), Some(told)) => put("X-Forwarded-For", format_args!("{told}, {peer}")),
+        match (client.peer, received("x-forwarded-for")) {
+            (Some(peer), Some(received)) => {
+                put("X-Forwarded-For", format_args!("{received}, {peer}"))
+            }
             (Some(peer), None) => put("X-Forwarded-For", format_args!("{peer}")),
-            (None, Some(told)) => put("X-Forwarded-For", format_args!("{told}")),
+            (None, Some(received)) => put("X-Forwarded-For", format_args!("{received}")),
             (None, None) => {}
         }
         let proto = if *tls { "https" } else { "http" };
-        match told("x-forwarded-proto") {
-            Some(told) => put("X-Forwarded-Proto", format_args!("{told}")),
+        match received("x-forwarded-proto") {
+            Some(received) => put("X-Forwarded-Proto", format_args!("{received}")),
             None => put("X-Forwarded-Proto", format_args!("{proto}")),
         }
-        match told("x-forwarded-host") {
-            Some(told) => put("X-Forwarded-Host", format_args!("{told}")),
+        match received("x-forwarded-host") {
+            Some(received) => put("X-Forwarded-Host", format_args!("{received}")),
             // Only HTTP/1.0 has requests without a host.
             None if host.is_empty() => {}
             None => put("X-Forwarded-Host", format_args!("{host}")),
         }
         let own = OwnHop { peer: client.peer, host, proto };
-        match told("forwarded") {
-            Some(told) => put("Forwarded", format_args!("{told}, {own}")),
+        match received("forwarded") {
+            Some(received) => put("Forwarded", format_args!("{received}, {own}")),
             None => put("Forwarded", format_args!("{own}")),
         }
     }

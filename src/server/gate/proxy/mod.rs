@@ -157,7 +157,8 @@ impl ProxyHttp for Proxy {
             }
             // A request of pingora's own.
             None => {
-                let (settings, open) = (self.gate.settings(), self.gate.open());
+                let settings = self.gate.settings();
+                let open = self.gate.open();
                 (settings, None, Instant::now(), Classification::Undecided, Arc::default(), open)
             }
         };
@@ -487,7 +488,8 @@ impl ProxyHttp for Proxy {
             (context.held, context.events) = ended;
         }
         let client = context.client.and_then(|client| client.address);
-        let (session, began) = (session.as_downstream(), context.began);
+        let session = session.as_downstream();
+        let began = context.began;
         session::log(session, &context.settings, client, began, context.held, context.events);
     }
 }

@@ -38,7 +38,8 @@ pub(super) fn prepare(
 
 /// TCP keep-alive that notices a vanished upstream within two minutes.
 fn keepalive() -> TcpKeepalive {
-    let (time, interval) = (Duration::from_secs(60), Duration::from_secs(15));
+    let time = Duration::from_secs(60);
+    let interval = Duration::from_secs(15);
     TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(4)
 }
 

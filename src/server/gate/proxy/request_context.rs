@@ -52,8 +52,11 @@ impl RequestContext {
         settings: Arc<Settings>,
         client: Client,
     ) -> Box<Self> {
-        let (began, finding, open) = (Instant::now(), Classification::Undecided, gate.open());
-        let (state, upgrade) = (Arc::default(), false);
+        let began = Instant::now();
+        let finding = Classification::Undecided;
+        let open = gate.open();
+        let state = Arc::default();
+        let upgrade = false;
         Box::new(Self { settings, client, began, finding, state, upgrade, open })
     }
 
@@ -149,7 +152,8 @@ mod tests {
             FdBudget::within(1024),
         );
         let client = Client { peer: None, trusted: true, address: None };
-        let (old, new) = (gate.settings(), Arc::new(settings()));
+        let old = gate.settings();
+        let new = Arc::new(settings());
         let first = RequestContext::new(&gate, old.clone(), client).for_site();
         // A reload between two requests of one connection.
         swap.store(new.clone());

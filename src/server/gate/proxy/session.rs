@@ -78,7 +78,8 @@ impl Exchange for SessionExchange<'_> {
         // Boxed, as it is over before anything is held.
         if !keep {
             if !self.session.is_body_done() {
-                let (stall, rate) = (self.settings.write_timeout, self.settings.body_rate);
+                let stall = self.settings.write_timeout;
+                let rate = self.settings.body_rate;
                 Box::pin(discard_body(self.session, stall, rate)).await?;
             }
             return Ok(None);
@@ -211,8 +212,10 @@ pub(in crate::server::gate) fn log_failure(
     let head = session.req_header();
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let target = masked(target, &settings.mask);
-    let (method, status) = (head.method.as_str(), error_page::status_of(error));
-    let (source, error_type) = (error.esource().as_str(), error.etype().as_str());
+    let method = head.method.as_str();
+    let status = error_page::status_of(error);
+    let source = error.esource().as_str();
+    let error_type = error.etype().as_str();
     let io = error.root_cause().downcast_ref::<std::io::Error>();
     let cause = io.and_then(std::io::Error::raw_os_error).map(std::io::Error::from_raw_os_error);
     let cause = cause.map(|cause| cause.to_string()).unwrap_or_default();

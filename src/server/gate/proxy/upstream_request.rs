@@ -12,7 +12,7 @@ pub(in crate::server::gate) fn prepare(
     upstream: &mut RequestHeader,
     client: &Client,
 ) -> Result<()> {
-    // A target with a host in it says twice for whom it is (RFC 9112, section 3.2.2). The engine
+    // A target with a host in it names its host twice (RFC 9112, section 3.2.2). The engine
     // has seen to it that both are the same.
     if !upstream.raw_path().starts_with(b"/") && upstream.uri.path().starts_with('/') {
         upstream.set_uri(upstream.uri.clone());

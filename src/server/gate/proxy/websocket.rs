@@ -85,7 +85,9 @@ impl Beginning {
 
 impl<S> Withheld<S> {
     fn new(inner: S, patience: Duration) -> Self {
-        let (reader, silence, answer) = (None, None, Beginning::So(0));
+        let reader = None;
+        let silence = None;
+        let answer = Beginning::So(0);
         Self { inner, flushes_to_come: 2, reader, patience, silence, answer }
     }
 }
@@ -104,7 +106,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Withheld<S> {
         let before = buf.filled().len();
         match Pin::new(&mut this.inner).poll_read(context, buf) {
             Poll::Pending if this.answer != Beginning::Agreed => {
-                let (silence, patience) = (&mut this.silence, this.patience);
+                let silence = &mut this.silence;
+                let patience = this.patience;
                 let silence = silence.get_or_insert_with(|| Box::pin(sleep(patience)));
                 let late = silence.as_mut().poll(context);
                 late.map(|()| Err(io::ErrorKind::TimedOut.into()))

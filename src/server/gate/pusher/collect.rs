@@ -21,7 +21,8 @@ impl Client {
         if let Some(found) = self.waiter.look((self.gate.shared.clock)()) {
             let gate = self.gate.clone();
             gate.shared.counters.releases.count(Cause::of(&found));
-            for (index, update) in found.iter().enumerate().filter(|(_, one)| one.found.news) {
+            for (index, update) in found.iter().enumerate().filter(|(_, one)| one.found.has_update)
+            {
                 if out.is_full() {
                     break;
                 }
@@ -40,7 +41,8 @@ impl Client {
         out: &mut Outbox,
     ) -> Result<(), Close> {
         let Some(one) = self.channels.get_mut(index) else { return Ok(()) };
-        let (mut position, mut stamp) = (update.found.position, update.found.stamp);
+        let mut position = update.found.position;
+        let mut stamp = update.found.stamp;
         let app = self.app.clone();
         let name = app.app.name_of(&one.channel).unwrap_or_default();
         if one.is_roster {

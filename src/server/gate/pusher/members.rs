@@ -22,7 +22,8 @@ impl Client {
         let Some(one) = self.channels.get(index) else { return Ok(None) };
         let channel = one.channel.clone();
         let hub = self.gate.shared.hub.clone();
-        let (presence, now) = (hub.presence(), (self.gate.shared.clock)());
+        let presence = hub.presence();
+        let now = (self.gate.shared.clock)();
         let Some(member) = one.member.as_ref() else {
             if presence.is_watched(&channel) {
                 let settings = Arc::<Settings>::default();
@@ -80,10 +81,11 @@ impl Client {
         frame::members(listed.chain(own.map(|own| (&*own.id, own.info.as_deref()))))
     }
 
-    /// Tells of the users who have come and gone on a presence channel, from the channel of its
+    /// Reports the users who have come and gone on a presence channel, from the channel of its
     /// joins and leaves at `index`.
     pub(super) fn take_members(&mut self, index: usize, update: &ChannelUpdate, out: &mut Outbox) {
-        let (mut position, mut stamp) = (update.found.position, update.found.stamp);
+        let mut position = update.found.position;
+        let mut stamp = update.found.stamp;
         let app = self.app.clone();
         let Some(subject) = update.channel.strip_prefix(PREFIX) else { return };
         let name = app.app.name_of(subject).unwrap_or_default();

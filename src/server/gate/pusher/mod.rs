@@ -72,7 +72,7 @@ impl Default for PusherSettings {
 pub struct PusherApp {
     /// The app.
     pub app: Arc<App>,
-    /// The silence after which a client pings, as it is told.
+    /// The silence after which a client pings, as the handshake says.
     pub activity_timeout: Duration,
     /// The silence of a client after which it is pinged. Half as much later it is closed.
     pub ping: Duration,

@@ -84,7 +84,8 @@ impl Receive {
     }
 
     pub(super) async fn run<E: Exchange>(mut self, exchange: &mut E) -> Served<E::Error> {
-        let (mut events, mut bytes) = (0, 0);
+        let mut events = 0;
+        let mut bytes = 0;
         let served = match self.ends {
             Ends::WithFrames => self.poll(exchange, &mut events, &mut bytes).await,
             Ends::Later => self.stream(exchange, &mut events, &mut bytes).await,
@@ -331,7 +332,7 @@ impl Receive {
             biased;
             () = &mut gone => Step::Gone,
             () = woken => Step::Look,
-            () = self.turn.session.bell.notified() => Step::Look,
+            () = self.turn.session.wake.notified() => Step::Look,
             () = poll_fn(|context| timer.poll_expired(context)) => Step::Time,
         }
     }

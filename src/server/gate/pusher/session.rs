@@ -40,7 +40,7 @@ pub(super) struct Session {
     ended: AtomicBool,
     inbox: Mutex<Inbox>,
     /// There is something in the inbox, or a newer request.
-    pub(super) bell: Notify,
+    pub(super) wake: Notify,
     /// Number of the newest request for its frames.
     turn: AtomicU64,
     presence: Mutex<Presence>,
@@ -125,7 +125,7 @@ impl Sessions {
             client: Arc::new(tokio::sync::Mutex::new(begin()?)),
             ended: AtomicBool::new(false),
             inbox: Mutex::default(),
-            bell: Notify::new(),
+            wake: Notify::new(),
             turn: AtomicU64::new(0),
             presence: Mutex::new(Presence { requests: 0, ends: Instant::now() + patience }),
             patience,
@@ -152,7 +152,7 @@ impl Sessions {
         inbox.ping |= frames.is_empty();
         inbox.frames.extend(frames.into_iter().map(Cow::into_owned));
         drop(inbox);
-        session.bell.notify_one();
+        session.wake.notify_one();
         Ok(())
     }
 
@@ -195,7 +195,7 @@ impl Session {
     fn turn(self: &Arc<Self>) -> Turn {
         self.presence.lock().requests += 1;
         let number = self.turn.fetch_add(1, Ordering::SeqCst) + 1;
-        self.bell.notify_one();
+        self.wake.notify_one();
         Turn { session: self.clone(), number, broken_off: false }
     }
 

@@ -72,7 +72,8 @@ impl PusherSocket {
     }
 
     async fn run<E: Exchange>(mut self, exchange: &mut E) -> Served<E::Error> {
-        let (mut events, mut bytes) = (0, 0);
+        let mut events = 0;
+        let mut bytes = 0;
         let ended = self.serve(exchange, &mut events, &mut bytes).await;
         let (cause, answer) = match ended {
             Ok(cause) => (cause, Ok(Some((101, bytes)))),
@@ -95,7 +96,8 @@ impl PusherSocket {
             Box::pin(exchange.start(&head, &[])).await?;
         }
         let mut messages = Messages::default();
-        let (mut heard, mut pinged) = (Instant::now(), false);
+        let mut heard = Instant::now();
+        let mut pinged = false;
         let end = loop {
             if let Some(close) = self.client.is_over() {
                 break End::Close(close);

@@ -42,7 +42,9 @@ impl ReleasedReplay {
         lead: Option<Leader>,
         held: Duration,
     ) -> Self {
-        let (began, held, slot) = (poll.began, (held, poll.cause), Some(slot));
+        let began = poll.began;
+        let held = (held, poll.cause);
+        let slot = Some(slot);
         let receiving = None;
         Self { poll, lead, slot, receiving, is_begun: false, is_good: false, began, held }
     }

@@ -98,7 +98,7 @@ enum AtTimeout {
 }
 
 impl HeldReplay {
-    /// Holds the poll if it is to be held, and waits for its slot. Dropping it, or the end of
+    /// Holds the poll where it has to wait, and then waits for its slot. Dropping it, or the end of
     /// `gone`, ends both.
     pub(in crate::server::gate) async fn wait(
         mut self: Box<Self>,
@@ -140,7 +140,8 @@ impl HeldReplay {
 
     async fn hold(&mut self, timer: &mut Timer, gone: Pin<&mut impl Future<Output = ()>>) {
         let Some(waiter) = &mut self.waiter else { return };
-        let (clock, leave) = (self.gate.shared.clock, self.leave.as_ref());
+        let clock = self.gate.shared.clock;
+        let leave = self.leave.as_ref();
         timer.set(hold::shorter(self.duration, leave.and_then(|leave| leave.left(clock()))));
         let (cause, answer) = hold::hold(waiter, leave, timer, clock, gone).await;
         self.cause = cause;
@@ -200,8 +201,8 @@ impl HeldReplay {
         let allowed = self.allowed.as_deref().cloned().zip(waiter.as_ref());
         self.leave = allowed.map(|(allowed, waiter)| shared.grants.take(allowed, waiter));
         if waiter.is_none() {
-            let news = answer.as_ref().is_some_and(|update| update.found.news);
-            self.cause = if news { Cause::Message } else { Cause::Drain };
+            let has_update = answer.as_ref().is_some_and(|update| update.found.has_update);
+            self.cause = if has_update { Cause::Message } else { Cause::Drain };
             self.position = answer.map(|update| update.found.position).or(self.position);
         }
         self.waiter = waiter;

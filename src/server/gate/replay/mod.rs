@@ -97,7 +97,8 @@ impl Gate {
         else {
             return Decision::Site;
         };
-        let (head, ids) = (admission.is_head, identity.ids);
+        let head = admission.is_head;
+        let ids = identity.ids;
         let permit = self.admit(settings, &admission, allowed.as_ref());
         let now = (self.shared.clock)();
         let looked = self.look(&admission.poll, replay, ids, permit.is_ok() && !head, now);
@@ -157,7 +158,7 @@ impl Gate {
         let Some(position) = self.shared.replays.asked.quiet_at(ids) else { return false };
         let subscription = Subscription { channel: channel.clone(), cursor: Cursor::At(position) };
         let found = self.shared.hub.look(&[subscription], Take::Newest, now);
-        found.is_ok_and(|answer| !answer.iter().any(|update| update.found.news))
+        found.is_ok_and(|answer| !answer.iter().any(|update| update.found.has_update))
     }
 
     /// Decides whether a poll has to wait.
@@ -169,7 +170,8 @@ impl Gate {
         hold: bool,
         now: Time,
     ) -> Result<Look, TableFull> {
-        let (hub, asked) = (&self.shared.hub, &self.shared.replays.asked);
+        let hub = &self.shared.hub;
+        let asked = &self.shared.replays.asked;
         let hold_here = hold && !ids.first;
         // A poll of this dialect is on one channel.
         let channel = poll.subscriptions.first().map(|one| one.channel.clone());
@@ -177,8 +179,9 @@ impl Gate {
             PollOutcome::Waiting(waiter) => return Ok(Look::held(waiter, false)),
             PollOutcome::Answer(answer) => answer.into_iter().next(),
         };
-        let news = update.as_ref().is_some_and(|update| update.found.news);
-        let at_once = if ids.first { Some(Cause::First) } else { news.then_some(Cause::Message) };
+        let has_update = update.as_ref().is_some_and(|update| update.found.has_update);
+        let at_once =
+            if ids.first { Some(Cause::First) } else { has_update.then_some(Cause::Message) };
         let position = update.map(|update| update.found.position);
         if let Some(position) = position
             && hold
@@ -214,7 +217,7 @@ fn pause(duration: Option<Duration>, slack: Duration) -> Option<Duration> {
 
 /// The result of a look.
 struct Look {
-    /// The registration of a poll that is to be held.
+    /// The registration of a poll that will be held.
     waiter: Option<Waiter>,
     position: Option<Position>,
     /// The cause for which it goes to the upstream at once.

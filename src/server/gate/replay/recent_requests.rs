@@ -40,7 +40,7 @@ pub(super) struct Ids {
     pub(super) request: Id,
     /// Its client and channel, whatever its position; `None` where positions are not known.
     visitor: Option<Id>,
-    /// Its channel and position, whoever polls; where there is none, the request.
+    /// Its channel and position, whichever client polls; where there is none, the request.
     state: Id,
     /// The client has nothing yet, and is not to wait for it.
     pub(super) first: bool,

@@ -134,7 +134,8 @@ impl SingleFlight {
         let (sender, state) = watch::channel(State::RecentRequests);
         let flight = Flight { position, began: Instant::now(), state };
         flying.put(*key, flight.clone());
-        let (board, key) = (self.board.clone(), *key);
+        let board = self.board.clone();
+        let key = *key;
         Join::Leader(Leader { board, key, flight, sender, answer: None })
     }
 }

@@ -1,7 +1,7 @@
 //! Slots at the upstream: a rule forwards so many polls at once, the others queue in the order in
 //! which they came.
 //!
-//! A poll that is cut off may keep its worker: PHP notices that nobody listens only when it writes.
+//! A poll that is cut off may keep its worker: PHP notices that the client is gone only when it writes.
 //! So its slot stays taken, until the channel is published to, for which the script waits, or until
 //! the gate would not have waited for any response any longer. And one slot is left free for polls
 //! with an update by those that only ask at their timeout whether they have missed something.
@@ -126,9 +126,10 @@ impl RuleSlots {
     /// Frees the slots of those for whose channel there is an update.
     fn free_parked(&self, hub: &Hub, now: Time) {
         self.parked.lock().retain(|parked| {
-            let (channel, cursor) = (parked.channel.clone(), Cursor::At(parked.position));
+            let channel = parked.channel.clone();
+            let cursor = Cursor::At(parked.position);
             let found = hub.look(&[Subscription { channel, cursor }], Take::Newest, now);
-            found.is_ok_and(|answer| !answer.iter().any(|update| update.found.news))
+            found.is_ok_and(|answer| !answer.iter().any(|update| update.found.has_update))
         });
     }
 }

@@ -38,7 +38,7 @@ struct Outgoing {
     all: bool,
 }
 
-/// What is to be done next.
+/// The next step.
 enum Step {
     Look,
     Heartbeat,
@@ -241,12 +241,13 @@ impl HeldStream {
     /// whose write fails has ended.
     fn take(&mut self, found: &Answer) -> Outgoing {
         let (batch, part) = self.said.write(self.waiter.place(), found);
-        let (all, place) = (part.is_none(), part.as_ref().unwrap_or(found));
+        let all = part.is_none();
+        let place = part.as_ref().unwrap_or(found);
         for (index, update) in place.iter().enumerate() {
             self.waiter.advance(index, &update.found);
         }
         self.events += batch.events;
-        if !found.iter().any(|update| update.found.news) {
+        if !found.iter().any(|update| update.found.has_update) {
             return Outgoing { batch, published: None, all };
         }
         let gate = &self.gate.shared;
@@ -306,7 +307,8 @@ impl HeldStream {
             left.and_then(|left| Instant::now().checked_add(left)),
         ];
         exchange.timer().set_deadline(times.into_iter().flatten().min());
-        let (socket, mut waits) = (self.is_socket(), false);
+        let socket = self.is_socket();
+        let mut waits = false;
         let next = poll_fn(|context| {
             // The client comes first when the wait begins, and the message when it is woken, which
             // is mostly why.

@@ -76,8 +76,11 @@ impl TlsStream {
         config: Arc<ServerConfig>,
     ) -> Result<Self, HandshakeError> {
         let session = UnbufferedServerConnection::new(config)?;
-        let (received, plain, unsent) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
-        let (ended, closed) = (false, false);
+        let received = BytesMut::new();
+        let plain = BytesMut::new();
+        let unsent = BytesMut::new();
+        let ended = false;
+        let closed = false;
         let mut this = Self { inner, session, received, plain, unsent, ended, closed };
         match poll_fn(|context| this.poll_handshake(context)).await {
             Ok(()) => Ok(this),
@@ -379,7 +382,8 @@ impl Ssl for TlsStream {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         let version = self.session.protocol_version().and_then(|version| version.as_str());
         let cipher = self.session.negotiated_cipher_suite().and_then(|it| it.suite().as_str());
-        let (cipher, version) = (cipher.unwrap_or_default(), version.unwrap_or_default());
+        let cipher = cipher.unwrap_or_default();
+        let version = version.unwrap_or_default();
         Some(Arc::new(SslDigest::new(cipher, version, None, None, Vec::new())))
     }
 

@@ -6,7 +6,8 @@ const PAGE: &str = "0123456789abcdef";
 
 /// The status with which a request is refused; 200 if it is admitted.
 fn ask(token: &str, method: Method, open: bool, headers: &[(&str, &str)]) -> u16 {
-    let (token, names) = (Secret::new(token), vec!["gate.example".into()]);
+    let token = Secret::new(token);
+    let names = vec!["gate.example".into()];
     let settings = Settings { token, names, ..Settings::default() };
     let mut map = HeaderMap::new();
     for (name, value) in headers {
@@ -153,7 +154,8 @@ fn without_a_page_its_empty_token_opens_nothing() {
 
 #[test]
 fn a_link_elsewhere_leads_to_the_page_and_shows_it_to_nobody_else() {
-    let (settings, method) = (Settings::default(), Method::GET);
+    let settings = Settings::default();
+    let method = Method::GET;
     for (page, dest, let_in) in [
         (true, "document", true),
         (true, "iframe", false),

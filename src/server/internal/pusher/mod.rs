@@ -130,11 +130,11 @@ impl Rest {
         match target {
             Target::Events => {
                 let trigger = rest::events(&request.body, app.max_event)?;
-                let told = self.told(&app, &trigger).await?;
+                let attributes = self.attributes(&app, &trigger).await?;
                 self.publish(&app, &[trigger]).await?;
                 Ok(Reply::json(
                     200,
-                    &match told {
+                    &match attributes {
                         Some(channels) => json!({ "channels": channels }),
                         None => json!({}),
                     },
@@ -142,15 +142,15 @@ impl Rest {
             }
             Target::Batch => {
                 let triggers = rest::batch(&request.body, app.max_event)?;
-                let mut told = Vec::new();
+                let mut attributes = Vec::new();
                 for trigger in &triggers {
-                    // A batch tells of each event's only channel.
-                    let of = self.told(&app, trigger).await?.unwrap_or_default();
-                    told.push(of.into_iter().next().map_or(json!({}), |(_, of)| of));
+                    // A batch reports each event's only channel.
+                    let of = self.attributes(&app, trigger).await?.unwrap_or_default();
+                    attributes.push(of.into_iter().next().map_or(json!({}), |(_, of)| of));
                 }
                 self.publish(&app, &triggers).await?;
                 let any = triggers.iter().any(|trigger| trigger.info.is_some());
-                Ok(Reply::json(200, &if any { json!({ "batch": told }) } else { json!({}) }))
+                Ok(Reply::json(200, &if any { json!({ "batch": attributes }) } else { json!({}) }))
             }
             Target::List => self.list(&app, request, info()).await,
             Target::One(name) => self.one(&app, &name, info()).await,
@@ -191,7 +191,7 @@ impl Rest {
     }
 
     /// What an event's sender wants to know of its channels.
-    async fn told(
+    async fn attributes(
         &self,
         app: &App,
         trigger: &Trigger,
@@ -199,15 +199,16 @@ impl Rest {
         if !trigger.info.is_some() {
             return Ok(None);
         }
-        let mut told = Map::new();
+        let mut attributes = Map::new();
         for name in &trigger.channels {
             let channel = self.channel(app, name)?;
             // Of channels that are none for users, their number is left out.
             let users = trigger.info.users && Kind::of(name) == Kind::Presence;
             let info = Info { users, ..trigger.info };
-            told.insert(name.clone(), Value::Object(self.figures(&channel, name, info).await?));
+            attributes
+                .insert(name.clone(), Value::Object(self.figures(&channel, name, info).await?));
         }
-        Ok(Some(told))
+        Ok(Some(attributes))
     }
 
     async fn figures(

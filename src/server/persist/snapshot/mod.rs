@@ -74,14 +74,15 @@ pub struct Snapshot {
 enum Ownership {
     Ours,
     /// The final file is written, or another process writes it.
-    Left,
+    PassedOn,
 }
 
 impl Snapshot {
     /// A snapshot in `file`, which is neither read nor written.
     pub fn new(file: &Path) -> Self {
         let report = Report { file: file.to_owned(), ..Report::default() };
-        let (place, report) = (Mutex::new(Ownership::Ours), Mutex::new(report));
+        let place = Mutex::new(Ownership::Ours);
+        let report = Mutex::new(report);
         Self { file: file.to_owned(), place, report }
     }
 
@@ -98,7 +99,8 @@ impl Snapshot {
         match read(file, hub, now) {
             Ok(Some((clean, answers))) => {
                 remembered = answers;
-                let (channels, bytes) = (hub.channels(), hub.cost());
+                let channels = hub.channels();
+                let bytes = hub.cost();
                 tracing::info!(file = %file.display(), clean, channels, bytes, "history read");
                 if !clean {
                     tracing::warn!(
@@ -162,13 +164,13 @@ impl Snapshot {
     pub fn finish(&self, hub: &Hub, remembered: &[StoredReply]) -> io::Result<()> {
         let mut place = self.place.lock();
         self.write_as(hub, remembered, true, &mut place)?;
-        *place = Ownership::Left;
+        *place = Ownership::PassedOn;
         Ok(())
     }
 
     /// Leaves the file to another process, or takes it `back`. Waits for a write under way.
-    pub fn leave(&self, back: bool) {
-        *self.place.lock() = if back { Ownership::Ours } else { Ownership::Left };
+    pub fn pass_on(&self, back: bool) {
+        *self.place.lock() = if back { Ownership::Ours } else { Ownership::PassedOn };
     }
 
     /// The state of the snapshot.
@@ -183,7 +185,7 @@ impl Snapshot {
         clean: bool,
         place: &mut Ownership,
     ) -> io::Result<()> {
-        if *place == Ownership::Left {
+        if *place == Ownership::PassedOn {
             return Ok(());
         }
         let written = write(&self.file, hub, remembered, clean);

@@ -66,7 +66,8 @@ mod tests {
             over: false,
         };
         memory.allow(5);
-        let (mut first, mut second) = (body(), body());
+        let mut first = body();
+        let mut second = body();
         first.add(b"abc");
         second.add(b"abc");
         assert!(second.whole().unwrap_err().contains("body_memory"));

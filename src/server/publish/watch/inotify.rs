@@ -149,8 +149,8 @@ impl Queue {
             self.note(&event, -1);
             let number = self.taken;
             self.taken += 1;
-            if let Some(told) = self.told(event, number) {
-                return Some(told);
+            if let Some(event) = self.watch_event(event, number) {
+                return Some(event);
             }
         }
     }
@@ -174,9 +174,10 @@ impl Queue {
         }
     }
 
-    fn told(&self, event: InotifyEvent, number: u64) -> Option<WatchEvent> {
+    fn watch_event(&self, event: InotifyEvent, number: u64) -> Option<WatchEvent> {
         use ReadFlags as F;
-        let (wd, mask) = (event.wd, event.mask);
+        let wd = event.wd;
+        let mask = event.mask;
         if mask.contains(F::QUEUE_OVERFLOW) {
             return Some(WatchEvent::Lost { since: self.drained });
         }

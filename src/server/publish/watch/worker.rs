@@ -82,7 +82,7 @@ impl Worker {
                     Ok(()) => self.configure(),
                     Err(_) => return,
                 },
-                () = told(readable.as_ref()) => {}
+                () = wait_readable(readable.as_ref()) => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
             self.deal().await;
@@ -211,24 +211,25 @@ impl Worker {
         let Some(mut queue) = self.queue.take() else { return };
         queue.fetch();
         for _ in 0..Self::BATCH {
-            let Some(told) = queue.next() else { break };
-            self.hear(told, &mut queue).await;
+            let Some(event) = queue.next() else { break };
+            self.on_event(event, &mut queue).await;
         }
         self.queue = Some(queue);
         self.deal_with_due(Instant::now()).await;
     }
 
-    async fn hear(&mut self, told: WatchEvent, queue: &mut Queue) {
-        match told {
+    async fn on_event(&mut self, event: WatchEvent, queue: &mut Queue) {
+        match event {
             WatchEvent::Entry { wd, name, sign, number } => {
                 for index in 0..self.feeds.len() {
                     let mut later = Vec::new();
                     let (id, feed) = &mut self.feeds[index];
                     let before = feed.wd();
-                    if feed.hear(wd, &name, (sign, number), queue, &mut later).await {
+                    if feed.on_event(wd, &name, (sign, number), queue, &mut later).await {
                         feed.settle(queue, Reason::Appeared, &mut later);
                     }
-                    let (id, after) = (*id, feed.wd());
+                    let id = *id;
+                    let after = feed.wd();
                     self.remember(id, later);
                     self.release_unless(before, after, queue);
                 }
@@ -307,7 +308,8 @@ impl Worker {
             let (id, feed) = &mut self.feeds[index];
             let before = feed.wd();
             feed.settle(queue, Reason::Appeared, &mut later);
-            let (id, after) = (*id, feed.wd());
+            let id = *id;
+            let after = feed.wd();
             self.remember(id, later);
             self.release_unless(before, after, queue);
         }
@@ -325,7 +327,7 @@ impl Worker {
 }
 
 /// Waits until the queue has something.
-async fn told(readable: Option<&AsyncFd<OwnedFd>>) {
+async fn wait_readable(readable: Option<&AsyncFd<OwnedFd>>) {
     let Some(readable) = readable else { return std::future::pending().await };
     if let Ok(mut guard) = readable.readable().await {
         guard.clear_ready();

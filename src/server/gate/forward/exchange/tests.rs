@@ -19,8 +19,9 @@ fn exchange(narrow: usize, body: Framing, pending: &'static str) -> Ends {
     let (client, mut near) = duplex(narrow);
     let (far, upstream) = duplex(narrow);
     let run = tokio::spawn(async move {
-        let (mut pending, mut timer, mut tap) =
-            (BytesMut::from(pending), Timer::default(), Tap::default());
+        let mut pending = BytesMut::from(pending);
+        let mut timer = Timer::default();
+        let mut tap = Tap::default();
         let near =
             Near { stream: &mut near, pending: &mut pending, timer: &mut timer, tap: &mut tap };
         let second = Duration::from_secs(1);

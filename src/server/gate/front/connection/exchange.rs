@@ -52,7 +52,8 @@ impl LaneExchange<'_> {
             bytes.extend_from_slice(piece);
             bytes.extend_from_slice(self.after_piece());
         }
-        let (stream, mut sent) = (&mut self.connection.stream, 0);
+        let stream = &mut self.connection.stream;
+        let mut sent = 0;
         match poll_write_all(stream, &bytes, &mut sent, context) {
             Poll::Ready(written) => {
                 buffer_pool::put(bytes);
@@ -86,7 +87,8 @@ impl LaneExchange<'_> {
     /// Writes what was not taken at once, part by part.
     async fn write_rest(&mut self, parts: Vec<Bytes>) -> Result<(), Unwritten> {
         for part in parts {
-            let (stream, mut sent) = (&mut self.connection.stream, 0);
+            let stream = &mut self.connection.stream;
+            let mut sent = 0;
             let write = poll_fn(|context| poll_write_all(stream, &part, &mut sent, context));
             write.await.map_err(|_| Unwritten)?;
         }
@@ -249,7 +251,8 @@ impl Exchange for LaneExchange<'_> {
             Poll::Ready(match pieces {
                 // The bytes that all clients share, as they are.
                 [piece] if !self.chunked => {
-                    let (stream, mut sent) = (&mut self.connection.stream, 0);
+                    let stream = &mut self.connection.stream;
+                    let mut sent = 0;
                     match poll_write_all(stream, piece, &mut sent, context) {
                         Poll::Ready(written) => written.map(|()| Vec::new()).map_err(|_| Unwritten),
                         Poll::Pending => Ok(vec![piece.slice(sent..)]),

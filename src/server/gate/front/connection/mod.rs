@@ -83,7 +83,8 @@ pub(super) async fn run(
     // Boxed: a handshake is over soon, and its room would stay with the connection.
     let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
     let Some(Greeted { stream, speech, shown }) = greeted else { return };
-    let (pending, timer) = (BytesMut::new(), Timer::default());
+    let pending = BytesMut::new();
+    let timer = Timer::default();
     let mut connection =
         Connection { stream, peer, pending, speech, shown, fresh: true, timer, group: 0 };
     loop {
@@ -309,7 +310,8 @@ impl Connection {
         // Pingora gives back the stream that was handed to it.
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
-        let (fresh, group) = (false, state.group());
+        let fresh = false;
+        let group = state.group();
         Some(Self { stream, peer, pending, speech, shown, fresh, timer, group })
     }
 
@@ -351,7 +353,8 @@ impl Connection {
         let written = self.write(&reply, false).await;
         if access_log::is_logged() {
             let (status, bytes) = if written { (status, reply.body.len()) } else { (0, 0) };
-            let (client, took) = (self.peer, began.elapsed());
+            let client = self.peer;
+            let took = began.elapsed();
             let line = access_log::Line {
                 client,
                 method: "-",

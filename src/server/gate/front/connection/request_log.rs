@@ -59,9 +59,13 @@ pub(super) fn reject(
         reply.body = Bytes::new();
     }
     if access_log::is_logged() {
-        let (method, target, status) = (head.method, head.target, reply.status);
-        let (bytes, took) = (reply.body.len(), Duration::ZERO);
-        let (held, events) = (None, None);
+        let method = head.method;
+        let target = head.target;
+        let status = reply.status;
+        let bytes = reply.body.len();
+        let took = Duration::ZERO;
+        let held = None;
+        let events = None;
         let line = access_log::Line { client, method, target, status, bytes, took, held, events };
         access_log::log(&line, settings);
     }

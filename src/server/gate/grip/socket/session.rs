@@ -124,7 +124,8 @@ impl Session {
         let shared = self.gate.shared.clone();
         let heartbeat = self.origin.settings().stream.heartbeat;
         let heartbeat = (!heartbeat.is_zero()).then_some(heartbeat);
-        let (mut heard, mut unanswered) = (Instant::now(), 0);
+        let mut heard = Instant::now();
+        let mut unanswered = 0;
         let mut asking: Option<Asking> = None;
         self.answered(Ok((Vec::new(), first)), true);
         loop {

@@ -26,7 +26,8 @@ const PREFIX: &str = "m:";
 impl Session {
     /// The request with the events that are there.
     pub(super) fn request(&mut self) -> impl Future<Output = Asked> + Send + use<> {
-        let (mut count, mut bytes) = (0, 0);
+        let mut count = 0;
+        let mut bytes = 0;
         for event in &self.queue {
             bytes += event.len();
             if count > 0 && bytes > MAX_CONTENT {
@@ -82,15 +83,15 @@ impl Session {
 
     /// Lets the site know of something whose answer does not matter.
     pub(super) fn notify(&mut self, event: Event) {
-        self.tell(None, vec![event]);
+        self.detach(None, vec![event]);
     }
 
     /// Lets the site know that the client is gone, once its last request is over.
     pub(super) fn gone(&mut self, asking: Option<Asking>) {
-        self.tell(asking, vec![Event::bare(Kind::Disconnect)]);
+        self.detach(asking, vec![Event::bare(Kind::Disconnect)]);
     }
 
-    fn tell(&mut self, asking: Option<Asking>, last: Vec<Event>) {
+    fn detach(&mut self, asking: Option<Asking>, last: Vec<Event>) {
         if std::mem::replace(&mut self.detached, true) {
             return;
         }

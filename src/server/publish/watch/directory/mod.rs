@@ -23,7 +23,7 @@ pub(super) struct DirectoryWatch {
     place: Location,
     files: LruCache<OsString, File>,
     /// Reported reasons why entries cannot be watched, so that each is logged once.
-    told: LruCache<OsString, String>,
+    reported: LruCache<OsString, String>,
     /// The reported error of the directory.
     complaint: Option<String>,
 }
@@ -44,17 +44,17 @@ pub(super) type Later = (OsString, Wait);
 
 impl DirectoryWatch {
     /// Entries whose refusal is remembered.
-    const TOLD: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+    const REPORTED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 
     /// A watch that remembers so many files.
     pub(super) fn new(rule: Rule, publisher: Publisher, files: usize) -> Self {
         let files = LruCache::new(NonZeroUsize::new(files).unwrap_or(NonZeroUsize::MIN));
-        let told = LruCache::new(Self::TOLD);
-        Self { rule, publisher, place: Location::Unwatched, files, told, complaint: None }
+        let reported = LruCache::new(Self::REPORTED);
+        Self { rule, publisher, place: Location::Unwatched, files, reported, complaint: None }
     }
 
     /// Handles an event. Returns true if the directory's path has to be checked again.
-    pub(super) async fn hear(
+    pub(super) async fn on_event(
         &mut self,
         wd: Wd,
         name: &OsStr,
@@ -85,7 +85,7 @@ impl DirectoryWatch {
     ) {
         if sign == Sign::Gone {
             self.files.pop(name);
-            self.told.pop(name);
+            self.reported.pop(name);
             return;
         }
         let path = self.path(name);
@@ -142,7 +142,7 @@ impl DirectoryWatch {
         let channel = self.channel(name, star)?;
         // The state seen from here on is the outcome of all events so far.
         queue.fetch();
-        let told = queue.known();
+        let known = queue.known();
         let (payload, look) = if self.rule.content {
             let wd = self.wd()?;
             // A change under way ends with an event of its own, when all is written.
@@ -165,7 +165,7 @@ impl DirectoryWatch {
                 }
                 Content::Changing(look) => return wait_of(self.file(name).is_changing(look)),
                 other => {
-                    self.refuse_content(name, other, told);
+                    self.refuse_content(name, other, known);
                     return None;
                 }
             }
@@ -181,7 +181,7 @@ impl DirectoryWatch {
         };
         let shared = self.publisher.is_shared();
         if shared && self.file(name).is_old() && self.is_known(&channel, &look).await {
-            self.file(name).saw(look, told);
+            self.file(name).saw(look, known);
             return None;
         }
         // Other gates may see the same file.
@@ -193,8 +193,8 @@ impl DirectoryWatch {
             Ok(_) => {
                 let file = self.file(name);
                 state.into_iter().for_each(|state| file.published(state));
-                file.saw(look, told);
-                self.told.pop(name);
+                file.saw(look, known);
+                self.reported.pop(name);
                 if self.rule.content {
                     self.publisher.hub().keep_newest(&channel);
                 }
@@ -228,12 +228,12 @@ impl DirectoryWatch {
         half.map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn refuse_content(&mut self, name: &OsStr, content: Content, told: u64) {
+    fn refuse_content(&mut self, name: &OsStr, content: Content, known: u64) {
         match content {
             Content::TooLong(look) => {
                 let most = self.publisher.longest_message();
                 let size = look.size;
-                self.file(name).saw(look, told);
+                self.file(name).saw(look, known);
                 self.refuse(
                     name,
                     &format!("it has {size} bytes, more than {most} (history.max_message)"),
@@ -247,12 +247,12 @@ impl DirectoryWatch {
 
     /// Logs once why a file is not published.
     fn refuse(&mut self, name: &OsStr, why: &str) {
-        if self.told.get(name).is_some_and(|told| told == why) {
+        if self.reported.get(name).is_some_and(|reported| reported == why) {
             return;
         }
         let path = self.path(name);
         tracing::warn!(file = ?path, "a watched file is not published: {why}");
-        self.told.put(name.to_owned(), why.to_owned());
+        self.reported.put(name.to_owned(), why.to_owned());
     }
 
     fn channel(&mut self, name: &OsStr, star: &OsStr) -> Option<ChannelName> {
@@ -331,7 +331,8 @@ impl DirectoryWatch {
             (Payload::empty(), look)
         };
         self.file(name).saw(look, 0);
-        let (at, keep) = (time_of(&look), self.rule.content);
+        let at = time_of(&look);
+        let keep = self.rule.content;
         if let Err(error) = self.publisher.seed(&channel, payload, at, keep, Source::Watch) {
             self.refuse(name, &error.to_string());
         }

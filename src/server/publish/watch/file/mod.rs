@@ -171,7 +171,7 @@ pub(super) struct File {
     /// Its state when it was last published, or first found.
     seen: Option<FileStat>,
     /// Number of events by then: their changes have been published.
-    told: u64,
+    known_events: u64,
     turn: u32,
     /// It was there when watching began, and other gates may have published it long ago.
     is_old: bool,
@@ -181,8 +181,9 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn new(content: bool) -> Self {
-        let (phase, is_old) = (Phase::Quiet, false);
-        Self { content, phase, seen: None, told: 0, turn: 0, is_old, state: None }
+        let phase = Phase::Quiet;
+        let is_old = false;
+        Self { content, phase, seen: None, known_events: 0, turn: 0, is_old, state: None }
     }
 
     /// Handles an event, the one after `number` others. `look` reads the file's state; `None` if it
@@ -194,12 +195,12 @@ impl File {
         look: impl FnOnce() -> Option<FileStat>,
         now: SystemTime,
     ) -> Step {
-        let told = number < self.told;
+        let is_known = number < self.known_events;
         match (sign, self.phase) {
             (Sign::Created, _) => self.later(Phase::Created, SOON),
             (Sign::Modified, Phase::Writing(_)) => Step::Nothing,
             (Sign::Modified, _) | (Sign::Attributes, Phase::Created) => self.write(),
-            (Sign::Closed | Sign::MovedIn, _) | (Sign::Attributes, Phase::Quiet) if told => {
+            (Sign::Closed | Sign::MovedIn, _) | (Sign::Attributes, Phase::Quiet) if is_known => {
                 self.phase = Phase::Quiet;
                 Step::Nothing
             }
@@ -313,9 +314,9 @@ impl File {
     }
 
     /// Records its state when it was published, after so many events.
-    pub(super) fn saw(&mut self, look: FileStat, told: u64) {
+    pub(super) fn saw(&mut self, look: FileStat, known_events: u64) {
         self.seen = Some(look);
-        self.told = told;
+        self.known_events = known_events;
         self.is_old = false;
     }
 

@@ -49,7 +49,8 @@ fn published(seen: Option<FileStat>, signs: &[(Sign, FileStat)]) -> usize {
 #[test]
 fn one_write_is_one_message_however_it_is_made() {
     use Sign::{Attributes, Closed, Created, Modified, MovedIn};
-    let (old, new) = (look(3, 1_000), look(3, 2_000));
+    let old = look(3, 1_000);
+    let new = look(3, 2_000);
     let later = look(3, 2_001);
     let blank = |millis| look(0, millis);
     let linked = FileStat { links: 2, ..new };
