@@ -233,9 +233,9 @@ fn start(sources: Sources, site: Site, how: Start) -> Result<(), Failure> {
     })?;
     let mut lines = started(format, "pollgate", env!("CARGO_PKG_VERSION"));
     for (what, scheme, addresses) in [
-        ("gate", public, &app.listen),
-        ("redirect", "http://", &app.redirects),
-        ("internal", "http://", &app.internal),
+        ("gate", public, &app.addresses.public),
+        ("redirect", "http://", &app.addresses.redirect),
+        ("internal", "http://", &app.addresses.internal),
         ("upstream", "", &app.upstream),
     ] {
         for address in addresses {
@@ -246,7 +246,9 @@ fn start(sources: Sources, site: Site, how: Start) -> Result<(), Failure> {
             lines.push_str(&started(format, what, &url));
         }
     }
-    if let (Site::Supplied, Some(address), log::Format::Text) = (site, app.listen.first(), format) {
+    if let (Site::Supplied, Some(address), log::Format::Text) =
+        (site, app.addresses.public.first(), format)
+    {
         lines.push_str(&format!("\nOpen {public}{address}/ in two browser windows.\n"));
     }
     print(&lines)?;

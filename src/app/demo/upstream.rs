@@ -1,7 +1,8 @@
 //! The demo site as the gate's upstream, if the config names none.
 
+use crate::app::AppError;
 use crate::app::demo::{self, DemoSite};
-use crate::app::{AppError, PUBLIC_MODE};
+use crate::app::listeners::PUBLIC_MODE;
 use crate::protocol::address::Address;
 use crate::server::internal;
 use crate::server::net::client::{self, Call};
@@ -28,8 +29,9 @@ pub(in crate::app) fn service(
 /// Publishes for the demo site through the hook, as any site does.
 pub(in crate::app) fn publish(
     hook: Option<&Address>,
-    internal: Arc<ArcSwap<internal::Settings>>,
+    internal: &Arc<ArcSwap<internal::Settings>>,
 ) -> demo::Publish {
+    let internal = internal.clone();
     // A config without an internal address does not get here.
     let hook = hook.cloned();
     Box::new(move |json| {
