@@ -179,8 +179,8 @@ fn has_a_token(config: &Config, report: &Report) {
         report.mistake(
             "publish.token",
             format!(
-                "missing; whoever reaches the internal listener {address} could publish: set a \
-                 token, or listen on loopback or a unix socket only"
+                "missing; everyone who can connect to the internal listener {address} could \
+                 publish: set a token, or listen on loopback or a unix socket only"
             ),
         );
     }

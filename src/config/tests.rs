@@ -225,7 +225,7 @@ fn changes_are_told_by_their_keys() {
 #[test]
 fn unsafe_combinations_do_not_start() {
     for (pairs, start) in [
-        (&[("internal", "0.0.0.0:7080")][..], "publish.token: missing; whoever reaches"),
+        (&[("internal", "0.0.0.0:7080")][..], "publish.token: missing; everyone who can connect"),
         (&[("listen", "127.0.0.1:7080")], "internal: 127.0.0.1:7080 is in listen too"),
         (&[("listen", "[::1]:80,[::1]:80")], "listen[1]: [::1]:80 is there twice"),
         (&[("upstream.servers", "127.0.0.1:8080")], "upstream.servers: 127.0.0.1:8080 is the gate"),

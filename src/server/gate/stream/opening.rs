@@ -68,7 +68,7 @@ impl Gate {
     }
 }
 
-const TRANSPORTS_HINT: &str = "the rule's transports say which there are";
+const TRANSPORTS_HINT: &str = "choose one of the rule's transports";
 
 fn unavailable(rule: &Rule, error: &str) -> (Refusal, Reply) {
     (Refusal::BadRequest, refusal(rule, 406, error, TRANSPORTS_HINT))
