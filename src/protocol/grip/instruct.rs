@@ -5,6 +5,7 @@ use super::filter::{self, Filter, Meta};
 use super::json;
 use super::params::{self, Params};
 use super::{channel, is_header, is_left_out, is_own};
+use crate::protocol::http::Headers;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -95,11 +96,9 @@ pub(super) const MAX_SECONDS: u64 = 365 * 24 * 3600;
 impl Instruct {
     /// True if a response with these headers may be an instruction; others go to the client as
     /// they are.
-    pub fn is_in(headers: &HeaderMap) -> bool {
-        headers.contains_key("grip-hold")
-            || headers.contains_key("grip-link")
-            || headers.contains_key("grip-status")
-            || is_instruct(headers)
+    pub fn is_in(headers: &dyn Headers) -> bool {
+        let own = ["grip-hold", "grip-link", "grip-status"];
+        own.iter().any(|name| !headers.raw(name).is_empty()) || is_instruct(headers)
     }
 
     /// Reads the instruction of a response. The error says what is wrong with it.
@@ -265,8 +264,8 @@ impl Response {
     }
 }
 
-fn is_instruct(headers: &HeaderMap) -> bool {
-    let value = headers.get("content-type").and_then(|value| value.to_str().ok());
+fn is_instruct(headers: &dyn Headers) -> bool {
+    let value = headers.get("content-type");
     let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
     essence.trim().eq_ignore_ascii_case(super::CONTENT_TYPE)
 }

@@ -1,6 +1,7 @@
 //! The head of a response as the client gets it.
 
 use super::request::put;
+use crate::protocol::grip::is_own;
 use crate::protocol::http::framing::Framing;
 use crate::protocol::http::response_head::ResponseHead;
 use crate::server::gate::front::response::put_date;
@@ -17,6 +18,8 @@ pub(super) struct Delivery {
     pub(super) to_head: bool,
     /// The client's connection stays.
     pub(super) keep: bool,
+    /// Headers of GRIP end here.
+    pub(super) grip: bool,
 }
 
 impl Delivery {
@@ -31,7 +34,7 @@ pub(super) fn write(out: &mut BytesMut, head: &ResponseHead<'_>, delivery: &Deli
     begin(out, head);
     let mut dated = false;
     let without_length = matches!(head.status, 100..200 | 204);
-    fields(out, head, |out, lower, name, value| {
+    fields(out, head, delivery.grip, |out, lower, name, value| {
         dated |= lower == "date";
         match lower {
             "content-length" => {
@@ -56,10 +59,10 @@ pub(super) fn write(out: &mut BytesMut, head: &ResponseHead<'_>, delivery: &Deli
     put(out, &[b"Connection: ", connection.as_bytes(), b"\r\n\r\n"]);
 }
 
-/// Appends the head of a response that is followed by another.
-pub(super) fn write_interim(out: &mut BytesMut, head: &ResponseHead<'_>) {
+/// Appends the head of a response that is followed by another; `grip` = headers of GRIP end here.
+pub(super) fn write_interim(out: &mut BytesMut, head: &ResponseHead<'_>, grip: bool) {
     begin(out, head);
-    fields(out, head, |out, lower, name, value| {
+    fields(out, head, grip, |out, lower, name, value| {
         if lower != "content-length" {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
@@ -67,11 +70,13 @@ pub(super) fn write_interim(out: &mut BytesMut, head: &ResponseHead<'_>) {
     put(out, &[b"\r\n"]);
 }
 
-/// Appends the head of a response that agrees to another protocol. It goes on as it came.
-pub(super) fn write_agreement(out: &mut BytesMut, head: &ResponseHead<'_>) {
+/// Appends the head of a response that agrees to another protocol. It goes on as it came; `grip` =
+/// but for headers of GRIP.
+pub(super) fn write_agreement(out: &mut BytesMut, head: &ResponseHead<'_>, grip: bool) {
     begin(out, head);
     for (name, value) in &head.fields {
-        if !name.eq_ignore_ascii_case(PUBLISH) {
+        let ends = name.eq_ignore_ascii_case(PUBLISH) || grip && is_own(name);
+        if !ends {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
     }
@@ -84,10 +89,12 @@ fn begin(out: &mut BytesMut, head: &ResponseHead<'_>) {
     put(out, &[b"HTTP/1.1 ", status, b" ", head.reason, b"\r\n"]);
 }
 
-/// The fields that go on, each with its name in lower case and as it came.
+/// The fields that go on, each with its name in lower case and as it came; `grip` = without those
+/// of GRIP.
 fn fields(
     out: &mut BytesMut,
     head: &ResponseHead<'_>,
+    grip: bool,
     mut each: impl FnMut(&mut BytesMut, &str, &str, &[u8]),
 ) {
     let lists = head.named("connection").flat_map(|list| list.split(|byte| *byte == b','));
@@ -98,7 +105,10 @@ fn fields(
         // A header's name is ASCII.
         let lower = std::str::from_utf8(&lower).unwrap_or_default();
         let claimed = named.iter().any(|word| word.eq_ignore_ascii_case(lower.as_bytes()));
-        let ends = lower == "transfer-encoding" || lower == PUBLISH || ends_here(lower, claimed);
+        let ends = lower == "transfer-encoding"
+            || lower == PUBLISH
+            || ends_here(lower, claimed)
+            || grip && is_own(lower);
         if !ends {
             each(out, lower, name, value);
         }
@@ -114,7 +124,7 @@ mod tests {
     fn of(head: &str, keep: bool) -> String {
         let head = format!("HTTP/1.1 {head}Date: x\r\n\r\n");
         let head = ResponseHead::parse(head.as_bytes()).unwrap();
-        let delivery = Delivery { framing: head.framing(false), to_head: false, keep };
+        let delivery = Delivery { framing: head.framing(false), to_head: false, keep, grip: false };
         let mut out = BytesMut::new();
         write(&mut out, &head, &delivery);
         String::from_utf8(out.to_vec()).unwrap()
@@ -148,11 +158,12 @@ mod tests {
     fn a_response_without_a_date_gets_one_and_an_interim_one_gets_nothing() {
         let head = ResponseHead::parse(b"HTTP/1.1 103 Hints\r\nLink: a\r\nTE: b\r\n\r\n").unwrap();
         let mut out = BytesMut::new();
-        write_interim(&mut out, &head);
+        write_interim(&mut out, &head, false);
         assert_eq!(&out[..], b"HTTP/1.1 103 Hints\r\nLink: a\r\n\r\n");
         let head = ResponseHead::parse(b"HTTP/1.1 200 OK\r\nX: a\r\n\r\n").unwrap();
         let mut out = BytesMut::new();
-        let delivery = Delivery { framing: Framing::Length(0), to_head: true, keep: true };
+        let delivery =
+            Delivery { framing: Framing::Length(0), to_head: true, keep: true, grip: false };
         write(&mut out, &head, &delivery);
         assert!(String::from_utf8(out.to_vec()).unwrap().contains("\r\nDate: "));
     }

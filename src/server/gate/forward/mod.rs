@@ -1,5 +1,7 @@
 //! Forwarding: a request of HTTP/1.1 goes from the client's connection straight to the upstream.
 //!
+//! A response that is an instruction of GRIP goes to the caller, who holds the request.
+//!
 //! The engine (`proxy`) does the same for HTTP/2 and for what is odd: HTTP/1.0, targets with a host,
 //! connections on which a user signs in, polls that were held. What the upstream gets and what the
 //! client gets is the same either way, and the same observers see it; this way costs a fraction.
@@ -22,8 +24,9 @@ pub(super) use failure::Failure;
 pub(super) use request::RequestParts;
 
 use super::counters::{Forwarded, SiteFile};
+use super::grip::withheld::Withheld;
 use super::proxy::connection_state::signs_in;
-use super::proxy::forwarded::Way;
+use super::proxy::forwarded::{Client, Way};
 use super::proxy::tap::Tap;
 use super::{Gate, Settings, Timer};
 use crate::hub::channel::SiteName;
@@ -34,7 +37,7 @@ use crate::server::limits::body_rate::BodyRate;
 use answer::Delivery;
 use bytes::BytesMut;
 use connect::{Link, connect};
-use exchange::{Bounds, Exchange, Near};
+use exchange::{Bounds, Exchange, Near, Onward};
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use pool::Pool;
@@ -82,6 +85,10 @@ impl Forwarder {
 pub(super) struct Forward {
     /// Its head, as the upstream gets it.
     head: BytesMut,
+    /// The same, where the site may be asked again.
+    again: Option<Box<[u8]>>,
+    /// Its sender.
+    pub(super) client: Client,
     body: Framing,
     to_head: bool,
     idempotent: bool,
@@ -123,6 +130,8 @@ impl Forward {
         let head = BytesMut::from(&buffer[..]);
         buffer_pool::put(buffer);
         Self {
+            again: request.grip.map(|_| Box::from(&head[..])),
+            client: way.client,
             head,
             body,
             to_head: request.method == "HEAD",
@@ -167,6 +176,9 @@ pub(super) struct Outcome {
     pub(super) keep: bool,
     /// The upstream asks the client to sign in on its connection.
     pub(super) signs_in: bool,
+    /// The upstream's response and the head of the request, if the client has got nothing since it
+    /// is to be held.
+    pub(super) withheld: Option<(Box<Withheld>, Box<[u8]>)>,
 }
 
 /// Has the upstream answer a request.
@@ -191,7 +203,8 @@ async fn pass(
     outcome: &mut Outcome,
 ) -> Result<(), Failure> {
     let Lane { stream, pending, timer, gate, settings, forwarder, shutdown, file: _file } = lane;
-    let Forward { head, body, to_head, idempotent, socket, keep, mut tap } = *forward;
+    let Forward { head, again, body, to_head, idempotent, socket, keep, mut tap, .. } = *forward;
+    let grip = settings.grip.is_some();
     let pool = &forwarder.pool;
     let bounds = Bounds {
         silence: settings.read_timeout,
@@ -200,7 +213,7 @@ async fn pass(
     };
     let Link { server, socket: upstream, kept } = connect(pool, settings, false).await?;
     let mut server = server;
-    let near = Near { stream, pending, timer, tap: &mut tap };
+    let near = Near { stream, pending, timer, tap: &mut tap, grip };
     let rate = BodyRate::new(settings.body_rate);
     let mut exchange = Exchange::new(near, upstream, head, body, rate, bounds);
     let found = match exchange.read_head().await {
@@ -228,9 +241,14 @@ async fn pass(
         // The rest of a request that is answered before its end is not waited for; what follows one
         // for another protocol is nothing that can be read.
         outcome.keep = keep && !ending && !socket && body_over;
+        if head.status == 101 {
+            return Ok(Onward::Switch);
+        }
+        if !to_head && let Some(withheld) = Withheld::new(settings, head.status, head) {
+            return Ok(Onward::Withhold(withheld));
+        }
         let framing = head.framing(to_head);
-        let delivery = Delivery { framing, to_head, keep: outcome.keep };
-        Ok(Some(delivery).filter(|_| head.status != 101))
+        Ok(Onward::Deliver(Delivery { framing, to_head, keep: outcome.keep, grip }))
     })?;
     if status == 101 {
         outcome.status = status;
@@ -246,6 +264,11 @@ async fn pass(
         outcome.bytes = exchange.length();
     }
     delivered?;
+    if let Some(withheld) = exchange.withheld().await? {
+        // Its request is read to the end by now, unless the upstream takes no more of it.
+        outcome.keep = keep && !ending && !socket && exchange.is_read();
+        outcome.withheld = again.map(|again| (withheld, again));
+    }
     if let Some(upstream) = exchange.finish()
         && lasting
         && !outcome.signs_in

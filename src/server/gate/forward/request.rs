@@ -3,8 +3,10 @@
 //! The rules are those of `proxy::forwarded`, which the engine applies, too. The framing is written
 //! anew from what the reader of the head made of it, so that it has one meaning.
 
+use crate::protocol::grip::is_own;
 use crate::protocol::http::Headers;
 use crate::protocol::http::framing::Framing;
+use crate::server::gate::grip;
 use crate::server::gate::proxy::forwarded::{Way, is_dropped, is_of_hop};
 use bytes::BytesMut;
 use smallvec::SmallVec;
@@ -21,6 +23,8 @@ pub(in crate::server::gate) struct RequestParts<'a> {
     pub(in crate::server::gate) framing: &'a Framing,
     /// It opens a WebSocket.
     pub(in crate::server::gate) socket: bool,
+    /// The site speaks GRIP: no header of GRIP comes from the client.
+    pub(in crate::server::gate) grip: Option<&'a grip::Settings>,
 }
 
 /// Names that the header `Connection` gives, beside those that every connection may have.
@@ -52,7 +56,7 @@ fn named<'a>(lists: &[&'a [u8]]) -> Named<'a> {
 
 /// Appends the head.
 pub(in crate::server::gate) fn write(out: &mut BytesMut, request: &RequestParts<'_>, way: &Way) {
-    let RequestParts { method, target, headers, framing, socket } = *request;
+    let RequestParts { method, target, headers, framing, socket, grip } = *request;
     put(out, &[method.as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
     let lists = headers.raw("connection");
     let named = named(&lists);
@@ -69,6 +73,7 @@ pub(in crate::server::gate) fn write(out: &mut BytesMut, request: &RequestParts<
             || matches!(lower, "x-forwarded-host" | "x-forwarded-proto")
             || is_dropped(lower, trusted)
             || (cookies.len() > 1 && lower == "cookie")
+            || (grip.is_some() && is_own(lower))
             || named.iter().any(|word| word.eq_ignore_ascii_case(lower.as_bytes()));
         if !ends_here {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
@@ -83,6 +88,9 @@ pub(in crate::server::gate) fn write(out: &mut BytesMut, request: &RequestParts<
         // Writing to memory does not fail.
         let _ = write!(out, "{name}: {value}\r\n");
     });
+    for (name, value) in grip.iter().flat_map(|grip| grip.headers()) {
+        put(out, &[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+    }
     match framing {
         Framing::Chunked(_) => put(out, &[b"Transfer-Encoding: chunked\r\n"]),
         Framing::Length(length) if has_length => {
@@ -126,7 +134,9 @@ mod tests {
         let target = "/a?b";
         let mut out = BytesMut::new();
         let headers = &map;
-        write(&mut out, &RequestParts { method, target, headers, framing: &framing, socket }, &way);
+        let framing = &framing;
+        let request = RequestParts { method, target, headers, framing, socket, grip: None };
+        write(&mut out, &request, &way);
         String::from_utf8(out.to_vec()).unwrap()
     }
 

@@ -11,7 +11,8 @@ pub(super) const MAX_COPIED: usize = 16 * 1024;
 
 /// Appends the head of `reply`, and its body if it is short. `keep` = the connection stays.
 pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
-    head(out, reply, keep, !matches!(reply.status, 101 | 204 | 304));
+    let body = if matches!(reply.status, 101 | 204 | 304) { Body::None } else { Body::Whole };
+    head(out, reply, keep, body);
     if reply.body.len() <= MAX_COPIED {
         out.extend_from_slice(&reply.body);
     }
@@ -19,10 +20,17 @@ pub(super) fn write(out: &mut BytesMut, reply: &Reply, keep: bool) {
 
 /// Appends the head of a stream: of chunks, or of another protocol.
 pub(super) fn write_stream(out: &mut BytesMut, reply: &Reply, keep: bool) {
-    head(out, reply, keep, false);
+    head(out, reply, keep, if reply.status == 101 { Body::None } else { Body::Chunked });
 }
 
-fn head(out: &mut BytesMut, reply: &Reply, keep: bool, whole: bool) {
+/// The body behind a head.
+enum Body {
+    None,
+    Whole,
+    Chunked,
+}
+
+fn head(out: &mut BytesMut, reply: &Reply, keep: bool, body: Body) {
     let short = reply.body.len() <= MAX_COPIED;
     out.reserve(320 + if short { reply.body.len() } else { 0 });
     let reason = http::StatusCode::from_u16(reply.status).ok();
@@ -34,10 +42,12 @@ fn head(out: &mut BytesMut, reply: &Reply, keep: bool, whole: bool) {
     for (name, value) in &reply.headers {
         header(out, name, value);
     }
-    if whole {
-        header(out, "Content-Length", itoa::Buffer::new().format(reply.body.len()));
-    } else if reply.status == 200 {
-        header(out, "Transfer-Encoding", "chunked");
+    match body {
+        Body::None => {}
+        Body::Whole => {
+            header(out, "Content-Length", itoa::Buffer::new().format(reply.body.len()));
+        }
+        Body::Chunked => header(out, "Transfer-Encoding", "chunked"),
     }
     put_date(out);
     let connection = match reply.status {

@@ -12,6 +12,7 @@ use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Served};
 use crate::server::gate::stream::busy;
 use crate::server::gate::{Gate, RETRY_AFTER, Settings};
+use crate::server::limits::body_memory::BodyShare;
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ use std::pin::pin;
 use std::time::Instant;
 
 /// See the [module](self).
-pub(super) struct Held {
+pub struct Held {
     pub(super) gate: Gate,
     pub(super) origin: Origin,
     pub(super) instruct: Instruct,
@@ -29,6 +30,8 @@ pub(super) struct Held {
     pub(super) before: Places,
     pub(super) began: Instant,
     client: Option<IpAddr>,
+    /// The memory of the response that the site has sent.
+    _share: BodyShare,
 }
 
 impl Held {
@@ -39,6 +42,7 @@ impl Held {
         origin: Origin,
         instruct: Instruct,
         client: Option<IpAddr>,
+        _share: BodyShare,
     ) -> Result<Box<Self>, String> {
         let most = settings.limits.channels_per_poll;
         if most > 0 && instruct.channels.len() > most {
@@ -52,11 +56,12 @@ impl Held {
             before: Places::new(),
             began: Instant::now(),
             client,
+            _share,
         }))
     }
 
     /// Holds the request until its end.
-    pub(super) async fn run<E: Exchange>(
+    pub(in crate::server::gate) async fn run<E: Exchange>(
         mut self: Box<Self>,
         exchange: &mut E,
     ) -> Served<E::Error> {

@@ -1,21 +1,24 @@
 //! GRIP: the site's responses say which requests are held, and publishes release them.
 //!
-//! Pingora forwards the request as any other. A response that is an instruction is withheld from
-//! the client ([`withheld`]); once pingora is done with the request, the hold is served on the same
+//! The request is forwarded as any other. A response that is an instruction is withheld from the
+//! client ([`withheld`]); once the site is done with the request, the hold is served on the same
 //! connection: a response until an item is one ([`response`]), a stream until either side ends it
-//! ([`stream`]). WebSockets become requests, where the config says so ([`socket`]). No PHP, no connection to the site and no thread stay with a hold.
+//! ([`stream`]). WebSockets become requests, where the config says so ([`socket`]). No PHP, no
+//! connection to the site and no thread stay with a hold.
 //!
 //! A hold's place in its channels is the hub's. Where the site names the last item it knows, the
 //! channel's history finds what came after it, and the site is asked again only if the history
 //! cannot place that item.
 
 mod hold;
-mod origin;
+pub(in crate::server::gate) mod origin;
 mod response;
 pub mod socket;
 mod stream;
 mod subscription;
 pub(in crate::server::gate) mod withheld;
+
+pub use hold::Held;
 
 use crate::protocol::grip::FEATURES;
 use crate::protocol::grip::sign::Signer;
@@ -53,7 +56,9 @@ impl Settings {
     }
 
     /// The headers by which the site knows the gate.
-    fn headers(&self) -> impl Iterator<Item = (&'static str, Arc<str>)> {
+    pub(in crate::server::gate) fn headers(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, Arc<str>)> {
         let feature = ("Grip-Feature", Arc::from(FEATURES));
         self.token().map(|token| ("Grip-Sig", token)).into_iter().chain([feature])
     }

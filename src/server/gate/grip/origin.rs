@@ -21,12 +21,12 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// See the [module](self).
 #[derive(Clone)]
-pub(super) struct Origin(Arc<Shared>);
+pub(in crate::server::gate) struct Origin(Arc<Shared>);
 
 struct Shared {
     settings: Arc<Settings>,
-    /// `None` = it cannot be made again, since its body is gone.
-    again: Option<Method>,
+    /// It was a GET; another one cannot be made again, since its body is gone.
+    again: bool,
     /// Path and query.
     target: Box<str>,
     /// The headers as the site got them, in lines; a map would take four times the room.
@@ -75,23 +75,23 @@ impl Origin {
     ) -> Result<Self, String> {
         let mut head = session.req_header().clone();
         upstream_request::prepare(session, &mut head, client).map_err(|e| e.to_string())?;
-        let mut lines = Vec::new();
-        for (name, value) in &head.headers {
-            if !NOT_AGAIN.contains(&name.as_str()) && !is_own(name.as_str()) {
-                for part in [name.as_str().as_bytes(), b":", value.as_bytes(), b"\n"] {
-                    lines.extend_from_slice(part);
-                }
-            }
-        }
-        if !head.headers.contains_key(header::HOST)
-            && let Some(authority) = head.uri.authority()
-        {
-            lines.extend_from_slice(format!("host:{authority}\n").as_bytes());
-        }
-        let again = (head.method == Method::GET).then(|| head.method.clone());
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).into();
-        let shared = Shared { settings: settings.clone(), again, target, headers: lines.into() };
-        Ok(Self(Arc::new(shared)))
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let host = head.uri.authority().filter(|_| !head.headers.contains_key(header::HOST));
+        let host = host.map(|authority| ("host", authority.as_str().as_bytes()));
+        Ok(Self::new(settings, head.method == Method::GET, target, headers.chain(host)))
+    }
+
+    /// The site behind a request that was forwarded with this `head`; `None` = that is none.
+    pub(in crate::server::gate) fn of_head(settings: &Arc<Settings>, head: &[u8]) -> Option<Self> {
+        let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+        let mut words = std::str::from_utf8(lines.next()?).ok()?.split(' ');
+        let (method, target) = (words.next()?, words.next()?);
+        let headers = lines.filter_map(|line| {
+            let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
+            Some((std::str::from_utf8(name).ok()?, value[1..].trim_ascii_start()))
+        });
+        Some(Self::new(settings, method == "GET", target, headers))
     }
 
     /// The site behind a socket, whose requests bear these headers.
@@ -100,17 +100,29 @@ impl Origin {
         target: &str,
         headers: impl Iterator<Item = (String, Vec<u8>)>,
     ) -> Self {
+        let headers: Vec<_> = headers.collect();
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+        Self::new(settings, false, target, headers)
+    }
+
+    fn new<'a>(
+        settings: &Arc<Settings>,
+        again: bool,
+        target: &str,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Self {
         let mut lines = Vec::new();
         for (name, value) in headers {
-            if !NOT_AGAIN.contains(&name.as_str()) {
-                for part in [name.as_bytes(), b":", &value, b"\n"] {
+            let name = name.to_ascii_lowercase();
+            if !NOT_AGAIN.contains(&name.as_str()) && !is_own(&name) {
+                for part in [name.as_bytes(), b":", value, b"\n"] {
                     lines.extend_from_slice(part);
                 }
             }
         }
         let settings = settings.clone();
         let target = target.into();
-        Self(Arc::new(Shared { settings, again: None, target, headers: lines.into() }))
+        Self(Arc::new(Shared { settings, again, target, headers: lines.into() }))
     }
 
     pub(super) fn settings(&self) -> &Arc<Settings> {
@@ -119,14 +131,13 @@ impl Origin {
 
     /// True if the request can be made again.
     pub(super) fn can_ask_again(&self) -> bool {
-        self.0.again.is_some()
+        self.0.again
     }
 
     /// Makes the request again; the site learns where the client is.
     pub(super) async fn ask_again(&self, last: &[Last<'_>]) -> Result<Answer, String> {
-        let method = self.0.again.clone().ok_or("the request cannot be made again")?;
         let headers = self.headers(None);
-        let asked = self.exchange(method, &self.0.target, headers, last, Bytes::new()).await;
+        let asked = self.exchange(Method::GET, &self.0.target, headers, last, Bytes::new()).await;
         asked.map_err(|failed| failed.words)
     }
 

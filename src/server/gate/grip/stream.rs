@@ -115,7 +115,8 @@ impl Held {
         exchange.start(&head, if first[0].is_empty() { &[] } else { &first }).await?;
         let end = loop {
             if std::mem::take(&mut stream.ask) {
-                match self.go_on(stream, exchange).await? {
+                // Boxed, as it is not there while the stream is quiet.
+                match Box::pin(self.go_on(stream, exchange)).await? {
                     None => continue,
                     Some(end) => break end,
                 }

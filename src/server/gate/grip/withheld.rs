@@ -1,14 +1,15 @@
-//! Responses of the site that are instructions, on their way through pingora.
+//! Responses of the site that are instructions, kept from the client.
 //!
-//! Pingora has no way to keep a response from the client but one: it drops interim responses for a
+//! The forwarder reads such a response whole before the client gets anything. Pingora, which serves
+//! HTTP/2, has no way to keep a response from the client but one: it drops interim responses for a
 //! client that wants none. So the head of an instruction becomes such a response, and its body is
-//! taken out piece by piece. To pingora the request is answered then, and both of its connections
-//! are good for the next one; to the client nothing was sent yet.
+//! taken out piece by piece. Either way the request is answered then as far as the site goes, whose
+//! connection is good for the next one; to the client nothing was sent yet.
 
 use super::hold::Held;
 use super::origin::Origin;
 use crate::protocol::grip::{Instruct, is_own};
-use crate::protocol::http::Reply;
+use crate::protocol::http::{Headers, Reply, to_map};
 use crate::server::gate::proxy::error_page::page;
 use crate::server::gate::proxy::forwarded::Client;
 use crate::server::gate::proxy::session::SessionExchange;
@@ -20,12 +21,14 @@ use http::{HeaderMap, Method};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The longest body of an instruction or of what a stream begins with, in bytes.
 pub(super) const MAX_BODY: usize = 1 << 20;
 
 /// A response that does not go to the client as it is.
+#[derive(Debug)]
 pub(in crate::server::gate) struct Withheld {
     status: u16,
     headers: HeaderMap,
@@ -52,37 +55,47 @@ pub(in crate::server::gate) fn prepare(
 }
 
 impl Withheld {
-    /// Takes the headers of GRIP out of the response; withholds it if it is an instruction.
+    /// The response to a request that was no HEAD, if it is an instruction.
+    pub(in crate::server::gate) fn new(
+        settings: &Settings,
+        status: u16,
+        headers: &dyn Headers,
+    ) -> Option<Box<Self>> {
+        if settings.grip.is_none() || status < 200 || !Instruct::is_in(headers) {
+            return None;
+        }
+        let headers = to_map(headers);
+        let share = BodyShare::new(&settings.bodies);
+        Some(Box::new(Self { status, headers, body: BytesMut::new(), share, lost: None }))
+    }
+
+    /// Takes the headers of GRIP out of pingora's response; withholds it if it is an instruction.
     pub(in crate::server::gate) fn of(
         settings: &Settings,
         request: &RequestHeader,
         response: &mut ResponseHeader,
     ) -> Option<Box<Self>> {
         settings.grip.as_ref()?;
-        let status = response.status.as_u16();
-        let instructs =
-            status >= 200 && request.method != Method::HEAD && Instruct::is_in(&response.headers);
-        let headers = instructs.then(|| response.headers.clone());
+        let withheld = match request.method {
+            Method::HEAD => None,
+            _ => Self::new(settings, response.status.as_u16(), &response.headers),
+        };
         let own = response.headers.keys().filter(|name| is_own(name.as_str()));
         for name in own.cloned().collect::<Vec<_>>() {
             response.remove_header(&name);
         }
-        let share = BodyShare::new(&settings.bodies);
-        headers.map(|headers| {
-            Box::new(Self { status, headers, body: BytesMut::new(), share, lost: None })
-        })
+        withheld
     }
 
-    /// Keeps the head from the client.
+    /// Keeps the head from pingora's client.
     pub(in crate::server::gate) fn swallow(session: &mut Session, head: &mut ResponseHeader) {
         session.as_mut().set_ignore_info_resp(true);
         // Only its being an interim one counts.
         let _ = head.set_status(103);
     }
 
-    /// Takes a piece of the body out of the response.
-    pub(in crate::server::gate) fn take(&mut self, piece: &mut Option<Bytes>) {
-        let Some(piece) = piece.take() else { return };
+    /// Takes a piece of the body.
+    pub(in crate::server::gate) fn take(&mut self, piece: &[u8]) {
         if self.lost.is_some() {
             return;
         }
@@ -91,11 +104,30 @@ impl Withheld {
         } else if !self.share.grow(piece.len()) {
             self.lost = Some("there is no room for the body (limits.body_memory)");
         } else {
-            self.body.extend_from_slice(&piece);
+            self.body.extend_from_slice(piece);
         }
     }
 
-    /// Does what the site says; returns the hold, and the number of events of a stream.
+    /// The hold that the site wants for its `origin`'s request; the error says why there is none.
+    pub(in crate::server::gate) fn hold(
+        self,
+        gate: &Gate,
+        settings: &Settings,
+        origin: Origin,
+        client: Option<IpAddr>,
+    ) -> std::result::Result<Box<Held>, String> {
+        let Self { status, headers, body, mut share, lost } = self;
+        if let Some(lost) = lost {
+            return Err(lost.to_owned());
+        }
+        // Copied, so that it takes no more room than it needs.
+        let instruct = Instruct::read(status, &headers, Bytes::copy_from_slice(&body))?;
+        share.shrink_to(instruct.response.body.len());
+        Held::new(gate, settings, origin, instruct, client, share)
+    }
+
+    /// Does on pingora's session what the site says; returns the hold, and the number of events of
+    /// a stream.
     pub(in crate::server::gate) async fn serve(
         self: Box<Self>,
         gate: &Gate,
@@ -103,18 +135,11 @@ impl Withheld {
         session: &mut Session,
         client: Client,
     ) -> (HeldFor, Option<u64>) {
-        let Self { status, headers, body, share, lost } = *self;
-        let held = Origin::of(settings, session, &client).and_then(|origin| {
-            let instruct = match lost {
-                Some(lost) => Err(lost.to_owned()),
-                None => Instruct::read(status, &headers, body.freeze()),
-            };
-            instruct
-                .and_then(|instruct| Held::new(gate, settings, origin, instruct, client.address))
-        });
-        drop(headers);
+        let held = Origin::of(settings, session, &client)
+            .and_then(|origin| self.hold(gate, settings, origin, client.address));
         let session = session.as_mut();
         let keep_alive = session.get_keepalive();
+        let share = BodyShare::new(&settings.bodies);
         let mut exchange = SessionExchange::new(session, gate, settings, share);
         let served = match held {
             Ok(held) => match exchange.settle(false).await {
@@ -136,7 +161,7 @@ impl Withheld {
 }
 
 /// The response in place of an instruction that cannot be followed.
-pub(super) fn refuse(error: &str) -> Reply {
+pub(in crate::server::gate) fn refuse(error: &str) -> Reply {
     tracing::warn!(error, "the site's GRIP instruction cannot be followed");
     page(502)
 }

@@ -378,8 +378,10 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<Option<Duration>> {
         context.tee.response_body(piece.as_deref(), last);
-        if let Some(grip) = &mut context.grip {
-            grip.take(piece);
+        if let Some(grip) = &mut context.grip
+            && let Some(piece) = piece.take()
+        {
+            grip.take(&piece);
         }
         if last && let Some(released) = &mut context.released {
             released.received();

@@ -30,7 +30,7 @@ where
                 if self.interims > MAX_INTERIM {
                     return Poll::Ready(Err(Failure::Malformed("too many interim responses")));
                 }
-                answer::write_interim(&mut self.answer, &head);
+                answer::write_interim(&mut self.answer, &head, self.near.grip);
                 drop(head);
                 self.inbox.advance(end);
                 continue;
@@ -99,7 +99,7 @@ where
             Failure::Malformed("the chunks of the response are framed wrongly");
         let in_one =
             matches!(self.framing, Framing::Length(left) if left >= self.inbox.len() as u64);
-        if in_one && self.answer.is_empty() {
+        if in_one && self.answer.is_empty() && self.withheld.is_none() {
             // A long body is not copied.
             self.near.tap.response_body(Some(&self.inbox), false);
             let taken = self.framing.take(&self.inbox).map_err(|_| MISFRAMED)?;
@@ -114,7 +114,10 @@ where
                 }
                 self.near.tap.response_body(Some(data), false);
                 self.length += data.len() as u64;
-                append(&mut self.answer, data, self.chunked);
+                match &mut self.withheld {
+                    Some(withheld) => withheld.take(data),
+                    None => append(&mut self.answer, data, self.chunked),
+                }
             }
             let taken = self.inbox.len() - rest.len();
             self.inbox.advance(taken);

@@ -18,6 +18,7 @@ use crate::protocol::http::framing::Framing;
 use crate::protocol::http::response_head::ResponseHead;
 use crate::server::gate::Timer;
 use crate::server::gate::front::buffer_pool;
+use crate::server::gate::grip::withheld::Withheld;
 use crate::server::gate::proxy::tap::Tap;
 use crate::server::limits::body_rate::BodyRate;
 use bytes::{Buf, BytesMut};
@@ -53,6 +54,18 @@ pub(super) struct Near<'a, C> {
     pub(super) pending: &'a mut BytesMut,
     pub(super) timer: &'a mut Timer,
     pub(super) tap: &'a mut Tap,
+    /// Headers of GRIP do not go to it.
+    pub(super) grip: bool,
+}
+
+/// The way in which a response goes on.
+pub(super) enum Onward {
+    /// To the client.
+    Deliver(Delivery),
+    /// Nowhere yet: it is an instruction to hold the request.
+    Withhold(Box<Withheld>),
+    /// Both sides have agreed to another protocol.
+    Switch,
 }
 
 /// See the [module](self).
@@ -91,6 +104,8 @@ pub(super) struct Exchange<'a, C, U> {
     chunked: bool,
     /// Bytes of the response's body.
     length: u64,
+    /// The response does not go to the client.
+    withheld: Option<Box<Withheld>>,
     done: bool,
     /// The last wait, and the progress when it began.
     waited: (Wait, u64),
@@ -151,6 +166,7 @@ where
             framing: Framing::Length(0),
             chunked: false,
             length: 0,
+            withheld: None,
             done: false,
             waited: (Wait::Nothing, 0),
             progress: 0,
@@ -176,13 +192,12 @@ where
         poll_fn(|context| self.poll_head(context)).await
     }
 
-    /// Takes the head of that length: `decide` says how the response goes on, `None` = both sides
-    /// have agreed to another protocol.
+    /// Takes the head of that length: `decide` says how the response goes on.
     pub(super) fn accept(
         &mut self,
         length: usize,
         to_head: bool,
-        decide: impl FnOnce(&ResponseHead<'_>, bool) -> Result<Option<Delivery>, Failure>,
+        decide: impl FnOnce(&ResponseHead<'_>, bool) -> Result<Onward, Failure>,
     ) -> Result<(), Failure> {
         let head = ResponseHead::parse(&self.inbox[..length]).map_err(Failure::Malformed)?;
         let decided = decide(&head, self.body.is_over())?;
@@ -191,8 +206,13 @@ where
             self.answer = buffer_pool::take();
         }
         match decided {
-            None => answer::write_agreement(&mut self.answer, &head),
-            Some(delivery) => {
+            Onward::Switch => answer::write_agreement(&mut self.answer, &head, self.near.grip),
+            Onward::Withhold(withheld) => {
+                self.near.tap.response_head(head.status, &head, to_head);
+                self.framing = head.framing(to_head);
+                self.withheld = Some(withheld);
+            }
+            Onward::Deliver(delivery) => {
                 self.near.tap.response_head(head.status, &head, to_head);
                 answer::write(&mut self.answer, &head, &delivery);
                 self.chunked = delivery.is_chunked();
@@ -210,13 +230,27 @@ where
         Ok(())
     }
 
-    /// Passes the response on.
+    /// Passes the response on, or reads it whole if it is withheld.
     pub(super) async fn deliver(&mut self) -> Result<(), Failure> {
         if self.framing.is_over() {
             self.near.tap.end();
             self.done = true;
         }
         poll_fn(|context| self.poll_body(context)).await
+    }
+
+    /// The response, if it is withheld, once the client's request is read too: what follows it on
+    /// the connection is another one then.
+    pub(super) async fn withheld(&mut self) -> Result<Option<Box<Withheld>>, Failure> {
+        if self.withheld.is_some() {
+            poll_fn(|context| self.poll_upload(context)).await?;
+        }
+        Ok(self.withheld.take())
+    }
+
+    /// True if the whole request has come.
+    pub(super) fn is_read(&self) -> bool {
+        self.body.is_over()
     }
 
     /// The connections, after the upstream has agreed to another protocol, and the bytes that begin

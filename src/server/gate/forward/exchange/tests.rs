@@ -22,15 +22,21 @@ fn exchange(narrow: usize, body: Framing, pending: &'static str) -> Ends {
         let mut pending = BytesMut::from(pending);
         let mut timer = Timer::default();
         let mut tap = Tap::default();
-        let near =
-            Near { stream: &mut near, pending: &mut pending, timer: &mut timer, tap: &mut tap };
+        let near = Near {
+            stream: &mut near,
+            pending: &mut pending,
+            timer: &mut timer,
+            tap: &mut tap,
+            grip: false,
+        };
         let second = Duration::from_secs(1);
         let bounds = Bounds { silence: 60 * second, stall: Some(30 * second), aside: 1000 };
         let head = BytesMut::from("head;");
         let mut exchange = Exchange::new(near, far, head, body, BodyRate::default(), bounds);
         let length = exchange.read_head().await?;
         exchange.accept(length, false, |head, _| {
-            Ok(Some(Delivery { framing: head.framing(false), to_head: false, keep: true }))
+            let framing = head.framing(false);
+            Ok(Onward::Deliver(Delivery { framing, to_head: false, keep: true, grip: false }))
         })?;
         exchange.deliver().await?;
         Ok(exchange.finish().is_some())

@@ -61,6 +61,15 @@ where
         }
     }
 
+    /// Passes the request on until it is over, or the upstream takes no more of it.
+    pub(super) fn poll_upload(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let uploading = self.upload(context)?;
+        if self.refused || self.body.is_over() && self.sent_all() {
+            return Poll::Ready(Ok(()));
+        }
+        self.wait(uploading, context).map(Err)
+    }
+
     /// Moves what has come of the request's body to the bytes for the upstream.
     fn take_request(&mut self) -> Result<(), Failure> {
         if self.sent > 0 && self.sent_all() {

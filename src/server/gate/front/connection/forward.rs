@@ -7,15 +7,26 @@ use crate::server::gate::counters::SiteFile;
 use crate::server::gate::forward::{self, Failure, Forward, Lane, RequestParts};
 use crate::server::gate::front::head::Head;
 use crate::server::gate::front::{Front, buffer_pool};
+use crate::server::gate::grip::origin::Origin;
+use crate::server::gate::grip::withheld::refuse;
 use crate::server::gate::proxy::connection_state::next_group;
 use crate::server::gate::proxy::error_page::page;
 use crate::server::gate::proxy::forwarded::{Client, Way};
-use crate::server::gate::{RETRY_AFTER, Settings};
+use crate::server::gate::{Decision, RETRY_AFTER, Settings};
 use crate::server::telemetry::refusal::Refusal;
 use bytes::{Buf, Bytes};
 use pingora::server::ShutdownWatch;
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Instant;
+
+/// The end of a request at the upstream.
+pub(super) enum Passed {
+    /// It is served.
+    Over(Disposition),
+    /// The lane serves it from here on: the upstream has said to hold it.
+    Own(Decision, RequestLog, Client),
+}
 
 impl Connection {
     /// The request of `head`, ready to be forwarded; `None` = it is pingora's, as are all requests
@@ -27,8 +38,7 @@ impl Connection {
         head: &Head<'_>,
         way: &Way,
     ) -> Option<Box<Forward>> {
-        // A response that may hold its request passes through pingora.
-        if !head.current || self.group != 0 || settings.grip.is_some() {
+        if !head.current || self.group != 0 {
             return None;
         }
         let request = RequestParts {
@@ -37,6 +47,7 @@ impl Connection {
             headers: &head.headers,
             framing: &head.framing,
             socket: head.socket,
+            grip: settings.grip.as_deref(),
         };
         front.forwarder.prepare(&request, settings.site_name(), way, head.keep)
     }
@@ -67,18 +78,19 @@ impl Connection {
     pub(super) async fn forward(
         &mut self,
         front: &Front,
-        settings: &Settings,
+        settings: &Arc<Settings>,
         length: usize,
-        (forward, account): (Box<Forward>, RequestLog),
+        (forward, mut account): (Box<Forward>, RequestLog),
         shutdown: &ShutdownWatch,
-    ) -> Disposition {
+    ) -> Passed {
         self.pending.advance(length);
         self.free_pending();
         let Some(file) = SiteFile::new(&front.gate) else {
             front.gate.refused(Refusal::FdLimit);
             let reply = page(503).with("Retry-After", RETRY_AFTER);
-            return self.give_up(settings, &account, reply).await;
+            return Passed::Over(self.give_up(settings, &account, reply).await);
         };
+        let client = forward.client;
         let lane = Lane {
             stream: &mut self.stream,
             pending: &mut self.pending,
@@ -101,13 +113,26 @@ impl Connection {
                 _ => {}
             }
             if !outcome.begun && failure.status() > 0 {
-                return self.give_up(settings, &account, page(failure.status())).await;
+                let reply = page(failure.status());
+                return Passed::Over(self.give_up(settings, &account, reply).await);
             }
+        }
+        self.free_pending();
+        if let Some((withheld, head)) = outcome.withheld {
+            account.keep = outcome.keep;
+            let origin = Origin::of_head(settings, &head).ok_or("the request has no head");
+            let held = origin
+                .map_err(str::to_owned)
+                .and_then(|origin| withheld.hold(&front.gate, settings, origin, client.address));
+            let decision = match held {
+                Ok(held) => Decision::GripHold(held),
+                Err(error) => Decision::Reply(refuse(&error), None),
+            };
+            return Passed::Own(decision, account, client);
         }
         let bytes = usize::try_from(outcome.bytes).unwrap_or(usize::MAX);
         account.log(settings, Some((outcome.status, bytes)), None, None);
-        self.free_pending();
-        if outcome.keep { Disposition::Keep } else { Disposition::Close }
+        Passed::Over(if outcome.keep { Disposition::Keep } else { Disposition::Close })
     }
 
     /// Answers in place of the upstream, and closes: the rest of the request may be still to come.

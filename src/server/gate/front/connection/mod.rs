@@ -27,6 +27,7 @@ use crate::server::limits::body_rate::BodyRate;
 use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
 use exchange::LaneExchange;
+use forward::Passed;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
@@ -131,7 +132,7 @@ impl Connection {
         &mut self,
         front: &Front,
         settings: Arc<Settings>,
-        length: usize,
+        mut length: usize,
         shutdown: &ShutdownWatch,
     ) -> Disposition {
         let mut site = None;
@@ -153,7 +154,14 @@ impl Connection {
             Ok(Admission::Forward(forward, account)) => {
                 // Boxed to keep the connection's own future small.
                 let passing = self.forward(front, &settings, length, (forward, account), shutdown);
-                return Box::pin(passing).await;
+                match Box::pin(passing).await {
+                    Passed::Over(disposition) => return disposition,
+                    Passed::Own(decision, account, client) => {
+                        // Its head is used up.
+                        length = 0;
+                        (decision, account, client)
+                    }
+                }
             }
             Ok(Admission::HandOff(framing, handed)) => {
                 return Disposition::HandOff(length, framing, handed);

@@ -81,7 +81,7 @@ impl Gate {
             let error = "there is no proper Sec-WebSocket-Key";
             return refused(Reply::error(400, error, "send 16 random bytes in base64"));
         };
-        let permit = match self.shared.limits.admit(opening.client, None, &settings.limits) {
+        let permit = match self.permit(settings, opening.client, None) {
             Ok(permit) => permit,
             Err(rejection) => {
                 self.refused(Refusal::HoldMax);
@@ -132,7 +132,8 @@ impl Socket {
         let began = Instant::now();
         let mut session = Session::new(&self.gate, &self.origin);
         session.push(Event::bare(Kind::Open));
-        let asked = session.request().await;
+        // Boxed, as it is not there while the socket is open.
+        let asked = Box::pin(session.request()).await;
         let opened = asked.and_then(|(_, answer)| Opened::of(answer, &self.accept));
         let (head, answer) = match opened {
             Ok(Opened::Agreed(head, answer)) => (head, answer),
