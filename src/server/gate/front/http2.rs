@@ -112,7 +112,8 @@ impl Http2 {
         let refused = refused.or_else(|| self.reject(stream, &settings, client.address));
         if let Some(reply) = refused {
             stream.set_write_timeout(settings.write_timeout);
-            let _ = session::write(stream, &reply).await;
+            // Boxed: a held poll has no room for it.
+            let _ = Box::pin(session::write(stream, &reply)).await;
             session::log(stream, &settings, client.address, handed.began, None, None);
             return None;
         }
@@ -157,7 +158,7 @@ impl HttpServerApp for Http2 {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let handed = self.poll(&mut stream).await?;
-        handed.scope(self.proxy.process_new_http(stream, shutdown)).await
+        Box::pin(handed.scope(self.proxy.process_new_http(stream, shutdown))).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -171,5 +172,22 @@ impl HttpServerApp for Http2 {
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+
+    /// Bytes of the future that a function of two arguments returns.
+    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_held_poll_has_no_room_for_the_engine_s_writes() {
+        let poll = size_of_future::<&'static Http2, &'static mut ServerSession, _>(Http2::poll);
+        assert!(poll <= 1200, "{poll}");
     }
 }

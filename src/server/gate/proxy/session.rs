@@ -102,7 +102,8 @@ impl Exchange for SessionExchange<'_> {
     }
 
     async fn write(&mut self, reply: &Reply) -> Result<()> {
-        write(self.session, reply).await
+        // Boxed, as are all writes: the engine's futures for them are larger than a held poll.
+        Box::pin(write(self.session, reply)).await
     }
 
     async fn start(&mut self, reply: &Reply, first: &[Bytes]) -> Result<()> {
@@ -114,7 +115,7 @@ impl Exchange for SessionExchange<'_> {
             Version::HTTP_11 => head.insert_header("Transfer-Encoding", "chunked")?,
             _ => {}
         }
-        write_head(self.session, head).await?;
+        Box::pin(write_head(self.session, head)).await?;
         self.send(first).await
     }
 
@@ -300,12 +301,11 @@ pub(in crate::server::gate) async fn write(
     write_body(session, body, true).await
 }
 
-/// Writes a head. Over HTTP/2 that is done at once, and the engine's future for all protocols would
-/// be part of every held poll.
+/// Writes a head; over HTTP/2 that is done at once.
 async fn write_head(session: &mut ServerSession, head: ResponseHeader) -> Result<()> {
     match session {
         ServerSession::H2(stream) => stream.write_response_header(Box::new(head), false),
-        session => Box::pin(session.write_response_header(Box::new(head))).await,
+        session => session.write_response_header(Box::new(head)).await,
     }
 }
 
@@ -324,7 +324,7 @@ async fn write_body(session: &mut ServerSession, mut body: Bytes, end: bool) -> 
 async fn write_piece(session: &mut ServerSession, piece: Bytes, end: bool) -> Result<()> {
     match session {
         ServerSession::H2(_) if piece.is_empty() && !end => Ok(()),
-        ServerSession::H2(stream) => stream.write_body(piece, end).await,
+        ServerSession::H2(stream) => Box::pin(stream.write_body(piece, end)).await,
         session => Box::pin(session.write_response_body(piece, end)).await,
     }
 }
