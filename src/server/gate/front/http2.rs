@@ -188,6 +188,6 @@ mod tests {
     #[test]
     fn a_held_poll_has_no_room_for_the_engine_s_writes() {
         let poll = size_of_future::<&'static Http2, &'static mut ServerSession, _>(Http2::poll);
-        assert!(poll <= 1200, "{poll}");
+        assert!(poll <= 1500, "{poll}");
     }
 }
