@@ -52,7 +52,7 @@ backplane: setup-test ## ten minutes of messages over Redis, to see that nothing
 
 # FUZZ names targets, TIME is in seconds for each. What is found stays below target/fuzz.
 FUZZ ?= query cursor head agreement answer dialects form hook announced envelope archive snapshot handover \
-	config tokens template adopt
+	config tokens template adopt websocket pusher rest mercure grip
 TIME ?= 60
 fuzz: setup-build ## libFuzzer's bytes for all that is read, a minute for each reader
 	CARGO="$(CARGO)" fuzz/build

@@ -12,18 +12,13 @@ import sys
 import tempfile
 import time
 
+from programs import end_all, start
+
 BINARY = sys.argv[1]
 FOLDER = tempfile.mkdtemp()
 REDIS, LISTEN, INTERNAL = 17998, 18300, 18400
 ALONE, FIRST, SECOND, CLUSTERED = 3, 1, 2, 4
 NODES = [17995, 17996, 17997]
-processes = []
-
-
-def start(*command):
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    processes.append(process)
-    return process
 
 
 def redis():
@@ -160,5 +155,4 @@ async def main():
 try:
     asyncio.run(main())
 finally:
-    for process in processes:
-        process.kill()
+    end_all()

@@ -6,20 +6,18 @@ visitor gets the content there is and then polls on. Measured meanwhile: connect
 PHP, without those for the page itself; how long an ordinary page takes; how long a new visitor
 waits for its first content, with the gate and from PHP alone; the gate's memory.
 """
-import contextlib
 import http.client
 import json
 import os
 import pathlib
 import resource
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+
+from programs import end, end_all, start, wait_for
 
 BINARY = sys.argv[1]
 VISITORS = int(sys.argv[2]) if len(sys.argv) > 2 else 500
@@ -39,31 +37,6 @@ path    = "/say.php"
 channel = "talk"
 data    = "{form.text}"
 """
-processes = []
-
-
-def start(*command, env=None):
-    quiet = subprocess.DEVNULL
-    # A group of its own, as PHP's server does not end its workers.
-    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=env, start_new_session=True)
-    processes.append(process)
-    return process
-
-
-def end(process):
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def wait_for(port):
-    until = time.time() + 20
-    while time.time() < until:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"nothing listens on port {port}")
 
 
 def ask(port, method, target, body=None):
@@ -167,6 +140,5 @@ def main():
 try:
     main()
 finally:
-    for process in processes:
-        end(process)
+    end_all()
     shutil.rmtree(FOLDER, ignore_errors=True)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 
-CLIENTS = 50
+CLIENTS = 250
 
 
 def read_response(stream):

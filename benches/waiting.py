@@ -17,36 +17,12 @@ import sys
 import tempfile
 import time
 
+from programs import end, end_all, start, wait_for
+
 BINARY = sys.argv[1]
 WORKERS, MOST, WRITES = 5, 5_000, 200
 FOLDER = pathlib.Path(tempfile.mkdtemp())
 SITE, NGINX, GATE, INTERNAL = FOLDER / "site", 18500, 18501, 18502
-processes = []
-
-
-def start(*command):
-    quiet = subprocess.DEVNULL
-    processes.append(subprocess.Popen(command, stdout=quiet, stderr=quiet))
-    return processes[-1]
-
-
-def end(process):
-    """Asks first: the masters of nginx and PHP-FPM end their workers then."""
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-
-
-def wait_for(port):
-    end = time.time() + 20
-    while time.time() < end:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"nobody listens on port {port}")
 
 
 def start_site():
@@ -180,6 +156,5 @@ def main():
 try:
     main()
 finally:
-    for process in processes:
-        end(process)
+    end_all()
     shutil.rmtree(FOLDER, ignore_errors=True)

@@ -96,6 +96,16 @@ impl Kind {
         (site, gate)
     }
 
+    /// The site with one text stored, the gate, a client that has it, and its position.
+    async fn begin(&self) -> (PhpSite, Gate, Client, String) {
+        let (site, gate) = self.start().await;
+        self.store(&gate, "old").await;
+        let mut client = gate.connect().await;
+        let first = client.poll(&(self.poll)("0")).await;
+        let position = (self.position)(&first);
+        (site, gate, client, position)
+    }
+
     async fn store(&self, gate: &Gate, text: &str) {
         let body = format!("{}={text}", self.store.1);
         let stored = gate.connect().await.post(self.store.0, FORM, body).await;
@@ -124,14 +134,6 @@ async fn adopt(site: &PhpSite) -> String {
     done.stdout
 }
 
-/// Connections to the site that are open, without those that wait to be closed for good.
-fn connections(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let remote = format!("0100007F:{port:04X}");
-    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    fields.filter(|fields| fields.get(2) == Some(&&*remote) && fields[3] == "01").count()
-}
-
 #[tokio::test]
 async fn a_first_poll_is_answered_as_by_php_alone() {
     for kind in KINDS {
@@ -150,11 +152,7 @@ async fn a_first_poll_is_answered_as_by_php_alone() {
 #[tokio::test]
 async fn a_burst_arrives_whole_and_in_order() {
     for kind in KINDS {
-        let (_site, gate) = kind.start().await;
-        kind.store(&gate, "old").await;
-        let mut client = gate.connect().await;
-        let first = client.poll(&(kind.poll)("0")).await;
-        let position = (kind.position)(&first);
+        let (_site, gate, mut client, position) = kind.begin().await;
         let storing = async {
             gate.wait_for_held(1).await;
             for text in ["one", "two", "three"] {
@@ -169,10 +167,7 @@ async fn a_burst_arrives_whole_and_in_order() {
 #[tokio::test]
 async fn a_quiet_poll_ends_as_in_php() {
     for kind in KINDS.iter().filter(|kind| kind.site != "actions") {
-        let (site, gate) = kind.start().await;
-        kind.store(&gate, "old").await;
-        let mut client = gate.connect().await;
-        let position = (kind.position)(&client.poll(&(kind.poll)("0")).await);
+        let (site, _gate, mut client, position) = kind.begin().await;
         let target = (kind.poll)(&position);
         let (alone, gated) = tokio::join!(site.get(&target), client.poll(&target));
         assert_eq!((gated.status, gated.text()), (alone.status, alone.text()), "{}", kind.site);
@@ -186,10 +181,7 @@ async fn a_quiet_poll_ends_as_in_php() {
 #[tokio::test]
 async fn waiting_visitors_leave_the_workers_to_the_pages() {
     for kind in KINDS {
-        let (site, gate) = kind.start().await;
-        kind.store(&gate, "old").await;
-        let mut client = gate.connect().await;
-        let position = (kind.position)(&client.poll(&(kind.poll)("0")).await);
+        let (site, gate, _client, position) = kind.begin().await;
         let mut visitors = Vec::new();
         for number in 0..20 {
             let mut visitor = gate.connect().await;
@@ -206,7 +198,7 @@ async fn waiting_visitors_leave_the_workers_to_the_pages() {
             assert_eq!(gate.get(kind.page.0).await.text(), kind.page.1, "{}", kind.site);
             assert!(asked.elapsed() < Duration::from_secs(1), "{}", kind.site);
             // The visitors' two at the most, and the page's.
-            assert!(connections(site.addr().port()) <= 3, "{}", kind.site);
+            assert!(site.connections() <= 3, "{}", kind.site);
         }
     }
 }
@@ -220,18 +212,28 @@ fn answered(config: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// The config for a site, without its comments' line ends.
+fn joined(config: &str) -> String {
+    config.replace("\n# ", " ")
+}
+
+/// Changes a script of the site.
+fn rewrite(site: &PhpSite, script: &str, from: &str, to: &str) {
+    let script = site.root().join(script);
+    let source = std::fs::read_to_string(&script).unwrap();
+    let changed = source.replace(from, to);
+    assert_ne!(changed, source);
+    std::fs::write(&script, changed).unwrap();
+}
+
 #[tokio::test]
 async fn a_script_that_waits_for_a_change_since_it_was_asked_works_with_the_line_that_is_printed() {
     let mut site = PhpSite::of("changed");
     site.workers(4);
     let config = adopt(&site).await;
-    let joined = config.replace("\n# ", " ");
+    let joined = joined(&config);
     let line = joined.split('`').find(|part| part.starts_with("if (isset")).unwrap();
-    let script = site.root().join("watch.php");
-    let source = std::fs::read_to_string(&script).unwrap();
-    let with_line = source.replace("== $then) {", &format!("== $then) {{ {line}"));
-    assert_ne!(with_line, source);
-    std::fs::write(&script, with_line).unwrap();
+    rewrite(&site, "watch.php", "== $then) {", &format!("== $then) {{ {line}"));
     site.start().await;
     let gate = Gate::start_before(site.addr(), &answered(&config)).await;
     let mut visitors = Vec::new();
@@ -254,13 +256,11 @@ async fn a_key_of_a_cache_is_watched_with_the_line_that_the_question_names() {
     site.workers(4);
     let config = adopt(&site).await;
     let gate = Gate::start_before(site.addr(), &answered(&config)).await;
-    let joined = config.replace("\n# ", " ");
+    let joined = joined(&config);
     let from = joined.find("file_get_contents(").unwrap();
     let line = &joined[from..from + joined[from..].find(';').unwrap() + 1];
     let line = line.replace("127.0.0.1:7080", &gate.internal().to_string());
-    let script = site.root().join("set.php");
-    let source = std::fs::read_to_string(&script).unwrap();
-    std::fs::write(&script, source.replace("echo 'set'", &format!("{line}\necho 'set'"))).unwrap();
+    rewrite(&site, "set.php", "echo 'set'", &format!("{line}\necho 'set'"));
     site.start().await;
     let set = async |text: &str| {
         let body = format!("board={text}");

@@ -25,14 +25,6 @@ const RULES: &str = r#"
     data    = "{form.text}"
 "#;
 
-/// Connections to the site that are open, without those that wait to be closed for good.
-fn connections(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let remote = format!("0100007F:{port:04X}");
-    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    fields.filter(|fields| fields.get(2) == Some(&&*remote) && fields[3] == "01").count()
-}
-
 #[tokio::test]
 async fn visitors_before_a_script_that_waits_for_ever_leave_the_workers_alone() {
     const VISITORS: u64 = 60;
@@ -58,7 +50,7 @@ async fn visitors_before_a_script_that_waits_for_ever_leave_the_workers_alone() 
         let asked = Instant::now();
         assert_eq!(gate.get("/page.php").await.text(), "an ordinary page");
         slowest = slowest.max(asked.elapsed());
-        most = most.max(connections(site.addr().port()));
+        most = most.max(site.connections());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // One of them asks at its timeout whether it has missed something.

@@ -13,7 +13,7 @@ pub(crate) struct Args {
     /// One small round, for every day: 1,000 polls
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Only these contestants: pollgate, nchan, pushpin, php-fpm, nginx, floor
+    /// Only these contestants: pollgate, pollgate-log, nchan, nchan-log, pushpin, php-fpm, nginx, floor
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) only: Vec<String>,
     /// Only these measures

@@ -131,7 +131,8 @@ fn try_to_take(
         Measure::Forward => can.forwards,
         Measure::Multitude | Measure::EventStreams => can.http2,
     };
-    if !takes_part {
+    let of_variants = matches!(measure, Measure::Held | Measure::Forward);
+    if !takes_part || can.is_variant && !of_variants {
         return Ok(());
     }
     let settings = &measure.settings(settings, scale);

@@ -27,9 +27,12 @@ pub(crate) enum Figure {
     MemoryIdle,
     ChurnGrowth,
     ChurnLeft,
-    /// Microseconds, at so many polls.
+    /// Microseconds, at so many polls, with pauses between the messages.
     Cpu(usize),
+    /// The same with one message right behind the other.
+    CpuInARow(usize),
     CpuOfHolding,
+    WakesOfHolding,
     First,
     Half,
     NinetyNine,
@@ -67,6 +70,9 @@ impl Figure {
             Self::Cpu(polls) => {
                 return format!("CPU per delivery and re-poll, {} (µs)", thousands(polls as f64));
             }
+            Self::CpuInARow(polls) => {
+                return format!("the same without pauses, {} (µs)", thousands(polls as f64));
+            }
             Self::StreamMemory(what, polls)
             | Self::ConnectionMemory(what, polls)
             | Self::MultitudeMemory(what, polls)
@@ -83,8 +89,9 @@ impl Figure {
             Self::MemoryAfterDeliveries => "memory per held poll after all deliveries (KiB)",
             Self::MemoryIdle => "memory per kept-alive connection between polls (KiB)",
             Self::ChurnGrowth => "memory held, 3rd round of connect-hold-drop against the 1st (%)",
-            Self::ChurnLeft => "memory left when all have gone (MiB above idle)",
+            Self::ChurnLeft => "memory left 10 s after all have gone (MiB above idle)",
             Self::CpuOfHolding => "CPU while all are held and nothing is published (ms a second)",
+            Self::WakesOfHolding => "wake-ups a second meanwhile",
             Self::First => "fan-out: first delivered (ms)",
             Self::Half => "fan-out: half delivered (ms)",
             Self::NinetyNine => "fan-out: 99 % delivered (ms)",

@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 mod keeping;
+mod protocols;
 mod settings;
 mod targets;
 
@@ -25,6 +26,15 @@ pub mod server {
     pub mod gate {
         pub mod proxy {
             pub mod connection_state;
+        }
+
+        /// As the reader of heads names it.
+        pub mod sites {
+            #[derive(Debug, Clone, Copy)]
+            pub struct RequestHost<'a> {
+                pub header: Option<&'a str>,
+                pub authority: Option<&'a str>,
+            }
         }
 
         pub mod front {

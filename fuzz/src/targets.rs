@@ -6,8 +6,10 @@ use crate::hub::{Hub, Settings};
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::auth::{jwt, signed};
 use crate::protocol::dialect::native::{Native, cursor};
+use crate::protocol::dialect::nchan::Nchan;
 use crate::protocol::dialect::novcomet::NovComet;
 use crate::protocol::dialect::timestamp::Timestamp;
+use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::{Dialect, Parsed, Request};
 use crate::protocol::http::form::{Encoding, Purpose};
 use crate::protocol::http::framing::Framing;
@@ -17,7 +19,7 @@ use crate::protocol::http::validate as strict;
 use crate::protocol::template::Template;
 use crate::server::gate::front;
 use crate::server::{backplane, publish};
-use crate::{keeping, settings};
+use crate::{keeping, protocols, settings};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
@@ -28,7 +30,7 @@ const SECRET: &str = "a secret of 32 bytes, or of more";
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 17] = [
+const TARGETS: [(&str, Target); 22] = [
     ("query", query),
     ("cursor", read_cursor),
     ("head", head),
@@ -46,6 +48,11 @@ const TARGETS: [(&str, Target); 17] = [
     ("tokens", tokens),
     ("template", template),
     ("adopt", adopt),
+    ("websocket", protocols::websocket),
+    ("pusher", protocols::frames),
+    ("rest", protocols::rest),
+    ("mercure", protocols::mercure),
+    ("grip", protocols::grip),
 ];
 
 /// The target that the environment names.
@@ -146,15 +153,18 @@ fn dialects(data: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let (rest, text) = text.split_once('?').unwrap_or(("a", &text));
     let template: Template = "room-{query.room}".parse().expect("a template");
-    let dialect = match kind % 4 {
-        0 => Dialect::Native(Native { channel: None }),
+    let dialect = match kind % 5 {
+        0 => Dialect::Native(Native { channel: None, callback: Some("callback".to_owned()) }),
         1 => Dialect::NovComet(NovComet::default()),
         2 => Dialect::Timestamp(Timestamp::new(template)),
-        _ => Dialect::Native(Native { channel: Some(template) }),
+        3 => Dialect::Nchan(Nchan::default()),
+        _ => Dialect::Native(Native { channel: Some(template), callback: None }),
     };
     let query = Query::parse(text);
     let headers = http::HeaderMap::new();
-    let request = Request { stars: &[rest], query: &query, form: None, headers: &headers };
+    let transport = Transport::Poll;
+    let request =
+        Request { stars: &[rest], query: &query, form: None, headers: &headers, transport };
     if let Parsed::Poll(poll) = dialect.parse(&request, &|_| Tick::default()) {
         let hub = Hub::new(Settings::default(), 1);
         let answer = hub.look(&poll.subscriptions, poll.take, NOW).expect("there is room");

@@ -1,6 +1,7 @@
 //! Held polls: their registration and their wakes.
 
 use super::notifier::{Notifier, WakeHandle};
+use super::table::Class;
 use super::{Answer, Channel, ChannelUpdate, Hub, State, Subscription, TableFull};
 use crate::hub::channel::{ChannelName, Cursor, Lookup, Position, Stamp, Take, Time};
 use slab::Slab;
@@ -102,6 +103,9 @@ impl Registration {
     const ENDED: u64 = u64::MAX;
 
     pub(super) fn end(&mut self, hub: &Hub) {
+        if self.round == Self::ENDED && !self.channel.is_listed_as(Class::Waiting) {
+            return;
+        }
         let channel = self.channel.clone();
         let mut state = channel.state.lock();
         self.end_locked(&mut state);
@@ -241,7 +245,7 @@ impl Waiter {
         poll_fn(|context| self.poll_notified(context)).await;
     }
 
-    /// The same, for a task that waits for more than that.
+    /// The same for a task that waits for more than that.
     pub fn poll_notified(&self, context: &mut Context<'_>) -> Poll<()> {
         self.notifier.poll_claimed(context)
     }

@@ -1,6 +1,5 @@
 //! Debian's Chromium, headless, driven through its chromedriver.
 
-use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::process::Leftovers;
 use super::wait::eventually_some;
 use super::{BOUND, Process, TempDir};
 
@@ -25,15 +25,25 @@ pub struct Browser {
     driver: Process,
     port: u16,
     opened: AtomicU32,
-    profiles: Profiles,
+    profiles: Leftovers,
     _turn: SemaphorePermit<'static>,
 }
 
 /// Browsers at once: with more of them a machine of two cores is too slow for their pages.
-static TURNS: Semaphore = Semaphore::const_new(2);
+pub(super) static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// Bound on the time until a page shows something.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A page in a browser, whichever that is.
+#[allow(async_fn_in_trait)]
+pub trait Page {
+    /// Runs JavaScript, the body of a function, and answers what it returns.
+    async fn run(&self, script: &str) -> Value;
+
+    /// Waits until this JavaScript expression is true in the page.
+    async fn wait_until(&self, expression: &str);
+}
 
 /// One window, which shows one page.
 #[derive(Debug)]
@@ -58,7 +68,7 @@ impl Browser {
         let _turn = TURNS.acquire().await.unwrap();
         let mut command = Command::new("chromedriver");
         // Chromium's leftovers in the temporary folder go with ours.
-        let profiles = Profiles(TempDir::new("browser"));
+        let profiles = Leftovers(TempDir::new("browser"));
         command.arg("--port=0").env("TMPDIR", profiles.0.path());
         let driver = Process::spawn("chromedriver", &mut command, MISSING);
         let find = |stdout: &str, _: &str| {
@@ -209,20 +219,12 @@ impl Window {
     }
 }
 
-/// The folder of all profiles. A window that was not closed, because its test failed, leaves a
-/// browser; the profile's path on its command line identifies ours.
-#[derive(Debug)]
-struct Profiles(TempDir);
+impl Page for Window {
+    async fn run(&self, script: &str) -> Value {
+        self.execute(script, Vec::new()).await
+    }
 
-impl Drop for Profiles {
-    fn drop(&mut self) {
-        let ours = self.0.path().display().to_string();
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            if String::from_utf8_lossy(&command).contains(&ours) {
-                let pid = entry.file_name().to_string_lossy().into_owned();
-                let _ = Command::new("sh").args(["-c", "kill -9 \"$1\"", "sh", &pid]).output();
-            }
-        }
+    async fn wait_until(&self, expression: &str) {
+        Window::wait_until(self, expression).await;
     }
 }

@@ -11,6 +11,8 @@ pub struct Events {
     poller: Poller,
     body: Option<h2::RecvStream>,
     buffer: Vec<u8>,
+    /// Bytes of it that lines were made of.
+    at: usize,
     ended: bool,
 }
 
@@ -64,7 +66,7 @@ impl Events {
                 (head, Some(body))
             }
         };
-        Events { head, poller, body, buffer: Vec::new(), ended: false }
+        Events { head, poller, body, buffer: Vec::new(), at: 0, ended: false }
     }
 
     /// Reads the next piece that the gate has written; false = the end.
@@ -84,10 +86,12 @@ impl Events {
     /// The next line, without its end; `None` = the stream has ended cleanly.
     pub async fn line(&mut self) -> Option<String> {
         loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return Some(String::from_utf8_lossy(&line[..end]).into_owned());
+            let rest = &self.buffer[self.at..];
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                self.at += end + 1;
+                return Some(String::from_utf8_lossy(&rest[..end]).into_owned());
             }
+            self.buffer.drain(..std::mem::take(&mut self.at));
             if self.ended || !self.read().await {
                 assert!(self.buffer.is_empty(), "the stream ends within a line");
                 return None;

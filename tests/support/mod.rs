@@ -26,6 +26,8 @@ pub mod addr;
 pub mod browser;
 pub mod bytes;
 pub mod events;
+#[cfg(feature = "site-tests")]
+pub mod firefox;
 pub mod gate;
 pub mod grip;
 pub mod http;
@@ -50,8 +52,10 @@ pub mod way;
 
 pub use addr::Addr;
 #[cfg(feature = "site-tests")]
-pub use browser::{Browser, Look, Window};
+pub use browser::{Browser, Look, Page, Window};
 pub use events::{Event, Events};
+#[cfg(feature = "site-tests")]
+pub use firefox::Firefox;
 pub use gate::{Finished, Gate, pollgate};
 pub use http::{Client, FORM, Response};
 pub use metrics::Metrics;

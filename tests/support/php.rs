@@ -96,6 +96,14 @@ impl PhpSite {
         self.start().await;
     }
 
+    /// Connections to it that are open, without those that wait to be closed for good.
+    pub fn connections(&self) -> usize {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let remote = format!("0100007F:{:04X}", self.addr.port());
+        let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        fields.filter(|fields| fields.get(2) == Some(&&*remote) && fields[3] == "01").count()
+    }
+
     pub fn addr(&self) -> &Addr {
         &self.addr
     }

@@ -1,6 +1,7 @@
 //! A child process whose output is kept and that never outlives its value.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::TempDir;
 use super::wait::{BOUND, eventually_some};
 
 /// Number of bytes kept of each of its two outputs, the newest.
@@ -123,6 +125,23 @@ impl Drop for Process {
         if std::thread::panicking() {
             // Beside the test's own message: what this side saw of it.
             eprintln!("{} (process {})\n{}", self.name, self.pid, self.story());
+        }
+    }
+}
+
+/// The folder of a program that leaves processes outside of its group: those that name the folder
+/// on their command line are killed with it.
+#[derive(Debug)]
+pub struct Leftovers(pub TempDir);
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        let ours = self.0.path().display().to_string();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&command).contains(&ours) {
+                kill("KILL", &entry.file_name().to_string_lossy());
+            }
         }
     }
 }

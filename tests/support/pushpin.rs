@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::php::free_port;
+use super::process::Leftovers;
 use super::{Addr, Client, Process, Response, TempDir, eventually};
 
 const MISSING: &str = "Pushpin is missing: run scripts/setup test (or: make test)";
@@ -17,8 +18,9 @@ pub struct Pushpin {
     public: Addr,
     control: Addr,
     _processes: [Process; 2],
+    /// Its parts have process groups of their own.
+    _folder: Leftovers,
     _alone: MutexGuard<'static, ()>,
-    _folder: TempDir,
 }
 
 impl Pushpin {
@@ -26,11 +28,11 @@ impl Pushpin {
     pub async fn start_before(site: &Addr) -> Pushpin {
         // It is five processes, which start slowly when many of them do.
         let _alone = ALONE.lock().await;
-        let folder = TempDir::new("pushpin");
-        let at = folder.path().display().to_string();
+        let folder = Leftovers(TempDir::new("pushpin"));
+        let at = folder.0.path().display().to_string();
         let [public, control, push, subscribe, command] = std::array::from_fn(|_| free_port());
         let write = |name: &str, text: String| {
-            std::fs::write(folder.path().join(name), text).unwrap();
+            std::fs::write(folder.0.path().join(name), text).unwrap();
             format!("{at}/{name}")
         };
         write("routes", format!("*,path_beg=/chat {site},over_http\n* {site}\n"));

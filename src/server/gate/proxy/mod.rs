@@ -25,6 +25,7 @@ use super::{Gate, Open, RETRY_AFTER, Settings, mercure};
 use crate::protocol::http::Reply;
 use crate::protocol::http::observer::{Observe, RequestHead};
 use crate::server::limits::body_memory::BodyShare;
+use crate::server::limits::body_rate::BodyRate;
 use crate::server::telemetry::refusal::Refusal;
 use async_trait::async_trait;
 use body::NotKept;
@@ -76,6 +77,8 @@ pub struct Context {
     file: Option<SiteFile>,
     /// The memory of its kept body.
     body: Option<BodyShare>,
+    /// The rate of its body, where nothing beneath measures that.
+    body_rate: BodyRate,
     _open: Open,
 }
 
@@ -163,6 +166,7 @@ impl ProxyHttp for Proxy {
             }
         };
         Context {
+            body_rate: BodyRate::new(settings.body_rate),
             settings,
             began,
             client,
@@ -258,6 +262,8 @@ impl ProxyHttp for Proxy {
         {
             // A client's own connection, on which it is signed in, is not cut.
             context.was_cut = Some(cut::prepare(&mut peer, most));
+        } else if session.is_http2() {
+            own_connection::read_little(&mut peer);
         }
         Ok(Box::new(peer))
     }
@@ -401,12 +407,17 @@ impl ProxyHttp for Proxy {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         piece: &mut Option<Bytes>,
         last: bool,
         context: &mut Context,
     ) -> Result<()> {
         context.tee.request_body(piece.as_deref(), last);
+        if session.is_http2() {
+            let length = piece.as_ref().map_or(0, Bytes::len);
+            return session::keep_rate(&mut context.body_rate, length)
+                .map_err(|slow| slow.into_down());
+        }
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! Connections to the upstream that serve one request alone, behind a stream of the gate's own.
+//! Connections to the upstream behind a stream of the gate's own: those that serve one request
+//! alone, and those of HTTP/2 clients.
 
 use super::connection_state::next_group;
 use async_trait::async_trait;
@@ -7,14 +8,17 @@ use pingora::connectors::L4Connect;
 use pingora::protocols::l4::ext;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
-use pingora::protocols::l4::virt::{VirtualSocket, VirtualSocketStream};
+use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use socket2::{SockRef, TcpKeepalive};
 use std::fmt;
-use std::sync::Arc;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection to the upstream, over TCP or a unix socket.
 pub(in crate::server::gate) trait Socket:
@@ -34,6 +38,67 @@ pub(super) fn prepare(
     }
     peer.options.idle_timeout = Some(Duration::ZERO);
     peer.options.custom_l4 = Some(Arc::new(Connect(Box::new(wrap))));
+}
+
+/// Has pingora read the response in small pieces, on a connection that other such requests use
+/// later. It reads up to ten pieces ahead of a client that does not read, and an HTTP/2 client can
+/// do that on a hundred streams of one connection.
+pub(super) fn read_little(peer: &mut HttpPeer) {
+    /// The group of these connections, beside those that are counted up from 1.
+    const GROUP: u64 = u64::MAX;
+    static CONNECT: LazyLock<Arc<Connect>> =
+        LazyLock::new(|| Arc::new(Connect(Box::new(|inner| Box::new(SmallReads(inner))))));
+    if peer.group_key == 0 {
+        peer.group_key = GROUP;
+    }
+    peer.options.custom_l4 = Some(CONNECT.clone());
+}
+
+/// A connection that is read in pieces of [`MAX_READ`].
+#[derive(Debug)]
+struct SmallReads<S>(S);
+
+/// Bytes that are read at once.
+const MAX_READ: usize = 8 << 10;
+
+impl<S: AsyncRead + Unpin> AsyncRead for SmallReads<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buf.remaining().min(MAX_READ);
+        let mut piece = ReadBuf::new(buf.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut self.0).poll_read(context, &mut piece))?;
+        let length = piece.filled().len();
+        buf.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for SmallReads<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+impl<S: Socket> VirtualSocket for SmallReads<S> {
+    /// The gate's own options are set already.
+    fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// TCP keep-alive that notices a vanished upstream within two minutes.

@@ -259,20 +259,29 @@ pub(in crate::server::gate) async fn read_piece(
     stall: Option<Duration>,
     rate: &mut BodyRate,
 ) -> Result<Option<Bytes>> {
-    let late = |words| Error::explain(ErrorType::ReadTimedout, words);
     rate.wait(Instant::now());
     let piece = session.read_request_body();
     let piece = match stall {
         None => piece.await?,
-        Some(stall) => {
-            timeout(stall, piece).await.map_err(|_| late("the client pauses in a body"))??
-        }
+        Some(stall) => timeout(stall, piece).await.map_err(|_| {
+            Error::explain(ErrorType::ReadTimedout, "the client pauses in a body")
+        })??,
     };
     let Some(bytes) = &piece else { return Ok(None) };
-    if !rate.took(bytes.len(), Instant::now()) {
-        return Err(late("the client is too slow with a body (limits.body_rate)"));
-    }
+    keep_rate(rate, bytes.len())?;
     Ok(piece)
+}
+
+/// So many bytes of a body have come, and the next are waited for from now on. A client that is
+/// slower than `rate` allows is an error.
+pub(in crate::server::gate) fn keep_rate(rate: &mut BodyRate, length: usize) -> Result<()> {
+    let now = Instant::now();
+    if !rate.took(length, now) {
+        let words = "the client is too slow with a body (limits.body_rate)";
+        return Err(Error::explain(ErrorType::ReadTimedout, words));
+    }
+    rate.wait(now);
+    Ok(())
 }
 
 /// Sends 100 (Continue) to a client that waits for it before it sends its body.

@@ -3,14 +3,13 @@
 use super::Connection;
 use super::read::{gone, poll_gone, poll_read_some};
 use crate::protocol::http::Reply;
-use crate::protocol::http::websocket::{self, CloseCode, Frame, Messages, Opcode};
+use crate::protocol::http::websocket::{self, CloseCode, Frame, Incoming, Messages, Opcode};
 use crate::server::gate::front::response::{self, MAX_COPIED, put_chunk_size};
 use crate::server::gate::front::{Front, buffer_pool};
 use crate::server::gate::serve::{Exchange, Framed, Input};
 use crate::server::gate::{Settings, Timer};
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -22,7 +21,6 @@ pub(super) struct LaneExchange<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) front: &'a Front,
     pub(super) settings: &'a Settings,
-    pub(super) shutdown: &'a ShutdownWatch,
     /// Whether the connection is kept after the answer.
     pub(super) keep: bool,
     /// A stream's pieces are chunks (RFC 9112, section 7.1).
@@ -198,17 +196,15 @@ fn poll_message(
     context: &mut Context<'_>,
 ) -> Poll<Input> {
     loop {
-        let input = match websocket::take(pending, messages.room(most)) {
+        let input = match messages.next(pending, most) {
             Err(code) => Input::Wrong(code),
-            Ok(Some(frame)) => match frame.opcode {
-                Opcode::Ping => Input::Ping(Bytes::copy_from_slice(&frame.payload)),
-                Opcode::Close => Input::Close(Bytes::copy_from_slice(&frame.payload)),
-                Opcode::Pong => Input::Pong,
-                _ => match messages.take(frame) {
-                    Err(code) => Input::Wrong(code),
-                    Ok(Some(text)) => Input::Text(Bytes::copy_from_slice(&text)),
-                    Ok(None) => continue,
-                },
+            // Copied, so that they do not keep the whole buffer.
+            Ok(Some(incoming)) => match incoming {
+                Incoming::Ping(payload) => Input::Ping(Bytes::copy_from_slice(&payload)),
+                Incoming::Close(payload) => Input::Close(Bytes::copy_from_slice(&payload)),
+                Incoming::Pong => Input::Pong,
+                Incoming::Text(text) => Input::Text(Bytes::copy_from_slice(&text)),
+                Incoming::Binary(_) => Input::Wrong(CloseCode::Policy),
             },
             Ok(None) if ready!(poll_read_more(stream, pending, context)) => continue,
             Ok(None) => Input::Gone,
@@ -234,12 +230,12 @@ impl Exchange for LaneExchange<'_> {
     }
 
     async fn write(&mut self, reply: &Reply) -> Result<(), Unwritten> {
-        self.keep &= !*self.shutdown.borrow() && !self.front.gate.is_draining();
+        self.keep &= !self.front.is_ending();
         if self.connection.write(reply, self.keep).await { Ok(()) } else { Err(Unwritten) }
     }
 
     async fn start(&mut self, head: &Reply, first: &[Bytes]) -> Result<(), Unwritten> {
-        self.keep &= !*self.shutdown.borrow() && !self.front.gate.is_draining();
+        self.keep &= !self.front.is_ending();
         self.chunked = head.status != 101;
         let mut bytes = buffer_pool::take();
         response::write_stream(&mut bytes, head, self.keep);

@@ -8,7 +8,6 @@ use crate::server::gate::front::head::{self, HeadScan};
 use crate::server::gate::front::{Front, buffer_pool};
 use bytes::BytesMut;
 use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
@@ -27,11 +26,7 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 impl Connection {
     /// Reads until there is a head, or bytes that can be none. `None` = the connection must be
     /// closed without a response. Also returns the settings that the request is served with.
-    pub(super) async fn read_head(
-        &mut self,
-        front: &Front,
-        shutdown: &mut ShutdownWatch,
-    ) -> Option<(HeadScan, Arc<Settings>)> {
+    pub(super) async fn read_head(&mut self, front: &Front) -> Option<(HeadScan, Arc<Settings>)> {
         let settings = front.gate.settings();
         if self.pending.is_empty() {
             // A new connection has its request with it; a kept one may be idle for a while.
@@ -39,10 +34,14 @@ impl Connection {
             let idle = if fresh { settings.head_timeout } else { settings.idle_timeout };
             drop(settings);
             let first = pin!(async {
-                tokio::select! {
-                    biased;
-                    length = read_some(&mut self.stream, &mut self.pending) => return length > 0,
-                    _ = shutdown.wait_for(|ending| *ending) => {}
+                let read = poll_fn(|context| {
+                    match poll_read_some(&mut self.stream, &mut self.pending, context) {
+                        Poll::Pending if front.ending.is_over() => Poll::Ready(None),
+                        read => read.map(Some),
+                    }
+                });
+                if let Some(length) = read.await {
+                    return length > 0;
                 }
                 // A client that connected at the very end has its request on the way, and gets its
                 // response.

@@ -5,7 +5,7 @@ use crate::hub::channel::Time;
 use crate::protocol::grip::Item;
 use crate::protocol::grip::events::{Event, Kind, Message};
 use crate::protocol::grip::item::{Action, Content, MessageType};
-use crate::protocol::http::websocket::{self, CloseCode, Frame, Opcode};
+use crate::protocol::http::websocket::{self, CloseCode, Incoming, Opcode};
 use crate::server::gate::grip::subscription::News;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::Framed;
@@ -13,49 +13,9 @@ use bytes::Bytes;
 use std::sync::atomic::Ordering;
 
 /// The longest message of a client's.
-const MAX_MESSAGE: usize = 200_000;
+pub(super) const MAX_MESSAGE: usize = 200_000;
 /// Bytes of items that are gathered before they are written.
 const MAX_BATCH: usize = 64 << 10;
-
-/// Puts a client's messages together (RFC 6455, section 5.4).
-#[derive(Default)]
-pub(super) struct Reader {
-    begun: Option<Box<(Kind, Vec<u8>)>>,
-}
-
-impl Reader {
-    /// The longest payload that the next frame may have.
-    pub(super) fn room(&self) -> u64 {
-        let begun = self.begun.as_ref().map_or(0, |begun| begun.1.len());
-        MAX_MESSAGE.saturating_sub(begun) as u64
-    }
-
-    /// Takes a frame of a message; `None` = it is not whole yet.
-    fn take(&mut self, frame: Frame) -> Result<Option<Event>, CloseCode> {
-        let kind = match (frame.opcode, &self.begun) {
-            (Opcode::Text, None) => Kind::Text,
-            (Opcode::Binary, None) => Kind::Binary,
-            (Opcode::Continuation, Some(begun)) => begun.0,
-            _ => return Err(CloseCode::Protocol),
-        };
-        let content = match self.begun.take() {
-            None if frame.fin => frame.payload,
-            begun => {
-                let mut begun = begun.unwrap_or_else(|| Box::new((kind, Vec::new())));
-                begun.1.extend_from_slice(&frame.payload);
-                if !frame.fin {
-                    self.begun = Some(begun);
-                    return Ok(None);
-                }
-                begun.1.into()
-            }
-        };
-        if kind == Kind::Text && std::str::from_utf8(&content).is_err() {
-            return Err(CloseCode::Invalid);
-        }
-        Ok(Some(Event::with(kind, content)))
-    }
-}
 
 impl Session {
     /// Takes what the client does.
@@ -68,23 +28,23 @@ impl Session {
             }
             Framed::Wrong(code) => return self.wrong(code),
         };
-        match frame.opcode {
-            Opcode::Ping => websocket::write(&mut self.out, Opcode::Pong, &frame.payload),
-            Opcode::Pong => {}
-            Opcode::Close => match websocket::close_answer(&frame.payload) {
+        match self.reader.take(frame) {
+            Err(code) => self.wrong(code),
+            Ok(None | Some(Incoming::Pong)) => {}
+            Ok(Some(Incoming::Ping(payload))) => {
+                websocket::write(&mut self.out, Opcode::Pong, &payload);
+            }
+            Ok(Some(Incoming::Text(text))) => self.push(Event::with(Kind::Text, text)),
+            Ok(Some(Incoming::Binary(bytes))) => self.push(Event::with(Kind::Binary, bytes)),
+            Ok(Some(Incoming::Close(payload))) => match websocket::close_answer(&payload) {
                 Err(code) => self.wrong(code),
                 Ok(_) => {
-                    let content = (!frame.payload.is_empty()).then(|| frame.payload.clone());
+                    let content = (!payload.is_empty()).then(|| payload.clone());
                     self.push(Event { kind: Kind::Close, content });
                     // Answered with its code alone, unless the site says something else.
-                    let answer = frame.payload.slice(..frame.payload.len().min(2));
+                    let answer = payload.slice(..payload.len().min(2));
                     self.closing = Some((answer, None));
                 }
-            },
-            _ => match self.reader.take(frame) {
-                Ok(Some(event)) => self.push(event),
-                Ok(None) => {}
-                Err(code) => self.wrong(code),
             },
         }
     }

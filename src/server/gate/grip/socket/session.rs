@@ -1,11 +1,11 @@
 //! An open socket: its loop, and what is due in it.
 
-use super::client::Reader;
+use super::client::MAX_MESSAGE;
 use crate::hub::channel::Time;
 use crate::protocol::grip::events::{Event, KeepAlive, Kind, Message};
 use crate::protocol::grip::filter::Meta;
 use crate::protocol::grip::instruct::Channel;
-use crate::protocol::http::websocket::{self, Opcode};
+use crate::protocol::http::websocket::{self, Messages, Opcode};
 use crate::server::gate::Gate;
 use crate::server::gate::grip::origin::{Answer, Origin};
 use crate::server::gate::grip::subscription::Subscription;
@@ -60,7 +60,7 @@ pub(super) struct Session {
     pub(super) end: Option<End>,
     /// The client has closed its side, with this payload, and waits for the site's until then.
     pub(super) closing: Option<(Bytes, Option<Instant>)>,
-    pub(super) reader: Reader,
+    pub(super) reader: Messages,
     pub(super) bytes: usize,
     pub(super) events: u64,
 }
@@ -102,7 +102,7 @@ impl Session {
             out: Vec::new(),
             end: None,
             closing: None,
-            reader: Reader::default(),
+            reader: Messages::default(),
             bytes: 0,
             events: 0,
         }
@@ -162,7 +162,7 @@ impl Session {
             ];
             let reads = self.closing.is_none() && self.queued() < MAX_QUEUE;
             let step = {
-                let (timer, frame) = exchange.frames(self.reader.room());
+                let (timer, frame) = exchange.frames(self.reader.room(MAX_MESSAGE));
                 let due = times.into_iter().flatten().min();
                 timer.set(due.map(|due| due.saturating_duration_since(Instant::now())));
                 let mut frame = pin!(frame);

@@ -1,0 +1,464 @@
+//! The window of an HTTP/2 connection.
+//!
+//! h2 bounds what it holds unsent of each stream, not of a connection. A client that grants a huge
+//! window on many streams and does not read would have each of them filled. So this stream keeps
+//! back the window that the client grants its connection (RFC 9113, section 6.9), and hands it on as
+//! the socket takes data: all streams together hold [`MAX_UNSENT`] at the most. A client that
+//! grants less, or reads, notices nothing.
+
+use super::buffer_pool;
+use super::one_request::OneRequest;
+use crate::server::net::stream::{pass_on_identity, pass_on_tls};
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora::protocols::Shutdown;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes of all streams of a connection that wait to be sent, at the most.
+const MAX_UNSENT: u64 = 256 << 10;
+/// The window of a connection that begins (section 6.9.2); no setting changes it.
+const INITIAL: u64 = 65_535;
+/// The largest window that there may be (section 6.9.1).
+const MAX_WINDOW: u64 = (1 << 31) - 1;
+/// The length of a client's preface, which comes before all frames (section 3.4).
+const PREFACE: usize = 24;
+/// The length of a frame's header (section 4.1).
+const HEADER: usize = 9;
+/// The length of a frame that grants a window, header and all (section 6.9).
+const GRANT: usize = HEADER + 4;
+/// The types of frames that count here (section 6).
+const DATA: u8 = 0;
+const WINDOW_UPDATE: u8 = 8;
+/// Bytes read at once.
+const READ: usize = 4096;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct BoundedWindow<S> {
+    inner: S,
+    window: Window,
+    /// Read, and not yet taken by the reader.
+    ready: BytesMut,
+    /// Waits for more, or for a window.
+    reader: Option<Waker>,
+}
+
+impl<S> BoundedWindow<S> {
+    /// `inner`, of which nothing has been read.
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner, window: Window::default(), ready: BytesMut::new(), reader: None }
+    }
+
+    /// Notes that the socket has taken these bytes.
+    fn sent(&mut self, bytes: &[u8]) {
+        self.window.sent(bytes);
+        if self.window.is_due()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+    }
+}
+
+/// The window, as the bytes of both directions show it.
+#[derive(Debug)]
+struct Window {
+    /// What h2 may still send.
+    open: u64,
+    /// What the client has granted and h2 does not know of.
+    withheld: u64,
+    /// Bytes of the client's that pass as they are: the preface, or a frame's payload.
+    passing: usize,
+    /// A frame's header that has not come whole, or a frame that may be withheld.
+    held: [u8; GRANT],
+    held_length: usize,
+    written: Written,
+}
+
+/// The place in the frames that are written.
+#[derive(Debug, Default)]
+struct Written {
+    header: [u8; HEADER],
+    header_length: usize,
+    payload: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            open: INITIAL,
+            withheld: 0,
+            passing: PREFACE,
+            held: [0; GRANT],
+            held_length: 0,
+            written: Written::default(),
+        }
+    }
+}
+
+/// The length of the payload behind a frame's header.
+fn payload_length(header: &[u8]) -> usize {
+    header[..3].iter().fold(0, |length, byte| length << 8 | usize::from(*byte))
+}
+
+/// True if a frame with this header grants a window to the whole connection.
+fn grants_connection(header: &[u8]) -> bool {
+    payload_length(header) == GRANT - HEADER
+        && header[3] == WINDOW_UPDATE
+        && [header[5] & 0x7f, header[6], header[7], header[8]] == [0; 4]
+}
+
+impl Window {
+    /// Takes what the client has sent; what h2 is to see goes to `out`.
+    fn received(&mut self, mut bytes: &[u8], out: &mut BytesMut) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.passing > 0 {
+                let (passed, rest) = bytes.split_at(self.passing.min(bytes.len()));
+                out.extend_from_slice(passed);
+                self.passing -= passed.len();
+                bytes = rest;
+                continue;
+            }
+            let wanted = if self.held_length < HEADER { HEADER } else { GRANT };
+            let (taken, rest) = bytes.split_at((wanted - self.held_length).min(bytes.len()));
+            self.held[self.held_length..][..taken.len()].copy_from_slice(taken);
+            self.held_length += taken.len();
+            bytes = rest;
+            match self.held_length {
+                HEADER if grants_connection(&self.held) => {}
+                HEADER => {
+                    out.extend_from_slice(&self.held[..HEADER]);
+                    self.passing = payload_length(&self.held);
+                    self.held_length = 0;
+                }
+                GRANT => {
+                    self.held_length = 0;
+                    self.granted(out)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Withholds the window of a whole frame.
+    fn granted(&mut self, out: &mut BytesMut) -> io::Result<()> {
+        let [.., a, b, c, d] = self.held;
+        let window = u64::from(u32::from_be_bytes([a & 0x7f, b, c, d]));
+        if window == 0 {
+            // An error, which h2 answers.
+            out.extend_from_slice(&self.held);
+        }
+        self.withheld += window;
+        if self.open + self.withheld > MAX_WINDOW {
+            // Section 6.9.1: the connection ends.
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too large a window"));
+        }
+        Ok(())
+    }
+
+    /// True if h2 is to get some of what is withheld. A frame goes between two others only.
+    fn is_due(&self) -> bool {
+        self.withheld > 0 && self.open <= MAX_UNSENT / 2 && self.passing == 0
+    }
+
+    /// A frame that grants h2 what it may have now.
+    fn grant(&mut self) -> Option<[u8; GRANT]> {
+        if !self.is_due() {
+            return None;
+        }
+        let window = self.withheld.min(MAX_UNSENT - self.open);
+        self.withheld -= window;
+        self.open += window;
+        let mut frame = [0; GRANT];
+        frame[2] = (GRANT - HEADER) as u8;
+        frame[3] = WINDOW_UPDATE;
+        // It is at most MAX_UNSENT.
+        frame[HEADER..].copy_from_slice(&(window as u32).to_be_bytes());
+        Some(frame)
+    }
+
+    /// Counts the data in what is written.
+    fn sent(&mut self, mut bytes: &[u8]) {
+        let written = &mut self.written;
+        while !bytes.is_empty() {
+            if written.payload > 0 {
+                let taken = written.payload.min(bytes.len());
+                written.payload -= taken;
+                if written.header[3] == DATA {
+                    self.open = self.open.saturating_sub(taken as u64);
+                }
+                bytes = &bytes[taken..];
+                continue;
+            }
+            let at = written.header_length;
+            let (taken, rest) = bytes.split_at((HEADER - at).min(bytes.len()));
+            written.header[at..][..taken.len()].copy_from_slice(taken);
+            written.header_length += taken.len();
+            bytes = rest;
+            if written.header_length == HEADER {
+                written.header_length = 0;
+                written.payload = payload_length(&written.header);
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for BoundedWindow<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if !this.ready.is_empty() {
+                let length = this.ready.len().min(buf.remaining());
+                buf.put_slice(&this.ready[..length]);
+                this.ready.advance(length);
+                if this.ready.is_empty() {
+                    buffer_pool::put(std::mem::take(&mut this.ready));
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(frame) = this.window.grant() {
+                this.ready.extend_from_slice(&frame);
+                continue;
+            }
+            let mut room = [MaybeUninit::uninit(); READ];
+            let mut read = ReadBuf::uninit(&mut room);
+            let Poll::Ready(done) = Pin::new(&mut this.inner).poll_read(context, &mut read) else {
+                this.reader = Some(context.waker().clone());
+                return Poll::Pending;
+            };
+            done?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if this.ready.capacity() == 0 {
+                this.ready = buffer_pool::take();
+            }
+            this.window.received(read.filled(), &mut this.ready)?;
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedWindow<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let length = ready!(Pin::new(&mut this.inner).poll_write(context, buf))?;
+        this.sent(&buf[..length]);
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+}
+
+// Pingora's other requirements on a stream are met by the connection itself.
+
+#[async_trait]
+impl Shutdown for BoundedWindow<OneRequest> {
+    async fn shutdown(&mut self) {
+        let _ = tokio::io::AsyncWriteExt::flush(self).await;
+        self.inner.shutdown().await;
+    }
+}
+
+pass_on_identity!(BoundedWindow<OneRequest>);
+pass_on_tls!(BoundedWindow<OneRequest>);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, 0], &stream.to_be_bytes(), payload].concat()
+    }
+
+    fn update(stream: u32, window: u32) -> Vec<u8> {
+        frame(WINDOW_UPDATE, stream, &window.to_be_bytes())
+    }
+
+    /// What h2 sees of these bytes, in pieces of that length.
+    fn seen(window: &mut Window, bytes: &[u8], piece: usize) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        bytes.chunks(piece).for_each(|piece| window.received(piece, &mut out).unwrap());
+        out.to_vec()
+    }
+
+    fn granted(window: &mut Window) -> Option<u32> {
+        window.grant().map(|frame| u32::from_be_bytes(frame[HEADER..].try_into().unwrap()))
+    }
+
+    #[test]
+    fn all_passes_but_the_window_of_the_connection() {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let settings = frame(4, 0, &[0; 12]);
+        let headers = frame(1, 1, &[7; 300]);
+        let of_stream = update(1, 1 << 20);
+        let short = frame(WINDOW_UPDATE, 0, &[1; 3]);
+        let other = [&preface[..], &settings, &of_stream, &headers, &short].concat();
+        let all = [&preface[..], &settings, &update(0, 1 << 30), &of_stream, &headers].concat();
+        let all = [&all[..], &update(0, 1), &short].concat();
+        for piece in [1, 2, 5, 9, 13, 1000] {
+            let mut window = Window::default();
+            assert_eq!(seen(&mut window, &all, piece), other, "{piece}");
+            assert_eq!(window.withheld, (1 << 30) + 1);
+        }
+    }
+
+    #[test]
+    fn the_window_comes_as_data_leaves() {
+        let mut window = Window { passing: 0, ..Window::default() };
+        let most = MAX_UNSENT as u32;
+        assert_eq!(granted(&mut window), None);
+        seen(&mut window, &update(0, 1 << 30), 100);
+        assert_eq!(granted(&mut window), Some(most - INITIAL as u32));
+        assert_eq!(granted(&mut window), None);
+        // Headers and settings take none of it.
+        window.sent(&[frame(1, 1, &[0; 1 << 20]), frame(4, 0, &[0; 600])].concat());
+        assert_eq!(granted(&mut window), None);
+        let data = frame(DATA, 1, &vec![0; 100 << 10]);
+        data.chunks(7).for_each(|piece| window.sent(piece));
+        assert_eq!(granted(&mut window), None);
+        window.sent(&data);
+        assert_eq!(granted(&mut window), Some(200 << 10));
+        // Never within another frame.
+        window.sent(&[&data[..], &data].concat());
+        let headers = frame(1, 3, &[7; 30]);
+        assert_eq!(seen(&mut window, &headers[..20], 100), headers[..20]);
+        assert_eq!(granted(&mut window), None);
+        assert_eq!(seen(&mut window, &headers[20..], 100), headers[20..]);
+        assert_eq!(granted(&mut window), Some(200 << 10));
+    }
+
+    #[test]
+    fn a_window_that_is_too_large_ends_the_connection() {
+        let mut window = Window { passing: 0, ..Window::default() };
+        let mut out = BytesMut::new();
+        window.received(&update(0, (1 << 31) - 1 - INITIAL as u32), &mut out).unwrap();
+        window.received(&update(0, 1), &mut out).unwrap_err();
+        // A window of nothing is h2's to refuse.
+        let mut window = Window { passing: 0, ..Window::default() };
+        assert_eq!(seen(&mut window, &update(0, 0), 100), update(0, 0));
+    }
+
+    /// The length of an answer.
+    const ANSWER: usize = 128 << 10;
+
+    /// A server that answers each request; returns the bytes that h2 has taken, all together.
+    async fn serve(stream: DuplexStream) -> Arc<AtomicUsize> {
+        let taken = Arc::<AtomicUsize>::default();
+        let count = taken.clone();
+        tokio::spawn(async move {
+            let mut builder = h2::server::Builder::new();
+            builder.max_send_buffer_size(16 << 10);
+            let mut connection = builder.handshake(BoundedWindow::new(stream)).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let count = count.clone();
+                tokio::spawn(async move {
+                    let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
+                    let mut left = ANSWER;
+                    while left > 0 {
+                        stream.reserve_capacity(left);
+                        let room = poll_fn(|context| stream.poll_capacity(context)).await;
+                        let Some(Ok(room)) = room else { return };
+                        left -= room;
+                        count.fetch_add(room, Ordering::Relaxed);
+                        stream.send_data(Bytes::from(vec![0; room]), left == 0).unwrap();
+                    }
+                });
+            }
+        });
+        taken
+    }
+
+    async fn ask(stream: DuplexStream, streams: usize) -> Vec<h2::client::ResponseFuture> {
+        let (sender, connection) = h2::client::Builder::new()
+            .initial_window_size((1 << 31) - 1)
+            .initial_connection_window_size((1 << 31) - 1)
+            .handshake::<_, Bytes>(stream)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let mut answers = Vec::new();
+        for _ in 0..streams {
+            let request = http::Request::get("http://a/").body(()).unwrap();
+            let mut sender = sender.clone().ready().await.unwrap();
+            answers.push(sender.send_request(request, true).unwrap().0);
+        }
+        answers
+    }
+
+    /// Passes bytes on, and none of the server's while `reads` is false.
+    async fn pass_on(client: DuplexStream, server: DuplexStream, reads: Arc<tokio::sync::Notify>) {
+        let (mut from_client, mut to_client) = tokio::io::split(client);
+        let (mut from_server, mut to_server) = tokio::io::split(server);
+        let there = async { tokio::io::copy(&mut from_client, &mut to_server).await };
+        let back = async {
+            // The server's settings, which the client waits for.
+            let mut settings = [0; 64];
+            let length = from_server.read(&mut settings).await?;
+            to_client.write_all(&settings[..length]).await?;
+            reads.notified().await;
+            tokio::io::copy(&mut from_server, &mut to_client).await
+        };
+        let _ = tokio::join!(there, back);
+    }
+
+    #[tokio::test]
+    async fn a_hundred_streams_of_a_client_that_does_not_read_hold_one_bound() {
+        // Not full before h2 knows of all streams: it reads no more when it cannot write.
+        const PIPE: usize = 1 << 20;
+        let (client, to_client) = duplex(4096);
+        let (server, to_server) = duplex(PIPE);
+        let taken = serve(server).await;
+        let reads = Arc::<tokio::sync::Notify>::default();
+        tokio::spawn(pass_on(to_client, to_server, reads.clone()));
+        let answers = ask(client, 100).await;
+        // All that can run has run once the count stays.
+        let mut before = usize::MAX;
+        let mut still = 0;
+        while still < 1000 {
+            tokio::task::yield_now().await;
+            let now = taken.load(Ordering::Relaxed);
+            still = if now == before { still + 1 } else { 0 };
+            before = now;
+        }
+        // The pipe is full, and h2 has a buffer for what it writes next.
+        let most = PIPE + MAX_UNSENT as usize + (32 << 10);
+        assert!(before > PIPE - (64 << 10) && before <= most, "{before} bytes");
+        reads.notify_one();
+        let mut sum = 0;
+        for answer in answers {
+            let mut body = answer.await.unwrap().into_body();
+            while let Some(piece) = body.data().await {
+                let length = piece.unwrap().len();
+                body.flow_control().release_capacity(length).unwrap();
+                sum += length;
+            }
+        }
+        assert_eq!(sum, 100 * ANSWER);
+    }
+}
