@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// The most polls to hold [default: 15000, with --quick 1000]
     #[arg(long, value_name = "N")]
     pub(crate) polls: Option<usize>,
-    /// Polls held at once over HTTP/2, 100 a connection [default: 100000, with --quick 10000]
+    /// Polls or event streams held at once over HTTP/2, 100 a connection [default: 100000, with --quick 10000]
     #[arg(long, value_name = "N")]
     pub(crate) streams: Option<usize>,
     /// Rounds; the table shows medians [default: 3, with --quick 1]

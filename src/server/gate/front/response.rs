@@ -139,6 +139,15 @@ fn render(out: &mut BytesMut, reply: &Reply, keep: bool, body: Body, second: u64
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends the line before a chunk of `length` bytes (RFC 9112, section 7.1).
+pub(super) fn put_chunk_size(out: &mut BytesMut, length: usize) {
+    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..digits).rev() {
+        out.extend_from_slice(&[b"0123456789abcdef"[length >> (4 * digit) & 0xf]]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Seconds since 1970.
 fn second() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -223,6 +232,15 @@ mod tests {
     fn no_value_begins_a_line_of_its_own() {
         let reply = Reply::new(200, "text/plain", "").with("X-A", "b\r\nSet-Cookie: c=d");
         assert!(!String::from_utf8(bytes(&reply, true)).unwrap().contains("Set-Cookie"));
+    }
+
+    #[test]
+    fn a_chunk_s_size_is_in_hexadecimal() {
+        for length in [0, 1, 9, 10, 15, 16, 255, 256, 4096, 65_535, usize::MAX] {
+            let mut out = BytesMut::new();
+            put_chunk_size(&mut out, length);
+            assert_eq!(out, format!("{length:x}\r\n").as_bytes());
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::protocol::grip::{self, Filter, Instruct, Item, instruct};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task;
 
 /// See the [module](self).
 pub(super) struct Subscription {
@@ -91,6 +92,11 @@ impl Subscription {
     /// Waits until there may be news.
     pub(super) async fn notified(&self) {
         self.waiter.notified().await;
+    }
+
+    /// The same, for a task that waits for more than that.
+    pub(super) fn poll_notified(&self, context: &mut task::Context<'_>) -> task::Poll<()> {
+        self.waiter.poll_notified(context)
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -33,6 +33,11 @@ impl Timer {
         self.deadline = began.into().and_then(deadline);
     }
 
+    /// Lets the next wait end at `deadline`; `None` = never. This reads no clock.
+    pub fn set_deadline(&mut self, deadline: Option<std::time::Instant>) {
+        self.deadline = deadline.map(Instant::from_std);
+    }
+
     /// Ready once the deadline is over.
     pub fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };

@@ -108,12 +108,22 @@ impl Connection {
 /// Ends when the client does. Meanwhile the client can send its next request, kept in `pending` up
 /// to `most` bytes; more stays in the kernel.
 pub(super) async fn gone(stream: &mut Stream, pending: &mut BytesMut, most: usize) {
+    poll_fn(|context| poll_gone(stream, pending, most, context)).await;
+}
+
+/// The same, for a task that waits for more than that.
+pub(super) fn poll_gone(
+    stream: &mut Stream,
+    pending: &mut BytesMut,
+    most: usize,
+    context: &mut Context<'_>,
+) -> Poll<()> {
     while pending.len() < most {
-        if read_some(stream, pending).await == 0 {
-            return;
+        if ready!(poll_read_some(stream, pending, context)) == 0 {
+            return Poll::Ready(());
         }
     }
-    std::future::pending().await
+    Poll::Pending
 }
 
 /// Reads once, and returns the number of bytes; 0 = nothing will come any more.
@@ -121,16 +131,16 @@ pub(super) async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> us
     poll_fn(|context| poll_read_some(stream, pending, context)).await
 }
 
-/// The same, for a task that waits for more than that. The buffer is on the stack during the read
-/// only: a connection that waits holds none.
-fn poll_read_some(
+/// Reads once. The buffer is on the stack during the read only: a connection that waits holds
+/// none.
+pub(super) fn poll_read_some(
     stream: &mut Stream,
     pending: &mut BytesMut,
     context: &mut Context<'_>,
 ) -> Poll<usize> {
     let mut room = [MaybeUninit::uninit(); READ];
     let mut buf = ReadBuf::uninit(&mut room);
-    let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buf));
+    let read = ready!(Pin::new(stream).poll_read(context, &mut buf));
     if pending.capacity() == 0 && !buf.filled().is_empty() {
         *pending = buffer_pool::take();
     }
