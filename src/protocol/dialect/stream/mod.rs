@@ -84,6 +84,8 @@ pub struct Format {
     pub transport: Transport,
     /// An event is the message's data and nothing else (`format=data`).
     pub only_data: bool,
+    /// A message is its body and a line feed (a raw stream of Nchan's).
+    pub raw: bool,
     /// A WebSocket's subprotocol was agreed on: a frame is a whole answer.
     pub answers: bool,
     /// A WebSocket's frames begin with the id and the content type of their message.
@@ -100,9 +102,10 @@ impl Format {
         let callback = None;
         let nonce = Box::default();
         let only_data = false;
+        let raw = false;
         let answers = false;
         let meta = false;
-        Self { transport, only_data, answers, meta, callback, nonce }
+        Self { transport, only_data, raw, answers, meta, callback, nonce }
     }
 }
 
