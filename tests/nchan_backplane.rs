@@ -73,6 +73,8 @@ async fn every_stream_gets_what_any_gate_publishes() {
     let (a, b) = (gate(&redis).await, gate(&redis).await);
     publish(&a, "news", "0").await;
     let mut events = Events::open(Way::Plain, &b, "/sub/news").await;
+    // The empty line behind the first comment.
+    assert_eq!(events.next().await.id, None);
     let mut socket = Socket::open(&b, "/sub/news", &[META]).await;
     let mut raw = b.connect().await;
     raw.send_get("/raw/news").await;
@@ -81,7 +83,8 @@ async fn every_stream_gets_what_any_gate_publishes() {
         if number > 0 {
             publish(if number % 2 == 0 { &a } else { &b }, "news", &number.to_string()).await;
         }
-        assert_eq!(events.next().await.data, number.to_string());
+        let event = events.next().await;
+        assert_eq!(event.data, number.to_string(), "{event:?}");
         let (_, frame) = socket.frame().await;
         let frame = String::from_utf8(frame).unwrap();
         assert!(frame.starts_with("id: ") && frame.ends_with(&format!("\n\n{number}")), "{frame}");
@@ -106,7 +109,8 @@ async fn a_channel_that_one_gate_deletes_is_gone_at_the_other() {
     b.wait_for_held(1).await;
     assert_eq!(a.hook("DELETE", "/pub/news", &[], "").await.status, 200);
     assert_eq!(client.read_response().await.status, 410);
-    assert_eq!(b.hook("GET", "/pub/news", &[], "").await.status, 404);
+    let info = b.hook("GET", "/pub/news", &[("Accept", "text/json")], "").await;
+    assert_eq!(info.status, 404, "{}", info.text());
 }
 
 #[tokio::test]

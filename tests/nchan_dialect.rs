@@ -425,6 +425,8 @@ async fn a_raw_stream_is_for_requests_that_choose_nothing_else() {
         let poll = way.connect(&gate).await.poll("/raw/news?transport=poll").await;
         assert_eq!(poll.text(), "1", "{way:?}");
         let mut events = Events::open_with(way, &gate, "/raw/news", &[SSE]).await;
+        // The empty line behind the first comment.
+        assert_eq!(events.next().await.id, None, "{way:?}");
         assert_eq!(events.next().await.data, "1", "{way:?}");
     }
     let only =

@@ -143,8 +143,8 @@ impl Nchan {
                     multipart::part(&mut out, &format.nonce, &headers, message);
                 }
                 _ if format.raw => {
-                    batch.pieces.push(message.payload.body.clone());
-                    batch.pieces.push(Bytes::from_static(b"\n"));
+                    out.extend_from_slice(&message.payload.body);
+                    out.push(b'\n');
                 }
                 // A chunk is a message, and one without bytes would be the end.
                 _ if message.is_empty() => continue,

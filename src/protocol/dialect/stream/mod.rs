@@ -294,6 +294,7 @@ impl Dialect {
         let way = match (format.transport, format.only_data, format.answers) {
             (Transport::Sse, false, _) => 1,
             (Transport::Sse, true, _) => 2,
+            (Transport::Chunked, ..) if format.raw => 8,
             (Transport::Chunked, false, _) => 3,
             (Transport::Chunked, true, _) => 4,
             (Transport::WebSocket, _, true) => 5,
