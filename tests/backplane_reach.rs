@@ -22,8 +22,9 @@ use backplane::redis::{Redis, free_port};
 use backplane::sentinels::{MASTER, Sentinel, Set};
 use pollgate::hub::Hub;
 use pollgate::protocol::auth::secret::Secret;
-use pollgate::server::backplane::{Backplane, Settings, Tls};
+use pollgate::server::backplane::{Backplane, Settings};
 use pollgate::server::net::certificate::Identity;
+use pollgate::server::net::tls_client::TlsClient;
 use pollgate::server::publish::system_time;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -94,14 +95,14 @@ async fn what_is_wrong_with_tls_is_told_in_words_that_help() {
     let (plain, wrong_name) =
         redis_with_tls(&authority, "redis.test", &["--tls-auth-clients", "no"]).await;
     let (_asks, asks) = redis_with_tls(&authority, "localhost", &[]).await;
-    let trusted = |ca: &Authority| Some(Tls::new(Some(ca.ca()), None).unwrap());
+    let trusted = |ca: &Authority| Some(TlsClient::new(Some(ca.ca()), None).unwrap());
     let stranger = other.sign("gate");
     let stranger = Identity::read(&stranger.cert, &stranger.key).unwrap();
-    let stranger = Some(Tls::new(Some(authority.ca()), Some(&stranger)).unwrap());
+    let stranger = Some(TlsClient::new(Some(authority.ca()), Some(&stranger)).unwrap());
     for (port, tls, told) in [
         (wrong_name, trusted(&authority), "is not for localhost, only for redis.test"),
         (wrong_name, trusted(&other), "signed by nobody we trust"),
-        (wrong_name, Some(Tls::new(None, None).unwrap()), "signed by nobody we trust"),
+        (wrong_name, Some(TlsClient::new(None, None).unwrap()), "signed by nobody we trust"),
         (plain.port(), trusted(&authority), "does it speak TLS there?"),
         (asks, trusted(&authority), "set backplane.cert and backplane.key"),
         (asks, stranger, "does not take our certificate"),
@@ -132,7 +133,7 @@ async fn sentinels_are_asked_in_turn_with_their_own_password_and_over_tls() {
     let own_cert = authority.sign("gate");
     let identity = Identity::read(&own_cert.cert, &own_cert.key).unwrap();
     let with = |url: &str, password: &str| Settings {
-        tls: Some(Tls::new(Some(authority.ca()), Some(&identity)).unwrap()),
+        tls: Some(TlsClient::new(Some(authority.ca()), Some(&identity)).unwrap()),
         sentinel_password: Secret::new(password),
         ..settings(url)
     };

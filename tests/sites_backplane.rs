@@ -14,6 +14,8 @@ mod support;
 
 use backplane::gates::wait_for_backplane;
 use backplane::redis::Redis;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use support::{Client, Gate, PlainSite, Response, eventually};
 
 fn site(name: &str, host: &str) -> String {
@@ -127,4 +129,68 @@ async fn a_gate_without_sites_uses_the_keys_of_before_and_meets_none_of_them() {
     let keys = redis.ask(&["KEYS", "pg:*:s:news"]);
     let keys: Vec<&str> = keys.lines().filter(|key| !key.trim().is_empty()).collect();
     assert_eq!(keys.len(), 1, "{keys:?}");
+}
+
+/// A site whose channels `room*` have presence, seen by all who poll.
+fn with_presence(name: &str) -> String {
+    site(name, &format!("{name}.example"))
+        + "[[site.channel]]\nmatch = \"room*\"\npresence = true\ngrace = \"1h\"\n\
+           [[site.poll]]\npath = \"/comet/*\"\ndialect = \"native\"\n\
+           auth = { kind = \"jwt\", key = \"jwt secret\" }\n"
+}
+
+/// A poll of `user`, held at a gate.
+async fn enter(gate: &Gate, site: &str, user: &str) -> Client {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let claims = serde_json::json!({"channels": ["*"], "sub": user}).to_string();
+    let signed = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(&claims));
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"jwt secret");
+    let tag = URL_SAFE_NO_PAD.encode(ring::hmac::sign(&key, signed.as_bytes()));
+    let mut client = gate.connect().await;
+    client.names(&format!("{site}.example"));
+    let held = gate.held().await;
+    client.send_get(&format!("/comet/room?token={signed}.{tag}")).await;
+    gate.wait_for_held(held + 1).await;
+    client
+}
+
+async fn users(gate: &Gate, site: &str) -> Vec<String> {
+    let list = hook(gate, site, "GET", "/channels/room/presence", "").await.json();
+    let members = list["members"].as_array().cloned().unwrap_or_default();
+    members.iter().map(|one| one["user"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_users_of_a_site_are_those_of_all_gates_and_go_with_a_gate_that_dies() {
+    let redis = Redis::start().await;
+    let lease = "lease = \"2s\"\n[hold]";
+    let sites: String = ["shop", "blog"].iter().map(|name| with_presence(name)).collect();
+    let config = config(&redis.url(), &[]).replace("[hold]", lease) + &sites;
+    let (a, b) = (
+        Gate::with(&config).token("t").start().await,
+        Gate::with(&config).token("t").start().await,
+    );
+    wait_for_backplane(&a).await;
+    wait_for_backplane(&b).await;
+    let _held = (enter(&a, "shop", "7").await, enter(&b, "shop", "8").await);
+    let _other = (enter(&a, "blog", "7").await, enter(&b, "blog", "9").await);
+    for gate in [&a, &b] {
+        for (site, all) in [("shop", ["7", "8"]), ("blog", ["7", "9"])] {
+            eventually("all users of the site", async || {
+                let mut users = users(gate, site).await;
+                users.sort();
+                users == all
+            })
+            .await;
+        }
+    }
+    b.kill();
+    eventually("the users of the gate that died are gone", async || {
+        users(&a, "shop").await == ["7"] && users(&a, "blog").await == ["7"]
+    })
+    .await;
+    for site in ["shop", "blog"] {
+        let events = hook(&a, site, "GET", "/channels/presence%3Aroom/messages", "").await.text();
+        assert_eq!(events.matches("\"leave\"").count(), 1, "{events}");
+    }
 }

@@ -7,7 +7,8 @@ mod support;
 
 use serde_json::{Value, json};
 use std::path::Path;
-use support::{Gate, Metrics, PhpSite, PlainSite, Way, eventually};
+use support::tls::{Identity, TlsFront};
+use support::{Gate, Metrics, PhpSite, PlainSite, TempDir, Way, eventually};
 
 const CONFIG: &str = r#"
 [[channel]]
@@ -136,6 +137,78 @@ async fn a_request_is_json_with_its_time_and_only_the_events_that_are_wanted() {
     eventually("it is sent", async || counts(&gate).await == [2.0, 0.0, 0.0]).await;
 }
 
+/// The config of a gate whose receiver is at `https://localhost:port`, trusting `ca`.
+fn secured(port: u16, ca: &Path) -> String {
+    let url = format!("\"https://localhost:{port}/hook.php\"\nca = \"{}\"", ca.display());
+    CONFIG.replace("\"/hook.php\"", &url)
+}
+
+/// Writes a certificate; returns its file.
+fn written(folder: &TempDir, name: &str, identity: &Identity) -> std::path::PathBuf {
+    let file = folder.path().join(name);
+    std::fs::write(&file, &identity.cert).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn a_receiver_behind_tls_gets_the_same_events() {
+    let (site, folder) = (receiver().await, TempDir::new("ca"));
+    let front = TlsFront::before(site.addr(), Identity::any()).await;
+    let ca = written(&folder, "ca.pem", Identity::any());
+    let gate = Gate::start_alone(&secured(front.port(), &ca)).await;
+    let _poll = gate.hold(Way::Plain, &room("room-1", "7")).await;
+    let first = ["channel_occupied room-1", "member_added room-1 7"];
+    eventually("the first events", async || seen(&site) == first).await;
+    // The machine's authorities do not know it.
+    gate.write_config(&secured(front.port(), &ca).replace("ca = ", "# ca = "));
+    let reloaded = gate.reload().await;
+    if reloaded.status == 200 {
+        let _other = gate.hold(Way::Plain, &room("room-1", "8")).await;
+        gate.wait_for_log("signed by nobody we trust").await;
+    } else {
+        assert!(reloaded.text().contains("this machine trusts no authority"));
+    }
+    assert_eq!(seen(&site), first);
+}
+
+#[tokio::test]
+async fn a_receiver_whose_certificate_is_not_trusted_is_sent_nothing_and_the_reason_is_seen() {
+    let (site, folder) = (receiver().await, TempDir::new("ca"));
+    let front = TlsFront::before(site.addr(), Identity::any()).await;
+    let elsewhere = Identity::of(&["other.example"]);
+    let misnamed = TlsFront::before(site.addr(), &elsewhere).await;
+    let failures = async |gate: &Gate, cause: &str| {
+        let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], b"").await.text());
+        metrics.value(&format!("pollgate_webhook_failures_total{{cause=\"{cause}\"}}"))
+    };
+    let cases = [
+        (
+            front.port(),
+            Identity::make(),
+            "signed by nobody we trust; name the file of the authority",
+        ),
+        (misnamed.port(), elsewhere, "not for localhost, only for other.example"),
+    ];
+    for (index, (port, trusted, reason)) in cases.into_iter().enumerate() {
+        let ca = written(&folder, &format!("{index}.pem"), &trusted);
+        let gate = Gate::start_alone(&secured(port, &ca)).await;
+        let _poll = gate.hold(Way::Plain, &room("room-1", "7")).await;
+        gate.wait_for_log(reason).await;
+        eventually("it is counted", async || failures(&gate, "tls").await > 0.0).await;
+        assert_eq!(failures(&gate, "connection").await, 0.0);
+    }
+    // Nor is one that speaks no TLS.
+    let Some(plain) = site.addr().to_string().rsplit(':').next().and_then(|it| it.parse().ok())
+    else {
+        panic!("{} has no port", site.addr())
+    };
+    let ca = written(&folder, "any.pem", Identity::any());
+    let gate = Gate::start_alone(&secured(plain, &ca)).await;
+    let _poll = gate.hold(Way::Plain, &room("room-1", "7")).await;
+    eventually("it is counted", async || failures(&gate, "tls").await > 0.0).await;
+    assert_eq!(seen(&site), [""; 0]);
+}
+
 #[tokio::test]
 async fn a_receiver_that_is_away_fills_a_queue_that_has_a_bound() {
     let config = CONFIG.replace("grace = \"1s\"", "grace = \"0s\"");
@@ -159,7 +232,14 @@ async fn a_receiver_that_is_away_fills_a_queue_that_has_a_bound() {
 async fn mistakes_are_reported_and_secrets_are_not_shown() {
     for (from, to, mistake) in [
         ("url = \"/hook.php\"", "", "missing; write the path of a script"),
-        ("\"/hook.php\"", "\"https://a.example/\"", "cannot be asked"),
+        ("\"/hook.php\"", "\"ftp://a.example/\"", "cannot be asked"),
+        ("\"/hook.php\"", "\"https://a b/\"", "cannot be asked"),
+        ("\"/hook.php\"", "\"/hook.php\"\nca = \"/ca.pem\"", "is for https://"),
+        (
+            "\"/hook.php\"",
+            "\"https://a.example/\"\nca = \"/nowhere/ca.pem\"",
+            "there is no file /nowhere/ca.pem",
+        ),
         ("\"/hook.php\"", "\"/hook.php\"\nevents = [\"member_add\"]", "member_added"),
         ("\"/hook.php\"", "\"/hook.php\"\nevents = []", "at least one event"),
         ("\"/hook.php\"", "\"http://a.example/\"\nhost = \"b.example\"", "a host of its own"),

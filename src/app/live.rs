@@ -76,8 +76,8 @@ impl LiveSettings {
         let rates = Rates::default();
         let servers = watch::channel(upstreams.clone()).0;
         let of = servers.subscribe();
-        let addresses = Box::new(move || {
-            let upstream = live_sites::upstream_of(&of.borrow(), &SiteName::NONE);
+        let addresses = Box::new(move |site: &SiteName| {
+            let upstream = live_sites::upstream_of(&of.borrow(), site);
             upstream.map(|upstream| upstream.addresses()).unwrap_or_default()
         });
         Self {

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, SiteConfig};
 use crate::hub::channel::SiteName;
+use crate::server::gate::pusher::PusherSettings;
 use crate::server::gate::route::Routes;
 use crate::server::gate::sites::{Site, SiteFigures, Sites};
 use crate::server::gate::upstream::Upstream;
@@ -68,7 +69,7 @@ fn settings(
         // Their channels are those of no site.
         grip: None,
         mercure: None,
-        pusher: gate::pusher::PusherSettings::default(),
+        pusher: PusherSettings { apps: config.pusher.clone(), sessions: gate.pusher.sessions },
         ..gate.clone()
     }
 }

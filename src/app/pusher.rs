@@ -46,8 +46,8 @@ impl Channels for PusherChannels {
         self.gate.pusher_occupancy().of(channel)
     }
 
-    fn occupied(&self, prefix: &str) -> Vec<(ChannelName, usize)> {
-        self.gate.pusher_occupancy().below(prefix)
+    fn occupied(&self, beginning: &ChannelName) -> Vec<(ChannelName, usize)> {
+        self.gate.pusher_occupancy().below(beginning)
     }
 
     async fn users(&self, channel: &ChannelName) -> Result<Vec<String>, String> {
@@ -62,7 +62,7 @@ impl Channels for PusherChannels {
         messages.iter().map(|message| message.payload.clone()).collect()
     }
 
-    fn connections(&self) -> usize {
-        self.gate.pusher_figures().connections
+    fn connections(&self, app: &App) -> usize {
+        self.gate.pusher_occupancy().connections_of(app)
     }
 }

@@ -172,6 +172,8 @@ impl StatsSources {
         let help = "Events for webhooks, by their end.";
         let webhooks = &self.reload.live().webhooks;
         text.counts("pollgate_webhook_events_total", help, "result", webhooks.counts());
+        let help = "Requests to webhooks that were not taken, by cause; they are repeated.";
+        text.counts("pollgate_webhook_failures_total", help, "cause", webhooks.failures());
     }
 
     /// The channels that `metrics.channels` lists; without any, these families are left out.

@@ -5,11 +5,12 @@ use super::{Config, Site};
 use crate::protocol::address::Address;
 use crate::protocol::dialect::Dialect;
 use crate::protocol::pusher::App;
-use crate::server::backplane;
 use crate::server::limits::descriptors::{self, FdBudget};
 use crate::server::limits::permit;
 use crate::server::net::certificate::{Identity, IdentityError};
+use crate::server::net::tls_client::TlsClient;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Checks the config as a whole. Values that are mistakes already are left out, so that one slip is
 /// reported once.
@@ -36,7 +37,7 @@ pub(super) fn across(config: &Config, site: Site, report: &Report) {
     if config.backplane.is_some() && sound(&["backplane.redis", "poll"]) {
         knows_its_channels(config, report);
     }
-    if sound(&["pusher"]) {
+    if sound(&["pusher", "site"]) {
         has_apps_apart(config, report);
     }
     if sound(&["listen", "internal", "upstream.servers"]) && site == Site::Configured {
@@ -112,7 +113,7 @@ pub(super) fn files(config: &mut Config, report: &Report) {
             let files = [("backplane.cert", cert.as_path()), ("backplane.key", key.as_path())];
             identity(files, &mut config.warnings, report)
         });
-        match backplane::Tls::new(backplane.files.ca.as_deref(), shown.as_ref()) {
+        match TlsClient::new(backplane.files.ca.as_deref(), shown.as_ref()) {
             Ok(tls) => backplane.tls = Some(tls),
             Err(message) => report.mistake("backplane.ca", message),
         }
@@ -148,18 +149,26 @@ pub(super) fn identity(
     }
 }
 
-/// Refuses two apps of the same id, or the same key.
+/// Refuses two apps of the same id, by which the site's requests name one; or of the same key, by
+/// which its visitors do.
 fn has_apps_apart(config: &Config, report: &Report) {
-    let apps = &config.pusher.apps;
-    for (index, app) in apps.iter().enumerate() {
-        for (what, key) in [("id", |app: &App| &app.id), ("key", |app: &App| &app.key)]
-            as [(&str, fn(&App) -> &Box<str>); 2]
-        {
-            if let Some(before) =
-                apps[..index].iter().position(|one| key(&one.app) == key(&app.app))
-            {
-                let message = format!("is that of pusher[{before}], too; each app has its own");
-                report.mistake(&format!("pusher[{index}].{what}"), message);
+    let own = config.pusher.apps.iter().filter(|app| app.app.site.is_none());
+    let own = own.enumerate().map(|(index, app)| (format!("pusher[{index}]"), &app.app));
+    let of_sites = config.sites.iter().enumerate().flat_map(|(at, site)| {
+        let named = move |index| format!("site[{at}].pusher[{index}]");
+        site.pusher.iter().enumerate().map(move |(index, app)| (named(index), &app.app))
+    });
+    let apps: Vec<(String, &Arc<App>)> = own.chain(of_sites).collect();
+    for (index, (place, app)) in apps.iter().enumerate() {
+        let before = |is_same: &dyn Fn(&App) -> bool| {
+            apps[..index].iter().find(|(_, one)| is_same(one)).map(|(place, _)| place)
+        };
+        let same_id = before(&|one| one.id == app.id);
+        let same_key = before(&|one| one.key == app.key && one.site == app.site);
+        for (key, same) in [("id", same_id), ("key", same_key)] {
+            if let Some(before) = same {
+                let message = format!("is that of {before}, too; each app has its own");
+                report.mistake(&format!("{place}.{key}"), message);
             }
         }
     }

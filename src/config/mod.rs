@@ -73,11 +73,11 @@ pub struct Config {
     pub stream: stream::Settings,
     /// The channels and their histories.
     pub hub: hub::Settings,
-    /// Presence on the channels.
-    pub presence: hub::presence::Rules,
+    /// Presence on the channels of each site.
+    pub presence: Vec<hub::presence::Rules>,
     /// Memory for the users who are present, in bytes.
     pub presence_bytes: u64,
-    /// Receivers of events.
+    /// Receivers of events, those of all sites.
     pub webhooks: Vec<webhook::Settings>,
     /// The file in which the history outlives a restart.
     pub snapshot: snapshot::Settings,
@@ -104,7 +104,7 @@ pub struct Config {
     pub mercure: Option<std::sync::Arc<crate::protocol::mercure::Settings>>,
     /// Rules that select polls; empty = as in [`crate::server::gate::route::Routes::new`].
     pub routes: Vec<Rule>,
-    /// The Pusher protocol's apps.
+    /// The Pusher protocol's apps, those of all sites.
     pub pusher: PusherSettings,
     /// What is published of requests to the upstream and its responses.
     pub captured: crate::server::publish::Captured,

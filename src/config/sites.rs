@@ -17,6 +17,8 @@ pub(super) fn across(config: &Config, report: &Report) {
         ("channel", !config.hub.overrides.is_empty()),
         ("watch", config.watch.iter().any(|rule| rule.site.is_none())),
         ("capture", !config.captured.capture.is_empty()),
+        ("webhook", config.webhooks.iter().any(|one| one.site.is_none() && one.pusher.is_none())),
+        ("pusher", config.pusher.apps.iter().any(|one| one.app.site.is_none())),
     ] {
         if is_there {
             let message = "belongs to a site, where there are sites; move it below [[site]]";

@@ -71,7 +71,8 @@ fn the_reference_config_names_every_key() {
         .map(|(path, _)| locations::general(path))
         .collect();
     // A site's rules are those that a gate without sites has.
-    let rules = ["poll", "channel", "watch", "capture"].map(|rule| format!("{rule}[]."));
+    let rules = ["poll", "channel", "watch", "capture", "webhook", "pusher"];
+    let rules = rules.map(|rule| format!("{rule}[]."));
     let same = |key: &str| {
         let own = key.strip_prefix("site[].")?;
         rules.iter().any(|rule| own.starts_with(rule)).then(|| own.to_owned())

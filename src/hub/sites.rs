@@ -197,6 +197,11 @@ impl Tables {
 }
 
 impl Hub {
+    /// True if a channel can be there: its site is one of the settings.
+    pub(super) fn has_site(&self, name: &ChannelName) -> bool {
+        self.shared.settings.read().bounds(name).is_ok()
+    }
+
     /// What a site uses of the table.
     pub fn usage(&self, site: &SiteName) -> Usage {
         let table = self.shared.tables.of_site(site.as_str());

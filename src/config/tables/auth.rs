@@ -83,21 +83,28 @@ fn upstream(section: &mut Section) -> Option<Upstream> {
 pub(super) fn parse_url(text: &str) -> Result<Url, String> {
     let hint = "write a path of the site such as \"/auth.php\", or http://host[:port]/path";
     let wrong = || format!("\"{text}\" cannot be asked; {hint}");
-    if text.bytes().any(|byte| !byte.is_ascii_graphic()) || text.contains('#') {
+    if !is_printable(text) {
         return Err(wrong());
     }
     if text.starts_with('/') {
         return Ok(Url::Path(text.to_owned()));
     }
-    let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+    http_url(text, "http://", 80).ok_or_else(wrong)
+}
+
+/// True if a URL can stand in a request as it is.
+pub(super) fn is_printable(url: &str) -> bool {
+    url.bytes().all(|byte| byte.is_ascii_graphic()) && !url.contains('#')
+}
+
+/// A URL of that scheme; `None` = it is none.
+pub(super) fn http_url(text: &str, scheme: &str, port: u16) -> Option<Url> {
+    let rest = text.strip_prefix(scheme)?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let server = values::address(host).or_else(|_| values::address(&format!("{host}:80")));
-    let server = server.map_err(|_| wrong())?;
-    if !matches!(server, Address::Tcp { .. }) {
-        return Err(wrong());
-    }
+    let server = values::address(host).or_else(|_| values::address(&format!("{host}:{port}")));
+    let server = server.ok().filter(|server| matches!(server, Address::Tcp { .. }))?;
     let target = if path.is_empty() { "/" } else { path }.to_owned();
-    Ok(Url::Absolute { server, host: host.to_owned(), target })
+    Some(Url::Absolute { server, host: host.to_owned(), target })
 }
 
 fn signed(section: &mut Section) -> Option<signed::Keys> {

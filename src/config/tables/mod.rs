@@ -104,7 +104,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let listed = if has_sites { values::listed_in_site } else { values::listed };
     let watched = root.table("metrics", |metrics| metrics.list("channels", Vec::new(), listed));
     let watched = watched.into_iter().map(|listed| listed.0).collect();
-    for key in ["mercure", "nchan", "pusher", "webhook"] {
+    for key in ["mercure", "nchan"] {
         if has_sites && root.has(key) {
             root.mistake(key, "serves a gate without [[site]] only; give it a gate of its own");
         }
@@ -121,24 +121,19 @@ pub(super) fn config(root: &mut Section) -> Config {
         read
     });
     let above = hub.limits.clone();
-    let channels = root.tables("channel", |section| channel(section, &above, has_sites));
-    let mut presence = hub::presence::Rules::default();
-    for (pattern, limits, present) in channels.into_iter().flatten() {
-        presence.channels.push((pattern.clone(), present));
-        hub.overrides.push((pattern, limits));
-    }
+    let channels = root.tables("channel", |section| channel(section, &above));
+    let channels: Vec<_> = channels.into_iter().flatten().collect();
+    let mut presence = presence::rules(&SiteName::NONE, &channels);
+    hub.overrides = channels.into_iter().map(|(pattern, limits, _)| (pattern, limits)).collect();
     let routes = root.tables("poll", |section| poll::rule(section, hold.timeout));
     let routes = routes.into_iter().flatten().collect();
     let capture = root.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
-    let apps = root.tables("pusher", pusher::app).into_iter().flatten();
-    let (apps, hooks): (Vec<_>, Vec<_>) = apps.unzip();
+    let (mut apps, hooks) = pusher::apps(root, &SiteName::NONE);
     pusher::presence(&apps, &mut presence);
-    let mut webhooks: Vec<_> =
-        root.tables("webhook", webhook::webhook).into_iter().flatten().collect();
-    webhooks.extend(hooks.into_iter().flatten());
-    presence.occupancy =
-        webhooks.iter().flat_map(|one| &one.events).any(|event| event.is_occupancy());
+    let mut webhooks = webhook::webhooks(root, &SiteName::NONE);
+    webhooks.extend(hooks);
+    presence.occupancy = webhook::want_occupancy(&webhooks);
     let nchan = root.tables("nchan", nchan::rule).into_iter().flatten().map(Arc::new).collect();
     let watch = root.tables("watch", |section| watch::rule(section, &SiteName::NONE));
     let above = site::Above { hold: &hold, limits: &limits, hub: &hub, upstream: &upstream };
@@ -147,6 +142,10 @@ pub(super) fn config(root: &mut Section) -> Config {
     hub.sites = sites.iter().map(|site| site.bounds.clone()).collect();
     let watch = watch.into_iter().flatten();
     let watch = watch.chain(sites.iter().flat_map(|site| site.watch.clone())).collect();
+    let presence = [presence].into_iter().chain(sites.iter().map(|site| site.presence.clone()));
+    let presence = presence.collect();
+    webhooks.extend(sites.iter().flat_map(|site| site.webhooks.clone()));
+    apps.extend(sites.iter().flat_map(|site| site.pusher.clone()));
     Config {
         listen,
         internal,
@@ -353,7 +352,7 @@ fn log(section: &mut Section) -> log::Settings {
 type Channel = (Pattern, Arc<Limits>, Option<Arc<hub::presence::Settings>>);
 
 /// A `[[channel]]`; its missing keys come from `above`. `None` is a mistake.
-fn channel(section: &mut Section, above: &Limits, has_sites: bool) -> Option<Channel> {
+fn channel(section: &mut Section, above: &Limits) -> Option<Channel> {
     let ticks = [("micros", Tick::Micros), ("millis", Tick::Millis), ("seconds", Tick::Seconds)];
     let hint = "write a channel's name, or the beginning of names and *";
     let pattern = section.required("match", hint, values::pattern);
@@ -365,8 +364,5 @@ fn channel(section: &mut Section, above: &Limits, has_sites: bool) -> Option<Cha
         tick: section.choice("stamp", above.tick, &ticks),
     };
     let present = presence::presence(section);
-    if has_sites && present.is_some() {
-        section.mistake("presence", "serves a gate without [[site]] only; remove it");
-    }
     pattern.map(|pattern| (pattern, Arc::new(limits), present))
 }

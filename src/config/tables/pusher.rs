@@ -1,9 +1,9 @@
 //! `[[pusher]]`: one app.
 
-use super::auth::parse_url;
+use super::webhook::receiver;
 use crate::config::read::section::Section;
 use crate::config::read::values;
-use crate::hub::channel::Pattern;
+use crate::hub::channel::{Pattern, SiteName};
 use crate::hub::presence::Rules;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::pusher::{App, Signer};
@@ -12,8 +12,18 @@ use crate::server::webhook::{EventName, Settings as Webhook};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Reads the apps of a site, and their webhooks.
+pub(in crate::config) fn apps(
+    section: &mut Section,
+    site: &SiteName,
+) -> (Vec<Arc<PusherApp>>, Vec<Webhook>) {
+    let read = section.tables("pusher", |section| app(section, site));
+    let (apps, webhooks): (Vec<_>, Vec<_>) = read.into_iter().flatten().unzip();
+    (apps, webhooks.into_iter().flatten().collect())
+}
+
 /// Reads an app, and its webhook if it has one; `None` is a mistake.
-pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, Option<Webhook>)> {
+fn app(section: &mut Section, site: &SiteName) -> Option<(Arc<PusherApp>, Option<Webhook>)> {
     let hint = "write the app's id, PUSHER_APP_ID of the site";
     let id = section.required("id", hint, |text| word(text, App::MAX_ID));
     let hint = "write the app's key, PUSHER_APP_KEY of the site";
@@ -33,15 +43,14 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, O
         }
     }
     let webhook = section.parsed("webhook", String::new(), |text| Ok(text.to_owned()));
-    let webhook = match (webhook.is_empty(), parse_url(&webhook)) {
-        (true, _) => None,
-        (false, Ok(url)) => Some(url),
-        (false, Err(message)) => {
-            section.mistake("webhook", message);
-            None
-        }
+    let keys = ["webhook", "webhook_ca"];
+    // An empty one, too, so that its keys are known.
+    let webhook = match webhook.is_empty() {
+        true => receiver(section, keys, "/").and(None),
+        false => receiver(section, keys, &webhook),
     };
     let app = App {
+        site: site.clone(),
         id: id?.into(),
         key: key?.into(),
         signer: Signer::new(secret),
@@ -50,8 +59,10 @@ pub(in crate::config) fn app(section: &mut Section) -> Option<(Arc<PusherApp>, O
         max_event: usize::try_from(max_event).unwrap_or(usize::MAX),
     };
     let app = Arc::new(app);
-    let webhook = webhook.map(|url| Webhook {
+    let webhook = webhook.map(|(url, tls)| Webhook {
+        site: site.clone(),
         url,
+        tls,
         host: String::new(),
         events: EventName::NAMES.map(|(_, event)| event).to_vec(),
         secret: Secret::default(),

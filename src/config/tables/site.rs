@@ -3,19 +3,23 @@
 //! What a site does not say is as the gate's own sections say; in `history` and `limits` it may
 //! only take less than they give.
 
-use super::{ANY, SOME, capture, channel, hold, poll, rate, token, upstream, watch};
+use super::presence as present;
+use super::webhook as webhooks;
+use super::{ANY, SOME, capture, channel, hold, poll, pusher, rate, token, upstream, watch};
 use crate::config::read::section::Section;
 use crate::config::read::values;
 use crate::hub::channel::{Limits, SiteName};
-use crate::hub::{self, SiteBounds};
+use crate::hub::{self, SiteBounds, presence};
 use crate::protocol::auth::secret::Secret;
 use crate::server::gate::poll::hold as holding;
+use crate::server::gate::pusher::PusherApp;
 use crate::server::gate::route::Rule;
 use crate::server::gate::sites::HostPattern;
 use crate::server::gate::upstream as servers;
 use crate::server::limits::permit;
 use crate::server::net::certificate::Identity;
 use crate::server::publish::{Captured, watch as watching};
+use crate::server::webhook;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,6 +54,12 @@ pub struct SiteConfig {
     pub captured: Captured,
     /// Rules for files that it publishes with.
     pub watch: Vec<watching::Rule>,
+    /// Presence on its channels.
+    pub presence: presence::Rules,
+    /// Receivers of its events.
+    pub webhooks: Vec<webhook::Settings>,
+    /// Its apps of the Pusher protocol.
+    pub pusher: Vec<Arc<PusherApp>>,
 }
 
 /// The gate's own settings, which a site's begin with and stay within.
@@ -96,11 +106,18 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
     let limits = section.table("limits", |section| limits(section, held, above.limits));
     // Any name lets the rest be read; the mistake is noted.
     let site = name.clone().unwrap_or_default();
-    let bounds = section.table("history", |section| history(section, &site, held, above.hub));
+    let bounds = section.table("history", |section| history(section, &site, &limits, above.hub));
     let own = bounds.limits.clone();
-    let overrides = section.tables("channel", |section| channel(section, &own, true));
-    let overrides = overrides.into_iter().flatten().map(|(pattern, limits, _)| (pattern, limits));
+    let channels = section.tables("channel", |section| channel(section, &own));
+    let channels: Vec<_> = channels.into_iter().flatten().collect();
+    let mut presence = present::rules(&site, &channels);
+    let overrides = channels.into_iter().map(|(pattern, limits, _)| (pattern, limits));
     let bounds = SiteBounds { overrides: overrides.collect(), ..bounds };
+    let (pusher, hooks) = pusher::apps(section, &site);
+    pusher::presence(&pusher, &mut presence);
+    let mut webhooks = webhooks::webhooks(section, &site);
+    webhooks.extend(hooks);
+    presence.occupancy = webhooks::want_occupancy(&webhooks);
     let routes = section.tables("poll", |section| poll::rule(section, hold.timeout));
     let capture = section.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
@@ -119,6 +136,9 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
         routes: routes.into_iter().flatten().collect(),
         captured: Captured { capture, may_publish },
         watch: watch.into_iter().flatten().collect(),
+        presence,
+        webhooks,
+        pusher,
     })
 }
 
@@ -160,7 +180,7 @@ fn limits(section: &mut Section, held: usize, above: &permit::Settings) -> permi
 fn history(
     section: &mut Section,
     site: &SiteName,
-    held: usize,
+    limits: &permit::Settings,
     above: &hub::Settings,
 ) -> SiteBounds {
     let most = &above.limits;
@@ -174,12 +194,16 @@ fn history(
     narrows(section, "age", wider, "the gate's");
     let channels = section.number("channels", above.channels, SOME);
     narrows(section, "channels", channels > above.channels, above.channels);
+    // All that its polls and streams can wait on, of which those on several channels get a half.
+    let per_poll =
+        if limits.channels_per_poll == 0 { usize::MAX } else { limits.channels_per_poll };
+    let waiting = limits.held.saturating_mul(per_poll).saturating_mul(2);
     let total = section.size("total", above.total, 1);
     narrows(section, "total", total > above.total, "the gate's");
     SiteBounds {
         name: site.clone(),
         channels,
-        waiting: above.waiting.min(held),
+        waiting: above.waiting.min(waiting),
         waiting_bytes: above.waiting_bytes,
         total,
         limits: Arc::new(Limits { messages, bytes, age, ..Limits::clone(most) }),

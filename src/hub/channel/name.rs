@@ -39,6 +39,15 @@ impl ChannelName {
 
     /// Checks `text` and makes it a name.
     pub fn new(text: &str) -> Result<Self, NameError> {
+        Self::checked("", text)
+    }
+
+    /// The channel `text` of the same site as this one.
+    pub fn sibling(&self, text: &str) -> Result<Self, NameError> {
+        Self::checked(self.site(), text)
+    }
+
+    fn checked(site: &str, text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
         }
@@ -48,7 +57,7 @@ impl ChannelName {
         if text.chars().any(char::is_control) {
             return Err(NameError::Control);
         }
-        Ok(Self::join("", text))
+        Ok(Self::join(site, text))
     }
 
     fn join(site: &str, text: &str) -> Self {
@@ -253,6 +262,11 @@ mod tests {
             assert_eq!(ChannelName::from_qualified(name.qualified().as_bytes()), Ok(name.clone()));
         }
         assert_eq!((shop.site(), plain.site()), ("shop", ""));
+        assert_eq!(
+            (shop.sibling("news"), shop.sibling("")),
+            (Ok(shop.clone()), Err(NameError::Empty))
+        );
+        assert_eq!(plain.sibling("news"), Ok(plain.clone()));
         assert_eq!(shop.in_site(&site("blog")), blog);
         assert_eq!(blog.in_site(&SiteName::NONE), plain);
         // The border between site and name cannot be moved.

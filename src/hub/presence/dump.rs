@@ -1,10 +1,9 @@
 //! The users as values, for a process that continues the table.
 
 use super::room::after;
-use super::{Presence, Room, Shard, put};
+use super::{Presence, Shard, put};
 use crate::hub::channel::{ChannelName, Time};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// One user of a channel in a dump.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,17 +48,15 @@ impl Presence<'_> {
         let now = self.hub.time(now);
         let MemberDump { channel, user, info, since, present, announced } = member;
         let shared = self.hub.is_replica();
-        if self.is_full() || shared && !present {
+        if self.rooms().memory.is_full() || shared && !present {
             return;
         }
         let settings = self.settings(&channel).unwrap_or_default();
         let until = after(now, settings.grace);
         let mut shard = self.shard_of(&channel).lock();
         let Shard { rooms, wheel, unsettled } = &mut *shard;
-        let room = rooms.entry(channel.clone()).or_insert_with(|| {
-            self.rooms().bytes.fetch_add(Room::cost(&channel), Ordering::Relaxed);
-            Room::new(settings, shared)
-        });
+        let room =
+            rooms.entry(channel.clone()).or_insert_with(|| self.new_room(&channel, settings));
         // A sequencer knows of another process's share, not of this one's.
         let announced = announced && !shared;
         room.restore((user.clone(), info, since), (present, announced), until, self.rooms());

@@ -21,7 +21,8 @@
 //! a message; afterwards the sweep announces the difference, if there is one.
 //!
 //! **Memory** is bounded by [`Presence::allow`]. A user who finds no room counts as a connection,
-//! as one without a name does.
+//! as one without a name does. A site may take as much as is free after it ([`memory`]), so that
+//! no site keeps out the users of another.
 //!
 //! With a sequencer, the sum of all gates decides about joins and leaves. Then this table holds
 //! this gate's share, and reports changes of it to the [`Sinks`].
@@ -32,6 +33,7 @@ mod dump;
 mod event;
 mod list;
 mod membership;
+mod memory;
 mod room;
 mod settings;
 mod share;
@@ -50,6 +52,7 @@ pub use share::ShareChange;
 use super::{Hub, WakeSet};
 use crate::hub::channel::{ChannelName, Payload, Time};
 use event::Event;
+use memory::Memory;
 use parking_lot::{Mutex, RwLock};
 use room::Room;
 use std::collections::{BTreeMap, HashMap};
@@ -63,7 +66,7 @@ pub const PREFIX: &str = "presence:";
 
 /// The channel with the joins and leaves of `channel`; `None` if its name is too long for one.
 pub fn companion(channel: &ChannelName) -> Option<ChannelName> {
-    ChannelName::new(&format!("{PREFIX}{}", channel.as_str())).ok()
+    channel.sibling(&format!("{PREFIX}{}", channel.as_str())).ok()
 }
 
 /// Receivers of what happens; set once, before the first user enters. They must not call back.
@@ -89,13 +92,11 @@ impl Default for Sinks {
 pub(super) struct Rooms {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
-    rules: RwLock<Rules>,
+    rules: RwLock<Vec<Rules>>,
     /// There are rules: the one thing that a poll looks at where presence is off.
     on: AtomicBool,
     paused: AtomicBool,
-    /// Memory of the rooms and its bound, in bytes.
-    bytes: AtomicU64,
-    most: AtomicU64,
+    memory: Memory,
     members: AtomicU64,
     sinks: RwLock<Arc<Sinks>>,
 }
@@ -121,8 +122,7 @@ impl Default for Rooms {
             rules: RwLock::default(),
             on: AtomicBool::new(false),
             paused: AtomicBool::new(false),
-            bytes: AtomicU64::new(0),
-            most: AtomicU64::new(DEFAULT_BYTES),
+            memory: Memory::new(DEFAULT_BYTES),
             members: AtomicU64::new(0),
             sinks: RwLock::default(),
         }
@@ -153,16 +153,17 @@ struct After {
 }
 
 impl<'a> Presence<'a> {
-    /// Applies new rules. Users who are present stay, as their holds and graces say.
-    pub fn rule(&self, rules: Rules) {
-        let on = rules.occupancy || rules.channels.iter().any(|(_, one)| one.is_some());
+    /// Applies new rules, those of each site. Users who are present stay, as their holds and graces
+    /// say.
+    pub fn rule(&self, rules: Vec<Rules>) {
+        let on = rules.iter().any(Rules::is_on);
         *self.rooms().rules.write() = rules;
         self.rooms().on.store(on, Ordering::SeqCst);
     }
 
     /// Bounds the memory of all users, in bytes.
     pub fn allow(&self, bytes: u64) {
-        self.rooms().most.store(bytes, Ordering::Relaxed);
+        self.rooms().memory.allow(bytes);
     }
 
     /// Sets the receivers of what happens.
@@ -182,6 +183,7 @@ impl<'a> Presence<'a> {
             return None;
         }
         let rules = self.rooms().rules.read();
+        let rules = Rules::of(&rules, channel)?;
         rules.channels.iter().find(|(pattern, _)| pattern.matches(channel))?.1.clone()
     }
 
@@ -196,14 +198,18 @@ impl<'a> Presence<'a> {
         if !self.is_on() {
             return None;
         }
-        let subject = ChannelName::new(channel.strip_prefix(PREFIX)?).ok()?;
+        let subject = channel.sibling(channel.strip_prefix(PREFIX)?).ok()?;
         let settings = self.settings(&subject)?;
         Some((subject, settings))
     }
 
     /// True if the channel is watched without having presence.
     pub fn is_watched(&self, channel: &ChannelName) -> bool {
-        self.is_on() && !channel.starts_with(PREFIX) && self.rooms().rules.read().occupancy
+        let occupancy = || {
+            let rules = self.rooms().rules.read();
+            Rules::of(&rules, channel).is_some_and(|rules| rules.occupancy)
+        };
+        self.is_on() && !channel.starts_with(PREFIX) && occupancy()
     }
 
     /// A client of `member` is held on `channel` from now on, and its user stays for `grace` after
@@ -221,12 +227,11 @@ impl<'a> Presence<'a> {
         let user = {
             let mut shard = self.shard_of(channel).lock();
             let Shard { rooms, unsettled, .. } = &mut *shard;
-            let room = rooms.entry(channel.clone()).or_insert_with(|| {
-                self.rooms().bytes.fetch_add(Room::cost(channel), Ordering::Relaxed);
-                Room::new(settings.clone(), self.hub.is_replica())
-            });
+            let room = rooms
+                .entry(channel.clone())
+                .or_insert_with(|| self.new_room(channel, settings.clone()));
             room.rule(settings);
-            let member = member.filter(|member| room.knows(member.user()) || self.has_room(member));
+            let member = member.filter(|member| room.knows(member.user()) || room.fits(member));
             room.enter(member, self.rooms(), now);
             self.settle(channel, room, member.map(Member::user), unsettled, now, &mut after);
             member.map(|member| member.user().clone())
@@ -251,7 +256,12 @@ impl<'a> Presence<'a> {
 
     /// The memory that all of it takes, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.rooms().bytes.load(Ordering::Relaxed)
+        self.rooms().memory.used()
+    }
+
+    fn new_room(&self, channel: &ChannelName, settings: Arc<Settings>) -> Room {
+        let share = self.rooms().memory.share(channel.site());
+        Room::new(settings, self.hub.is_replica(), share, channel)
     }
 
     fn rooms(&self) -> &'a Rooms {
@@ -261,14 +271,6 @@ impl<'a> Presence<'a> {
     fn shard_of(&self, channel: &ChannelName) -> &'a Mutex<Shard> {
         let rooms = self.rooms();
         &rooms.shards[rooms.hasher.hash_one(channel) as usize % rooms.shards.len()]
-    }
-
-    fn has_room(&self, member: &Member) -> bool {
-        self.bytes() + room::cost(member) <= self.rooms().most.load(Ordering::Relaxed)
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes() > self.rooms().most.load(Ordering::Relaxed)
     }
 
     fn is_paused(&self) -> bool {
@@ -292,7 +294,7 @@ impl<'a> Presence<'a> {
                 put(wheel, *until, (channel.clone(), Some(user.clone())));
             }
             if let Some(until) = room.ends(now) {
-                match self.is_full() {
+                match self.rooms().memory.is_full() {
                     true => room.close(),
                     false => put(wheel, until, (channel.clone(), None)),
                 }
@@ -342,7 +344,8 @@ impl<'a> Presence<'a> {
         if let (Some(body), Some(companion)) = (event.body(), companion(channel)) {
             // The table may be full; the sweep tries again.
             let Ok(published) = self.hub.publish(&[(companion, event::payload(body))], now) else {
-                return false;
+                // Of a site that is gone there is nothing to announce, and nothing is kept.
+                return !self.hub.has_site(channel);
             };
             after.wakes.extend(published.into_iter().map(|published| published.wake));
         }

@@ -4,6 +4,7 @@
 //! to announce; a user who is neither is forgotten.
 
 use super::event::{Event, Why};
+use super::memory::Share;
 use super::{Member, Rooms, Settings, ShareChange};
 use crate::hub::channel::{ChannelName, Time};
 use std::collections::HashMap;
@@ -15,6 +16,8 @@ pub(super) struct Room {
     settings: Arc<Settings>,
     /// A sequencer has the list, and bounds it.
     shared: bool,
+    /// The memory of its site's users.
+    memory: Share,
     users: HashMap<Arc<str>, User>,
     /// Users who are present.
     present: usize,
@@ -73,7 +76,7 @@ pub(super) fn after(now: Time, time: Duration) -> Time {
 }
 
 /// The memory of a user, in bytes.
-pub(super) fn cost(member: &Member) -> u64 {
+fn cost(member: &Member) -> u64 {
     cost_of(member.user(), member.info().map(|info| &**info))
 }
 
@@ -84,10 +87,17 @@ fn cost_of(user: &str, info: Option<&str>) -> u64 {
 
 impl Room {
     /// An empty room; `shared` = a sequencer has the list.
-    pub(super) fn new(settings: Arc<Settings>, shared: bool) -> Self {
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        shared: bool,
+        memory: Share,
+        channel: &ChannelName,
+    ) -> Self {
+        memory.take(Self::cost(channel));
         Self {
             settings,
             shared,
+            memory,
             users: HashMap::new(),
             present: 0,
             announced: 0,
@@ -105,8 +115,18 @@ impl Room {
     }
 
     /// The memory of a room without users, in bytes.
-    pub(super) fn cost(channel: &ChannelName) -> u64 {
+    fn cost(channel: &ChannelName) -> u64 {
         320 + 2 * channel.len() as u64
+    }
+
+    /// Nothing is left of it, and it is dropped.
+    pub(super) fn end(self, channel: &ChannelName) {
+        self.memory.give_back(Self::cost(channel));
+    }
+
+    /// There is memory for a user.
+    pub(super) fn fits(&self, member: &Member) -> bool {
+        self.memory.fits(cost(member))
     }
 
     pub(super) fn knows(&self, user: &str) -> bool {
@@ -149,7 +169,7 @@ impl Room {
         self.empty = None;
         let Some(member) = member else { return };
         let user = self.users.entry(member.user().clone()).or_insert_with(|| {
-            rooms.bytes.fetch_add(cost(member), Ordering::Relaxed);
+            self.memory.take(cost(member));
             rooms.members.fetch_add(1, Ordering::Relaxed);
             User::new(member.info().cloned(), now)
         });
@@ -172,7 +192,7 @@ impl Room {
             return;
         }
         let cost = cost_of(&key, info.as_deref());
-        rooms.bytes.fetch_add(cost, Ordering::Relaxed);
+        self.memory.take(cost);
         rooms.members.fetch_add(1, Ordering::Relaxed);
         self.present += usize::from(present);
         self.announced += usize::from(announced);
@@ -343,7 +363,7 @@ impl Room {
 
     fn forget(&mut self, key: &Arc<str>, rooms: &Rooms) {
         if let Some(user) = self.users.remove(key) {
-            rooms.bytes.fetch_sub(cost_of(key, user.info.as_deref()), Ordering::Relaxed);
+            self.memory.give_back(cost_of(key, user.info.as_deref()));
             rooms.members.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -1,6 +1,6 @@
 //! The rules of presence, and a user as it is named.
 
-use crate::hub::channel::Pattern;
+use crate::hub::channel::{ChannelName, Pattern, SiteName};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,14 +25,27 @@ impl Default for Settings {
     }
 }
 
-/// The presence of all channels.
+/// The presence of a site's channels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
+    /// The site.
+    pub site: SiteName,
     /// By channel name, `None` = off; the first match wins.
     pub channels: Vec<(Pattern, Option<Arc<Settings>>)>,
     /// Channels without presence are watched too, for [`Occupied`](super::Change::Occupied) and
     /// [`Vacated`](super::Change::Vacated).
     pub occupancy: bool,
+}
+
+impl Rules {
+    /// Those of a channel's site.
+    pub(super) fn of<'a>(all: &'a [Self], channel: &ChannelName) -> Option<&'a Self> {
+        all.iter().find(|rules| channel.is_of(&rules.site))
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.occupancy || self.channels.iter().any(|(_, one)| one.is_some())
+    }
 }
 
 /// A user, as the credentials of a client name it.

@@ -3,7 +3,6 @@
 use super::event::Event;
 use super::{After, Presence, Shard, put};
 use crate::hub::channel::{ChannelName, Time};
-use std::sync::atomic::Ordering;
 
 /// Deadlines that are looked at with one lock.
 const BATCH: usize = 256;
@@ -80,9 +79,8 @@ impl Presence<'_> {
 
     pub(super) fn drop_if_over(&self, shard: &mut Shard, channel: &ChannelName) {
         if shard.rooms.get(channel).is_some_and(|room| room.is_over()) {
-            shard.rooms.remove(channel);
-            let cost = super::Room::cost(channel);
-            self.rooms().bytes.fetch_sub(cost, Ordering::Relaxed);
+            let room = shard.rooms.remove(channel);
+            room.into_iter().for_each(|room| room.end(channel));
         }
     }
 }

@@ -29,7 +29,7 @@ impl Site {
         let hub = Hub::new(crate::hub::Settings { limits, ..Default::default() }, 1);
         let settings = Arc::new(Settings { members, ..Settings::default() });
         let channels = vec![(Pattern::new("*").unwrap(), Some(settings.clone()))];
-        hub.presence().rule(Rules { channels, occupancy: false });
+        hub.presence().rule(vec![Rules { channels, ..Rules::default() }]);
         Self { hub, settings }
     }
 

@@ -239,7 +239,7 @@ fn member(parts: &mut Parts<'_>) -> Result<MemberDump, ArchiveError> {
     let present = parts.byte()? == 1;
     let announced = parts.byte()? == 1;
     let none = |_| ArchiveError::Damaged("a channel's name is none");
-    let channel = ChannelName::new(parts.short_text()?).map_err(none)?;
+    let channel = ChannelName::from_qualified(parts.short_text()?.as_bytes()).map_err(none)?;
     let user = parts.short_text()?;
     let info = parts.short_text()?;
     if serde_json::from_str::<&serde_json::value::RawValue>(info).is_err() && !info.is_empty() {

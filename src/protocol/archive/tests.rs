@@ -1,5 +1,5 @@
 use super::*;
-use crate::hub::channel::{ChannelName, Kind as Content, Payload, Time};
+use crate::hub::channel::{ChannelName, Kind as Content, Payload, SiteName, Time};
 use crate::hub::presence::MemberDump;
 use crate::hub::{Hub, Settings};
 use proptest::prelude::*;
@@ -55,6 +55,16 @@ fn users_are_written_and_read_back_and_what_is_no_user_is_damage() {
     let members = [member("7", None), member("ünï", Some("{\"name\":\"A\"}"))];
     let mut again = restored(&of(&members)).unwrap().presence().dump();
     again.sort_by(|a, b| a.user.cmp(&b.user));
+    assert_eq!(again, members);
+    // The same user on a channel of the same name, at two sites.
+    let at = |site: &str| {
+        let member = member("7", None);
+        let channel = member.channel.clone().in_site(&SiteName::new(site).unwrap());
+        MemberDump { channel, ..member }
+    };
+    let members = [at("blog"), at("shop")];
+    let mut again = restored(&of(&members)).unwrap().presence().dump();
+    again.sort_by(|a, b| a.channel.cmp(&b.channel));
     assert_eq!(again, members);
     for bad in [member("", None), member(&"x".repeat(256), None), member("7", Some("{no json"))] {
         assert!(matches!(restored(&of(&[bad])), Err(ArchiveError::Damaged(_))));

@@ -39,7 +39,7 @@ impl<W: Write> Writer<W> {
         self.members += 1;
         let payload = Payload::default().number(member.since.0);
         let payload = payload.byte(member.present.into()).byte(member.announced.into());
-        let payload = payload.short_text(&member.channel).short_text(&member.user);
+        let payload = payload.short_text(member.channel.qualified()).short_text(&member.user);
         let payload = payload.short_text(member.info.as_deref().unwrap_or_default());
         payload.write(Kind::Member, &[], &mut self.to)
     }

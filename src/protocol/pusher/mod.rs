@@ -22,7 +22,7 @@ mod tests;
 pub use command::{Command, Member, parse};
 pub use sign::Signer;
 
-use crate::hub::channel::{ChannelName, NameError};
+use crate::hub::channel::{ChannelName, NameError, SiteName};
 use std::fmt;
 
 /// The versions of the protocol that are spoken: they differ in nothing that matters here.
@@ -56,7 +56,9 @@ pub mod code {
 /// One app: what its clients and its site sign with, and what its clients may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct App {
-    /// Its id: the beginning of its channels' names, and of its REST paths.
+    /// Its site.
+    pub site: SiteName,
+    /// Its id, which no other app of the gate has: the beginning of its channels' names, and of its REST paths.
     pub id: Box<str>,
     /// Its public key.
     pub key: Box<str>,
@@ -76,10 +78,10 @@ impl App {
 
     /// The channel that is called `name` here.
     pub fn channel(&self, name: &str) -> Result<ChannelName, NameError> {
-        ChannelName::new(&format!("{}/{name}", self.id))
+        Ok(ChannelName::new(&format!("{}/{name}", self.id))?.in_site(&self.site))
     }
 
-    /// The app's own name of a channel; `None` = it is not one of its.
+    /// The app's own name of a channel of its site; `None` = it is not one of its.
     pub fn name_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
         channel.strip_prefix(&*self.id)?.strip_prefix('/')
     }

@@ -11,6 +11,7 @@ use http::Method;
 
 fn app() -> App {
     App {
+        site: crate::hub::channel::SiteName::NONE,
         id: "3".into(),
         key: "278d425bdf160c739803".into(),
         signer: Signer::new(Secret::new("7ad3773142a6692b25b8")),

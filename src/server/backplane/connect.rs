@@ -2,10 +2,11 @@
 
 use super::link::{TIMEOUT, reason};
 use super::sentinel::Sentinels;
-use super::tls::Tls;
+use super::tls;
 use super::url::anonymous;
 use super::{Kind, Server, Settings, Url};
 use crate::protocol::auth::secret::Secret;
+use crate::server::net::tls_client::TlsClient;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
 use std::future::pending;
@@ -16,7 +17,7 @@ use tokio::net::TcpStream;
 /// See the [module](self).
 pub(super) struct Access {
     url: Url,
-    tls: Option<Tls>,
+    tls: Option<TlsClient>,
     sentinel_password: Secret,
 }
 
@@ -83,7 +84,7 @@ impl Access {
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         match &self.tls {
             Some(tls) => {
-                let stream = tls.handshake(server, stream).await?;
+                let stream = tls::handshake(tls, server, stream).await?;
                 log_in(stream, login, config).await.map_err(|error| reason(&error))
             }
             None => log_in(stream, login, config).await.map_err(|error| {

@@ -6,9 +6,10 @@
 use super::connect::{Access, LinkTarget};
 use super::keys::{Keys, LAYOUT, PARTITIONS};
 use super::scripts::Scripts;
-use super::tls::{cause, describe};
+use super::tls::describe;
 use super::topology::Partitions;
 use super::{Kind, Server};
+use crate::server::net::tls_client::cause;
 use arc_swap::ArcSwap;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{

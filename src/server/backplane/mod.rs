@@ -32,7 +32,6 @@ mod topology;
 mod url;
 mod view;
 
-pub use tls::Tls;
 pub use url::{Kind, Server, Url, UrlError};
 
 use crate::hub::channel::{
@@ -40,6 +39,7 @@ use crate::hub::channel::{
 };
 use crate::hub::{Hub, Published, WakeSet};
 use crate::protocol::auth::secret::Secret;
+use crate::server::net::tls_client::TlsClient;
 use cluster::Cluster;
 use commands::Call;
 use connect::{Access, LinkTarget};
@@ -66,7 +66,7 @@ pub struct Settings {
     /// The files for TLS.
     pub files: TlsFiles,
     /// Their contents, and the machine's authorities; present if the URL asks for TLS.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsClient>,
     /// Upper bound of waiting pushes; beyond it they are dropped, and read later.
     pub queue: usize,
     /// After this time without a sign of life a gate's users count as gone.

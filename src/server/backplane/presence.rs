@@ -257,7 +257,10 @@ impl Shared {
             let Ok(found) = self.call_one(&any, members).await else { return };
             let Ok(channels) = redis::from_redis_value::<Vec<String>>(found) else { return };
             let presence = crate::hub::presence::PREFIX;
-            let subject = |name: &String| ChannelName::new(name.strip_prefix(presence)?).ok();
+            let subject = |name: &String| {
+                let companion = ChannelName::from_qualified(name.as_bytes()).ok()?;
+                companion.sibling(companion.strip_prefix(presence)?).ok()
+            };
             for channel in channels.iter().filter_map(subject) {
                 if self.act(&channel, gate, &[Act::Reap]).await.iter().any(Result::is_err) {
                     // The next sweep goes on.

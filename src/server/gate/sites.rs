@@ -231,6 +231,14 @@ impl Settings {
         }
     }
 
+    /// The settings of a site, where these are the gate's; `None` = it is gone.
+    pub(super) fn of_site(self: &Arc<Self>, name: &SiteName) -> Option<Arc<Self>> {
+        match &self.sites {
+            None => (self.site_name() == name).then(|| self.clone()),
+            Some(sites) => sites.named(name).cloned(),
+        }
+    }
+
     /// The site's name; empty without sites.
     pub fn site_name(&self) -> &SiteName {
         const NONE: &SiteName = &SiteName::NONE;

@@ -8,4 +8,5 @@ pub mod random;
 pub mod resolve;
 pub mod socket_file;
 pub mod stream;
+pub mod tls_client;
 pub(crate) mod write_stall;

@@ -17,10 +17,12 @@ mod send;
 pub use event::{Event, EventName};
 use queue::Queue;
 
+use crate::hub::channel::SiteName;
 use crate::protocol::address::Address;
 use crate::protocol::auth::Url;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::pusher::App;
+use crate::server::net::tls_client::TlsClient;
 use crate::server::telemetry::metrics::{Counts, labels};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -40,8 +42,12 @@ const REPEAT: Duration = Duration::from_secs(300);
 /// A `[[webhook]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The receiver: a path on the upstream, or another server over plain HTTP.
+    /// The site whose events it gets.
+    pub site: SiteName,
+    /// The receiver: a path on the upstream, or another server.
     pub url: Url,
+    /// TLS to that server; `None` = plain HTTP.
+    pub tls: Option<TlsClient>,
     /// `Host` of requests to a path; empty = the server's address.
     pub host: String,
     /// The events that it gets.
@@ -55,7 +61,9 @@ pub struct Settings {
 impl Settings {
     fn gets(&self, event: &Event) -> bool {
         let is_own = |app: &Arc<App>| app.name_of(&event.channel).is_some();
-        self.events.contains(&event.name) && self.pusher.as_ref().is_none_or(is_own)
+        self.events.contains(&event.name)
+            && event.channel.is_of(&self.site)
+            && self.pusher.as_ref().is_none_or(is_own)
     }
 }
 
@@ -71,8 +79,22 @@ labels! {
     }
 }
 
-/// Names the upstream servers of the moment.
-pub type Servers = Box<dyn Fn() -> Vec<Address> + Send + Sync>;
+labels! {
+    /// Why a request was not taken, and is repeated.
+    Cause {
+        /// There was no connection, or it broke.
+        Connection = "connection",
+        /// TLS failed; a certificate is not trusted, mostly.
+        Tls = "tls",
+        /// The receiver did not answer in time.
+        Timeout = "timeout",
+        /// It answered with another status than 2xx.
+        Status = "status",
+    }
+}
+
+/// Names the upstream servers of a site at the moment.
+pub type Servers = Box<dyn Fn(&SiteName) -> Vec<Address> + Send + Sync>;
 
 /// A cheap handle to all webhooks.
 #[derive(Clone)]
@@ -84,6 +106,7 @@ struct Shared {
     hooks: Mutex<Vec<Arc<Hook>>>,
     changed: Notify,
     counts: Arc<Counts<Outcome>>,
+    failures: Counts<Cause>,
     servers: Servers,
 }
 
@@ -100,6 +123,7 @@ impl Webhooks {
             hooks: Mutex::default(),
             changed: Notify::new(),
             counts: Arc::default(),
+            failures: Counts::default(),
             servers,
         };
         let webhooks = Self { shared: Arc::new(shared) };
@@ -144,6 +168,11 @@ impl Webhooks {
     /// Number of events by their end.
     pub fn counts(&self) -> &Counts<Outcome> {
         &self.shared.counts
+    }
+
+    /// Number of requests that were not taken, by cause.
+    pub fn failures(&self) -> &Counts<Cause> {
+        &self.shared.failures
     }
 
     /// Sends events, for ever. Cancelling it ends that.

@@ -1,15 +1,17 @@
 //! Sending the events of one webhook.
 
-use super::{GATHER, Hook, MAX_BATCH, Outcome, REPEAT, Shared, event};
+use super::{Cause, GATHER, Hook, MAX_BATCH, Outcome, REPEAT, Settings, Shared, event};
 use crate::hub::channel::Time;
 use crate::protocol::address::Address;
 use crate::protocol::auth::Url;
+use crate::server::net::tls_client::{HandshakeError, cause, untrusted};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use ring::hmac;
+use rustls::Error;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -80,7 +82,7 @@ async fn attempt(hook: &Hook, shared: &Shared, body: &Bytes) -> Result<(), Strin
     let settings = &hook.settings;
     let (servers, target, host) = match &settings.url {
         Url::Absolute { server, host, target } => (vec![server.clone()], target, host.clone()),
-        Url::Path(path) => ((shared.servers)(), path, settings.host.clone()),
+        Url::Path(path) => ((shared.servers)(&settings.site), path, settings.host.clone()),
     };
     let mut failed = "there is no server to send to".to_owned();
     for server in servers {
@@ -103,45 +105,88 @@ async fn attempt(hook: &Hook, shared: &Shared, body: &Bytes) -> Result<(), Strin
                 .header("X-Pusher-Signature", app.signer.sign(body)),
         };
         let request = request.body(Full::new(body.clone())).map_err(|error| error.to_string())?;
-        match tokio::time::timeout(TIMEOUT, exchange(&server, request)).await {
-            Ok(Ok(status)) if status.is_success() => return Ok(()),
-            Ok(Ok(status)) => return Err(format!("{server} answers {status}")),
+        let answer = tokio::time::timeout(TIMEOUT, exchange(&server, settings, request)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(Failure { cause: Cause::Timeout, reason: "it does not answer".to_owned() })
+        });
+        match answer {
+            Ok(status) if status.is_success() => return Ok(()),
+            Ok(status) => {
+                shared.failures.count(Cause::Status);
+                return Err(format!("{server} answers {status}"));
+            }
             // The next server may take it; a repetition does no harm.
-            Ok(Err(error)) => failed = format!("{server}: {error}"),
-            Err(_) => failed = format!("{server} does not answer"),
+            Err(Failure { cause, reason }) => {
+                shared.failures.count(cause);
+                failed = format!("{server}: {reason}");
+            }
         }
     }
     Err(failed)
 }
 
+/// A request that had no answer.
+struct Failure {
+    cause: Cause,
+    reason: String,
+}
+
+impl Failure {
+    fn connection(error: impl std::fmt::Display) -> Self {
+        Self { cause: Cause::Connection, reason: error.to_string() }
+    }
+}
+
 /// Sends a request; its response's body is not read.
 async fn exchange(
     server: &Address,
+    settings: &Settings,
     request: http::Request<Full<Bytes>>,
-) -> Result<http::StatusCode, String> {
-    let words = |error: std::io::Error| error.to_string();
-    match server {
+) -> Result<http::StatusCode, Failure> {
+    let (host, port) = match server {
         Address::Unix(path) => {
-            exchange_on(UnixStream::connect(path).await.map_err(words)?, request).await
+            let stream = UnixStream::connect(path).await.map_err(Failure::connection)?;
+            return exchange_on(stream, request).await;
         }
-        Address::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(words)?;
+        Address::Tcp { host, port } => (host.as_str(), *port),
+    };
+    let stream = TcpStream::connect((host, port)).await.map_err(Failure::connection)?;
+    match &settings.tls {
+        None => exchange_on(stream, request).await,
+        Some(tls) => {
+            let stream = tls.handshake(host, stream).await.map_err(not_secure)?;
             exchange_on(stream, request).await
         }
     }
 }
 
+/// There is no TLS with the receiver.
+fn not_secure(error: HandshakeError) -> Failure {
+    let reason = match &error {
+        HandshakeError::Name => "no certificate can be for this name".to_owned(),
+        HandshakeError::Tls(error) => match cause(error) {
+            Some(Error::InvalidCertificate(wrong)) => untrusted(wrong, "the ca of the webhook"),
+            Some(Error::InvalidMessage(_)) => {
+                "it does not speak TLS there; write http in place of https".to_owned()
+            }
+            Some(error) => format!("TLS with it failed: {error}"),
+            None => format!("TLS with it failed: {error}; does it speak TLS?"),
+        },
+    };
+    Failure { cause: Cause::Tls, reason }
+}
+
 async fn exchange_on<S>(
     stream: S,
     request: http::Request<Full<Bytes>>,
-) -> Result<http::StatusCode, String>
+) -> Result<http::StatusCode, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let words = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(Failure::connection)?;
     let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(words);
+    let answer = sender.send_request(request).await.map_err(Failure::connection);
     connection.abort();
     Ok(answer?.status())
 }

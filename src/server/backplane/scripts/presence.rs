@@ -89,7 +89,7 @@ impl Scripts {
             Act::Reap => "reap",
             Act::Count => "count",
         };
-        call.arg(word).arg(gate).arg(companion.as_str()).arg(most);
+        call.arg(word).arg(gate).arg(companion.qualified()).arg(most);
         if let Act::User(change) = act {
             let user = change.user.as_deref().unwrap_or_default();
             // A text has no line feed as JSON.

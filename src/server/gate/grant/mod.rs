@@ -298,8 +298,7 @@ impl Grants {
         let Allowed { grant, credentials, expires, seen, .. } = allowed;
         let mut channels: Names = waiter.channels().cloned().collect();
         // Joins and leaves are read by the grant for the channel they are about.
-        let about =
-            |name: &ChannelName| ChannelName::new(name.strip_prefix(presence::PREFIX)?).ok();
+        let about = |name: &ChannelName| name.sibling(name.strip_prefix(presence::PREFIX)?).ok();
         let about: Names = channels.iter().filter_map(about).collect();
         channels.extend(about);
         let mut in_use = self.shared.used.lock();

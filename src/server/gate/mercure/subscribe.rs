@@ -75,7 +75,7 @@ impl Gate {
         let token = subscriber.token.as_deref();
         let holder = token.filter(|_| settings.limits.per_grant > 0);
         let holder = holder.and_then(|token| grants.token_holder(token));
-        let permit = self.shared.limits.admit(request.client, holder, &settings.limits);
+        let permit = self.permit(settings, request.client, holder);
         let permit = permit.map_err(|why| match why {
             Rejection::Held => full(Refusal::HoldMax)(why),
             Rejection::Address => full(Refusal::PerAddress)(why),

@@ -469,23 +469,27 @@ impl Gate {
         // Without `limits.per_grant` nothing was looked up.
         let named = allowed.and_then(|allowed| self.shared.grants.named_holder(allowed));
         let holder = admission.holder.map(|holder| named.unwrap_or(holder));
-        let client = admission.client;
-        let permit = match &settings.site {
-            None => self.shared.limits.admit(client, holder, limits),
-            // A grant is the site's own, and so is the count of its polls.
-            Some(site) => {
-                let outer = self.shared.limits.admit(client, None, &site.gate_limits);
-                let inner = |outer| {
-                    let permit = site.figures.limits.admit(client, holder, limits)?;
-                    Ok(permit.within(outer))
-                };
-                outer.and_then(inner)
-            }
-        };
-        permit.map_err(|refusal| {
+        self.permit(settings, admission.client, holder).map_err(|refusal| {
             let status = if refusal == permit::Rejection::Held { 503 } else { 429 };
             (cause_of(refusal), status, refusal.to_string())
         })
+    }
+
+    /// A permit to hold something of `client` by the grant of `holder`: the gate's, and the site's
+    /// where there is one.
+    pub(in crate::server::gate) fn permit(
+        &self,
+        settings: &Settings,
+        client: Option<IpAddr>,
+        holder: Option<u64>,
+    ) -> Result<Permit, permit::Rejection> {
+        let Some(site) = &settings.site else {
+            return self.shared.limits.admit(client, holder, &settings.limits);
+        };
+        // A grant is the site's own, and so is the count of its polls.
+        let outer = self.shared.limits.admit(client, None, &site.gate_limits)?;
+        let permit = site.figures.limits.admit(client, holder, &settings.limits)?;
+        Ok(permit.within(outer))
     }
 
     /// Counts a refusal and answers with it; `origin` is the request's, as far as the rule lists

@@ -4,18 +4,17 @@
 //! [`Client::collect`] reads what has come on its channels since; both put frames into an
 //! [`Outbox`]. Dropping it ends its subscriptions.
 
+use super::PusherApp;
 use super::outbox::{Close, Outbox, Way};
-use super::{PusherApp, PusherSettings};
 use crate::hub::channel::{ChannelName, Cursor, Take};
 use crate::hub::presence::{Membership, companion};
 use crate::hub::{Subscription, TableFull, Waiter};
 use crate::protocol::pusher::channel::{Kind, USER_PREFIX, is_cache, is_name};
 use crate::protocol::pusher::event::{Event, Mark};
 use crate::protocol::pusher::{Command, Member, SocketId, code, frame, parse};
-use crate::server::gate::Gate;
+use crate::server::gate::{Gate, Settings};
 use crate::server::limits::permit::Permit;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Client events of one connection in a second, at the most.
@@ -67,7 +66,7 @@ impl Client {
         permit: Permit,
     ) -> Result<Self, TableFull> {
         let (waiter, _) = gate.shared.hub.subscribe(&[], Take::All, (gate.shared.clock)())?;
-        gate.shared.pusher.connections.fetch_add(1, Ordering::Relaxed);
+        gate.shared.pusher.occupancy.connect(&app.app);
         let id = SocketId::from_random(fastrand::u64(..));
         Ok(Self {
             gate,
@@ -88,6 +87,11 @@ impl Client {
         &self.app
     }
 
+    /// The settings of its site in force at this moment; `None` = the site is gone.
+    fn settings(&self) -> Option<Arc<Settings>> {
+        self.gate.settings().of_site(&self.app.app.site)
+    }
+
     /// The longest frame that the client may send, in bytes.
     pub(super) fn max_frame(&self) -> usize {
         self.app.app.max_event.saturating_add(ENVELOPE)
@@ -106,9 +110,9 @@ impl Client {
     /// Does what a frame of the client's asks; an error ends the connection.
     pub(super) async fn handle(&mut self, text: &str, out: &mut Outbox) -> Result<(), Close> {
         // A reload may have changed the app, its secret above all.
-        let settings = self.gate.settings();
-        let PusherSettings { apps, .. } = &settings.pusher;
-        match apps.iter().find(|app| app.app.id == self.app.app.id) {
+        let settings = self.settings();
+        let known = settings.as_ref().and_then(|settings| settings.pusher.like(&self.app));
+        match known {
             Some(app) if !Arc::ptr_eq(app, &self.app) => self.app = app.clone(),
             Some(_) => {}
             None => return Err(Close::new(code::DISABLED_APP, "this app is gone")),
@@ -205,7 +209,8 @@ impl Client {
 
     /// Refuses one channel too many.
     fn has_room(&self, name: &str) -> Result<(), Refused> {
-        let limits = &self.gate.settings().limits;
+        let Some(settings) = self.settings() else { return Err(("this app is gone".into(), 503)) };
+        let limits = &settings.limits;
         let most = limits.channels_per_poll;
         let own = self.channels.iter().filter(|one| !one.is_roster).count();
         if most > 0 && own >= most {
@@ -342,7 +347,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         let pusher = &self.gate.shared.pusher;
-        pusher.connections.fetch_sub(1, Ordering::Relaxed);
+        pusher.occupancy.disconnect(&self.app.app);
         for one in self.channels.iter().filter(|one| one.visible) {
             pusher.occupancy.leave(&one.channel);
         }

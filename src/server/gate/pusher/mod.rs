@@ -45,7 +45,6 @@ use socket::PusherSocket;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Publishes an event that a client sent; returns true on success.
@@ -101,6 +100,11 @@ impl PusherSettings {
         self.apps.iter().find(|app| *app.app.key == *key)
     }
 
+    /// The app that goes on for `app` after a reload.
+    fn like(&self, app: &PusherApp) -> Option<&Arc<PusherApp>> {
+        self.apps.iter().find(|one| one.app.id == app.app.id)
+    }
+
     /// True if only members of one of an app's channels may see what is on `channel`.
     pub(super) fn guards(&self, channel: &str) -> bool {
         self.apps.iter().any(|app| app.app.guards(channel))
@@ -117,8 +121,6 @@ impl PusherSettings {
 pub(super) struct Pusher {
     sessions: Sessions,
     occupancy: Occupancy,
-    /// Connections now.
-    connections: AtomicUsize,
 }
 
 /// Figures of the protocol's connections.
@@ -133,16 +135,16 @@ pub struct PusherFigures {
 }
 
 impl Gate {
-    /// Which channels have subscribers.
+    /// Which apps have connections, and which channels subscribers.
     pub fn pusher_occupancy(&self) -> &Occupancy {
         &self.shared.pusher.occupancy
     }
 
     /// Figures of the protocol's connections.
     pub fn pusher_figures(&self) -> PusherFigures {
-        let Pusher { sessions, connections, .. } = &self.shared.pusher;
+        let Pusher { sessions, occupancy } = &self.shared.pusher;
         PusherFigures {
-            connections: connections.load(Ordering::Relaxed),
+            connections: occupancy.connections(),
             sessions: sessions.len(),
             lost: sessions.lost(),
         }
@@ -236,7 +238,7 @@ impl Gate {
             let hint = "list it in the app's origins";
             return refuse(Refusal::CrossOrigin, Reply::error(403, "this origin may not", hint));
         }
-        let name = format!("{key}/{session}");
+        let name = format!("{}/{key}/{session}", settings.site_name());
         let sessions = &self.shared.pusher.sessions;
         if what == Fallback::Send {
             let frames = lines::read(request.body.unwrap_or_default());
@@ -302,7 +304,7 @@ impl Gate {
             let error = "the server restarts";
             return Err((Refusal::HoldMax, close(code::RECONNECT, error)));
         }
-        let permit = self.shared.limits.admit(request.client, None, &settings.limits);
+        let permit = self.permit(settings, request.client, None);
         let permit = permit.map_err(|full| {
             let cause = super::poll::admission::cause_of(full);
             (cause, Close::new(code::OVER_CAPACITY, full.to_string()))

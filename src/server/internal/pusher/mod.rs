@@ -7,11 +7,12 @@
 //! | `GET /apps/{id}/channels` | the channels that have subscribers |
 //! | `GET /apps/{id}/channels/{channel}` | one of them |
 //! | `GET /apps/{id}/channels/{channel}/users` | who is on a presence channel |
-//! | `GET /apps/{id}/connections` | how many connections there are |
+//! | `GET /apps/{id}/connections` | how many connections the app has |
 //! | `POST /apps/{id}/users/{user}/terminate_connections` | ends a user's connections |
 //! | `GET /up` | 200 while the gate runs |
 //!
-//! Each but the last is signed with the app's secret, in place of the listener's token. Errors are
+//! Each but the last is signed with the app's secret, in place of the listener's token. The app's id
+//! names its site, too. Errors are
 //! words, since libraries put the body into an exception.
 
 use crate::hub::channel::{ChannelName, Payload};
@@ -47,8 +48,8 @@ pub trait Channels: Send + Sync {
     /// How many connections subscribe to a channel.
     fn subscriptions(&self, channel: &ChannelName) -> usize;
 
-    /// The channels with subscribers whose names begin with `prefix`.
-    fn occupied(&self, prefix: &str) -> Vec<(ChannelName, usize)>;
+    /// The channels with subscribers of the same site whose names begin with that of `beginning`.
+    fn occupied(&self, beginning: &ChannelName) -> Vec<(ChannelName, usize)>;
 
     /// Who is on a presence channel.
     async fn users(&self, channel: &ChannelName) -> Result<Vec<String>, String>;
@@ -56,8 +57,8 @@ pub trait Channels: Send + Sync {
     /// The messages that a channel still has, oldest first.
     fn messages(&self, channel: &ChannelName) -> Vec<Payload>;
 
-    /// How many connections there are.
-    fn connections(&self) -> usize;
+    /// How many connections an app has.
+    fn connections(&self, app: &App) -> usize;
 }
 
 /// See the [module](self).
@@ -156,7 +157,7 @@ impl Rest {
             Target::One(name) => self.one(&app, &name, info()).await,
             Target::Users(name) => self.users(&app, &name).await,
             Target::Connections => {
-                Ok(Reply::json(200, &json!({ "connections": self.channels.connections() })))
+                Ok(Reply::json(200, &json!({ "connections": self.channels.connections(&app) })))
             }
             Target::Terminate(user) => {
                 let channel = self.channel(&app, &format!("{USER_PREFIX}{user}"))?;
@@ -248,7 +249,10 @@ impl Rest {
             return Err(refusal(400, error));
         }
         let mut channels = Map::new();
-        for (channel, _) in self.channels.occupied(&format!("{}/{prefix}", app.id)) {
+        let beginning = app.channel(&prefix);
+        let occupied = beginning.map(|beginning| self.channels.occupied(&beginning));
+        // What no channel's name begins with, none is called.
+        for (channel, _) in occupied.unwrap_or_default() {
             let Some(name) = app.name_of(&channel) else { continue };
             channels.insert(name.to_owned(), self.figures(&channel, name, info).await?.into());
         }

@@ -81,7 +81,7 @@ impl Gate {
             let error = "there is no proper Sec-WebSocket-Key";
             return refused(Reply::error(400, error, "send 16 random bytes in base64"));
         };
-        let permit = match self.shared.limits.admit(opening.client, None, &settings.limits) {
+        let permit = match self.permit(settings, opening.client, None) {
             Ok(permit) => permit,
             Err(rejection) => {
                 self.refused(Refusal::HoldMax);
