@@ -21,6 +21,7 @@ fn a_rule_and_a_publisher_are_shown_as_they_are_in_force() {
     for line in [
         "first = \"oldest\"",
         "interval = false",
+        "raw = false",
         "existing_only = false",
         "timeout = \"0s\"",
         "transports = [\"poll\", \"sse\", \"ws\", \"chunked\", \"multipart\"]",

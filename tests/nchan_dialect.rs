@@ -412,3 +412,25 @@ async fn a_poll_is_held_for_ever_unless_the_rule_has_a_timeout() {
     assert!(quiet.is_err());
     assert_eq!(gate.held().await, 1);
 }
+
+#[tokio::test]
+async fn a_raw_stream_is_for_requests_that_choose_nothing_else() {
+    let rule = "[[poll]]\npath = \"/raw/*\"\ndialect = \"nchan\"\nraw = true\n";
+    let gate = Gate::start_alone(&format!("{CONFIG}{rule}")).await;
+    publish(&gate, "news", "1").await;
+    for way in Way::ALL {
+        let mut raw = Events::open_with(way, &gate, "/raw/news", &[]).await;
+        assert_eq!(raw.head.status, 200, "{way:?}");
+        assert_eq!(raw.line().await.as_deref(), Some("1"), "{way:?}");
+        let poll = way.connect(&gate).await.poll("/raw/news?transport=poll").await;
+        assert_eq!(poll.text(), "1", "{way:?}");
+        let mut events = Events::open_with(way, &gate, "/raw/news", &[SSE]).await;
+        // The empty line behind the first comment.
+        assert_eq!(events.next().await.id, None, "{way:?}");
+        assert_eq!(events.next().await.data, "1", "{way:?}");
+    }
+    let only =
+        "[[poll]]\npath = \"/raw/*\"\ndialect = \"nchan\"\nraw = true\ntransports = [\"poll\"]\n";
+    let gate = Gate::start_alone(only).await;
+    assert_eq!(gate.get("/raw/news").await.status, 406);
+}

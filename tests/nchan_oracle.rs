@@ -24,6 +24,7 @@ location ~ ^/lasttwo/(.+)$ { nchan_subscriber; nchan_channel_id $1; nchan_subscr
 location ~ ^/interval/(.+)$ { nchan_subscriber intervalpoll; nchan_channel_id $1; }
 location ~ ^/parts/(.+)$ { nchan_subscriber; nchan_longpoll_multipart_response on; nchan_channel_id $1; nchan_channel_id_split_delimiter ","; }
 location ~ ^/raw/(.+)$ { nchan_subscriber; nchan_longpoll_multipart_response raw; nchan_channel_id $1; nchan_channel_id_split_delimiter ","; }
+location ~ ^/stream/(.+)$ { nchan_subscriber http-raw-stream; nchan_channel_id $1; nchan_channel_id_split_delimiter ","; }
 location ~ ^/existing/(.+)$ { nchan_subscriber; nchan_channel_id $1; nchan_subscribe_existing_channels_only on; }
 location ~ ^/gpub/(.+)$ { nchan_publisher; nchan_channel_group g; nchan_channel_id $1; }
 location ~ ^/gsub/(.+)$ { nchan_subscriber; nchan_channel_group g; nchan_channel_id $1; }
@@ -43,6 +44,10 @@ channel = "{query.id}"
 [[poll]]
 path = "/sub/*"
 dialect = "nchan"
+[[poll]]
+path = "/stream/*"
+dialect = "nchan"
+raw = true
 [[poll]]
 path = "/short/*"
 dialect = "nchan"
@@ -161,6 +166,10 @@ const STREAMING: &[(&str, &[Step])] = &[
     ("deleted", &[Pub("/pub/CH", "1"), Hold("/sub/CH", SSE), Until("data: 1\n\n"), Publisher("DELETE", "/pub/CH", &[], ""), Until(":410: 410 Gone\n\n")]),
     ("multipart", &[Pub("/pub/CH", "1"), Pub("/pub/CH", "2"), Hold("/sub/CH", PARTS), Publisher("POST", "/pub/CH", &[], "3\r\n"), Until("3\r\n\r\n--")]),
     ("chunks", &[Pub("/pub/CH", "one"), Pub("/pub/CH", ""), Hold("/sub/CH", CHUNKED), Pub("/pub/CH", "two"), Until("two")]),
+    ("rawstream", &[Pub("/pub/CH", "1"), Hold("/stream/CH", &[]), Pub("/pub/CH", "two\nlines"), Pub("/pub/CH", "three"), Until("three\n")]),
+    ("rawempty", &[Pub("/pub/CH", "1"), Hold("/stream/CH", &[]), Pub("/pub/CH", ""), Pub("/pub/CH", "last"), Until("last\n")]),
+    ("rawresumed", &[Pub("/pub/CH", "1"), Pub("/pub/CH", "2"), Hold("/stream/CH?last_event_id={T}:0", &[]), Until("2\n")]),
+    ("rawseveral", &[Pub("/pub/CHa", "1"), Pub("/pub/CHb", "2"), Hold("/stream/CHa,CHb", &[]), Pub("/pub/CHb", "3"), Until("3\n")]),
     ("socket", &[Pub("/pub/CH", "1"), Socket("/sub/CH", &[]), Frame, Pub("/pub/CH", "2"), Frame,
         Publisher("POST", "/pub/CH", &[("Content-Type", "application/octet-stream")], "3"), Frame]),
     ("meta", &[Pub("/pub/CH", "1"), Socket("/sub/CH", META), Frame, Publisher("POST", "/pub/CH", &[], "untyped"), Frame,

@@ -142,6 +142,8 @@ impl StatsSources {
         text.number(Counter, "pollgate_deliveries_total", help, stats.deliveries);
         let help = "Polls that ended, by why; held before or not.";
         text.counts("pollgate_releases_total", help, "cause", &counters.releases);
+        let help = "Looks of a Mercure hub's subscribers at updates, by what was for them.";
+        text.counts("pollgate_mercure_wakes_total", help, "result", &counters.mercure_wakes);
         let help = "How long held polls were held.";
         text.histogram("pollgate_hold_seconds", help, &counters.hold);
         let help = "From a publish until the answer of a held poll that it released was written.";

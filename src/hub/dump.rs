@@ -109,11 +109,22 @@ impl Hub {
         let feed = self.shared.origin.is_some().then(Box::default);
         let polled = Time(0);
         let waiters = Slab::new();
+        let selective = None;
         let round = 0;
         let stored = true;
         let forgotten = false;
-        let state =
-            State { history, limits, waiters, feed, polled, account, round, stored, forgotten };
+        let state = State {
+            history,
+            limits,
+            waiters,
+            selective,
+            feed,
+            polled,
+            account,
+            round,
+            stored,
+            forgotten,
+        };
         if table.peek(channel).is_none() {
             table.cost.fetch_add(cost, Ordering::Relaxed);
             table.insert(channel, state, used);

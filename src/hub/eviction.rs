@@ -208,6 +208,7 @@ impl Hub {
             history: self.unpublished(name, now),
             limits: settings.limits_for(name).clone(),
             waiters: Slab::new(),
+            selective: None,
             feed: self.shared.origin.is_some().then(Box::default),
             polled: Time(0),
             account: self.table(name).cost.clone(),
@@ -279,7 +280,7 @@ impl Hub {
     }
 
     fn evict(&self, table: &Table, class: Class, busy: bool) -> bool {
-        let fits = |state: &State| busy || state.waiters.is_empty();
+        let fits = |state: &State| busy || state.is_unheld();
         // The one that was found may be used before it is taken; then look again.
         for _ in 0..8 {
             let Some(channel) = table.oldest(class, fits) else { return false };
@@ -296,7 +297,7 @@ impl Hub {
         if self.is_replica() {
             return;
         }
-        let idle = |state: &State| !state.stored && state.waiters.is_empty();
+        let idle = |state: &State| !state.stored && state.is_unheld();
         let table = self.table(name);
         table.remove(name, idle, |channel, state| Self::retire(&table, channel, state));
     }
@@ -331,7 +332,7 @@ impl Hub {
 
     /// Empties the history of a table's channel that is worth least; false = there is none.
     fn empty_oldest(&self, table: &Table, now: Time) -> bool {
-        let quiet = |state: &State| state.waiters.is_empty();
+        let quiet = |state: &State| state.is_unheld();
         let oldest = [Class::Filled, Class::Kept]
             .into_iter()
             .find_map(|class| table.oldest(class, quiet).or(table.oldest(class, |_| true)));

@@ -61,7 +61,7 @@ impl Hub {
         self.for_each_channel(|channel| {
             let (held, messages) = {
                 let state = channel.state.lock();
-                (state.waiters.len(), if state.stored { state.history.position().seq } else { 0 })
+                (state.held(), if state.stored { state.history.position().seq } else { 0 })
             };
             let enough = least_first.len() >= most;
             let least = least_first.peek().map(|Reverse((held, messages, _))| (*held, *messages));
@@ -81,7 +81,7 @@ impl Hub {
     fn describe(&self, channel: &Channel, now: Time) -> Info {
         self.with_trimmed(&mut channel.state.lock(), now, |state| Info {
             channel: channel.name.clone(),
-            held: state.waiters.len(),
+            held: state.held(),
             kept: state.history.len(),
             bytes: state.history.bytes(),
             epoch: state.history.position().epoch,

@@ -1,8 +1,9 @@
 //! Looks into channels for a poll, and registers it where there is nothing for it.
 
-use super::waiter::{self, Hold, Register};
-use super::{Answer, ChannelUpdate, Hub, PollOutcome, Subscription, TableFull, Waiter};
+use super::waiter::{self, Register, Registration};
+use super::{Answer, ChannelUpdate, Hub, Interest, PollOutcome, Subscription, TableFull, Waiter};
 use crate::hub::channel::{Cursor, Take, Time};
+use std::sync::Arc;
 
 impl Hub {
     /// Looks into every channel of a poll. Registers a waiter where none has an update, unless
@@ -22,7 +23,7 @@ impl Hub {
         let mut answer = Answer::new();
         let mut has_update = false;
         for subscription in subscriptions {
-            let hold = Hold { notifier: waiter.notifier(), several: subscriptions.len() > 1 };
+            let hold = waiter.to_hold(subscriptions.len() > 1);
             let looked = self.look_at(subscription, take, Register::IfQuiet(hold), now)?;
             has_update |= looked.update.found.has_update;
             answer.push(looked.update);
@@ -45,11 +46,33 @@ impl Hub {
         take: Take,
         now: Time,
     ) -> Result<(Waiter, Answer), TableFull> {
+        self.subscribe_for(subscriptions, take, None, now)
+    }
+
+    /// The same for a stream that wants some of the messages of one channel: others do not wake it,
+    /// and its place moves past them. Each update may have messages that it does not want.
+    pub fn subscribe_selectively(
+        &self,
+        subscription: &Subscription,
+        interest: Interest,
+        now: Time,
+    ) -> Result<(Waiter, Answer), TableFull> {
+        let interest = Some(Arc::new(interest));
+        self.subscribe_for(std::slice::from_ref(subscription), Take::All, interest, now)
+    }
+
+    fn subscribe_for(
+        &self,
+        subscriptions: &[Subscription],
+        take: Take,
+        interest: Option<Arc<Interest>>,
+        now: Time,
+    ) -> Result<(Waiter, Answer), TableFull> {
         let now = self.time(now);
-        let mut waiter = Waiter::for_stream(self.clone(), take);
+        let mut waiter = Waiter::for_stream(self.clone(), take, interest);
         let mut answer = Answer::new();
         for subscription in subscriptions {
-            let hold = Hold { notifier: waiter.notifier(), several: subscriptions.len() > 1 };
+            let hold = waiter.to_hold(subscriptions.len() > 1);
             let looked = self.look_at(subscription, take, Register::Always(hold), now)?;
             answer.push(looked.update);
             waiter.register(looked.registration, looked.unresolved);
@@ -108,15 +131,13 @@ impl Hub {
                     Some(_) => state.look_at_replica(subscription.cursor, take, now, &mut want),
                 };
                 let found = self.unless_moved(found, subscription.cursor);
-                let registration = register.after(&found).map(|notifier| waiter::Registration {
-                    channel: channel.clone(),
-                    key: state.waiters.insert(notifier.clone()),
-                    round: state.round,
+                let registration = register.after(&found).map(|hold| {
+                    Registration::new(&channel, state, hold, &found, unresolved.is_some())
                 });
                 let update = ChannelUpdate { channel: channel.name.clone(), tick, found };
                 waiter::Look { update, registration, unresolved }
             });
-            let abandoned = !state.stored && state.waiters.is_empty();
+            let abandoned = !state.stored && state.is_unheld();
             drop(state);
             if abandoned {
                 self.release(name);

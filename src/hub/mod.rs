@@ -24,6 +24,7 @@ pub mod channel;
 mod dump;
 mod eviction;
 mod inspect;
+mod interest;
 mod look;
 mod notifier;
 pub mod presence;
@@ -37,6 +38,7 @@ mod waiter;
 
 pub use dump::{ChannelDump, Dump};
 pub use inspect::Info;
+pub use interest::{Interest, TopicPattern, Topics};
 pub use notifier::WakeHandle;
 pub use replica::{Applied, SyncSink};
 pub use sites::{SiteBounds, Usage};
@@ -44,8 +46,9 @@ pub use waiter::{Waiter, WakeSet};
 
 use crate::hub::channel::{
     ChannelName, Cursor, Epoch, History, Limits, Lookup, Message, Messages, Moment, Pattern,
-    Payload, Position, ReplicaState, Stamp, Tick, Time,
+    Payload, Position, ReplicaState, Stamp, Take, Tick, Time,
 };
+use interest::Index;
 use notifier::Notifier;
 use parking_lot::{Mutex, RwLock};
 use sites::Tables;
@@ -254,6 +257,8 @@ struct State {
     history: History,
     limits: Arc<Limits>,
     waiters: Slab<Arc<Notifier>>,
+    /// Those that want some of its messages; `None` = there are none.
+    selective: Option<Box<Index>>,
     /// Sync state of the channel, where a sequencer gives the positions.
     feed: Option<Box<ReplicaState>>,
     /// When a poll last came; 0 = never.
@@ -287,7 +292,45 @@ impl State {
         }
     }
 
+    /// Number of waiters.
+    fn held(&self) -> usize {
+        self.waiters.len() + self.selective.as_ref().map_or(0, |index| index.len())
+    }
+
+    fn is_unheld(&self) -> bool {
+        self.waiters.is_empty() && self.selective.is_none()
+    }
+
+    /// Takes all waiters: any of them may miss something.
     fn take_waiters(&mut self) -> WakeSet {
+        let mut wake = self.take_unselective();
+        if let Some(index) = &mut self.selective {
+            index.wake(&mut wake.notifiers);
+        }
+        wake
+    }
+
+    /// Takes the waiters that `message`, which was just stored, is for.
+    fn take_waiters_for(&mut self, message: &Message) -> WakeSet {
+        let mut wake = self.take_unselective();
+        if let Some(index) = &mut self.selective {
+            index.wake_for(message, &mut wake.notifiers);
+        }
+        wake
+    }
+
+    /// Takes the waiters that the messages are for which came since the last one that was looked at.
+    fn take_waiters_for_new(&mut self, now: Time) -> WakeSet {
+        let mut wake = self.take_unselective();
+        if let Some(index) = &mut self.selective {
+            let cursor = Cursor::At(index.through());
+            let found = self.history.since(cursor, Take::All, self.limits.tick, now);
+            index.wake_for_all(&found, &mut wake.notifiers);
+        }
+        wake
+    }
+
+    fn take_unselective(&mut self) -> WakeSet {
         self.round += 1;
         WakeSet::new(std::mem::take(&mut self.waiters))
     }
@@ -354,7 +397,8 @@ impl Hub {
     ) -> Result<Published, TableFull> {
         self.with_stored(name, now, |state, now| {
             let message = state.history.push(payload.clone(), &state.limits, now);
-            Published { message, tick: state.limits.tick, wake: state.take_waiters(), released: 0 }
+            let wake = state.take_waiters_for(&message);
+            Published { message, tick: state.limits.tick, wake, released: 0 }
         })
     }
 
@@ -385,7 +429,8 @@ impl Hub {
                 return None;
             }
             let message = state.history.push_from(payload, at, &state.limits, now);
-            Some(Published { message, tick, wake: state.take_waiters(), released: 0 })
+            let wake = state.take_waiters_for(&message);
+            Some(Published { message, tick, wake, released: 0 })
         });
         self.reclaim(now);
         published
@@ -433,7 +478,7 @@ impl Hub {
         let mut wakes = Vec::new();
         self.for_each_channel(|channel| {
             let mut state = channel.state.lock();
-            if !state.waiters.is_empty() {
+            if !state.is_unheld() {
                 wakes.push(state.take_waiters());
             }
         });
@@ -447,7 +492,7 @@ impl Hub {
 
     /// Number of polls held on a channel now.
     pub fn held_on(&self, name: &ChannelName) -> usize {
-        self.table(name).peek(name).map_or(0, |channel| channel.state.lock().waiters.len())
+        self.table(name).peek(name).map_or(0, |channel| channel.state.lock().held())
     }
 
     /// Number of polls held now.

@@ -1,6 +1,6 @@
 //! Streams whose channels change while they last: a socket that subscribes and unsubscribes.
 
-use super::waiter::{Hold, Register, Waiter};
+use super::waiter::{Register, Waiter};
 use super::{ChannelUpdate, Subscription, TableFull};
 use crate::hub::channel::Time;
 
@@ -15,7 +15,7 @@ impl Waiter {
         now: Time,
     ) -> Result<ChannelUpdate, TableFull> {
         let now = self.hub.time(now);
-        let hold = Hold { notifier: &self.notifier, several: !self.registrations.is_empty() };
+        let hold = self.to_hold(!self.registrations.is_empty());
         let looked = self.hub.look_at(subscription, self.take, Register::Always(hold), now)?;
         self.register(looked.registration, looked.unresolved);
         self.registered.push(looked.update.start());

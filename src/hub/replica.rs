@@ -60,8 +60,8 @@ impl Hub {
     /// Gives up the subscription to a channel that was not polled since `before` and has no waiter;
     /// true if it did.
     pub fn unsubscribe(&self, name: &ChannelName, before: Time) -> bool {
-        let left = self.with_known(name, |state| match &mut state.feed {
-            Some(feed) if state.waiters.is_empty() && feed.last_polled() < before => {
+        let left = self.with_known(name, |state| match (state.is_unheld(), &mut state.feed) {
+            (true, Some(feed)) if feed.last_polled() < before => {
                 feed.left();
                 true
             }
@@ -183,7 +183,10 @@ impl Hub {
         let step = self.with_trimmed(&mut state, now, work);
         state.note_existence();
         let unwanted = !state.feed.as_ref().is_some_and(|feed| feed.is_joined());
-        let mut wake = if step.wake { state.take_waiters() } else { WakeSet::default() };
+        let mut wake = match step.wake {
+            true => state.take_waiters_for_new(now),
+            false => WakeSet::default(),
+        };
         // Claimed under the lock, so that the publisher of the message finds the number.
         let newest = state.history.position().seq;
         if wake.claim() > 0

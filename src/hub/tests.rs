@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+mod interest;
 mod readers;
 mod regroup;
 
@@ -53,7 +54,7 @@ fn a_ring_for_nothing_new_leaves_the_poll_held() {
     let hub = hub(10, 1 << 20);
     let mut waiter = hold(&hub, &["a", "b"]);
     // As if the wake of a publish it was already answered with came late.
-    assert!(waiter.notifier().claim());
+    assert!(waiter.notifier.claim());
     assert!(is_notified(&waiter) && waiter.look(NOW).is_none());
     assert_eq!(hub.held_on(&name("a")), 1);
     assert_eq!(publish(&hub, "b", "news"), 1);

@@ -1,5 +1,6 @@
 //! Held polls: their registration and their wakes.
 
+use super::interest::{Index, Interest};
 use super::notifier::{Notifier, WakeHandle};
 use super::table::Class;
 use super::{Answer, Channel, ChannelUpdate, Hub, State, Subscription, TableFull};
@@ -28,6 +29,8 @@ pub struct Waiter {
     no_wait: bool,
     /// It stays registered where there is news.
     streams: bool,
+    /// The messages that it wants; `None` = all.
+    interest: Option<Arc<Interest>>,
 }
 
 /// A cursor that is placed later, where a sequencer gives the positions.
@@ -49,6 +52,8 @@ pub(super) struct Hold<'a> {
     pub(super) notifier: &'a Arc<Notifier>,
     /// It waits on several channels.
     pub(super) several: bool,
+    /// The messages that it wants; `None` = all.
+    pub(super) interest: Option<&'a Arc<Interest>>,
 }
 
 /// The registration that a look into a channel leaves there.
@@ -63,12 +68,17 @@ pub(super) enum Register<'a> {
 
 impl<'a> Register<'a> {
     /// The waiter to register after `found`.
-    pub(super) fn after(self, found: &Lookup) -> Option<&'a Arc<Notifier>> {
+    pub(super) fn after(self, found: &Lookup) -> Option<Hold<'a>> {
         match self {
             Self::Never => None,
-            Self::IfQuiet(hold) => (!found.has_update).then_some(hold.notifier),
-            Self::Always(hold) => Some(hold.notifier),
+            Self::IfQuiet(hold) => (!found.has_update).then_some(hold),
+            Self::Always(hold) => Some(hold),
         }
+    }
+
+    /// It wants some of the messages only.
+    fn is_selective(self) -> bool {
+        matches!(self, Self::Always(Hold { interest: Some(_), .. }))
     }
 
     /// It waits on several channels.
@@ -101,6 +111,28 @@ pub(super) struct Registration {
 impl Registration {
     /// The round of a registration that has ended.
     const ENDED: u64 = u64::MAX;
+    /// The round of one that stays whatever is woken, since it is for some messages only.
+    const SELECTIVE: u64 = u64::MAX - 1;
+
+    /// Registers a waiter that was given `found`; `unresolved` = its cursor is not placed yet.
+    pub(super) fn new(
+        channel: &Arc<Channel>,
+        state: &mut State,
+        hold: Hold<'_>,
+        found: &Lookup,
+        unresolved: bool,
+    ) -> Self {
+        let (key, round) = match hold.interest {
+            None => (state.waiters.insert(hold.notifier.clone()), state.round),
+            Some(interest) => {
+                let here = state.history.position();
+                let index = state.selective.get_or_insert_with(|| Box::new(Index::new(here)));
+                let key = index.insert(hold.notifier, interest, found.position, unresolved);
+                (key, Self::SELECTIVE)
+            }
+        };
+        Self { channel: channel.clone(), key, round }
+    }
 
     pub(super) fn end(&mut self, hub: &Hub) {
         if self.round == Self::ENDED && !self.channel.is_listed_as(Class::Waiting) {
@@ -109,7 +141,7 @@ impl Registration {
         let channel = self.channel.clone();
         let mut state = channel.state.lock();
         self.end_locked(&mut state);
-        let abandoned = !state.stored && !state.forgotten && state.waiters.is_empty();
+        let abandoned = !state.stored && !state.forgotten && state.is_unheld();
         drop(state);
         if abandoned {
             hub.release(&channel.name);
@@ -120,6 +152,14 @@ impl Registration {
         // In a later round, or once it has ended, the key may be another waiter's.
         if state.round == self.round {
             state.waiters.try_remove(self.key);
+        }
+        if self.round == Self::SELECTIVE
+            && let Some(index) = &mut state.selective
+        {
+            index.remove(self.key);
+            if index.is_empty() {
+                state.selective = None;
+            }
         }
         self.round = Self::ENDED;
     }
@@ -135,13 +175,17 @@ impl Registration {
         unresolved: &mut Option<Unresolved>,
         now: Time,
     ) -> Result<ChannelUpdate, TableFull> {
-        let cursor = match unresolved {
-            None => Cursor::At(registered.found.position),
+        let place = registered.found.position;
+        let mut cursor = match unresolved {
+            None => Cursor::At(place),
             Some(unresolved) => unresolved.cursor,
         };
         let channel = self.channel.clone();
         let mut state = channel.state.lock();
-        self.end_locked(&mut state);
+        let selective = register.is_selective();
+        if !selective || state.forgotten {
+            self.end_locked(&mut state);
+        }
         if state.forgotten {
             drop(state);
             let channel = registered.channel.clone();
@@ -152,6 +196,17 @@ impl Registration {
                 *self = registration;
             }
             return Ok(looked.update);
+        }
+        if let (Some(feed), Register::Always(_)) = (&mut state.feed, register) {
+            // A stream does not poll again.
+            feed.touch(now);
+        }
+        if selective && unresolved.is_none() {
+            let index = state.selective.as_ref();
+            match index.and_then(|index| index.to_read(self.key, place)) {
+                None => return Ok(registered.clone()),
+                Some(position) => cursor = Cursor::At(position),
+            }
         }
         let was_unplaced = unresolved.is_some();
         let found = hub.with_trimmed(&mut state, now, |state| match *unresolved {
@@ -171,13 +226,12 @@ impl Registration {
                 found
             }
         });
-        if let Some(notifier) = register.after(&found) {
-            self.key = state.waiters.insert(notifier.clone());
-            self.round = state.round;
-        }
-        if let (Some(feed), Register::Always(_)) = (&mut state.feed, register) {
-            // A stream does not poll again.
-            feed.touch(now);
+        if selective {
+            if let Some(index) = &mut state.selective {
+                index.give(self.key, &found, unresolved.is_some());
+            }
+        } else if let Some(hold) = register.after(&found) {
+            *self = Self::new(&channel, &mut state, hold, &found, unresolved.is_some());
         }
         if !found.has_update && !was_unplaced {
             let mut quiet = registered.clone();
@@ -207,18 +261,21 @@ impl Waiter {
             counted: false,
             no_wait: false,
             streams: false,
+            interest: None,
         }
     }
 
     /// A waiter that stays registered while what was found is sent.
-    pub(super) fn for_stream(hub: Hub, take: Take) -> Self {
+    pub(super) fn for_stream(hub: Hub, take: Take, interest: Option<Arc<Interest>>) -> Self {
         let mut waiter = Self::new(hub, take);
         waiter.streams = true;
+        waiter.interest = interest;
         waiter
     }
 
-    pub(super) fn notifier(&self) -> &Arc<Notifier> {
-        &self.notifier
+    /// Itself, to be registered on a channel.
+    pub(super) fn to_hold(&self, several: bool) -> Hold<'_> {
+        Hold { notifier: &self.notifier, several, interest: self.interest.as_ref() }
     }
 
     pub(super) fn register(
@@ -267,7 +324,8 @@ impl Waiter {
             // A table without room (the channel was forgotten meanwhile) leaves the poll as it is;
             // the client's next poll gets the error.
             // The limit of waiters on several channels stood at the first look.
-            let hold = Hold { notifier: &self.notifier, several: true };
+            let interest = self.interest.as_ref();
+            let hold = Hold { notifier: &self.notifier, several: true, interest };
             let register = match self.streams {
                 true => Register::Always(hold),
                 false => Register::IfQuiet(hold),
@@ -385,7 +443,7 @@ impl fmt::Debug for Waiter {
 /// Dropping it wakes the rest: a wake cannot be lost, only be late.
 #[derive(Default)]
 pub struct WakeSet {
-    notifiers: Vec<Arc<Notifier>>,
+    pub(super) notifiers: Vec<Arc<Notifier>>,
 }
 
 impl WakeSet {

@@ -25,6 +25,7 @@ pub(super) fn dialect(section: &mut Section, path: Option<&PathPattern>) -> Ncha
         first: section.word_or_number("first", First::default(), first, show),
         interval: section.flag("interval", false),
         batch: section.has("batch").then(|| section.choice("batch", Batch::Multipart, &batches)),
+        raw: section.flag("raw", false),
         existing_only: section.flag("existing_only", false),
     }
 }

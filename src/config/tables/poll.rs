@@ -36,12 +36,13 @@ const KINDS: [(&str, Kind); 6] = [
 ];
 
 /// The keys that belong to some dialects only.
-const OWN_KEYS: [(&str, &[Kind]); 23] = [
+const OWN_KEYS: [(&str, &[Kind]); 24] = [
     ("channels", &[Kind::Native]),
     ("channel", &[Kind::Native, Kind::Timestamp, Kind::Nchan, Kind::Replay]),
     ("group", &[Kind::Nchan]),
     ("interval", &[Kind::Nchan]),
     ("batch", &[Kind::Nchan]),
+    ("raw", &[Kind::Nchan]),
     ("existing_only", &[Kind::Nchan]),
     ("slack", &[Kind::NovComet, Kind::Replay]),
     ("add_query", &[Kind::Replay]),

@@ -1,6 +1,9 @@
 //! Topic selectors: which topics a subscription or a token means.
 
+use super::Stored;
 use super::template::Template;
+use crate::hub::{Interest, TopicPattern};
+use std::sync::Arc;
 
 /// A set of selectors. Each is `*`, a topic, or a URI template.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -8,7 +11,7 @@ pub struct Selectors {
     all: bool,
     /// Sorted. A template is here too: it selects the topic of that very text.
     exact: Box<[Box<str>]>,
-    templates: Box<[Template]>,
+    templates: Box<[Arc<Template>]>,
     /// The bytes of their texts.
     template_bytes: usize,
 }
@@ -37,7 +40,8 @@ impl Selectors {
         let all = texts.clone().any(|text| text == "*");
         let templates = texts.clone().filter(|text| text.contains('{'));
         let templates = templates.filter_map(|text| Some((Template::new(text)?, text.len())));
-        let (templates, lengths): (Vec<Template>, Vec<usize>) = templates.unzip();
+        let templates = templates.map(|(template, length)| (Arc::new(template), length));
+        let (templates, lengths): (Vec<Arc<Template>>, Vec<usize>) = templates.unzip();
         let mut exact: Vec<Box<str>> = texts.map(Into::into).collect();
         exact.sort_unstable();
         exact.dedup();
@@ -58,10 +62,25 @@ impl Selectors {
         self.template_bytes
     }
 
-    /// Bytes of memory that they take.
+    /// The updates that they select, for the hub to wake a subscriber by.
+    pub fn interest(&self) -> Interest {
+        let patterns = self.templates.iter().cloned();
+        Interest {
+            all: self.all,
+            exact: self.exact.iter().map(|topic| Interest::hash(topic)).collect(),
+            patterns: patterns.map(|template| template as Arc<dyn TopicPattern>).collect(),
+            topics: |payload, show| {
+                Stored::of(payload).iter().flat_map(Stored::topics).for_each(show);
+            },
+        }
+    }
+
+    /// Bytes of memory that they take, their places in the hub's index included.
     pub fn cost(&self) -> usize {
-        let exact: usize = self.exact.iter().map(|text| text.len() + size_of::<Box<str>>()).sum();
-        exact + self.templates.iter().map(Template::cost).sum::<usize>()
+        const INDEXED: usize = 64;
+        let exact = self.exact.iter().map(|text| text.len() + size_of::<Box<str>>() + INDEXED);
+        let templates = self.templates.iter().map(|template| template.cost() + INDEXED);
+        exact.sum::<usize>() + templates.sum::<usize>()
     }
 }
 

@@ -5,11 +5,13 @@
 //! variables do not count. The match goes through the template once and keeps the set of places in
 //! the topic that are reachable, so its time is the product of both lengths, whatever they hold.
 
+use crate::hub::TopicPattern;
 use smallvec::SmallVec;
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
+    text: Box<str>,
     pieces: Box<[Piece]>,
 }
 
@@ -86,7 +88,7 @@ impl Template {
             return None;
         }
         push_literal(&mut pieces, rest)?;
-        Some(Self { pieces: pieces.into() })
+        Some(Self { text: text.into(), pieces: pieces.into() })
     }
 
     /// True if `topic` may be an expansion.
@@ -122,7 +124,17 @@ impl Template {
             Piece::Literal(literal) => literal.len(),
             Piece::Expression(_) => 0,
         });
-        size_of_val(&*self.pieces) + literals.sum::<usize>()
+        self.text.len() + size_of_val(&*self.pieces) + literals.sum::<usize>()
+    }
+}
+
+impl TopicPattern for Template {
+    fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn matches(&self, topic: &str) -> bool {
+        Template::matches(self, topic)
     }
 }
 

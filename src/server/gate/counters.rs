@@ -20,6 +20,8 @@ pub struct Counters {
     pub deliveries: AtomicU64,
     /// Polls answered, or left, by cause.
     pub releases: Counts<Cause>,
+    /// What subscribers of Mercure hubs found when they looked.
+    pub mercure_wakes: Counts<MercureWake>,
     /// Times that held polls were held.
     pub hold: Histogram,
     /// From a message's publish until the response to a poll that it released was written.
@@ -67,6 +69,7 @@ impl Default for Counters {
         Self {
             deliveries: AtomicU64::new(0),
             releases: Counts::default(),
+            mercure_wakes: Counts::default(),
             hold: Histogram::new(HOLD),
             publish_to_write: Histogram::new(PUBLISH_TO_WRITE),
             upstream: Counts::default(),
@@ -75,6 +78,16 @@ impl Default for Counters {
             streams: Default::default(),
             connections: AtomicUsize::new(0),
         }
+    }
+}
+
+labels! {
+    /// What a subscriber of a Mercure hub got of the updates that it looked at.
+    MercureWake {
+        /// At least one of them.
+        Sent = "sent",
+        /// None: they were not for it.
+        Filtered = "filtered",
     }
 }
 
@@ -244,6 +257,11 @@ impl Counters {
 
     /// Counts the messages that a stream which filters was sent.
     pub(super) fn filtered(&self, channel: &ChannelName, messages: usize, watched: &Watched) {
+        let wake = if messages == 0 { MercureWake::Filtered } else { MercureWake::Sent };
+        self.mercure_wakes.count(wake);
+        if messages == 0 {
+            return;
+        }
         self.releases.count(Cause::Message);
         watched.delivered(channel, messages);
         self.deliveries.fetch_add(messages as u64, Ordering::Relaxed);

@@ -167,7 +167,7 @@ pub(super) async fn serve<E: Exchange>(
         }
         Decision::Pusher(pusher) => return Box::pin(pusher.run(exchange)).await,
         Decision::Grip(socket) => return Box::pin(socket.run(exchange)).await,
-        Decision::GripHold(held) => return Box::pin(held.run(exchange)).await,
+        Decision::GripHold(held) => return held.run(exchange).await,
         Decision::Publish(publish) => (Some(Box::pin(gate.publish(publish)).await), None, None),
         Decision::Site | Decision::Ask(_) => return Served::Forward(None),
     };

@@ -57,6 +57,8 @@ pub struct Nchan {
     pub interval: bool,
     /// All waiting messages in one answer; `None` = one message an answer.
     pub batch: Option<Batch>,
+    /// A request that chooses no transport gets a stream of the bodies, a line feed behind each.
+    pub raw: bool,
     /// Channels that were never published to are refused.
     pub existing_only: bool,
 }

@@ -13,6 +13,14 @@ use smallvec::SmallVec;
 /// The subprotocol of WebSockets whose frames begin with the message's id and content type.
 pub const META_SUBPROTOCOL: &str = "ws+meta.nchan";
 
+impl Nchan {
+    /// True if a request gets a stream of bodies, since it chooses no transport.
+    pub fn is_raw(&self, headers: &dyn Headers, query: &Query<'_>) -> bool {
+        let plain = Transport::chosen(headers, query) == Some(Transport::Poll);
+        self.raw && plain && !query.has("transport") && chosen(headers, query).is_none()
+    }
+}
+
 /// The transport that a request chooses, if Nchan has a way of its own to say so.
 pub fn chosen(headers: &dyn Headers, query: &Query<'_>) -> Option<Transport> {
     let names = |header: &str, name: &str| {
@@ -133,6 +141,10 @@ impl Nchan {
                 Transport::Multipart => {
                     let headers = multipart::headers(&id, std::mem::take(&mut reset));
                     multipart::part(&mut out, &format.nonce, &headers, message);
+                }
+                _ if format.raw => {
+                    out.extend_from_slice(&message.payload.body);
+                    out.push(b'\n');
                 }
                 // A chunk is a message, and one without bytes would be the end.
                 _ if message.is_empty() => continue,

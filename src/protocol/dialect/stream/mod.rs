@@ -84,6 +84,8 @@ pub struct Format {
     pub transport: Transport,
     /// An event is the message's data and nothing else (`format=data`).
     pub only_data: bool,
+    /// A message is its body and a line feed (a raw stream of Nchan's).
+    pub raw: bool,
     /// A WebSocket's subprotocol was agreed on: a frame is a whole answer.
     pub answers: bool,
     /// A WebSocket's frames begin with the id and the content type of their message.
@@ -100,9 +102,10 @@ impl Format {
         let callback = None;
         let nonce = Box::default();
         let only_data = false;
+        let raw = false;
         let answers = false;
         let meta = false;
-        Self { transport, only_data, answers, meta, callback, nonce }
+        Self { transport, only_data, raw, answers, meta, callback, nonce }
     }
 }
 
@@ -290,6 +293,7 @@ impl Dialect {
         let way = match (format.transport, format.only_data, format.answers) {
             (Transport::Sse, false, _) => 1,
             (Transport::Sse, true, _) => 2,
+            (Transport::Chunked, ..) if format.raw => 8,
             (Transport::Chunked, false, _) => 3,
             (Transport::Chunked, true, _) => 4,
             (Transport::WebSocket, _, true) => 5,

@@ -15,8 +15,9 @@ use crate::server::gate::{Gate, RETRY_AFTER, Settings};
 use crate::server::limits::body_memory::BodyShare;
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
+use std::future::Future;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Instant;
 
 /// See the [module](self).
@@ -30,8 +31,20 @@ pub struct Held {
     pub(super) before: Places,
     pub(super) began: Instant,
     client: Option<IpAddr>,
+    /// The leave to hold it, once it has that.
+    permit: Option<Permit>,
     /// The memory of the response that the site has sent.
     _share: BodyShare,
+}
+
+/// What to do next.
+enum Next {
+    /// The client gets this.
+    Answer(Reply),
+    /// The response is waited for.
+    Wait,
+    /// The response begins.
+    Stream,
 }
 
 impl Held {
@@ -56,30 +69,43 @@ impl Held {
             before: Places::new(),
             began: Instant::now(),
             client,
+            permit: None,
             _share,
         }))
     }
 
     /// Holds the request until its end.
-    pub(in crate::server::gate) async fn run<E: Exchange>(
+    pub(in crate::server::gate) fn run<'a, E: Exchange>(
         mut self: Box<Self>,
-        exchange: &mut E,
-    ) -> Served<E::Error> {
-        let mut permit = None;
+        exchange: &'a mut E,
+    ) -> Pin<Box<dyn Future<Output = Served<E::Error>> + Send + 'a>> {
+        // Futures of their own, so that none has the room of another.
+        match self.next() {
+            Next::Answer(reply) => {
+                Box::pin(async move { self.answer(exchange, reply, None).await })
+            }
+            Next::Stream => Box::pin(self.stream(exchange)),
+            Next::Wait => Box::pin(self.respond(exchange)),
+        }
+    }
+
+    /// What the instruction says to do.
+    fn next(&mut self) -> Next {
+        if self.instruct.mode == Mode::None && self.instruct.next.is_none() {
+            return Next::Answer(reply(&self.instruct.response));
+        }
+        if self.permit.is_none() {
+            match self.admit() {
+                Ok(permit) => self.permit = Some(permit),
+                Err(full) => return Next::Answer(full),
+            }
+        }
+        if self.instruct.mode == Mode::Response { Next::Wait } else { Next::Stream }
+    }
+
+    /// Serves a held response until its end.
+    async fn respond<E: Exchange>(mut self: Box<Self>, exchange: &mut E) -> Served<E::Error> {
         loop {
-            let follows = self.instruct.next.is_some();
-            if self.instruct.mode == Mode::None && !follows {
-                return self.answer(exchange, reply(&self.instruct.response), None).await;
-            }
-            if permit.is_none() {
-                match self.admit() {
-                    Ok(admitted) => permit = Some(admitted),
-                    Err(full) => return self.answer(exchange, full, None).await,
-                }
-            }
-            if self.instruct.mode != Mode::Response {
-                return self.stream(exchange).await;
-            }
             let outcome = {
                 let (timer, gone) = exchange.waiting();
                 self.wait(timer, pin!(gone)).await
@@ -95,6 +121,11 @@ impl Held {
                     let held = Some((self.began.elapsed(), Cause::Gone));
                     return Served::Done { held, events: None, answer: Ok(None) };
                 }
+            }
+            match self.next() {
+                Next::Wait => {}
+                Next::Answer(reply) => return self.answer(exchange, reply, None).await,
+                Next::Stream => return Box::pin(self.stream(exchange)).await,
             }
         }
     }

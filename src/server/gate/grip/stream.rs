@@ -95,24 +95,10 @@ impl Held {
         stream: &mut Stream,
         exchange: &mut E,
     ) -> Result<Cause, E::Error> {
-        let subscribed = self.subscribe(stream, &Places::new());
-        let begun = subscribed.and_then(|()| Subscription::beginning(&self.instruct));
-        let beginning = match begun {
-            Ok(beginning) => beginning,
-            Err(error) => {
-                exchange.write(&super::withheld::refuse(&error)).await?;
-                return Ok(Cause::Timeout);
-            }
-        };
-        let mut head = reply(&self.instruct.response);
-        if matches!(head.status, 204 | 205 | 304) {
-            exchange.write(&head).await?;
-            return Ok(Cause::Timeout);
+        // Boxed, as it is not there while the stream is quiet.
+        if let Some(end) = Box::pin(self.begin(stream, exchange)).await? {
+            return Ok(end);
         }
-        head.body = Bytes::new();
-        stream.bytes += beginning.len();
-        let first = [beginning];
-        exchange.start(&head, if first[0].is_empty() { &[] } else { &first }).await?;
         let end = loop {
             if std::mem::take(&mut stream.ask) {
                 // Boxed, as it is not there while the stream is quiet.
@@ -121,16 +107,20 @@ impl Held {
                     Some(end) => break end,
                 }
             }
-            let batch = self.batch(stream);
-            if !batch.pieces.is_empty() {
-                stream.bytes += batch.bytes;
-                exchange.send(&batch.pieces).await?;
-                self.sent(stream, &batch);
-            }
-            if batch.closes {
+            // Dropped before the wait, where it would be a part of every quiet stream.
+            let (closes, full) = {
+                let batch = self.batch(stream);
+                if !batch.pieces.is_empty() {
+                    stream.bytes += batch.bytes;
+                    exchange.send(&batch.pieces).await?;
+                    self.sent(stream, &batch);
+                }
+                (batch.closes, batch.bytes >= MAX_BATCH)
+            };
+            if closes {
                 break Cause::Timeout;
             }
-            if stream.ask || batch.bytes >= MAX_BATCH {
+            if stream.ask || full {
                 tokio::task::consume_budget().await;
                 continue;
             }
@@ -168,6 +158,36 @@ impl Held {
         };
         exchange.finish().await?;
         Ok(end)
+    }
+
+    /// Subscribes, and writes the head and the beginning; the cause if that is the end.
+    async fn begin<E: Exchange>(
+        &mut self,
+        stream: &mut Stream,
+        exchange: &mut E,
+    ) -> Result<Option<Cause>, E::Error> {
+        let subscribed = self.subscribe(stream, &Places::new());
+        let begun = subscribed.and_then(|()| Subscription::beginning(&self.instruct));
+        let beginning = match begun {
+            Ok(beginning) => beginning,
+            Err(error) => {
+                exchange.write(&super::withheld::refuse(&error)).await?;
+                return Ok(Some(Cause::Timeout));
+            }
+        };
+        let mut head = reply(&self.instruct.response);
+        if matches!(head.status, 204 | 205 | 304) {
+            exchange.write(&head).await?;
+            return Ok(Some(Cause::Timeout));
+        }
+        head.body = Bytes::new();
+        stream.bytes += beginning.len();
+        let first = [beginning];
+        exchange.start(&head, if first[0].is_empty() { &[] } else { &first }).await?;
+        // The client has it.
+        self.instruct.response.headers = Vec::new();
+        self.instruct.response.body = Bytes::new();
+        Ok(None)
     }
 
     /// Subscribes to the channels of the instruction, and sets its timers.

@@ -19,7 +19,7 @@ pub(super) struct Subscription {
     waiter: Waiter,
     channels: Vec<Channel>,
     /// What the channels had at the beginning.
-    found: Option<Answer>,
+    found: Option<Box<Answer>>,
     queue: VecDeque<Queued>,
     /// Where the channels are after the queue.
     ends: Vec<(usize, Position, Stamp)>,
@@ -86,7 +86,7 @@ impl Subscription {
         }
         let (waiter, found) = hub.subscribe(&subscriptions, Take::All, now)?;
         let queue = VecDeque::new();
-        Ok(Self { waiter, channels, found: Some(found), queue, ends: Vec::new() })
+        Ok(Self { waiter, channels, found: Some(Box::new(found)), queue, ends: Vec::new() })
     }
 
     /// Waits until there may be news.
@@ -119,7 +119,8 @@ impl Subscription {
                     for (index, position, stamp) in self.ends.drain(..) {
                         self.waiter.advance_to(index, position, stamp);
                     }
-                    let found = self.found.take().or_else(|| self.waiter.look(now));
+                    let found = self.found.take().map(|found| *found);
+                    let found = found.or_else(|| self.waiter.look(now));
                     match found {
                         Some(found) => self.fill(&found),
                         None if self.conclude() => return Some(News::Gap),

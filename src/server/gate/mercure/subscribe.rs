@@ -2,7 +2,7 @@
 
 use super::{Settings, Updates, busy, raw_query};
 use crate::hub::Subscription;
-use crate::hub::channel::{Cursor, Take};
+use crate::hub::channel::Cursor;
 use crate::protocol::http::Reply;
 use crate::protocol::mercure::{Parameters, Refused, Subscriber};
 use crate::server::gate::poll::admission::Incoming;
@@ -94,7 +94,9 @@ impl Gate {
         };
         let subscription = Subscription { channel: hub.hub.channel().ok_or_else(no_room)?, cursor };
         let now = (self.shared.clock)();
-        let subscribed = self.shared.hub.subscribe(&[subscription], Take::All, now);
+        // An update wakes those alone whose topics select it.
+        let interest = subscriber.wanted.interest();
+        let subscribed = self.shared.hub.subscribe_selectively(&subscription, interest, now);
         let (waiter, found) = subscribed.map_err(|_| no_room())?;
         let allowed = token.map(|token| {
             let allowed = grants.by_token(token, request.headers, subscriber.expires);

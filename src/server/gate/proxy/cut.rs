@@ -3,8 +3,7 @@
 //! The connection of such a poll fails to be read once the upstream has been silent for too long.
 //! With the first byte of its response that is over: a response that has begun is never cut.
 
-use super::own_connection::{self, Socket};
-use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
+use super::own_connection::{self, ReadRule};
 use pingora::upstreams::peer::HttpPeer;
 use std::future::Future;
 use std::io;
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// Set once the upstream has been silent for too long.
@@ -23,16 +22,13 @@ pub(super) type WasCut = Arc<AtomicBool>;
 pub(super) fn prepare(peer: &mut HttpPeer, most: Duration) -> WasCut {
     let was_cut = WasCut::default();
     let flag = was_cut.clone();
-    own_connection::prepare(peer, move |inner| {
-        Box::new(Limited { inner, most, sleep: None, begun: false, was_cut: flag.clone() })
-    });
+    own_connection::prepare(peer, move || Limited::new(most, flag.clone()));
     was_cut
 }
 
 /// See the [module](self).
 #[derive(Debug)]
-struct Limited<S> {
-    inner: S,
+struct Limited {
     most: Duration,
     /// Runs from the first read that has to wait.
     sleep: Option<Pin<Box<Sleep>>>,
@@ -40,53 +36,34 @@ struct Limited<S> {
     was_cut: WasCut,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Limited {
+    fn new(most: Duration, was_cut: WasCut) -> Self {
+        Self { most, sleep: None, begun: false, was_cut }
+    }
+}
+
+impl ReadRule for Limited {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        inner: &mut S,
         context: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let read = Pin::new(&mut this.inner).poll_read(context, buf);
+        let read = Pin::new(inner).poll_read(context, buf);
         if read.is_ready() {
-            this.begun = true;
-            this.sleep = None;
+            self.begun = true;
+            self.sleep = None;
         }
-        if this.begun {
+        if self.begun {
             return read;
         }
-        let most = this.most;
-        let sleep = this.sleep.get_or_insert_with(|| Box::pin(sleep(most)));
+        let most = self.most;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(most)));
         if sleep.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
-        this.was_cut.store(true, Ordering::SeqCst);
+        self.was_cut.store(true, Ordering::SeqCst);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-}
-
-impl<S: Socket> VirtualSocket for Limited<S> {
-    /// The gate's own options are set already.
-    fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -94,6 +71,7 @@ impl<S: Socket> VirtualSocket for Limited<S> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::server::gate::proxy::own_connection::Ruled;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test(start_paused = true)]
@@ -103,7 +81,7 @@ mod tests {
             let most = Duration::from_secs(10);
             let was_cut = WasCut::default();
             let flag = was_cut.clone();
-            let mut limited = Limited { inner: near, most, sleep: None, begun: false, was_cut };
+            let mut limited = Ruled { inner: near, rule: Limited::new(most, was_cut) };
             tokio::spawn(async move {
                 sleep(Duration::from_secs(first)).await;
                 let _ = far.write_all(b"a").await;

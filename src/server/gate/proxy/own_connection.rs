@@ -12,12 +12,11 @@ use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketS
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use socket2::{SockRef, TcpKeepalive};
-use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::{fmt, io};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection to the upstream, over TCP or a unix socket.
@@ -28,11 +27,71 @@ pub(in crate::server::gate) trait Socket:
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + fmt::Debug> Socket for S {}
 
-/// Has pingora make a connection for this request alone; `wrap` makes the stream that it uses.
-pub(super) fn prepare(
+/// A rule for what is read on such a connection.
+pub(super) trait ReadRule: fmt::Debug + Unpin + Send + Sync + 'static {
+    /// Reads from `inner` as the rule allows.
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        inner: &mut S,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>>;
+
+    /// All that was written has left.
+    fn flushed(&mut self) {}
+}
+
+/// A connection whose reads follow a rule.
+#[derive(Debug)]
+pub(super) struct Ruled<S, R> {
+    pub(super) inner: S,
+    pub(super) rule: R,
+}
+
+impl<S: AsyncRead + Unpin, R: ReadRule> AsyncRead for Ruled<S, R> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { inner, rule } = self.get_mut();
+        rule.poll_read(inner, context, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin, R: ReadRule> AsyncWrite for Ruled<S, R> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
+        self.rule.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+impl<S: Socket, R: ReadRule> VirtualSocket for Ruled<S, R> {
+    /// The gate's own options are set already.
+    fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Has pingora make a connection for this request alone; `rule` makes the rule of its reads.
+pub(super) fn prepare<R: ReadRule>(
     peer: &mut HttpPeer,
-    wrap: impl Fn(Box<dyn Socket>) -> Box<dyn VirtualSocket> + Send + Sync + 'static,
+    rule: impl Fn() -> R + Send + Sync + 'static,
 ) {
+    let wrap = move |inner| -> Box<dyn VirtualSocket> { Box::new(Ruled { inner, rule: rule() }) };
     if peer.group_key == 0 {
         peer.group_key = next_group();
     }

@@ -10,16 +10,15 @@
 //! `upstream.read_timeout` applies until the upstream has agreed; from then on both sides may be
 //! quiet for any time. TCP keep-alive finds an upstream that vanished.
 
-use super::own_connection::{self, Socket};
+use super::own_connection::{self, ReadRule};
 use pingora::http::RequestHeader;
-use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
 use pingora::upstreams::peer::HttpPeer;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// True if this module handles the request. Other protocols than WebSocket are not passed on; a
@@ -39,14 +38,13 @@ pub(in crate::server::gate) fn is_for(head: &RequestHeader) -> bool {
 /// Has pingora make a connection for this request alone; the client's own, if it is signed in on
 /// one.
 pub(in crate::server::gate) fn prepare(peer: &mut HttpPeer, patience: Duration) {
-    own_connection::prepare(peer, move |stream| Box::new(Withheld::new(stream, patience)));
+    own_connection::prepare(peer, move || Withheld::new(patience));
     peer.options.read_timeout = None;
 }
 
-/// A connection on which nothing is read before the second flush.
+/// Nothing is read before the second flush.
 #[derive(Debug)]
-struct Withheld<S> {
-    inner: S,
+struct Withheld {
     flushes_to_come: u8,
     /// The reader that waits for the second flush.
     reader: Option<Waker>,
@@ -83,18 +81,17 @@ impl Beginning {
     }
 }
 
-impl<S> Withheld<S> {
-    fn new(inner: S, patience: Duration) -> Self {
-        let reader = None;
-        let silence = None;
+impl Withheld {
+    fn new(patience: Duration) -> Self {
         let answer = Beginning::So(0);
-        Self { inner, flushes_to_come: 2, reader, patience, silence, answer }
+        Self { flushes_to_come: 2, reader: None, patience, silence: None, answer }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Withheld<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl ReadRule for Withheld {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        inner: &mut S,
         context: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -102,56 +99,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for Withheld<S> {
             self.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let this = self.get_mut();
         let before = buf.filled().len();
-        match Pin::new(&mut this.inner).poll_read(context, buf) {
-            Poll::Pending if this.answer != Beginning::Agreed => {
-                let silence = &mut this.silence;
-                let patience = this.patience;
-                let silence = silence.get_or_insert_with(|| Box::pin(sleep(patience)));
+        match Pin::new(inner).poll_read(context, buf) {
+            Poll::Pending if self.answer != Beginning::Agreed => {
+                let patience = self.patience;
+                let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(patience)));
                 let late = silence.as_mut().poll(context);
                 late.map(|()| Err(io::ErrorKind::TimedOut.into()))
             }
             read => {
                 if read.is_ready() {
-                    this.silence = None;
-                    this.answer.follow(&buf.filled()[before..]);
+                    self.silence = None;
+                    self.answer.follow(&buf.filled()[before..]);
                 }
                 read
             }
         }
     }
-}
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Withheld<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
+    fn flushed(&mut self) {
         self.flushes_to_come = self.flushes_to_come.saturating_sub(1);
         if self.flushes_to_come == 0
             && let Some(reader) = self.reader.take()
         {
             reader.wake();
         }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-}
-
-impl<S: Socket> VirtualSocket for Withheld<S> {
-    /// The gate's own options are set already.
-    fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -159,6 +131,7 @@ impl<S: Socket> VirtualSocket for Withheld<S> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::server::gate::proxy::own_connection::Ruled;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -166,8 +139,8 @@ mod tests {
     async fn an_answer_waits_for_the_second_flush() {
         let (near, mut far) = tokio::io::duplex(100);
         far.write_all(b"101").await.unwrap();
-        let (mut reads, mut writes) =
-            tokio::io::split(Withheld::new(near, Duration::from_secs(60)));
+        let rule = Withheld::new(Duration::from_secs(60));
+        let (mut reads, mut writes) = tokio::io::split(Ruled { inner: near, rule });
         let mut answer = tokio::spawn(async move {
             let mut answer = [0; 3];
             reads.read_exact(&mut answer).await.map(|_| answer)
@@ -187,8 +160,8 @@ mod tests {
             [("HTTP/1.1 101 Yes\r\n", true), ("HTTP/1.1 200 OK", false), ("", false)]
         {
             let (near, mut far) = tokio::io::duplex(100);
-            let mut site = Withheld::new(near, Duration::from_secs(60));
-            site.flushes_to_come = 0;
+            let rule = Withheld { flushes_to_come: 0, ..Withheld::new(Duration::from_secs(60)) };
+            let mut site = Ruled { inner: near, rule };
             for byte in answer.bytes() {
                 far.write_all(&[byte]).await.unwrap();
                 assert_eq!(site.read_u8().await.unwrap(), byte);

@@ -33,7 +33,10 @@ impl Gate {
         request: &Incoming<'_>,
     ) -> Result<Option<Box<Opening>>, (Refusal, Reply)> {
         let only_polls = rule.transports == [Transport::Poll];
-        let own = match rule.dialect {
+        let own = match &rule.dialect {
+            Dialect::Nchan(nchan) if nchan.is_raw(request.headers, request.query) => {
+                Some(Transport::Chunked)
+            }
             Dialect::Nchan(_) => nchan::chosen(request.headers, request.query),
             _ => None,
         };
@@ -81,10 +84,14 @@ fn bad_request(rule: &Rule, error: &str, hint: &str) -> (Refusal, Reply) {
 fn format(transport: Transport, rule: &Rule, request: &Incoming<'_>) -> Format {
     let native = matches!(rule.dialect, Dialect::Native(_));
     let only_data = native && request.query.text("format").is_some_and(|it| it == "data");
+    let raw = match &rule.dialect {
+        Dialect::Nchan(nchan) => nchan.is_raw(request.headers, request.query),
+        _ => false,
+    };
     let nonce = rule.csp_nonce.as_deref().and_then(|name| request.headers.get(name));
     let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'_' | b'-');
     let nonce = nonce.filter(|nonce| nonce.len() <= MAX_NONCE && nonce.bytes().all(known));
-    Format { only_data, nonce: nonce.unwrap_or_default().into(), ..Format::of(transport) }
+    Format { only_data, raw, nonce: nonce.unwrap_or_default().into(), ..Format::of(transport) }
 }
 
 /// A WebSocket's handshake (RFC 6455, section 4.2).

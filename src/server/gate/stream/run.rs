@@ -252,7 +252,7 @@ impl HeldStream {
         }
         let gate = &self.gate.shared;
         if let Some((messages, published)) = self.said.filtered() {
-            if let Some(update) = found.first().filter(|_| messages > 0) {
+            if let Some(update) = found.first() {
                 gate.counters.filtered(&update.channel, messages, &gate.metrics.watched);
             }
             return Outgoing { batch, published, all };

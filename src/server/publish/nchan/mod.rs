@@ -106,6 +106,8 @@ impl NchanPublisher {
     fn figures(&self, names: &[ChannelName]) -> Option<Figures> {
         let now = self.publisher.now();
         let infos = names.iter().filter_map(|name| self.publisher.hub().info(name, now));
+        // A gate with a backplane knows names for a while that are no channels any more.
+        let infos = infos.filter(|info| info.held > 0 || info.newest.is_some());
         Figures::of(infos, names.len(), now)
     }
 }
