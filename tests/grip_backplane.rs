@@ -115,7 +115,8 @@ async fn a_socket_over_http_gets_the_items_of_every_gate() {
         format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
     });
     let site = site.await;
-    let (a, b) = (gate(&redis, &site).await, gate(&redis, &site).await);
+    let a = gate(&redis, &site).await;
+    let b = gate(&redis, &site).await;
     let mut socket = Socket::open(&b, "/chat", &[]).await;
     // A message that a socket misses is the site's to send again, so this one waits for the gate.
     let held = async || b.channel("grip/news").await["held"] == 1;

@@ -242,7 +242,7 @@ async fn what_is_held_counts_against_the_memory_for_bodies() {
     gate.wait_for_held(1).await;
 }
 
-/// Protocols that are the gate's own; whoever speaks them wrongly does not reach the site either.
+/// Protocols that are the gate's own; a client that speaks them wrongly does not reach the site either.
 const OWN: &str = r#"
 [grip]
 enabled = true

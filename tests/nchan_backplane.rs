@@ -51,7 +51,8 @@ async fn a_poll_at_one_gate_goes_on_at_another_and_is_released_from_a_third() {
         let mut answer = gates[1].connect().await.get(&target).await;
         assert_eq!(answer.text(), "first", "{channels}");
         for round in 0..6 {
-            let (holds, publishes) = (&gates[round % 3], &gates[(round + 1) % 3]);
+            let holds = &gates[round % 3];
+            let publishes = &gates[(round + 1) % 3];
             let mut client = holds.connect().await;
             let own = place(&answer);
             let own: Vec<_> = own.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -70,7 +71,8 @@ async fn a_poll_at_one_gate_goes_on_at_another_and_is_released_from_a_third() {
 #[tokio::test]
 async fn every_stream_gets_what_any_gate_publishes() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis).await, gate(&redis).await);
+    let a = gate(&redis).await;
+    let b = gate(&redis).await;
     publish(&a, "news", "0").await;
     let mut events = Events::open(Way::Plain, &b, "/sub/news").await;
     // The empty line behind the first comment.
@@ -99,7 +101,8 @@ async fn every_stream_gets_what_any_gate_publishes() {
 #[tokio::test]
 async fn a_channel_that_one_gate_deletes_is_gone_at_the_other() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis).await, gate(&redis).await);
+    let a = gate(&redis).await;
+    let b = gate(&redis).await;
     publish(&a, "news", "1").await;
     let answer = b.connect().await.get("/sub/news").await;
     let mut client = b.connect().await;
@@ -116,7 +119,8 @@ async fn a_channel_that_one_gate_deletes_is_gone_at_the_other() {
 #[tokio::test]
 async fn a_publisher_learns_of_the_messages_that_came_by_another_gate() {
     let redis = Redis::start().await;
-    let (a, b) = (gate(&redis).await, gate(&redis).await);
+    let a = gate(&redis).await;
+    let b = gate(&redis).await;
     publish(&a, "news", "1").await;
     publish(&b, "news", "2").await;
     let info = b.hook("GET", "/pub/news", &[("Accept", "text/json")], "").await;

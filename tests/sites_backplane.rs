@@ -166,10 +166,8 @@ async fn the_users_of_a_site_are_those_of_all_gates_and_go_with_a_gate_that_dies
     let lease = "lease = \"2s\"\n[hold]";
     let sites: String = ["shop", "blog"].iter().map(|name| with_presence(name)).collect();
     let config = config(&redis.url(), &[]).replace("[hold]", lease) + &sites;
-    let (a, b) = (
-        Gate::with(&config).token("t").start().await,
-        Gate::with(&config).token("t").start().await,
-    );
+    let a = Gate::with(&config).token("t").start().await;
+    let b = Gate::with(&config).token("t").start().await;
     wait_for_backplane(&a).await;
     wait_for_backplane(&b).await;
     let _held = (enter(&a, "shop", "7").await, enter(&b, "shop", "8").await);

@@ -57,7 +57,8 @@ async fn internal(gate: &Gate, bearer: &str, method: &str, path: &str, body: &st
 }
 
 async fn watch(gate: &Gate, way: Way, site: &str, more: &[(&str, &str)]) -> Events {
-    let (host, bearer) = (format!("{site}.example"), format!("Bearer {}", subscriber(&["*"])));
+    let host = format!("{site}.example");
+    let bearer = format!("Bearer {}", subscriber(&["*"]));
     let headers = [("Host", host.as_str()), ("Authorization", bearer.as_str())];
     subscribe(gate, way, &target(&["*"], more), &headers).await
 }
@@ -173,7 +174,8 @@ async fn nchan_s_publishers_reach_the_channels_of_their_site() {
         gate.wait_for_held(held + 1).await;
         client
     };
-    let (mut shop, mut blog) = (hold("shop").await, hold("blog").await);
+    let mut shop = hold("shop").await;
+    let mut blog = hold("blog").await;
     assert_eq!(internal(&gate, "shop-token", "POST", "/pub/news", "of the shop").await.status, 201);
     assert_eq!(shop.read_response().await.text(), "of the shop");
     assert!(blog.is_quiet().await);
@@ -215,7 +217,8 @@ async fn items_of_grip_release_the_holds_of_their_site() {
         gate.wait_for_held(held + 1).await;
         client
     };
-    let (mut shop, mut blog) = (hold("shop").await, hold("blog").await);
+    let mut shop = hold("shop").await;
+    let mut blog = hold("blog").await;
     let item = |text: &str| {
         let formats = json!({ "http-response": { "body": text } });
         json!({ "items": [{ "channel": "news", "formats": formats }] }).to_string()

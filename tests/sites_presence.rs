@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 use support::{Client, Gate, Metrics, PlainSite, Poller, Response, TempDir, Way, eventually};
 
-/// A site whose visitors sign in with `{name} secret`, and which is told of them at `/hook`.
+/// A site whose visitors sign in with `{name} secret`, and which gets their events at `/hook`.
 fn site(name: &str, upstream: &PlainSite, grace: &str) -> String {
     format!(
         r#"
@@ -48,7 +48,8 @@ struct Two {
 }
 
 async fn two(grace: &str) -> Two {
-    let (shop, blog) = (PlainSite::named("shop").await, PlainSite::named("blog").await);
+    let shop = PlainSite::named("shop").await;
+    let blog = PlainSite::named("blog").await;
     let sites = site("shop", &shop, grace) + &site("blog", &blog, grace);
     let gate = Gate::with(&format!("[publish]\ntoken = \"t\"\n{sites}")).token("t").start().await;
     Two { shop, blog, gate }
@@ -202,7 +203,8 @@ async fn webhooks_go_to_the_upstream_of_their_site_with_its_events_alone() {
 
 #[tokio::test]
 async fn a_site_without_presence_has_none_though_another_has() {
-    let (shop, blog) = (PlainSite::named("shop").await, PlainSite::named("blog").await);
+    let shop = PlainSite::named("shop").await;
+    let blog = PlainSite::named("blog").await;
     let quiet = site("blog", &blog, "1h")
         .replace("presence = true", "")
         .replace("[[site.webhook]]", "[[site.watch]]");
@@ -239,7 +241,7 @@ async fn the_users_of_a_site_that_is_removed_are_forgotten_and_the_others_stay()
     assert_eq!(blog.answer().await.json()["reset"], true);
     eventually("one is left", async || members().await == 1.0).await;
     assert_eq!(users(gate, "shop-token", "/channels/room/presence").await, ["7"]);
-    // Nothing is told of them to a site of that name that comes later.
+    // A later site of that name gets no event of theirs.
     let config = config + &site("blog", &two.blog, "1s");
     gate.write_config(&config);
     assert_eq!(gate.reload().await.status, 200);
@@ -249,7 +251,8 @@ async fn the_users_of_a_site_that_is_removed_are_forgotten_and_the_others_stay()
 #[tokio::test]
 async fn the_users_of_each_site_outlive_a_restart() {
     let folder = TempDir::new("users");
-    let (shop, blog) = (PlainSite::named("shop").await, PlainSite::named("blog").await);
+    let shop = PlainSite::named("shop").await;
+    let blog = PlainSite::named("blog").await;
     let file = folder.path().join("history");
     let sites = site("shop", &shop, "1h") + &site("blog", &blog, "1h");
     let config = format!(

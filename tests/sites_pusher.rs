@@ -29,7 +29,8 @@ struct Two {
 }
 
 async fn two(of_shop: &str) -> Two {
-    let (shop, blog) = (PlainSite::named("shop").await, PlainSite::named("blog").await);
+    let shop = PlainSite::named("shop").await;
+    let blog = PlainSite::named("blog").await;
     let config = format!(
         "[publish]\ntoken = \"t\"\n{}{}",
         site("shop", &shop, of_shop),
@@ -71,7 +72,8 @@ async fn hook(gate: &Gate, site: &str, channel: &str, body: &Value) -> Value {
 async fn events_of_one_site_s_app_are_not_another_s() {
     let two = two("").await;
     let gate = &two.gate;
-    let (mut shop, mut blog) = (connect(gate, "shop").await, connect(gate, "blog").await);
+    let mut shop = connect(gate, "shop").await;
+    let mut blog = connect(gate, "blog").await;
     for echo in [&mut shop, &mut blog] {
         echo.subscribe("orders").await;
         echo.subscribe("private-orders").await;
@@ -104,7 +106,8 @@ async fn events_of_one_site_s_app_are_not_another_s() {
 async fn who_is_on_a_presence_channel_is_seen_at_its_site_alone() {
     let two = two("").await;
     let gate = &two.gate;
-    let (mut shop, mut blog) = (connect(gate, "shop").await, connect(gate, "blog").await);
+    let mut shop = connect(gate, "shop").await;
+    let mut blog = connect(gate, "blog").await;
     assert_eq!(shop.join("presence-room", "7").await["presence"]["ids"], json!(["7"]));
     assert_eq!(blog.join("presence-room", "8").await["presence"]["ids"], json!(["8"]));
     shop.is_alive().await;
@@ -191,7 +194,8 @@ async fn the_limits_of_a_site_count_its_connections() {
 #[tokio::test]
 async fn an_app_that_a_reload_takes_from_its_site_ends_its_connections_and_no_other() {
     let two = two("").await;
-    let (mut shop, mut blog) = (connect(&two.gate, "shop").await, connect(&two.gate, "blog").await);
+    let mut shop = connect(&two.gate, "shop").await;
+    let mut blog = connect(&two.gate, "blog").await;
     let blog_only = format!("[publish]\ntoken = \"t\"\n{}", site("blog", &two.blog, ""));
     two.gate.write_config(&blog_only);
     assert_eq!(two.gate.reload().await.status, 200);
@@ -203,8 +207,10 @@ async fn an_app_that_a_reload_takes_from_its_site_ends_its_connections_and_no_ot
 
 #[tokio::test]
 async fn ids_are_for_one_app_of_the_gate_and_apps_belong_to_a_site() {
-    let (shop, blog) = (PlainSite::named("shop").await, PlainSite::named("blog").await);
-    let (shop, blog) = (site("shop", &shop, ""), site("blog", &blog, ""));
+    let shop = PlainSite::named("shop").await;
+    let blog = PlainSite::named("blog").await;
+    let shop = site("shop", &shop, "");
+    let blog = site("blog", &blog, "");
     let gate = Gate::with("").start().await;
     for (config, mistake) in [
         (shop.clone() + &blog.replace("id = \"blog\"", "id = \"shop\""), "site[1].pusher[0].id"),

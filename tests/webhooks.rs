@@ -152,7 +152,8 @@ fn written(folder: &TempDir, name: &str, identity: &Identity) -> std::path::Path
 
 #[tokio::test]
 async fn a_receiver_behind_tls_gets_the_same_events() {
-    let (site, folder) = (receiver().await, TempDir::new("ca"));
+    let site = receiver().await;
+    let folder = TempDir::new("ca");
     let front = TlsFront::before(site.addr(), Identity::any()).await;
     let ca = written(&folder, "ca.pem", Identity::any());
     let gate = Gate::start_alone(&secured(front.port(), &ca)).await;
@@ -173,7 +174,8 @@ async fn a_receiver_behind_tls_gets_the_same_events() {
 
 #[tokio::test]
 async fn a_receiver_whose_certificate_is_not_trusted_is_sent_nothing_and_the_reason_is_seen() {
-    let (site, folder) = (receiver().await, TempDir::new("ca"));
+    let site = receiver().await;
+    let folder = TempDir::new("ca");
     let front = TlsFront::before(site.addr(), Identity::any()).await;
     let elsewhere = Identity::of(&["other.example"]);
     let misnamed = TlsFront::before(site.addr(), &elsewhere).await;

@@ -68,7 +68,7 @@ pub(super) struct Index {
     pattern_bytes: usize,
     by_pattern: BTreeSet<(usize, usize)>,
     every: BTreeSet<usize>,
-    /// All messages up to here have woken whom they are for.
+    /// All messages up to here have woken their subscribers.
     through: Position,
 }
 
@@ -125,7 +125,8 @@ impl Index {
         given: Position,
         unresolved: bool,
     ) -> usize {
-        let (notifier, interest) = (notifier.clone(), interest.clone());
+        let notifier = notifier.clone();
+        let interest = interest.clone();
         let entry = Entry { notifier, interest: interest.clone(), given, reads: None, unresolved };
         let key = self.entries.insert(entry);
         self.exact.extend(interest.exact.iter().map(|hash| (*hash, key)));
@@ -233,7 +234,8 @@ impl Index {
     fn wanting(&self, payload: &Payload) -> Vec<usize> {
         let Some((_, first)) = self.entries.iter().next() else { return Vec::new() };
         let mut keys: Vec<usize> = self.every.iter().copied().collect();
-        let (mut topics, mut bytes) = (0, 0);
+        let mut topics = 0;
+        let mut bytes = 0;
         (first.interest.topics)(payload, &mut |topic| {
             (topics, bytes) = (topics + 1, bytes + topic.len());
             let hash = Interest::hash(topic);

@@ -65,7 +65,11 @@ pub(crate) fn check(bytes: &[u8], came: usize) -> bool {
             assert_eq!(*seen, third, "another head: {}", story());
             // Pingora may be kinder or harsher than the fast path, but must not see what that does
             // not.
-            assert!(body.starts_with(got), "bytes that are no body: {}", story());
+            // A request that may change the protocol has all that follows for its body, of which
+            // pingora reads the chunks, if it declares them. The connection ends with it.
+            if framing != Framing::Endless {
+                assert!(body.starts_with(got), "bytes that are no body: {}", story());
+            }
         }
         Engine::Whole(seen, got) => {
             assert_eq!(*seen, third, "another head: {}", story());
@@ -225,6 +229,11 @@ mod tests {
             ),
             (
                 "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
+                true,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n\0\r\n\r\n",
                 true,
             ),
             ("get / HTTP/1.1\r\nHost: a\r\n\r\n", true),

@@ -40,7 +40,8 @@ impl Ending {
         if self.0.watched.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (ending, mut shutdown) = (self.clone(), shutdown.clone());
+        let ending = self.clone();
+        let mut shutdown = shutdown.clone();
         tokio::spawn(async move {
             let _ = shutdown.wait_for(|over| *over).await;
             ending.end();

@@ -267,7 +267,8 @@ mod tests {
                 for keep in [true, false] {
                     bytes(other, !keep);
                     for _ in 0..2 {
-                        let (mut out, now) = (BytesMut::new(), second());
+                        let mut out = BytesMut::new();
+                        let now = second();
                         render(&mut out, one, keep, Body::Whole, now);
                         out.extend_from_slice(&one.body);
                         let written = bytes(one, keep);

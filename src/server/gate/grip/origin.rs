@@ -86,7 +86,8 @@ impl Origin {
     pub(in crate::server::gate) fn of_head(settings: &Arc<Settings>, head: &[u8]) -> Option<Self> {
         let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
         let mut words = std::str::from_utf8(lines.next()?).ok()?.split(' ');
-        let (method, target) = (words.next()?, words.next()?);
+        let method = words.next()?;
+        let target = words.next()?;
         let headers = lines.filter_map(|line| {
             let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
             Some((std::str::from_utf8(name).ok()?, value[1..].trim_ascii_start()))

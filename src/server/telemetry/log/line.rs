@@ -204,7 +204,8 @@ fn put_time(out: &mut String, now: SystemTime) {
     if last != second {
         let (year, month, day) = civil(second / date::DAY);
         let rest = second % date::DAY;
-        let (hour, minute) = (rest / 3600, rest / 60 % 60);
+        let hour = rest / 3600;
+        let minute = rest / 60 % 60;
         let shown =
             format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}", second % 60);
         let length = shown.len().min(LENGTH);
@@ -256,7 +257,8 @@ mod tests {
     fn event(style: Style, method: &str, target: &str, ms: f64) -> String {
         let kept = Kept::default();
         let lines = tracing_subscriber::fmt().with_writer(kept.clone());
-        let (client, status) = ("192.0.2.1", 200u16);
+        let client = "192.0.2.1";
+        let status = 200u16;
         let log = || {
             tracing::info!(target: TARGET, client, method, %target, status, took_ms = ms);
         };
