@@ -3,7 +3,8 @@
 
 Runs each binary under `valgrind --tool=callgrind` with few requests and with many, and divides the
 difference: a count that hardly depends on the machine or its load. Prints, for each binary, the
-instructions for a delivery with its re-poll, and for a forwarded request. Needs valgrind.
+instructions for a delivery with its re-poll, for an event of a stream, and for a forwarded request.
+Needs valgrind.
 """
 import pathlib
 import re
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import threading
 
-CLIENTS = 50
+CLIENTS = 250
 
 
 def read_response(stream):
@@ -95,6 +96,28 @@ def deliver(gate, rounds):
             connection.sendall(poll % cursor)
 
 
+def read_chunk(stream):
+    size = int(stream.readline(), 16)
+    return stream.read(size + 2)
+
+
+def stream(gate, rounds):
+    clients = [gate.connect(gate.public) for _ in range(CLIENTS)]
+    hook, answers = gate.connect(gate.internal)
+    for connection, stream in clients:
+        connection.sendall(b"GET /comet/news HTTP/1.1\r\nHost: localhost\r\n"
+                           b"Accept: text/event-stream\r\n\r\n")
+        while stream.readline() != b"\r\n":
+            pass
+        read_chunk(stream)
+    for _ in range(rounds):
+        hook.sendall(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")
+        read_response(answers)
+        for _, stream in clients:
+            if b"hello" not in read_chunk(stream):
+                raise SystemExit("an event is missing")
+
+
 def forward(gate, rounds):
     connection, stream = gate.connect(gate.public)
     for _ in range(rounds * 10):
@@ -116,4 +139,5 @@ def per_request(binary, work, requests):
 
 for binary in sys.argv[1:]:
     print(f"{binary}: {per_request(binary, deliver, CLIENTS):,.0f} for a delivery and re-poll, "
+          f"{per_request(binary, stream, CLIENTS):,.0f} for an event of a stream, "
           f"{per_request(binary, forward, 10):,.0f} for a forwarded request")

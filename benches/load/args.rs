@@ -13,7 +13,7 @@ pub(crate) struct Args {
     /// One small round, for every day: 1,000 polls
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Only these contestants: pollgate, nchan, pushpin, php-fpm, nginx, floor
+    /// Only these contestants: pollgate, pollgate-log, nchan, nchan-log, pushpin, php-fpm, nginx, floor
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) only: Vec<String>,
     /// Only these measures
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// The most polls to hold [default: 15000, with --quick 1000]
     #[arg(long, value_name = "N")]
     pub(crate) polls: Option<usize>,
-    /// Polls held at once over HTTP/2, 100 a connection [default: 100000, with --quick 10000]
+    /// Polls or event streams held at once over HTTP/2, 100 a connection [default: 100000, with --quick 10000]
     #[arg(long, value_name = "N")]
     pub(crate) streams: Option<usize>,
     /// Rounds; the table shows medians [default: 3, with --quick 1]

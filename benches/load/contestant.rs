@@ -55,6 +55,8 @@ pub(crate) struct Abilities {
     pub(crate) keeps: bool,
     /// It holds polls on HTTP/2 streams, without TLS.
     pub(crate) http2: bool,
+    /// It is another one with a setting that costs CPU, and takes part where that is measured.
+    pub(crate) is_variant: bool,
 }
 
 impl Abilities {
@@ -66,6 +68,7 @@ impl Abilities {
         forwards: true,
         keeps: true,
         http2: false,
+        is_variant: false,
     };
 
     /// It takes milliseconds for what takes the others microseconds: it gets less to do, and only
@@ -109,7 +112,9 @@ pub(crate) struct Settings {
 pub(crate) fn all(settings: &Settings) -> Vec<Contestant> {
     vec![
         pollgate::contestant(settings),
+        pollgate::with_log(settings),
         nginx::nchan(),
+        nginx::nchan_with_log(),
         pushpin::contestant(),
         php::contestant(),
         nginx::proxy(),

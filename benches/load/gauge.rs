@@ -45,6 +45,11 @@ impl Gauge {
         self.processes().into_iter().map(cpu_of).sum()
     }
 
+    /// Times that a thread began to run after it had waited, so far.
+    pub(crate) fn wakes(&self) -> u64 {
+        self.processes().into_iter().map(wakes_of).sum()
+    }
+
     /// Waits until the processes have nothing more to do: less than a twentieth of `window` on a
     /// CPU within it, twice in a row. Gives up after `most`.
     pub(crate) fn wait_quiet(&self, window: Duration, most: Duration) {
@@ -72,6 +77,16 @@ fn parent(id: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The name, in parentheses, may hold anything; the state and the parent follow it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn wakes_of(process: u32) -> u64 {
+    const WAITS: &str = "voluntary_ctxt_switches:";
+    let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return 0 };
+    let waits = |path: std::path::PathBuf| -> Option<u64> {
+        let status = fs::read_to_string(path.join("status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix(WAITS))?.trim().parse().ok()
+    };
+    tasks.flatten().filter_map(|task| waits(task.path())).sum()
 }
 
 fn cpu_of(process: u32) -> u64 {

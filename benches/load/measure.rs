@@ -10,7 +10,7 @@ mod multitude;
 mod stage;
 
 use crate::contestant::{Contestant, Settings};
-use crate::sheet::{Figure, Sheet};
+use crate::sheet::{Figure, Multiplexed, Sheet};
 use std::io;
 
 /// Measures that can run on their own.
@@ -34,10 +34,12 @@ pub(crate) enum Measure {
     Forward,
     /// Very many polls at once, over HTTP/2
     Multitude,
+    /// The same with event streams
+    EventStreams,
 }
 
 impl Measure {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Held,
         Self::Churn,
         Self::Idle,
@@ -47,13 +49,17 @@ impl Measure {
         Self::Drops,
         Self::Forward,
         Self::Multitude,
+        Self::EventStreams,
     ];
 
     /// Settings of the measure beyond the usual ones.
     fn settings(self, usual: &Settings, scale: &Scale) -> Settings {
         let mut settings = usual.clone();
-        if self == Self::Multitude {
+        if matches!(self, Self::Multitude | Self::EventStreams) {
             settings.set.push(format!("hold.max={}", 2 * scale.streams));
+            // A million are not there within a heartbeat.
+            settings.set.push("stream.heartbeat=10m".to_owned());
+            settings.set.push("stream.max=1h".to_owned());
         }
         settings
     }
@@ -69,7 +75,8 @@ impl Measure {
             Self::Channels => Figure::Channels,
             Self::Drops => Figure::Lost,
             Self::Forward => Figure::ForwardCpu,
-            Self::Multitude => Figure::StreamMemory(scale.streams),
+            Self::Multitude => Figure::StreamMemory(Multiplexed::Polls, scale.streams),
+            Self::EventStreams => Figure::StreamMemory(Multiplexed::EventStreams, scale.streams),
         }
     }
 }
@@ -80,7 +87,7 @@ pub(crate) struct Scale {
     pub(crate) levels: Vec<usize>,
     /// The last of them.
     pub(crate) most: usize,
-    /// Polls held at once over HTTP/2.
+    /// Polls, or event streams, held at once over HTTP/2.
     pub(crate) streams: usize,
     /// Everything shorter.
     pub(crate) quick: bool,
@@ -122,9 +129,10 @@ fn try_to_take(
         Measure::Drops => crowds && can.keeps,
         Measure::Churn | Measure::Idle | Measure::Aside | Measure::Channels => crowds,
         Measure::Forward => can.forwards,
-        Measure::Multitude => can.http2,
+        Measure::Multitude | Measure::EventStreams => can.http2,
     };
-    if !takes_part {
+    let of_variants = matches!(measure, Measure::Held | Measure::Forward);
+    if !takes_part || can.is_variant && !of_variants {
         return Ok(());
     }
     let settings = &measure.settings(settings, scale);
@@ -138,6 +146,9 @@ fn try_to_take(
         Measure::Channels => channels::channels(stage, scale, sheet),
         Measure::Drops => drops::drops(stage, scale, sheet),
         Measure::Forward => forward::forward(stage, scale, sheet),
-        Measure::Multitude => multitude::multitude(stage, scale, sheet),
+        Measure::Multitude => multitude::multitude(stage, scale, Multiplexed::Polls, sheet),
+        Measure::EventStreams => {
+            multitude::multitude(stage, scale, Multiplexed::EventStreams, sheet)
+        }
     }
 }

@@ -74,6 +74,10 @@ fn targets(sheet: &Sheet) -> String {
         Figure::Cpu(level) => Some(level),
         _ => None,
     });
+    let in_a_row = levels(|figure| match figure {
+        Figure::CpuInARow(level) => Some(level),
+        _ => None,
+    });
     let ratio = |figure, other| {
         Some(sheet.value(figure, "pollgate")? / sheet.value(figure, other)?)
             .filter(|r| r.is_finite())
@@ -83,10 +87,18 @@ fn targets(sheet: &Sheet) -> String {
         let figure = Figure::Memory(level);
         rows.push((format!("{} / nchan", figure.title()), ratio(figure, "nchan"), 0.5, true));
     }
+    let in_a_row = in_a_row.into_iter().map(Figure::CpuInARow);
+    for figure in cpu.iter().copied().map(Figure::Cpu).chain(in_a_row) {
+        rows.push((format!("{} / nchan", figure.title()), ratio(figure, "nchan"), 0.85, true));
+        rows.push((format!("{} / floor", figure.title()), ratio(figure, "floor"), 1.6, true));
+    }
+    // What a line of the access log adds to a delivery.
     for level in &cpu {
         let figure = Figure::Cpu(*level);
-        rows.push((format!("{} / nchan", figure.title()), ratio(figure, "nchan"), 0.85, true));
-        rows.push((format!("{} / floor", figure.title()), ratio(figure, "floor"), 1.5, true));
+        let value = |name| sheet.value(figure, name);
+        let line =
+            value("pollgate-log").zip(value("pollgate")).map(|(with, without)| with - without);
+        rows.push((format!("{}: of it the access log", figure.title()), line, 1.5, true));
     }
     if let (Some(first), Some(last)) = (cpu.first(), cpu.last()).to_owned() {
         let value = |level: &usize| sheet.value(Figure::Cpu(*level), "pollgate");
@@ -106,6 +118,9 @@ fn targets(sheet: &Sheet) -> String {
     let absolute = [
         (Figure::AsideNinetyNine, 10.0),
         (Figure::ChurnGrowth, 10.0),
+        (Figure::ChurnLeft, 10.0),
+        (Figure::CpuOfHolding, 0.5),
+        (Figure::WakesOfHolding, 10.0),
         (Figure::Lost, 0.0),
         (Figure::Duplicated, 0.0),
         (Figure::Misordered, 0.0),

@@ -2,6 +2,22 @@
 
 use std::collections::BTreeMap;
 
+/// What is held on the connections of the multitude.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Multiplexed {
+    Polls,
+    EventStreams,
+}
+
+impl Multiplexed {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Polls => "polls",
+            Self::EventStreams => "event streams",
+        }
+    }
+}
+
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Figure {
@@ -11,9 +27,12 @@ pub(crate) enum Figure {
     MemoryIdle,
     ChurnGrowth,
     ChurnLeft,
-    /// Microseconds, at so many polls.
+    /// Microseconds, at so many polls, with pauses between the messages.
     Cpu(usize),
+    /// The same with one message right behind the other.
+    CpuInARow(usize),
     CpuOfHolding,
+    WakesOfHolding,
     First,
     Half,
     NinetyNine,
@@ -27,15 +46,15 @@ pub(crate) enum Figure {
     ForwardCpu,
     ForwardCpuAlone,
     ForwardRate,
-    /// KiB, with so many polls over HTTP/2.
-    StreamMemory(usize),
+    /// KiB, with so many over HTTP/2.
+    StreamMemory(Multiplexed, usize),
     /// KiB.
-    ConnectionMemory(usize),
+    ConnectionMemory(Multiplexed, usize),
     /// MiB.
-    MultitudeMemory(usize),
-    MultitudeCall(usize),
-    MultitudeLast(usize),
-    MultitudeCpu(usize),
+    MultitudeMemory(Multiplexed, usize),
+    MultitudeCall(Multiplexed, usize),
+    MultitudeLast(Multiplexed, usize),
+    MultitudeCpu(Multiplexed, usize),
     Lost,
     Duplicated,
     Misordered,
@@ -51,23 +70,28 @@ impl Figure {
             Self::Cpu(polls) => {
                 return format!("CPU per delivery and re-poll, {} (µs)", thousands(polls as f64));
             }
-            Self::StreamMemory(polls)
-            | Self::ConnectionMemory(polls)
-            | Self::MultitudeMemory(polls)
-            | Self::MultitudeCall(polls)
-            | Self::MultitudeLast(polls)
-            | Self::MultitudeCpu(polls) => {
+            Self::CpuInARow(polls) => {
+                return format!("the same without pauses, {} (µs)", thousands(polls as f64));
+            }
+            Self::StreamMemory(what, polls)
+            | Self::ConnectionMemory(what, polls)
+            | Self::MultitudeMemory(what, polls)
+            | Self::MultitudeCall(what, polls)
+            | Self::MultitudeLast(what, polls)
+            | Self::MultitudeCpu(what, polls) => {
                 return format!(
-                    "HTTP/2, {} polls: {}",
+                    "HTTP/2, {} {}: {}",
                     thousands(polls as f64),
+                    what.name(),
                     self.of_multitude()
                 );
             }
             Self::MemoryAfterDeliveries => "memory per held poll after all deliveries (KiB)",
             Self::MemoryIdle => "memory per kept-alive connection between polls (KiB)",
             Self::ChurnGrowth => "memory held, 3rd round of connect-hold-drop against the 1st (%)",
-            Self::ChurnLeft => "memory left when all have gone (MiB above idle)",
+            Self::ChurnLeft => "memory left 10 s after all have gone (MiB above idle)",
             Self::CpuOfHolding => "CPU while all are held and nothing is published (ms a second)",
+            Self::WakesOfHolding => "wake-ups a second meanwhile",
             Self::First => "fan-out: first delivered (ms)",
             Self::Half => "fan-out: half delivered (ms)",
             Self::NinetyNine => "fan-out: 99 % delivered (ms)",
@@ -91,11 +115,11 @@ impl Figure {
 
     fn of_multitude(self) -> &'static str {
         match self {
-            Self::StreamMemory(_) => "memory per held poll (KiB)",
-            Self::ConnectionMemory(_) => "memory per connection beside them (KiB)",
-            Self::MultitudeMemory(_) => "memory in all (MiB)",
-            Self::MultitudeCall(_) => "the publish call answered after (ms)",
-            Self::MultitudeLast(_) => "last delivered (s)",
+            Self::StreamMemory(..) => "memory of each (KiB)",
+            Self::ConnectionMemory(..) => "memory per connection beside them (KiB)",
+            Self::MultitudeMemory(..) => "memory in all (MiB)",
+            Self::MultitudeCall(..) => "the publish call answered after (ms)",
+            Self::MultitudeLast(..) => "last delivered (s)",
             _ => "CPU per delivery (µs)",
         }
     }

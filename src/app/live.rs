@@ -6,7 +6,7 @@
 //! one settings value.
 
 use super::live_sites::{self, Upstreams};
-use crate::config::{Config, Drain, Mistakes, SiteConfig};
+use crate::config::{Config, Drain, Grip, Mistakes, SiteConfig};
 use crate::hub::Hub;
 use crate::hub::channel::SiteName;
 use crate::protocol::address::Address;
@@ -39,7 +39,7 @@ pub(super) struct LiveSettings {
     pub(super) gate: Arc<ArcSwap<gate::Settings>>,
     pub(super) publish: Arc<ArcSwap<publish::Settings>>,
     pub(super) internal: Arc<ArcSwap<internal::Settings>>,
-    pub(super) grip: Arc<ArcSwap<publish::grip::Settings>>,
+    pub(super) grip: Arc<ArcSwap<Vec<publish::grip::Settings>>>,
     pub(super) drain: Arc<ArcSwap<Drain>>,
     pub(super) metrics: Arc<SharedMetrics>,
     pub(super) webhooks: Webhooks,
@@ -247,7 +247,7 @@ fn gate_settings(config: &Config, upstreams: &Upstreams, rates: &Rates) -> gate:
     let upstream = live_sites::upstream_of(upstreams, &SiteName::NONE).unwrap_or_default();
     let settings = gate::Settings {
         client_script: config.client_script.clone(),
-        grip: grip_gate(config),
+        grip: grip_gate(&config.grip),
         mercure: config
             .mercure
             .clone()
@@ -284,8 +284,7 @@ fn gate_settings(config: &Config, upstreams: &Upstreams, rates: &Rates) -> gate:
 }
 
 /// The side of GRIP that holds requests.
-fn grip_gate(config: &Config) -> Option<Arc<gate::grip::Settings>> {
-    let grip = &config.grip;
+pub(super) fn grip_gate(grip: &Grip) -> Option<Arc<gate::grip::Settings>> {
     // Sites that verify nothing take any token for the sign that they are behind a gate.
     let any = || random::secret().ok().map(|secret| secret.reveal().into());
     let signer = grip_key(&grip.key).or_else(any).map(|key| Signer::new(&key, &grip.issuer));
@@ -293,10 +292,15 @@ fn grip_gate(config: &Config) -> Option<Arc<gate::grip::Settings>> {
 }
 
 /// The side of GRIP that takes items.
-fn grip_publish(config: &Config) -> publish::grip::Settings {
-    let key = grip_key(&config.grip.control_key).and_then(|key| jwt::Key::secret(&key).ok());
-    let control = key.map(|key| Arc::new(Verifier::new(vec![key], Expected::default())));
-    publish::grip::Settings { enabled: config.grip.enabled, control }
+fn grip_publish(config: &Config) -> Vec<publish::grip::Settings> {
+    let settings = |(site, grip): (SiteName, &Grip)| {
+        let key = grip_key(&grip.control_key).and_then(|key| jwt::Key::secret(&key).ok());
+        let control = key.map(|key| Arc::new(Verifier::new(vec![key], Expected::default())));
+        grip.enabled.then_some(publish::grip::Settings { site, control })
+    };
+    let of_sites = config.sites.iter().map(|site| (site.name.clone(), &site.grip));
+    let all = [(SiteName::NONE, &config.grip)].into_iter().chain(of_sites);
+    all.filter_map(settings).collect()
 }
 
 /// The bytes of a key that the config has checked.
@@ -319,9 +323,10 @@ fn publish_settings(
 }
 
 fn internal_settings(config: &Config) -> internal::Settings {
+    let of_sites = config.sites.iter().filter_map(|site| site.mercure.as_ref());
     internal::Settings {
         token: config.token.clone(),
-        mercure: config.mercure.clone(),
+        mercure: config.mercure.iter().chain(of_sites).cloned().collect(),
         max_message: config.max_message,
         names: config.internal_names.clone(),
         sites: config.sites.iter().map(|site| (site.name.clone(), site.token.clone())).collect(),

@@ -1,7 +1,9 @@
 //! The settings of the sites, made from a config.
 
+use super::live::grip_gate;
 use crate::config::{Config, SiteConfig};
 use crate::hub::channel::SiteName;
+use crate::server::gate::mercure::Settings as Hub;
 use crate::server::gate::pusher::PusherSettings;
 use crate::server::gate::route::Routes;
 use crate::server::gate::sites::{Site, SiteFigures, Sites};
@@ -35,7 +37,8 @@ pub(super) fn sites(
         let known = known.and_then(|settings| settings.site.as_ref());
         let upstream = upstream_of(upstreams, &site.name);
         let upstream = upstream.unwrap_or_else(|| gate.upstream.clone());
-        let settings = settings(site, gate, upstream, known.map(|known| &**known));
+        let known = known.map(|known| &**known);
+        let settings = settings(site, (gate, config.max_message), upstream, known);
         sites.add(&site.hosts, site.default, settings);
     }
     Some(Arc::new(sites))
@@ -43,7 +46,7 @@ pub(super) fn sites(
 
 fn settings(
     config: &SiteConfig,
-    gate: &gate::Settings,
+    (gate, max_message): (&gate::Settings, u64),
     upstream: Arc<Upstream>,
     known: Option<&Site>,
 ) -> gate::Settings {
@@ -66,9 +69,8 @@ fn settings(
         read_timeout: config.upstream.read_timeout,
         site: Some(Arc::new(Site { name, gate_limits, requests, figures })),
         sites: None,
-        // Their channels are those of no site.
-        grip: None,
-        mercure: None,
+        grip: grip_gate(&config.grip),
+        mercure: config.mercure.clone().map(|hub| Hub { hub, max_message }),
         pusher: PusherSettings { apps: config.pusher.clone(), sessions: gate.pusher.sessions },
         ..gate.clone()
     }

@@ -192,6 +192,9 @@ fn engine_settings(config: &Config) -> ServerConf {
         graceful_shutdown_timeout_seconds: Some(0),
         // The gate decides about each of them: a poll is tried again whenever it has been held on.
         max_retries: usize::MAX,
+        // Timeouts of a second and more are tokio's. The engine's own clock, once begun, wakes a
+        // hundred times a second for ever.
+        fast_timeout_to_tokio_threshold_seconds: Some(0),
         upstream_keepalive_pool_size: descriptors::most_idle(descriptors::soft_limit()),
         ..ServerConf::default()
     }

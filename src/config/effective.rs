@@ -65,7 +65,8 @@ impl Config {
     fn site_secrets(&self) -> Vec<impl PartialEq> {
         let of = |site: &SiteConfig| {
             let auth: Vec<_> = site.routes.iter().map(|rule| rule.auth.clone()).collect();
-            let hooks = (site.webhooks.clone(), site.pusher.clone());
+            let hooks = (site.webhooks.clone(), site.pusher.clone(), site.mercure.clone());
+            let hooks = (hooks, site.grip.clone());
             (site.token.clone(), site.identity.clone(), auth, hooks)
         };
         self.sites.iter().map(of).collect()

@@ -18,6 +18,9 @@ pub(super) fn across(config: &Config, report: &Report) {
         ("watch", config.watch.iter().any(|rule| rule.site.is_none())),
         ("capture", !config.captured.capture.is_empty()),
         ("webhook", config.webhooks.iter().any(|one| one.site.is_none() && one.pusher.is_none())),
+        ("grip", config.grip.enabled),
+        ("mercure", config.mercure.is_some()),
+        ("nchan", config.nchan.iter().any(|rule| rule.site.is_none())),
         ("pusher", config.pusher.apps.iter().any(|one| one.app.site.is_none())),
     ] {
         if is_there {
@@ -37,6 +40,17 @@ pub(super) fn across(config: &Config, report: &Report) {
         if !config.sites.iter().any(|site| channel.is_of(&site.name)) {
             let message = format!("there is no site \"{}\"", channel.site());
             report.mistake(&format!("metrics.channels[{index}]"), message);
+        }
+    }
+    let grips = config.sites.iter().map(|site| &site.grip).filter(|grip| grip.enabled);
+    let (with_key, without): (Vec<_>, Vec<_>) = grips.partition(|it| !it.control_key.is_empty());
+    if !with_key.is_empty() && !without.is_empty() {
+        for (at, site) in config.sites.iter().enumerate() {
+            if site.grip.enabled && site.grip.control_key.is_empty() {
+                let message = "missing; another site's programs sign their tokens, and then those \
+                               of each site have to";
+                report.mistake(&format!("site[{at}].grip.control_key"), message);
+            }
         }
     }
     names(config, report);

@@ -71,8 +71,12 @@ fn the_reference_config_names_every_key() {
         .map(|(path, _)| locations::general(path))
         .collect();
     // A site's rules are those that a gate without sites has.
-    let rules = ["poll", "channel", "watch", "capture", "webhook", "pusher"];
-    let rules = rules.map(|rule| format!("{rule}[]."));
+    let rules = ["poll", "channel", "watch", "capture", "webhook", "pusher", "nchan"];
+    let rules: Vec<String> = rules
+        .iter()
+        .map(|rule| format!("{rule}[]."))
+        .chain(["mercure.", "grip."].map(str::to_owned))
+        .collect();
     let same = |key: &str| {
         let own = key.strip_prefix("site[].")?;
         rules.iter().any(|rule| own.starts_with(rule)).then(|| own.to_owned())
@@ -99,7 +103,7 @@ fn the_manual_names_every_key() {
 
 #[test]
 fn what_the_reference_config_has_commented_out_is_right() {
-    // What a gate with sites does not have, and the sites.
+    // What belongs to a site, where there are sites; and the sites.
     let sole = ["grip", "mercure", "pusher", "nchan", "webhook", "channel"];
     for left_out in [sole.as_slice(), &["site"]] {
         let mut config: toml_edit::DocumentMut = uncommented().parse().unwrap();

@@ -347,6 +347,11 @@ impl Hub {
 
     /// The table's time: `now`, or the latest time seen where the clock has stepped back.
     pub(super) fn time(&self, now: Time) -> Time {
+        // Mostly, another poll has just been here.
+        let latest = self.shared.latest.load(Ordering::SeqCst);
+        if now.0 <= latest {
+            return Time(latest);
+        }
         Time(self.shared.latest.fetch_max(now.0, Ordering::SeqCst).max(now.0))
     }
 }

@@ -43,9 +43,8 @@ impl Shard {
     }
 
     /// The channel of that name, moved to the young end of its list.
-    fn get(&mut self, name: &ChannelName) -> Option<&Arc<Channel>> {
-        let class = Class::LOOKUP.into_iter().find(|class| self.list(*class).contains(name))?;
-        self.list(class).get(name)
+    fn get(&mut self, name: &ChannelName) -> Option<Arc<Channel>> {
+        Class::LOOKUP.into_iter().find_map(|class| self.list(class).get(name).cloned())
     }
 
     fn peek(&self, name: &ChannelName) -> Option<&Arc<Channel>> {
@@ -167,8 +166,9 @@ impl Table {
     pub(super) fn touch(&self, name: &ChannelName, now: Time) -> Option<Arc<Channel>> {
         let mut shard = self.shard_of(name);
         let channel = shard.get(name)?;
+        drop(shard);
         channel.used.store(now.0, Ordering::Relaxed);
-        Some(channel.clone())
+        Some(channel)
     }
 
     /// The channel of that name, without using it.
@@ -180,7 +180,7 @@ impl Table {
     pub(super) fn insert(&self, name: &ChannelName, state: State, now: Time) -> Arc<Channel> {
         let mut shard = self.shard_of(name);
         if let Some(channel) = shard.get(name) {
-            return channel.clone();
+            return channel;
         }
         let class = state.class();
         let channel = Arc::new(Channel {

@@ -1,6 +1,7 @@
 //! Held polls: their registration and their wakes.
 
 use super::notifier::{Notifier, WakeHandle};
+use super::table::Class;
 use super::{Answer, Channel, ChannelUpdate, Hub, State, Subscription, TableFull};
 use crate::hub::channel::{ChannelName, Cursor, Lookup, Position, Stamp, Take, Time};
 use slab::Slab;
@@ -9,6 +10,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 /// The registration of one held poll on its channels; dropping it ends the registration.
 pub struct Waiter {
@@ -101,6 +103,9 @@ impl Registration {
     const ENDED: u64 = u64::MAX;
 
     pub(super) fn end(&mut self, hub: &Hub) {
+        if self.round == Self::ENDED && !self.channel.is_listed_as(Class::Waiting) {
+            return;
+        }
         let channel = self.channel.clone();
         let mut state = channel.state.lock();
         self.end_locked(&mut state);
@@ -237,7 +242,12 @@ impl Waiter {
 
     /// Waits until a publish wakes the poll; then call [`Waiter::look`]. Cancelling loses nothing.
     pub async fn notified(&self) {
-        poll_fn(|context| self.notifier.poll_claimed(context)).await;
+        poll_fn(|context| self.poll_notified(context)).await;
+    }
+
+    /// The same for a task that waits for more than that.
+    pub fn poll_notified(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.notifier.poll_claimed(context)
     }
 
     /// The updates since the poll was registered. Without any, the poll stays registered and the

@@ -13,17 +13,30 @@ const NCHAN: [&str; 2] =
     ["/usr/lib/nginx/modules/ngx_nchan_module.so", "/usr/lib64/nginx/modules/ngx_nchan_module.so"];
 
 pub(super) fn nchan() -> Contestant {
+    of_nchan("nchan", "", |place| start_nchan(place, "off"))
+}
+
+/// The same with an access log, in a file.
+pub(super) fn nchan_with_log() -> Contestant {
+    let contestant = of_nchan("nchan-log", ", access log", |place| {
+        let log = format!("{}/access.log", place.folder());
+        start_nchan(place, &log)
+    });
+    Contestant { abilities: Abilities { is_variant: true, ..contestant.abilities }, ..contestant }
+}
+
+fn of_nchan(name: &'static str, with: &str, start: fn(Place) -> io::Result<Running>) -> Contestant {
     let missing = match (installed(&NGINX), installed(&NCHAN)) {
         (None, _) => Some("nginx is not installed".to_owned()),
         (_, None) => Some("libnginx-mod-nchan is not installed".to_owned()),
         _ => None,
     };
     Contestant {
-        name: "nchan",
-        about: format!("Nchan, long-poll subscriber, 1 message an answer, in {}", version()),
+        name,
+        about: format!("Nchan, long-poll subscriber, 1 message an answer{with}, in {}", version()),
         abilities: Abilities { forwards: false, ..Abilities::ALL },
         missing,
-        start: start_nchan,
+        start,
     }
 }
 
@@ -53,7 +66,7 @@ pub(super) fn start(place: &mut Place, load: &str, http: &str) -> io::Result<()>
         "{load}\ndaemon off;\nworker_processes {workers};\npid {folder}/pid;\n\
          error_log {folder}/error.log crit;\nworker_rlimit_nofile 20000;\n\
          events {{ worker_connections 19000; }}\n\
-         http {{\naccess_log off;\nkeepalive_requests 1000000000;\nkeepalive_timeout 75s;\n\
+         http {{\nkeepalive_requests 1000000000;\nkeepalive_timeout 75s;\n\
          {paths}\n{http}\n}}\n"
     );
     let path = place.write("nginx.conf", &config)?;
@@ -61,11 +74,12 @@ pub(super) fn start(place: &mut Place, load: &str, http: &str) -> io::Result<()>
     place.start(nginx, &["-e", &format!("{folder}/error.log"), "-c", &path])
 }
 
-fn start_nchan(mut place: Place) -> io::Result<Running> {
+fn start_nchan(mut place: Place, log: &str) -> io::Result<Running> {
     let public = free_address()?;
     let module = installed(&NCHAN).unwrap_or_default();
     let http = format!(
-        "nchan_shared_memory_size 512M;\nserver {{\nlisten {public} backlog=4096;\n\
+        "access_log {log};\nnchan_shared_memory_size 512M;\n\
+         server {{\nlisten {public} reuseport backlog=4096;\n\
          location = /sub {{ nchan_subscriber longpoll; nchan_channel_id $arg_id;\n\
          nchan_subscriber_first_message newest; nchan_subscriber_timeout 300; }}\n\
          location = /pub {{ nchan_publisher; nchan_channel_id $arg_id;\n\
@@ -80,8 +94,8 @@ fn start_proxy(mut place: Place) -> io::Result<Running> {
     let public = free_address()?;
     let site = place.start_site()?;
     let http = format!(
-        "upstream site {{ server {site}; keepalive 128; keepalive_requests 1000000000; }}\n\
-         server {{\nlisten {public} backlog=4096;\nlocation / {{ proxy_pass http://site;\n\
+        "access_log off;\nupstream site {{ server {site}; keepalive 128; keepalive_requests 1000000000; }}\n\
+         server {{\nlisten {public} reuseport backlog=4096;\nlocation / {{ proxy_pass http://site;\n\
          proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
          proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto $scheme;\n\
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }}\n}}"

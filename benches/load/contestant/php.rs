@@ -95,7 +95,7 @@ fn start(mut place: Place) -> io::Result<Running> {
         )
     };
     let http = format!(
-        "server {{\nlisten {public};\nlocation = /poll {{ {} }}\nlocation = /publish {{ {} }}\n}}",
+        "access_log off;\nserver {{\nlisten {public};\nlocation = /poll {{ {} }}\nlocation = /publish {{ {} }}\n}}",
         script(&poll),
         script(&publish)
     );

@@ -1,5 +1,5 @@
-//! pollgate, with its defaults but for the log (the others write no access log either) and the
-//! number of threads.
+//! pollgate, with its defaults but for the number of threads, twice: without its access log, as the
+//! others write none, and with it.
 
 use super::process::{Place, Running, free_address};
 use super::{Abilities, Contestant, Settings, Step, Wire, get, post, text};
@@ -10,12 +10,31 @@ use std::io;
 use std::net::SocketAddr;
 
 pub(super) fn contestant(settings: &Settings) -> Contestant {
+    of("pollgate", settings, "warn", |place| start(place, "warn"))
+}
+
+/// The same with the access log, in a file.
+pub(super) fn with_log(settings: &Settings) -> Contestant {
+    let contestant = of("pollgate-log", settings, "info", |place| start(place, "info"));
+    Contestant {
+        abilities: Abilities { http2: false, is_variant: true, ..contestant.abilities },
+        ..contestant
+    }
+}
+
+fn of(
+    name: &'static str,
+    settings: &Settings,
+    level: &str,
+    start: fn(Place) -> io::Result<Running>,
+) -> Contestant {
     let missing = (!settings.pollgate.exists())
         .then(|| format!("there is no {}", settings.pollgate.display()));
     Contestant {
-        name: "pollgate",
+        name,
         about: format!(
-            "pollgate {}, native dialect, `threads={}`, `log.level=warn`, `hold.timeout=300s` {}",
+            "pollgate {}, native dialect, `threads={}`, `log.level={level}`, \
+             `hold.timeout=300s` {}",
             env!("CARGO_PKG_VERSION"),
             settings.workers,
             settings.set.join(" ")
@@ -26,7 +45,7 @@ pub(super) fn contestant(settings: &Settings) -> Contestant {
     }
 }
 
-fn start(mut place: Place) -> io::Result<Running> {
+fn start(mut place: Place, level: &str) -> io::Result<Running> {
     let public = free_address()?;
     let internal = free_address()?;
     let site = place.start_site()?;
@@ -37,7 +56,7 @@ fn start(mut place: Place) -> io::Result<Running> {
         format!("--internal={internal}"),
         format!("--upstream={site}"),
         format!("--set=threads={}", place.settings.workers),
-        "--set=log.level=warn".to_owned(),
+        format!("--set=log.level={level}"),
         "--set=hold.timeout=300s".to_owned(),
     ];
     arguments.extend(place.settings.set.iter().map(|set| format!("--set={set}")));

@@ -20,32 +20,46 @@ pub(super) fn held(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io::Re
         let memory = stage.running.gauge.memory()?;
         sheet.put(Figure::Memory(*level), stage.name, (memory - stage.idle) / polls as f64);
         stage.note_polls(sheet, Figure::Memory(*level), *level);
-        let cpu = deliver(&mut stage, polls, scale)?;
-        sheet.put(Figure::Cpu(*level), stage.name, cpu);
-        stage.note_polls(sheet, Figure::Cpu(*level), *level);
+        for (figure, pause) in
+            [(Figure::Cpu(*level), PAUSE), (Figure::CpuInARow(*level), Duration::ZERO)]
+        {
+            let cpu = deliver(&mut stage, polls, pause, scale)?;
+            sheet.put(figure, stage.name, cpu);
+            stage.note_polls(sheet, figure, *level);
+        }
     }
     let memory = stage.running.gauge.memory()?;
     sheet.put(Figure::MemoryAfterDeliveries, stage.name, (memory - stage.idle) / held as f64);
-    let before = stage.running.gauge.cpu();
-    let time = Duration::from_secs(1);
-    std::thread::sleep(time);
-    let spent = (stage.running.gauge.cpu() - before) as f64 / 1e6;
-    sheet.put(Figure::CpuOfHolding, stage.name, spent / time.as_secs_f64());
-    for figure in [Figure::MemoryAfterDeliveries, Figure::CpuOfHolding] {
+    let gauge = &stage.running.gauge;
+    let before = (gauge.cpu(), gauge.wakes());
+    let seconds = scale.pick(2, 10);
+    std::thread::sleep(Duration::from_secs(seconds));
+    let spent = (gauge.cpu() - before.0) as f64 / 1e6;
+    let wakes = (gauge.wakes() - before.1) as f64;
+    sheet.put(Figure::CpuOfHolding, stage.name, spent / seconds as f64);
+    sheet.put(Figure::WakesOfHolding, stage.name, wakes / seconds as f64);
+    let figures = [Figure::MemoryAfterDeliveries, Figure::CpuOfHolding, Figure::WakesOfHolding];
+    for figure in figures {
         stage.note_polls(sheet, figure, scale.most);
     }
     stage.book(sheet);
     Ok(())
 }
 
-/// Publishes to all polls again and again; microseconds of CPU for each answer and re-poll.
-fn deliver(stage: &mut Stage, polls: usize, scale: &Scale) -> io::Result<f64> {
-    let times = match stage.can.is_slow() {
-        true => 2,
-        false => (scale.pick(10_000, 30_000) / polls).clamp(2, 20),
+/// Time between two messages, as a site has it: what was warm in the caches is cold again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Publishes to all polls again and again, with a `pause` before each message; microseconds of CPU
+/// for each answer and re-poll.
+fn deliver(stage: &mut Stage, polls: usize, pause: Duration, scale: &Scale) -> io::Result<f64> {
+    let times = match (stage.can.is_slow(), pause.is_zero()) {
+        (true, _) => 2,
+        (false, true) => (scale.pick(10_000, 30_000) / polls).clamp(2, 20),
+        (false, false) => (scale.pick(5_000, 30_000) / polls).clamp(3, 10),
     };
     let mut costs = Vec::new();
     for _ in 0..times {
+        std::thread::sleep(pause);
         let cpu = stage.running.gauge.cpu();
         let answered = stage.crowd.tally.answered;
         stage.press.begin(WIDE);
@@ -63,13 +77,14 @@ fn deliver(stage: &mut Stage, polls: usize, scale: &Scale) -> io::Result<f64> {
 pub(super) fn churn(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io::Result<()> {
     let polls = stage.most(scale);
     let mut peaks = Vec::new();
-    let mut left = 0.0;
     for _ in 0..3 {
         stage.grow(polls, |_| WIDE)?;
         peaks.push(stage.running.gauge.memory()?);
         stage.clear()?;
-        left = stage.running.gauge.memory()? - stage.idle;
     }
+    // An allocator gives back in its own time.
+    std::thread::sleep(Duration::from_secs(10));
+    let left = stage.running.gauge.memory()? - stage.idle;
     sheet.put(Figure::ChurnGrowth, stage.name, (peaks[2] / peaks[0] - 1.0) * 100.0);
     sheet.put(Figure::ChurnLeft, stage.name, left / 1024.0);
     stage.note_polls(sheet, Figure::ChurnGrowth, scale.most);

@@ -3,6 +3,7 @@
 use super::auth::{check_algorithms, secret_key};
 use crate::config::read::section::Section;
 use crate::config::read::values;
+use crate::hub::channel::SiteName;
 use crate::protocol::auth::jwt::{Expected, Key, Verifier};
 use crate::protocol::http::path::normalize;
 use crate::protocol::mercure::Settings;
@@ -16,7 +17,11 @@ const PATH: &str = "/.well-known/mercure";
 
 /// Reads the hub; `None` is a mistake. `with_token` = the internal listener has one, which may
 /// publish too.
-pub(in crate::config) fn hub(section: &mut Section, with_token: bool) -> Option<Arc<Settings>> {
+pub(in crate::config) fn hub(
+    section: &mut Section,
+    site: &SiteName,
+    with_token: bool,
+) -> Option<Arc<Settings>> {
     let path = section.parsed("path", PATH.to_owned(), path);
     let [publisher, subscriber] =
         ["publisher_key", "subscriber_key"].map(|name| key(section, name));
@@ -24,6 +29,7 @@ pub(in crate::config) fn hub(section: &mut Section, with_token: bool) -> Option<
     check_algorithms(section, &keys);
     let anonymous = section.flag("anonymous", false);
     let settings = Settings {
+        site: site.clone(),
         path,
         publisher: publisher.map(verifier),
         subscriber: subscriber.map(verifier),

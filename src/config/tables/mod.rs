@@ -104,22 +104,13 @@ pub(super) fn config(root: &mut Section) -> Config {
     let listed = if has_sites { values::listed_in_site } else { values::listed };
     let watched = root.table("metrics", |metrics| metrics.list("channels", Vec::new(), listed));
     let watched = watched.into_iter().map(|listed| listed.0).collect();
-    for key in ["mercure", "nchan"] {
-        if has_sites && root.has(key) {
-            root.mistake(key, "serves a gate without [[site]] only; give it a gate of its own");
-        }
-    }
-    let mercure =
-        root.optional_table("mercure", |hub| mercure::hub(hub, !token.is_empty())).flatten();
-    let backplane = root.table("backplane", backplane::backplane);
-    let grip = root.table("grip", |section| {
-        let read = grip::grip(section);
-        if has_sites && read.enabled {
-            let message = "serves a gate without [[site]] only; give it a gate of its own";
-            section.mistake("enabled", message);
-        }
-        read
+    let with_token = !token.is_empty();
+    let mercure = root.optional_table("mercure", |section| {
+        mercure::hub(section, &SiteName::NONE, with_token || has_sites)
     });
+    let mercure = mercure.flatten();
+    let backplane = root.table("backplane", backplane::backplane);
+    let grip = root.table("grip", grip::grip);
     let above = hub.limits.clone();
     let channels = root.tables("channel", |section| channel(section, &above));
     let channels: Vec<_> = channels.into_iter().flatten().collect();
@@ -134,9 +125,10 @@ pub(super) fn config(root: &mut Section) -> Config {
     let mut webhooks = webhook::webhooks(root, &SiteName::NONE);
     webhooks.extend(hooks);
     presence.occupancy = webhook::want_occupancy(&webhooks);
-    let nchan = root.tables("nchan", nchan::rule).into_iter().flatten().map(Arc::new).collect();
+    let mut nchan = nchan::rules(root, &SiteName::NONE);
     let watch = root.tables("watch", |section| watch::rule(section, &SiteName::NONE));
-    let above = site::Above { hold: &hold, limits: &limits, hub: &hub, upstream: &upstream };
+    let above =
+        site::Above { hold: &hold, limits: &limits, hub: &hub, upstream: &upstream, with_token };
     let sites = root.tables("site", |section| site::site(section, &above));
     let sites: Vec<_> = sites.into_iter().flatten().collect();
     hub.sites = sites.iter().map(|site| site.bounds.clone()).collect();
@@ -146,6 +138,7 @@ pub(super) fn config(root: &mut Section) -> Config {
     let presence = presence.collect();
     webhooks.extend(sites.iter().flat_map(|site| site.webhooks.clone()));
     apps.extend(sites.iter().flat_map(|site| site.pusher.clone()));
+    nchan.extend(sites.iter().flat_map(|site| site.nchan.clone()));
     Config {
         listen,
         internal,

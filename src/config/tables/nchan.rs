@@ -2,10 +2,12 @@
 
 use crate::config::read::section::Section;
 use crate::config::read::values;
+use crate::hub::channel::SiteName;
 use crate::protocol::dialect::nchan::{Batch, First, Nchan};
 use crate::protocol::http::path::PathPattern;
 use crate::protocol::template::{Field, Template};
 use crate::server::publish::nchan::Rule;
+use std::sync::Arc;
 
 /// The dialect of a poll rule.
 pub(super) fn dialect(section: &mut Section, path: Option<&PathPattern>) -> Nchan {
@@ -46,8 +48,14 @@ fn group(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads `[[nchan]]`; `None` is a mistake.
-pub(in crate::config) fn rule(section: &mut Section) -> Option<Rule> {
+/// Reads the `[[nchan]]` of a site.
+pub(in crate::config) fn rules(section: &mut Section, site: &SiteName) -> Vec<Arc<Rule>> {
+    let rules = section.tables("nchan", |section| rule(section, site));
+    rules.into_iter().flatten().map(Arc::new).collect()
+}
+
+/// `None` is a mistake.
+fn rule(section: &mut Section, site: &SiteName) -> Option<Rule> {
     let path = section.required("path", "write the path that publishers use", values::path);
     if let Some(path) = path.as_ref().filter(|path| is_taken(path)) {
         let message = format!("\"{path}\" has paths that the internal listener uses itself");
@@ -68,7 +76,8 @@ pub(in crate::config) fn rule(section: &mut Section) -> Option<Rule> {
         };
         section.mistake("channel", message);
     }
-    Some(Rule { path: path?, channel, group: section.optional("group", group) })
+    let group = section.optional("group", group);
+    Some(Rule { site: site.clone(), path: path?, channel, group })
 }
 
 fn needs_channel(section: &Section, channel: Option<&Template>, path: Option<&PathPattern>) {

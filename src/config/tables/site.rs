@@ -3,6 +3,9 @@
 //! What a site does not say is as the gate's own sections say; in `history` and `limits` it may
 //! only take less than they give.
 
+use super::grip::{Grip, grip};
+use super::mercure::hub as hub_of;
+use super::nchan::rules as publishers;
 use super::presence as present;
 use super::webhook as webhooks;
 use super::{ANY, SOME, capture, channel, hold, poll, pusher, rate, token, upstream, watch};
@@ -11,6 +14,7 @@ use crate::config::read::values;
 use crate::hub::channel::{Limits, SiteName};
 use crate::hub::{self, SiteBounds, presence};
 use crate::protocol::auth::secret::Secret;
+use crate::protocol::mercure;
 use crate::server::gate::poll::hold as holding;
 use crate::server::gate::pusher::PusherApp;
 use crate::server::gate::route::Rule;
@@ -18,7 +22,7 @@ use crate::server::gate::sites::HostPattern;
 use crate::server::gate::upstream as servers;
 use crate::server::limits::permit;
 use crate::server::net::certificate::Identity;
-use crate::server::publish::{Captured, watch as watching};
+use crate::server::publish::{Captured, nchan, watch as watching};
 use crate::server::webhook;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -60,6 +64,12 @@ pub struct SiteConfig {
     pub webhooks: Vec<webhook::Settings>,
     /// Its apps of the Pusher protocol.
     pub pusher: Vec<Arc<PusherApp>>,
+    /// Its Mercure hub.
+    pub mercure: Option<Arc<mercure::Settings>>,
+    /// The interface of Pushpin.
+    pub grip: Grip,
+    /// Paths of the internal listener that publish as Nchan's publishers do.
+    pub nchan: Vec<Arc<nchan::Rule>>,
 }
 
 /// The gate's own settings, which a site's begin with and stay within.
@@ -68,6 +78,8 @@ pub(in crate::config) struct Above<'a> {
     pub(in crate::config) limits: &'a permit::Settings,
     pub(in crate::config) hub: &'a hub::Settings,
     pub(in crate::config) upstream: &'a servers::Settings,
+    /// The gate has a token of its own.
+    pub(in crate::config) with_token: bool,
 }
 
 /// Reads a site; `None` is a mistake.
@@ -118,6 +130,10 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
     let mut webhooks = webhooks::webhooks(section, &site);
     webhooks.extend(hooks);
     presence.occupancy = webhooks::want_occupancy(&webhooks);
+    let with_token = above.with_token || !token.is_empty();
+    let mercure = section.optional_table("mercure", |section| hub_of(section, &site, with_token));
+    let nchan = publishers(section, &site);
+    let grip = section.table("grip", grip);
     let routes = section.tables("poll", |section| poll::rule(section, hold.timeout));
     let capture = section.tables("capture", capture::rule);
     let capture = capture.into_iter().flatten().map(Arc::new).collect();
@@ -139,6 +155,9 @@ pub(in crate::config) fn site(section: &mut Section, above: &Above<'_>) -> Optio
         presence,
         webhooks,
         pusher,
+        mercure: mercure.flatten(),
+        grip,
+        nchan,
     })
 }
 

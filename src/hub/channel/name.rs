@@ -1,5 +1,6 @@
 //! Channel names and the patterns that select them.
 
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
@@ -54,19 +55,20 @@ impl ChannelName {
         if text.len() > Self::MAX_BYTES {
             return Err(NameError::TooLong);
         }
-        if text.chars().any(char::is_control) {
+        let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if !is_plain && text.chars().any(char::is_control) {
             return Err(NameError::Control);
         }
         Ok(Self::join(site, text))
     }
 
     fn join(site: &str, text: &str) -> Self {
-        let mut joined = String::with_capacity(1 + site.len() + text.len());
-        // A site's name has at most `SiteName::MAX_BYTES`.
-        joined.push(char::from(site.len() as u8));
-        joined.push_str(site);
-        joined.push_str(text);
-        Self(joined.into())
+        // On the stack, as each poll makes a name. A site's name has at most `SiteName::MAX_BYTES`.
+        let mut joined = SmallVec::<[u8; 64]>::from_slice(&[site.len() as u8]);
+        joined.extend_from_slice(site.as_bytes());
+        joined.extend_from_slice(text.as_bytes());
+        // It is made of texts, so it is one.
+        Self(std::str::from_utf8(&joined).unwrap_or("\0").into())
     }
 
     /// The channel of the same name that belongs to `site`.

@@ -59,7 +59,8 @@ impl Memory {
             Some(own) => own.clone(),
             None => {
                 // Sites of earlier configs whose last user is gone.
-                sites.retain(|_, own| Arc::strong_count(own) > 1);
+                sites
+                    .retain(|_, own| Arc::strong_count(own) > 1 || own.load(Ordering::Relaxed) > 0);
                 sites.entry(site.into()).or_default().clone()
             }
         });

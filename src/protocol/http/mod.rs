@@ -2,6 +2,7 @@
 //! endpoints that answer one with the other.
 
 pub mod condition;
+pub mod date;
 pub mod form;
 pub mod framing;
 mod multipart;

@@ -109,7 +109,9 @@ impl PathPattern {
     /// `None` if it is not selected.
     pub fn captures<'a>(&self, path: &'a str, normal: &str) -> Option<Captures<'a>> {
         let mut spans = self.spans(normal.as_bytes())?;
-        to_raw(path, &mut spans);
+        if path != normal {
+            to_raw(path, &mut spans);
+        }
         spans.into_iter().map(|span| path.get(span)).collect()
     }
 
@@ -196,10 +198,26 @@ fn to_raw(path: &str, spans: &mut [Range<usize>]) {
     }
 }
 
+/// True for the bytes that stand for themselves in a path (RFC 3986, section 3.3).
+const PLAIN: [bool; 256] = {
+    let marks = b"-._~/!$&'()*+,;=:@";
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+};
+
 /// The path in the one form in which equal paths are equal.
 pub fn normalize(path: &str) -> Cow<'_, str> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@".contains(&byte);
-    if path.bytes().all(plain) {
+    if path.bytes().all(|byte| PLAIN[usize::from(byte)]) {
         return path.into();
     }
     let mut normal = String::with_capacity(path.len());

@@ -48,8 +48,7 @@ impl<'a> Query<'a> {
             Cow::Borrowed(name) => text(name),
             Cow::Owned(name) => Cow::Owned(text(&name).into_owned()),
         };
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-        if !name.is_empty() && name.bytes().all(plain) {
+        if is_plain(name.as_bytes()) {
             self.add(Parameter { name, key: None, deeper: false, value });
             return;
         }
@@ -228,31 +227,58 @@ pub fn decode_strictly(text: &str) -> Option<Cow<'_, [u8]>> {
     Some(percent_decode_str(text).into())
 }
 
-/// A request's target for a log: in ASCII, with `***` in place of the values of the parameters in
-/// `mask`, named as PHP reads them. `*` in it masks every value.
-pub fn masked(target: &str, mask: &[String]) -> String {
+/// A request's target for a log; see [`mask`].
+pub fn masked(target: &str, names: &[String]) -> String {
     let mut shown = String::with_capacity(target.len());
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    shown.extend(utf8_percent_encode(path, CONTROLS));
-    for (index, pair) in query.split('&').enumerate().filter(|_| path.len() < target.len()) {
-        shown.push(if index == 0 { '?' } else { '&' });
-        match pair.split_once('=') {
-            Some((name, _)) if is_masked(name, mask) => {
-                shown.extend(utf8_percent_encode(name, CONTROLS));
-                shown.push_str("=***");
-            }
-            _ => shown.extend(utf8_percent_encode(pair, CONTROLS)),
-        }
-    }
+    mask(&mut shown, target, names);
     shown
 }
 
+/// Appends a request's target for a log: in ASCII, with `***` in place of the values of the
+/// parameters in `names`, named as PHP reads them. `*` in it masks every value.
+pub fn mask(out: &mut String, target: &str, names: &[String]) {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    show(out, path);
+    let Some(query) = query else { return };
+    for (index, pair) in query.split('&').enumerate() {
+        out.push(if index == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((name, _)) if is_masked(name, names) => {
+                show(out, name);
+                out.push_str("=***");
+            }
+            _ => show(out, pair),
+        }
+    }
+}
+
+/// Appends a text in visible ASCII.
+fn show(out: &mut String, text: &str) {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        out.push_str(text);
+    } else {
+        out.extend(utf8_percent_encode(text, CONTROLS));
+    }
+}
+
 fn is_masked(name: &str, mask: &[String]) -> bool {
+    if is_plain(name.as_bytes()) {
+        return mask.iter().any(|masked| masked == "*" || name.eq_ignore_ascii_case(masked));
+    }
     let read = Query::parse(name);
     let named = |masked: &String| {
         masked == "*" || read.pairs().any(|pair| pair.name.eq_ignore_ascii_case(masked))
     };
     mask.iter().any(named)
+}
+
+/// True for a name that PHP reads as it stands.
+fn is_plain(name: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    !name.is_empty() && name.iter().all(plain)
 }
 
 #[cfg(test)]

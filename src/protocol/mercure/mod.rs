@@ -23,6 +23,7 @@ pub use selector::Selectors;
 pub use subscription::{Subscription, list};
 pub use update::{Stored, Update};
 
+use crate::hub::channel::{ChannelName, SiteName};
 use crate::protocol::auth::{Rejection, Seconds, jwt::Verifier};
 use crate::protocol::http::path::normalize;
 use crate::protocol::http::{Headers, Reply};
@@ -33,7 +34,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use token::Claims;
 
-/// The channel that is the hub.
+/// The name of the channel that is the hub.
 pub const CHANNEL: &str = "mercure";
 /// The cursor before everything that is kept.
 pub const EARLIEST: &str = "earliest";
@@ -49,12 +50,15 @@ pub const MAX_TEMPLATE_BYTES: usize = 4 << 10;
 /// The JSON-LD context of the hub's documents.
 const CONTEXT: &str = "https://mercure.rocks/";
 
-/// Publishes an update and returns the response to its publisher.
-pub type Publish = Arc<dyn Fn(Update) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
+/// Publishes an update at a site's hub and returns the response to its publisher.
+pub type Publish =
+    Arc<dyn Fn(SiteName, Update) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync>;
 
 /// `[mercure]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// The site that the hub is for.
+    pub site: SiteName,
     /// Path of the hub.
     pub path: String,
     /// Checks publishers' tokens; `None` = none is valid.
@@ -146,6 +150,12 @@ pub struct Subscriber {
 }
 
 impl Settings {
+    /// The channel that is the hub.
+    pub fn channel(&self) -> Option<ChannelName> {
+        // Its name is a good one as it stands.
+        ChannelName::new(CHANNEL).ok().map(|name| name.in_site(&self.site))
+    }
+
     /// The part of the hub that a path (as it stands in the target) names; `None` = it is not the
     /// hub's.
     pub fn target(&self, path: &str) -> Option<Target> {

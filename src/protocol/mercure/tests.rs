@@ -3,6 +3,7 @@ use http::{HeaderMap, HeaderValue};
 
 fn settings() -> Settings {
     Settings {
+        site: crate::hub::channel::SiteName::NONE,
         path: "/.well-known/mercure".to_owned(),
         publisher: None,
         subscriber: None,

@@ -2,7 +2,8 @@
 
 use super::Settings;
 use super::poll::hold::Cause;
-use crate::protocol::http::query::masked;
+use crate::protocol::http::query::mask;
+use crate::server::telemetry::log;
 use crate::server::telemetry::metrics::Label;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -37,32 +38,25 @@ pub fn is_logged() -> bool {
 
 /// Logs one request that was served with `settings`; masks what those do not have logged.
 pub fn log(line: &Line<'_>, settings: &Settings) {
-    let site = settings.site.as_ref().map(|site| site.name.as_str());
-    let client = line.client.map(|client| client.to_string());
-    let client = client.as_deref().unwrap_or("unix");
-    let method = line.method;
-    let status = line.status;
-    let bytes = line.bytes;
-    let target = masked(line.target, &settings.mask);
-    let took_ms = milliseconds(line.took);
-    match (line.held, line.events) {
-        (Some((held, cause)), Some(events)) => {
-            let held_ms = milliseconds(held);
-            let cause = cause.as_str();
-            tracing::info!(target: TARGET, site, client, method, %target, status, bytes, took_ms, held_ms, cause, events);
-        }
-        (Some((held, cause)), None) => {
-            let held_ms = milliseconds(held);
-            let cause = cause.as_str();
-            tracing::info!(target: TARGET, site, client, method, %target, status, bytes, took_ms, held_ms, cause);
-        }
-        (None, _) => {
-            tracing::info!(target: TARGET, site, client, method, %target, status, bytes, took_ms)
+    let mut out = log::Line::new(TARGET);
+    if let Some(site) = &settings.site {
+        out.quoted("site", site.name.as_str());
+    }
+    match line.client {
+        Some(client) => out.shown("client", client),
+        None => out.shown("client", "unix"),
+    }
+    out.quoted("method", line.method);
+    out.plain("target", |out| mask(out, line.target, &settings.mask));
+    out.number("status", line.status.into());
+    out.number("bytes", line.bytes as u64);
+    out.milliseconds("took_ms", line.took);
+    if let Some((held, cause)) = line.held {
+        out.milliseconds("held_ms", held);
+        out.quoted("cause", cause.as_str());
+        if let Some(events) = line.events {
+            out.number("events", events);
         }
     }
-}
-
-/// Rounded to the microsecond.
-fn milliseconds(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
+    out.end();
 }

@@ -12,6 +12,7 @@ use crate::protocol::http::websocket::{CloseCode, Frame, Messages};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A request and the way back to its client.
@@ -45,17 +46,21 @@ pub(super) trait Exchange: Send {
     /// Ends a stream.
     fn finish(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// The timer, and the next thing that the client of a stream does; `socket` = it speaks in
-    /// frames. Cancelling it loses nothing.
-    fn listening(&mut self, socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send);
+    /// The timer of this exchange.
+    fn timer(&mut self) -> &mut Timer;
+
+    /// The next thing that the client of a stream does; `socket` = it speaks in frames. A stream
+    /// that waits holds no future for it: the task is woken when there may be more.
+    fn poll_input(&mut self, context: &mut Context<'_>, socket: bool) -> Poll<Input>;
 
     /// The same for a socket whose client sends messages, each at most `most` bytes long. What has
     /// come of the next one is kept in `messages`.
-    fn receiving(
+    fn poll_message(
         &mut self,
+        context: &mut Context<'_>,
         messages: &mut Messages,
         most: usize,
-    ) -> (&mut Timer, impl Future<Output = Input> + Send);
+    ) -> Poll<Input>;
 
     /// The timer, and the next frame of a socket's client, whose payload is at most `most` bytes
     /// long. Cancelling it loses nothing.

@@ -232,7 +232,7 @@ impl Settings {
     }
 
     /// The settings of a site, where these are the gate's; `None` = it is gone.
-    pub(super) fn of_site(self: &Arc<Self>, name: &SiteName) -> Option<Arc<Self>> {
+    pub fn of_site(self: &Arc<Self>, name: &SiteName) -> Option<Arc<Self>> {
         match &self.sites {
             None => (self.site_name() == name).then(|| self.clone()),
             Some(sites) => sites.named(name).cloned(),

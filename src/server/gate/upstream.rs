@@ -126,6 +126,11 @@ impl Upstream {
     }
 
     fn choose(&self) -> Option<SocketAddr> {
+        // Of one server there is no choice, and the balancer's costs as much as a head.
+        let all = self.balancer.backends().get_backend();
+        if let (1, Some(only)) = (all.len(), all.first()) {
+            return Some(only.addr.clone());
+        }
         let healthy = self.balancer.select(b"", 64);
         let chosen = healthy.or_else(|| self.balancer.select_with(b"", 64, |_, _| true))?;
         Some(chosen.addr)

@@ -1,12 +1,13 @@
 //! The Mercure hub on the internal listener: takes updates from the site.
 //!
 //! `publish.token` publishes on every topic, where one is set; a publisher's token publishes on its
-//! own, as on the public listener. The endpoint checks both itself.
+//! own, as on the public listener. The endpoint checks both itself. Where there are several sites, a
+//! site's own token names its hub, and the path does for others: `/sites/{site}/.well-known/mercure`.
 
 use super::Settings;
 use super::guard::bears_token;
 use crate::protocol::auth::Seconds;
-use crate::protocol::http::{Endpoint, Reply, Request};
+use crate::protocol::http::{Endpoint, Reply, Request, Scope};
 use crate::protocol::mercure::{self, Parameters, Publish, Publisher, Refused, Target};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -39,27 +40,43 @@ impl Mercure {
         hub: &mercure::Settings,
         head: &Request,
     ) -> Result<Publisher, Refused> {
-        if bears_token(&settings.token, &head.headers) {
+        let of_site = settings.sites.iter().filter(|(site, _)| *site == head.site);
+        let mut tokens = [&settings.token].into_iter().chain(of_site.map(|(_, token)| token));
+        if tokens.any(|token| bears_token(token, &head.headers)) {
             return Ok(Publisher::TRUSTED);
         }
         hub.publisher(Parameters::new(&head.query), &head.headers, self.seconds())
     }
 }
 
+/// The hub of a request's site, if the path is that hub's.
+fn hub_of<'a>(settings: &'a Settings, head: &Request) -> Option<&'a mercure::Settings> {
+    let hub = settings.mercure.iter().find(|hub| hub.site == head.site)?;
+    (hub.target(&head.path) == Some(Target::Hub)).then_some(hub)
+}
+
+fn no_hub() -> Reply {
+    mercure::plain(404, "there is no hub")
+}
+
 #[async_trait]
 impl Endpoint for Mercure {
     fn owns(&self, path: &str) -> bool {
         let settings = self.settings.load();
-        settings.mercure.as_ref().is_some_and(|hub| hub.target(path) == Some(Target::Hub))
+        settings.mercure.iter().any(|hub| hub.target(path) == Some(Target::Hub))
     }
 
     fn is_open(&self, _path: &str) -> bool {
         true
     }
 
+    fn scope(&self, _path: &str) -> Scope {
+        Scope::Site
+    }
+
     fn refuse(&self, head: &Request) -> Option<Reply> {
         let settings = self.settings.load();
-        let hub = settings.mercure.as_ref()?;
+        let Some(hub) = hub_of(&settings, head) else { return Some(no_hub()) };
         if head.method != Method::POST {
             return Some(Reply::wrong_method(&head.path, "POST"));
         }
@@ -74,15 +91,13 @@ impl Endpoint for Mercure {
 
     async fn answer(&self, request: &Request) -> Reply {
         let settings = self.settings.load_full();
-        let Some(hub) = &settings.mercure else {
-            return mercure::plain(404, "there is no hub");
-        };
+        let Some(hub) = hub_of(&settings, request) else { return no_hub() };
         let publisher = self.publisher(&settings, hub, request);
         let kind = request.headers.get("content-type").and_then(|kind| kind.to_str().ok());
         let made = mercure::made_id((self.clock)(), fastrand::u128(..));
         let update = publisher.and_then(|it| hub.update(&it, kind, &request.body, made));
         match update {
-            Ok(update) => (self.publish)(update).await,
+            Ok(update) => (self.publish)(request.site.clone(), update).await,
             Err(refused) => refused.reply(),
         }
     }

@@ -25,7 +25,7 @@ pub use timed_stream::Timeouts;
 
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::http::validate;
-use crate::protocol::http::{Endpoint, Reply, Request};
+use crate::protocol::http::{Endpoint, Reply, Request, Scope};
 use crate::server::net::quiesce::Quiesce;
 use crate::server::telemetry::metrics::SharedMetrics;
 use crate::server::telemetry::refusal::Refusal;
@@ -158,7 +158,8 @@ impl App {
         let open = endpoint.is_open(path);
         let scope = endpoint.scope(path);
         let (path, longest) = (path.to_owned(), endpoint.longest_body(path));
-        let is_probe = open && site.is_none();
+        // Others that need no token are about the gate as a whole.
+        let is_probe = open && site.is_none() && scope != Scope::Site;
         if !settings.sites.is_empty() && !is_probe {
             match guard::scoped(&settings, &access, site, scope) {
                 Ok(site) => request.site = site,

@@ -4,7 +4,6 @@
 //! Where Nchan says nothing of a gap, or holds a client whose place cannot be found, an answer
 //! comes at once and bears `X-Pollgate-Reset: 1`.
 
-mod date;
 mod id;
 mod multipart;
 mod stream;
@@ -17,8 +16,8 @@ pub use stream::{META_SUBPROTOCOL, chosen};
 use super::{Parsed, Poll, Request, refused};
 use crate::hub::channel::{ChannelName, Cursor, Lookup, Message, NameError, Payload, Stamp, Take};
 use crate::hub::{Answer, ChannelUpdate, Subscription};
-use crate::protocol::http::Reply;
 use crate::protocol::http::query::decode_strictly;
+use crate::protocol::http::{Reply, date};
 use crate::protocol::template::Template;
 use id::Id;
 use smallvec::SmallVec;

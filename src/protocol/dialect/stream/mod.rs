@@ -233,24 +233,23 @@ impl Dialect {
         Some(out.into())
     }
 
-    /// Writes what `found` has for a client at `place`. What the client has afterwards is the
-    /// second value, and the third says whether that is all of it.
+    /// Writes what `found` has for a client at `place`. The second value is where the client is
+    /// afterwards, if that is before the end of what was found.
     pub fn stream_events(
         &self,
         format: &Format,
         place: &Answer,
         found: &Answer,
-    ) -> (Batch, Answer, bool) {
+    ) -> (Batch, Option<Answer>) {
         let bytes = || found.iter().flat_map(|update| &update.found.messages).map(|it| it.len());
         let fits = found.iter().all(|update| update.found.messages.len() <= 1)
             || bytes().sum::<u64>() <= MAX_BATCH;
-        match fits {
-            true => (self.stream_batch(format, place, found), moved(found), true),
-            false => {
-                let (some, all) = some_of(place, found);
-                (self.stream_batch(format, place, &some), moved(&some), all)
-            }
+        if fits {
+            return (self.stream_batch(format, place, found), None);
         }
+        let (some, all) = some_of(place, found);
+        let part = (!all).then(|| some.iter().map(ChannelUpdate::end).collect());
+        (self.stream_batch(format, place, &some), part)
     }
 
     fn stream_batch(&self, format: &Format, place: &Answer, found: &Answer) -> Batch {
@@ -394,11 +393,6 @@ impl Dialect {
             }
         }
     }
-}
-
-/// Where a client is that has got all of `found`.
-fn moved(found: &Answer) -> Answer {
-    found.iter().map(ChannelUpdate::end).collect()
 }
 
 /// As much of `found` as goes into one batch, and whether that is all.

@@ -10,7 +10,6 @@ use crate::server::gate::grip;
 use crate::server::gate::proxy::forwarded::{Way, is_dropped, is_of_hop};
 use bytes::BytesMut;
 use smallvec::SmallVec;
-use std::fmt::Write;
 
 /// A request to be forwarded.
 #[derive(Clone, Copy)]
@@ -84,9 +83,10 @@ pub(in crate::server::gate) fn write(out: &mut BytesMut, request: &RequestParts<
         put(out, &[b"Cookie: ", &cookies.join(&b"; "[..]), b"\r\n"]);
     }
     let host = headers.get("host").unwrap_or_default();
-    way.show(headers, host, &mut |name, value| {
-        // Writing to memory does not fail.
-        let _ = write!(out, "{name}: {value}\r\n");
+    way.show(headers, host, &mut |name, parts| {
+        put(out, &[name.as_bytes(), b": "]);
+        parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+        put(out, &[b"\r\n"]);
     });
     for (name, value) in grip.iter().flat_map(|grip| grip.headers()) {
         put(out, &[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);

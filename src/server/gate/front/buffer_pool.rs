@@ -7,8 +7,9 @@
 use bytes::BytesMut;
 use std::cell::RefCell;
 
-/// A buffer that has grown beyond this many bytes is not kept.
-const MAX_KEPT: usize = 16 * 1024;
+/// A buffer that has grown beyond this many bytes is not kept. One that is read into with 16 KiB of
+/// room may have twice that.
+const MAX_KEPT: usize = 32 * 1024;
 /// Buffers that a thread keeps: a forwarded request uses four.
 const MAX_BUFFERS: usize = 4;
 

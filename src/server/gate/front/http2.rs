@@ -97,43 +97,42 @@ impl Http2 {
         Err(self.gate.misdirected(settings, client, about, reply))
     }
 
-    /// Holds or answers the stream, or returns it with its classification.
-    async fn poll(
-        &self,
-        mut stream: Box<ServerSession>,
-    ) -> Option<(Box<ServerSession>, Box<RequestContext>)> {
-        join_cookies(&mut stream);
+    /// Holds or answers the stream, or returns its classification. It stays where it is: a held poll
+    /// is as large as what this moves about.
+    async fn poll(&self, stream: &mut ServerSession) -> Option<Box<RequestContext>> {
+        join_cookies(stream);
         let settings = self.gate.settings();
-        let client = session::client(&stream, &settings);
-        let (settings, refused) = match self.choose(&stream, &settings, client.address) {
+        let client = session::client(stream, &settings);
+        let (settings, refused) = match self.choose(stream, &settings, client.address) {
             Ok(chosen) => (chosen, None),
             Err(reply) => (settings, Some(reply)),
         };
         let handed = RequestContext::new(&self.gate, settings, client).on(self.state.clone());
         let settings = handed.settings.clone();
-        let refused = refused.or_else(|| self.reject(&stream, &settings, client.address));
+        let refused = refused.or_else(|| self.reject(stream, &settings, client.address));
         if let Some(reply) = refused {
             stream.set_write_timeout(settings.write_timeout);
-            let _ = session::write(&mut stream, &reply).await;
-            session::log(&stream, &settings, client.address, handed.began, None, None);
+            // Boxed: a held poll has no room for it.
+            let _ = Box::pin(session::write(stream, &reply)).await;
+            session::log(stream, &settings, client.address, handed.began, None, None);
             return None;
         }
         let head = stream.req_header();
         let receives =
             head.method == http::Method::POST && settings.pusher.receives(head.uri.path());
         if head.method != http::Method::GET && !receives || !stream.is_body_done() {
-            return Some((stream, handed));
+            return Some(handed);
         }
-        let decision = session::decide(&self.gate, &settings, &stream, (None, None), client);
+        let decision = session::decide(&self.gate, &settings, stream, (None, None), client);
         stream.set_write_timeout(settings.write_timeout);
         let share = BodyShare::new(&settings.bodies);
-        let mut exchange = SessionExchange::new(&mut stream, &self.gate, &settings, share);
+        let mut exchange = SessionExchange::new(stream, &self.gate, &settings, share);
         let (held, events) = match serve(&self.gate, &settings, decision, &mut exchange).await {
             Served::Done { held, events, .. } => (held, events),
-            Served::Forward(None) => return Some((stream, handed.for_site())),
-            Served::Forward(Some(released)) => return Some((stream, handed.released(released))),
+            Served::Forward(None) => return Some(handed.for_site()),
+            Served::Forward(Some(released)) => return Some(handed.released(released)),
         };
-        session::log(&stream, &settings, client.address, handed.began, held, events);
+        session::log(stream, &settings, client.address, handed.began, held, events);
         None
     }
 }
@@ -155,11 +154,11 @@ fn join_cookies(stream: &mut ServerSession) {
 impl HttpServerApp for Http2 {
     async fn process_new_http(
         self: &Arc<Self>,
-        stream: ServerSession,
+        mut stream: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let (stream, handed) = self.poll(Box::new(stream)).await?;
-        handed.scope(self.proxy.process_new_http(*stream, shutdown)).await
+        let handed = self.poll(&mut stream).await?;
+        Box::pin(handed.scope(self.proxy.process_new_http(stream, shutdown))).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -173,5 +172,22 @@ impl HttpServerApp for Http2 {
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+
+    /// Bytes of the future that a function of two arguments returns.
+    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_held_poll_has_no_room_for_the_engine_s_writes() {
+        let poll = size_of_future::<&'static Http2, &'static mut ServerSession, _>(Http2::poll);
+        assert!(poll <= 1500, "{poll}");
     }
 }

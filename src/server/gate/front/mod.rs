@@ -15,6 +15,7 @@
 mod agreement;
 pub(super) mod buffer_pool;
 mod connection;
+mod ending;
 mod handshake;
 mod head;
 mod http2;
@@ -30,6 +31,7 @@ use super::Gate;
 use super::forward::Forwarder;
 use super::proxy::Proxy;
 use async_trait::async_trait;
+use ending::Ending;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::listeners::ConnectionFilter;
 use pingora::protocols::Stream;
@@ -47,6 +49,7 @@ pub struct Front {
     proxy: Arc<HttpProxy<Proxy>>,
     forwarder: Arc<Forwarder>,
     entrance: Transport,
+    ending: Ending,
 }
 
 impl Front {
@@ -58,7 +61,12 @@ impl Front {
         forwarder: Arc<Forwarder>,
         entrance: Transport,
     ) -> Self {
-        Self { gate, proxy, forwarder, entrance }
+        Self { gate, proxy, forwarder, entrance, ending: Ending::default() }
+    }
+
+    /// True if no connection is kept any more.
+    fn is_ending(&self) -> bool {
+        self.ending.is_over() || self.gate.is_draining()
     }
 }
 
@@ -106,6 +114,7 @@ impl ServerApp for Front {
         if peer.is_none() && !self.gate.admits(None) {
             return None;
         }
+        self.ending.watch(shutdown);
         let connected = self.gate.connected();
         let stream: Stream = Box::new(SteadyStream::new(stream, self.gate.clone()));
         tokio::spawn(connection::run(self.clone(), stream, peer, connected, shutdown.clone()));

@@ -45,9 +45,24 @@ pub(super) struct OneRequest {
     upgrade: Upgrade,
     /// Some of the answer has been written.
     answered: bool,
+    /// Carries the streams of HTTP/2, whose writes wait for one another.
+    turn: Option<Turn>,
     /// The wait for a response after the client's end.
     patience: Option<Pin<Box<Sleep>>>,
     state: Arc<ConnectionState>,
+}
+
+/// The turn of a connection whose streams write one after another.
+///
+/// A crowd that is released writes stream by stream, each from a task of its own, and wakes the
+/// connection's task with it. That task lets all others that are ready go first, once, so that what
+/// they write leaves in one system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The next flush waits for the others.
+    Others,
+    /// They have had their turn.
+    Own,
 }
 
 /// The progress of a change of the protocol.
@@ -85,9 +100,16 @@ impl OneRequest {
             rate,
             upgrade,
             answered: false,
+            turn: None,
             patience: None,
             state,
         }
+    }
+
+    /// The same, as the streams of one connection share it.
+    pub(super) fn shared_by_streams(mut self) -> Self {
+        self.turn = Some(Turn::Others);
+        self
     }
 
     /// The same, on a connection with this `state`.
@@ -228,7 +250,8 @@ impl AsyncRead for OneRequest {
         let read = this.read_request(context, buf);
         // A reader that waits for more has nothing more to write just now, so gathered bytes must
         // not wait with it. A response that the upstream sends slowly passes as it comes.
-        if read.is_pending() && !this.gathered.is_empty() {
+        // A connection of HTTP/2 is flushed after every read that waits.
+        if read.is_pending() && !this.gathered.is_empty() && this.turn.is_none() {
             match this.write_gathered(context) {
                 Poll::Ready(Ok(())) => {
                     let _ = Pin::new(&mut this.inner).poll_flush(context);
@@ -264,7 +287,15 @@ impl AsyncWrite for OneRequest {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.turn == Some(Turn::Others) && !this.gathered.is_empty() {
+            this.turn = Some(Turn::Own);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         ready!(this.write_gathered(context))?;
+        if let Some(turn) = &mut this.turn {
+            *turn = Turn::Others;
+        }
         Pin::new(&mut this.inner).poll_flush(context)
     }
 
@@ -287,3 +318,36 @@ impl Shutdown for OneRequest {
 
 pass_on_identity!(OneRequest);
 pass_on_tls!(OneRequest);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn what_streams_write_one_after_another_leaves_at_once() {
+        let (near, mut far) = tokio::io::duplex(1000);
+        let (stream, rate): (Stream, _) = (Box::new(near), BodyRate::default());
+        let one = OneRequest::new(stream, BytesMut::new(), 0, Framing::Endless, rate);
+        let mut one = one.shared_by_streams();
+        for _ in 0..3 {
+            one.write_all(b"first ").await.unwrap();
+            let flushed = poll_fn(|context| {
+                let flushed = Pin::new(&mut one).poll_flush(context);
+                Poll::Ready(flushed.is_ready())
+            });
+            assert!(!flushed.await, "other streams may have something to write");
+            one.write_all(b"second").await.unwrap();
+            one.flush().await.unwrap();
+            let mut read = [0; 100];
+            let length = far.read(&mut read).await.unwrap();
+            assert_eq!(&read[..length], b"first second");
+        }
+        // With nothing to write there is nothing to wait for.
+        let flushed =
+            poll_fn(|context| Poll::Ready(Pin::new(&mut one).poll_flush(context).is_ready()));
+        assert!(flushed.await);
+    }
+}

@@ -2,8 +2,9 @@
 
 use crate::protocol::http::Reply;
 use bytes::BytesMut;
-use std::cell::Cell;
-use std::time::SystemTime;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, SystemTime};
 
 /// A body up to this many bytes is copied behind its head, so that both leave in one write; a
 /// longer one is worth a write of its own.
@@ -24,6 +25,7 @@ pub(super) fn write_stream(out: &mut BytesMut, reply: &Reply, keep: bool) {
 }
 
 /// The body behind a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Body {
     None,
     Whole,
@@ -32,7 +34,85 @@ enum Body {
 
 fn head(out: &mut BytesMut, reply: &Reply, keep: bool, body: Body) {
     let short = reply.body.len() <= MAX_COPIED;
-    out.reserve(320 + if short { reply.body.len() } else { 0 });
+    let room = if short { reply.body.len() } else { 0 };
+    let second = second();
+    if !is_constant(reply) {
+        out.reserve(320 + room);
+        return render(out, reply, keep, body, second);
+    }
+    // The answers to one message are alike, and follow each other.
+    LAST.with_borrow_mut(|last| {
+        let of = Of { status: reply.status, length: reply.body.len(), keep, body, second };
+        if last.of != Some(of) || !last.has_fields_of(reply) {
+            last.of = Some(of);
+            last.content_type = text(&reply.content_type).unwrap_or_default();
+            last.fields.clear();
+            let fields = reply.headers.iter();
+            last.fields
+                .extend(fields.filter_map(|(name, value)| Some((text(name)?, text(value)?))));
+            last.bytes.clear();
+            render(&mut last.bytes, reply, keep, body, second);
+        }
+        out.reserve(last.bytes.len() + room);
+        out.extend_from_slice(&last.bytes);
+    });
+}
+
+thread_local! {
+    static LAST: RefCell<Last> = RefCell::default();
+}
+
+/// The last head of a thread, with what it was made of.
+#[derive(Default)]
+struct Last {
+    of: Option<Of>,
+    content_type: &'static str,
+    fields: Vec<(&'static str, &'static str)>,
+    bytes: BytesMut,
+}
+
+/// All of a head but its fields.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Of {
+    status: u16,
+    length: usize,
+    keep: bool,
+    body: Body,
+    second: u64,
+}
+
+impl Last {
+    fn has_fields_of(&self, reply: &Reply) -> bool {
+        let fields = self.fields.iter().zip(&reply.headers);
+        self.fields.len() == reply.headers.len()
+            && is_same(self.content_type, &reply.content_type)
+            && fields
+                .into_iter()
+                .all(|(own, other)| is_same(own.0, &other.0) && is_same(own.1, &other.1))
+    }
+}
+
+/// True if the texts are at the same place, as constants are.
+fn is_same(one: &str, other: &str) -> bool {
+    std::ptr::eq(one, other)
+}
+
+/// True if all fields of its head are constants.
+fn is_constant(reply: &Reply) -> bool {
+    let fields = reply.headers.iter().all(|(name, value)| text(name).and(text(value)).is_some());
+    fields && text(&reply.content_type).is_some()
+}
+
+/// The text, if it is a constant.
+#[allow(clippy::ptr_arg)]
+fn text(text: &Cow<'static, str>) -> Option<&'static str> {
+    match text {
+        Cow::Borrowed(text) => Some(text),
+        Cow::Owned(_) => None,
+    }
+}
+
+fn render(out: &mut BytesMut, reply: &Reply, keep: bool, body: Body, second: u64) {
     let reason = http::StatusCode::from_u16(reply.status).ok();
     let reason = reason.and_then(|status| status.canonical_reason()).unwrap_or_default();
     put(out, ["HTTP/1.1 ", itoa::Buffer::new().format(reply.status), " ", reason, "\r\n"]);
@@ -49,7 +129,7 @@ fn head(out: &mut BytesMut, reply: &Reply, keep: bool, body: Body) {
         }
         Body::Chunked => header(out, "Transfer-Encoding", "chunked"),
     }
-    put_date(out);
+    put_date_of(out, second);
     let connection = match reply.status {
         101 => "Upgrade",
         _ if keep => "keep-alive",
@@ -59,10 +139,28 @@ fn head(out: &mut BytesMut, reply: &Reply, keep: bool, body: Body) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends the line before a chunk of `length` bytes (RFC 9112, section 7.1).
+pub(super) fn put_chunk_size(out: &mut BytesMut, length: usize) {
+    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..digits).rev() {
+        out.extend_from_slice(&[b"0123456789abcdef"[length >> (4 * digit) & 0xf]]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Seconds since 1970.
+fn second() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// Appends a `Date` header.
 pub(in crate::server::gate) fn put_date(out: &mut BytesMut) {
+    put_date_of(out, second());
+}
+
+fn put_date_of(out: &mut BytesMut, second: u64) {
     out.extend_from_slice(b"Date: ");
-    out.extend_from_slice(&date(SystemTime::now()));
+    out.extend_from_slice(&date(second));
     out.extend_from_slice(b"\r\n");
 }
 
@@ -84,17 +182,16 @@ fn put<const PARTS: usize>(out: &mut BytesMut, parts: [&str; PARTS]) {
 }
 
 /// The `Date` of a response (RFC 9110, section 5.6.7), made once a second and thread.
-fn date(now: SystemTime) -> [u8; 29] {
+fn date(second: u64) -> [u8; 29] {
     thread_local! {
-        static LAST: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
+        static LAST: Cell<(u64, [u8; 29])> = const { Cell::new((u64::MAX, [0; 29])) };
     }
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let (last, text) = LAST.get();
     if last == second {
         return text;
     }
     let mut text = [b' '; 29];
-    let shown = httpdate::fmt_http_date(now);
+    let shown = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
     let length = shown.len().min(text.len());
     text[..length].copy_from_slice(&shown.as_bytes()[..length]);
     LAST.set((second, text));
@@ -105,7 +202,6 @@ fn date(now: SystemTime) -> [u8; 29] {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn bytes(reply: &Reply, keep: bool) -> Vec<u8> {
         let mut out = BytesMut::new();
@@ -139,9 +235,47 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_s_size_is_in_hexadecimal() {
+        for length in [0, 1, 9, 10, 15, 16, 255, 256, 4096, 65_535, usize::MAX] {
+            let mut out = BytesMut::new();
+            put_chunk_size(&mut out, length);
+            assert_eq!(out, format!("{length:x}\r\n").as_bytes());
+        }
+    }
+
+    #[test]
     fn the_date_follows_the_clock() {
-        let at = |second| date(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
-        assert_eq!(&at(784_111_777), b"Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(&at(784_111_778), b"Sun, 06 Nov 1994 08:49:38 GMT");
+        assert_eq!(&date(784_111_777), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(&date(784_111_778), b"Sun, 06 Nov 1994 08:49:38 GMT");
+    }
+
+    #[test]
+    fn a_head_is_its_own_whatever_the_last_one_was() {
+        let plain = |length: usize| Reply::new(200, "text/plain", vec![b'x'; length]);
+        let replies = [
+            plain(1),
+            plain(2),
+            plain(1).with("X-A", "b"),
+            plain(1).with("X-A", "c"),
+            plain(1).with("X-A", String::from("d")),
+            plain(1).with("X-B", "b").with("X-A", "b"),
+            Reply::new(404, "text/plain", "x"),
+            Reply::new(200, "text/html", "x"),
+        ];
+        for one in &replies {
+            for other in &replies {
+                for keep in [true, false] {
+                    bytes(other, !keep);
+                    for _ in 0..2 {
+                        let (mut out, now) = (BytesMut::new(), second());
+                        render(&mut out, one, keep, Body::Whole, now);
+                        out.extend_from_slice(&one.body);
+                        let written = bytes(one, keep);
+                        // The second may have passed in between.
+                        assert!(written == out[..] || second() > now, "{one:?} after {other:?}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -133,19 +133,21 @@ impl Held {
     }
 
     fn admit(&self) -> Result<Permit, Reply> {
-        let limits = &self.origin.settings().limits;
+        let settings = self.origin.settings();
+        let limits = &settings.limits;
         let shared = &self.gate.shared;
         let full = |cause, status, error: &str| {
             self.gate.refused(cause);
             self.full(status, error)
         };
         let names = self.instruct.channels.iter().filter_map(|one| grip::channel(&one.name).ok());
-        if limits.per_channel > 0
-            && names.into_iter().any(|name| shared.hub.held_on(&name) >= limits.per_channel)
+        let names = names.map(|name| settings.scoped(name));
+        if limits.per_channel > 0 && { names }
+            .any(|name| shared.hub.held_on(&name) >= limits.per_channel)
         {
             return Err(full(Refusal::PerChannel, 503, "too many polls are held on this channel"));
         }
-        shared.limits.admit(self.client, None, limits).map_err(|rejection| {
+        self.gate.permit(settings, self.client, None).map_err(|rejection| {
             let (cause, status) = match rejection {
                 permit::Rejection::Held => (Refusal::HoldMax, 503),
                 permit::Rejection::Address => (Refusal::PerAddress, 429),

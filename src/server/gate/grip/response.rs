@@ -43,7 +43,8 @@ impl Held {
     ) -> Outcome {
         let shared = self.gate.shared.clone();
         let now = (shared.clock)();
-        let subscribed = Subscription::new(&shared.hub, &self.instruct.channels, &self.before, now);
+        let of = (&shared.hub, self.origin.settings().site_name());
+        let subscribed = Subscription::new(of, &self.instruct.channels, &self.before, now);
         let mut subscription = match subscribed {
             Ok(subscription) => subscription,
             Err(full) => return Outcome::Reply(self.table_full(full), Cause::Timeout),

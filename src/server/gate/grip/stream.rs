@@ -18,6 +18,7 @@ use bytes::Bytes;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// State of a stream beside its hold.
@@ -138,16 +139,20 @@ impl Held {
                 break Cause::Drain;
             }
             let due = stream.alive_at.into_iter().chain(stream.next_at).min();
-            {
-                let (timer, input) = exchange.listening(false);
-                timer.set(due.map(|due| due.saturating_duration_since(Instant::now())));
-                let mut input = pin!(input);
-                tokio::select! {
-                    biased;
-                    _ = &mut input => return Ok(Cause::Gone),
-                    () = subscription.notified() => continue,
-                    () = poll_fn(|context| timer.poll_expired(context)) => {}
+            exchange.timer().set_deadline(due);
+            let gone = poll_fn(|context| {
+                if exchange.poll_input(context, false).is_ready() {
+                    return Poll::Ready(Some(true));
                 }
+                if subscription.poll_notified(context).is_ready() {
+                    return Poll::Ready(Some(false));
+                }
+                exchange.timer().poll_expired(context).map(|()| None)
+            });
+            match gone.await {
+                Some(true) => return Ok(Cause::Gone),
+                Some(false) => continue,
+                None => {}
             }
             let now = Instant::now();
             if stream.next_at.is_some_and(|due| due <= now) {
@@ -173,8 +178,8 @@ impl Held {
             Mode::None => None,
             _ => {
                 let now = (shared.clock)();
-                let subscribed =
-                    Subscription::new(&shared.hub, &self.instruct.channels, before, now);
+                let of = (&shared.hub, self.origin.settings().site_name());
+                let subscribed = Subscription::new(of, &self.instruct.channels, before, now);
                 Some(subscribed.map_err(|full| full.to_string())?)
             }
         };
@@ -265,7 +270,7 @@ impl Held {
         };
         let last = stream.subscription.as_ref().map(Subscription::last).unwrap_or_default();
         let answer = {
-            let (_, input) = exchange.listening(false);
+            let input = poll_fn(|context| exchange.poll_input(context, false));
             let asked = pin!(self.follow(&link, &last));
             tokio::select! {
                 biased;
@@ -311,7 +316,7 @@ impl Held {
         stream.ask = true;
         if empty {
             // Pages without anything on them would be a loop at full speed.
-            let (_, input) = exchange.listening(false);
+            let input = poll_fn(|context| exchange.poll_input(context, false));
             tokio::select! {
                 () = tokio::time::sleep(back_off(0)) => {}
                 _ = input => return Ok(Some(Cause::Gone)),

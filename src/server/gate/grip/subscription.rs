@@ -4,7 +4,7 @@
 //! stands behind that item is news. If the item is not there, the hold has a gap, which only the
 //! site can fill.
 
-use crate::hub::channel::{ChannelName, Cursor, Message, Position, Stamp, Take, Time};
+use crate::hub::channel::{ChannelName, Cursor, Message, Position, SiteName, Stamp, Take, Time};
 use crate::hub::{self, Answer, Hub, TableFull, Waiter};
 use crate::protocol::grip::filter::{self, Context, Meta};
 use crate::protocol::grip::item::ContentFilters;
@@ -12,6 +12,7 @@ use crate::protocol::grip::{self, Filter, Instruct, Item, instruct};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task;
 
 /// See the [module](self).
 pub(super) struct Subscription {
@@ -54,9 +55,9 @@ pub(super) enum News {
 pub(super) type Places = Vec<(String, Position)>;
 
 impl Subscription {
-    /// Subscribes to channels; `before` = the places of the hold that goes on with them.
+    /// Subscribes to channels of `site`; `before` = the places of the hold that goes on with them.
     pub(super) fn new(
-        hub: &Hub,
+        (hub, site): (&Hub, &SiteName),
         wanted: &[instruct::Channel],
         before: &Places,
         now: Time,
@@ -73,7 +74,7 @@ impl Subscription {
                 (None, Some(position)) => Cursor::At(position),
                 (None, None) => Cursor::Now,
             };
-            subscriptions.push(hub::Subscription { channel: name, cursor });
+            subscriptions.push(hub::Subscription { channel: name.in_site(site), cursor });
             channels.push(Channel {
                 name: channel.name.clone(),
                 filters: channel.filters.clone(),
@@ -91,6 +92,11 @@ impl Subscription {
     /// Waits until there may be news.
     pub(super) async fn notified(&self) {
         self.waiter.notified().await;
+    }
+
+    /// The same, for a task that waits for more than that.
+    pub(super) fn poll_notified(&self, context: &mut task::Context<'_>) -> task::Poll<()> {
+        self.waiter.poll_notified(context)
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -22,7 +22,7 @@ use super::poll::admission::{Admission, Incoming};
 use super::poll::replies::{refusal, unstored};
 use super::{Decision, Gate, stream};
 use crate::hub::Subscription as ChannelSubscription;
-use crate::hub::channel::{ChannelName, Cursor, Take};
+use crate::hub::channel::{Cursor, Take};
 use crate::protocol::auth::Seconds;
 use crate::protocol::http::{Headers, Reply};
 use crate::protocol::mercure::{self, Parameters, Publish, Refused, Stored, Target};
@@ -157,8 +157,8 @@ impl Gate {
         {
             return self.refuse_mercure(&refused);
         }
-        let newest = self.newest_id();
-        let found = self.shared.mercure.registry.find(&hub.hub.path, topic, subscriber);
+        let newest = self.newest_id(hub);
+        let found = self.shared.mercure.registry.find(&hub.hub, topic, subscriber);
         let body = match (subscriber, found.into_iter()) {
             (None, found) => mercure::list(request.path, &newest, found.collect()),
             (Some(_), mut found) => match found.next() {
@@ -174,8 +174,8 @@ impl Gate {
     }
 
     /// The id of the newest update.
-    fn newest_id(&self) -> String {
-        let newest = channel().and_then(|channel| {
+    fn newest_id(&self, hub: &Settings) -> String {
+        let newest = hub.hub.channel().and_then(|channel| {
             let subscription = ChannelSubscription { channel, cursor: Cursor::Latest };
             let now = (self.shared.clock)();
             let update = self.shared.hub.read(&subscription, Take::Newest, now)?;
@@ -194,12 +194,6 @@ pub(super) fn not_for_polls(settings: &super::Settings, admission: &Admission) -
         let error = format!("\"{}\" is the Mercure hub's channel", mercure::CHANNEL);
         refusal(&admission.rule, 404, &error, "subscribe at the hub (mercure.path)")
     })
-}
-
-/// The hub's channel.
-fn channel() -> Option<ChannelName> {
-    // Its name is a good one as it stands.
-    ChannelName::new(mercure::CHANNEL).ok()
 }
 
 /// The text behind the `?`.

@@ -80,7 +80,7 @@ async fn answer(
     let update = hub.hub.update(&publisher, kind.as_deref(), &body, made);
     drop(body);
     match (update, gate.shared.mercure.publish.get()) {
-        (Ok(update), Some(publish)) => Ok(publish(update).await),
+        (Ok(update), Some(publish)) => Ok(publish(hub.hub.site.clone(), update).await),
         (Ok(_), None) => Ok(mercure::plain(503, "the gate takes no updates yet")),
         (Err(refused), _) => Ok(gate.refuse_mercure(&refused)),
     }

@@ -2,7 +2,10 @@
 //! gone.
 
 use super::Shared;
-use crate::protocol::mercure::{Publish, Subscriber, Subscription, Update, subscriber_id};
+use crate::hub::channel::SiteName;
+use crate::protocol::mercure::{
+    Publish, Settings, Subscriber, Subscription, Update, subscriber_id,
+};
 use parking_lot::Mutex;
 use serde_json::Value;
 use slab::Slab;
@@ -22,10 +25,11 @@ pub(super) struct Registry {
 #[derive(Default)]
 struct Listed {
     subscribers: Mutex<Slab<Entry>>,
-    queue: OnceLock<mpsc::Sender<Update>>,
+    queue: OnceLock<mpsc::Sender<(SiteName, Update)>>,
 }
 
 struct Entry {
+    site: SiteName,
     path: Box<str>,
     subscriber: String,
     topics: Vec<String>,
@@ -39,14 +43,15 @@ pub(super) struct Registration {
 }
 
 impl Shared {
-    /// Lists a subscriber of the hub at `path`.
-    pub(super) fn register(&self, path: &str, subscriber: &Subscriber) -> Registration {
+    /// Lists a subscriber of a hub.
+    pub(super) fn register(&self, hub: &Settings, subscriber: &Subscriber) -> Registration {
         let registry = self.registry.clone();
         if let Some(publish) = self.publish.get() {
             registry.shared.queue.get_or_init(|| worker(publish.clone()));
         }
         let entry = Entry {
-            path: path.into(),
+            site: hub.site.clone(),
+            path: (*hub.path).into(),
             subscriber: subscriber_id(fastrand::u128(..)),
             topics: subscriber.topics.clone(),
             payload: subscriber.payload.clone(),
@@ -58,11 +63,11 @@ impl Shared {
 }
 
 /// Publishes one update after the other, so that a subscriber does not go before it has come.
-fn worker(publish: Publish) -> mpsc::Sender<Update> {
+fn worker(publish: Publish) -> mpsc::Sender<(SiteName, Update)> {
     let (sender, mut waiting) = mpsc::channel(MAX_WAITING);
     tokio::spawn(async move {
-        while let Some(update) = waiting.recv().await {
-            let reply = publish(update).await;
+        while let Some((site, update)) = waiting.recv().await {
+            let reply = publish(site, update).await;
             if reply.status != 200 {
                 tracing::debug!(status = reply.status, "a subscription's update is not published");
             }
@@ -72,19 +77,20 @@ fn worker(publish: Publish) -> mpsc::Sender<Update> {
 }
 
 impl Registry {
-    /// The subscriptions to `topic` (all if it is `None`) of `subscriber` (of all if it is `None`),
+    /// The subscriptions at a hub to `topic` (all if it is `None`) of `subscriber` (of all if it is `None`),
     /// in the order of their coming.
     pub(super) fn find(
         &self,
-        path: &str,
+        hub: &Settings,
         topic: Option<&str>,
         subscriber: Option<&str>,
     ) -> Vec<Subscription> {
         let entries = self.shared.subscribers.lock();
         let entries = entries.iter().map(|(_, entry)| entry);
+        let entries = entries.filter(|entry| entry.site == hub.site);
         let entries = entries.filter(|entry| subscriber.is_none_or(|one| one == entry.subscriber));
         entries
-            .flat_map(|entry| entry.subscriptions(path))
+            .flat_map(|entry| entry.subscriptions(&hub.path))
             .filter(|one| topic.is_none_or(|topic| topic == one.topic))
             .collect()
     }
@@ -92,7 +98,7 @@ impl Registry {
     fn notify(&self, entry: &Entry, active: bool) {
         let Some(queue) = self.shared.queue.get() else { return };
         for subscription in entry.subscriptions(&entry.path) {
-            if queue.try_send(subscription.update(active)).is_err() {
+            if queue.try_send((entry.site.clone(), subscription.update(active))).is_err() {
                 tracing::debug!("a subscription's update is dropped");
             }
         }

@@ -1,6 +1,6 @@
 //! Subscribing: from a request to a stream.
 
-use super::{Settings, Updates, busy, channel, raw_query};
+use super::{Settings, Updates, busy, raw_query};
 use crate::hub::Subscription;
 use crate::hub::channel::{Cursor, Take};
 use crate::protocol::http::Reply;
@@ -92,7 +92,7 @@ impl Gate {
             None => Cursor::Now,
             Some(_) => Cursor::Oldest,
         };
-        let subscription = Subscription { channel: channel().ok_or_else(no_room)?, cursor };
+        let subscription = Subscription { channel: hub.hub.channel().ok_or_else(no_room)?, cursor };
         let now = (self.shared.clock)();
         let subscribed = self.shared.hub.subscribe(&[subscription], Take::All, now);
         let (waiter, found) = subscribed.map_err(|_| no_room())?;
@@ -101,7 +101,7 @@ impl Gate {
             grants.take(allowed, &waiter)
         });
         let registration =
-            hub.hub.subscriptions.then(|| self.shared.mercure.register(&hub.hub.path, &subscriber));
+            hub.hub.subscriptions.then(|| self.shared.mercure.register(&hub.hub, &subscriber));
         let updates = Updates::new(subscriber, memory, registration);
         Ok((Events::Mercure(Box::new(updates)), (waiter, found, allowed, permit)))
     }

@@ -72,17 +72,18 @@ impl Updates {
         self.has_id && found.iter().any(|update| update.found.reset)
     }
 
-    /// Writes what `found` has for the client, and where the client is afterwards.
-    pub(in crate::server::gate) fn write(&mut self, found: &Answer) -> (Batch, Answer) {
+    /// Writes what `found` has for the client. The second value is where the client is afterwards, if
+    /// that is before the end of what was found.
+    pub(in crate::server::gate) fn write(&mut self, found: &Answer) -> (Batch, Option<Answer>) {
         let mut batch = Batch::default();
         self.last_batch = (0, None);
-        let Some(update) = found.first() else { return (batch, Answer::new()) };
+        let Some(update) = found.first() else { return (batch, None) };
         let messages = update.found.messages.as_slice();
         let skipped = match self.resume.take_if(|_| !messages.is_empty()) {
             Some(id) => place_of(messages, &id).map_or(0, |place| place + 1),
             None => 0,
         };
-        let mut place = update.at(update.found.position, update.found.stamp);
+        let mut part = None;
         let mut bytes = 0;
         let mut before: Option<&Arc<Message>> = None;
         for message in &messages[skipped..] {
@@ -92,7 +93,7 @@ impl Updates {
                 if let Some(before) =
                     before.filter(|_| bytes > 0 && bytes + event.len() > MAX_BATCH)
                 {
-                    place = update.at(before.position, before.stamp);
+                    part = Some(update.at(before.position, before.stamp));
                     break;
                 }
                 bytes += event.len();
@@ -104,7 +105,7 @@ impl Updates {
         }
         batch.events = self.last_batch.0 as u64;
         self.has_id |= batch.events > 0;
-        (batch, Answer::from_elem(place, 1))
+        (batch, part.map(|place| Answer::from_elem(place, 1)))
     }
 
     /// How many events the last batch had, and when the oldest of them was published.

@@ -23,7 +23,8 @@ use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A parsed request.
 pub struct Incoming<'a> {

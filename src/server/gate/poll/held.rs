@@ -14,7 +14,8 @@ use crate::server::limits::permit::Permit;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A poll to hold.
 pub struct HeldPoll {
@@ -55,7 +56,7 @@ impl HeldPoll {
     ) -> HoldOutcome {
         let clock = self.gate.shared.clock;
         let left = self.leave.as_ref().and_then(|leave| leave.left(clock()));
-        timer.set(hold::shorter(self.duration, left));
+        timer.set_from(self.began, hold::shorter(self.duration, left));
         let leave = self.leave.as_ref();
         let (cause, answer) = hold::hold(&mut self.waiter, leave, timer, clock, gone).await;
         let quiet = matches!(cause, Cause::Timeout | Cause::Drain);

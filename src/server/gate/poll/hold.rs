@@ -8,6 +8,7 @@ use crate::server::gate::grant::GrantGuard;
 use crate::server::telemetry::metrics::labels;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// `[hold]`
@@ -85,41 +86,50 @@ pub(in crate::server::gate) async fn hold(
     mut gone: Pin<&mut impl Future<Output = ()>>,
 ) -> (Cause, Option<Answer>) {
     loop {
-        tokio::select! {
-            biased;
-            () = waiter.notified() => {
-                if is_over(leave, clock()) {
-                    return (Cause::Expired, None);
-                }
-                if let Some(answer) = waiter.look(clock()) {
-                    return (Cause::of(&answer), Some(answer));
-                }
-                if waiter.is_due() {
-                    return (Cause::Timeout, Some(waiter.finish(clock())));
-                }
-                if waiter.is_draining() {
-                    return (Cause::Drain, Some(waiter.finish(clock())));
-                }
-                if waiter.has_lost_site() {
-                    return (Cause::Reset, Some(waiter.finish(clock())));
-                }
+        let woken = poll_fn(|context| {
+            if waiter.poll_notified(context).is_ready() {
+                return Poll::Ready(Wake::Notified);
             }
-            () = &mut gone => return (Cause::Gone, None),
-            () = poll_fn(|context| timer.poll_expired(context)) => {
-                if is_over(leave, clock()) {
-                    return (Cause::Expired, None);
-                }
-                let answer = waiter.finish(clock());
-                let has_update = answer.iter().any(|update| update.found.has_update);
-                let cause = if has_update { Cause::of(&answer) } else { Cause::Timeout };
-                return (cause, Some(answer));
+            if gone.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Wake::Gone);
             }
+            timer.poll_expired(context).map(|()| Wake::Expired)
+        });
+        let woken = woken.await;
+        if woken == Wake::Gone {
+            return (Cause::Gone, None);
+        }
+        let now = clock();
+        if leave.is_some_and(|leave| leave.check(now).is_err()) {
+            return (Cause::Expired, None);
+        }
+        if woken == Wake::Expired {
+            let answer = waiter.finish(now);
+            let has_update = answer.iter().any(|update| update.found.has_update);
+            let cause = if has_update { Cause::of(&answer) } else { Cause::Timeout };
+            return (cause, Some(answer));
+        }
+        if let Some(answer) = waiter.look(now) {
+            return (Cause::of(&answer), Some(answer));
+        }
+        if waiter.is_due() {
+            return (Cause::Timeout, Some(waiter.finish(now)));
+        }
+        if waiter.is_draining() {
+            return (Cause::Drain, Some(waiter.finish(now)));
+        }
+        if waiter.has_lost_site() {
+            return (Cause::Reset, Some(waiter.finish(now)));
         }
     }
 }
 
-fn is_over(leave: Option<&GrantGuard>, now: Time) -> bool {
-    leave.is_some_and(|leave| leave.check(now).is_err())
+/// The end of a wait.
+#[derive(PartialEq, Eq)]
+enum Wake {
+    Notified,
+    Gone,
+    Expired,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -16,13 +16,26 @@ pub struct Timer {
     /// Fires at the deadline or before it.
     sleep: Option<Pin<Box<Sleep>>>,
     deadline: Option<Instant>,
+    /// The task that it wakes when it fires. It need not be polled before.
+    armed: Option<Waker>,
 }
 
 impl Timer {
     /// Lets the next wait end after `limit`; `None` = never.
     pub fn set(&mut self, limit: Option<Duration>) {
+        self.set_from(limit.map(|_| Instant::now()), limit);
+    }
+
+    /// The same for a wait that began at that time.
+    pub fn set_from(&mut self, began: impl Into<Option<Instant>>, limit: Option<Duration>) {
         // A limit that reaches beyond the clock's end is as good as none.
-        self.deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let deadline = |began: Instant| began.checked_add(limit?);
+        self.deadline = began.into().and_then(deadline);
+    }
+
+    /// Lets the next wait end at `deadline`; `None` = never. This reads no clock.
+    pub fn set_deadline(&mut self, deadline: Option<std::time::Instant>) {
+        self.deadline = deadline.map(Instant::from_std);
     }
 
     /// Ready once the deadline is over.
@@ -31,12 +44,20 @@ impl Timer {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if deadline < sleep.deadline() {
             sleep.as_mut().reset(deadline);
+            self.armed = None;
+        }
+        let armed = self.armed.as_ref().is_some_and(|task| task.will_wake(context.waker()));
+        if armed && !sleep.is_elapsed() {
+            return Poll::Pending;
         }
         while sleep.as_mut().poll(context).is_ready() {
             if Instant::now() >= deadline {
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);
+        }
+        if !armed {
+            self.armed = Some(context.waker().clone());
         }
         Poll::Pending
     }
@@ -76,6 +97,24 @@ mod tests {
             let began = Instant::now();
             let done = timer.within(Some(limit), pin!(pending::<()>())).await;
             assert_eq!((done, began.elapsed().as_secs()), (None, seconds));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_wakes_the_task_that_waits_now() {
+        let mut timer = Timer::default();
+        let waits = |timer: &mut Timer| {
+            let mut context = Context::from_waker(Waker::noop());
+            timer.poll_expired(&mut context).is_pending()
+        };
+        let limit = Duration::from_secs(5);
+        for _ in 0..3 {
+            // Another task has waited before.
+            timer.set(Some(limit));
+            assert!(waits(&mut timer) && waits(&mut timer));
+            let began = Instant::now();
+            assert_eq!(timer.within(Some(limit), pin!(pending::<()>())).await, None);
+            assert_eq!(began.elapsed().as_secs(), 5);
         }
     }
 

@@ -6,7 +6,6 @@
 
 use crate::protocol::http::Headers;
 use ipnet::IpNet;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// True if a header of that (lower case) name does not go on to the upstream as the client sent
@@ -98,68 +97,54 @@ impl Way {
     /// The headers that describe the way to the site; `host` is the one that the request is for.
     pub fn headers(&self, headers: &dyn Headers, host: &str) -> Vec<(&'static str, String)> {
         let mut set = Vec::with_capacity(4);
-        self.show(headers, host, &mut |name, value| set.push((name, value.to_string())));
+        self.show(headers, host, &mut |name, parts| set.push((name, parts.concat())));
         set
     }
 
-    /// The same, one after the other.
+    /// The same, one after the other, each value in parts.
     pub fn show(
         &self,
         headers: &dyn Headers,
         host: &str,
-        put: &mut dyn FnMut(&'static str, fmt::Arguments<'_>),
+        put: &mut dyn FnMut(&'static str, &[&str]),
     ) {
         let Self { client, tls } = self;
         let received = |name: &str| {
             let received = if client.trusted { headers.all(name) } else { String::new() };
             (!received.trim().is_empty()).then_some(received)
         };
-        match (client.peer, received("x-forwarded-for")) {
-            (Some(peer), Some(received)) => {
-                put("X-Forwarded-For", format_args!("{received}, {peer}"))
-            }
-            (Some(peer), None) => put("X-Forwarded-For", format_args!("{peer}")),
-            (None, Some(received)) => put("X-Forwarded-For", format_args!("{received}")),
+        let peer = client.peer.map(|peer| peer.to_string());
+        let peer = peer.as_deref();
+        match (peer, received("x-forwarded-for")) {
+            (Some(peer), Some(received)) => put("X-Forwarded-For", &[&received, ", ", peer]),
+            (Some(peer), None) => put("X-Forwarded-For", &[peer]),
+            (None, Some(received)) => put("X-Forwarded-For", &[&received]),
             (None, None) => {}
         }
         let proto = if *tls { "https" } else { "http" };
         match received("x-forwarded-proto") {
-            Some(received) => put("X-Forwarded-Proto", format_args!("{received}")),
-            None => put("X-Forwarded-Proto", format_args!("{proto}")),
+            Some(received) => put("X-Forwarded-Proto", &[&received]),
+            None => put("X-Forwarded-Proto", &[proto]),
         }
         match received("x-forwarded-host") {
-            Some(received) => put("X-Forwarded-Host", format_args!("{received}")),
+            Some(received) => put("X-Forwarded-Host", &[&received]),
             // Only HTTP/1.0 has requests without a host.
             None if host.is_empty() => {}
-            None => put("X-Forwarded-Host", format_args!("{host}")),
+            None => put("X-Forwarded-Host", &[host]),
         }
-        let own = OwnHop { peer: client.peer, host, proto };
-        match received("forwarded") {
-            Some(received) => put("Forwarded", format_args!("{received}, {own}")),
-            None => put("Forwarded", format_args!("{own}")),
-        }
-    }
-}
-
-/// This hop in the form of RFC 7239, section 4.
-struct OwnHop<'a> {
-    peer: Option<IpAddr>,
-    host: &'a str,
-    proto: &'a str,
-}
-
-impl fmt::Display for OwnHop<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.peer {
-            Some(IpAddr::V6(v6)) => write!(f, "for=\"[{v6}]\"")?,
-            Some(v4) => write!(f, "for={v4}")?,
-            None => f.write_str("for=unknown")?,
-        }
+        // This hop in the form of RFC 7239, section 4.
+        let (opened, closed) = match client.peer {
+            Some(IpAddr::V6(_)) => ("\"[", "]\""),
+            _ => ("", ""),
+        };
         // A Host was checked to be `host[:port]`, so it holds nothing that would end the quotes.
-        if !self.host.is_empty() {
-            write!(f, ";host=\"{}\"", self.host)?;
+        let (named, end) = if host.is_empty() { ("", "") } else { (";host=\"", "\"") };
+        let peer = peer.unwrap_or("unknown");
+        let own = ["for=", opened, peer, closed, named, host, end, ";proto=", proto];
+        match received("forwarded") {
+            Some(received) => put("Forwarded", &[&[received.as_str(), ", "], &own[..]].concat()),
+            None => put("Forwarded", &own),
         }
-        write!(f, ";proto={}", self.proto)
     }
 }
 

@@ -17,9 +17,10 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -74,13 +75,17 @@ impl Exchange for SessionExchange<'_> {
     type Error = Box<Error>;
 
     async fn settle(&mut self, keep: bool) -> Result<Option<Reply>> {
+        // Boxed, as it is over before anything is held.
         if !keep {
-            let stall = self.settings.write_timeout;
-            let rate = self.settings.body_rate;
-            discard_body(self.session, stall, rate).await?;
+            if !self.session.is_body_done() {
+                let stall = self.settings.write_timeout;
+                let rate = self.settings.body_rate;
+                Box::pin(discard_body(self.session, stall, rate)).await?;
+            }
             return Ok(None);
         }
-        let kept = super::body::keep_body(self.session, self.settings, &mut self.share).await?;
+        let kept = super::body::keep_body(self.session, self.settings, &mut self.share);
+        let kept = Box::pin(kept).await?;
         Ok(kept.map(|why| {
             self.session.set_keepalive(None);
             why.reply(self.gate)
@@ -88,11 +93,8 @@ impl Exchange for SessionExchange<'_> {
     }
 
     fn waiting(&mut self) -> (&mut Timer, impl Future<Output = ()> + Send) {
-        let session = &mut *self.session;
-        let gone = async {
-            let _ = session.read_body_or_idle(true).await;
-        };
-        (&mut self.timer, gone)
+        let Self { session, timer, .. } = self;
+        (timer, poll_fn(|context| poll_gone(session, context)))
     }
 
     fn close_after(&mut self) {
@@ -100,11 +102,12 @@ impl Exchange for SessionExchange<'_> {
     }
 
     async fn write(&mut self, reply: &Reply) -> Result<()> {
-        write(self.session, reply).await
+        // Boxed, as are all writes: the engine's futures for them are larger than a held poll.
+        Box::pin(write(self.session, reply)).await
     }
 
     async fn start(&mut self, reply: &Reply, first: &[Bytes]) -> Result<()> {
-        let mut head = head(reply)?;
+        let mut head = head(reply, self.session.is_http2())?;
         head.remove_header("Content-Length");
         match self.session.req_header().version {
             // It ends with its connection (RFC 9112, section 6.3).
@@ -112,7 +115,7 @@ impl Exchange for SessionExchange<'_> {
             Version::HTTP_11 => head.insert_header("Transfer-Encoding", "chunked")?,
             _ => {}
         }
-        self.session.write_response_header(Box::new(head)).await?;
+        Box::pin(write_head(self.session, head)).await?;
         self.send(first).await
     }
 
@@ -124,16 +127,25 @@ impl Exchange for SessionExchange<'_> {
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.session.write_response_body(Bytes::new(), true).await
+        write_piece(self.session, Bytes::new(), true).await
     }
 
-    fn receiving(
+    fn timer(&mut self) -> &mut Timer {
+        &mut self.timer
+    }
+
+    fn poll_input(&mut self, context: &mut Context<'_>, _socket: bool) -> Poll<Input> {
+        poll_gone(self.session, context).map(|()| Input::Gone)
+    }
+
+    fn poll_message(
         &mut self,
+        context: &mut Context<'_>,
         _messages: &mut Messages,
         _most: usize,
-    ) -> (&mut Timer, impl Future<Output = Input> + Send) {
+    ) -> Poll<Input> {
         // No socket is opened on such a session.
-        self.listening(true)
+        self.poll_input(context, true)
     }
 
     fn frames(&mut self, _most: u64) -> (&mut Timer, impl Future<Output = Framed> + Send) {
@@ -143,14 +155,15 @@ impl Exchange for SessionExchange<'_> {
             Framed::Gone
         })
     }
+}
 
-    fn listening(&mut self, _socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send) {
-        let (timer, gone) = self.waiting();
-        (timer, async {
-            gone.await;
-            Input::Gone
-        })
+/// Ready once the client of a session is gone. The future that the engine has for it is made anew for
+/// each look: dropping it loses nothing, and it would be part of every held poll.
+fn poll_gone(session: &mut ServerSession, context: &mut Context<'_>) -> Poll<()> {
+    if let Some(mut idle) = session.watch_h2_stream_close() {
+        return Pin::new(&mut idle).poll(context).map(|_| ());
     }
+    pin!(session.read_body_or_idle(true)).poll(context).map(|_| ())
 }
 
 /// True if the session's connection is over TLS.
@@ -216,9 +229,7 @@ pub(in crate::server::gate) async fn replay(
     waiting: Box<HeldReplay>,
 ) -> ReplayEnd {
     let ended = {
-        let gone = pin!(async {
-            let _ = session.read_body_or_idle(true).await;
-        });
+        let gone = pin!(poll_fn(|context| poll_gone(session, context)));
         waiting.wait(&mut Timer::default(), gone).await
     };
     if matches!(ended.cause, Cause::Gone | Cause::Drain) {
@@ -294,8 +305,17 @@ pub(in crate::server::gate) async fn write(
 ) -> Result<()> {
     let to_head = session.req_header().method == http::Method::HEAD;
     let body = if to_head { Bytes::new() } else { reply.body.clone() };
-    session.write_response_header(Box::new(head(reply)?)).await?;
+    let head = head(reply, session.is_http2())?;
+    write_head(session, head).await?;
     write_body(session, body, true).await
+}
+
+/// Writes a head; over HTTP/2 that is done at once.
+async fn write_head(session: &mut ServerSession, head: ResponseHeader) -> Result<()> {
+    match session {
+        ServerSession::H2(stream) => stream.write_response_header(Box::new(head), false),
+        session => session.write_response_header(Box::new(head)).await,
+    }
 }
 
 /// Bytes of an HTTP/2 stream that a client has to take within `limits.write_timeout`: what is
@@ -305,9 +325,17 @@ pub(in crate::server::gate) const PIECE: usize = 16 * 1024;
 /// Writes a part of the body; `end` = it is the last.
 async fn write_body(session: &mut ServerSession, mut body: Bytes, end: bool) -> Result<()> {
     while session.is_http2() && body.len() > PIECE {
-        session.write_response_body(body.split_to(PIECE), false).await?;
+        write_piece(session, body.split_to(PIECE), false).await?;
     }
-    session.write_response_body(body, end).await
+    write_piece(session, body, end).await
+}
+
+async fn write_piece(session: &mut ServerSession, piece: Bytes, end: bool) -> Result<()> {
+    match session {
+        ServerSession::H2(_) if piece.is_empty() && !end => Ok(()),
+        ServerSession::H2(stream) => Box::pin(stream.write_body(piece, end)).await,
+        session => Box::pin(session.write_response_body(piece, end)).await,
+    }
 }
 
 /// Bounds how long the client may take to pieces of up to `length` bytes that are written next, or
@@ -325,8 +353,13 @@ pub(in crate::server::gate) fn bound_write(
     }
 }
 
-fn head(reply: &Reply) -> Result<ResponseHeader> {
-    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+/// The head of `reply`. Over HTTP/2 all names are in lower case, so their case is not kept.
+fn head(reply: &Reply, http2: bool) -> Result<ResponseHeader> {
+    let length = Some(reply.headers.len() + 3);
+    let mut head = match http2 {
+        true => ResponseHeader::build_no_case(reply.status, length)?,
+        false => ResponseHeader::build(reply.status, length)?,
+    };
     if !reply.content_type.is_empty() {
         head.insert_header("Content-Type", &*reply.content_type)?;
     }

@@ -11,7 +11,7 @@ use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Input, Served};
 use bytes::Bytes;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// A connection of the protocol's that is about to begin, or under way.
@@ -92,7 +92,8 @@ impl PusherSocket {
         bytes: &mut usize,
     ) -> Result<Cause, E::Error> {
         if let Some(head) = self.head.take() {
-            exchange.start(&head, &[]).await?;
+            // Boxed, as are all writes but those of events: an idle socket has no room for them.
+            Box::pin(exchange.start(&head, &[])).await?;
         }
         let mut messages = Messages::default();
         let mut heard = Instant::now();
@@ -127,18 +128,24 @@ impl PusherSocket {
                     break End::Close(Close::new(code::NO_PONG, "no answer to a ping"));
                 }
                 Step::Time => {
-                    exchange.send(&[Way::Socket.wrap(&frame::ping()).into()]).await?;
+                    let ping = [Way::Socket.wrap(&frame::ping()).into()];
+                    Box::pin(exchange.send(&ping)).await?;
                     (heard, pinged) = (Instant::now(), true);
                 }
                 Step::Client(input) => {
                     (heard, pinged) = (Instant::now(), false);
-                    match self.input(exchange, input).await? {
+                    match Box::pin(self.input(exchange, input)).await? {
                         Ok(()) => {}
                         Err(end) => break end,
                     }
                 }
             }
         };
+        Box::pin(Self::end(exchange, end)).await
+    }
+
+    /// Writes the last frames.
+    async fn end<E: Exchange>(exchange: &mut E, end: End) -> Result<Cause, E::Error> {
         match end {
             End::Gone => Ok(Cause::Gone),
             End::Frame(frame) => exchange.send(&[frame]).await.map(|()| Cause::Gone),
@@ -197,14 +204,17 @@ impl PusherSocket {
         left: Duration,
     ) -> Step {
         let left = if self.client.has_no_channels() { left.min(TICK) } else { left };
-        let (timer, input) = exchange.receiving(messages, self.client.max_frame());
-        timer.set(Some(left));
-        let mut input = pin!(input);
-        tokio::select! {
-            biased;
-            input = &mut input => Step::Client(input),
-            () = self.client.waiter.notified() => Step::Look,
-            () = poll_fn(|context| timer.poll_expired(context)) => Step::Time,
-        }
+        exchange.timer().set(Some(left));
+        let most = self.client.max_frame();
+        let next = poll_fn(|context| {
+            if let Poll::Ready(input) = exchange.poll_message(context, messages, most) {
+                return Poll::Ready(Step::Client(input));
+            }
+            if self.client.waiter.poll_notified(context).is_ready() {
+                return Poll::Ready(Step::Look);
+            }
+            exchange.timer().poll_expired(context).map(|()| Step::Time)
+        });
+        next.await
     }
 }

@@ -84,13 +84,11 @@ impl Events {
         matches!(self, Self::Dialect(_, format) if format.answers)
     }
 
-    /// Writes what `found` has for a client at `place`, and where the client is afterwards.
-    pub(super) fn write(&mut self, place: &Answer, found: &Answer) -> (Batch, Answer) {
+    /// Writes what `found` has for a client at `place`. The second value is where the client is
+    /// afterwards, if that is before the end of what was found.
+    pub(super) fn write(&mut self, place: &Answer, found: &Answer) -> (Batch, Option<Answer>) {
         match self {
-            Self::Dialect(rule, format) => {
-                let (batch, place, _) = rule.dialect.stream_events(format, place, found);
-                (batch, place)
-            }
+            Self::Dialect(rule, format) => rule.dialect.stream_events(format, place, found),
             Self::Mercure(updates) => updates.write(found),
         }
     }

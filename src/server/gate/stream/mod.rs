@@ -64,6 +64,13 @@ impl Settings {
         (!self.max.is_zero()).then_some(lasts)
     }
 
+    /// The silence after which a sign of life is sent. They are spread a little, as are the
+    /// clients of one moment.
+    fn heartbeat(&self) -> Option<Duration> {
+        let heartbeat = self.heartbeat;
+        (!heartbeat.is_zero()).then(|| heartbeat.mul_f64(1.0 - 0.1 * fastrand::f64()))
+    }
+
     fn retry(&self) -> u128 {
         self.retry.max(Self::MIN_RETRY).as_millis()
     }
@@ -86,6 +93,16 @@ pub struct HeldStream {
     settings: Arc<Settings>,
     began: Instant,
     ends: Option<Instant>,
+    /// The client knows where it is.
+    placed: bool,
+    /// Signs of life that a WebSocket's client has left unanswered.
+    unanswered: u32,
+    /// The silence after which a sign of life is sent.
+    heartbeat: Option<Duration>,
+    /// When it was last written to.
+    written: Instant,
+    /// How many bytes of its body were sent.
+    bytes: usize,
     /// How many events were sent.
     events: u64,
     _permit: Permit,
@@ -161,9 +178,14 @@ impl HeldStream {
             present: Memberships::default(),
             rosters: None,
             first: Some(Box::new(First { head, found })),
+            heartbeat: settings.heartbeat(),
             settings,
             began,
             ends,
+            placed: false,
+            unanswered: 0,
+            written: began,
+            bytes: 0,
             events: 0,
             _permit: permit,
         }

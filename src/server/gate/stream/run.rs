@@ -13,6 +13,7 @@ use crate::server::gate::serve::{Exchange, Input, Served};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// Why a stream ends, and what a WebSocket says of it.
@@ -28,10 +29,13 @@ impl End {
     }
 }
 
-/// The next bytes, and the publish time of the oldest message in them.
+/// The next bytes.
 struct Outgoing {
     batch: Batch,
+    /// The publish time of the oldest message in them.
     published: Option<Time>,
+    /// They are all that was found.
+    all: bool,
 }
 
 /// The next step.
@@ -49,13 +53,15 @@ const MAX_UNANSWERED: u32 = 2;
 
 impl HeldStream {
     /// Serves the stream until either side ends it.
+    ///
+    /// An idle stream is this future and its box: all that it needs only now and then is in boxes of
+    /// its own, and its waits poll what they wait for in place.
     pub(in crate::server::gate) async fn run<E: Exchange>(
         mut self: Box<Self>,
         exchange: &mut E,
     ) -> Served<E::Error> {
         let status = self.first.as_ref().map_or(0, |first| first.head.status);
-        let mut bytes = 0;
-        let ended = self.serve(exchange, &mut bytes).await;
+        let ended = self.serve(exchange).await;
         let revoked =
             |leave: &GrantGuard| leave.check((self.gate.shared.clock)()) == Err(Rejection::Revoked);
         if self.leave.as_ref().is_some_and(revoked) {
@@ -65,7 +71,7 @@ impl HeldStream {
         let (cause, answer) = match ended {
             // The client has left before there was a head.
             Ok(cause) if self.first.is_some() => (cause, Ok(None)),
-            Ok(cause) => (cause, Ok(Some((status, bytes)))),
+            Ok(cause) => (cause, Ok(Some((status, self.bytes)))),
             Err(error) => (Cause::Gone, Err(error)),
         };
         gate.counters.release(cause, None, &gate.metrics.watched);
@@ -79,82 +85,91 @@ impl HeldStream {
         }
     }
 
-    async fn serve<E: Exchange>(
-        &mut self,
-        exchange: &mut E,
-        bytes: &mut usize,
-    ) -> Result<Cause, E::Error> {
+    async fn serve<E: Exchange>(&mut self, exchange: &mut E) -> Result<Cause, E::Error> {
         if self.said.place_first()
             && let Some(end) = Box::pin(self.find_place(exchange)).await
         {
             return Ok(end);
         }
-        // Boxed, as the first and the last write take no room meanwhile.
-        let (mut placed, mut closed) = Box::pin(self.begin(exchange, bytes)).await?;
-        let mut written = Instant::now();
-        let mut unanswered = 0;
-        let heartbeat = self.heartbeat();
+        let mut closed = Box::pin(self.begin(exchange)).await?;
         let end = loop {
-            if let Some(end) = closed.map(End::of).or_else(|| self.is_over()) {
+            let now = Instant::now();
+            if let Some(end) = closed.map(End::of).or_else(|| self.is_over(now)) {
                 break end;
             }
-            let clock = self.gate.shared.clock;
             // What was found is dropped before the write: it would be part of every idle stream.
-            let outgoing = match self.waiter.look(clock()) {
+            let outgoing = match self.waiter.look((self.gate.shared.clock)()) {
                 Some(found) if self.said.end_before(&found) => {
                     break End { cause: Cause::Reset, close: Some(Bytes::new()) };
                 }
                 found => found.map(|found| self.take(&found)),
             };
-            if let Some(outgoing) = outgoing {
-                // Looked at again at once: what has come meanwhile goes into one write.
-                self.write(exchange, &outgoing, bytes).await?;
-                closed = outgoing.batch.close;
-                if !outgoing.batch.pieces.is_empty() {
-                    written = Instant::now();
+            if let Some(Outgoing { batch, published, all }) = outgoing {
+                if !batch.pieces.is_empty() {
+                    self.bytes += batch.pieces.iter().map(Bytes::len).sum::<usize>();
+                    self.written = now;
+                    exchange.send(&batch.pieces).await?;
                 }
+                self.gate.written(published);
+                closed = batch.close;
                 tokio::task::consume_budget().await;
-                continue;
-            }
-            if !placed && !self.waiter.is_unresolved() {
-                placed = true;
-                let presence = Box::pin(self.presence()).await;
-                let place: Vec<Bytes> = self.place().into_iter().chain(presence).collect();
-                if !place.is_empty() {
-                    *bytes += place.iter().map(Bytes::len).sum::<usize>();
-                    exchange.send(&place).await?;
+                if closed.is_some() || !all {
+                    continue;
                 }
+                // What comes after the look notifies the stream, which stays registered: there is
+                // nothing more to look for.
             }
-            match self.next(exchange, heartbeat.map(|after| (written, after))).await {
+            if !self.placed && !self.waiter.is_unresolved() {
+                Box::pin(self.send_place(exchange)).await?;
+            }
+            match self.next(exchange).await {
                 Step::Look => {}
-                Step::Heartbeat if self.is_socket() && unanswered >= MAX_UNANSWERED => {
-                    break End { cause: Cause::Gone, close: None };
-                }
-                Step::Heartbeat => {
-                    if heartbeat.is_some_and(|after| written.elapsed() >= after) {
-                        let mut sign = self.said.heartbeat();
-                        // A page does not see pings; an answer without messages it does.
-                        if let Some(place) = self.said.shows_life().then(|| self.place()).flatten()
-                        {
-                            sign.extend_from_slice(&place);
-                        }
-                        *bytes += sign.len();
-                        exchange.send(&[sign.into()]).await?;
-                        unanswered += 1;
-                        written = Instant::now();
-                    }
-                }
-                Step::Client(input) => {
-                    unanswered = 0;
-                    match answer(input) {
-                        Ok(Some(pong)) => exchange.send(&[pong]).await?,
-                        Ok(None) => {}
-                        Err(end) => break end,
+                step => {
+                    if let Some(end) = Box::pin(self.attend(exchange, step)).await? {
+                        break end;
                     }
                 }
             }
         };
         Box::pin(self.end(exchange, end)).await
+    }
+
+    /// Does what time or the client asks for; the end that this brings about.
+    async fn attend<E: Exchange>(
+        &mut self,
+        exchange: &mut E,
+        step: Step,
+    ) -> Result<Option<End>, E::Error> {
+        match step {
+            Step::Look => Ok(None),
+            Step::Heartbeat => {
+                let silence = self.written.elapsed();
+                if self.heartbeat.is_none_or(|after| silence < after) {
+                    return Ok(None);
+                }
+                if self.is_socket() && self.unanswered >= MAX_UNANSWERED {
+                    return Ok(Some(End { cause: Cause::Gone, close: None }));
+                }
+                let mut sign = self.said.heartbeat();
+                // A page does not see pings; an answer without messages it does.
+                if let Some(place) = self.said.shows_life().then(|| self.place()).flatten() {
+                    sign.extend_from_slice(&place);
+                }
+                self.bytes += sign.len();
+                exchange.send(&[sign.into()]).await?;
+                self.unanswered += 1;
+                self.written = Instant::now();
+                Ok(None)
+            }
+            Step::Client(input) => {
+                self.unanswered = 0;
+                match answer(input) {
+                    Ok(Some(pong)) => exchange.send(&[pong]).await.map(|()| None),
+                    Ok(None) => Ok(None),
+                    Err(end) => Ok(Some(end)),
+                }
+            }
+        }
     }
 
     /// Waits until the client's cursor is placed, and what the history has after it is known. The
@@ -182,23 +197,20 @@ impl HeldStream {
         None
     }
 
-    /// Writes the head and all that is there already; whether the client knows where it is, and
-    /// the end that this brings about.
-    async fn begin<E: Exchange>(
-        &mut self,
-        exchange: &mut E,
-        bytes: &mut usize,
-    ) -> Result<(bool, Option<Close>), E::Error> {
+    /// Writes the head and all that is there already; the end that this brings about.
+    async fn begin<E: Exchange>(&mut self, exchange: &mut E) -> Result<Option<Close>, E::Error> {
         let opening = self.said.opening(self.settings.retry());
-        let placed = !self.waiter.is_unresolved();
+        self.placed = !self.waiter.is_unresolved();
         let mut first = Vec::from(opening);
-        if let Some(place) = placed.then(|| self.place()).flatten() {
+        if let Some(place) = self.placed.then(|| self.place()).flatten() {
             first.extend_from_slice(&place);
         }
-        if placed && let Some(presence) = self.presence().await {
+        if self.placed
+            && let Some(presence) = self.presence().await
+        {
             first.extend_from_slice(&presence);
         }
-        let Some(begun) = self.first.take() else { return Ok((placed, None)) };
+        let Some(begun) = self.first.take() else { return Ok(None) };
         let First { head, found } = *begun;
         let head = self.said.finish_head(head, &found);
         let outgoing = self.take(&found);
@@ -206,48 +218,49 @@ impl HeldStream {
         let mut pieces = vec![Bytes::from(first)];
         pieces.extend(outgoing.batch.pieces.iter().cloned());
         pieces.retain(|piece| !piece.is_empty());
-        *bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+        self.bytes += pieces.iter().map(Bytes::len).sum::<usize>();
         exchange.start(&head, &pieces).await?;
         self.gate.written(outgoing.published);
-        Ok((placed, outgoing.batch.close))
+        self.written = Instant::now();
+        Ok(outgoing.batch.close)
     }
 
-    async fn write<E: Exchange>(
-        &self,
-        exchange: &mut E,
-        outgoing: &Outgoing,
-        bytes: &mut usize,
-    ) -> Result<(), E::Error> {
-        let pieces = &outgoing.batch.pieces;
-        if !pieces.is_empty() {
-            *bytes += pieces.iter().map(Bytes::len).sum::<usize>();
-            exchange.send(pieces).await?;
+    /// Says where the client is, once that is known.
+    async fn send_place<E: Exchange>(&mut self, exchange: &mut E) -> Result<(), E::Error> {
+        self.placed = true;
+        let presence = self.presence().await;
+        let place: Vec<Bytes> = self.place().into_iter().chain(presence).collect();
+        if place.is_empty() {
+            return Ok(());
         }
-        self.gate.written(outgoing.published);
-        Ok(())
+        self.bytes += place.iter().map(Bytes::len).sum::<usize>();
+        exchange.send(&place).await
     }
 
     /// The bytes for what was found. The client's place moves to where it is with them: a stream
     /// whose write fails has ended.
     fn take(&mut self, found: &Answer) -> Outgoing {
-        let (batch, place) = self.said.write(self.waiter.place(), found);
+        let (batch, part) = self.said.write(self.waiter.place(), found);
+        let all = part.is_none();
+        let place = part.as_ref().unwrap_or(found);
         for (index, update) in place.iter().enumerate() {
             self.waiter.advance(index, &update.found);
         }
         self.events += batch.events;
         if !found.iter().any(|update| update.found.has_update) {
-            return Outgoing { batch, published: None };
+            return Outgoing { batch, published: None, all };
         }
         let gate = &self.gate.shared;
         if let Some((messages, published)) = self.said.filtered() {
             if let Some(update) = found.first().filter(|_| messages > 0) {
                 gate.counters.filtered(&update.channel, messages, &gate.metrics.watched);
             }
-            return Outgoing { batch, published };
+            return Outgoing { batch, published, all };
         }
-        gate.counters.delivered(found, &place, &gate.metrics.watched);
+        gate.counters.delivered(found, place, &gate.metrics.watched);
         let messages = found.iter().filter_map(|update| update.found.messages.first());
-        Outgoing { batch, published: messages.map(|message| message.published).min() }
+        let published = messages.map(|message| message.published).min();
+        Outgoing { batch, published, all }
     }
 
     fn place(&self) -> Option<Bytes> {
@@ -266,18 +279,11 @@ impl HeldStream {
         self.said.transport() == Transport::WebSocket
     }
 
-    /// The silence after which a sign of life is sent. They are spread a little, as are the
-    /// clients of one moment.
-    fn heartbeat(&self) -> Option<Duration> {
-        let heartbeat = self.settings.heartbeat;
-        (!heartbeat.is_zero()).then(|| heartbeat.mul_f64(1.0 - 0.1 * fastrand::f64()))
-    }
-
     /// Why the stream is to end now, if it is.
-    fn is_over(&self) -> Option<End> {
+    fn is_over(&self, now: Instant) -> Option<End> {
         let end = |cause, code, why| Some(End { cause, close: Some(close_frame(code, why)) });
-        let now = (self.gate.shared.clock)();
-        if let Some(Err(denied)) = self.leave.as_ref().map(|leave| leave.check(now)) {
+        let clock = self.gate.shared.clock;
+        if let Some(Err(denied)) = self.leave.as_ref().map(|leave| leave.check(clock())) {
             return end(Cause::Expired, CloseCode::Policy, &denied.to_string());
         }
         if self.waiter.is_draining() {
@@ -286,34 +292,39 @@ impl HeldStream {
         if self.waiter.has_lost_site() {
             return end(Cause::Reset, CloseCode::GoingAway, "this site is gone");
         }
-        if self.ends.is_some_and(|ends| Instant::now() >= ends) {
+        if self.ends.is_some_and(|ends| now >= ends) {
             return end(Cause::Timeout, CloseCode::GoingAway, "stream.max");
         }
         None
     }
 
     /// Waits for what comes next.
-    async fn next<E: Exchange>(
-        &self,
-        exchange: &mut E,
-        heartbeat: Option<(Instant, Duration)>,
-    ) -> Step {
-        let now = Instant::now();
-        let clock = self.gate.shared.clock;
+    async fn next<E: Exchange>(&self, exchange: &mut E) -> Step {
+        let left = self.leave.as_ref().and_then(|leave| leave.left((self.gate.shared.clock)()));
         let times = [
-            heartbeat.map(|(written, after)| after.saturating_sub(written.elapsed())),
-            self.ends.map(|ends| ends.saturating_duration_since(now)),
-            self.leave.as_ref().and_then(|leave| leave.left(clock())),
+            self.heartbeat.and_then(|after| self.written.checked_add(after)),
+            self.ends,
+            left.and_then(|left| Instant::now().checked_add(left)),
         ];
-        let (timer, input) = exchange.listening(self.is_socket());
-        timer.set(times.into_iter().flatten().min());
-        let mut input = pin!(input);
-        tokio::select! {
-            biased;
-            input = &mut input => Step::Client(input),
-            () = self.waiter.notified() => Step::Look,
-            () = poll_fn(|context| timer.poll_expired(context)) => Step::Heartbeat,
-        }
+        exchange.timer().set_deadline(times.into_iter().flatten().min());
+        let socket = self.is_socket();
+        let mut waits = false;
+        let next = poll_fn(|context| {
+            // The client comes first when the wait begins, and the message when it is woken, which
+            // is mostly why.
+            let woken = std::mem::replace(&mut waits, true);
+            if woken && self.waiter.poll_notified(context).is_ready() {
+                return Poll::Ready(Step::Look);
+            }
+            if let Poll::Ready(input) = exchange.poll_input(context, socket) {
+                return Poll::Ready(Step::Client(input));
+            }
+            if !woken && self.waiter.poll_notified(context).is_ready() {
+                return Poll::Ready(Step::Look);
+            }
+            exchange.timer().poll_expired(context).map(|()| Step::Heartbeat)
+        });
+        next.await
     }
 
     /// Writes the last bytes.

@@ -41,8 +41,8 @@ pub struct Settings {
     pub mask: Vec<String>,
     /// Timeouts of clients.
     pub patience: Timeouts,
-    /// The Mercure hub; `None` = there is none.
-    pub mercure: Option<Arc<mercure::Settings>>,
+    /// The Mercure hubs, at most one of each site.
+    pub mercure: Vec<Arc<mercure::Settings>>,
     /// The longest message, in bytes.
     pub max_message: u64,
 }

@@ -4,10 +4,10 @@
 //! the programs send is verified, in place of `publish.token`.
 
 use super::{PublishError, Publisher, Source};
-use crate::hub::channel::{Kind, Payload};
+use crate::hub::channel::{Kind, Payload, SiteName};
 use crate::protocol::auth::jwt::Verifier;
 use crate::protocol::grip::item;
-use crate::protocol::http::{Endpoint, Headers, Reply, Request};
+use crate::protocol::http::{Endpoint, Headers, Reply, Request, Scope};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::Method;
@@ -16,28 +16,31 @@ use std::sync::Arc;
 /// See the [module](self).
 pub struct Grip {
     publisher: Publisher,
-    settings: Arc<ArcSwap<Settings>>,
+    settings: Arc<ArcSwap<Vec<Settings>>>,
 }
 
-/// The part of `[grip]` that is about publishing.
+/// The part of a site's `[grip]` that is about publishing, where the interface is there.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// The interface is there.
-    pub enabled: bool,
+    /// The site.
+    pub site: SiteName,
     /// Verifies the publisher's token; `None` = it is `publish.token` that counts.
     pub control: Option<Arc<Verifier>>,
 }
 
 impl Grip {
     /// An endpoint that publishes through `publisher`.
-    pub fn new(publisher: Publisher, settings: Arc<ArcSwap<Settings>>) -> Self {
+    pub fn new(publisher: Publisher, settings: Arc<ArcSwap<Vec<Settings>>>) -> Self {
         Self { publisher, settings }
     }
 
     /// The refusal of a request without a good token.
     fn unauthorized(&self, request: &Request) -> Option<Reply> {
         let settings = self.settings.load();
-        let verifier = settings.control.as_ref()?;
+        let Some(own) = settings.iter().find(|one| one.site == request.site) else {
+            return Some(Reply::error(404, "the site has no [grip]", "set its grip.enabled"));
+        };
+        let verifier = own.control.as_ref()?;
         let value = Headers::get(&request.headers, "authorization").unwrap_or_default();
         let token =
             value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -56,11 +59,16 @@ impl Grip {
 #[async_trait]
 impl Endpoint for Grip {
     fn owns(&self, path: &str) -> bool {
-        matches!(path, "/grip/publish" | "/grip/publish/") && self.settings.load().enabled
+        matches!(path, "/grip/publish" | "/grip/publish/") && !self.settings.load().is_empty()
     }
 
+    /// Where one site has no key to verify tokens with, the listener's own are needed for all.
     fn is_open(&self, _path: &str) -> bool {
-        self.settings.load().control.is_some()
+        self.settings.load().iter().all(|one| one.control.is_some())
+    }
+
+    fn scope(&self, _path: &str) -> Scope {
+        Scope::Site
     }
 
     /// Around a message there is at most its escaping, and room for several.
@@ -88,7 +96,7 @@ impl Endpoint for Grip {
                 content_type: "application/json".into(),
                 body: item.stored(),
             };
-            (channel, payload)
+            (channel.in_site(&request.site), payload)
         });
         match self.publisher.publish(posts.collect(), Source::Hook).await {
             Ok(_) => Reply::new(200, "text/plain", "Published\n"),

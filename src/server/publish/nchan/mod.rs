@@ -12,13 +12,13 @@
 mod info;
 
 use super::{PublishError, Publisher, Source};
-use crate::hub::channel::{ChannelName, Kind, NameError, Payload, Time};
+use crate::hub::channel::{ChannelName, Kind, NameError, Payload, SiteName, Time};
 use crate::protocol::dialect::nchan::{Nchan, stored_type};
 use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::{self};
 use crate::protocol::http::path::{PathPattern, normalize};
 use crate::protocol::http::query::{Query, decode_strictly};
-use crate::protocol::http::{Endpoint, Reply, Request};
+use crate::protocol::http::{Endpoint, Reply, Request, Scope};
 use crate::protocol::template::Template;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +30,8 @@ use std::sync::Arc;
 /// One `[[nchan]]` rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
+    /// The site whose channels it publishes on.
+    pub site: SiteName,
     /// The path.
     pub path: PathPattern,
     /// The channels, separated by commas; without it, the part of the path that the last `*`
@@ -56,10 +58,12 @@ impl NchanPublisher {
         Self { publisher }
     }
 
-    fn rule(&self, path: &str) -> Option<Arc<Rule>> {
+    /// The rule for a path, of `site` or, without one, of any.
+    fn rule(&self, site: Option<&SiteName>, path: &str) -> Option<Arc<Rule>> {
         let normal = normalize(path);
         let settings = self.publisher.settings();
-        settings.nchan.iter().find(|rule| rule.path.matches(&normal)).cloned()
+        let mut rules = settings.nchan.iter().filter(|rule| site.is_none_or(|it| *it == rule.site));
+        rules.find(|rule| rule.path.matches(&normal)).cloned()
     }
 
     async fn publish(&self, names: &[ChannelName], request: &Request) -> Reply {
@@ -109,7 +113,11 @@ impl NchanPublisher {
 #[async_trait]
 impl Endpoint for NchanPublisher {
     fn owns(&self, path: &str) -> bool {
-        self.rule(path).is_some()
+        self.rule(None, path).is_some()
+    }
+
+    fn scope(&self, _path: &str) -> Scope {
+        Scope::Site
     }
 
     fn longest_body(&self, _path: &str) -> u64 {
@@ -117,8 +125,9 @@ impl Endpoint for NchanPublisher {
     }
 
     async fn answer(&self, request: &Request) -> Reply {
-        // A reload may have taken the rule away meanwhile.
-        let Some(rule) = self.rule(&request.path) else { return Reply::new(404, "", "") };
+        // It may be another site's, or a reload has taken it away meanwhile.
+        let rule = self.rule(Some(&request.site), &request.path);
+        let Some(rule) = rule else { return Reply::new(404, "", "") };
         let names = match rule.channels(request) {
             Some(Ok(names)) => names,
             Some(Err(error)) => return Reply::error(400, error, "name 1 to 255 channels"),
@@ -165,7 +174,9 @@ impl Rule {
             return Some(Err(NameError::TooLong));
         }
         let dialect = Nchan { group: self.group.clone(), ..Nchan::default() };
-        Some(dialect.channels(&names))
+        let names = dialect.channels(&names);
+        let in_site = |name: ChannelName| name.in_site(&self.site);
+        Some(names.map(|names| names.into_iter().map(in_site).collect()))
     }
 }
 

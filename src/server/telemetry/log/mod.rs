@@ -1,12 +1,15 @@
 //! The event log and the access log: lines on standard error, as text or JSON. Logging
 //! never waits for the reader.
 
+mod line;
 mod queue;
 mod recent;
 
+pub use line::Line;
 pub use queue::{dropped, flush};
 pub use recent::{Recent, recent};
 
+use line::Style;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -51,10 +54,12 @@ pub fn begin(settings: &Settings) -> Log {
     if tracing_subscriber::registry().with(layer).try_init().is_err() {
         return Log { change: Box::new(|_| ()) };
     }
+    style(settings).set();
     Log {
         change: Box::new(move |settings| {
             // It fails only if the subscriber is gone, and with it the log.
             let _ = handle.reload(lines(settings));
+            style(settings).set();
             // Users of the `log` crate, pingora among them, check this level first.
             ::log::set_max_level(most_verbose());
         }),
@@ -96,10 +101,15 @@ fn lines(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
     match settings.format {
         Format::Json => Box::new(lines.json().and_then(recent::Keep).and_then(filter)),
         Format::Text => {
-            let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            let color = style(settings) == Style::Color;
             Box::new(lines.with_ansi(color).and_then(recent::Keep).and_then(filter))
         }
     }
+}
+
+/// The look of lines.
+fn style(settings: &Settings) -> Style {
+    Style::of(settings.format, std::io::IsTerminal::is_terminal(&std::io::stderr()))
 }
 
 /// The level of the filter in force, as a level of the `log` crate.

@@ -1,25 +1,26 @@
 //! The lane's side of an exchange.
 
 use super::Connection;
-use super::read::{gone, read_some};
+use super::read::{gone, poll_gone, poll_read_some};
 use crate::protocol::http::Reply;
 use crate::protocol::http::websocket::{self, CloseCode, Frame, Incoming, Messages, Opcode};
-use crate::server::gate::front::response::{self, MAX_COPIED};
+use crate::server::gate::front::response::{self, MAX_COPIED, put_chunk_size};
 use crate::server::gate::front::{Front, buffer_pool};
 use crate::server::gate::serve::{Exchange, Framed, Input};
 use crate::server::gate::{Settings, Timer};
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
-use std::future::Future;
-use tokio::io::AsyncWriteExt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
 
 /// A plain request on a connection of the lane's. It has no body.
 pub(super) struct LaneExchange<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) front: &'a Front,
     pub(super) settings: &'a Settings,
-    pub(super) shutdown: &'a ShutdownWatch,
     /// Whether the connection is kept after the answer.
     pub(super) keep: bool,
     /// A stream's pieces are chunks (RFC 9112, section 7.1).
@@ -30,87 +31,140 @@ pub(super) struct LaneExchange<'a> {
 pub(super) struct Unwritten;
 
 impl LaneExchange<'_> {
-    /// Writes `pieces`, each as a chunk, behind `bytes`. Short ones are copied there, so that all of it
-    /// leaves in one write.
-    async fn write_pieces(
+    /// Writes `pieces`, each as a chunk, behind `bytes`, as far as that goes at once; the result is
+    /// what is left. Short ones are copied there, so that all of it leaves in one write.
+    fn write_at_once(
         &mut self,
+        context: &mut Context<'_>,
         mut bytes: BytesMut,
         pieces: &[Bytes],
-    ) -> Result<(), Unwritten> {
+    ) -> Result<Vec<Bytes>, Unwritten> {
         let length: usize = pieces.iter().map(Bytes::len).sum();
-        let chunked = self.chunked;
-        let copied = length <= MAX_COPIED;
-        let pieces = || pieces.iter().filter(|piece| !piece.is_empty());
-        let size = |bytes: &mut BytesMut, piece: &Bytes| {
-            if chunked {
-                bytes.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        if length > MAX_COPIED {
+            return Ok(self.in_parts(bytes, pieces));
+        }
+        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+            if self.chunked {
+                put_chunk_size(&mut bytes, piece.len());
             }
-        };
-        let end: &[u8] = if chunked { b"\r\n" } else { b"" };
-        if copied {
-            for piece in pieces() {
-                size(&mut bytes, piece);
-                bytes.extend_from_slice(piece);
-                bytes.extend_from_slice(end);
-            }
+            bytes.extend_from_slice(piece);
+            bytes.extend_from_slice(self.after_piece());
         }
         let stream = &mut self.connection.stream;
-        let written = async {
-            if !copied {
-                for piece in pieces() {
-                    size(&mut bytes, piece);
-                    stream.write_all(&bytes).await?;
-                    stream.write_all(piece).await?;
-                    bytes.clear();
-                    bytes.extend_from_slice(end);
-                }
+        let mut sent = 0;
+        match poll_write_all(stream, &bytes, &mut sent, context) {
+            Poll::Ready(written) => {
+                buffer_pool::put(bytes);
+                written.map(|()| Vec::new()).map_err(|_| Unwritten)
             }
-            stream.write_all(&bytes).await?;
-            stream.flush().await
-        };
-        let written = written.await;
-        buffer_pool::put(bytes);
-        written.map_err(|_| Unwritten)
+            Poll::Pending => Ok(vec![bytes.split_off(sent).freeze()]),
+        }
     }
+
+    /// What is written for pieces that are too long to be copied.
+    fn in_parts(&self, mut bytes: BytesMut, pieces: &[Bytes]) -> Vec<Bytes> {
+        let mut parts = Vec::new();
+        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+            if self.chunked {
+                put_chunk_size(&mut bytes, piece.len());
+            }
+            if !bytes.is_empty() {
+                parts.push(bytes.split().freeze());
+            }
+            parts.push(piece.clone());
+            bytes.extend_from_slice(self.after_piece());
+        }
+        parts.push(bytes.freeze());
+        parts
+    }
+
+    fn after_piece(&self) -> &'static [u8] {
+        if self.chunked { b"\r\n" } else { b"" }
+    }
+
+    /// Writes what was not taken at once, part by part.
+    async fn write_rest(&mut self, parts: Vec<Bytes>) -> Result<(), Unwritten> {
+        for part in parts {
+            let stream = &mut self.connection.stream;
+            let mut sent = 0;
+            let write = poll_fn(|context| poll_write_all(stream, &part, &mut sent, context));
+            write.await.map_err(|_| Unwritten)?;
+        }
+        Ok(())
+    }
+
+    async fn write_pieces(&mut self, bytes: BytesMut, pieces: &[Bytes]) -> Result<(), Unwritten> {
+        let mut bytes = Some(bytes);
+        let at_once = poll_fn(|context| {
+            let bytes = bytes.take().unwrap_or_default();
+            Poll::Ready(self.write_at_once(context, bytes, pieces))
+        });
+        let left = at_once.await?;
+        if left.is_empty() { Ok(()) } else { self.write_rest(left).await }
+    }
+}
+
+/// Writes `bytes` from `sent` on, and moves that along.
+fn poll_write_all(
+    stream: &mut Stream,
+    bytes: &[u8],
+    sent: &mut usize,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while let Some(rest) = bytes.get(*sent..).filter(|rest| !rest.is_empty()) {
+        match ready!(Pin::new(&mut *stream).poll_write(context, rest))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            length => *sent += length,
+        }
+    }
+    Pin::new(stream).poll_flush(context)
 }
 
 /// Reads more of what a socket's client sends; false = it is gone. An idle socket holds no room.
-async fn read_more(stream: &mut Stream, pending: &mut BytesMut) -> bool {
-    if pending.is_empty() {
+fn poll_read_more(
+    stream: &mut Stream,
+    pending: &mut BytesMut,
+    context: &mut Context<'_>,
+) -> Poll<bool> {
+    if pending.is_empty() && pending.capacity() > 0 {
         buffer_pool::put(std::mem::take(pending));
     }
-    read_some(stream, pending).await > 0
+    poll_read_some(stream, pending, context).map(|length| length > 0)
 }
 
 /// The next frame of a WebSocket's client. Messages are refused by their header alone.
-async fn frame(stream: &mut Stream, pending: &mut BytesMut) -> Input {
+fn poll_frame(
+    stream: &mut Stream,
+    pending: &mut BytesMut,
+    context: &mut Context<'_>,
+) -> Poll<Input> {
     /// A message above this is refused for its length.
     const MAX_MESSAGE: u64 = 64 << 10;
     loop {
         match websocket::header(pending, MAX_MESSAGE) {
-            Err(code) => return Input::Wrong(code),
+            Err(code) => return Poll::Ready(Input::Wrong(code)),
             Ok(Some(header)) if !header.opcode.is_control() => {
-                return Input::Wrong(match header.opcode {
+                return Poll::Ready(Input::Wrong(match header.opcode {
                     Opcode::Continuation => CloseCode::Protocol,
                     _ => CloseCode::Policy,
-                });
+                }));
             }
             Ok(_) => {}
         }
         match websocket::take(pending, MAX_MESSAGE) {
-            Err(code) => return Input::Wrong(code),
+            Err(code) => return Poll::Ready(Input::Wrong(code)),
             Ok(Some(frame)) => {
                 let payload = Bytes::copy_from_slice(&frame.payload);
-                return match frame.opcode {
+                return Poll::Ready(match frame.opcode {
                     Opcode::Ping => Input::Ping(payload),
                     Opcode::Close => Input::Close(payload),
                     _ => Input::Pong,
-                };
+                });
             }
             Ok(None) => {}
         }
-        if !read_more(stream, pending).await {
-            return Input::Gone;
+        if !ready!(poll_read_more(stream, pending, context)) {
+            return Poll::Ready(Input::Gone);
         }
     }
 }
@@ -127,37 +181,35 @@ async fn any_frame(stream: &mut Stream, pending: &mut BytesMut, most: u64) -> Fr
             }
             Ok(None) => {}
         }
-        if !read_more(stream, pending).await {
+        if !poll_fn(|context| poll_read_more(stream, pending, context)).await {
             return Framed::Gone;
         }
     }
 }
 
 /// The next thing that the client of a socket does which may send messages.
-async fn message(
+fn poll_message(
     stream: &mut Stream,
     pending: &mut BytesMut,
     messages: &mut Messages,
     most: usize,
-) -> Input {
+    context: &mut Context<'_>,
+) -> Poll<Input> {
     loop {
-        match messages.next(pending, most) {
-            Err(code) => return Input::Wrong(code),
+        let input = match messages.next(pending, most) {
+            Err(code) => Input::Wrong(code),
             // Copied, so that they do not keep the whole buffer.
-            Ok(Some(incoming)) => {
-                return match incoming {
-                    Incoming::Ping(payload) => Input::Ping(Bytes::copy_from_slice(&payload)),
-                    Incoming::Close(payload) => Input::Close(Bytes::copy_from_slice(&payload)),
-                    Incoming::Pong => Input::Pong,
-                    Incoming::Text(text) => Input::Text(Bytes::copy_from_slice(&text)),
-                    Incoming::Binary(_) => Input::Wrong(CloseCode::Policy),
-                };
-            }
-            Ok(None) => {}
-        }
-        if !read_more(stream, pending).await {
-            return Input::Gone;
-        }
+            Ok(Some(incoming)) => match incoming {
+                Incoming::Ping(payload) => Input::Ping(Bytes::copy_from_slice(&payload)),
+                Incoming::Close(payload) => Input::Close(Bytes::copy_from_slice(&payload)),
+                Incoming::Pong => Input::Pong,
+                Incoming::Text(text) => Input::Text(Bytes::copy_from_slice(&text)),
+                Incoming::Binary(_) => Input::Wrong(CloseCode::Policy),
+            },
+            Ok(None) if ready!(poll_read_more(stream, pending, context)) => continue,
+            Ok(None) => Input::Gone,
+        };
+        return Poll::Ready(input);
     }
 }
 
@@ -178,12 +230,12 @@ impl Exchange for LaneExchange<'_> {
     }
 
     async fn write(&mut self, reply: &Reply) -> Result<(), Unwritten> {
-        self.keep &= !*self.shutdown.borrow() && !self.front.gate.is_draining();
+        self.keep &= !self.front.is_ending();
         if self.connection.write(reply, self.keep).await { Ok(()) } else { Err(Unwritten) }
     }
 
     async fn start(&mut self, head: &Reply, first: &[Bytes]) -> Result<(), Unwritten> {
-        self.keep &= !*self.shutdown.borrow() && !self.front.gate.is_draining();
+        self.keep &= !self.front.is_ending();
         self.chunked = head.status != 101;
         let mut bytes = buffer_pool::take();
         response::write_stream(&mut bytes, head, self.keep);
@@ -191,7 +243,23 @@ impl Exchange for LaneExchange<'_> {
     }
 
     async fn send(&mut self, pieces: &[Bytes]) -> Result<(), Unwritten> {
-        self.write_pieces(buffer_pool::take(), pieces).await
+        let at_once = poll_fn(|context| {
+            Poll::Ready(match pieces {
+                // The bytes that all clients share, as they are.
+                [piece] if !self.chunked => {
+                    let stream = &mut self.connection.stream;
+                    let mut sent = 0;
+                    match poll_write_all(stream, piece, &mut sent, context) {
+                        Poll::Ready(written) => written.map(|()| Vec::new()).map_err(|_| Unwritten),
+                        Poll::Pending => Ok(vec![piece.slice(sent..)]),
+                    }
+                }
+                _ => self.write_at_once(context, buffer_pool::take(), pieces),
+            })
+        });
+        let left = at_once.await?;
+        // Boxed, as nearly every write is taken at once, and this would be part of each idle stream.
+        if left.is_empty() { Ok(()) } else { Box::pin(self.write_rest(left)).await }
     }
 
     fn frames(&mut self, most: u64) -> (&mut Timer, impl Future<Output = Framed> + Send) {
@@ -207,24 +275,46 @@ impl Exchange for LaneExchange<'_> {
         self.write_pieces(buffer_pool::take(), &[Bytes::from_static(b"0\r\n\r\n")]).await
     }
 
-    fn receiving(
-        &mut self,
-        messages: &mut Messages,
-        most: usize,
-    ) -> (&mut Timer, impl Future<Output = Input> + Send) {
-        let Connection { stream, pending, timer, .. } = &mut *self.connection;
-        (timer, message(stream, pending, messages, most))
+    fn timer(&mut self) -> &mut Timer {
+        &mut self.connection.timer
     }
 
-    fn listening(&mut self, socket: bool) -> (&mut Timer, impl Future<Output = Input> + Send) {
-        let Connection { stream, pending, timer, .. } = &mut *self.connection;
-        let most = self.settings.head.bytes;
-        (timer, async move {
-            if socket {
-                return frame(stream, pending).await;
-            }
-            gone(stream, pending, most).await;
-            Input::Gone
-        })
+    fn poll_input(&mut self, context: &mut Context<'_>, socket: bool) -> Poll<Input> {
+        let Connection { stream, pending, .. } = &mut *self.connection;
+        if socket {
+            return poll_frame(stream, pending, context);
+        }
+        poll_gone(stream, pending, self.settings.head.bytes, context).map(|()| Input::Gone)
+    }
+
+    fn poll_message(
+        &mut self,
+        context: &mut Context<'_>,
+        messages: &mut Messages,
+        most: usize,
+    ) -> Poll<Input> {
+        let Connection { stream, pending, .. } = &mut *self.connection;
+        poll_message(stream, pending, messages, most, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::gate::{HeldPoll, HeldStream};
+
+    /// Bytes of the future that a function of two arguments returns.
+    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_stream_takes_little_more_than_a_held_poll() {
+        type Lane = &'static mut LaneExchange<'static>;
+        let stream = size_of::<HeldStream>();
+        let run = size_of_future::<Box<HeldStream>, Lane, _>(HeldStream::run);
+        let poll = size_of::<HeldPoll>();
+        assert!(stream <= poll + 100, "{stream} beside {poll}");
+        assert!(run <= 400, "{run}");
     }
 }

@@ -80,17 +80,18 @@ pub(super) async fn run(
     stream: Stream,
     peer: Option<IpAddr>,
     _connected: Connected,
-    mut shutdown: ShutdownWatch,
+    shutdown: ShutdownWatch,
 ) {
     // Boxed: a handshake is over soon, and its room would stay with the connection.
     let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
     let Some(Greeted { stream, speech, shown }) = greeted else { return };
+    let registered = front.ending.register().await;
     let pending = BytesMut::new();
     let timer = Timer::default();
     let mut connection =
         Connection { stream, peer, pending, speech, shown, fresh: true, timer, group: 0 };
     loop {
-        let read = connection.read_head(&front, &mut shutdown).await;
+        let read = connection.read_head(&front, &registered).await;
         let Some((sighting, settings)) = read else { return };
         let after = match connection.agreed(sighting) {
             HeadScan::More => Disposition::Close,
@@ -176,14 +177,8 @@ impl Connection {
         let early = BytesMut::from(&self.pending[length..]);
         buffer_pool::put(std::mem::replace(&mut self.pending, early));
         let keep = account.keep;
-        let mut exchange = LaneExchange {
-            connection: self,
-            front,
-            settings: &settings,
-            shutdown,
-            keep,
-            chunked: false,
-        };
+        let mut exchange =
+            LaneExchange { connection: self, front, settings: &settings, keep, chunked: false };
         let served = serve(&front.gate, &settings, decision, &mut exchange).await;
         let keep = exchange.keep;
         match served {
@@ -326,7 +321,8 @@ impl Connection {
 
     async fn hand_off_http2(self, front: &Front, shutdown: &ShutdownWatch) {
         let stream =
-            OneRequest::new(self.stream, self.pending, 0, Framing::Endless, BodyRate::default());
+            OneRequest::new(self.stream, self.pending, 0, Framing::Endless, BodyRate::default())
+                .shared_by_streams();
         let http2 = Http2::new(front.gate.clone(), front.proxy.clone(), self.shown);
         let http2 = Arc::new(http2);
         http2.process_new(Box::new(BoundedWindow::new(stream)), shutdown).await;

@@ -4,16 +4,16 @@
 
 use super::Connection;
 use crate::server::gate::Settings;
+use crate::server::gate::front::ending::Registered;
 use crate::server::gate::front::head::{self, HeadScan};
 use crate::server::gate::front::{Front, buffer_pool};
 use bytes::BytesMut;
 use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
@@ -30,7 +30,7 @@ impl Connection {
     pub(super) async fn read_head(
         &mut self,
         front: &Front,
-        shutdown: &mut ShutdownWatch,
+        registered: &Registered,
     ) -> Option<(HeadScan, Arc<Settings>)> {
         let settings = front.gate.settings();
         if self.pending.is_empty() {
@@ -39,10 +39,16 @@ impl Connection {
             let idle = if fresh { settings.head_timeout } else { settings.idle_timeout };
             drop(settings);
             let first = pin!(async {
-                tokio::select! {
-                    biased;
-                    length = read_some(&mut self.stream, &mut self.pending) => return length > 0,
-                    _ = shutdown.wait_for(|ending| *ending) => {}
+                let read = poll_fn(|context| {
+                    match poll_read_some(&mut self.stream, &mut self.pending, context) {
+                        Poll::Pending if registered.wait() => Poll::Ready(None),
+                        read => read.map(Some),
+                    }
+                });
+                let read = read.await;
+                registered.resume();
+                if let Some(length) = read {
+                    return length > 0;
                 }
                 // A client that connected at the very end has its request on the way, and gets its
                 // response.
@@ -102,26 +108,42 @@ impl Connection {
 /// Ends when the client does. Meanwhile the client can send its next request, kept in `pending` up
 /// to `most` bytes; more stays in the kernel.
 pub(super) async fn gone(stream: &mut Stream, pending: &mut BytesMut, most: usize) {
-    while pending.len() < most {
-        if read_some(stream, pending).await == 0 {
-            return;
-        }
-    }
-    std::future::pending().await
+    poll_fn(|context| poll_gone(stream, pending, most, context)).await;
 }
 
-/// Reads once, and returns the number of bytes; 0 = nothing will come any more. The buffer is on
-/// the stack during the read only: a connection that waits holds none.
-pub(super) async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
-    let read = poll_fn(|context| {
-        let mut room = [MaybeUninit::uninit(); READ];
-        let mut buf = ReadBuf::uninit(&mut room);
-        let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buf));
-        if pending.capacity() == 0 && !buf.filled().is_empty() {
-            *pending = buffer_pool::take();
+/// The same, for a task that waits for more than that.
+pub(super) fn poll_gone(
+    stream: &mut Stream,
+    pending: &mut BytesMut,
+    most: usize,
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    while pending.len() < most {
+        if ready!(poll_read_some(stream, pending, context)) == 0 {
+            return Poll::Ready(());
         }
-        pending.extend_from_slice(buf.filled());
-        Poll::Ready(read.map(|()| buf.filled().len()))
-    });
-    read.await.unwrap_or(0)
+    }
+    Poll::Pending
+}
+
+/// Reads once, and returns the number of bytes; 0 = nothing will come any more.
+pub(super) async fn read_some(stream: &mut Stream, pending: &mut BytesMut) -> usize {
+    poll_fn(|context| poll_read_some(stream, pending, context)).await
+}
+
+/// Reads once. The buffer is on the stack during the read only: a connection that waits holds
+/// none.
+pub(super) fn poll_read_some(
+    stream: &mut Stream,
+    pending: &mut BytesMut,
+    context: &mut Context<'_>,
+) -> Poll<usize> {
+    let mut room = [MaybeUninit::uninit(); READ];
+    let mut buf = ReadBuf::uninit(&mut room);
+    let read = ready!(Pin::new(stream).poll_read(context, &mut buf));
+    if pending.capacity() == 0 && !buf.filled().is_empty() {
+        *pending = buffer_pool::take();
+    }
+    pending.extend_from_slice(buf.filled());
+    Poll::Ready(read.map_or(0, |()| buf.filled().len()))
 }

@@ -275,9 +275,10 @@ impl Session {
     pub(super) fn subscribe(&mut self, now: Time) {
         let before = self.subscription.as_ref().map(Subscription::places).unwrap_or_default();
         let hub = &self.gate.shared.hub;
+        let site = self.origin.settings().site_name();
         self.subscription = match self.channels.is_empty() {
             true => None,
-            false => Subscription::new(hub, &self.channels, &before, now).ok(),
+            false => Subscription::new((hub, site), &self.channels, &before, now).ok(),
         };
         if self.subscription.is_none() && !self.channels.is_empty() {
             let close = super::close_payload(1013, "there is no room for another channel");

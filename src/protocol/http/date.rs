@@ -1,11 +1,12 @@
-//! The dates of HTTP (RFC 9110, section 5.6.7) as seconds since 1970.
+//! Dates as seconds since 1970: those of HTTP (RFC 9110, section 5.6.7), and the calendar.
 
 use std::fmt::Write;
 
 const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-const DAY: u64 = 86_400;
+/// Seconds of a day.
+pub const DAY: u64 = 86_400;
 /// Days of 400 years: the calendar repeats after that.
 const ERA: u64 = 146_097;
 /// Days from 0000-03-01, where the eras begin, to 1970-01-01.
@@ -14,7 +15,7 @@ const EPOCH: u64 = 719_468;
 const LAST: u64 = 253_402_300_799;
 
 /// Appends `Sat, 28 Nov 2026 08:50:03 GMT`. A time beyond the year 9999 is its last second.
-pub(super) fn write(out: &mut String, second: u64) {
+pub fn write(out: &mut String, second: u64) {
     let second = second.min(LAST);
     let days = second / DAY;
     let rest = second % DAY;
@@ -29,7 +30,7 @@ pub(super) fn write(out: &mut String, second: u64) {
 }
 
 /// Reads that form; `None` for anything else, and for times before 1970.
-pub(super) fn read(text: &str) -> Option<u64> {
+pub fn read(text: &str) -> Option<u64> {
     let (_, text) = text.trim().split_once(", ")?;
     let mut words = text.split(' ');
     let day = number(words.next()?)?;
@@ -66,7 +67,7 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
 }
 
 /// The year, month and day of a number of days since 1970.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + EPOCH;
     let era = days / ERA;
     let of_era = days % ERA;
