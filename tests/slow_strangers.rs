@@ -9,7 +9,7 @@ mod support;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use support::{Addr, Client, Gate, Metrics, PlainSite, eventually};
+use support::{Addr, BOUND, Client, Gate, Metrics, PlainSite, eventually_some};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -124,32 +124,33 @@ async fn an_http2_client_that_never_reads_does_not_fill_the_memory() {
     for target in ["/comet/news?cursor=oldest&timeout=0", "/page"] {
         let gate = Gate::start_before(&site, "").await;
         for _ in 0..10 {
-            gate.publish("news", vec![b'x'; 100 << 10]).await;
+            gate.publish("news", vec![b'x'; 32 << 10]).await;
         }
         never_read_by(&gate, target).await;
     }
 }
 
-/// Eight connections with a hundred streams each hold 32 MiB of answers (`limits.body_memory`), some
-/// 100 KiB for each stream, and no more: their answers are 800 MiB.
+/// Four connections with a hundred streams each hold 32 MiB of answers (`limits.body_memory`), some
+/// 100 KiB for each stream, and no more: their answers are 125 and 400 MiB.
 async fn never_read_by(gate: &Gate, target: &str) {
     let idle = gate.own_memory();
     let mut connections = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..4 {
         connections.push(never_read(gate, target, 100).await);
     }
     let grown = growth(gate, idle).await;
-    println!("8 connections of 100 streams each on {target}: {grown} MiB");
-    assert!(grown < 160, "{target}: {grown} MiB");
+    println!("4 connections of 100 streams each on {target}: {grown} MiB");
+    assert!(grown < 96, "{target}: {grown} MiB");
     // Others get their answers.
     let mut other = gate.connect().await.bound(Duration::from_secs(30));
     assert_eq!(other.get("/comet/other?timeout=0").await.status, 200);
     drop(connections);
-    eventually("what answers took is free again", async || {
+    // What is under way is still rendered, which takes a busy machine its time.
+    let free = async || {
         let text = gate.hook("GET", "/metrics", &[], "").await.text();
-        Metrics::parse(&text).value("pollgate_body_bytes") == 0.0
-    })
-    .await;
+        (Metrics::parse(&text).value("pollgate_body_bytes") == 0.0).then_some(())
+    };
+    eventually_some("what answers took is free again", 12 * BOUND, free).await;
 }
 
 #[tokio::test]
