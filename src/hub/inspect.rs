@@ -1,6 +1,6 @@
 //! Reads the table without changing it.
 
-use super::waiter::Register;
+use super::registration::Register;
 use super::{Channel, ChannelUpdate, Hub, Subscription};
 use crate::hub::channel::{ChannelName, Epoch, Position, SiteName, Stamp, Take, Tick, Time};
 use std::cmp::Reverse;

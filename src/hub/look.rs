@@ -1,6 +1,6 @@
 //! Looks into channels for a poll, and registers it where there is nothing for it.
 
-use super::waiter::{self, Register, Registration};
+use super::registration::{self, Register, Registration};
 use super::{Answer, ChannelUpdate, Hub, Interest, PollOutcome, Subscription, TableFull, Waiter};
 use crate::hub::channel::{Cursor, Take, Time};
 use std::sync::Arc;
@@ -102,7 +102,7 @@ impl Hub {
         take: Take,
         register: Register<'_>,
         now: Time,
-    ) -> Result<waiter::Look, TableFull> {
+    ) -> Result<registration::Look, TableFull> {
         let name = &subscription.channel;
         loop {
             let channel = match self.table(name).touch(name, now) {
@@ -135,7 +135,7 @@ impl Hub {
                     Registration::new(&channel, state, hold, &found, unresolved.is_some())
                 });
                 let update = ChannelUpdate { channel: channel.name.clone(), tick, found };
-                waiter::Look { update, registration, unresolved }
+                registration::Look { update, registration, unresolved }
             });
             let abandoned = !state.stored && state.is_unheld();
             drop(state);
@@ -154,7 +154,7 @@ impl Hub {
         take: Take,
         register: Register<'_>,
         now: Time,
-    ) -> Option<waiter::Look> {
+    ) -> Option<registration::Look> {
         if self.is_replica() && !register.is_never() {
             return None;
         }
@@ -168,7 +168,7 @@ impl Hub {
             self.unless_moved(history.since(cursor, take, tick, now), subscription.cursor)
         };
         let update = ChannelUpdate { channel, tick, found };
-        register.after(&update.found).is_none().then_some(waiter::Look {
+        register.after(&update.found).is_none().then_some(registration::Look {
             update,
             registration: None,
             unresolved: None,

@@ -28,79 +28,41 @@ mod interest;
 mod look;
 mod notifier;
 pub mod presence;
+mod registration;
 mod regroup;
 mod replica;
+mod settings;
 mod sites;
 mod table;
 #[cfg(test)]
 mod tests;
+mod update;
 mod waiter;
+mod wake_set;
 
 pub use dump::{ChannelDump, Dump};
 pub use inspect::Info;
 pub use interest::{Interest, TopicPattern, Topics};
 pub use notifier::WakeHandle;
 pub use replica::{Applied, SyncSink};
+pub use settings::Settings;
 pub use sites::{SiteBounds, Usage};
-pub use waiter::{Waiter, WakeSet};
+pub use update::{Answer, ChannelUpdate};
+pub use waiter::Waiter;
+pub use wake_set::WakeSet;
 
 use crate::hub::channel::{
-    ChannelName, Cursor, Epoch, History, Limits, Lookup, Message, Messages, Moment, Pattern,
-    Payload, Position, ReplicaState, Stamp, Take, Tick, Time,
+    ChannelName, Cursor, Epoch, History, Limits, Message, Pattern, Payload, ReplicaState, Stamp,
+    Take, Tick, Time,
 };
 use interest::Index;
 use notifier::Notifier;
 use parking_lot::{Mutex, RwLock};
 use sites::Tables;
 use slab::Slab;
-use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use table::{Class, Table};
-
-/// Bounds of the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Channels that were published to; at this many, the one that is worth least makes room.
-    pub channels: usize,
-    /// Channels that were never published to and that polls wait on.
-    pub waiting: usize,
-    /// The memory of those, in bytes.
-    pub waiting_bytes: u64,
-    /// Memory for messages in all channels, in bytes.
-    pub total: u64,
-    /// Limits of the channels that no override matches.
-    pub limits: Arc<Limits>,
-    /// Limits by channel name; the first match wins.
-    pub overrides: Vec<(Pattern, Arc<Limits>)>,
-    /// The sites that share the table; none = the table is that of a gate without sites.
-    pub sites: Vec<SiteBounds>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            channels: 100_000,
-            waiting: 100_000,
-            waiting_bytes: 32 << 20,
-            total: 256 << 20,
-            limits: Arc::default(),
-            overrides: Vec::new(),
-            sites: Vec::new(),
-        }
-    }
-}
-
-impl Settings {
-    fn limits_for(&self, name: &ChannelName) -> &Arc<Limits> {
-        let (limits, overrides) = match self.site_of(name) {
-            None => (&self.limits, &self.overrides),
-            Some(site) => (&site.limits, &site.overrides),
-        };
-        let matching = overrides.iter().find(|(pattern, _)| pattern.matches(name));
-        matching.map_or(limits, |(_, limits)| limits)
-    }
-}
 
 /// The table has no room for another channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -114,81 +76,6 @@ pub struct Subscription {
     pub channel: ChannelName,
     /// Cursor from which the poll reads.
     pub cursor: Cursor,
-}
-
-/// The result of a poll on one of its channels.
-#[derive(Debug, Clone)]
-pub struct ChannelUpdate {
-    /// The channel.
-    pub channel: ChannelName,
-    /// The unit of its stamps.
-    pub tick: Tick,
-    /// The messages found and the client's new position.
-    pub found: Lookup,
-}
-
-/// The results on all channels of a poll, in the order of its subscriptions.
-pub type Answer = SmallVec<[ChannelUpdate; 1]>;
-
-impl ChannelUpdate {
-    /// The same channel for a client that has got none of this update. After a reset that is
-    /// nowhere, so that a client which breaks off before it learns of the reset is reset again.
-    pub fn start(&self) -> Self {
-        match self.found.reset {
-            true => self.at(Position::NOWHERE, Stamp(self.tick.micros())),
-            false => self.before_messages(),
-        }
-    }
-
-    /// The same channel for a client that has got none of its messages, but knows of a reset.
-    pub fn before_messages(&self) -> Self {
-        let Lookup { position, stamp, .. } = self.found;
-        let just_before = |stamp: Stamp| Stamp(stamp.0.saturating_sub(self.tick.micros()));
-        match self.found.messages.first() {
-            Some(first) => {
-                let Position { epoch, seq } = first.position;
-                let seq = seq.saturating_sub(1);
-                let mut update = self.at(Position { epoch, seq }, just_before(first.stamp));
-                update.found.before = self.found.before;
-                update
-            }
-            // A change whose message is not kept any more.
-            None if self.found.has_update && !self.found.reset => {
-                self.at(position, just_before(stamp))
-            }
-            None => self.end(),
-        }
-    }
-
-    /// The same channel for a client that has got `message` and nothing after it.
-    pub fn after(&self, message: &Message) -> Self {
-        let mut update = self.at(message.position, message.stamp);
-        update.found.tag = Some(message.tag);
-        update
-    }
-
-    /// The same channel for a client that has got all of this update.
-    pub fn end(&self) -> Self {
-        let mut update = self.at(self.found.position, self.found.stamp);
-        (update.found.tag, update.found.before) = (self.found.tag, self.found.before);
-        update
-    }
-
-    /// The same channel for a client that is at `position`, with nothing new.
-    pub fn at(&self, position: Position, stamp: Stamp) -> Self {
-        let found = Lookup {
-            has_update: false,
-            reset: false,
-            messages: Messages::new(),
-            position,
-            stamp,
-            tag: None,
-            before: Moment::default(),
-            as_of: self.found.as_of,
-            renders: None,
-        };
-        Self { channel: self.channel.clone(), tick: self.tick, found }
-    }
 }
 
 /// The outcome of [`Hub::poll`].

@@ -1,6 +1,7 @@
 //! Streams whose channels change while they last: a socket that subscribes and unsubscribes.
 
-use super::waiter::{Register, Waiter};
+use super::registration::Register;
+use super::waiter::Waiter;
 use super::{ChannelUpdate, Subscription, TableFull};
 use crate::hub::channel::Time;
 

@@ -4,7 +4,7 @@
 //! always sees a consistent pair. The table's [`SyncSink`] receives a channel's request after
 //! unlocking.
 
-use super::waiter::Unresolved;
+use super::registration::Unresolved;
 use super::{Channel, Hub, State, TableFull, WakeSet};
 use crate::hub::channel::{
     ChannelName, Cursor, History, Lookup, Message, Position, Snapshot, Stamp, Step, SyncRequest,

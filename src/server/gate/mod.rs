@@ -28,7 +28,8 @@ pub mod upstream;
 mod upstream_names;
 
 pub use counters::{Connected, Counters, Open, SiteAnswer};
-pub use poll::admission::{Decision, Incoming, PublishByBrowser};
+pub use poll::admission::{Decision, Incoming};
+pub use poll::browser_publish::PublishByBrowser;
 pub use poll::held::{HeldPoll, HoldOutcome};
 pub use poll::timer::Timer;
 pub use presence::{PendingRoster, RosterSource};

@@ -1,30 +1,28 @@
 //! Admission: decides if a request goes to the upstream, is answered at once, or is held.
 
+use super::browser_publish::PublishByBrowser;
 use super::hold::Cause;
 use super::replies::{allowed_origin, finished, preflight, refusal, wrong_method};
 use crate::hub::channel::ChannelName;
-use crate::hub::{Answer, PollOutcome, Waiter};
 use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::{self, Dialect, Parsed, Poll};
 use crate::protocol::http::path::Captures;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
-use crate::server::gate::grant::{Allowed, AuthRequest, Authorization, GrantGuard, Verdict};
+use crate::server::gate::grant::{Allowed, AuthRequest, Authorization, Verdict};
 use crate::server::gate::grip::Held as GripHold;
 use crate::server::gate::grip::socket::Socket as GripSocket;
-use crate::server::gate::presence::{self, Memberships, PendingRoster};
+use crate::server::gate::presence::{self, PendingRoster};
 use crate::server::gate::proxy::forwarded::Way;
 use crate::server::gate::pusher::HeldPusher;
 use crate::server::gate::replay::ReplayIdentity;
 use crate::server::gate::route::{Match, Rule};
 use crate::server::gate::stream::{HeldStream, Opening};
-use crate::server::gate::{Gate, HeldPoll, HeldReplay, RETRY_AFTER, Settings, mercure};
+use crate::server::gate::{Gate, HeldPoll, HeldReplay, Settings, mercure};
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// A parsed request.
 pub struct Incoming<'a> {
@@ -78,14 +76,6 @@ pub enum Decision {
     Ask(Box<PendingAdmission>),
 }
 
-/// An empty message that a browser publishes.
-pub struct PublishByBrowser {
-    channel: ChannelName,
-    rule: Arc<Rule>,
-    /// The origin that may read the response.
-    origin: Option<Box<str>>,
-}
-
 /// A poll on its way in: all that later steps need of its request, read once and owned, so that
 /// the request itself need not be kept while the upstream is asked.
 pub(in crate::server::gate) struct Admission {
@@ -98,7 +88,7 @@ pub(in crate::server::gate) struct Admission {
     /// The request's origin, as far as the rule lists it.
     pub(in crate::server::gate) origin: Option<Box<str>>,
     /// Tells its grant from others, where polls are counted by grant.
-    holder: Option<u64>,
+    pub(super) holder: Option<u64>,
     /// What it wants to know and to say about the users on its channels.
     pub(in crate::server::gate) presence: presence::Wish,
 }
@@ -121,12 +111,6 @@ pub struct PendingAdmission {
     admission: Admission,
     asking: Box<AuthRequest>,
 }
-
-/// The reason for not holding a poll: the counter, the status and the words.
-pub(in crate::server::gate) type Full = (Refusal, u16, String);
-
-/// Time that a poll with a zero timeout waits until it is known if there are messages.
-const CATCH_UP: Duration = Duration::from_secs(3);
 
 impl PendingAdmission {
     /// Asks the upstream and goes on with the admission. The request is not looked at again.
@@ -239,7 +223,7 @@ impl Gate {
         nchan.existing_only && !poll.subscriptions.iter().all(|one| exists(&one.channel))
     }
 
-    fn admission(
+    pub(super) fn admission(
         &self,
         settings: &Settings,
         rule: &Arc<Rule>,
@@ -261,7 +245,7 @@ impl Gate {
     }
 
     /// Lets the client in if the rule's `auth` does.
-    fn authorized(
+    pub(super) fn authorized(
         &self,
         settings: &Settings,
         admission: Admission,
@@ -326,156 +310,6 @@ impl Gate {
         }
     }
 
-    fn poll(
-        &self,
-        settings: &Settings,
-        admission: Admission,
-        allowed: Option<Allowed>,
-    ) -> Decision {
-        let poll = &admission.poll;
-        // With a backplane, it may take a moment to know if there are messages.
-        let no_wait = poll.timeout == Some(Duration::ZERO) || admission.presence.is_any();
-        let wanted = (!no_wait || self.shared.hub.is_replica()) && !admission.is_head;
-        let (permit, refused) =
-            match wanted.then(|| self.admit(settings, &admission, allowed.as_ref())) {
-                Some(Ok(permit)) => (Some(permit), None),
-                Some(Err(refused)) => (None, Some(refused)),
-                None => (None, None),
-            };
-        let hub = &self.shared.hub;
-        let now = (self.shared.clock)();
-        let member = allowed.as_ref().and_then(Allowed::member);
-        let present = match refused {
-            None => self.enter(&admission, member, presence::Kind::Poll, now),
-            Some(_) => Memberships::default(),
-        };
-        let found = match permit {
-            None => hub.look(&poll.subscriptions, poll.take, now),
-            Some(permit) => match hub.poll(&poll.subscriptions, poll.take, true, now) {
-                Ok(PollOutcome::Waiting(mut waiter)) if no_wait && !waiter.is_unresolved() => {
-                    Ok(waiter.finish(now))
-                }
-                Ok(PollOutcome::Waiting(mut waiter)) => {
-                    waiter.set_no_wait(no_wait);
-                    let leave = allowed.map(|allowed| self.shared.grants.take(allowed, &waiter));
-                    return self.hold(settings, admission, (waiter, leave, permit, present));
-                }
-                Ok(PollOutcome::Answer(answer)) => Ok(answer),
-                Err(full) => Err(full),
-            },
-        };
-        match (found, refused) {
-            (Err(full), _) => {
-                self.refuse_full(&admission, (Refusal::TableFull, 503, full.to_string()))
-            }
-            (Ok(answer), Some(full)) if !answer.iter().any(|update| update.found.has_update) => {
-                self.refuse_full(&admission, full)
-            }
-            (Ok(answer), _) => {
-                let cause = self.cause_at_once(&answer);
-                self.shared.counters.release(cause, Some(&answer), &self.shared.metrics.watched);
-                let quiet = matches!(cause, Cause::Timeout | Cause::Drain);
-                let rosters = self.rosters(&admission);
-                let Admission { rule, poll, origin, .. } = admission;
-                let answer = if quiet { self.quiet_answer(&rule, answer) } else { answer };
-                if let Some(channels) = rosters {
-                    let callback = poll.callback;
-                    let gate = self.clone();
-                    return Decision::Roster(Box::new(PendingRoster {
-                        gate,
-                        rule,
-                        answer,
-                        callback,
-                        origin,
-                        cause,
-                        channels,
-                        present,
-                    }));
-                }
-                let reply = rule.dialect.render(&answer, poll.callback.as_deref());
-                Decision::Reply(finished(reply, &rule, origin.as_deref()), Some(cause))
-            }
-        }
-    }
-
-    /// Refuses a poll that finds no room; it may come again.
-    pub(in crate::server::gate) fn refuse_full(
-        &self,
-        admission: &Admission,
-        (cause, status, error): Full,
-    ) -> Decision {
-        let reply = match &admission.purpose {
-            Purpose::Stream(opening) => opening.full(&error),
-            _ => None,
-        };
-        let reply = reply.unwrap_or_else(|| {
-            refusal(&admission.rule, status, &error, "try again later")
-                .with("Retry-After", RETRY_AFTER)
-        });
-        self.refuse(&admission.rule, admission.origin.as_deref(), cause, reply)
-    }
-
-    fn hold(
-        &self,
-        settings: &Settings,
-        admission: Admission,
-        (waiter, leave, permit, present): (Waiter, Option<GrantGuard>, Permit, Memberships),
-    ) -> Decision {
-        let rosters = self.rosters(&admission);
-        let Admission { rule, poll, origin, presence, .. } = admission;
-        // A poll with a zero timeout waits only until its channels have caught up.
-        let no_wait = poll.timeout == Some(Duration::ZERO) || presence.is_any();
-        let wait = if no_wait { Some(CATCH_UP) } else { poll.timeout };
-        let held = HeldPoll {
-            gate: self.clone(),
-            duration: settings.hold.duration(rule.timeout, wait),
-            rule,
-            waiter,
-            callback: poll.callback,
-            origin,
-            began: Instant::now(),
-            leave,
-            present,
-            rosters,
-            _permit: permit,
-        };
-        Decision::Hold(Box::new(held))
-    }
-
-    fn cause_at_once(&self, answer: &Answer) -> Cause {
-        if answer.iter().any(|update| update.found.has_update) {
-            Cause::of(answer)
-        } else if self.shared.hub.is_draining() {
-            Cause::Drain
-        } else {
-            Cause::Timeout
-        }
-    }
-
-    /// A permit to hold a poll, or the cause of its refusal, with the status and words of the
-    /// response.
-    pub(in crate::server::gate) fn admit(
-        &self,
-        settings: &Settings,
-        admission: &Admission,
-        allowed: Option<&Allowed>,
-    ) -> Result<Permit, Full> {
-        let limits = &settings.limits;
-        let crowded = |name: &ChannelName| self.shared.hub.held_on(name) >= limits.per_channel;
-        let mut channels = admission.poll.subscriptions.iter().map(|one| &one.channel);
-        if limits.per_channel > 0 && channels.any(crowded) {
-            let error = "too many polls are held on this channel".to_owned();
-            return Err((Refusal::PerChannel, 503, error));
-        }
-        // Without `limits.per_grant` nothing was looked up.
-        let named = allowed.and_then(|allowed| self.shared.grants.named_holder(allowed));
-        let holder = admission.holder.map(|holder| named.unwrap_or(holder));
-        self.permit(settings, admission.client, holder).map_err(|refusal| {
-            let status = if refusal == permit::Rejection::Held { 503 } else { 429 };
-            (cause_of(refusal), status, refusal.to_string())
-        })
-    }
-
     /// A permit to hold something of `client` by the grant of `holder`: the gate's, and the site's
     /// where there is one.
     pub(in crate::server::gate) fn permit(
@@ -504,56 +338,6 @@ impl Gate {
     ) -> Decision {
         self.refused(cause);
         Decision::Reply(finished(reply, rule, origin), None)
-    }
-
-    /// Publishes an empty message for a browser; the response is that of PHP's `touch()`: true or
-    /// false.
-    pub async fn publish(&self, publish: Box<PublishByBrowser>) -> Reply {
-        let PublishByBrowser { channel, rule, origin } = *publish;
-        let published = (self.shared.browser_publish)(channel).await;
-        if !published {
-            self.refused(Refusal::TableFull);
-        }
-        let (status, word) = if published { (200, "true") } else { (503, "false") };
-        let reply = Reply::new(status, dialect::PHP_CONTENT_TYPE, word);
-        finished(reply.with("X-Content-Type-Options", "nosniff"), &rule, origin.as_deref())
-    }
-
-    /// Lets a browser publish that may poll the channel. The error is as that of [`Gate::decide`].
-    fn publish_for_browser(
-        &self,
-        settings: &Settings,
-        rule: &Arc<Rule>,
-        request: &Incoming<'_>,
-        channel: &str,
-    ) -> Decision {
-        match ChannelName::new(channel) {
-            Ok(name) if settings.pusher.has(&name) => {
-                let error = "events on the channels of a Pusher app are the site's\n";
-                let reply = Reply::new(403, "text/plain; charset=UTF-8", error);
-                let origin = allowed_origin(rule, request.headers);
-                self.refuse(rule, origin.as_deref(), Refusal::UnknownChannel, reply)
-            }
-            Ok(name) => {
-                let poll = Poll::on(settings.scoped(name));
-                let admission = self.admission(settings, rule, request, poll, Purpose::Publish);
-                self.authorized(settings, admission, request)
-            }
-            Err(error) => {
-                let reply = Reply::new(400, "text/plain; charset=UTF-8", format!("{error}\n"));
-                let origin = allowed_origin(rule, request.headers);
-                self.refuse(rule, origin.as_deref(), Refusal::BadRequest, reply)
-            }
-        }
-    }
-}
-
-/// The counter of a refused permit.
-pub(in crate::server::gate) fn cause_of(refusal: permit::Rejection) -> Refusal {
-    match refusal {
-        permit::Rejection::Held => Refusal::HoldMax,
-        permit::Rejection::Address => Refusal::PerAddress,
-        permit::Rejection::Grant => Refusal::PerGrant,
     }
 }
 

@@ -306,7 +306,7 @@ impl Gate {
         }
         let permit = self.permit(settings, request.client, None);
         let permit = permit.map_err(|full| {
-            let cause = super::poll::admission::cause_of(full);
+            let cause = super::poll::lookup::cause_of(full);
             (cause, Close::new(code::OVER_CAPACITY, full.to_string()))
         })?;
         let client = Client::new(self.clone(), app.clone(), way, permit);
