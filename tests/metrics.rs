@@ -6,7 +6,7 @@ mod support;
 use support::{Client, Gate, Metrics, PlainSite, Way, eventually};
 
 /// Metric families that the contract names.
-const FAMILIES: [&str; 29] = [
+const FAMILIES: [&str; 31] = [
     "pollgate_bodies_refused_total",
     "pollgate_body_bytes",
     "pollgate_build_info",
@@ -18,6 +18,7 @@ const FAMILIES: [&str; 29] = [
     "pollgate_history_bytes",
     "pollgate_hold_seconds",
     "pollgate_log_lines_dropped_total",
+    "pollgate_mercure_wakes_total",
     "pollgate_presence_bytes",
     "pollgate_presence_members",
     "pollgate_publish_to_write_seconds",
@@ -32,6 +33,7 @@ const FAMILIES: [&str; 29] = [
     "pollgate_upstream_seconds",
     "pollgate_waiting_channels",
     "pollgate_webhook_events_total",
+    "pollgate_webhook_failures_total",
     "process_max_fds",
     "process_open_fds",
     "process_resident_memory_bytes",

@@ -13,7 +13,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use socket2::{SockRef, TcpKeepalive};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{fmt, io};
@@ -101,63 +101,20 @@ pub(super) fn prepare<R: ReadRule>(
 
 /// Has pingora read the response in small pieces, on a connection that other such requests use
 /// later. It reads up to ten pieces ahead of a client that does not read, and an HTTP/2 client can
-/// do that on a hundred streams of one connection.
+/// do that on a hundred streams of one connection. A piece is what the kernel has received, so its
+/// buffer bounds it; pingora keeps no connections behind a stream of the gate's own.
 pub(super) fn read_little(peer: &mut HttpPeer) {
     /// The group of these connections, beside those that are counted up from 1.
     const GROUP: u64 = u64::MAX;
-    static CONNECT: LazyLock<Arc<Connect>> =
-        LazyLock::new(|| Arc::new(Connect(Box::new(|inner| Box::new(SmallReads(inner))))));
+    /// In bytes. The kernel doubles it, for its own records.
+    const RECEIVE_BUFFER: u32 = 8 << 10;
     if peer.group_key == 0 {
         peer.group_key = GROUP;
     }
-    peer.options.custom_l4 = Some(CONNECT.clone());
-}
-
-/// A connection that is read in pieces of [`MAX_READ`].
-#[derive(Debug)]
-struct SmallReads<S>(S);
-
-/// Bytes that are read at once.
-const MAX_READ: usize = 8 << 10;
-
-impl<S: AsyncRead + Unpin> AsyncRead for SmallReads<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let room = buf.remaining().min(MAX_READ);
-        let mut piece = ReadBuf::new(buf.initialize_unfilled_to(room));
-        ready!(Pin::new(&mut self.0).poll_read(context, &mut piece))?;
-        let length = piece.filled().len();
-        buf.advance(length);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for SmallReads<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
-impl<S: Socket> VirtualSocket for SmallReads<S> {
-    /// The gate's own options are set already.
-    fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
-        Ok(())
-    }
+    peer.options.upstream_tcp_sock_tweak_hook = Some(Arc::new(|socket| {
+        let failed = |error| Error::because(ErrorType::SocketError, "receive buffer", error);
+        socket.set_recv_buffer_size(RECEIVE_BUFFER).map_err(failed)
+    }));
 }
 
 /// TCP keep-alive that notices a vanished upstream within two minutes.
