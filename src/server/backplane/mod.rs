@@ -151,7 +151,7 @@ struct Shared {
 /// a thing once.
 pub struct SyncRequests(mpsc::UnboundedReceiver<(ChannelName, SyncRequest)>);
 
-/// The two ends: one for [`Hub::fed`], one for [`Backplane::new`].
+/// The two ends: one for [`Hub::replica`], one for [`Backplane::new`].
 pub fn wants() -> (crate::hub::SyncSink, SyncRequests) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let origin = Arc::new(move |channel: &ChannelName, want| {

@@ -211,7 +211,7 @@ struct Shared {
 }
 
 impl Publisher {
-    /// A publisher into `hub`, through `elsewhere` if that assigns the positions. `crowd` is the
+    /// A publisher into `hub`, through `sequencer` if that assigns the positions. `runtime` is the
     /// runtime of the held polls, as soon as there is one: a large wake is notified there, between
     /// the deliveries of its batches. `metrics` knows the channels that are counted by themselves.
     pub fn new(
