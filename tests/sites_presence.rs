@@ -183,6 +183,7 @@ async fn webhooks_go_to_the_upstream_of_their_site_with_its_events_alone() {
     let two = two("0s").await;
     let gate = &two.gate;
     hold(gate, Way::Plain, "shop", &target("shop", "room", "7", "")).await.close();
+    gate.wait_for_held(0).await;
     let stays = hold(gate, Way::Plain, "blog", &target("blog", "room", "8", "")).await;
     let shop = ["channel_occupied room -", "member_added room 7", "member_removed room 7"];
     let shop = [&shop[..], &["channel_vacated room -"]].concat();
