@@ -23,6 +23,8 @@ import threading
 import time
 import urllib.request
 
+from programs import cpu, free_port, listens, memory, until
+
 BINARY = sys.argv[1]
 CLIENTS = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
 PUBLISHES = int(sys.argv[3]) if len(sys.argv) > 3 else 5
@@ -100,32 +102,13 @@ dialect = "native"
 """
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def listens(port):
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
-
-
-def until(look, bound=120):
-    deadline = time.time() + bound
-    while not look():
-        if time.time() > deadline:
-            raise SystemExit("waited in vain")
-        time.sleep(0.02)
-
-
 class Site:
     """Answers every request with an instruction."""
 
     def __init__(self):
         self.port, self.answered = free_port(), 0
         threading.Thread(target=lambda: asyncio.run(self.serve()), daemon=True).start()
-        until(lambda: listens(self.port))
+        until(lambda: listens(self.port), bound=120)
 
     async def serve(self):
         async with await asyncio.start_server(self.speak, "127.0.0.1", self.port, backlog=4096) as it:
@@ -166,7 +149,7 @@ class Server:
                          f"--upstream=127.0.0.1:{site.port}", "--set=threads=1"]]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.processes = [subprocess.Popen(command, **quiet) for command in commands]
-        until(lambda: all(map(listens, (self.port, self.publish_port))))
+        until(lambda: all(map(listens, (self.port, self.publish_port))), bound=120)
         # Pushpin's parts find each other only after a while, and a request before that is lost.
         def warm():
             answered = site.answered
@@ -174,7 +157,7 @@ class Server:
                 one.sendall(b"GET /warm HTTP/1.1\r\nHost: bench\r\n\r\n")
                 time.sleep(0.3)
             return site.answered > answered
-        until(warm)
+        until(warm, bound=120)
 
     def __enter__(self):
         return self
@@ -194,19 +177,11 @@ class Server:
 
     def memory(self):
         """KiB."""
-        total = 0
-        for pid in self.pids():
-            lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-        return total
+        return memory(*self.pids())
 
     def cpu(self):
         """Microseconds."""
-        total = 0
-        for pid in self.pids():
-            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-                total += int((task / "schedstat").read_text().split()[0])
-        return total / 1000
+        return cpu(*self.pids())
 
     def settle(self):
         """Waits until the server is idle."""
@@ -265,7 +240,7 @@ def measure(server, site, mode):
     for index in range(CLIENTS):
         ask(index)
         if mode != "native":
-            until(lambda: site.answered >= answered + index - BURST)
+            until(lambda: site.answered >= answered + index - BURST, bound=120)
     server.settle()
     while mode != "native" and (early := eyes.select(0)):
         if all([read(key) or b"none" in key.data[1] for key, _ in early]):

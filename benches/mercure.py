@@ -23,6 +23,8 @@ import time
 import urllib.parse
 import urllib.request
 
+from programs import cpu, free_port, listens, memory, until
+
 BINARY = sys.argv[1]
 SUBSCRIBERS = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
 UPDATES = int(sys.argv[3]) if len(sys.argv) > 3 else 200
@@ -46,25 +48,6 @@ CASES = [
 ]
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def until(look, bound=120):
-    deadline = time.time() + bound
-    while not look():
-        if time.time() > deadline:
-            raise SystemExit("waited in vain")
-        time.sleep(0.02)
-
-
-def listens(port):
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
-
-
 def encode(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -84,7 +67,7 @@ class Gate:
                    f"--internal=127.0.0.1:{self.internal}", "--upstream=127.0.0.1:1",
                    "--set=threads=1"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(lambda: listens(self.port) and listens(self.internal))
+        until(lambda: listens(self.port) and listens(self.internal), bound=120)
         self.publisher = socket.create_connection(("127.0.0.1", self.internal))
         self.token = token()
 
@@ -96,12 +79,10 @@ class Gate:
         self.process.wait()
 
     def memory(self):
-        lines = pathlib.Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()
-        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return memory(self.process.pid)
 
     def cpu(self):
-        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1000
+        return cpu(self.process.pid)
 
     def held(self):
         page = urllib.request.urlopen(f"http://127.0.0.1:{self.internal}/metrics").read().decode()
@@ -143,7 +124,7 @@ def measure(gate, of_subscriber, of_update, share, repetitions):
         topic = urllib.parse.quote(of_subscriber(index), safe="")
         one.sendall(f"GET /.well-known/mercure?topic={topic} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
         eyes.register(one, selectors.EVENT_READ)
-    until(lambda: gate.held() >= SUBSCRIBERS)
+    until(lambda: gate.held() >= SUBSCRIBERS, bound=120)
     gate.settle()
     for key in list(eyes.get_map().values()):
         key.fileobj.recv(1 << 16)

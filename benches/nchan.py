@@ -25,6 +25,8 @@ import tempfile
 import time
 import urllib.request
 
+from programs import cpu, free_port, listens, memory, until
+
 BINARY = sys.argv[1]
 CLIENTS = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
 PUBLISHES = int(sys.argv[3]) if len(sys.argv) > 3 else 5
@@ -56,12 +58,6 @@ path = "/sub/*"
 dialect = "nchan"
 first = "newest"
 """
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 class Server:
@@ -96,19 +92,11 @@ class Server:
 
     def memory(self):
         """KiB."""
-        total = 0
-        for pid in self.pids():
-            lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-        return total
+        return memory(*self.pids())
 
     def cpu(self):
         """Microseconds."""
-        total = 0
-        for pid in self.pids():
-            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-                total += int((task / "schedstat").read_text().split()[0])
-        return total / 1000
+        return cpu(*self.pids())
 
     def publish(self, channel, body):
         url = f"http://127.0.0.1:{self.publish_port}/pub/{channel}"
@@ -122,19 +110,6 @@ class Server:
             return json.loads(urllib.request.urlopen(request, timeout=60).read())["subscribers"]
         except urllib.error.HTTPError:
             return 0
-
-
-def listens(port):
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
-
-
-def until(look, bound=60):
-    deadline = time.time() + bound
-    while not look():
-        if time.time() > deadline:
-            raise SystemExit("waited in vain")
-        time.sleep(0.02)
 
 
 class Client:

@@ -1,6 +1,7 @@
-"""The programs that a bench starts, all of which end with it."""
+"""The programs that a bench starts, all of which end with it, and what they take."""
 import contextlib
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -41,3 +42,40 @@ def wait_for(port):
         except OSError:
             time.sleep(0.05)
     sys.exit(f"nothing listens on port {port}")
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def listens(port):
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def until(look, bound=60):
+    deadline = time.time() + bound
+    while not look():
+        if time.time() > deadline:
+            raise SystemExit("waited in vain")
+        time.sleep(0.02)
+
+
+def memory(*pids):
+    """The proportional share of these processes, in KiB."""
+    total = 0
+    for pid in pids:
+        lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def cpu(*pids):
+    """The time that the threads of these processes have run for, in microseconds."""
+    total = 0
+    for pid in pids:
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1000

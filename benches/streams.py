@@ -22,6 +22,8 @@ import tempfile
 import time
 import urllib.request
 
+from programs import cpu, free_port, listens, memory, until
+
 BINARY = sys.argv[1]
 CLIENTS = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
 PUBLISHES = int(sys.argv[3]) if len(sys.argv) > 3 else 5
@@ -41,25 +43,6 @@ key = "key"
 secret = "secret"
 """
 NUMBER = re.compile(rb"#(\d{10})#")
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def listens(port):
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
-
-
-def until(look, bound=60):
-    deadline = time.time() + bound
-    while not look():
-        if time.time() > deadline:
-            raise SystemExit("waited in vain")
-        time.sleep(0.02)
 
 
 class Gate:
@@ -82,13 +65,11 @@ class Gate:
 
     def memory(self):
         """KiB."""
-        rollup = pathlib.Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
-        return int(re.search(r"^Pss:\s+(\d+)", rollup, re.M)[1])
+        return memory(self.process.pid)
 
     def cpu(self):
         """Microseconds."""
-        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1000
+        return cpu(self.process.pid)
 
     def held(self):
         status = urllib.request.urlopen(f"http://127.0.0.1:{self.internal}/status", timeout=60)
