@@ -22,6 +22,22 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+/// A table that is true for letters, digits and `marks`.
+const fn alphanumeric_and(marks: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+}
+
 /// The headers of a request, independent of their parser.
 pub trait Headers: Sync {
     /// The first header of that (lower case) name, if its value is visible ASCII or UTF-8.

@@ -9,6 +9,7 @@
 //! slashes. Any other `*` matches one or more characters within one segment, and a segment has at
 //! most one. So a match never backtracks: it reads the path once, whatever the path is.
 
+use super::alphanumeric_and;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode_byte, utf8_percent_encode};
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -199,21 +200,7 @@ fn to_raw(path: &str, spans: &mut [Range<usize>]) {
 }
 
 /// True for the bytes that stand for themselves in a path (RFC 3986, section 3.3).
-const PLAIN: [bool; 256] = {
-    let marks = b"-._~/!$&'()*+,;=:@";
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let mut mark = 0;
-    while mark < marks.len() {
-        table[marks[mark] as usize] = true;
-        mark += 1;
-    }
-    table
-};
+const PLAIN: [bool; 256] = alphanumeric_and(b"-._~/!$&'()*+,;=:@");
 
 /// The path in the one form in which equal paths are equal.
 pub fn normalize(path: &str) -> Cow<'_, str> {

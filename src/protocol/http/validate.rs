@@ -5,6 +5,7 @@
 //! `Content-Length` beside a `Transfer-Encoding`; so this validator reads the bytes. The rules are
 //! those of RFC 9112, sections 2.2, 3.2, 5 and 6.3.
 
+use super::alphanumeric_and;
 use crate::protocol::http::framing::{Chunks, Framing};
 use memchr::memchr3;
 
@@ -191,21 +192,7 @@ fn is_token_byte(byte: u8) -> bool {
 }
 
 /// True for the bytes of a token.
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let marks = b"!#$%&'*+-.^_`|~";
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let mut mark = 0;
-    while mark < marks.len() {
-        table[marks[mark] as usize] = true;
-        mark += 1;
-    }
-    table
-};
+const TOKEN: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");
 
 #[cfg(test)]
 mod tests {
