@@ -127,6 +127,18 @@ async fn a_poll_that_is_held_on_ends_with_its_grant_and_the_site_is_not_asked_ag
     }
 }
 
+/// A held poll for the same answer, each way.
+async fn hold_each_way(gate: &Gate) -> Vec<Poller> {
+    let mut pollers = Vec::new();
+    for way in Way::ALL {
+        let mut poller = way.connect(gate).await;
+        poller.ask("/chat.php?last=17").await;
+        gate.wait_for_held(pollers.len() as u64 + 1).await;
+        pollers.push(poller);
+    }
+    pollers
+}
+
 #[tokio::test]
 async fn with_share_all_quiet_polls_get_the_constant_and_the_site_is_asked_once_with_news() {
     let mut site = PlainSite::start_by_hand().await;
@@ -144,13 +156,7 @@ async fn with_share_all_quiet_polls_get_the_constant_and_the_site_is_asked_once_
     assert!(site.requests().is_empty());
     // A rule that holds for longer, so that a publish finds all of them.
     gate.reconfigure(&rule("share = true\ntimeout = \"1m\"\non_timeout = \"quiet\"")).await;
-    let mut pollers = Vec::new();
-    for way in Way::ALL {
-        let mut poller = way.connect(&gate).await;
-        poller.ask("/chat.php?last=17").await;
-        gate.wait_for_held(pollers.len() as u64 + 1).await;
-        pollers.push(poller);
-    }
+    let mut pollers = hold_each_way(&gate).await;
     gate.publish("chat", "").await;
     reply(&mut site.visit().await, "news").await;
     for poller in &mut pollers {
@@ -164,13 +170,7 @@ async fn with_share_the_constant_ends_polls_whose_one_request_was_cut_off() {
     let mut site = PlainSite::start_by_hand().await;
     let more = "share = true\ntimeout = \"5s\"\non_timeout = \"quiet\"";
     let gate = Gate::start_before(site.addr(), &rule(more)).await;
-    let mut pollers = Vec::new();
-    for way in Way::ALL {
-        let mut poller = way.connect(&gate).await;
-        poller.ask("/chat.php?last=17").await;
-        gate.wait_for_held(pollers.len() as u64 + 1).await;
-        pollers.push(poller);
-    }
+    let mut pollers = hold_each_way(&gate).await;
     gate.publish("chat", "").await;
     // The site has nothing for them: it holds the one request that goes for all.
     site.visit().await.wait_for_close().await;
