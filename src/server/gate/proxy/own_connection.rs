@@ -1,5 +1,5 @@
-//! Connections to the upstream behind a stream of the gate's own: those that serve one request
-//! alone, and those of HTTP/2 clients.
+//! Connections to the upstream that are unlike pingora's: those behind a stream of the gate's own,
+//! which serve one request alone, and those of HTTP/2 clients, which are read in small pieces.
 
 use super::connection_state::next_group;
 use async_trait::async_trait;
