@@ -323,7 +323,7 @@ impl Connection {
         let stream =
             OneRequest::new(self.stream, self.pending, 0, Framing::Endless, BodyRate::default())
                 .shared_by_streams();
-        let http2 = Http2::new(front.gate.clone(), front.proxy.clone(), self.shown);
+        let http2 = Http2::new(front, self.shown);
         let http2 = Arc::new(http2);
         http2.process_new(Box::new(BoundedWindow::new(stream)), shutdown).await;
     }

@@ -1,7 +1,12 @@
-//! HTTP/2: pingora serves the streams; plain polls among them are held here.
+//! HTTP/2: plain polls are held here, what is the upstream's is forwarded, and pingora serves the
+//! rest of the streams.
+
+mod forward;
 
 use crate::protocol::http::validate::is_origin_target;
 use crate::protocol::http::{Headers, Reply};
+use crate::server::gate::forward::Forwarder;
+use crate::server::gate::front::Front;
 use crate::server::gate::proxy::Proxy;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::request_context::RequestContext;
@@ -28,6 +33,7 @@ const UNSENT: usize = 16 << 10;
 pub(super) struct Http2 {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
+    forwarder: Arc<Forwarder>,
     state: Arc<ConnectionState>,
     options: HttpServerOptions,
     /// Upper bound of the headers of one stream.
@@ -38,13 +44,16 @@ pub(super) struct Http2 {
 
 impl Http2 {
     /// An app for a connection that begins now.
-    pub(super) fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>, shown: Option<Presented>) -> Self {
+    pub(super) fn new(front: &Front, shown: Option<Presented>) -> Self {
+        let gate = front.gate.clone();
+        let proxy = front.proxy.clone();
+        let forwarder = front.forwarder.clone();
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         let settings = gate.settings();
         options.h2_idle_timeout = settings.idle_timeout;
         let head_bytes = u32::try_from(settings.head.bytes).unwrap_or(u32::MAX);
-        Self { gate, proxy, state: Arc::default(), options, head_bytes, shown }
+        Self { gate, proxy, forwarder, state: Arc::default(), options, head_bytes, shown }
     }
 
     /// The response to a stream that is not served, regardless of the request.
@@ -158,6 +167,8 @@ impl HttpServerApp for Http2 {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let handed = self.poll(&mut stream).await?;
+        // Boxed: a held poll has no room for it.
+        let handed = Box::pin(self.forward(&mut stream, handed, shutdown)).await?;
         Box::pin(handed.scope(self.proxy.process_new_http(stream, shutdown))).await
     }
 
