@@ -5,9 +5,11 @@
 //! a waiting poll that wakes for it finds it. Continuity is within one epoch; [`History::new`]
 //! begins one.
 
+mod following;
 mod persisted;
 mod tagged;
 
+pub use following::Following;
 pub use persisted::{KeptMessage, Persisted};
 pub use tagged::Moment;
 
