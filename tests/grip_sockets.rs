@@ -355,25 +355,24 @@ async fn controls_keep_a_socket_alive_delay_and_detach() {
             ];
             return events("Sec-WebSocket-Extensions: grip", &said);
         }
-        let said = asked(request).remove(0).content.unwrap();
-        events(
-            "",
-            &match &said[..] {
-                b"delay" => {
-                    [control(&json!({ "type": "send-delayed", "content": "late", "timeout": 100 }))]
-                }
-                b"flush" => [control(&json!({ "type": "flush-delayed" }))],
-                b"off" => [control(&json!({ "type": "keep-alive" }))],
-                _ => [control(&json!({ "type": "detach" }))],
-            },
-        )
+        // What is sent while the site is asked comes together.
+        let answers = asked(request).into_iter().map(|event| {
+            control(&match &event.content.unwrap()[..] {
+                b"delay" => json!({ "type": "send-delayed", "content": "late", "timeout": 100 }),
+                b"flush" => json!({ "type": "flush-delayed" }),
+                b"off" => json!({ "type": "keep-alive" }),
+                _ => json!({ "type": "detach" }),
+            })
+        });
+        events("", &answers.collect::<Vec<_>>())
     });
     let site = site.await;
     let gate = gate(&site).await;
     let mut socket = Socket::open(&gate, "/chat/room", &[]).await;
     assert_eq!(socket.text().await, "alive");
-    for word in ["off", "delay", "flush"] {
+    for (word, requests) in [("off", 2), ("delay", 3), ("flush", 4)] {
         socket.send(0x81, word.as_bytes()).await;
+        eventually("the site has it", async || site.requests().len() == requests).await;
     }
     loop {
         match socket.text().await.as_str() {

@@ -59,7 +59,7 @@ fn what_comes_before_the_look_is_not_left_to_a_wake() {
     let found = waiter.look(NOW).unwrap();
     assert_eq!(found[0].found.messages.len(), 2);
     waiter.advance(0, &found[0].found);
-    assert_eq!((publish(&hub, "a", "3"), hub.held_on(&name("a"))), (1, 1));
+    assert_eq!((hub.held_on(&name("a")), publish(&hub, "a", "3")), (1, 1));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn the_short_look_is_for_one_rendered_message_and_changes_nothing_else() {
     }
     let mut waiter = stream(&hub, &["a"], Cursor::Now);
     publish(&hub, "a", "not rendered");
-    assert!(short(&mut waiter).is_none() && hub.held_on(&name("a")) > 0);
+    assert!(short(&mut waiter).is_none());
     assert_eq!(waiter.look(NOW).unwrap()[0].found.messages.len(), 1);
     hub.forget(&name("a"));
     assert!(short(&mut waiter).is_none() && waiter.look(NOW).unwrap()[0].found.reset);

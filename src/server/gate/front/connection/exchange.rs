@@ -243,11 +243,14 @@ impl Exchange for LaneExchange<'_> {
     }
 
     async fn send(&mut self, pieces: &[Bytes]) -> Result<(), Unwritten> {
-        if let ([piece], false) = (pieces, self.chunked) {
-            return self.send_coded(piece).await;
-        }
         let at_once = poll_fn(|context| {
-            Poll::Ready(self.write_at_once(context, buffer_pool::take(), pieces))
+            Poll::Ready(match pieces {
+                // The bytes that all clients share, as they are.
+                [piece] if !self.chunked => {
+                    self.write_coded(context, piece).map(|left| left.into_iter().collect())
+                }
+                _ => self.write_at_once(context, buffer_pool::take(), pieces),
+            })
         });
         let left = at_once.await?;
         // Boxed, as nearly every write is taken at once, and this would be part of each idle stream.
