@@ -5,10 +5,12 @@
 //! a waiting poll that wakes for it finds it. Continuity is within one epoch; [`History::new`]
 //! begins one.
 
+mod following;
 mod lookup;
 mod persisted;
 mod tagged;
 
+pub use following::Following;
 pub use lookup::{Lookup, Messages, Take};
 pub use persisted::{KeptMessage, Persisted};
 pub use tagged::Moment;

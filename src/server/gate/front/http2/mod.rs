@@ -1,6 +1,7 @@
-//! HTTP/2: plain polls are held here, what is the upstream's is forwarded, and pingora serves the
-//! rest of the streams.
+//! HTTP/2: pingora speaks it; polls and streams of events among its streams are served here, and
+//! what is the upstream's is forwarded.
 
+mod accept;
 mod forward;
 
 use crate::protocol::http::validate::is_origin_target;
@@ -14,17 +15,19 @@ use crate::server::gate::proxy::session::{self, SessionExchange};
 use crate::server::gate::serve::{Served, serve};
 use crate::server::gate::sites::{Chosen, RequestHost, ambiguous, misdirected};
 use crate::server::gate::tls::Presented;
-use crate::server::gate::{Gate, Settings};
+use crate::server::gate::{Decision, Gate, HeldStream, Settings};
 use crate::server::limits::body_memory::BodyShare;
 use crate::server::telemetry::refusal::Refusal;
-use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use accept::OpenStream;
+use pingora::apps::HttpServerApp;
+use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes of one stream that wait to be sent, at the most.
 const UNSENT: usize = 16 << 10;
@@ -35,7 +38,7 @@ pub(super) struct Http2 {
     proxy: Arc<HttpProxy<Proxy>>,
     forwarder: Arc<Forwarder>,
     state: Arc<ConnectionState>,
-    options: HttpServerOptions,
+    idle_timeout: Option<Duration>,
     /// Upper bound of the headers of one stream.
     head_bytes: u32,
     /// The certificate that its client was shown.
@@ -48,12 +51,10 @@ impl Http2 {
         let gate = front.gate.clone();
         let proxy = front.proxy.clone();
         let forwarder = front.forwarder.clone();
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
         let settings = gate.settings();
-        options.h2_idle_timeout = settings.idle_timeout;
+        let idle_timeout = settings.idle_timeout;
         let head_bytes = u32::try_from(settings.head.bytes).unwrap_or(u32::MAX);
-        Self { gate, proxy, forwarder, state: Arc::default(), options, head_bytes, shown }
+        Self { gate, proxy, forwarder, state: Arc::default(), idle_timeout, head_bytes, shown }
     }
 
     /// The response to a stream that is not served, regardless of the request.
@@ -106,43 +107,144 @@ impl Http2 {
         Err(self.gate.misdirected(settings, client, about, reply))
     }
 
-    /// Holds or answers the stream, or returns its classification. It stays where it is: a held poll
-    /// is as large as what this moves about.
-    async fn poll(&self, stream: &mut ServerSession) -> Option<Box<RequestContext>> {
-        join_cookies(stream);
+    /// Bounds on the streams, and on those that a client opens only to reset them.
+    fn options(&self) -> H2Options {
+        let mut options = default_h2_options();
+        options.max_header_list_size(self.head_bytes);
+        // A client that grants a large window and does not read is not to have it filled here.
+        options.max_send_buffer_size(UNSENT);
+        options
+    }
+
+    /// Serves one stream. Each way has a future in a box of its own, so that none has the room of
+    /// another.
+    async fn stream(
+        self: Arc<Self>,
+        mut session: Box<ServerSession>,
+        _open: OpenStream,
+        shutdown: ShutdownWatch,
+    ) {
+        let begun = match self.begin(&mut session) {
+            Begun::Decided(handed, Decision::Ask(pending)) => {
+                let settings = handed.settings.clone();
+                let decision = Box::pin(pending.resume(&settings)).await;
+                Begun::Decided(handed, decision)
+            }
+            begun => begun,
+        };
+        let handed = match begun {
+            Begun::Decided(handed, Decision::Stream(stream)) => {
+                return Box::pin(self.events(&mut session, handed, stream)).await;
+            }
+            Begun::Decided(handed, decision) => {
+                let poll = Box::pin(self.poll(&mut session, handed, decision)).await;
+                let Some(handed) = poll else { return };
+                handed
+            }
+            Begun::Rejected(handed, reply) => {
+                return Box::pin(self.answer(&mut session, &handed, &reply)).await;
+            }
+            Begun::Handed(handed) => handed,
+        };
+        let forwarded = Box::pin(self.forward(&mut session, handed, &shutdown)).await;
+        let Some(handed) = forwarded else { return };
+        let engine = self.proxy.process_new_http(*session, &shutdown);
+        Box::pin(handed.scope(engine)).await;
+    }
+
+    /// Finds out what the stream wants.
+    fn begin(&self, session: &mut ServerSession) -> Begun {
+        join_cookies(session);
         let settings = self.gate.settings();
-        let client = session::client(stream, &settings);
-        let (settings, refused) = match self.choose(stream, &settings, client.address) {
+        let client = session::client(session, &settings);
+        let (settings, refused) = match self.choose(session, &settings, client.address) {
             Ok(chosen) => (chosen, None),
             Err(reply) => (settings, Some(reply)),
         };
         let handed = RequestContext::new(&self.gate, settings, client).on(self.state.clone());
-        let settings = handed.settings.clone();
-        let refused = refused.or_else(|| self.reject(stream, &settings, client.address));
+        let settings = &handed.settings;
+        let refused = refused.or_else(|| self.reject(session, settings, client.address));
         if let Some(reply) = refused {
-            stream.set_write_timeout(settings.write_timeout);
-            // Boxed: a held poll has no room for it.
-            let _ = Box::pin(session::write(stream, &reply)).await;
-            session::log(stream, &settings, client.address, handed.began, None, None);
-            return None;
+            return Begun::Rejected(handed, Box::new(reply));
         }
-        let head = stream.req_header();
+        let head = session.req_header();
         let receives =
             head.method == http::Method::POST && settings.pusher.receives(head.uri.path());
-        if head.method != http::Method::GET && !receives || !stream.is_body_done() {
-            return Some(handed);
+        if head.method != http::Method::GET && !receives || !session.is_body_done() {
+            return Begun::Handed(handed);
         }
-        let decision = session::decide(&self.gate, &settings, stream, (None, None), client);
-        stream.set_write_timeout(settings.write_timeout);
+        let decision = session::decide(&self.gate, settings, session, (None, None), client);
+        Begun::Decided(handed, decision)
+    }
+
+    /// Writes a response that is known from the beginning.
+    async fn answer(&self, session: &mut ServerSession, handed: &RequestContext, reply: &Reply) {
+        let RequestContext { settings, client, began, .. } = handed;
+        session.set_write_timeout(settings.write_timeout);
+        let _ = session::write(session, reply).await;
+        session::log(session, settings, client.address, *began, None, None);
+    }
+
+    /// Serves a stream of events to its end.
+    async fn events(
+        &self,
+        session: &mut ServerSession,
+        handed: Box<RequestContext>,
+        stream: Box<HeldStream>,
+    ) {
+        let RequestContext { settings, client, began, .. } = &*handed;
+        drop_headers(session);
+        session.set_write_timeout(settings.write_timeout);
         let share = BodyShare::new(&settings.bodies);
-        let mut exchange = SessionExchange::new(stream, &self.gate, &settings, share);
+        let mut exchange = SessionExchange::new(session, &self.gate, settings, share);
+        if let Served::Done { held, events, .. } = stream.run(&mut exchange).await {
+            session::log(session, settings, client.address, *began, held, events);
+        }
+    }
+
+    /// Does what was decided, or returns the request if it is the upstream's.
+    async fn poll(
+        &self,
+        session: &mut ServerSession,
+        handed: Box<RequestContext>,
+        decision: Decision,
+    ) -> Option<Box<RequestContext>> {
+        let settings = handed.settings.clone();
+        if matches!(decision, Decision::Hold(_)) {
+            drop_headers(session);
+        }
+        session.set_write_timeout(settings.write_timeout);
+        let share = BodyShare::new(&settings.bodies);
+        let mut exchange = SessionExchange::new(session, &self.gate, &settings, share);
         let (held, events) = match serve(&self.gate, &settings, decision, &mut exchange).await {
             Served::Done { held, events, .. } => (held, events),
             Served::Forward(None) => return Some(handed.for_site()),
             Served::Forward(Some(released)) => return Some(handed.released(released)),
         };
-        session::log(stream, &settings, client.address, handed.began, held, events);
+        session::log(session, &settings, handed.client.address, handed.began, held, events);
         None
+    }
+}
+
+/// A stream whose request was looked at.
+enum Begun {
+    /// It gets this response, regardless of the request.
+    Rejected(Box<RequestContext>, Box<Reply>),
+    /// The gate serves it, unless it turns out to be the upstream's.
+    Decided(Box<RequestContext>, Decision),
+    /// Pingora serves it.
+    Handed(Box<RequestContext>),
+}
+
+/// Drops the headers of a request that is held: all that is still to be known of it is its method
+/// and its target.
+fn drop_headers(session: &mut ServerSession) {
+    let head = session.req_header();
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let bare = RequestHeader::build_no_case(head.method.clone(), target.as_bytes(), Some(0));
+    if let Ok(mut bare) = bare {
+        bare.set_version(head.version);
+        *session.req_header_mut() = bare;
     }
 }
 
@@ -159,46 +261,26 @@ fn join_cookies(stream: &mut ServerSession) {
     }
 }
 
-#[async_trait]
-impl HttpServerApp for Http2 {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut stream: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let handed = self.poll(&mut stream).await?;
-        // Boxed: a held poll has no room for it.
-        let handed = Box::pin(self.forward(&mut stream, handed, shutdown)).await?;
-        Box::pin(handed.scope(self.proxy.process_new_http(stream, shutdown))).await
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        // With bounds on the streams, and on those that a client opens only to reset them.
-        let mut options = default_h2_options();
-        options.max_header_list_size(self.head_bytes);
-        // A client that grants a large window and does not read is not to have it filled here.
-        options.max_send_buffer_size(UNSENT);
-        Some(options)
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::future::Future;
 
-    /// Bytes of the future that a function of two arguments returns.
-    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+    /// Bytes of the future that a function of four arguments returns.
+    fn size_of_future<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
-    fn a_held_poll_has_no_room_for_the_engine_s_writes() {
-        let poll = size_of_future::<&'static Http2, &'static mut ServerSession, _>(Http2::poll);
-        assert!(poll <= 1500, "{poll}");
+    fn a_stream_has_room_for_its_own_way_alone() {
+        type App = &'static Http2;
+        type Session = &'static mut ServerSession;
+        let task = size_of_future::<Arc<Http2>, _, _, _, _>(Http2::stream);
+        let events =
+            size_of_future::<App, Session, Box<RequestContext>, Box<HeldStream>, _>(Http2::events);
+        let poll = size_of_future::<App, Session, Box<RequestContext>, Decision, _>(Http2::poll);
+        assert!(task <= 300, "{task}");
+        assert!(events <= 800, "{events}");
+        assert!(poll <= 1600, "{poll}");
     }
 }
