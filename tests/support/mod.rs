@@ -25,6 +25,7 @@ pub mod addr;
 #[cfg(feature = "site-tests")]
 pub mod browser;
 pub mod bytes;
+pub mod demo;
 pub mod events;
 #[cfg(feature = "site-tests")]
 pub mod firefox;
