@@ -41,6 +41,8 @@ pub mod php;
 pub mod process;
 pub mod pusher;
 #[cfg(feature = "site-tests")]
+pub mod pusher_peers;
+#[cfg(feature = "site-tests")]
 pub mod pushpin;
 pub mod raw_site;
 pub mod rules;
