@@ -34,9 +34,17 @@ struct Table {
 #[derive(Default)]
 struct Counted {
     handles: Slab<WakeHandle>,
-    number: Arc<AtomicUsize>,
+    sent: Arc<Sent>,
     /// Seconds since a number was sent.
     rests: u8,
+}
+
+/// What is sent to all clients of a channel.
+#[derive(Default)]
+struct Sent {
+    number: AtomicUsize,
+    /// Changes with the number, after it.
+    version: AtomicUsize,
 }
 
 /// A client on a counted channel; dropping it ends that.
@@ -44,8 +52,8 @@ pub(super) struct Counting {
     counts: Arc<Counts>,
     channel: ChannelName,
     key: usize,
-    number: Arc<AtomicUsize>,
-    /// What the client was sent, and what was the number of all then.
+    sent: Arc<Sent>,
+    /// The number that the client has got, and the version at that time.
     seen: Option<(usize, usize)>,
 }
 
@@ -55,9 +63,9 @@ impl Counts {
         let mut table = self.table.lock();
         table.changed.insert(channel.clone());
         let counted = table.channels.entry(channel.clone()).or_default();
-        let (key, number) = (counted.handles.insert(handle), counted.number.clone());
-        let (counts, channel) = (self.clone(), channel.clone());
-        Counting { counts, channel, key, number, seen: None }
+        let key = counted.handles.insert(handle);
+        let sent = counted.sent.clone();
+        Counting { counts: self.clone(), channel: channel.clone(), key, sent, seen: None }
     }
 
     /// Sends the numbers that have changed; runs once a second.
@@ -75,7 +83,8 @@ impl Counts {
                 }
                 counted.rests = 0;
                 let number = occupancy.of(channel);
-                if counted.number.swap(number, Ordering::Relaxed) != number {
+                if counted.sent.number.swap(number, Ordering::Relaxed) != number {
+                    counted.sent.version.fetch_add(1, Ordering::Release);
                     numbers.push((channel.clone(), number));
                     wakes.extend(counted.handles.iter().map(|(_, handle)| handle.clone()));
                 }
@@ -97,16 +106,16 @@ impl Counts {
 impl Counting {
     /// The number that its client has not got yet, if there is one.
     pub(super) fn next(&mut self, occupancy: &Occupancy) -> Option<usize> {
-        let common = self.number.load(Ordering::Relaxed);
-        let (sent, before) = self.seen.unzip();
-        // The first one is its own, as the common one is of the second before.
+        let version = self.sent.version.load(Ordering::Acquire);
+        let (has, before) = self.seen.unzip();
+        // The first one is its own, as that of all is of the second before.
         let number = match before {
             None => occupancy.of(&self.channel),
-            Some(before) if before == common => return None,
-            Some(_) => common,
+            Some(before) if before == version => return None,
+            Some(_) => self.sent.number.load(Ordering::Relaxed),
         };
-        self.seen = Some((number, common));
-        (sent != Some(number)).then_some(number)
+        self.seen = Some((number, version));
+        (has != Some(number)).then_some(number)
     }
 }
 
@@ -155,6 +164,15 @@ mod tests {
         assert_eq!((two.next(&occupancy), one.next(&occupancy)), (Some(2), None));
         assert_eq!(sweep(&counts, &occupancy), [2]);
         assert_eq!((two.next(&occupancy), one.next(&occupancy)), (None, Some(2)));
+        // A client that looks late gets the newest.
+        let mut late = enter();
+        assert_eq!(late.next(&occupancy), Some(3));
+        assert_eq!(sweep(&counts, &occupancy), [3]);
+        occupancy.leave(&channel);
+        drop(two);
+        assert_eq!(sweep(&counts, &occupancy), [2]);
+        assert_eq!((late.next(&occupancy), one.next(&occupancy)), (Some(2), None));
+        let two = late;
         // One goes and another comes: the number is the same, and the new one gets it, too.
         occupancy.leave(&channel);
         drop(two);
