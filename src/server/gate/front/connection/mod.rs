@@ -323,7 +323,7 @@ impl Connection {
         let stream =
             OneRequest::new(self.stream, self.pending, 0, Framing::Endless, BodyRate::default())
                 .shared_by_streams();
-        let http2 = Http2::new(front.gate.clone(), front.proxy.clone(), self.shown);
+        let http2 = Http2::new(front, self.shown);
         // Boxed, as it would be part of every connection.
         let accept = Arc::new(http2).accept(Box::new(BoundedWindow::new(stream)), shutdown.clone());
         Box::pin(accept).await;

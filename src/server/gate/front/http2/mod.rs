@@ -1,9 +1,13 @@
-//! HTTP/2: pingora speaks it; polls and streams of events among its streams are served here.
+//! HTTP/2: pingora speaks it; polls and streams of events among its streams are served here, and
+//! what is the upstream's is forwarded.
 
 mod accept;
+mod forward;
 
 use crate::protocol::http::validate::is_origin_target;
 use crate::protocol::http::{Headers, Reply};
+use crate::server::gate::forward::Forwarder;
+use crate::server::gate::front::Front;
 use crate::server::gate::proxy::Proxy;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::request_context::RequestContext;
@@ -32,6 +36,7 @@ const UNSENT: usize = 16 << 10;
 pub(super) struct Http2 {
     gate: Gate,
     proxy: Arc<HttpProxy<Proxy>>,
+    forwarder: Arc<Forwarder>,
     state: Arc<ConnectionState>,
     idle_timeout: Option<Duration>,
     /// Upper bound of the headers of one stream.
@@ -42,11 +47,14 @@ pub(super) struct Http2 {
 
 impl Http2 {
     /// An app for a connection that begins now.
-    pub(super) fn new(gate: Gate, proxy: Arc<HttpProxy<Proxy>>, shown: Option<Presented>) -> Self {
+    pub(super) fn new(front: &Front, shown: Option<Presented>) -> Self {
+        let gate = front.gate.clone();
+        let proxy = front.proxy.clone();
+        let forwarder = front.forwarder.clone();
         let settings = gate.settings();
         let idle_timeout = settings.idle_timeout;
         let head_bytes = u32::try_from(settings.head.bytes).unwrap_or(u32::MAX);
-        Self { gate, proxy, state: Arc::default(), idle_timeout, head_bytes, shown }
+        Self { gate, proxy, forwarder, state: Arc::default(), idle_timeout, head_bytes, shown }
     }
 
     /// The response to a stream that is not served, regardless of the request.
@@ -138,6 +146,18 @@ impl Http2 {
             }
             Begun::Handed(handed) => handed,
         };
+        Box::pin(self.upstream(session, handed, shutdown)).await;
+    }
+
+    /// Has the upstream answer the stream: by a way from here, or by pingora.
+    async fn upstream(
+        &self,
+        mut session: Box<ServerSession>,
+        handed: Box<RequestContext>,
+        shutdown: ShutdownWatch,
+    ) {
+        let forwarded = Box::pin(self.forward(&mut session, handed, &shutdown));
+        let Some(handed) = forwarded.await else { return };
         let engine = self.proxy.process_new_http(*session, &shutdown);
         Box::pin(handed.scope(engine)).await;
     }
@@ -269,7 +289,7 @@ mod tests {
         let events =
             size_of_future::<App, Session, Box<RequestContext>, Box<HeldStream>, _>(Http2::events);
         let poll = size_of_future::<App, Session, Box<RequestContext>, Decision, _>(Http2::poll);
-        assert!(task <= 360, "{task}");
+        assert!(task <= 340, "{task}");
         assert!(events <= 800, "{events}");
         assert!(poll <= 1600, "{poll}");
     }
