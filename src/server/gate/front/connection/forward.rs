@@ -145,8 +145,8 @@ impl Connection {
         if account.method == "HEAD" {
             reply.body = Bytes::new();
         }
-        let written = self.write(&reply, false).await;
-        account.log(settings, written.then_some((reply.status, reply.body.len())), None, None);
+        let written = self.write(&reply, false).await.ok();
+        account.log(settings, written.map(|()| (reply.status, reply.body.len())), None, None);
         Disposition::Close
     }
 

@@ -4,7 +4,10 @@ mod exchange;
 mod forward;
 mod read;
 mod request_log;
+#[cfg(test)]
+mod tests;
 
+use super::ending::Registered;
 use super::handshake::{self, Greeted, Protocol, Transport};
 use super::head::{self, Head, HeadScan};
 use super::http2::Http2;
@@ -20,14 +23,14 @@ use crate::server::gate::grip;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::forwarded::{Client, Way};
 use crate::server::gate::proxy::request_context::RequestContext;
-use crate::server::gate::serve::{Served, serve};
+use crate::server::gate::serve::{Answering, Served, serve};
 use crate::server::gate::sites::{Chosen, ambiguous, misdirected};
 use crate::server::gate::tls::Presented;
 use crate::server::gate::{Connected, Decision, Incoming, Settings, Timer};
 use crate::server::limits::body_rate::BodyRate;
 use crate::server::telemetry::refusal::Refusal;
-use bytes::BytesMut;
-use exchange::LaneExchange;
+use bytes::{Bytes, BytesMut};
+use exchange::{LaneExchange, Unwritten, poll_write_all, write_rest};
 use forward::Passed;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
@@ -35,10 +38,13 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use request_log::{RequestLog, reject};
 use std::borrow::Cow;
+use std::future::{Future, poll_fn, ready};
+use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
-use tokio::io::AsyncWriteExt;
 
 /// A connection between two requests.
 struct Connection {
@@ -74,46 +80,95 @@ enum Disposition {
     HandOff(usize, Framing, Box<RequestContext>),
 }
 
+/// A request on its way.
+enum Request<'a> {
+    /// The lane holds and answers it.
+    Own(Own<'a>),
+    /// It takes more than that.
+    Other(Pin<Box<dyn Future<Output = Disposition> + Send + 'a>>),
+}
+
+/// A request that the lane holds and answers.
+struct Own<'a> {
+    exchange: LaneExchange<'a>,
+    answering: Answering,
+    account: RequestLog,
+}
+
+impl Own<'_> {
+    /// The end of the request.
+    fn end(&self, served: Served<Unwritten>) -> Disposition {
+        let LaneExchange { settings, keep, .. } = &self.exchange;
+        match served {
+            Served::Done { held, events, answer } => {
+                self.account.end(settings, answer, (held, events), *keep)
+            }
+            // It is answered in any case.
+            Served::Forward(_) => Disposition::Close,
+        }
+    }
+}
+
 /// Serves a connection until either side ends it.
-pub(super) async fn run(
+///
+/// The size of this future is the cost of a connection: all that is not there while a poll is held
+/// is in a box of its own.
+pub(super) fn run(
     front: Arc<Front>,
     stream: Stream,
     peer: Option<IpAddr>,
-    _connected: Connected,
+    connected: Connected,
     shutdown: ShutdownWatch,
-) {
-    // Boxed: a handshake is over soon, and its room would stay with the connection.
-    let greeted = Box::pin(handshake::handshake(&front, stream, shutdown.clone())).await;
-    let Some(Greeted { stream, speech, shown }) = greeted else { return };
-    let registered = front.ending.register().await;
-    let pending = BytesMut::new();
-    let timer = Timer::default();
-    let mut connection =
-        Connection { stream, peer, pending, speech, shown, fresh: true, timer, group: 0 };
-    loop {
-        let read = connection.read_head(&front, &registered).await;
-        let Some((sighting, settings)) = read else { return };
-        let after = match connection.agreed(sighting) {
-            HeadScan::More => Disposition::Close,
-            HeadScan::Refused(status, wrong) => {
-                connection.refuse(&front, &settings, status, wrong).await
-            }
-            HeadScan::Http2 => return connection.hand_off_http2(&front, &shutdown).await,
-            HeadScan::Head(length) => connection.request(&front, settings, length, &shutdown).await,
-        };
-        match after {
-            Disposition::Keep => connection.fresh = false,
-            Disposition::Close => return Box::pin(connection.close()).await,
-            Disposition::HandOff(length, framing, handed) => {
-                // Boxed to keep the connection's own future small.
-                let engine = connection.hand_off(&front, length, framing, handed, &shutdown);
-                match Box::pin(engine).await {
-                    Some(back) => connection = back,
-                    None => return,
+) -> impl Future<Output = ()> + Send {
+    let begun = Box::pin(begin(front.clone(), stream, peer, shutdown.clone()));
+    async move {
+        let _connected = connected;
+        let Some((mut connection, registered)) = begun.await else { return };
+        loop {
+            let read = connection.read_head(&front, &registered).await;
+            let Some((sighting, settings)) = read else { return };
+            let after = match connection.agreed(sighting) {
+                HeadScan::More => Disposition::Close,
+                HeadScan::Refused(status, wrong) => {
+                    Box::pin(connection.refuse(&front, &settings, status, wrong)).await
+                }
+                HeadScan::Http2 => {
+                    return Box::pin(connection.hand_off_http2(&front, &shutdown)).await;
+                }
+                HeadScan::Head(length) => {
+                    connection.request(&front, settings, length, &shutdown).await
+                }
+            };
+            match after {
+                Disposition::Keep => connection.fresh = false,
+                Disposition::Close => return Box::pin(connection.close()).await,
+                Disposition::HandOff(length, framing, handed) => {
+                    let engine = connection.hand_off(&front, length, framing, handed, &shutdown);
+                    match Box::pin(engine).await {
+                        Some(back) => connection = back,
+                        None => return,
+                    }
                 }
             }
         }
     }
+}
+
+/// A connection after its handshake; `None` = it came to nothing.
+async fn begin(
+    front: Arc<Front>,
+    stream: Stream,
+    peer: Option<IpAddr>,
+    shutdown: ShutdownWatch,
+) -> Option<(Connection, Registered)> {
+    let greeted = handshake::handshake(&front, stream, shutdown).await;
+    let Greeted { stream, speech, shown } = greeted?;
+    let registered = front.ending.register().await;
+    let pending = BytesMut::new();
+    let timer = Timer::default();
+    let connection =
+        Connection { stream, peer, pending, speech, shown, fresh: true, timer, group: 0 };
+    Some((connection, registered))
 }
 
 impl Connection {
@@ -130,13 +185,60 @@ impl Connection {
     }
 
     /// Serves the request whose head is the first `length` pending bytes.
-    async fn request(
-        &mut self,
+    fn request<'a>(
+        &'a mut self,
+        front: &'a Front,
+        settings: Arc<Settings>,
+        length: usize,
+        shutdown: &'a ShutdownWatch,
+    ) -> impl Future<Output = Disposition> + Send + 'a {
+        // A held poll is what there are many of: its future has no room for anything else, and
+        // every other request has a future of its own.
+        let mut request = match self.admission(front, settings, length) {
+            Ok((Admission::Own(decision, account, client), settings)) => {
+                match Answering::of(&settings, decision) {
+                    Ok(answering) => {
+                        drop(self.take_head(length, false));
+                        let exchange = LaneExchange::new(self, front, settings, account.keep);
+                        Request::Own(Own { exchange, answering, account })
+                    }
+                    Err(decision) => {
+                        let about = (decision, account, client);
+                        Request::Other(Box::pin(self.serve_other(front, settings, length, about)))
+                    }
+                }
+            }
+            Ok((Admission::Forward(forward, account), settings)) => {
+                let about = (forward, account);
+                let passing = self.pass_on(front, settings, length, about, shutdown);
+                Request::Other(Box::pin(passing))
+            }
+            Ok((Admission::HandOff(framing, handed), _)) => {
+                Request::Other(Box::pin(ready(Disposition::HandOff(length, framing, handed))))
+            }
+            Err((status, wrong, settings)) => Request::Other(Box::pin(async move {
+                self.refuse(front, &settings, status, &wrong).await
+            })),
+        };
+        async move {
+            match &mut request {
+                Request::Own(own) => {
+                    let served = own.answering.run(&mut own.exchange).await;
+                    own.end(served)
+                }
+                Request::Other(other) => other.await,
+            }
+        }
+    }
+
+    /// Finds out what is to be done with the request whose head is the first `length` pending bytes,
+    /// and with which settings.
+    fn admission(
+        &self,
         front: &Front,
         settings: Arc<Settings>,
-        mut length: usize,
-        shutdown: &ShutdownWatch,
-    ) -> Disposition {
+        length: usize,
+    ) -> Result<(Admission, Arc<Settings>), (u16, String, Arc<Settings>)> {
         let mut site = None;
         let considered = head::parse(&self.pending[..length], settings.head, |head| match settings
             .choose(head.host(), self.shown.as_ref())
@@ -151,41 +253,56 @@ impl Connection {
             Chosen::Ambiguous => self.misdirect(front, &settings, head, ambiguous()),
         });
         let settings = site.unwrap_or(settings);
-        let (decision, account, client) = match considered {
-            Ok(Admission::Own(decision, account, client)) => (decision, account, client),
-            Ok(Admission::Forward(forward, account)) => {
-                // Boxed to keep the connection's own future small.
-                let passing = self.forward(front, &settings, length, (forward, account), shutdown);
-                match Box::pin(passing).await {
-                    Passed::Over(disposition) => return disposition,
-                    Passed::Own(decision, account, client) => {
-                        // Its head is used up.
-                        length = 0;
-                        (decision, account, client)
-                    }
-                }
-            }
-            Ok(Admission::HandOff(framing, handed)) => {
-                return Disposition::HandOff(length, framing, handed);
-            }
-            Err((status, wrong)) => return self.refuse(front, &settings, status, wrong).await,
-        };
-        // A poll that goes to the upstream later has to keep its head for it.
-        let may_replay = matches!(decision, Decision::Replay(_) | Decision::Ask(_));
-        let head: Box<[u8]> = self.pending[..if may_replay { length } else { 0 }].into();
-        // The buffer goes back to the pool, so that a held poll holds none.
+        match considered {
+            Ok(admission) => Ok((admission, settings)),
+            Err((status, wrong)) => Err((status, wrong.to_owned(), settings)),
+        }
+    }
+
+    /// Takes the head of `length` bytes out of the pending ones; it is returned if it is kept. The
+    /// buffer goes back to the pool, so that a held poll holds none.
+    fn take_head(&mut self, length: usize, keep: bool) -> Box<[u8]> {
+        let head = self.pending[..if keep { length } else { 0 }].into();
         let early = BytesMut::from(&self.pending[length..]);
         buffer_pool::put(std::mem::replace(&mut self.pending, early));
-        let keep = account.keep;
-        let mut exchange =
-            LaneExchange { connection: self, front, settings: &settings, keep, chunked: false };
-        let served = serve(&front.gate, &settings, decision, &mut exchange).await;
-        let keep = exchange.keep;
-        match served {
+        head
+    }
+
+    /// Forwards a request, and holds it if the upstream says so.
+    async fn pass_on(
+        &mut self,
+        front: &Front,
+        settings: Arc<Settings>,
+        length: usize,
+        (forward, account): (Box<Forward>, RequestLog),
+        shutdown: &ShutdownWatch,
+    ) -> Disposition {
+        match self.forward(front, &settings, length, (forward, account), shutdown).await {
+            Passed::Over(disposition) => disposition,
+            Passed::Own(decision, account, client) => {
+                // Its head is used up.
+                let about = (decision, account, client);
+                Box::pin(self.serve_other(front, settings, 0, about)).await
+            }
+        }
+    }
+
+    /// Serves a request that is not just answered. `length` is that of its head.
+    async fn serve_other(
+        &mut self,
+        front: &Front,
+        settings: Arc<Settings>,
+        length: usize,
+        (decision, account, client): (Decision, RequestLog, Client),
+    ) -> Disposition {
+        // A poll that goes to the upstream later has to keep its head for it.
+        let may_replay = matches!(decision, Decision::Replay(_) | Decision::Ask(_));
+        let head = self.take_head(length, may_replay);
+        let mut exchange = LaneExchange::new(self, front, settings.clone(), account.keep);
+        match serve(&front.gate, &settings, decision, &mut exchange).await {
             Served::Done { held, events, answer } => {
-                let written = answer.ok().flatten();
-                account.log(&settings, written, held, events);
-                if written.is_some() && keep { Disposition::Keep } else { Disposition::Close }
+                let keep = exchange.keep;
+                account.end(&settings, answer, (held, events), keep)
             }
             Served::Forward(released) => {
                 self.pending = [&*head, &*self.pending].concat().as_slice().into();
@@ -328,18 +445,54 @@ impl Connection {
         http2.process_new(Box::new(BoundedWindow::new(stream)), shutdown).await;
     }
 
-    /// Writes a response. Returns true if that succeeded. The stream beneath bounds its time.
-    async fn write(&mut self, reply: &Reply, keep: bool) -> bool {
+    /// Writes a response. The stream beneath bounds its time.
+    fn write(
+        &mut self,
+        reply: &Reply,
+        keep: bool,
+    ) -> impl Future<Output = Result<(), Unwritten>> + Send {
+        async move {
+            let at_once = poll_fn(|context| Poll::Ready(self.write_at_once(reply, keep, context)));
+            match at_once.await.map_err(|_| Unwritten)? {
+                left if left.is_empty() => Ok(()),
+                // Boxed, as nearly every write is taken at once, and this would be part of each held
+                // poll.
+                left => Box::pin(write_rest(&mut self.stream, left)).await,
+            }
+        }
+    }
+
+    /// Writes as much of a response as is taken at once; the result is what is left.
+    fn write_at_once(
+        &mut self,
+        reply: &Reply,
+        keep: bool,
+        context: &mut Context<'_>,
+    ) -> io::Result<Vec<Bytes>> {
         let mut bytes = buffer_pool::take();
         response::write(&mut bytes, reply, keep);
-        let written = async {
-            self.stream.write_all(&bytes).await?;
-            self.stream.write_all(response::rest(reply)).await?;
-            self.stream.flush().await
+        let mut left = Vec::new();
+        let mut sent = 0;
+        match poll_write_all(&mut self.stream, &bytes, &mut sent, context) {
+            Poll::Ready(written) => {
+                buffer_pool::put(bytes);
+                written?;
+            }
+            Poll::Pending => left.push(bytes.split_off(sent).freeze()),
+        }
+        if response::rest(reply).is_empty() {
+            return Ok(left);
+        }
+        sent = 0;
+        let written = match left.is_empty() {
+            true => poll_write_all(&mut self.stream, &reply.body, &mut sent, context),
+            false => Poll::Pending,
         };
-        let written = written.await.is_ok();
-        buffer_pool::put(bytes);
-        written
+        match written {
+            Poll::Ready(written) => written?,
+            Poll::Pending => left.push(reply.body.slice(sent..)),
+        }
+        Ok(left)
     }
 
     /// Answers a request that cannot be parsed.
@@ -354,7 +507,7 @@ impl Connection {
         front.gate.refused(Refusal::of_head(status));
         tracing::debug!(peer = ?self.peer, status, wrong, "refused a connection's request");
         let began = Instant::now();
-        let written = self.write(&reply, false).await;
+        let written = self.write(&reply, false).await.is_ok();
         if access_log::is_logged() {
             let (status, bytes) = if written { (status, reply.body.len()) } else { (0, 0) };
             let client = self.peer;
