@@ -62,3 +62,28 @@ async fn visitors_before_a_script_that_waits_for_ever_leave_the_workers_alone() 
         assert_eq!(visitor.answer().await.json()["messages"][0], "again");
     }
 }
+
+#[tokio::test]
+async fn a_poll_over_http2_may_ask_the_site_again_after_any_time() {
+    let [plain, odd] = Way::HTTP2;
+    tokio::join!(is_answered_late(plain), is_answered_late(odd));
+}
+
+/// Checks a poll that asks the site at every timeout, for longer than the time after which the
+/// rate of a body counts (`limits.body_rate`).
+async fn is_answered_late(way: Way) {
+    let mut site = PhpSite::of("held-loop");
+    site.workers(4).start().await;
+    let gate = Gate::start_before(site.addr(), RULES).await;
+    let mut visitor = way.connect(&gate).await;
+    visitor.ask("/poll.php?last=0").await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(14) {
+        assert!(visitor.is_quiet().await, "{way:?}: {}", visitor.answer().await.text());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut speaker = gate.connect().await;
+    speaker.send("POST", "/say.php", &[("Content-Type", FORM)], b"text=late").await;
+    assert_eq!(speaker.read_response().await.text(), "said");
+    assert_eq!(visitor.answer().await.json()["messages"][0], "late", "{way:?}");
+}

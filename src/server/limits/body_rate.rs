@@ -28,11 +28,16 @@ impl BodyRate {
         self.since.get_or_insert(now);
     }
 
-    /// So many bytes have come; whether that is fast enough.
-    pub fn took(&mut self, bytes: usize, now: Instant) -> bool {
+    /// The gate waits for the client no more: its body has come, or goes out once again.
+    pub fn pause(&mut self, now: Instant) {
         if let Some(since) = self.since.take() {
             self.waited += now.saturating_duration_since(since);
         }
+    }
+
+    /// So many bytes have come; whether that is fast enough.
+    pub fn took(&mut self, bytes: usize, now: Instant) -> bool {
+        self.pause(now);
         self.bytes += bytes as u64;
         let Some(counted) = self.waited.checked_sub(GRACE) else { return true };
         self.bytes as f64 >= counted.as_secs_f64() * f64::from(self.least)
@@ -65,5 +70,14 @@ mod tests {
         assert!(is_taken(0, 1, second, 1000, none));
         // The upstream is slow, not the client.
         assert!(is_taken(256, 400, second, 100, 100 * second));
+    }
+
+    #[test]
+    fn the_time_after_a_body_has_come_does_not_count() {
+        let mut rate = BodyRate::new(256);
+        let began = Instant::now();
+        rate.wait(began);
+        rate.pause(began);
+        assert!(rate.took(0, began + 100 * GRACE));
     }
 }

@@ -415,8 +415,11 @@ impl ProxyHttp for Proxy {
         context.tee.request_body(piece.as_deref(), last);
         if session.is_http2() {
             let length = piece.as_ref().map_or(0, Bytes::len);
-            return session::keep_rate(&mut context.body_rate, length)
-                .map_err(|slow| slow.into_down());
+            session::keep_rate(&mut context.body_rate, length).map_err(|slow| slow.into_down())?;
+            if last {
+                // A poll that is held asks the site again on the same request.
+                context.body_rate.pause(Instant::now());
+            }
         }
         Ok(())
     }
