@@ -156,11 +156,12 @@ impl Answering {
     }
 
     /// Holds and answers.
+    // The future of an `async fn` has its arguments twice.
+    #[allow(clippy::manual_async_fn)]
     pub(super) fn run<'a, E: Exchange>(
         &'a mut self,
         exchange: &'a mut E,
     ) -> impl Future<Output = Served<E::Error>> + Send + 'a {
-        // Not an `async fn`, whose future has its arguments twice.
         async move {
             if !self.is_settled {
                 match exchange.settle(false).await {

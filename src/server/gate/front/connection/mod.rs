@@ -81,6 +81,8 @@ enum Disposition {
 }
 
 /// A request on its way.
+// There are many of the large one, which is to be no box of its own.
+#[allow(clippy::large_enum_variant)]
 enum Request<'a> {
     /// The lane holds and answers it.
     Own(Own<'a>),
@@ -194,11 +196,16 @@ impl Connection {
     ) -> impl Future<Output = Disposition> + Send + 'a {
         // A held poll is what there are many of: its future has no room for anything else, and
         // every other request has a future of its own.
-        let mut request = match self.admission(front, settings, length) {
-            Ok((Admission::Own(decision, account, client), settings)) => {
+        let (admission, settings) = self.admission(front, settings, length);
+        let mut request = match admission {
+            Ok(Admission::Own(decision, account, client)) => {
                 match Answering::of(&settings, decision) {
                     Ok(answering) => {
                         drop(self.take_head(length, false));
+                        if self.fresh {
+                            // Its time for the first head is shorter than those of its other waits.
+                            self.timer.disarm();
+                        }
                         let exchange = LaneExchange::new(self, front, settings, account.keep);
                         Request::Own(Own { exchange, answering, account })
                     }
@@ -208,16 +215,16 @@ impl Connection {
                     }
                 }
             }
-            Ok((Admission::Forward(forward, account), settings)) => {
+            Ok(Admission::Forward(forward, account)) => {
                 let about = (forward, account);
                 let passing = self.pass_on(front, settings, length, about, shutdown);
                 Request::Other(Box::pin(passing))
             }
-            Ok((Admission::HandOff(framing, handed), _)) => {
+            Ok(Admission::HandOff(framing, handed)) => {
                 Request::Other(Box::pin(ready(Disposition::HandOff(length, framing, handed))))
             }
-            Err((status, wrong, settings)) => Request::Other(Box::pin(async move {
-                self.refuse(front, &settings, status, &wrong).await
+            Err((status, wrong)) => Request::Other(Box::pin(async move {
+                self.refuse(front, &settings, status, wrong).await
             })),
         };
         async move {
@@ -238,7 +245,7 @@ impl Connection {
         front: &Front,
         settings: Arc<Settings>,
         length: usize,
-    ) -> Result<(Admission, Arc<Settings>), (u16, String, Arc<Settings>)> {
+    ) -> (Result<Admission, (u16, &'static str)>, Arc<Settings>) {
         let mut site = None;
         let considered = head::parse(&self.pending[..length], settings.head, |head| match settings
             .choose(head.host(), self.shown.as_ref())
@@ -253,10 +260,7 @@ impl Connection {
             Chosen::Ambiguous => self.misdirect(front, &settings, head, ambiguous()),
         });
         let settings = site.unwrap_or(settings);
-        match considered {
-            Ok(admission) => Ok((admission, settings)),
-            Err((status, wrong)) => Err((status, wrong.to_owned(), settings)),
-        }
+        (considered, settings)
     }
 
     /// Takes the head of `length` bytes out of the pending ones; it is returned if it is kept. The
@@ -446,6 +450,8 @@ impl Connection {
     }
 
     /// Writes a response. The stream beneath bounds its time.
+    // The future of an `async fn` has its arguments twice.
+    #[allow(clippy::manual_async_fn)]
     fn write(
         &mut self,
         reply: &Reply,
