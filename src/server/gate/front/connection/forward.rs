@@ -1,6 +1,7 @@
 //! Requests that go from the fast path straight to the upstream.
 
-use super::{Connection, Disposition, RequestLog};
+use super::request_log::RequestLog;
+use super::{Connection, Disposition};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::masked;
 use crate::server::gate::counters::SiteFile;
