@@ -2,6 +2,7 @@
 
 use crate::adopt;
 use crate::adopt::document_root;
+use crate::app;
 use crate::app::{App, Inherited};
 use crate::config::{Config, Contact, Mistakes, Site, Sources, assignment};
 use crate::hub::channel::SiteName;
@@ -198,6 +199,8 @@ fn run(flags: &RunFlags, how: Start) -> Result<(), Failure> {
 
 fn demo(flags: &DemoFlags) -> Result<(), Failure> {
     let mut sources = sources(None, &flags.set)?;
+    sources.presets =
+        app::demo::CONFIG.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     sources.set_list("listen", std::slice::from_ref(&flags.listen));
     sources.set_list("internal", std::slice::from_ref(&flags.internal));
     start(sources, Site::Supplied, Start::Anew)

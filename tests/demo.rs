@@ -6,26 +6,11 @@
 mod support;
 
 use serde_json::json;
-use std::process::Command;
-use support::{Addr, BOUND, Client, FORM, Process, eventually};
-
-/// A running demo with its public and internal address.
-async fn start() -> (Process, Addr, Addr) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pollgate"));
-    command.args(["demo", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0"]);
-    let process = Process::spawn("pollgate demo", &mut command, "");
-    let find = |stdout: &str, _: &str| {
-        let of = |word| stdout.lines().find_map(|line| line.strip_prefix(word));
-        let both = (Addr::parse(of("gate ")?.trim())?, Addr::parse(of("internal ")?.trim())?);
-        stdout.contains("Open http://").then_some(both)
-    };
-    let (gate, internal) = process.wait_for_output("addresses", BOUND, find).await;
-    (process, gate, internal)
-}
+use support::{Client, FORM, demo, eventually};
 
 #[tokio::test]
 async fn it_says_which_page_to_open_and_serves_it() {
-    let (process, gate, _) = start().await;
+    let (process, gate, _) = demo::start().await;
     assert!(process.stdout().contains(&format!("Open http://{gate}/ ")), "{}", process.stdout());
     let page = Client::connect(&gate).await.get("/").await;
     assert_eq!(page.status, 200);
@@ -38,7 +23,7 @@ async fn it_says_which_page_to_open_and_serves_it() {
 
 #[tokio::test]
 async fn what_one_says_reaches_everybody_who_waits() {
-    let (_process, gate, internal) = start().await;
+    let (_process, gate, internal) = demo::start().await;
     let mut waiting = Vec::new();
     for _ in 0..3 {
         let mut client = Client::connect(&gate).await;
@@ -61,8 +46,33 @@ async fn what_one_says_reaches_everybody_who_waits() {
 }
 
 #[tokio::test]
+async fn it_lists_those_who_wait_under_a_name() {
+    let (_process, gate, internal) = demo::start().await;
+    let mut waiting = Vec::new();
+    // By a header, in the address, and without a name.
+    for (query, headers) in [
+        ("", &[("Authorization", "Bearer J%C3%BCrg")][..]),
+        ("?token=%253Cb%253EAnn", &[]),
+        ("?token=%2520", &[]),
+        ("", &[]),
+    ] {
+        let mut client = Client::connect(&gate).await;
+        client.send("GET", &format!("/comet/demo{query}"), headers, b"").await;
+        waiting.push(client);
+    }
+    eventually("four clients", async || {
+        let list = Client::connect(&internal).await.get("/channels/demo/presence").await.json();
+        let members = list["members"].as_array().unwrap();
+        let mut users: Vec<_> = members.iter().map(|one| one["user"].as_str().unwrap()).collect();
+        users.sort_unstable();
+        list["connections"] == 4 && list["count"] == 2 && users == ["<b>Ann", "Jürg"]
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_reload_leaves_it_its_site() {
-    let (process, gate, internal) = start().await;
+    let (process, gate, internal) = demo::start().await;
     let reload = async || Client::connect(&internal).await.post("/reload", "", "").await;
     let answer = reload().await.json();
     assert_eq!(answer, json!({ "generation": 2, "changed": [], "restart": [] }));
@@ -79,7 +89,7 @@ async fn a_reload_leaves_it_its_site() {
 
 #[tokio::test]
 async fn it_ends_like_any_gate() {
-    let (process, gate, _) = start().await;
+    let (process, gate, _) = demo::start().await;
     assert_eq!(Client::connect(&gate).await.get("/").await.status, 200);
     process.signal("INT");
     assert_eq!(process.wait_for_exit().await.code(), Some(0));

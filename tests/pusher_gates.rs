@@ -10,13 +10,13 @@ mod support;
 
 use backplane::redis::Redis;
 use serde_json::{Value, json};
-use support::pusher::{APP, Echo, Session, data, rest, trigger};
+use support::pusher::{APP, Echo, KEY, Session, data, rest, sign, trigger};
 use support::{Gate, eventually};
 
 async fn gate(redis: &Redis) -> Gate {
     let config = format!(
         "[backplane]\nredis = \"{}\"\n[[channel]]\nmatch = \"shop/*\"\npresence = true\n\
-         stream_grace = \"1s\"\n{APP}client_events = true\n",
+         stream_grace = \"1s\"\n{APP}client_events = true\nwatchlists = true\n",
         redis.url()
     );
     let gate = Gate::start_alone(&config).await;
@@ -108,6 +108,27 @@ async fn members_of_all_gates_see_each_other() {
     );
     two.unsubscribe("presence-room").await;
     assert_eq!(one.next().await["event"], "pusher_internal:member_removed");
+    one.is_alive().await;
+}
+
+#[tokio::test]
+async fn a_watchlist_sees_the_users_of_all_gates() {
+    let redis = Redis::start().await;
+    let a = gate(&redis).await;
+    let b = gate(&redis).await;
+    let watched = |frame: &Value| data(frame)["events"].clone();
+    let mut one = Echo::connect(&a).await;
+    let user = json!({ "id": "1", "watchlist": ["7"] }).to_string();
+    let auth = format!("{KEY}:{}", sign(&format!("{}::user::{user}", one.id)));
+    let fields = json!({ "auth": auth, "user_data": user });
+    one.send(&json!({ "event": "pusher:signin", "data": fields })).await;
+    assert_eq!(one.next().await["event"], "pusher:signin_success");
+    assert_eq!(watched(&one.next().await), json!([{ "name": "offline", "user_ids": ["7"] }]));
+    let mut seven = Echo::connect(&b).await;
+    seven.sign_in("7").await;
+    assert_eq!(watched(&one.next().await), json!([{ "name": "online", "user_ids": ["7"] }]));
+    drop(seven);
+    assert_eq!(watched(&one.next().await), json!([{ "name": "offline", "user_ids": ["7"] }]));
     one.is_alive().await;
 }
 

@@ -4,7 +4,7 @@ use super::backplane::RedisSequencer;
 use super::live::LiveSettings;
 use super::reload::Reload;
 use super::snapshot_writer::SnapshotWriter;
-use super::{mercure, presence};
+use super::{mercure, presence, pusher};
 use crate::config::{Config, Site, Sources};
 use crate::server::gate::pusher::EventPublish;
 use crate::server::gate::{BrowserPublish, Gate};
@@ -52,6 +52,7 @@ impl Parts {
         presence::connect(&live, &publisher);
         gate.publish_updates(mercure::publish(&publisher, &live.gate));
         presence::list(&gate, &live);
+        gate.report_pusher_to(pusher::report(live.webhooks.clone()));
         let reload = Reload::new(sources, site, config, live);
         Self { publisher, gate, reload, runtime, metrics, snapshot_writer, answers }
     }

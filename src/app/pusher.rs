@@ -1,12 +1,15 @@
-//! The Pusher protocol's REST requests, between the publisher and the gate.
+//! The Pusher protocol's REST requests, between the publisher and the gate, and what an app's
+//! webhook learns from the gate.
 
 use crate::hub::Subscription;
 use crate::hub::channel::{ChannelName, Cursor, Payload, Take};
 use crate::protocol::http::Reply;
 use crate::protocol::pusher::App;
 use crate::server::gate::Gate;
+use crate::server::gate::pusher::{Notice, Report};
 use crate::server::internal::pusher::Channels;
 use crate::server::publish::{Publisher, Source, system_time};
+use crate::server::webhook::{Detail, Event, EventName, Sent, Webhooks};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -65,4 +68,32 @@ impl Channels for PusherChannels {
     fn connections(&self, app: &App) -> usize {
         self.gate.pusher_occupancy().connections_of(app)
     }
+}
+
+/// Queues what happens on an app's channels for the app's webhook.
+pub(super) fn report(webhooks: Webhooks) -> Report {
+    Arc::new(move |channel, notice| {
+        let name = match notice {
+            Notice::ClientEvent { .. } => EventName::ClientEvent,
+            Notice::CacheMiss => EventName::CacheMiss,
+            Notice::SubscriptionCount(_) => EventName::SubscriptionCount,
+        };
+        if !webhooks.want(name, channel) {
+            return;
+        }
+        let (detail, user) = match notice {
+            Notice::ClientEvent { event, data, socket, user } => {
+                let text = serde_json::from_str::<Box<str>>(data);
+                let sent = Sent {
+                    event: event.into(),
+                    data: text.unwrap_or_else(|_| data.into()),
+                    socket: socket.to_string().into(),
+                };
+                (Detail::Sent(Arc::new(sent)), user.map(Arc::from))
+            }
+            Notice::CacheMiss => (Detail::None, None),
+            Notice::SubscriptionCount(count) => (Detail::Count(count), None),
+        };
+        webhooks.push(&Event { name, channel: channel.clone(), user, detail });
+    })
 }

@@ -25,6 +25,7 @@ pub mod addr;
 #[cfg(feature = "site-tests")]
 pub mod browser;
 pub mod bytes;
+pub mod demo;
 pub mod events;
 #[cfg(feature = "site-tests")]
 pub mod firefox;
@@ -39,6 +40,8 @@ pub mod nchan;
 pub mod php;
 pub mod process;
 pub mod pusher;
+#[cfg(feature = "site-tests")]
+pub mod pusher_peers;
 #[cfg(feature = "site-tests")]
 pub mod pushpin;
 pub mod raw_site;

@@ -1,11 +1,13 @@
-//! The demo: a small site behind the gate, with a chat page. It knows the gate only by its hook,
-//! like any other site.
+//! The demo: a small site behind the gate, with a chat page that shows who is there. It knows the
+//! gate only by its hook and by the requests that ask who a client is, like any other site.
 
 pub(super) mod upstream;
 
 use crate::protocol::http::query::Query;
 use async_trait::async_trait;
-use http::{Method, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Method, Response};
+use percent_encoding::percent_decode_str;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use std::future::Future;
@@ -14,6 +16,21 @@ use std::time::Duration;
 
 /// The channel of the chat.
 pub const CHANNEL: &str = "demo";
+
+/// The gate's config: its usual rules, with users where the demo names them.
+pub const CONFIG: [(&str, &str); 2] = [
+    ("channel", r#"[{ match = "demo", presence = true }]"#),
+    (
+        "poll",
+        r#"[
+            { path = "/comet/*", dialect = "native",
+              auth = { kind = "upstream", url = "/auth", anonymous = true } },
+            { path = "/comet", dialect = "novcomet", when = ["subscribed"] },
+            { path = "/comet", dialect = "timestamp", when = ["channel", "timestamp"],
+              channel = "{query.channel}" },
+        ]"#,
+    ),
+];
 
 /// Sends the JSON of a publish to the hook; the error describes a failure.
 pub type Publish =
@@ -55,6 +72,30 @@ impl DemoSite {
     }
 }
 
+/// `GET /auth`: names the user of a poll. All may poll, under the name that the page sends as its
+/// token: a site with something to protect would look into its session here.
+fn authorize(headers: &HeaderMap) -> Response<Vec<u8>> {
+    let mut response = respond(200, "text/plain", "");
+    let user = user(headers).filter(|user| !user.trim().is_empty());
+    // A name that is no header is not listed.
+    if let Some(user) = user.and_then(|user| HeaderValue::from_bytes(user.as_bytes()).ok()) {
+        response.headers_mut().insert("pollgate-user", user);
+    }
+    response
+}
+
+fn user(headers: &HeaderMap) -> Option<String> {
+    let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if let Some(token) = token.and_then(|value| value.strip_prefix("Bearer ")) {
+        return Some(percent_decode_str(token).decode_utf8_lossy().into_owned());
+    }
+    // A WebSocket's token stands in its address.
+    let target = headers.get("x-original-uri")?.to_str().ok()?;
+    let query = Query::parse(target.split_once('?')?.1);
+    let token = query.text("token")?;
+    Some(percent_decode_str(&token).decode_utf8_lossy().into_owned())
+}
+
 async fn read_form(session: &mut ServerSession) -> Option<Query<'static>> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = session.read_request_body().await {
@@ -84,6 +125,7 @@ impl ServeHttp for DemoSite {
         let head = session.req_header();
         match (head.method.clone(), head.uri.path()) {
             (Method::GET | Method::HEAD, "/") => respond(200, "text/html; charset=utf-8", PAGE),
+            (Method::GET, "/auth") => authorize(&head.headers),
             (Method::POST, "/say") => self.respond(session).await,
             _ => respond(404, "text/plain", "there is nothing here\n"),
         }

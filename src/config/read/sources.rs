@@ -14,6 +14,8 @@ pub const ENV_PREFIX: &str = "POLLGATE__";
 /// The sources of a config; a later one overrides an earlier one.
 #[derive(Clone, Default)]
 pub struct Sources {
+    /// Keys with dots and their values, below all other sources.
+    pub presets: Vec<(String, String)>,
     /// The file, if there is one.
     pub file: Option<PathBuf>,
     /// The environment: names and values. Names without [`ENV_PREFIX`] are ignored.
@@ -37,7 +39,7 @@ impl Sources {
             .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
             .filter(|(name, _): &(String, String)| name.starts_with(ENV_PREFIX))
             .collect();
-        Self { file, env, overrides: Vec::new() }
+        Self { file, env, ..Self::default() }
     }
 
     /// Sets a key, as `--set` does.
@@ -79,6 +81,12 @@ pub(in crate::config) struct Merged {
 pub(in crate::config) fn merge(sources: &Sources) -> Merged {
     let mut merged = Merged::default();
     let mut layers = Vec::new();
+    for (key, value) in &sources.presets {
+        match setting(key, value, &Source::Nowhere, &mut merged.places) {
+            Ok(tree) => layers.push(Layer(tree)),
+            Err(mistake) => merged.mistakes.push(mistake),
+        }
+    }
     if let Some(path) = &sources.file {
         match read_file(path, &mut merged.places) {
             Ok(tree) => layers.push(Layer(tree)),
@@ -208,7 +216,7 @@ mod tests {
         let pairs = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
         };
-        merge(&Sources { file: None, env: pairs(env), overrides: pairs(flags) })
+        merge(&Sources { env: pairs(env), overrides: pairs(flags), ..Sources::default() })
     }
 
     fn text(merged: &Merged, section: &str, key: &str) -> Option<String> {
@@ -226,6 +234,20 @@ mod tests {
         assert_eq!(merged.places.of("hold.timeout").0, Source::Flag);
         let variable = Source::Env("POLLGATE__HOLD__JITTER".to_owned());
         assert_eq!(merged.places.of("hold.jitter").0, variable);
+        assert!(merged.mistakes.is_empty());
+    }
+
+    #[test]
+    fn presets_go_below_everything() {
+        let presets = [("hold.timeout", "1s"), ("hold.jitter", "5%")];
+        let sources = Sources {
+            presets: presets.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            env: vec![("POLLGATE__HOLD__TIMEOUT".to_owned(), "2s".to_owned())],
+            ..Sources::default()
+        };
+        let merged = merge(&sources);
+        assert_eq!(text(&merged, "hold", "timeout").as_deref(), Some("2s"));
+        assert_eq!(text(&merged, "hold", "jitter").as_deref(), Some("5%"));
         assert!(merged.mistakes.is_empty());
     }
 

@@ -2,10 +2,11 @@
 
 use super::webhook::receiver;
 use crate::config::read::section::Section;
-use crate::config::read::values;
+use crate::config::read::{suggest, values};
 use crate::hub::channel::{Pattern, SiteName};
 use crate::hub::presence::Rules;
 use crate::protocol::auth::secret::Secret;
+use crate::protocol::pusher::channel::USER_PREFIX;
 use crate::protocol::pusher::{App, Signer};
 use crate::server::gate::pusher::PusherApp;
 use crate::server::webhook::{EventName, Settings as Webhook};
@@ -43,6 +44,19 @@ fn app(section: &mut Section, site: &SiteName) -> Option<(Arc<PusherApp>, Option
         }
     }
     let webhook = section.parsed("webhook", String::new(), |text| Ok(text.to_owned()));
+    let usual = EventName::NAMES.map(|(_, event)| event).to_vec();
+    let known = &EventName::OF_PUSHER;
+    let mut events = section.list("webhook_events", usual, |text| suggest::one_of(known, text));
+    events.dedup();
+    if events.is_empty() && section.is_sound("webhook_events") {
+        section.mistake("webhook_events", "must name at least one event");
+    }
+    let subscription_count = section.flag("subscription_count", false);
+    if events.contains(&EventName::SubscriptionCount) && !subscription_count {
+        let error = "subscription_count needs subscription_count = true in the same app";
+        section.mistake("webhook_events", error);
+    }
+    let watchlists = section.flag("watchlists", false);
     let keys = ["webhook", "webhook_ca"];
     // An empty one, too, so that its keys are known.
     let webhook = match webhook.is_empty() {
@@ -64,24 +78,27 @@ fn app(section: &mut Section, site: &SiteName) -> Option<(Arc<PusherApp>, Option
         url,
         tls,
         host: String::new(),
-        events: EventName::NAMES.map(|(_, event)| event).to_vec(),
+        events,
         secret: Secret::default(),
         pusher: Some(app.clone()),
     });
-    Some((Arc::new(PusherApp { app, activity_timeout, ping }), webhook))
+    let app = PusherApp { app, activity_timeout, ping, subscription_count, watchlists };
+    Some((Arc::new(app), webhook))
 }
 
 /// The presence of the apps' channels: on where the protocol has it, with the settings of the first
 /// of the config's own rules that would have been for them.
 pub(in crate::config) fn presence(apps: &[Arc<PusherApp>], rules: &mut Rules) {
-    let of = |app: &Arc<PusherApp>| {
-        let name = format!("{}/presence-", app.app.id);
+    let of = |(app, beginning): (&Arc<PusherApp>, &str)| {
+        let name = format!("{}/{beginning}", app.app.id);
         let found =
             rules.channels.iter().find(|(pattern, one)| one.is_some() && pattern.matches(&name));
         let settings = found.and_then(|(_, one)| one.clone()).unwrap_or_default();
         Some((Pattern::new(&format!("{name}*"))?, Some(settings)))
     };
-    let own: Vec<_> = apps.iter().filter_map(of).collect();
+    let rooms = apps.iter().map(|app| (app, "presence-"));
+    let users = apps.iter().filter(|app| app.watchlists).map(|app| (app, USER_PREFIX));
+    let own: Vec<_> = rooms.chain(users).filter_map(of).collect();
     rules.channels.splice(0..0, own);
 }
 

@@ -38,6 +38,11 @@ impl Kind {
         self != Self::Public
     }
 
+    /// True if its subscribers may see how many they are: of a presence channel they know more.
+    pub fn is_counted(self) -> bool {
+        matches!(self, Self::Public | Self::Private)
+    }
+
     /// True if its members may send events to each other.
     pub fn takes_client_events(self) -> bool {
         matches!(self, Self::Private | Self::Presence)

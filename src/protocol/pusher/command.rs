@@ -136,6 +136,24 @@ struct UserData<'a> {
     user_info: Option<&'a RawValue>,
 }
 
+#[derive(Deserialize)]
+struct Watching<'a> {
+    #[serde(borrow, default)]
+    watchlist: Vec<&'a RawValue>,
+}
+
+/// The users that the user in `user_data` watches, each once. Ids that no user can have are left
+/// out.
+pub fn watchlist(data: &str) -> Vec<Box<str>> {
+    let watching = serde_json::from_str(data).unwrap_or(Watching { watchlist: Vec::new() });
+    let mut users: Vec<Box<str>> = Vec::new();
+    for id in watching.watchlist {
+        let id = Member::new(id, None).map(|member| member.id);
+        users.extend(id.filter(|id| !users.contains(id)));
+    }
+    users
+}
+
 impl Member {
     /// The member in `channel_data`; `None` = it names none.
     pub fn of_channel(data: &str) -> Option<Self> {

@@ -177,6 +177,16 @@ pub fn deliver_member(channel: &str, payload: &Payload) -> Option<(Mark, String)
     Some((Mark::of(&user), frame))
 }
 
+/// What those get who watch a user, for a message about it; `None` = nothing.
+pub fn deliver_watched(payload: &Payload) -> Option<String> {
+    let Change { kind, user, .. } = serde_json::from_slice(&payload.body).ok()?;
+    match &*kind {
+        "join" => super::frame::watchlist(&[&user], &[]),
+        "leave" => super::frame::watchlist(&[], &[&user]),
+        _ => None,
+    }
+}
+
 /// A delivery in the form of a transport, with the connection that does not get it before it, so
 /// that one rendering is shared by all.
 #[derive(Debug, Clone)]

@@ -97,6 +97,22 @@ pub fn cache_miss(channel: &str) -> String {
     frame("pusher:cache_miss", Some(channel), None)
 }
 
+/// So many connections subscribe to a channel.
+pub fn subscription_count(channel: &str, count: usize) -> String {
+    let data = json!({ "subscription_count": count }).to_string();
+    frame("pusher_internal:subscription_count", Some(channel), Some(data))
+}
+
+/// Watched users are online, and others not; `None` = there are none.
+pub fn watchlist(online: &[&str], offline: &[&str]) -> Option<String> {
+    let lists = [("online", online), ("offline", offline)];
+    let lists = lists.into_iter().filter(|(_, users)| !users.is_empty());
+    let events: Vec<_> =
+        lists.map(|(name, users)| json!({ "name": name, "user_ids": users })).collect();
+    let data = (!events.is_empty()).then(|| json!({ "events": events }).to_string())?;
+    Some(frame("pusher_internal:watchlist_events", None, Some(data)))
+}
+
 /// A user has signed in; `data` is what the site said of it.
 pub fn signed_in(data: &str) -> String {
     let data = json!({ "user_data": data });

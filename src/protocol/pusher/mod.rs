@@ -19,7 +19,7 @@ mod sign;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use command::{Command, Member, parse};
+pub use command::{Command, Member, parse, watchlist};
 pub use sign::Signer;
 
 use crate::hub::channel::{ChannelName, NameError, SiteName};
@@ -51,6 +51,8 @@ pub mod code {
     pub const NO_PONG: u16 = 4201;
     /// A client event is not taken.
     pub const CLIENT_EVENT: u16 = 4301;
+    /// A watchlist is not taken.
+    pub const WATCHLIST: u16 = 4302;
 }
 
 /// One app: what its clients and its site sign with, and what its clients may do.

@@ -4,24 +4,26 @@
 //! which they happened, of every channel. What has come within [`GATHER`] goes in one request. One
 //! that is not answered with 2xx is repeated with growing pauses for [`REPEAT`], with the same
 //! body; the queue waits meanwhile. So each event arrives at least once, unless the receiver is away
-//! for longer: then it counts as failed. At [`MAX_QUEUE`] events new ones are dropped and counted.
+//! for longer: then it counts as failed. At [`MAX_QUEUE`] new events are dropped and counted.
 //!
 //! The body is `{"time_ms","events":[{"name","channel","user"?}]}`, and with a secret
 //! `Pollgate-Signature: sha256=<hex HMAC-SHA-256 of the body>`. For a Pusher app, channels and users
-//! are named as Pusher does, and its secret signs in `X-Pusher-Signature`.
+//! are named as Pusher does, its clients' events, cache misses and numbers of subscriptions are
+//! among the events, and its secret signs in `X-Pusher-Signature`.
 
 mod event;
 mod queue;
 mod send;
 
-pub use event::{Event, EventName};
-use queue::Queue;
+pub use event::{Detail, Event, EventName, Sent};
+use queue::{Queue, Room};
 
-use crate::hub::channel::SiteName;
+use crate::hub::channel::{ChannelName, SiteName};
 use crate::protocol::address::Address;
 use crate::protocol::auth::Url;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::pusher::App;
+use crate::protocol::pusher::channel::USER_PREFIX;
 use crate::server::net::tls_client::TlsClient;
 use crate::server::telemetry::metrics::{Counts, labels};
 use parking_lot::Mutex;
@@ -32,10 +34,10 @@ use tokio::task::JoinHandle;
 
 /// Events that happen within this time go in one request.
 const GATHER: Duration = Duration::from_millis(500);
-/// The most events in one request.
-const MAX_BATCH: usize = 500;
-/// The most events that wait for one webhook.
-const MAX_QUEUE: usize = 10_000;
+/// The most events in one request, and their weight.
+const MAX_BATCH: Room = Room { events: 500, weight: 256 << 10 };
+/// The most events that wait for one webhook, and their weight.
+const MAX_QUEUE: Room = Room { events: 10_000, weight: 8 << 20 };
 /// Time for which a request is repeated.
 const REPEAT: Duration = Duration::from_secs(300);
 
@@ -59,10 +61,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn gets(&self, event: &Event) -> bool {
-        let is_own = |app: &Arc<App>| app.name_of(&event.channel).is_some();
-        self.events.contains(&event.name)
-            && event.channel.is_of(&self.site)
+    fn gets(&self, name: EventName, channel: &ChannelName) -> bool {
+        // Pusher knows no events of a user's own channel.
+        let is_own = |app: &Arc<App>| {
+            app.name_of(channel).is_some_and(|name| !name.starts_with(USER_PREFIX))
+        };
+        self.events.contains(&name)
+            && channel.is_of(&self.site)
             && self.pusher.as_ref().is_none_or(is_own)
     }
 }
@@ -150,10 +155,16 @@ impl Webhooks {
         self.shared.changed.notify_one();
     }
 
+    /// True if a webhook gets such an event.
+    pub fn want(&self, name: EventName, channel: &ChannelName) -> bool {
+        self.shared.hooks.lock().iter().any(|hook| hook.settings.gets(name, channel))
+    }
+
     /// Queues an event at the webhooks that get its kind.
     pub fn push(&self, event: &Event) {
         let hooks = self.shared.hooks.lock();
-        for hook in hooks.iter().filter(|hook| hook.settings.gets(event)) {
+        let gets = |hook: &&Arc<Hook>| hook.settings.gets(event.name, &event.channel);
+        for hook in hooks.iter().filter(gets) {
             if !hook.queue.push(event.clone(), MAX_QUEUE) {
                 self.shared.counts.count(Outcome::Dropped);
             }

@@ -49,7 +49,7 @@ pub(super) async fn send_all(hook: Arc<Hook>, shared: Arc<Shared>) {
 /// Waits for more events for the same request.
 async fn gather(hook: &Hook) {
     let end = Instant::now() + GATHER;
-    while hook.queue.len() < MAX_BATCH && Instant::now() < end {
+    while hook.queue.len() < MAX_BATCH.events && Instant::now() < end {
         tokio::time::sleep(FULL).await;
     }
 }

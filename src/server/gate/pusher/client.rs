@@ -5,13 +5,15 @@
 //! [`Outbox`]. Dropping it ends its subscriptions.
 
 use super::PusherApp;
+use super::counts::Counting;
+use super::notice::Notice;
 use super::outbox::{Close, Outbox, Way};
 use crate::hub::channel::{ChannelName, Cursor, Take};
 use crate::hub::presence::{Membership, companion};
 use crate::hub::{Subscription, TableFull, Waiter};
 use crate::protocol::pusher::channel::{Kind, USER_PREFIX, is_cache, is_name};
 use crate::protocol::pusher::event::{Event, Mark};
-use crate::protocol::pusher::{Command, Member, SocketId, code, frame, parse};
+use crate::protocol::pusher::{Command, Member, SocketId, code, frame, parse, watchlist};
 use crate::server::gate::{Gate, Settings};
 use crate::server::limits::permit::Permit;
 use std::sync::Arc;
@@ -53,6 +55,21 @@ pub(super) struct Subscribed {
     pub(super) member: Option<Box<Member>>,
     /// It is there for all to see.
     pub(super) membership: Option<Box<Membership>>,
+    /// The client gets the number of connections.
+    pub(super) counting: Option<Box<Counting>>,
+}
+
+impl Subscribed {
+    fn new(channel: ChannelName, awaits_cache: bool, member: Option<Box<Member>>) -> Self {
+        let (membership, counting) = Default::default();
+        let (visible, is_roster) = (false, false);
+        Self { channel, visible, awaits_cache, is_roster, member, membership, counting }
+    }
+
+    /// The channel of the joins and leaves of another one.
+    pub(super) fn roster(companion: ChannelName) -> Self {
+        Self { is_roster: true, ..Self::new(companion, false, None) }
+    }
 }
 
 /// Why a subscription is refused: words, and the status that HTTP would have for it.
@@ -138,7 +155,9 @@ impl Client {
                 }
             }
             Command::Unsubscribe { channel } => self.unsubscribe(&channel),
-            Command::SignIn { auth, data } => return self.sign_in(&auth, &data, out),
+            Command::SignIn { auth, data } => {
+                return Box::pin(self.sign_in(&auth, &data, out)).await;
+            }
             Command::Event { event, channel, data } => {
                 if let Err(error) = Box::pin(self.send(&event, &channel, data)).await {
                     out.push(&frame::error(Some(code::CLIENT_EVENT), error));
@@ -237,22 +256,21 @@ impl Client {
         let now = (self.gate.shared.clock)();
         self.waiter.add(&subscription, now).map_err(|full| full.to_string())?;
         let awaits_cache = cursor == Cursor::Oldest;
-        self.channels.push(Subscribed {
-            channel,
-            visible: false,
-            awaits_cache,
-            is_roster: false,
-            member,
-            membership: None,
-        });
+        self.channels.push(Subscribed::new(channel, awaits_cache, member));
         Ok(())
     }
 
     /// From now on the client gets the events of a channel.
     fn show(&mut self, index: usize) {
+        let pusher = &self.gate.shared.pusher;
         if let Some(one) = self.channels.get_mut(index).filter(|one| !one.visible) {
             one.visible = true;
-            self.gate.shared.pusher.occupancy.enter(&one.channel);
+            pusher.occupancy.enter(&one.channel);
+            let name = self.app.app.name_of(&one.channel).unwrap_or_default();
+            if self.app.subscription_count && Kind::of(name).is_counted() {
+                let counting = pusher.counts.enter(&one.channel, self.waiter.wake_handle());
+                one.counting = Some(Box::new(counting));
+            }
         }
     }
 
@@ -284,7 +302,7 @@ impl Client {
         self.channels.remove(index)
     }
 
-    fn sign_in(&mut self, auth: &str, data: &str, out: &mut Outbox) -> Result<(), Close> {
+    async fn sign_in(&mut self, auth: &str, data: &str, out: &mut Outbox) -> Result<(), Close> {
         let refused = |error: &'static str| Err(Close::new(code::UNAUTHORIZED, error));
         let app = &self.app.app;
         if !app.signer.verify_user(&app.key, auth, self.id, data) {
@@ -297,7 +315,7 @@ impl Client {
             Some(before) if *before != user.id => {
                 return refused("this connection is another user's");
             }
-            Some(_) => {}
+            Some(_) => out.push(&frame::signed_in(data)),
             None => {
                 let name = format!("{USER_PREFIX}{}", user.id);
                 if !is_name(&name) {
@@ -305,10 +323,13 @@ impl Client {
                 }
                 let added = self.add(&name, Cursor::Now, None);
                 added.map_err(|error| Close::new(code::OVER_CAPACITY, error))?;
-                self.user = Some(user.id);
+                self.user = Some(user.id.clone());
+                out.push(&frame::signed_in(data));
+                if self.app.watchlists {
+                    self.watch(&user.id, &watchlist(data), out).await;
+                }
             }
         }
-        out.push(&frame::signed_in(data));
         Ok(())
     }
 
@@ -340,7 +361,12 @@ impl Client {
         let user = subscribed.member.as_ref().map(|member| &*member.id);
         let payload = Event { event: name, data, user, except: Some(self.mark) }.payload();
         let published = (self.gate.shared.event_publish)(subscribed.channel.clone(), payload);
-        if published.await { Ok(()) } else { Err("the event could not be published") }
+        if !published.await {
+            return Err("the event could not be published");
+        }
+        let notice = Notice::ClientEvent { event: name, data, socket: self.id, user };
+        self.gate.shared.pusher.notices.report(&subscribed.channel, notice);
+        Ok(())
     }
 }
 

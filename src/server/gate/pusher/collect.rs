@@ -30,6 +30,9 @@ impl Client {
             }
         }
         self.miss_caches(out);
+        if self.app.subscription_count {
+            self.count(out);
+        }
         Ok(())
     }
 
@@ -54,7 +57,10 @@ impl Client {
             let cached = messages.find(|message| !event::is_from_client(&message.payload));
             match cached {
                 Some(message) => out.push(&event::deliver(name, &message.payload).frame),
-                None => out.push(&frame::cache_miss(name)),
+                None => {
+                    out.push(&frame::cache_miss(name));
+                    self.gate.shared.pusher.notices.miss(&one.channel);
+                }
             }
             self.waiter.advance_to(index, position, stamp);
             return Ok(());
@@ -105,6 +111,19 @@ impl Client {
             if !self.waiter.is_unresolved_at(index) {
                 one.awaits_cache = false;
                 out.push(&frame::cache_miss(app.app.name_of(&one.channel).unwrap_or_default()));
+                self.gate.shared.pusher.notices.miss(&one.channel);
+            }
+        }
+    }
+
+    /// Sends the numbers of connections that have changed.
+    fn count(&mut self, out: &mut Outbox) {
+        let occupancy = &self.gate.shared.pusher.occupancy;
+        for one in &mut self.channels {
+            let number = one.counting.as_mut().and_then(|counting| counting.next(occupancy));
+            if let Some(number) = number {
+                let name = self.app.app.name_of(&one.channel).unwrap_or_default();
+                out.push(&frame::subscription_count(name, number));
             }
         }
     }

@@ -10,6 +10,7 @@ use super::outbox::Outbox;
 use crate::hub::channel::Cursor;
 use crate::hub::presence::{Member, PREFIX, Roster, Settings, companion};
 use crate::hub::{ChannelUpdate, Subscription};
+use crate::protocol::pusher::channel::Kind;
 use crate::protocol::pusher::event::{self, Mark};
 use crate::protocol::pusher::frame;
 use std::sync::Arc;
@@ -47,14 +48,7 @@ impl Client {
         let update = added.map_err(|full| (full.to_string(), 503))?;
         // What came since the list is read with the next look.
         drop(update);
-        self.channels.push(Subscribed {
-            channel: companion,
-            visible: false,
-            awaits_cache: false,
-            is_roster: true,
-            member: None,
-            membership: None,
-        });
+        self.channels.push(Subscribed::roster(companion));
         Ok(Some(self.shown(index, &roster)))
     }
 
@@ -89,6 +83,10 @@ impl Client {
         let app = self.app.clone();
         let Some(subject) = update.channel.strip_prefix(PREFIX) else { return };
         let name = app.app.name_of(subject).unwrap_or_default();
+        if Kind::of(name) == Kind::User {
+            self.take_watched(index, update, out);
+            return;
+        }
         let main = self.channels.iter().find(|one| *one.channel == *subject);
         let own = main.and_then(|one| one.member.as_ref()).map(|own| Mark::of(&own.id));
         if update.found.reset {

@@ -18,14 +18,18 @@
 
 mod client;
 mod collect;
+mod counts;
 mod members;
+mod notice;
 mod occupancy;
 mod outbox;
 mod receive;
 mod request;
 mod session;
 mod socket;
+mod watchlist;
 
+pub use notice::{Notice, Report};
 pub use occupancy::Occupancy;
 pub use socket::HeldPusher;
 
@@ -37,6 +41,8 @@ use crate::protocol::http::Reply;
 use crate::protocol::pusher::{App, code, lines};
 use crate::server::telemetry::refusal::Refusal;
 use client::Client;
+use counts::Counts;
+use notice::Notices;
 use outbox::{Close, Way};
 use receive::{Ends, Receive};
 use request::{Fallback, LINES, Path, allowed_origin, handshake, readable, spoken};
@@ -75,6 +81,10 @@ pub struct PusherApp {
     pub activity_timeout: Duration,
     /// The silence of a client after which it is pinged. Half as much later it is closed.
     pub ping: Duration,
+    /// Its clients get the numbers of connections that subscribe to their channels.
+    pub subscription_count: bool,
+    /// A signed-in client sees which users of its list are online.
+    pub watchlists: bool,
 }
 
 impl PusherSettings {
@@ -121,6 +131,8 @@ impl PusherSettings {
 pub(super) struct Pusher {
     sessions: Sessions,
     occupancy: Occupancy,
+    counts: Arc<Counts>,
+    notices: Notices,
 }
 
 /// Figures of the protocol's connections.
@@ -142,7 +154,7 @@ impl Gate {
 
     /// Figures of the protocol's connections.
     pub fn pusher_figures(&self) -> PusherFigures {
-        let Pusher { sessions, occupancy } = &self.shared.pusher;
+        let Pusher { sessions, occupancy, .. } = &self.shared.pusher;
         PusherFigures {
             connections: occupancy.connections(),
             sessions: sessions.len(),
@@ -150,10 +162,16 @@ impl Gate {
         }
     }
 
-    /// Ends the sessions whose clients stayed away; in a drain all that no request waits on. The
-    /// caller runs this once a second.
+    /// Ends the sessions whose clients stayed away; in a drain all that no request waits on. Sends
+    /// numbers of connections that have changed. The caller runs this once a second.
     pub fn sweep_pusher(&self) {
         self.shared.pusher.sessions.sweep(self.is_draining());
+        self.shared.pusher.sweep_notices();
+    }
+
+    /// Reports what happens on the apps' channels to `report`.
+    pub fn report_pusher_to(&self, report: Report) {
+        self.shared.pusher.notices.report_to(report);
     }
 
     /// Decides on a request of the protocol's; `None` = it is none.

@@ -26,7 +26,7 @@ use crate::server::limits::body_rate::BodyRate;
 use crate::server::telemetry::refusal::Refusal;
 use bytes::{Bytes, BytesMut};
 use exchange::{Unwritten, poll_write_all, write_rest};
-use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::apps::HttpServerApp;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
@@ -166,9 +166,8 @@ impl Connection {
         let stream =
             OneRequest::new(self.stream, self.pending, 0, Framing::Endless, BodyRate::default())
                 .shared_by_streams();
-        let http2 = Http2::new(front.gate.clone(), front.proxy.clone(), self.shown);
-        let http2 = Arc::new(http2);
-        http2.process_new(Box::new(BoundedWindow::new(stream)), shutdown).await;
+        let http2 = Http2::new(front, self.shown);
+        Arc::new(http2).accept(Box::new(BoundedWindow::new(stream)), shutdown.clone()).await;
     }
 
     /// Writes a response. The stream beneath bounds its time.
