@@ -467,3 +467,38 @@ async fn a_user_that_the_site_names_is_one_whatever_the_session() {
         assert_eq!(poller.poll_with("GET", "/comet/news", &headers).await.status, status);
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_finds_no_room_is_refused_whichever_way_its_poll_came() {
+    let gate = Gate::start_alone("limits.body_memory = \"64KiB\"\n").await;
+    let long = "x".repeat(40_000);
+    gate.publish("two", &long).await;
+    gate.publish("two", &long).await;
+    gate.publish("one", long.repeat(2)).await;
+    let mut refused = 0.0;
+    for way in Way::ALL {
+        let mut client = way.connect(&gate).await;
+        for attempt in 0..3 {
+            let response = client.poll("/comet/two?cursor=oldest").await;
+            assert_eq!(response.status, 503, "{way:?}: {attempt}");
+            assert_eq!(response.header("retry-after"), Some("5"), "{way:?}");
+            assert_eq!(response.header("cache-control"), Some("no-store"), "{way:?}");
+            refused += 1.0;
+        }
+        // A channel's newest message is the same for all clients, and takes no room.
+        let shared = client.poll("/comet/one?cursor=oldest").await;
+        assert_eq!((shared.status, shared.body.len() > 80_000), (200, true), "{way:?}");
+        // One that was held until now, on two channels.
+        let mut held = gate.hold(way, "/comet/one,three").await;
+        gate.publish("one", long.repeat(2)).await;
+        assert_eq!(held.answer().await.status, 503, "{way:?}");
+        refused += 1.0;
+        // It has lost nothing, and is answered where there is room.
+        assert_eq!(client.poll("/comet/three?timeout=0").await.status, 200, "{way:?}");
+        gate.forget("one").await;
+        gate.publish("one", long.repeat(2)).await;
+    }
+    let metrics = Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
+    assert_eq!(metrics.value("pollgate_body_bytes"), 0.0);
+    assert_eq!(metrics.value("pollgate_bodies_refused_total"), refused);
+}

@@ -16,7 +16,7 @@ pub mod stream;
 mod tests;
 pub mod timestamp;
 
-use crate::hub::channel::{ChannelName, Cursor, NameError, RenderKey, Take, Tick};
+use crate::hub::channel::{ChannelName, Cursor, NameError, RenderKey, Renders, Take, Tick};
 use crate::hub::{Answer, ChannelUpdate, Subscription};
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{self, Headers, Reply};
@@ -195,6 +195,22 @@ impl Dialect {
         }
     }
 
+    /// Bytes that rendering an answer takes at the least, apart from what is shared with other
+    /// clients: a limit on them stands before the rendering.
+    pub fn least_length(&self, answer: &Answer, callback: Option<&str>) -> usize {
+        let renders = match self {
+            Self::Native(_) => callback.is_some() || shared(answer).is_none(),
+            Self::Timestamp(timestamp) => timestamp.copies(answer, callback),
+            Self::Nchan(nchan) => nchan.copies(answer),
+            Self::NovComet(_) | Self::Replay(_) | Self::None => false,
+        };
+        if !renders {
+            return 0;
+        }
+        let messages = answer.iter().flat_map(|update| &update.found.messages);
+        messages.fold(0, |sum, message| sum.saturating_add(message.payload.body.len()))
+    }
+
     /// The response to a poll that was held until now.
     pub fn render_held(&self, answer: &Answer, callback: Option<&str>) -> Reply {
         match self {
@@ -278,13 +294,18 @@ fn refused(error: NameError) -> Parsed {
 
 /// Renders under `key` once for all clients if `answer` is just its channel's newest message.
 fn rendered_once(answer: &Answer, key: RenderKey, render: impl FnOnce() -> Bytes) -> Bytes {
+    match shared(answer) {
+        Some(renders) => renders.get_or_render(key, render),
+        None => render(),
+    }
+}
+
+/// The renderings of such an answer.
+fn shared(answer: &Answer) -> Option<&Renders> {
     match answer.as_slice() {
         [ChannelUpdate { found, .. }] if !found.reset && found.messages.len() == 1 => {
-            match &found.renders {
-                Some(renders) => renders.get_or_render(key, render),
-                None => render(),
-            }
+            found.renders.as_deref()
         }
-        _ => render(),
+        _ => None,
     }
 }

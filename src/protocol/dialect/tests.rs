@@ -342,3 +342,38 @@ fn a_fan_out_is_rendered_once() {
     let two = desk.ask(Some("a"), "cursor=oldest");
     assert_eq!(one.body.as_ptr(), two.body.as_ptr());
 }
+
+#[test]
+fn the_least_length_of_an_answer_is_never_more_than_what_is_rendered_for_one_client() {
+    let batch = nchan::Nchan { batch: Some(nchan::Batch::Multipart), ..nchan::Nchan::default() };
+    let dialects = [
+        (native().dialect, Take::All),
+        (timestamp(|_| {}).dialect, Take::First),
+        (timestamp(|_| {}).dialect, Take::Newest),
+        (timestamp(|rule| rule.message_field = ".".to_owned()).dialect, Take::First),
+        (Dialect::Nchan(batch), Take::All),
+        (Dialect::Nchan(nchan::Nchan::default()), Take::First),
+        (Dialect::NovComet(novcomet::NovComet::default()), Take::Newest),
+    ];
+    for (dialect, take) in dialects {
+        for count in [1, 3] {
+            let desk = Desk::new(dialect.clone());
+            for _ in 0..count {
+                desk.publish("a", Payload::text("x".repeat(1000)));
+            }
+            let channel = ChannelName::new("a").unwrap();
+            let subscription = Subscription { channel, cursor: Cursor::Oldest };
+            let polled = desk.hub.poll(&[subscription], take, false, NOW).unwrap();
+            let PollOutcome::Answer(answer) = polled else { panic!("held") };
+            for callback in [None, Some("f")] {
+                let least = dialect.least_length(&answer, callback);
+                let reply = dialect.render(&answer, callback);
+                let about = (dialect.name(), take, count, callback);
+                assert!(least <= reply.body.len(), "{about:?}: {least}");
+                // Nothing but a copy is worth a share of the memory.
+                let copied = reply.body.is_unique() && reply.body.len() >= 1000;
+                assert_eq!(least > 0, copied, "{about:?}: {least}");
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! knows and gets a message and its time (`docs/dialects/timestamp.md`).
 
 use super::json::{self, Safe};
-use super::{PHP_CONTENT_TYPE, Parsed, Poll, Request, refused, rendered_once};
+use super::{PHP_CONTENT_TYPE, Parsed, Poll, Request, refused, rendered_once, shared};
 use crate::hub::channel::{ChannelName, Cursor, Kind, Message, RenderKey, ShownStamp, Take, Tick};
 use crate::hub::{Answer, Subscription};
 use crate::protocol::http::Reply;
@@ -138,6 +138,11 @@ impl Timestamp {
         let tag = tag.strip_prefix("W/").unwrap_or(tag);
         let tag = tag.strip_prefix('"')?.strip_suffix('"')?;
         Some(tag.parse().map_or(Cursor::Lost, Cursor::At))
+    }
+
+    /// True if the answer is a copy of its own, not one that all clients share.
+    pub(super) fn copies(&self, answer: &Answer, callback: Option<&str>) -> bool {
+        !self.is_bare() && (callback.is_some() || shared(answer).is_none())
     }
 
     fn render_bare(&self, answer: &Answer) -> Reply {

@@ -43,7 +43,7 @@ pub fn log(line: &Line<'_>, settings: &Settings) {
         out.quoted("site", site.name.as_str());
     }
     match line.client {
-        Some(client) => out.shown("client", client),
+        Some(client) => out.address("client", client),
         None => out.shown("client", "unix"),
     }
     out.quoted("method", line.method);

@@ -1,8 +1,8 @@
 //! The public side: classifies requests, holds and answers the polls among them, and forwards all
 //! others to the upstream.
 //!
-//! The owner of the connection parses a request, [`Gate::decide`] decides about it, and
-//! [`HeldPoll::wait`] holds it if need be. Neither of the two knows a connection.
+//! The owner of the connection parses a request, [`Gate::decide`] decides about it, and a
+//! [`HeldPoll`] is held if need be. Neither of the two knows a connection.
 
 pub mod access_log;
 pub mod client_script;
@@ -30,7 +30,7 @@ mod upstream_names;
 pub use counters::{Connected, Counters, Open, SiteAnswer};
 pub use poll::admission::{Decision, Incoming};
 pub use poll::browser_publish::PublishByBrowser;
-pub use poll::held::{HeldPoll, HoldOutcome};
+pub use poll::held::{HeldPoll, HoldOutcome, PendingAnswer};
 pub use poll::timer::Timer;
 use poll::timer::overslept;
 pub use presence::{PendingRoster, RosterSource};

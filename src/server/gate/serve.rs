@@ -6,13 +6,13 @@
 
 use super::poll::hold::Cause;
 use super::replay::{ReleasedReplay, ReplayOutcome};
-use super::{Decision, Gate, Settings, Timer};
+use super::{Decision, Gate, HeldPoll, HoldOutcome, Settings, Timer};
 use crate::protocol::http::Reply;
 use crate::protocol::http::websocket::{CloseCode, Frame, Messages};
 use bytes::Bytes;
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Poll};
+use std::future::{Future, poll_fn, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// A request and the way back to its client.
@@ -26,6 +26,12 @@ pub(super) trait Exchange: Send {
         &mut self,
         keep: bool,
     ) -> impl Future<Output = Result<Option<Reply>, Self::Error>> + Send;
+
+    /// The gate that serves it.
+    fn gate(&self) -> &Gate;
+
+    /// The settings that it is served with.
+    fn settings(&self) -> &Settings;
 
     /// The timer of this exchange, and a future that ends when the client is gone.
     fn waiting(&mut self) -> (&mut Timer, impl Future<Output = ()> + Send);
@@ -136,6 +142,119 @@ pub(super) enum Served<E> {
     Forward(Option<Box<ReleasedReplay>>),
 }
 
+/// A poll that is held and then answered, or a request that is answered at once. There are many of
+/// them at a time: the task that runs one keeps nothing else for it.
+pub(super) struct Answering {
+    held: Option<Box<HeldPoll>>,
+    /// The rest of the request's body is read.
+    is_settled: bool,
+    outcome: HoldOutcome,
+}
+
+impl Answering {
+    /// What a decision comes to; the error is one that takes more than that.
+    pub(super) fn of(settings: &Settings, decision: Decision) -> Result<Self, Decision> {
+        match decision {
+            Decision::Hold(held) => {
+                let outcome = HoldOutcome::default();
+                Ok(Self { held: Some(held), is_settled: false, outcome })
+            }
+            Decision::Reply(reply, cause) => {
+                let held = cause.map(|cause| (Duration::ZERO, cause));
+                Ok(Self::with(HoldOutcome { held, reply: Some(reply), ..HoldOutcome::default() }))
+            }
+            Decision::Answer(pending) => Ok(Self::with(pending.outcome(settings))),
+            decision => Err(decision),
+        }
+    }
+
+    fn with(outcome: HoldOutcome) -> Self {
+        Self { held: None, is_settled: false, outcome }
+    }
+
+    /// The answer to a request whose body is read.
+    fn settled(reply: Option<Reply>, held: Held) -> Self {
+        let outcome = HoldOutcome { held, reply, ..HoldOutcome::default() };
+        Self { held: None, is_settled: true, outcome }
+    }
+
+    /// Holds and answers.
+    // The future of an `async fn` has its arguments twice.
+    #[allow(clippy::manual_async_fn)]
+    pub(super) fn run<'a, E: Exchange>(
+        &'a mut self,
+        exchange: &'a mut E,
+    ) -> impl Future<Output = Served<E::Error>> + Send + 'a {
+        async move {
+            if !self.is_settled {
+                match exchange.settle(false).await {
+                    Ok(None) => {}
+                    Ok(Some(refusal)) => *self = Self::settled(Some(refusal), None),
+                    Err(error) => return ended(None, Err(error)),
+                }
+            }
+            if let Some(held) = &self.held {
+                held.set(exchange.timer());
+                let late = poll_fn(|context| self.poll_held(exchange, context)).await;
+                if let Some(late) = late {
+                    self.outcome = late.await;
+                }
+            }
+            self.prepare(exchange);
+            let written = match &self.outcome.reply {
+                Some(reply) => exchange.write(reply).await,
+                None => return ended(self.outcome.held, Ok(None)),
+            };
+            if written.is_ok() {
+                exchange.gate().written(self.outcome.published);
+            }
+            let answer = self.outcome.reply.as_ref().map(|reply| (reply.status, reply.body.len()));
+            ended(self.outcome.held, written.map(|()| answer))
+        }
+    }
+
+    /// Ready at the end of the hold; with a future if the outcome is still to come.
+    fn poll_held<E: Exchange>(
+        &mut self,
+        exchange: &mut E,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Later>> {
+        let Some(held) = &mut self.held else { return Poll::Ready(None) };
+        let end = ready!(held.poll_end(exchange, context));
+        let Some(held) = self.held.take() else { return Poll::Ready(None) };
+        if held.wants_presence() {
+            return Poll::Ready(Some(Box::pin(held.end_with_presence(end))));
+        }
+        self.outcome = held.end(exchange.settings(), end);
+        Poll::Ready(None)
+    }
+
+    /// Prepares the exchange for the answer, and the answer for its room.
+    fn prepare<E: Exchange>(&mut self, exchange: &mut E) {
+        let HoldOutcome { held, reply, share, .. } = &mut self.outcome;
+        if let Some((_, Cause::Gone | Cause::Drain)) = held {
+            exchange.close_after();
+        }
+        let Some(reply) = reply else { return };
+        if reply.status == 101 {
+            // What comes now is of the other protocol.
+            exchange.close_after();
+        }
+        // Many clients that read slowly, or not at all, are refused before they fill the memory.
+        if share.is_none() {
+            match exchange.settings().room_for(reply) {
+                Ok(room) => *share = room,
+                Err(full) => *reply = full,
+            }
+        }
+    }
+}
+
+/// The end of a request that had one answer at the most.
+fn ended<E>(held: Held, answer: Result<Option<(u16, usize)>, E>) -> Served<E> {
+    Served::Done { held, events: None, answer }
+}
+
 /// Does what was decided on a request.
 pub(super) async fn serve<E: Exchange>(
     gate: &Gate,
@@ -143,77 +262,108 @@ pub(super) async fn serve<E: Exchange>(
     decision: Decision,
     exchange: &mut E,
 ) -> Served<E::Error> {
-    let decision = match decision {
-        // Boxed, as all that is not there while a poll is held is to take no room meanwhile.
-        Decision::Ask(pending) => Box::pin(pending.resume(settings)).await,
-        decided => decided,
+    let mut answering = match Answering::of(settings, decision) {
+        Ok(answering) => answering,
+        Err(decision) => match serve_other(gate, settings, decision, exchange).await {
+            Ok(answering) => answering,
+            Err(served) => return served,
+        },
     };
-    if matches!(decision, Decision::Site) {
-        return Served::Forward(None);
-    }
-    let decision = match exchange.settle(matches!(decision, Decision::Replay(_))).await {
-        Ok(None) => decision,
-        Ok(Some(refusal)) => Decision::Reply(refusal, None),
-        Err(error) => return Served::Done { held: None, events: None, answer: Err(error) },
-    };
-    let (reply, held, published) = match decision {
-        Decision::Hold(held) => {
-            let (timer, gone) = exchange.waiting();
-            let ended = held.wait(timer, pin!(gone)).await;
-            (ended.reply, Some((ended.held, ended.cause)), ended.published)
-        }
-        Decision::Reply(reply, cause) => {
-            (Some(reply), cause.map(|cause| (Duration::ZERO, cause)), None)
-        }
-        Decision::Replay(waiting) => {
+    answering.run(exchange).await
+}
+
+/// The outcome of a hold that is still to come.
+type Later = Pin<Box<dyn Future<Output = HoldOutcome> + Send>>;
+
+/// The outcome of a request that was not just answered: what is still to be done, or its end.
+type Other<E> = Result<Answering, Served<E>>;
+
+/// Does what was decided on such a request, in a future that has room for that alone.
+pub(super) fn serve_other<'a, E: Exchange>(
+    gate: &'a Gate,
+    settings: &'a Settings,
+    decision: Decision,
+    exchange: &'a mut E,
+) -> Pin<Box<dyn Future<Output = Other<E::Error>> + Send + 'a>> {
+    match decision {
+        Decision::Ask(pending) => Box::pin(async move {
+            let decision = Box::pin(pending.resume(settings)).await;
+            match Answering::of(settings, decision) {
+                Ok(answering) => Ok(answering),
+                Err(decision) => serve_other(gate, settings, decision, exchange).await,
+            }
+        }),
+        Decision::Stream(stream) => Box::pin(async move {
+            if let Err(end) = settle(exchange, false).await {
+                return end;
+            }
+            Err(stream.run(exchange).await)
+        }),
+        Decision::Replay(waiting) => Box::pin(async move {
+            if let Err(end) = settle(exchange, true).await {
+                return end;
+            }
             let ended = {
                 let (timer, gone) = exchange.waiting();
-                Box::pin(async move { waiting.wait(timer, pin!(gone)).await }).await
+                waiting.wait(timer, pin!(gone)).await
             };
             let held = Some((ended.held, ended.cause));
             match ended.end {
-                ReplayOutcome::Reply(reply) => (Some(reply), held, None),
-                ReplayOutcome::Gone => (None, held, None),
+                ReplayOutcome::Reply(reply) => Ok(Answering::settled(Some(reply), held)),
+                ReplayOutcome::Gone => Ok(Answering::settled(None, held)),
                 ReplayOutcome::Forward(released) => {
                     if ended.cause == Cause::Drain {
                         exchange.close_after();
                     }
-                    return Served::Forward(Some(released));
+                    Err(Served::Forward(Some(released)))
                 }
             }
+        }),
+        Decision::Roster(pending) => Box::pin(async move {
+            if let Err(end) = settle(exchange, false).await {
+                return end;
+            }
+            let (reply, cause) = pending.reply().await;
+            Ok(Answering::settled(Some(reply), Some((Duration::ZERO, cause))))
+        }),
+        Decision::Pusher(pusher) => Box::pin(async move {
+            if let Err(end) = settle(exchange, false).await {
+                return end;
+            }
+            Err(pusher.run(exchange).await)
+        }),
+        Decision::Grip(socket) => Box::pin(async move {
+            if let Err(end) = settle(exchange, false).await {
+                return end;
+            }
+            Err(socket.run(exchange).await)
+        }),
+        Decision::GripHold(held) => Box::pin(async move {
+            if let Err(end) = settle(exchange, false).await {
+                return end;
+            }
+            Err(held.run(exchange).await)
+        }),
+        Decision::Publish(publish) => Box::pin(async move {
+            if let Err(end) = settle(exchange, false).await {
+                return end;
+            }
+            Ok(Answering::settled(Some(gate.publish(publish).await), None))
+        }),
+        Decision::Site => Box::pin(ready(Err(Served::Forward(None)))),
+        // These are `Answering`'s.
+        Decision::Hold(_) | Decision::Reply(..) | Decision::Answer(_) => {
+            let answering = Answering::of(settings, decision);
+            Box::pin(ready(answering.map_err(|_| Served::Forward(None))))
         }
-        // Boxed: what a stream needs beside a poll is its own.
-        Decision::Stream(stream) => return Box::pin(stream.run(exchange)).await,
-        Decision::Roster(pending) => {
-            let (reply, cause) = Box::pin(pending.reply()).await;
-            (Some(reply), Some((Duration::ZERO, cause)), None)
-        }
-        Decision::Pusher(pusher) => return Box::pin(pusher.run(exchange)).await,
-        Decision::Grip(socket) => return Box::pin(socket.run(exchange)).await,
-        Decision::GripHold(held) => return held.run(exchange).await,
-        Decision::Publish(publish) => (Some(Box::pin(gate.publish(publish)).await), None, None),
-        Decision::Site | Decision::Ask(_) => return Served::Forward(None),
-    };
-    if let Some((_, Cause::Gone | Cause::Drain)) = held {
-        exchange.close_after();
     }
-    let Some(reply) = reply else { return Served::Done { held, events: None, answer: Ok(None) } };
-    if reply.status == 101 {
-        // What comes now is of the other protocol.
-        exchange.close_after();
-    }
-    // Many clients that read slowly, or not at all, are refused before they fill the memory.
-    let (reply, _share) = match settings.room_for(&reply) {
-        Ok(share) => (reply, share),
-        Err(full) => (full, None),
-    };
-    let written = exchange.write(&reply).await;
-    if written.is_ok() {
-        gate.written(published);
-    }
-    Served::Done {
-        held,
-        events: None,
-        answer: written.map(|()| Some((reply.status, reply.body.len()))),
+}
+
+/// Reads the rest of a request's body; the error is the end that this brings about.
+async fn settle<E: Exchange>(exchange: &mut E, keep: bool) -> Result<(), Other<E::Error>> {
+    match exchange.settle(keep).await {
+        Ok(None) => Ok(()),
+        Ok(Some(refusal)) => Err(Ok(Answering::settled(Some(refusal), None))),
+        Err(error) => Err(Err(ended(None, Err(error)))),
     }
 }

@@ -18,23 +18,56 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Settings {
+    /// Bytes up to which an answer is as good as written, so that it takes no room.
+    pub(super) const SHORT: usize = 16 << 10;
+
     /// The room that an answer takes until it is written, or the answer in its place where there is
     /// none. What is short, or shared with others, takes none.
     pub(super) fn room_for(&self, reply: &Reply) -> Result<Option<BodyShare>, Reply> {
-        /// Shorter answers are as good as written.
-        const SHORT: usize = 16 << 10;
-        let length = reply.body.len();
-        if length <= SHORT || !reply.body.is_unique() {
-            return Ok(None);
-        }
-        let mut share = BodyShare::new(&self.bodies);
-        if share.grow(length) {
-            return Ok(Some(share));
-        }
-        let hint = "others do not read their answers; try again later";
-        Err(Reply::error(503, "there is no room for the answer", hint)
-            .with("Retry-After", RETRY_AFTER))
+        let share = fitted(BodyShare::new(&self.bodies), reply);
+        share.ok_or_else(|| self.no_room())
     }
+
+    /// The answer that `render` makes, of `least` bytes of its own at the least, and the room that
+    /// it takes; the error is the answer in its place. Where there is no room, it is not rendered.
+    pub(super) fn rendered(
+        &self,
+        least: usize,
+        render: impl FnOnce() -> Reply,
+    ) -> Result<(Reply, Option<BodyShare>), Reply> {
+        rendered(&self.bodies, least, render).ok_or_else(|| self.no_room())
+    }
+
+    fn no_room(&self) -> Reply {
+        let hint = "others do not read their answers; try again later";
+        Reply::error(503, "there is no room for the answer", hint).with("Retry-After", RETRY_AFTER)
+    }
+}
+
+/// See [`Settings::rendered`].
+fn rendered(
+    bodies: &Arc<BodyMemory>,
+    least: usize,
+    render: impl FnOnce() -> Reply,
+) -> Option<(Reply, Option<BodyShare>)> {
+    let mut share = BodyShare::new(bodies);
+    if least > Settings::SHORT && !share.grow(least) {
+        return None;
+    }
+    let reply = render();
+    let share = fitted(share, &reply)?;
+    Some((reply, share))
+}
+
+/// The share that `reply` needs, out of the one that was taken for it. The outer `None` = there is
+/// no room.
+#[allow(clippy::option_option)]
+fn fitted(mut share: BodyShare, reply: &Reply) -> Option<Option<BodyShare>> {
+    let length = reply.body.len();
+    if length <= Settings::SHORT || !reply.body.is_unique() {
+        return Some(None);
+    }
+    share.resize(length).then_some(Some(share))
 }
 
 /// The settings of the public side; one snapshot serves a request from end to end.
@@ -114,5 +147,55 @@ impl Settings {
             || self.mercure.as_ref().is_some_and(|hub| hub.owns(path))
             || self.pusher.owns(path)
             || self.routes.may_be_poll(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(most: usize) -> Arc<BodyMemory> {
+        let memory = Arc::new(BodyMemory::default());
+        memory.allow(most);
+        memory
+    }
+
+    fn reply(length: usize) -> Reply {
+        Reply::new(200, "text/plain", vec![b'x'; length])
+    }
+
+    #[test]
+    fn an_answer_without_room_is_not_rendered() {
+        let memory = memory(1 << 20);
+        let first = rendered(&memory, 900 << 10, || reply(900 << 10));
+        assert!(first.is_some() && memory.used() == 900 << 10);
+        let mut rendered_at_all = false;
+        let second = rendered(&memory, 900 << 10, || {
+            rendered_at_all = true;
+            reply(900 << 10)
+        });
+        assert!(second.is_none() && !rendered_at_all && memory.used() == 900 << 10);
+        drop(first);
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn an_answer_takes_the_room_of_what_it_has_become() {
+        let memory = memory(100 << 10);
+        for (least, length, used) in [(0, 1000, 0), (20, 17, 17), (20, 60, 60), (0, 60, 60)] {
+            let answer = rendered(&memory, least << 10, || reply(length << 10));
+            let expected = if length == 1000 { 0 } else { used << 10 };
+            assert_eq!((answer.is_some(), memory.used()), (length < 1000, expected));
+            drop(answer);
+            assert_eq!(memory.used(), 0);
+        }
+    }
+
+    #[test]
+    fn a_shared_answer_takes_no_room() {
+        let memory = memory(100 << 10);
+        let shared = reply(1 << 20);
+        let answer = rendered(&memory, 0, || shared.clone());
+        assert!(answer.is_some_and(|(_, share)| share.is_none()) && memory.used() == 0);
     }
 }

@@ -69,6 +69,16 @@ impl BodyShare {
         true
     }
 
+    /// Takes or gives back until the share is of `bytes`; false = there is no room for more, and it is
+    /// as it was.
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        if bytes > self.bytes {
+            return self.grow(bytes - self.bytes);
+        }
+        self.shrink_to(bytes);
+        true
+    }
+
     /// Gives back all but `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let back = self.bytes.saturating_sub(bytes);

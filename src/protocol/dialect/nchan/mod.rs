@@ -119,6 +119,11 @@ impl Nchan {
         1 + names.map_or(0, |names| memchr::memchr_iter(b',', &names).count())
     }
 
+    /// True if the answer is a copy of its messages.
+    pub(super) fn copies(&self, answer: &Answer) -> bool {
+        self.batch.is_some() && answer.iter().any(|update| !update.found.messages.is_empty())
+    }
+
     /// The response to a poll, with an update or quiet; `held` = it was held until now.
     pub(super) fn render(&self, answer: &Answer, held: bool) -> Reply {
         let reset = answer.iter().any(|update| update.found.reset);

@@ -1,6 +1,7 @@
 //! Admission: decides if a request goes to the upstream, is answered at once, or is held.
 
 use super::browser_publish::PublishByBrowser;
+use super::held::PendingAnswer;
 use super::hold::Cause;
 use super::replies::{allowed_origin, finished, preflight, refusal, wrong_method};
 use crate::hub::channel::ChannelName;
@@ -56,6 +57,8 @@ pub enum Decision {
     Site,
     /// It is answered at once.
     Reply(Reply, Option<Cause>),
+    /// It is answered at once, with more than is rendered without room for it.
+    Answer(Box<PendingAnswer>),
     /// It is held.
     Hold(Box<HeldPoll>),
     /// It is held, and then it goes to the upstream.

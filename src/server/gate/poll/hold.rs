@@ -5,10 +5,11 @@ use super::timer::Timer;
 use crate::hub::channel::Time;
 use crate::hub::{Answer, Waiter};
 use crate::server::gate::grant::GrantGuard;
+use crate::server::gate::serve::Exchange;
 use crate::server::telemetry::metrics::labels;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// `[hold]`
@@ -75,6 +76,9 @@ impl Cause {
     }
 }
 
+/// The cause that ended a hold, and the answer if the client is still to get one.
+pub(in crate::server::gate) type HoldEnd = (Cause, Option<Answer>);
+
 /// Holds a poll until `timer` expires, at the longest. `gone` ends when the client does.
 ///
 /// Dropping the future ends nothing; dropping the waiter ends the hold and leaves nothing behind.
@@ -84,52 +88,82 @@ pub(in crate::server::gate) async fn hold(
     timer: &mut Timer,
     clock: fn() -> Time,
     mut gone: Pin<&mut impl Future<Output = ()>>,
-) -> (Cause, Option<Answer>) {
-    loop {
-        let woken = poll_fn(|context| {
-            if waiter.poll_notified(context).is_ready() {
-                return Poll::Ready(Wake::Notified);
-            }
-            if gone.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Wake::Gone);
-            }
-            timer.poll_expired(context).map(|()| Wake::Expired)
-        });
-        let woken = woken.await;
-        if woken == Wake::Gone {
-            return (Cause::Gone, None);
-        }
-        let now = clock();
-        if leave.is_some_and(|leave| leave.check(now).is_err()) {
-            return (Cause::Expired, None);
-        }
-        if woken == Wake::Expired {
-            let answer = waiter.finish(now);
-            let has_update = answer.iter().any(|update| update.found.has_update);
-            let cause = if has_update { Cause::of(&answer) } else { Cause::Timeout };
-            return (cause, Some(answer));
-        }
-        if let Some(answer) = waiter.look(now) {
-            return (Cause::of(&answer), Some(answer));
-        }
-        if waiter.is_due() {
-            return (Cause::Timeout, Some(waiter.finish(now)));
-        }
-        if waiter.is_draining() {
-            return (Cause::Drain, Some(waiter.finish(now)));
-        }
-        if waiter.has_lost_site() {
-            return (Cause::Reset, Some(waiter.finish(now)));
-        }
+) -> HoldEnd {
+    poll_fn(|context| {
+        let mut side = (&mut *timer, gone.as_mut());
+        poll_hold(waiter, leave, clock, &mut side, context)
+    })
+    .await
+}
+
+/// The client's side of a hold.
+pub(in crate::server::gate) trait Side {
+    /// Ready once the client is gone.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Ready once the hold has lasted for its time.
+    fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+impl<E: Exchange> Side for E {
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_input(context, false).map(|_| ())
+    }
+
+    fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.timer().poll_expired(context)
     }
 }
 
-/// The end of a wait.
-#[derive(PartialEq, Eq)]
-enum Wake {
-    Notified,
-    Gone,
-    Expired,
+impl<F: Future<Output = ()>> Side for (&mut Timer, Pin<&mut F>) {
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.1.as_mut().poll(context)
+    }
+
+    fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_expired(context)
+    }
+}
+
+/// The same for a task that keeps nothing for the hold but the waiter.
+pub(in crate::server::gate) fn poll_hold(
+    waiter: &mut Waiter,
+    leave: Option<&GrantGuard>,
+    clock: fn() -> Time,
+    side: &mut impl Side,
+    context: &mut Context<'_>,
+) -> Poll<HoldEnd> {
+    loop {
+        let notified = waiter.poll_notified(context).is_ready();
+        if !notified {
+            if side.poll_gone(context).is_ready() {
+                return Poll::Ready((Cause::Gone, None));
+            }
+            ready!(side.poll_expired(context));
+        }
+        let now = clock();
+        if leave.is_some_and(|leave| leave.check(now).is_err()) {
+            return Poll::Ready((Cause::Expired, None));
+        }
+        if !notified {
+            let answer = waiter.finish(now);
+            let has_update = answer.iter().any(|update| update.found.has_update);
+            let cause = if has_update { Cause::of(&answer) } else { Cause::Timeout };
+            return Poll::Ready((cause, Some(answer)));
+        }
+        if let Some(answer) = waiter.look(now) {
+            return Poll::Ready((Cause::of(&answer), Some(answer)));
+        }
+        if waiter.is_due() {
+            return Poll::Ready((Cause::Timeout, Some(waiter.finish(now))));
+        }
+        if waiter.is_draining() {
+            return Poll::Ready((Cause::Drain, Some(waiter.finish(now))));
+        }
+        if waiter.has_lost_site() {
+            return Poll::Ready((Cause::Reset, Some(waiter.finish(now))));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! An admitted poll's look into the hub: it is answered at once, or held.
 
 use super::admission::{Admission, Decision, Purpose};
+use super::held::PendingAnswer;
 use super::hold::Cause;
 use super::replies::{finished, refusal};
 use crate::hub::channel::ChannelName;
@@ -86,7 +87,12 @@ impl Gate {
                         present,
                     }));
                 }
-                let reply = rule.dialect.render(&answer, poll.callback.as_deref());
+                let callback = poll.callback;
+                if rule.dialect.least_length(&answer, callback.as_deref()) > Settings::SHORT {
+                    let pending = PendingAnswer { rule, answer, callback, origin, cause };
+                    return Decision::Answer(Box::new(pending));
+                }
+                let reply = rule.dialect.render(&answer, callback.as_deref());
                 Decision::Reply(finished(reply, &rule, origin.as_deref()), Some(cause))
             }
         }

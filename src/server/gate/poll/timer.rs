@@ -10,6 +10,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+/// Beyond the end of any wait.
+const FAR: Duration = Duration::from_secs(30 * 86_400 * 365);
+
 /// Time by which a wait may end late while its task runs as usual.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -46,6 +49,17 @@ impl Timer {
     /// Lets the next wait end at `deadline`; `None` = never. This reads no clock.
     pub fn set_deadline(&mut self, deadline: Option<std::time::Instant>) {
         self.deadline = deadline.map(Instant::from_std);
+    }
+
+    /// Takes the timer back, where the waits to come are longer than the last one was: else it would
+    /// wake the task once for nothing.
+    pub fn disarm(&mut self) {
+        if let Some(sleep) = &mut self.sleep {
+            // It enters the runtime's timers only when it is polled.
+            let far = sleep.deadline() + FAR;
+            sleep.set(sleep_until(far));
+            self.armed = None;
+        }
     }
 
     /// Ready once the deadline is over.
@@ -125,6 +139,26 @@ mod tests {
             let began = Instant::now();
             assert_eq!(timer.within(Some(limit), pin!(pending::<()>())).await, None);
             assert_eq!(began.elapsed().as_secs(), 5);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_is_taken_back_fires_at_the_next_deadline_only() {
+        let mut timer = Timer::default();
+        for seconds in [10, 75, 3, 300] {
+            timer.set(Some(Duration::from_secs(1)));
+            let mut polls = 0;
+            let began = Instant::now();
+            let waits = timer.poll_expired(&mut Context::from_waker(Waker::noop())).is_pending();
+            timer.disarm();
+            let counted = poll_fn(|_| {
+                polls += 1;
+                Poll::<()>::Pending
+            });
+            let limit = Duration::from_secs(seconds);
+            assert_eq!(timer.within(Some(limit), pin!(counted)).await, None);
+            // Once at the beginning, and once at the end.
+            assert_eq!((waits, began.elapsed().as_secs(), polls), (true, seconds, 2));
         }
     }
 

@@ -92,6 +92,14 @@ impl Exchange for SessionExchange<'_> {
         }))
     }
 
+    fn gate(&self) -> &Gate {
+        self.gate
+    }
+
+    fn settings(&self) -> &Settings {
+        self.settings
+    }
+
     fn waiting(&mut self) -> (&mut Timer, impl Future<Output = ()> + Send) {
         let Self { session, timer, .. } = self;
         (timer, poll_fn(|context| poll_gone(session, context)))

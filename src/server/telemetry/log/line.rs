@@ -7,6 +7,7 @@ use super::{Format, queue};
 use crate::protocol::http::date::{self, civil};
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -118,6 +119,19 @@ impl Line {
         let _ = write!(self.out, "\"{value}\"");
     }
 
+    /// Adds an IP address, in quotes.
+    pub fn address(&mut self, name: &str, address: IpAddr) {
+        let IpAddr::V4(address) = address else { return self.shown(name, address) };
+        self.name(name);
+        for (index, octet) in address.octets().into_iter().enumerate() {
+            put(
+                &mut self.out,
+                &[if index == 0 { "\"" } else { "." }, itoa::Buffer::new().format(octet)],
+            );
+        }
+        self.out.push('"');
+    }
+
     /// Adds a text of visible ASCII that `write` appends; without quotes where lines are text.
     pub fn plain(&mut self, name: &str, write: impl FnOnce(&mut String)) {
         self.name(name);
@@ -144,7 +158,8 @@ impl Line {
     /// Adds a time in milliseconds, rounded to the microsecond.
     pub fn milliseconds(&mut self, name: &str, time: Duration) {
         self.name(name);
-        let micros = time.as_nanos().saturating_add(500) / 1000;
+        let rounded = u64::from((time.subsec_nanos() + 500) / 1000);
+        let micros = time.as_secs().saturating_mul(1_000_000).saturating_add(rounded);
         let mut digits = itoa::Buffer::new();
         put(&mut self.out, &[digits.format(micros / 1000), "."]);
         put_fraction(&mut self.out, (micros % 1000) as u32);
@@ -214,10 +229,9 @@ fn put_time(out: &mut String, now: SystemTime) {
     }
     out.push_str(std::str::from_utf8(&text).unwrap_or_default());
     let micros = since.subsec_micros();
-    let digit = |by: u32| char::from(b'0' + (micros / by % 10) as u8);
-    out.push('.');
-    out.extend([100_000, 10_000, 1_000, 100, 10, 1].map(digit));
-    out.push('Z');
+    let digit = |by: u32| b'0' + (micros / by % 10) as u8;
+    let [a, b, c, d, e, f] = [100_000, 10_000, 1_000, 100, 10, 1].map(digit);
+    out.push_str(std::str::from_utf8(&[b'.', a, b, c, d, e, f, b'Z']).unwrap_or_default());
 }
 
 #[cfg(test)]
@@ -275,7 +289,7 @@ mod tests {
 
     fn line(style: Style, method: &str, target: &str, time: Duration) -> String {
         let mut line = Line::begin(style, TARGET, SystemTime::now());
-        line.shown("client", "192.0.2.1");
+        line.address("client", [192, 0, 2, 1].into());
         line.quoted("method", method);
         line.plain("target", |out| out.push_str(target));
         line.number("status", 200);
@@ -307,6 +321,15 @@ mod tests {
                 assert_eq!(own, event);
                 assert_eq!((at.len(), &at[..14]), (event_at.len(), &event_at[..14]));
             }
+        }
+    }
+
+    #[test]
+    fn an_address_is_written_as_it_is_shown() {
+        for address in ["0.0.0.0", "10.20.0.255", "255.255.255.255", "::1", "2001:db8::a"] {
+            let mut line = Line::begin(Style::Text, TARGET, SystemTime::now());
+            line.address("client", address.parse().unwrap());
+            assert!(line.finish().ends_with(&format!(" client=\"{address}\"\n")));
         }
     }
 

@@ -7,12 +7,13 @@ use crate::protocol::http::websocket::{self, CloseCode, Frame, Incoming, Message
 use crate::server::gate::front::response::{self, MAX_COPIED, put_chunk_size};
 use crate::server::gate::front::{Front, buffer_pool};
 use crate::server::gate::serve::{Exchange, Framed, Input};
-use crate::server::gate::{Settings, Timer};
+use crate::server::gate::{Gate, Settings, Timer};
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::Stream;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
@@ -20,7 +21,7 @@ use tokio::io::AsyncWrite;
 pub(super) struct LaneExchange<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) front: &'a Front,
-    pub(super) settings: &'a Settings,
+    pub(super) settings: Arc<Settings>,
     /// Whether the connection is kept after the answer.
     pub(super) keep: bool,
     /// A stream's pieces are chunks (RFC 9112, section 7.1).
@@ -30,7 +31,16 @@ pub(super) struct LaneExchange<'a> {
 /// The answer could not be written.
 pub(super) struct Unwritten;
 
-impl LaneExchange<'_> {
+impl<'a> LaneExchange<'a> {
+    pub(super) fn new(
+        connection: &'a mut Connection,
+        front: &'a Front,
+        settings: Arc<Settings>,
+        keep: bool,
+    ) -> Self {
+        Self { connection, front, settings, keep, chunked: false }
+    }
+
     /// Writes `pieces`, each as a chunk, behind `bytes`, as far as that goes at once; the result is
     /// what is left. Short ones are copied there, so that all of it leaves in one write.
     fn write_at_once(
@@ -82,17 +92,6 @@ impl LaneExchange<'_> {
         if self.chunked { b"\r\n" } else { b"" }
     }
 
-    /// Writes what was not taken at once, part by part.
-    async fn write_rest(&mut self, parts: Vec<Bytes>) -> Result<(), Unwritten> {
-        for part in parts {
-            let stream = &mut self.connection.stream;
-            let mut sent = 0;
-            let write = poll_fn(|context| poll_write_all(stream, &part, &mut sent, context));
-            write.await.map_err(|_| Unwritten)?;
-        }
-        Ok(())
-    }
-
     async fn write_pieces(&mut self, bytes: BytesMut, pieces: &[Bytes]) -> Result<(), Unwritten> {
         let mut bytes = Some(bytes);
         let at_once = poll_fn(|context| {
@@ -100,12 +99,22 @@ impl LaneExchange<'_> {
             Poll::Ready(self.write_at_once(context, bytes, pieces))
         });
         let left = at_once.await?;
-        if left.is_empty() { Ok(()) } else { self.write_rest(left).await }
+        if left.is_empty() { Ok(()) } else { write_rest(&mut self.connection.stream, left).await }
     }
 }
 
+/// Writes what was not taken at once, part by part.
+pub(super) async fn write_rest(stream: &mut Stream, parts: Vec<Bytes>) -> Result<(), Unwritten> {
+    for part in parts {
+        let mut sent = 0;
+        let write = poll_fn(|context| poll_write_all(stream, &part, &mut sent, context));
+        write.await.map_err(|_| Unwritten)?;
+    }
+    Ok(())
+}
+
 /// Writes `bytes` from `sent` on, and moves that along.
-fn poll_write_all(
+pub(super) fn poll_write_all(
     stream: &mut Stream,
     bytes: &[u8],
     sent: &mut usize,
@@ -220,6 +229,14 @@ impl Exchange for LaneExchange<'_> {
         Ok(None)
     }
 
+    fn gate(&self) -> &Gate {
+        &self.front.gate
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     fn waiting(&mut self) -> (&mut Timer, impl Future<Output = ()> + Send) {
         let Connection { stream, pending, timer, .. } = &mut *self.connection;
         (timer, gone(stream, pending, self.settings.head.bytes))
@@ -229,9 +246,9 @@ impl Exchange for LaneExchange<'_> {
         self.keep = false;
     }
 
-    async fn write(&mut self, reply: &Reply) -> Result<(), Unwritten> {
+    fn write(&mut self, reply: &Reply) -> impl Future<Output = Result<(), Unwritten>> + Send {
         self.keep &= !self.front.is_ending();
-        if self.connection.write(reply, self.keep).await { Ok(()) } else { Err(Unwritten) }
+        self.connection.write(reply, self.keep)
     }
 
     async fn start(&mut self, head: &Reply, first: &[Bytes]) -> Result<(), Unwritten> {
@@ -253,8 +270,11 @@ impl Exchange for LaneExchange<'_> {
             })
         });
         let left = at_once.await?;
+        if left.is_empty() {
+            return Ok(());
+        }
         // Boxed, as nearly every write is taken at once, and this would be part of each idle stream.
-        if left.is_empty() { Ok(()) } else { Box::pin(self.write_rest(left)).await }
+        Box::pin(write_rest(&mut self.connection.stream, left)).await
     }
 
     fn is_chunked(&self) -> bool {
@@ -279,7 +299,7 @@ impl Exchange for LaneExchange<'_> {
         match at_once.await? {
             None => Ok(()),
             // Boxed, as it would be part of each idle stream.
-            Some(left) => Box::pin(self.write_rest(vec![left])).await,
+            Some(left) => Box::pin(write_rest(&mut self.connection.stream, vec![left])).await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Requests that go from the fast path straight to the upstream.
 
-use super::{Connection, Disposition, RequestLog};
+use super::request_log::RequestLog;
+use super::{Connection, Disposition};
 use crate::protocol::http::Reply;
 use crate::server::gate::counters::SiteFile;
 use crate::server::gate::forward::{self, Forward, Lane, RequestParts, Room};
@@ -141,8 +142,8 @@ impl Connection {
         if account.method == "HEAD" {
             reply.body = Bytes::new();
         }
-        let written = self.write(&reply, false).await;
-        account.log(settings, written.then_some((reply.status, reply.body.len())), None, None);
+        let written = self.write(&reply, false).await.ok();
+        account.log(settings, written.map(|()| (reply.status, reply.body.len())), None, None);
         Disposition::Close
     }
 

@@ -1,5 +1,7 @@
 //! Record of a request that the fast path answers, and its line in the access log.
 
+use super::Disposition;
+use super::exchange::Unwritten;
 use crate::protocol::http::Reply;
 use crate::server::gate::front::Front;
 use crate::server::gate::front::head::Head;
@@ -23,6 +25,20 @@ pub(super) struct RequestLog {
 }
 
 impl RequestLog {
+    /// Logs the end of a request with the answer that was written, and whether it was held and how
+    /// many events it had; what becomes of the connection, which is kept or not.
+    pub(super) fn end(
+        &self,
+        settings: &Settings,
+        answer: Result<Option<(u16, usize)>, Unwritten>,
+        (held, events): (Option<(Duration, Cause)>, Option<u64>),
+        keep: bool,
+    ) -> Disposition {
+        let written = answer.ok().flatten();
+        self.log(settings, written, held, events);
+        if written.is_some() && keep { Disposition::Keep } else { Disposition::Close }
+    }
+
     pub(super) fn log(
         &self,
         settings: &Settings,
