@@ -8,7 +8,7 @@ mod support;
 use bytes::Bytes;
 use pollgate::protocol::grip::events::{Event, Kind, read, write};
 use serde_json::{Value, json};
-use support::grip::{GripSite, grip_gate, publish_item, response};
+use support::grip::{GripSite, grip_gate, publish_item, publish_items, response};
 use support::site::Recorded;
 use support::socket::{ACCEPT, BINARY, CLOSE, PING, PONG, Socket, TEXT};
 use support::{Gate, eventually};
@@ -162,6 +162,31 @@ async fn a_refusal_is_the_site_s_own() {
     let answer = Socket::refusal(&gate, "/chat/room", &[]).await;
     assert_eq!((answer.status, answer.text().as_str()), (403, "go away"));
     assert_eq!((answer.header("x-why"), answer.header("grip-a")), (Some("no"), None));
+}
+
+#[tokio::test]
+async fn items_that_are_more_than_one_write_takes_all_come() {
+    let site = echo().await;
+    let gate = gate(&site).await;
+    let mut socket = Socket::open(&gate, "/chat/room", &[]).await;
+    eventually("it is subscribed", async || {
+        publish_item(&gate, ws_message(json!({ "content": "first" }))).await;
+        !socket.client.is_quiet().await
+    })
+    .await;
+    for round in 0..3 {
+        let content = |number: usize| format!("{round}.{number}.{}", "x".repeat(40_000));
+        let items: Vec<_> =
+            (0..6).map(|number| ws_message(json!({ "content": content(number) }))).collect();
+        assert_eq!(publish_items(&gate, items.into()).await.status, 200);
+        for number in 0..6 {
+            let mut text = socket.text().await;
+            while text == "first" {
+                text = socket.text().await;
+            }
+            assert_eq!(text, content(number));
+        }
+    }
 }
 
 #[tokio::test]
@@ -330,25 +355,24 @@ async fn controls_keep_a_socket_alive_delay_and_detach() {
             ];
             return events("Sec-WebSocket-Extensions: grip", &said);
         }
-        let said = asked(request).remove(0).content.unwrap();
-        events(
-            "",
-            &match &said[..] {
-                b"delay" => {
-                    [control(&json!({ "type": "send-delayed", "content": "late", "timeout": 100 }))]
-                }
-                b"flush" => [control(&json!({ "type": "flush-delayed" }))],
-                b"off" => [control(&json!({ "type": "keep-alive" }))],
-                _ => [control(&json!({ "type": "detach" }))],
-            },
-        )
+        // What is sent while the site is asked comes together.
+        let answers = asked(request).into_iter().map(|event| {
+            control(&match &event.content.unwrap()[..] {
+                b"delay" => json!({ "type": "send-delayed", "content": "late", "timeout": 100 }),
+                b"flush" => json!({ "type": "flush-delayed" }),
+                b"off" => json!({ "type": "keep-alive" }),
+                _ => json!({ "type": "detach" }),
+            })
+        });
+        events("", &answers.collect::<Vec<_>>())
     });
     let site = site.await;
     let gate = gate(&site).await;
     let mut socket = Socket::open(&gate, "/chat/room", &[]).await;
     assert_eq!(socket.text().await, "alive");
-    for word in ["off", "delay", "flush"] {
+    for (word, requests) in [("off", 2), ("delay", 3), ("flush", 4)] {
         socket.send(0x81, word.as_bytes()).await;
+        eventually("the site has it", async || site.requests().len() == requests).await;
     }
     loop {
         match socket.text().await.as_str() {

@@ -6,6 +6,7 @@
 mod support;
 
 use serde_json::json;
+use std::time::Duration;
 use support::pusher::{APP, Echo, TARGET, auth, data, rest, trigger};
 use support::socket::{BINARY, CLOSE, PING, PONG, TEXT};
 use support::{Client, Gate, PlainSite, Socket, Way, eventually};
@@ -364,6 +365,19 @@ async fn a_silent_client_is_pinged_and_then_closed() {
     let (error, code) = echo.closed().await;
     assert_eq!((&error["code"], code), (&json!(4201), 4201));
     eventually("no connection", async || gate.held().await == 0).await;
+}
+
+#[tokio::test]
+async fn a_gate_that_stood_still_does_not_blame_its_clients() {
+    let gate = gate("ping = \"6s\"\n").await;
+    let mut echo = Echo::connect(&gate).await;
+    assert_eq!(echo.next().await["event"], "pusher:ping");
+    gate.signal("STOP");
+    // Longer than the client has for its answer, as on a machine that is too busy.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    gate.signal("CONT");
+    echo.send(&json!({ "event": "pusher:pong", "data": {} })).await;
+    echo.is_alive().await;
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ async fn after_a_crash_old_cursors_are_told_so_and_get_the_history() {
     crash(gate).await;
 
     let gate = kept.gate("0s").await;
-    assert!(gate.log().contains("did not end in order"), "{}", gate.log());
+    gate.wait_for_log("did not end in order").await;
     let answer = resume(&gate, &before).await;
     assert_eq!((data(&answer), &answer["reset"]), (vec!["in the file"], &json!(true)));
     // A client that only asks for changes gets one.
@@ -229,7 +229,7 @@ async fn a_damaged_file_is_moved_aside_and_told() {
         let time = name.strip_prefix("history.damaged-").unwrap();
         assert!(time.parse::<u64>().unwrap() > 1_000_000_000, "{name}");
         assert_eq!(std::fs::read(&aside).unwrap(), bytes);
-        assert!(gate.log().contains("starting without history"), "{}", gate.log());
+        gate.wait_for_log("starting without history").await;
         gate.publish("c", "works").await;
         stop(gate).await;
         std::fs::remove_file(aside).unwrap();

@@ -16,6 +16,33 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+/// The transport of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Carrier {
+    EventStream,
+    WebSocket,
+}
+
+impl Carrier {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::EventStream => "one publish to event streams",
+            Self::WebSocket => "one publish to WebSockets",
+        }
+    }
+
+    /// The headers by which a request asks for it.
+    fn headers(self) -> &'static str {
+        match self {
+            Self::EventStream => "Accept: text/event-stream\r\n",
+            Self::WebSocket => {
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: c2l4dGVlbiBieXRlcy4uLg==\r\n"
+            }
+        }
+    }
+}
+
 /// Protocol of a contestant.
 pub(crate) trait Wire: Send + Sync {
     /// Address for polls.
@@ -23,6 +50,9 @@ pub(crate) trait Wire: Send + Sync {
 
     /// Appends a poll on a channel for what comes after `cursor`; empty = from now on.
     fn poll(&self, channel: u32, cursor: &[u8], out: &mut Vec<u8>);
+
+    /// Appends the request for a stream on a channel, from now on.
+    fn stream(&self, _carrier: Carrier, _channel: u32, _out: &mut Vec<u8>) {}
 
     /// Requests that publish message `seq` of a channel, made one after the other. The measures
     /// time the last one.
@@ -55,6 +85,8 @@ pub(crate) struct Abilities {
     pub(crate) keeps: bool,
     /// It holds polls on HTTP/2 streams, without TLS.
     pub(crate) http2: bool,
+    /// It has event streams and WebSockets.
+    pub(crate) streams: bool,
     /// It is another one with a setting that costs CPU, and takes part where that is measured.
     pub(crate) is_variant: bool,
 }
@@ -68,6 +100,7 @@ impl Abilities {
         forwards: true,
         keeps: true,
         http2: false,
+        streams: false,
         is_variant: false,
     };
 
@@ -143,6 +176,15 @@ fn get(target: std::fmt::Arguments<'_>, headers: &str, out: &mut Vec<u8>) {
         out,
         "GET {target} HTTP/1.1\r\nHost: bench\r\nUser-Agent: load\r\nAccept: */*\r\n{headers}\r\n"
     );
+}
+
+/// Appends a GET for a stream.
+fn get_stream(target: std::fmt::Arguments<'_>, carrier: Carrier, out: &mut Vec<u8>) {
+    use io::Write;
+    let headers = carrier.headers();
+    // A Vec takes every write.
+    let _ =
+        write!(out, "GET {target} HTTP/1.1\r\nHost: bench\r\nUser-Agent: load\r\n{headers}\r\n");
 }
 
 /// A POST with a body.

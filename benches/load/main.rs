@@ -1,6 +1,7 @@
 //! The load bench: pollgate beside the others, end to end, see `benches/README.md`.
 
 mod args;
+mod audience;
 mod contestant;
 mod crowd;
 mod floor;

@@ -8,9 +8,10 @@ mod forward;
 mod held;
 mod multitude;
 mod stage;
+mod streams;
 
-use crate::contestant::{Contestant, Settings};
-use crate::sheet::{Figure, Multiplexed, Sheet};
+use crate::contestant::{Carrier, Contestant, Settings};
+use crate::sheet::{Delivery, Figure, Multiplexed, Sheet};
 use std::io;
 
 /// Measures that can run on their own.
@@ -32,6 +33,10 @@ pub(crate) enum Measure {
     Drops,
     /// CPU per forwarded request
     Forward,
+    /// One publish to many event streams: latency, CPU and memory
+    Sse,
+    /// The same with WebSockets
+    Ws,
     /// Very many polls at once, over HTTP/2
     Multitude,
     /// The same with event streams
@@ -39,7 +44,7 @@ pub(crate) enum Measure {
 }
 
 impl Measure {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Held,
         Self::Churn,
         Self::Idle,
@@ -48,6 +53,8 @@ impl Measure {
         Self::Channels,
         Self::Drops,
         Self::Forward,
+        Self::Sse,
+        Self::Ws,
         Self::Multitude,
         Self::EventStreams,
     ];
@@ -55,6 +62,10 @@ impl Measure {
     /// Settings of the measure beyond the usual ones.
     fn settings(self, usual: &Settings, scale: &Scale) -> Settings {
         let mut settings = usual.clone();
+        if matches!(self, Self::Sse | Self::Ws) {
+            // The clients only read, and answer no pings.
+            settings.set.push("stream.heartbeat=10m".to_owned());
+        }
         if matches!(self, Self::Multitude | Self::EventStreams) {
             settings.set.push(format!("hold.max={}", 2 * scale.streams));
             // A million are not there within a heartbeat.
@@ -75,6 +86,8 @@ impl Measure {
             Self::Channels => Figure::Channels,
             Self::Drops => Figure::Lost,
             Self::Forward => Figure::ForwardCpu,
+            Self::Sse => Figure::Carried(Carrier::EventStream, Delivery::Last),
+            Self::Ws => Figure::Carried(Carrier::WebSocket, Delivery::Last),
             Self::Multitude => Figure::StreamMemory(Multiplexed::Polls, scale.streams),
             Self::EventStreams => Figure::StreamMemory(Multiplexed::EventStreams, scale.streams),
         }
@@ -129,6 +142,7 @@ fn try_to_take(
         Measure::Drops => crowds && can.keeps,
         Measure::Churn | Measure::Idle | Measure::Aside | Measure::Channels => crowds,
         Measure::Forward => can.forwards,
+        Measure::Sse | Measure::Ws => can.streams,
         Measure::Multitude | Measure::EventStreams => can.http2,
     };
     let of_variants = matches!(measure, Measure::Held | Measure::Forward);
@@ -146,6 +160,8 @@ fn try_to_take(
         Measure::Channels => channels::channels(stage, scale, sheet),
         Measure::Drops => drops::drops(stage, scale, sheet),
         Measure::Forward => forward::forward(stage, scale, sheet),
+        Measure::Sse => streams::streams(stage, scale, Carrier::EventStream, sheet),
+        Measure::Ws => streams::streams(stage, scale, Carrier::WebSocket, sheet),
         Measure::Multitude => multitude::multitude(stage, scale, Multiplexed::Polls, sheet),
         Measure::EventStreams => {
             multitude::multitude(stage, scale, Multiplexed::EventStreams, sheet)

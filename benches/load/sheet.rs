@@ -1,5 +1,6 @@
 //! Measurements: values by figure and contestant.
 
+use crate::contestant::Carrier;
 use std::collections::BTreeMap;
 
 /// What is held on the connections of the multitude.
@@ -14,6 +15,30 @@ impl Multiplexed {
         match self {
             Self::Polls => "polls",
             Self::EventStreams => "event streams",
+        }
+    }
+}
+
+/// What is measured of a publish to many streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Delivery {
+    First,
+    Half,
+    NinetyNine,
+    Last,
+    Cpu,
+    Memory,
+}
+
+impl Delivery {
+    fn name(self) -> &'static str {
+        match self {
+            Self::First => "first delivered (ms)",
+            Self::Half => "half delivered (ms)",
+            Self::NinetyNine => "99 % delivered (ms)",
+            Self::Last => "last delivered (ms)",
+            Self::Cpu => "CPU per delivery (µs)",
+            Self::Memory => "memory of each (KiB)",
         }
     }
 }
@@ -46,6 +71,8 @@ pub(crate) enum Figure {
     ForwardCpu,
     ForwardCpuAlone,
     ForwardRate,
+    /// A figure of many streams on connections of their own.
+    Carried(Carrier, Delivery),
     /// KiB, with so many over HTTP/2.
     StreamMemory(Multiplexed, usize),
     /// KiB.
@@ -72,6 +99,9 @@ impl Figure {
             }
             Self::CpuInARow(polls) => {
                 return format!("the same without pauses, {} (µs)", thousands(polls as f64));
+            }
+            Self::Carried(carrier, figure) => {
+                return format!("{}: {}", carrier.name(), figure.name());
             }
             Self::StreamMemory(what, polls)
             | Self::ConnectionMemory(what, polls)

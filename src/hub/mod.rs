@@ -23,6 +23,7 @@
 pub mod channel;
 mod dump;
 mod eviction;
+mod following;
 mod inspect;
 mod interest;
 mod look;
@@ -41,6 +42,7 @@ mod waiter;
 mod wake_set;
 
 pub use dump::{ChannelDump, Dump};
+pub use following::Rendered;
 pub use inspect::Info;
 pub use interest::{Interest, TopicPattern, Topics};
 pub use notifier::WakeHandle;

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+mod following;
 mod interest;
 mod readers;
 mod regroup;

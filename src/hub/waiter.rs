@@ -56,6 +56,11 @@ impl Waiter {
         waiter
     }
 
+    /// True for a stream that gets all messages, and whose cursors are placed.
+    pub(super) fn follows_all(&self) -> bool {
+        self.streams && self.interest.is_none() && self.unresolved.is_none()
+    }
+
     /// Itself, to be registered on a channel.
     pub(super) fn to_hold(&self, several: bool) -> Hold<'_> {
         Hold { notifier: &self.notifier, several, interest: self.interest.as_ref() }

@@ -66,16 +66,23 @@ impl Browser {
     pub async fn start() -> Browser {
         // It is never closed.
         let _turn = TURNS.acquire().await.unwrap();
-        let mut command = Command::new("chromedriver");
         // Chromium's leftovers in the temporary folder go with ours.
         let profiles = Leftovers(TempDir::new("browser"));
-        command.arg("--port=0").env("TMPDIR", profiles.0.path());
-        let driver = Process::spawn("chromedriver", &mut command, MISSING);
         let find = |stdout: &str, _: &str| {
-            let (_, rest) = stdout.split_once("started successfully on port ")?;
-            rest.split_once('.')?.0.parse().ok()
+            // It takes a free port of IPv6, which may be taken on IPv4.
+            let taken = stdout.contains("port not available").then_some(None);
+            let port = || stdout.split_once("started successfully on port ")?.1.split_once('.');
+            taken.or_else(|| Some(Some(port()?.0.parse::<u16>().ok()?)))
         };
-        let port = driver.wait_for_output("port of the driver", BOUND * 2, find).await;
+        let (driver, port) = loop {
+            let mut command = Command::new("chromedriver");
+            command.arg("--port=0").env("TMPDIR", profiles.0.path());
+            let driver = Process::spawn("chromedriver", &mut command, MISSING);
+            let port = driver.wait_for_output("port of the driver", BOUND * 2, find).await;
+            if let Some(port) = port {
+                break (driver, port);
+            }
+        };
         Browser { driver, port, opened: AtomicU32::new(0), profiles, _turn }
     }
 

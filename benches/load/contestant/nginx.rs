@@ -1,7 +1,9 @@
 //! nginx, twice: with Nchan it holds, with `proxy_pass` it only forwards.
 
 use super::process::{Place, Running, free_address};
-use super::{Abilities, Contestant, Step, Wire, first_line, get, installed, post, text};
+use super::{
+    Abilities, Carrier, Contestant, Step, Wire, first_line, get, get_stream, installed, post, text,
+};
 use crate::crowd::Cursor;
 use crate::http::Answer;
 use crate::message;
@@ -34,7 +36,7 @@ fn of_nchan(name: &'static str, with: &str, start: fn(Place) -> io::Result<Runni
     Contestant {
         name,
         about: format!("Nchan, long-poll subscriber, 1 message an answer{with}, in {}", version()),
-        abilities: Abilities { forwards: false, ..Abilities::ALL },
+        abilities: Abilities { forwards: false, streams: true, ..Abilities::ALL },
         missing,
         start,
     }
@@ -82,6 +84,8 @@ fn start_nchan(mut place: Place, log: &str) -> io::Result<Running> {
          server {{\nlisten {public} reuseport backlog=4096;\n\
          location = /sub {{ nchan_subscriber longpoll; nchan_channel_id $arg_id;\n\
          nchan_subscriber_first_message newest; nchan_subscriber_timeout 300; }}\n\
+         location = /stream {{ nchan_subscriber eventsource websocket; nchan_channel_id $arg_id;\n\
+         nchan_subscriber_first_message newest; }}\n\
          location = /pub {{ nchan_publisher; nchan_channel_id $arg_id;\n\
          nchan_message_buffer_length 100; nchan_message_timeout 5m; }}\n}}"
     );
@@ -122,6 +126,10 @@ impl Wire for Nchan {
             None => String::new(),
         };
         get(format_args!("/sub?id=c{channel}"), &headers, out);
+    }
+
+    fn stream(&self, carrier: Carrier, channel: u32, out: &mut Vec<u8>) {
+        get_stream(format_args!("/stream?id=c{channel}"), carrier, out);
     }
 
     fn publish(&self, channel: u32, seq: u64) -> Vec<Step> {

@@ -2,7 +2,7 @@
 //! others write none, and with it.
 
 use super::process::{Place, Running, free_address};
-use super::{Abilities, Contestant, Settings, Step, Wire, get, post, text};
+use super::{Abilities, Carrier, Contestant, Settings, Step, Wire, get, get_stream, post, text};
 use crate::crowd::Cursor;
 use crate::http::Answer;
 use crate::message;
@@ -39,7 +39,7 @@ fn of(
             settings.workers,
             settings.set.join(" ")
         ),
-        abilities: Abilities { http2: true, ..Abilities::ALL },
+        abilities: Abilities { http2: true, streams: true, ..Abilities::ALL },
         missing,
         start,
     }
@@ -82,6 +82,10 @@ impl Wire for Native {
             "" => get(format_args!("/comet/c{channel}"), "", out),
             cursor => get(format_args!("/comet/c{channel}?cursor={cursor}"), "", out),
         }
+    }
+
+    fn stream(&self, carrier: Carrier, channel: u32, out: &mut Vec<u8>) {
+        get_stream(format_args!("/comet/c{channel}"), carrier, out);
     }
 
     fn publish(&self, channel: u32, seq: u64) -> Vec<Step> {

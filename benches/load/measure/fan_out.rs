@@ -3,6 +3,7 @@
 use super::Scale;
 use super::stage::{Stage, WIDE};
 use crate::crowd::Again;
+use crate::press::Published;
 use crate::sheet::{Figure, Sheet, median};
 use std::io;
 use std::time::Instant;
@@ -42,12 +43,31 @@ pub(super) fn fan_out(mut stage: Stage, scale: &Scale, sheet: &mut Sheet) -> io:
 type ValueOf = fn(&Span) -> f64;
 
 /// Milliseconds from when the publish was sent.
-struct Span {
-    first: f64,
-    half: f64,
-    ninety_nine: f64,
-    last: f64,
+pub(super) struct Span {
+    pub(super) first: f64,
+    pub(super) half: f64,
+    pub(super) ninety_nine: f64,
+    pub(super) last: f64,
     call: f64,
+}
+
+impl Span {
+    /// The span of a publish and the arrivals of its message, in their order.
+    pub(super) fn of(arrivals: &[Instant], published: &Published) -> Self {
+        let after =
+            |moment: Instant| moment.saturating_duration_since(published.began).as_secs_f64() * 1e3;
+        let at = |share: f64| {
+            let index = (arrivals.len().saturating_sub(1)) as f64 * share;
+            arrivals.get(index as usize).map_or(f64::NAN, |moment| after(*moment))
+        };
+        Self {
+            first: at(0.0),
+            half: at(0.5),
+            ninety_nine: at(0.99),
+            last: at(1.0),
+            call: after(published.ended),
+        }
+    }
 }
 
 fn one(stage: &mut Stage, polls: usize) -> io::Result<Span> {
@@ -56,18 +76,5 @@ fn one(stage: &mut Stage, polls: usize) -> io::Result<Span> {
     stage.wait_for(polls)?;
     let published = stage.press.wait()?;
     let arrivals = stage.crowd.arrivals.take().unwrap_or_default();
-    let after =
-        |moment: Instant| moment.saturating_duration_since(published.began).as_secs_f64() * 1e3;
-    let at = |share: f64| {
-        // They are in the order of their coming.
-        let index = (arrivals.len().saturating_sub(1)) as f64 * share;
-        arrivals.get(index as usize).map_or(f64::NAN, |moment| after(*moment))
-    };
-    Ok(Span {
-        first: at(0.0),
-        half: at(0.5),
-        ninety_nine: at(0.99),
-        last: at(1.0),
-        call: after(published.ended),
-    })
+    Ok(Span::of(&arrivals, &published))
 }

@@ -93,6 +93,11 @@ impl RenderKey {
     /// Frames of the Pusher protocol.
     pub const PUSHER: Self = Self(1 << 55);
 
+    /// The key of the same rendering in a transfer coding.
+    pub const fn coded(self) -> Self {
+        self.variant(0x80)
+    }
+
     /// The key of another way to write the same rendering: the `n`th.
     pub const fn variant(self, n: u8) -> Self {
         Self(self.0 | (n as u64) << 56)
@@ -112,7 +117,27 @@ pub struct Renders(Mutex<SmallVec<[(RenderKey, Bytes); 1]>>);
 
 impl Renders {
     /// Most renderings kept, which bounds the memory of one message; others are rendered each time.
-    const MAX: usize = 8;
+    const MAX: usize = 12;
+
+    /// The rendering under `key`, if there is one.
+    pub fn get(&self, key: RenderKey) -> Option<Bytes> {
+        let rendered = self.0.lock();
+        rendered.iter().find(|(known, _)| *known == key).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// The rendering under `key` in a transfer coding; calls `code` the first time, which may have
+    /// none. `None` also if nothing is rendered under `key`.
+    pub fn get_coded(
+        &self,
+        key: RenderKey,
+        code: impl FnOnce(&Bytes) -> Option<Bytes>,
+    ) -> Option<Bytes> {
+        if let Some(coded) = self.get(key.coded()) {
+            return Some(coded);
+        }
+        let coded = code(&self.get(key)?)?;
+        Some(self.get_or_render(key.coded(), || coded))
+    }
 
     /// The rendering under `key`; calls `render` if there is none yet.
     pub fn get_or_render(&self, key: RenderKey, render: impl FnOnce() -> Bytes) -> Bytes {

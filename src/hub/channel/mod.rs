@@ -12,7 +12,7 @@ mod sync;
 
 pub use cursor::{Cursor, Epoch, Position};
 pub use history::{
-    Accepted, History, KeptMessage, Limits, Lookup, Messages, Moment, Persisted, Take,
+    Accepted, Following, History, KeptMessage, Limits, Lookup, Messages, Moment, Persisted, Take,
 };
 pub use message::{Kind, Message, Payload, RenderKey, Renders};
 pub use name::{ChannelName, NameError, Pattern, SiteName};

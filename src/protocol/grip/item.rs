@@ -4,12 +4,11 @@
 //! a publish request before any of them is published; an item is stored as JSON, which
 //! [`Item::of`] reads back for each delivery.
 
+use super::content::Content;
 use super::filter::Meta;
 use super::json::{self, string as text};
 use super::{channel, is_header, patch};
 use crate::hub::channel::ChannelName;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -65,27 +64,6 @@ pub enum Action {
     Close,
     /// The site is asked to look after its WebSocket.
     Refresh,
-}
-
-/// Bytes in JSON: text, or base64.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Content {
-    /// Text.
-    Text(String),
-    /// Any bytes, in base64.
-    Bin(String),
-}
-
-impl Content {
-    /// The bytes.
-    pub fn bytes(self) -> Bytes {
-        match self {
-            Self::Text(text) => text.into(),
-            // Checked when it was published.
-            Self::Bin(text) => BASE64.decode(text).unwrap_or_default().into(),
-        }
-    }
 }
 
 /// The names of content filters that an item is made for.
@@ -302,7 +280,7 @@ fn ws_message(json: &Map<String, Value>) -> Result<WsMessage, String> {
         Some("pong") => MessageType::Pong,
         Some(other) => return Err(format!("there is no type {other:?} of messages")),
     };
-    let bytes = content.clone().map(Content::bytes);
+    let bytes = content.as_ref().map(Content::bytes);
     let is_control = matches!(kind, MessageType::Ping | MessageType::Pong);
     if action == Action::Send {
         match &bytes {
@@ -361,8 +339,8 @@ fn content(
     binary: &str,
 ) -> Result<Option<Content>, String> {
     if let Some(coded) = text(json, binary)? {
-        BASE64.decode(coded).map_err(|_| format!("{binary} is no base64"))?;
-        return Ok(Some(Content::Bin(coded.to_owned())));
+        let content = Content::of_base64(coded).map_err(|_| format!("{binary} is no base64"))?;
+        return Ok(Some(content));
     }
-    Ok(text(json, plain)?.map(|plain| Content::Text(plain.to_owned())))
+    Ok(text(json, plain)?.map(Content::of_text))
 }

@@ -5,6 +5,7 @@
 //! publish request. An item is stored as it is read, so whatever is in a channel is known to be
 //! good: its headers hold no line breaks, its statuses can be sent, its base64 is base64.
 
+pub mod content;
 pub mod events;
 pub mod filter;
 pub mod format;
@@ -19,6 +20,7 @@ pub mod sign;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use content::Content;
 pub use filter::Filter;
 pub use instruct::{Instruct, Mode};
 pub use item::Item;

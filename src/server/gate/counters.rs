@@ -255,6 +255,15 @@ impl Counters {
         }
     }
 
+    /// Counts the one message of `channel` that a stream was sent.
+    pub(super) fn delivered_one(&self, channel: Option<&ChannelName>, watched: &Watched) {
+        self.releases.count(Cause::Message);
+        if let Some(channel) = channel {
+            watched.delivered(channel, 1);
+        }
+        self.deliveries.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts the messages that a stream which filters was sent.
     pub(super) fn filtered(&self, channel: &ChannelName, messages: usize, watched: &Watched) {
         let wake = if messages == 0 { MercureWake::Filtered } else { MercureWake::Sent };

@@ -32,6 +32,7 @@ pub use poll::admission::{Decision, Incoming};
 pub use poll::browser_publish::PublishByBrowser;
 pub use poll::held::{HeldPoll, HoldOutcome};
 pub use poll::timer::Timer;
+use poll::timer::overslept;
 pub use presence::{PendingRoster, RosterSource};
 pub use replay::HeldReplay;
 pub use settings::Settings;

@@ -43,6 +43,29 @@ pub(super) trait Exchange: Send {
     /// Writes more of a stream, all of it at once.
     fn send(&mut self, pieces: &[Bytes]) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// True if the pieces of a stream travel as chunks (RFC 9112, section 7.1).
+    fn is_chunked(&self) -> bool {
+        false
+    }
+
+    /// Writes a piece that is a chunk already, if pieces travel as chunks, as far as that goes at
+    /// once; the result is what is left for [`Exchange::send_coded`], if that is not done.
+    fn write_coded(
+        &mut self,
+        _context: &mut Context<'_>,
+        piece: &Bytes,
+    ) -> Result<Option<Bytes>, Self::Error> {
+        Ok(Some(piece.clone()))
+    }
+
+    /// The same to its end.
+    fn send_coded(
+        &mut self,
+        piece: &Bytes,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        self.send(std::slice::from_ref(piece))
+    }
+
     /// Ends a stream.
     fn finish(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 

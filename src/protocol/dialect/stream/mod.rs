@@ -281,8 +281,8 @@ impl Dialect {
         }
     }
 
-    /// Names the bytes that are the same for all clients of a transport.
-    fn stream_key(&self, format: &Format) -> Option<RenderKey> {
+    /// Names the bytes of an event that are the same for all clients of a transport.
+    pub fn stream_key(&self, format: &Format) -> Option<RenderKey> {
         let dialect = match self {
             Self::Native(_) => RenderKey::NATIVE,
             Self::NovComet(_) => RenderKey::NOVCOMET,

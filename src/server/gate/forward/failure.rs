@@ -1,5 +1,8 @@
 //! Reasons for which a request is not answered by the upstream.
 
+use crate::protocol::http::query::masked;
+use crate::server::gate::{Gate, Settings};
+use crate::server::telemetry::refusal::Refusal;
 use std::io;
 
 /// See the [module](self).
@@ -47,7 +50,7 @@ impl Failure {
     }
 
     /// Its name in the log.
-    pub(in crate::server::gate) fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::NoServer => "NoServer",
             Self::Connect(_) => "ConnectError",
@@ -62,7 +65,7 @@ impl Failure {
     }
 
     /// Details for the log; nothing that the upstream has sent.
-    pub(in crate::server::gate) fn cause(self) -> String {
+    fn cause(self) -> String {
         match self {
             Self::Connect(Some(code)) | Self::Broken(Some(code)) => {
                 io::Error::from_raw_os_error(code).to_string()
@@ -70,5 +73,34 @@ impl Failure {
             Self::Malformed(fault) => fault.to_owned(),
             _ => String::new(),
         }
+    }
+
+    /// Logs and counts that this request was not answered by the upstream. A client that leaves, or
+    /// writes nonsense, is no error of the gate's.
+    pub(in crate::server::gate) fn report(
+        self,
+        gate: &Gate,
+        settings: &Settings,
+        method: &str,
+        target: &str,
+    ) {
+        match self {
+            Self::BodyMalformed => gate.refused(Refusal::MalformedBody),
+            Self::BodyTimeout => gate.refused(Refusal::BodyTimeout),
+            _ => {}
+        }
+        if self.is_of_client() {
+            return;
+        }
+        let target = masked(target, &settings.mask);
+        tracing::error!(
+            method,
+            %target,
+            status = self.status(),
+            source = "Upstream",
+            error = self.as_str(),
+            cause = self.cause(),
+            "a request failed"
+        );
     }
 }

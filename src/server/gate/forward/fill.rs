@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Reads into `buffer`, which holds no memory while nothing has come.
+/// Reads up to `room` bytes into `buffer`, which holds no memory while nothing has come.
 pub(super) fn fill<S: AsyncRead + Unpin>(
     stream: &mut S,
     buffer: &mut BytesMut,
@@ -21,7 +21,8 @@ pub(super) fn fill<S: AsyncRead + Unpin>(
     if buffer.capacity() - buffer.len() < room {
         buffer.reserve(room);
     }
-    let read = pin!(stream.read_buf(buffer)).poll(context);
+    let mut bounded = stream.take(room as u64);
+    let read = pin!(bounded.read_buf(buffer)).poll(context);
     if read.is_pending() && buffer.is_empty() {
         buffer_pool::put(std::mem::take(buffer));
     }

@@ -1,9 +1,10 @@
-//! Forwarding: a request of HTTP/1.1 goes from the client's connection straight to the upstream.
+//! Forwarding: a request goes from the client's connection straight to the upstream.
 //!
 //! A response that is an instruction of GRIP goes to the caller, who holds the request.
 //!
-//! The engine (`proxy`) does the same for HTTP/2 and for what is odd: HTTP/1.0, targets with a host,
-//! connections on which a user signs in, polls that were held. What the upstream gets and what the
+//! Streams of HTTP/2 are forwarded likewise ([`Http2Stream`]). The engine (`proxy`) does the same for
+//! what is odd: HTTP/1.0, targets with a host, connections on which a user signs in, polls that were
+//! held. What the upstream gets and what the
 //! client gets is the same either way, and the same observers see it; this way costs a fraction.
 //!
 //! Both heads are read strictly and written anew, both bodies are framed anew: what two readers could
@@ -16,11 +17,14 @@ mod connect;
 mod exchange;
 mod failure;
 mod fill;
+mod http2_stream;
 mod pool;
 mod request;
 mod tunnel;
 
+pub(super) use exchange::Room;
 pub(super) use failure::Failure;
+pub(super) use http2_stream::{Http2Stream, framing};
 pub(super) use request::RequestParts;
 
 use super::counters::{Forwarded, SiteFile};
@@ -37,8 +41,7 @@ use crate::server::limits::body_rate::BodyRate;
 use answer::Delivery;
 use bytes::BytesMut;
 use connect::{Link, connect};
-use exchange::{Bounds, Exchange, Near, Onward};
-use pingora::protocols::Stream;
+use exchange::{Bounds, ClientStream, Exchange, Near, Onward};
 use pingora::server::ShutdownWatch;
 use pool::Pool;
 use std::sync::Arc;
@@ -150,8 +153,8 @@ fn is_idempotent(method: &str) -> bool {
 }
 
 /// The client's connection, and what a request on it is served with.
-pub(super) struct Lane<'a> {
-    pub(super) stream: &'a mut Stream,
+pub(super) struct Lane<'a, C> {
+    pub(super) stream: &'a mut C,
     /// Bytes behind the request's head.
     pub(super) pending: &'a mut BytesMut,
     pub(super) timer: &'a mut Timer,
@@ -160,6 +163,7 @@ pub(super) struct Lane<'a> {
     pub(super) forwarder: &'a Forwarder,
     pub(super) shutdown: &'a ShutdownWatch,
     pub(super) file: SiteFile,
+    pub(super) room: Room,
 }
 
 /// The end of a request.
@@ -182,7 +186,10 @@ pub(super) struct Outcome {
 }
 
 /// Has the upstream answer a request.
-pub(super) async fn run(lane: Lane<'_>, forward: Box<Forward>) -> Outcome {
+pub(super) async fn run<C>(lane: Lane<'_, C>, forward: Box<Forward>) -> Outcome
+where
+    C: ClientStream,
+{
     let mut counted = Forwarded::default();
     let mut outcome = Outcome::default();
     let gate = lane.gate;
@@ -196,13 +203,17 @@ pub(super) async fn run(lane: Lane<'_>, forward: Box<Forward>) -> Outcome {
     outcome
 }
 
-async fn pass(
-    lane: Lane<'_>,
+async fn pass<C>(
+    lane: Lane<'_, C>,
     forward: Box<Forward>,
     counted: &mut Forwarded,
     outcome: &mut Outcome,
-) -> Result<(), Failure> {
-    let Lane { stream, pending, timer, gate, settings, forwarder, shutdown, file: _file } = lane;
+) -> Result<(), Failure>
+where
+    C: ClientStream,
+{
+    let Lane { stream, pending, timer, gate, settings, forwarder, shutdown, room, file: _file } =
+        lane;
     let Forward { head, again, body, to_head, idempotent, socket, keep, mut tap, .. } = *forward;
     let grip = settings.grip.is_some();
     let pool = &forwarder.pool;
@@ -210,6 +221,7 @@ async fn pass(
         silence: settings.read_timeout,
         stall: settings.write_timeout,
         aside: settings.head.bytes,
+        room,
     };
     let Link { server, socket: upstream, kept } = connect(pool, settings, false).await?;
     let mut server = server;

@@ -1,7 +1,7 @@
 //! Responses of the fast path: head and body as one piece of bytes.
 
 use crate::protocol::http::Reply;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, SystemTime};
@@ -148,6 +148,26 @@ pub(super) fn put_chunk_size(out: &mut BytesMut, length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// `piece` as a chunk; `None` = it is so long that it is better written where it is.
+pub(in crate::server::gate) fn chunk(piece: &Bytes) -> Option<Bytes> {
+    /// The longest size, and the line ends.
+    const AROUND: usize = 20;
+    if piece.is_empty() || piece.len() > MAX_COPIED {
+        return None;
+    }
+    let mut bytes = BytesMut::with_capacity(piece.len() + AROUND);
+    put_chunk_size(&mut bytes, piece.len());
+    bytes.extend_from_slice(piece);
+    bytes.extend_from_slice(b"\r\n");
+    Some(bytes.freeze())
+}
+
+/// The length of the piece that is in a chunk.
+pub(in crate::server::gate) fn chunk_length(chunk: &[u8]) -> usize {
+    let size = memchr::memchr(b'\n', chunk).unwrap_or_default();
+    chunk.len().saturating_sub(size + 3)
+}
+
 /// Seconds since 1970.
 fn second() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -241,6 +261,18 @@ mod tests {
             put_chunk_size(&mut out, length);
             assert_eq!(out, format!("{length:x}\r\n").as_bytes());
         }
+    }
+
+    #[test]
+    fn a_chunk_is_its_piece_with_its_size() {
+        for length in [1, 15, 16, MAX_COPIED] {
+            let piece = Bytes::from(vec![b'\n'; length]);
+            let coded = chunk(&piece).unwrap();
+            assert_eq!(coded, [format!("{length:x}\r\n").as_bytes(), &piece, b"\r\n"].concat());
+            assert_eq!(chunk_length(&coded), length);
+        }
+        assert!(chunk(&Bytes::new()).is_none());
+        assert!(chunk(&Bytes::from(vec![0; MAX_COPIED + 1])).is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! cannot place that item.
 
 mod hold;
+mod items;
 pub(in crate::server::gate) mod origin;
 mod response;
 pub mod socket;

@@ -5,8 +5,8 @@ use super::origin::Last;
 use super::subscription::{News, Subscription};
 use super::withheld::refuse;
 use crate::protocol::grip::instruct::Response;
-use crate::protocol::grip::item::{Action, Content, HttpResponse};
-use crate::protocol::grip::{Instruct, Item, patch};
+use crate::protocol::grip::item::{Action, HttpResponse};
+use crate::protocol::grip::{Content, Instruct, Item, patch};
 use crate::protocol::http::Reply;
 use crate::server::gate::Timer;
 use crate::server::gate::poll::hold::Cause;
@@ -109,7 +109,7 @@ impl Held {
         let Some(format) = &item.formats.http_response else { return Meaning::Nothing };
         let made = match (format.action, &format.body_patch) {
             (Action::Send, None) => {
-                Some(format.body.clone().map(Content::bytes).unwrap_or_default())
+                Some(format.body.as_ref().map(Content::bytes).unwrap_or_default())
             }
             (Action::Send, Some(operations)) => {
                 match patch::apply(&self.instruct.response.body, operations) {

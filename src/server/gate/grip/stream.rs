@@ -8,9 +8,9 @@ use super::origin::{Answer, Last, back_off};
 use super::subscription::{News, Places, Subscription};
 use crate::hub::channel::Time;
 use crate::protocol::dialect::stream::Transport;
-use crate::protocol::grip::item::{Action, Content};
+use crate::protocol::grip::item::Action;
 use crate::protocol::grip::link::Link;
-use crate::protocol::grip::{Instruct, Mode};
+use crate::protocol::grip::{Content, Instruct, Mode};
 use crate::server::gate::counters::StreamCount;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Served};
@@ -130,11 +130,17 @@ impl Held {
             }
             let due = stream.alive_at.into_iter().chain(stream.next_at).min();
             exchange.timer().set_deadline(due);
+            let mut waits = false;
             let gone = poll_fn(|context| {
+                // As a stream of a dialect: once it waits, it is mostly an item that wakes it.
+                let woken = std::mem::replace(&mut waits, true);
+                if woken && subscription.poll_notified(context).is_ready() {
+                    return Poll::Ready(Some(false));
+                }
                 if exchange.poll_input(context, false).is_ready() {
                     return Poll::Ready(Some(true));
                 }
-                if subscription.poll_notified(context).is_ready() {
+                if !woken && subscription.poll_notified(context).is_ready() {
                     return Poll::Ready(Some(false));
                 }
                 exchange.timer().poll_expired(context).map(|()| None)
@@ -231,7 +237,7 @@ impl Held {
                 break;
             }
             let Some(format) = &item.formats.http_stream else { continue };
-            let content = format.content.clone().map(Content::bytes).unwrap_or_default();
+            let content = format.content.as_ref().map(Content::bytes).unwrap_or_default();
             let made_for = &format.content_filters;
             let content =
                 subscription.content((index, &item), made_for, content, &self.instruct.meta);

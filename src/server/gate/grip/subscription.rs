@@ -4,6 +4,7 @@
 //! stands behind that item is news. If the item is not there, the hold has a gap, which only the
 //! site can fill.
 
+use super::items;
 use crate::hub::channel::{ChannelName, Cursor, Message, Position, SiteName, Stamp, Take, Time};
 use crate::hub::{self, Answer, Hub, TableFull, Waiter};
 use crate::protocol::grip::filter::{self, Context, Meta};
@@ -21,6 +22,9 @@ pub(super) struct Subscription {
     /// What the channels had at the beginning.
     found: Option<Box<Answer>>,
     queue: VecDeque<Queued>,
+    /// The channels were looked at, and what was found is in the queue: until it is notified, there
+    /// is nothing more to look for.
+    looked: bool,
     /// Where the channels are after the queue.
     ends: Vec<(usize, Position, Stamp)>,
 }
@@ -46,7 +50,7 @@ enum Queued {
 /// What comes next.
 pub(super) enum News {
     /// An item on the channel of that index.
-    Item(usize, Box<Item>, Time),
+    Item(usize, Arc<Item>, Time),
     /// Something may be missing.
     Gap,
 }
@@ -85,8 +89,14 @@ impl Subscription {
             });
         }
         let (waiter, found) = hub.subscribe(&subscriptions, Take::All, now)?;
-        let queue = VecDeque::new();
-        Ok(Self { waiter, channels, found: Some(Box::new(found)), queue, ends: Vec::new() })
+        Ok(Self {
+            waiter,
+            channels,
+            found: Some(Box::new(found)),
+            queue: VecDeque::new(),
+            looked: false,
+            ends: Vec::new(),
+        })
     }
 
     /// Waits until there may be news.
@@ -111,18 +121,25 @@ impl Subscription {
                 Some(Queued::Message(index, message)) => {
                     self.waiter.advance_to(index, message.position, message.stamp);
                     // Whatever else is published there is for others.
-                    if let Some(item) = Item::of(&message.payload.body) {
-                        return Some(News::Item(index, Box::new(item), message.published));
+                    if let Some(item) = items::of(&message) {
+                        return Some(News::Item(index, item, message.published));
                     }
                 }
                 None => {
                     for (index, position, stamp) in self.ends.drain(..) {
                         self.waiter.advance_to(index, position, stamp);
                     }
-                    let found = self.found.take().map(|found| *found);
-                    let found = found.or_else(|| self.waiter.look(now));
+                    let looked = std::mem::take(&mut self.looked);
+                    let found = match self.found.take() {
+                        Some(found) => Some(*found),
+                        None if looked => None,
+                        None => self.waiter.look(now),
+                    };
                     match found {
-                        Some(found) => self.fill(&found),
+                        Some(found) => {
+                            self.looked = true;
+                            self.fill(&found);
+                        }
                         None if self.conclude() => return Some(News::Gap),
                         None => return None,
                     }
@@ -141,7 +158,7 @@ impl Subscription {
             if std::mem::take(&mut channel.seeks) {
                 let last = channel.last.as_deref();
                 let is_last = |message: &Arc<Message>| {
-                    Item::of(&message.payload.body).is_some_and(|item| item.id.as_deref() == last)
+                    items::of(message).is_some_and(|item| item.id.as_deref() == last)
                 };
                 match messages.iter().rposition(is_last) {
                     Some(at) => {
@@ -204,6 +221,9 @@ impl Subscription {
         meta: &Meta,
     ) -> Option<Bytes> {
         let filters = &self.channels.get(index)?.filters;
+        if filters.is_empty() && made_for.as_ref().is_none_or(Vec::is_empty) {
+            return Some(content);
+        }
         if let Some(made_for) = made_for {
             let own = filters.iter().filter(|filter| filter.is_of_content());
             if !own.map(|filter| filter.name()).eq(made_for.iter().map(String::as_str)) {

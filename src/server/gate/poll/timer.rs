@@ -10,6 +10,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+/// Time by which a wait may end late while its task runs as usual.
+const LATE: Duration = Duration::from_secs(1);
+
+/// True if a wait for a client, limited to `limit`, took so much longer that this process stood
+/// still meanwhile, as on a machine that is too busy. What the client has sent by then may not be
+/// read yet, so its silence proves nothing.
+pub(in crate::server::gate) fn overslept(waited: Duration, limit: Duration) -> bool {
+    waited > limit.saturating_add(LATE)
+}
+
 /// See the [module](self).
 #[derive(Default)]
 pub struct Timer {

@@ -6,9 +6,9 @@ use super::request::LINES;
 use super::session::{Sent, Sessions, Turn};
 use crate::protocol::http::Reply;
 use crate::protocol::pusher::{code, frame, lines};
-use crate::server::gate::Gate;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Served};
+use crate::server::gate::{Gate, overslept};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -287,6 +287,9 @@ impl Receive {
                     return End::Written(Cause::Timeout);
                 }
                 Step::Time if ends.is_some() || self.heard.elapsed() < patience => {}
+                Step::Time if self.pinged && overslept(self.heard.elapsed(), patience) => {
+                    self.heard = Instant::now();
+                }
                 Step::Time if self.pinged => {
                     return End::Close(Close::new(code::NO_PONG, "no answer to a ping"));
                 }

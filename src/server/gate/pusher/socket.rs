@@ -6,9 +6,9 @@ use super::receive::Receive;
 use crate::protocol::http::Reply;
 use crate::protocol::http::websocket::{self, CloseCode, Messages, Opcode};
 use crate::protocol::pusher::{code, frame};
-use crate::server::gate::Gate;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Input, Served};
+use crate::server::gate::{Gate, overslept};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::task::Poll;
@@ -124,6 +124,9 @@ impl PusherSocket {
             match self.next(exchange, &mut messages, left).await {
                 Step::Look => tokio::task::consume_budget().await,
                 Step::Time if heard.elapsed() < patience => {}
+                Step::Time if pinged && overslept(heard.elapsed(), patience) => {
+                    heard = Instant::now();
+                }
                 Step::Time if pinged => {
                     break End::Close(Close::new(code::NO_PONG, "no answer to a ping"));
                 }

@@ -1,7 +1,7 @@
 //! What a stream says: a dialect's events, or the updates of a Mercure hub.
 
 use crate::hub::Answer;
-use crate::hub::channel::Time;
+use crate::hub::channel::{RenderKey, Time};
 use crate::protocol::dialect::Dialect;
 use crate::protocol::dialect::nchan::RESET_HEADER;
 use crate::protocol::dialect::stream::{Batch, Format, Transport};
@@ -82,6 +82,14 @@ impl Events {
     /// Whether a page sees signs of life only in events.
     pub(super) fn shows_life(&self) -> bool {
         matches!(self, Self::Dialect(_, format) if format.answers)
+    }
+
+    /// Names the bytes of an event that are the same for all.
+    pub(super) fn key(&self) -> Option<RenderKey> {
+        match self {
+            Self::Dialect(rule, format) => rule.dialect.stream_key(format),
+            Self::Mercure(_) => None,
+        }
     }
 
     /// Writes what `found` has for a client at `place`. The second value is where the client is

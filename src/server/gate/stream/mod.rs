@@ -8,6 +8,7 @@
 mod events;
 mod opening;
 mod run;
+mod shared;
 
 pub(in crate::server::gate) use events::Events;
 pub(in crate::server::gate) use opening::{Opening, busy, is_own};

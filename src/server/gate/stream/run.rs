@@ -1,6 +1,7 @@
 //! The one loop of all transports: wait, read what came after the place, write it, move the
 //! place.
 
+use super::shared::Woken;
 use super::{First, HeldStream};
 use crate::hub::Answer;
 use crate::hub::channel::Time;
@@ -10,6 +11,7 @@ use crate::protocol::http::websocket::{self, CloseCode, Opcode};
 use crate::server::gate::grant::GrantGuard;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Input, Served};
+use crate::server::gate::{Timer, overslept};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -40,7 +42,7 @@ struct Outgoing {
 
 /// The next step.
 enum Step {
-    Look,
+    Woken(Woken),
     Heartbeat,
     Client(Input),
 }
@@ -92,6 +94,8 @@ impl HeldStream {
             return Ok(end);
         }
         let mut closed = Box::pin(self.begin(exchange)).await?;
+        // The timer is set for the next of the stream's times, or an earlier one.
+        let mut is_timed = false;
         let end = loop {
             let now = Instant::now();
             if let Some(end) = closed.map(End::of).or_else(|| self.is_over(now)) {
@@ -122,9 +126,10 @@ impl HeldStream {
             if !self.placed && !self.waiter.is_unresolved() {
                 Box::pin(self.send_place(exchange)).await?;
             }
-            match self.next(exchange).await {
-                Step::Look => {}
+            match self.next(exchange, &mut is_timed).await? {
+                Step::Woken(Woken::Look) => {}
                 step => {
+                    is_timed = false;
                     if let Some(end) = Box::pin(self.attend(exchange, step)).await? {
                         break end;
                     }
@@ -141,13 +146,20 @@ impl HeldStream {
         step: Step,
     ) -> Result<Option<End>, E::Error> {
         match step {
-            Step::Look => Ok(None),
+            Step::Woken(Woken::Look) => Ok(None),
+            Step::Woken(Woken::Rest(rest)) => {
+                let (left, published) = *rest;
+                exchange.send_coded(&left).await?;
+                self.gate.written(Some(published));
+                Ok(None)
+            }
             Step::Heartbeat => {
                 let silence = self.written.elapsed();
                 if self.heartbeat.is_none_or(|after| silence < after) {
                     return Ok(None);
                 }
-                if self.is_socket() && self.unanswered >= MAX_UNANSWERED {
+                let late = self.heartbeat.is_some_and(|after| overslept(silence, after));
+                if self.is_socket() && self.unanswered >= MAX_UNANSWERED && !late {
                     return Ok(Some(End { cause: Cause::Gone, close: None }));
                 }
                 let mut sign = self.said.heartbeat();
@@ -157,7 +169,7 @@ impl HeldStream {
                 }
                 self.bytes += sign.len();
                 exchange.send(&[sign.into()]).await?;
-                self.unanswered += 1;
+                self.unanswered = (self.unanswered + 1).min(MAX_UNANSWERED);
                 self.written = Instant::now();
                 Ok(None)
             }
@@ -279,6 +291,11 @@ impl HeldStream {
         self.said.transport() == Transport::WebSocket
     }
 
+    /// True if the stream is to end now.
+    pub(super) fn has_ended(&self, now: Instant) -> bool {
+        self.is_over(now).is_some()
+    }
+
     /// Why the stream is to end now, if it is.
     fn is_over(&self, now: Instant) -> Option<End> {
         let end = |cause, code, why| Some(End { cause, close: Some(close_frame(code, why)) });
@@ -298,31 +315,43 @@ impl HeldStream {
         None
     }
 
-    /// Waits for what comes next.
-    async fn next<E: Exchange>(&self, exchange: &mut E) -> Step {
+    /// Sets the timer for the next of the stream's times. What is written later puts that off, which
+    /// is seen when the timer fires.
+    fn set_timer(&self, timer: &mut Timer) {
         let left = self.leave.as_ref().and_then(|leave| leave.left((self.gate.shared.clock)()));
         let times = [
             self.heartbeat.and_then(|after| self.written.checked_add(after)),
             self.ends,
             left.and_then(|left| Instant::now().checked_add(left)),
         ];
-        exchange.timer().set_deadline(times.into_iter().flatten().min());
+        timer.set_deadline(times.into_iter().flatten().min());
+    }
+
+    /// Waits for what comes next, and writes the events meanwhile that are the same for all.
+    async fn next<E: Exchange>(
+        &mut self,
+        exchange: &mut E,
+        is_timed: &mut bool,
+    ) -> Result<Step, E::Error> {
+        if !std::mem::replace(is_timed, true) {
+            self.set_timer(exchange.timer());
+        }
         let socket = self.is_socket();
         let mut waits = false;
         let next = poll_fn(|context| {
             // The client comes first when the wait begins, and the message when it is woken, which
             // is mostly why.
             let woken = std::mem::replace(&mut waits, true);
-            if woken && self.waiter.poll_notified(context).is_ready() {
-                return Poll::Ready(Step::Look);
+            if woken && let Poll::Ready(woken) = self.poll_shared(exchange, context) {
+                return Poll::Ready(woken.map(Step::Woken));
             }
             if let Poll::Ready(input) = exchange.poll_input(context, socket) {
-                return Poll::Ready(Step::Client(input));
+                return Poll::Ready(Ok(Step::Client(input)));
             }
-            if !woken && self.waiter.poll_notified(context).is_ready() {
-                return Poll::Ready(Step::Look);
+            if !woken && let Poll::Ready(woken) = self.poll_shared(exchange, context) {
+                return Poll::Ready(woken.map(Step::Woken));
             }
-            exchange.timer().poll_expired(context).map(|()| Step::Heartbeat)
+            exchange.timer().poll_expired(context).map(|()| Ok(Step::Heartbeat))
         });
         next.await
     }

@@ -1,6 +1,6 @@
 //! The way back: from the upstream to the client.
 
-use super::{Exchange, LARGE_ROOM, MAX_INTERIM, ROOM, Wait, append};
+use super::{ClientStream, Exchange, MAX_INTERIM, NO_ROOM, Room, Wait, append};
 use crate::protocol::http::framing::Framing;
 use crate::protocol::http::response_head::{self, ResponseHead};
 use crate::server::gate::forward::answer;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 impl<C, U> Exchange<'_, C, U>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
+    C: ClientStream,
     U: AsyncRead + AsyncWrite + Unpin,
 {
     pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
@@ -35,10 +35,10 @@ where
                 self.inbox.advance(end);
                 continue;
             }
-            if !delivered && self.answer.len() >= ROOM {
+            if !delivered && self.answer.len() >= self.bounds.room.usual {
                 break Wait::Client;
             }
-            match fill(&mut self.upstream, &mut self.inbox, ROOM, context) {
+            match fill(&mut self.upstream, &mut self.inbox, self.bounds.room.usual, context) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::Broken(None))),
                 Poll::Ready(Ok(_)) => self.progress += 1,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::broken(&error))),
@@ -61,22 +61,27 @@ where
 
     pub(super) fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let uploading = self.upload(context)?;
+        let Room { usual, large } = self.bounds.room;
         let wait = loop {
             let mut starved = false;
-            while !self.done && !starved && self.answer.len() < ROOM {
+            while !self.done && !starved && self.answer.len() < usual {
                 if !self.inbox.is_empty() {
                     self.take_body()?;
                     continue;
                 }
-                match fill(&mut self.upstream, &mut self.inbox, self.room, context) {
+                let room = self.near.stream.take_room(self.reading).max(NO_ROOM);
+                match fill(&mut self.upstream, &mut self.inbox, room, context) {
                     Poll::Ready(Ok(0)) if self.framing == Framing::Endless => self.end_body(),
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::Broken(None))),
                     Poll::Ready(Ok(length)) => {
                         self.progress += 1;
-                        self.room = if length >= ROOM { LARGE_ROOM } else { ROOM };
+                        self.reading = if length >= usual { large } else { usual };
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::broken(&error))),
-                    Poll::Pending => starved = true,
+                    Poll::Pending => {
+                        starved = true;
+                        self.near.stream.give_back_room();
+                    }
                 }
             }
             if !self.write_answer(context)? {

@@ -22,15 +22,14 @@ use crate::server::gate::grip::withheld::Withheld;
 use crate::server::gate::proxy::tap::Tap;
 use crate::server::limits::body_rate::BodyRate;
 use bytes::{Buf, BytesMut};
+use pingora::protocols::Stream;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Bytes read at once, and gathered before they are written.
-const ROOM: usize = 16 * 1024;
-/// The same where a read has filled its room: a long body.
-const LARGE_ROOM: usize = 64 * 1024;
+/// Bytes read at once for a client that takes no more: they show whether the response ends.
+const NO_ROOM: usize = 512;
 /// Interim responses to one request.
 const MAX_INTERIM: usize = 32;
 /// The time that the upstream may take to begin its response to a client that closed its half of
@@ -45,7 +44,43 @@ pub(super) struct Bounds {
     pub(super) stall: Option<Duration>,
     /// Bytes of the next requests that are kept aside; more stay in the kernel.
     pub(super) aside: usize,
+    pub(super) room: Room,
 }
+
+/// The sizes of an exchange's buffers, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::server::gate) struct Room {
+    /// Read at once, and gathered before they are written.
+    pub(super) usual: usize,
+    /// The same where a read has filled its room: a long body.
+    pub(super) large: usize,
+}
+
+impl Room {
+    /// For a client with a connection of its own.
+    pub(in crate::server::gate) const OF_CONNECTION: Self =
+        Self { usual: 16 * 1024, large: 64 * 1024 };
+    /// For one of the hundred streams that a connection may have.
+    pub(in crate::server::gate) const OF_STREAM: Self = Self { usual: 8 * 1024, large: 8 * 1024 };
+}
+
+/// A client's connection, or its stream of one.
+pub(in crate::server::gate) trait ClientStream:
+    AsyncRead + AsyncWrite + Unpin
+{
+    /// Bytes of a response that the client takes now, up to `wanted`. They are kept for it until
+    /// they are written, or given back.
+    fn take_room(&mut self, wanted: usize) -> usize {
+        wanted
+    }
+
+    /// Nothing has come that would need it.
+    fn give_back_room(&mut self) {}
+}
+
+impl ClientStream for Stream {}
+#[cfg(test)]
+impl ClientStream for tokio::io::DuplexStream {}
 
 /// The client's side of an exchange.
 pub(super) struct Near<'a, C> {
@@ -91,7 +126,8 @@ pub(super) struct Exchange<'a, C, U> {
     inbox: BytesMut,
     /// So many of them have no end of a head.
     seen: usize,
-    room: usize,
+    /// Bytes of the upstream that are read at once.
+    reading: usize,
     interims: usize,
     /// Bytes for the client.
     answer: BytesMut,
@@ -131,7 +167,7 @@ enum Wait {
 
 impl<'a, C, U> Exchange<'a, C, U>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
+    C: ClientStream,
     U: AsyncRead + AsyncWrite + Unpin,
 {
     /// An exchange of the request `head` and the `body` behind it.
@@ -146,6 +182,7 @@ where
         Self {
             near,
             upstream,
+            reading: bounds.room.usual,
             bounds,
             body,
             rate,
@@ -157,7 +194,6 @@ where
             half_closed: false,
             inbox: BytesMut::new(),
             seen: 0,
-            room: ROOM,
             interims: 0,
             answer: BytesMut::new(),
             unflushed: false,

@@ -30,7 +30,12 @@ fn exchange(narrow: usize, body: Framing, pending: &'static str) -> Ends {
             grip: false,
         };
         let second = Duration::from_secs(1);
-        let bounds = Bounds { silence: 60 * second, stall: Some(30 * second), aside: 1000 };
+        let bounds = Bounds {
+            silence: 60 * second,
+            stall: Some(30 * second),
+            aside: 1000,
+            room: Room::OF_CONNECTION,
+        };
         let head = BytesMut::from("head;");
         let mut exchange = Exchange::new(near, far, head, body, BodyRate::default(), bounds);
         let length = exchange.read_head().await?;
@@ -153,5 +158,5 @@ async fn a_slow_client_holds_up_the_upstream_and_not_the_memory() {
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(10_000), writing).await.is_err());
-    assert!(taken < 2 * LARGE_ROOM, "{taken}");
+    assert!(taken < 2 * Room::OF_CONNECTION.large, "{taken}");
 }

@@ -1,6 +1,6 @@
 //! The way there: from the client to the upstream.
 
-use super::{Exchange, ROOM, Wait, append};
+use super::{ClientStream, Exchange, Wait, append};
 use crate::protocol::http::framing::Framing;
 use crate::server::gate::forward::failure::Failure;
 use crate::server::gate::forward::fill::fill;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 impl<C, U> Exchange<'_, C, U>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
+    C: ClientStream,
     U: AsyncRead + AsyncWrite + Unpin,
 {
     /// Passes the request on as far as that goes, then watches the client; what is waited for.
@@ -22,6 +22,7 @@ where
             // The part of the body that has come leaves together with the head.
             self.take_request()?;
         }
+        let room = self.bounds.room.usual;
         loop {
             while !self.sent_all() && !self.refused {
                 let rest = &self.out[self.sent..];
@@ -45,7 +46,7 @@ where
                 self.take_request()?;
                 continue;
             }
-            match fill(self.near.stream, self.near.pending, ROOM, context) {
+            match fill(self.near.stream, self.near.pending, room, context) {
                 Poll::Ready(Ok(0) | Err(_)) => return Err(Failure::Gone),
                 Poll::Ready(Ok(length)) => {
                     self.progress += 1;

@@ -247,12 +247,7 @@ impl Exchange for LaneExchange<'_> {
             Poll::Ready(match pieces {
                 // The bytes that all clients share, as they are.
                 [piece] if !self.chunked => {
-                    let stream = &mut self.connection.stream;
-                    let mut sent = 0;
-                    match poll_write_all(stream, piece, &mut sent, context) {
-                        Poll::Ready(written) => written.map(|()| Vec::new()).map_err(|_| Unwritten),
-                        Poll::Pending => Ok(vec![piece.slice(sent..)]),
-                    }
+                    self.write_coded(context, piece).map(|left| left.into_iter().collect())
                 }
                 _ => self.write_at_once(context, buffer_pool::take(), pieces),
             })
@@ -260,6 +255,32 @@ impl Exchange for LaneExchange<'_> {
         let left = at_once.await?;
         // Boxed, as nearly every write is taken at once, and this would be part of each idle stream.
         if left.is_empty() { Ok(()) } else { Box::pin(self.write_rest(left)).await }
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.chunked
+    }
+
+    fn write_coded(
+        &mut self,
+        context: &mut Context<'_>,
+        piece: &Bytes,
+    ) -> Result<Option<Bytes>, Unwritten> {
+        let mut sent = 0;
+        match poll_write_all(&mut self.connection.stream, piece, &mut sent, context) {
+            Poll::Ready(written) => written.map(|()| None).map_err(|_| Unwritten),
+            // Perhaps empty, and only to be flushed.
+            Poll::Pending => Ok(Some(piece.slice(sent..))),
+        }
+    }
+
+    async fn send_coded(&mut self, piece: &Bytes) -> Result<(), Unwritten> {
+        let at_once = poll_fn(|context| Poll::Ready(self.write_coded(context, piece)));
+        match at_once.await? {
+            None => Ok(()),
+            // Boxed, as it would be part of each idle stream.
+            Some(left) => Box::pin(self.write_rest(vec![left])).await,
+        }
     }
 
     fn frames(&mut self, most: u64) -> (&mut Timer, impl Future<Output = Framed> + Send) {

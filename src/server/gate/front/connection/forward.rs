@@ -2,9 +2,8 @@
 
 use super::{Connection, Disposition, RequestLog};
 use crate::protocol::http::Reply;
-use crate::protocol::http::query::masked;
 use crate::server::gate::counters::SiteFile;
-use crate::server::gate::forward::{self, Failure, Forward, Lane, RequestParts};
+use crate::server::gate::forward::{self, Forward, Lane, RequestParts, Room};
 use crate::server::gate::front::head::Head;
 use crate::server::gate::front::{Front, buffer_pool};
 use crate::server::gate::grip::origin::Origin;
@@ -100,18 +99,15 @@ impl Connection {
             forwarder: &front.forwarder,
             shutdown,
             file,
+            room: Room::OF_CONNECTION,
         };
         let outcome = forward::run(lane, forward).await;
         if outcome.signs_in {
             self.group = next_group();
         }
         if let Some(failure) = outcome.failure {
-            log(settings, &account, failure);
-            match failure {
-                Failure::BodyMalformed => front.gate.refused(Refusal::MalformedBody),
-                Failure::BodyTimeout => front.gate.refused(Refusal::BodyTimeout),
-                _ => {}
-            }
+            let target = account.target.as_deref().unwrap_or("/");
+            failure.report(&front.gate, settings, &account.method, target);
             if !outcome.begun && failure.status() > 0 {
                 let reply = page(failure.status());
                 return Passed::Over(self.give_up(settings, &account, reply).await);
@@ -156,22 +152,4 @@ impl Connection {
             buffer_pool::put(std::mem::take(&mut self.pending));
         }
     }
-}
-
-/// Logs why a request was not answered by the upstream. A client that leaves, or writes nonsense, is
-/// no error of the gate's.
-fn log(settings: &Settings, account: &RequestLog, failure: Failure) {
-    if failure.is_of_client() {
-        return;
-    }
-    let target = masked(account.target.as_deref().unwrap_or("/"), &settings.mask);
-    tracing::error!(
-        method = &*account.method,
-        %target,
-        status = failure.status(),
-        source = "Upstream",
-        error = failure.as_str(),
-        cause = failure.cause(),
-        "a request failed"
-    );
 }

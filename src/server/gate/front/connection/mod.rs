@@ -29,7 +29,7 @@ use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
 use exchange::LaneExchange;
 use forward::Passed;
-use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::apps::HttpServerApp;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
@@ -323,9 +323,10 @@ impl Connection {
         let stream =
             OneRequest::new(self.stream, self.pending, 0, Framing::Endless, BodyRate::default())
                 .shared_by_streams();
-        let http2 = Http2::new(front.gate.clone(), front.proxy.clone(), self.shown);
-        let http2 = Arc::new(http2);
-        http2.process_new(Box::new(BoundedWindow::new(stream)), shutdown).await;
+        let http2 = Http2::new(front, self.shown);
+        // Boxed, as it would be part of every connection.
+        let accept = Arc::new(http2).accept(Box::new(BoundedWindow::new(stream)), shutdown.clone());
+        Box::pin(accept).await;
     }
 
     /// Writes a response. Returns true if that succeeded. The stream beneath bounds its time.

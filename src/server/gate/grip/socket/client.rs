@@ -2,9 +2,9 @@
 
 use super::session::{End, Session};
 use crate::hub::channel::Time;
-use crate::protocol::grip::Item;
 use crate::protocol::grip::events::{Event, Kind, Message};
-use crate::protocol::grip::item::{Action, Content, MessageType};
+use crate::protocol::grip::item::{Action, MessageType};
+use crate::protocol::grip::{Content, Item};
 use crate::protocol::http::websocket::{self, CloseCode, Incoming, Opcode};
 use crate::server::gate::grip::subscription::News;
 use crate::server::gate::poll::hold::Cause;
@@ -55,15 +55,19 @@ impl Session {
         self.end.get_or_insert(End { cause: Cause::Gone, close: Some(close) });
     }
 
-    /// Has the items that are there sent.
-    pub(super) fn deliver(&mut self, now: Time) {
-        while self.out.len() < MAX_BATCH && self.end.is_none() {
+    /// Has the items that are there sent; true = there may be more of them.
+    pub(super) fn deliver(&mut self, now: Time) -> bool {
+        while self.end.is_none() {
+            if self.out.len() >= MAX_BATCH {
+                return true;
+            }
             let Some(news) = self.subscription.as_mut().and_then(|it| it.next(now)) else { break };
             // What a socket misses is the site's to find, which sees no gap but by its own ids.
             let News::Item(index, item, published) = news else { continue };
             self.on_item(index, &item);
             self.gate.written(Some(published));
         }
+        false
     }
 
     fn on_item(&mut self, index: usize, item: &Item) {
@@ -71,7 +75,7 @@ impl Session {
         else {
             return;
         };
-        let content = format.content.clone().map(Content::bytes).unwrap_or_default();
+        let content = format.content.as_ref().map(Content::bytes).unwrap_or_default();
         let made_for = &format.content_filters;
         let content = subscription.content((index, item), made_for, content, &self.meta);
         let Some(content) = content else { return };

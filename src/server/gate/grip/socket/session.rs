@@ -6,11 +6,11 @@ use crate::protocol::grip::events::{Event, KeepAlive, Kind, Message};
 use crate::protocol::grip::filter::Meta;
 use crate::protocol::grip::instruct::Channel;
 use crate::protocol::http::websocket::{self, Messages, Opcode};
-use crate::server::gate::Gate;
 use crate::server::gate::grip::origin::{Answer, Origin};
 use crate::server::gate::grip::subscription::Subscription;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Framed};
+use crate::server::gate::{Gate, overslept};
 use bytes::Bytes;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
@@ -129,7 +129,7 @@ impl Session {
         let mut asking: Option<Asking> = None;
         self.answered(Ok((Vec::new(), first)), true);
         loop {
-            self.deliver((shared.clock)());
+            let is_full = self.deliver((shared.clock)());
             if let Some(End { close: Some(payload), .. }) = &self.end {
                 websocket::write(&mut self.out, Opcode::Close, payload);
             }
@@ -143,6 +143,10 @@ impl Session {
                     self.gone(asking);
                 }
                 return Ok(end.cause);
+            }
+            if is_full {
+                tokio::task::consume_budget().await;
+                continue;
             }
             let due_ask = self.interval.is_some_and(|after| self.asked_at.elapsed() >= after);
             if asking.is_none()
@@ -207,9 +211,12 @@ impl Session {
                 }
                 Step::Due => {
                     self.on_time();
-                    if heartbeat.is_some_and(|after| heard.elapsed() >= after) {
+                    let silence = heard.elapsed();
+                    if let Some(after) = heartbeat.filter(|after| silence >= *after) {
                         heard = Instant::now();
-                        unanswered += 1;
+                        if !overslept(silence, after) {
+                            unanswered += 1;
+                        }
                         websocket::write(&mut self.out, Opcode::Ping, b"");
                         if unanswered > MAX_UNANSWERED {
                             self.end = Some(End { cause: Cause::Gone, close: None });

@@ -3,9 +3,12 @@
 //! Each has two states: present or not, and announced or not. Where they differ there is something
 //! to announce; a user who is neither is forgotten.
 
-use super::event::{Event, Why};
+mod announce;
+mod sequenced;
+
+use super::event::Why;
 use super::memory::Share;
-use super::{Member, Rooms, Settings, ShareChange};
+use super::{Member, Rooms, Settings};
 use crate::hub::channel::{ChannelName, Time};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -305,155 +308,6 @@ impl Room {
             && !self.occupied
             && !self.occupancy_announced
             && !self.listed
-    }
-
-    /// Nothing else is left to announce beside what was tried just now.
-    pub(super) fn is_settled(&self) -> bool {
-        !self.count_due && !self.stale
-    }
-
-    /// Announces what has changed about a user; false = it could not be announced.
-    pub(super) fn settle(
-        &mut self,
-        key: &Arc<str>,
-        rooms: &Rooms,
-        announce: &mut impl FnMut(Event<'_>) -> bool,
-    ) -> bool {
-        let crowded = self.is_crowded();
-        let full = self.announced >= self.settings.members && !self.shared;
-        let Some(user) = self.users.get_mut(key) else { return true };
-        let event = match (user.present, user.announced) {
-            (true, true) => return true,
-            (true, false) if crowded => {
-                self.count_due = true;
-                return true;
-            }
-            // The leaves of others come first.
-            (true, false) if full => return false,
-            (true, false) => Event::Join { user: key, info: user.info.as_deref() },
-            (false, true) => Event::Leave { user: key, why: user.why },
-            (false, false) => {
-                self.count_due |= crowded;
-                self.forget(key, rooms);
-                return true;
-            }
-        };
-        if !announce(event) {
-            return false;
-        }
-        self.announced(key, rooms);
-        true
-    }
-
-    /// What is true of a user is announced.
-    pub(super) fn announced(&mut self, key: &Arc<str>, rooms: &Rooms) {
-        let crowded = self.is_crowded();
-        let Some(user) = self.users.get_mut(key) else { return };
-        match (user.announced, user.present) {
-            (false, true) => self.announced += 1,
-            (true, false) => self.announced -= 1,
-            _ => {}
-        }
-        user.announced = user.present;
-        if !user.present {
-            self.count_due |= crowded;
-            self.forget(key, rooms);
-        }
-    }
-
-    fn forget(&mut self, key: &Arc<str>, rooms: &Rooms) {
-        if let Some(user) = self.users.remove(key) {
-            self.memory.give_back(cost_of(key, user.info.as_deref()));
-            rooms.members.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Announces that the first client has come, or that the last is gone.
-    pub(super) fn settle_occupancy(
-        &mut self,
-        announce: &mut impl FnMut(Event<'_>) -> bool,
-    ) -> bool {
-        if self.occupied == self.occupancy_announced {
-            return true;
-        }
-        let event = if self.occupied { Event::Occupied } else { Event::Vacated };
-        let done = announce(event);
-        if done {
-            self.occupancy_announced = self.occupied;
-        }
-        done
-    }
-
-    /// Announces all that there is; false = something could not be announced.
-    pub(super) fn settle_all(
-        &mut self,
-        rooms: &Rooms,
-        announce: &mut impl FnMut(Event<'_>) -> bool,
-    ) -> bool {
-        let open = |(_, user): &(&Arc<str>, &User)| user.present != user.announced;
-        let mut keys: Vec<_> =
-            self.users().filter(open).map(|(key, user)| (user.present, key.clone())).collect();
-        keys.sort_by_key(|(present, _)| *present);
-        self.stale = false;
-        let mut settled = true;
-        for (_, key) in keys {
-            settled &= self.settle(&key, rooms, announce);
-        }
-        let counts = self.is_crowded() && self.counted != self.present;
-        if self.count_due && (!counts || announce(Event::Count(self.present))) {
-            (self.count_due, self.counted) = (false, self.present);
-        }
-        settled & self.settle_occupancy(announce)
-    }
-}
-
-/// Where a sequencer has the list.
-impl Room {
-    pub(super) fn members(&self) -> usize {
-        self.settings.members
-    }
-
-    pub(super) fn share_changes(&mut self, most: usize) -> Vec<ShareChange> {
-        self.noted = false;
-        let open = |(_, user): &(&Arc<str>, &User)| user.present != user.announced;
-        let change = |(key, user): (&Arc<str>, &User)| ShareChange {
-            user: Some(key.clone()),
-            info: user.info.clone(),
-            since: user.since,
-            present: user.present,
-            why: user.why,
-        };
-        let mut changes: Vec<_> = self.users().filter(open).take(most).map(change).collect();
-        // The event of an empty channel comes last, as all is forgotten of it then.
-        let occupied = self.occupied != self.occupancy_announced;
-        if occupied && (self.occupied || changes.len() < most) {
-            let user = None;
-            let info = None;
-            let since = Time(0);
-            let why = Why::Gone;
-            changes.push(ShareChange { user, info, since, present: self.occupied, why });
-        }
-        changes
-    }
-
-    pub(super) fn acknowledged(&mut self, key: &Arc<str>, present: bool, rooms: &Rooms) {
-        let Some(user) = self.users.get_mut(key) else { return };
-        user.announced = present;
-        if !user.present && !present {
-            self.forget(key, rooms);
-        }
-    }
-
-    pub(super) fn occupancy_acknowledged(&mut self, occupied: bool) {
-        self.occupancy_announced = occupied;
-    }
-
-    pub(super) fn share_lost(&mut self, rooms: &Rooms) {
-        self.occupancy_announced = false;
-        let gone: Vec<_> =
-            self.users().filter(|(_, user)| !user.present).map(|(key, _)| key.clone()).collect();
-        gone.iter().for_each(|key| self.forget(key, rooms));
-        self.users.values_mut().for_each(|user| user.announced = false);
     }
 }
 
