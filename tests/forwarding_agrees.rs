@@ -262,6 +262,63 @@ async fn seen(gate: &Gate, site: &Site, case: &Case) -> (Message, Message) {
     (request, answer)
 }
 
+/// The same over HTTP/2, in which the headers of a connection are no headers.
+async fn seen_over_http2(gate: &Gate, site: &Site, case: &Case) -> (Message, Message) {
+    *site.answer.lock() = (case.answer.clone(), case.closes);
+    site.seen.lock().clear();
+    let text = case.request.split(|byte| *byte == b'\n').map(String::from_utf8_lossy);
+    let mut lines = text.map(|line| line.trim_end_matches('\r').to_owned());
+    let first = lines.next().unwrap();
+    let target = first.split(' ').nth(1).unwrap();
+    let uri = format!("http://site.example{target}");
+    let mut request = http::Request::builder().method(case.method).uri(uri);
+    let of_connection = ["connection", "keep-alive", "te", "upgrade", "proxy-connection", "host"];
+    let mut length = None;
+    for line in lines.by_ref().take_while(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':').unwrap();
+        let name = name.to_lowercase();
+        if name == "transfer-encoding" {
+            length = None;
+        } else if !of_connection.contains(&&*name) {
+            if name == "content-length" {
+                length = value.trim().parse::<usize>().ok();
+            }
+            request = request.header(name, value.trim());
+        }
+    }
+    let body = vec![b'b'; length.unwrap_or(case.cut % 30_000)];
+    let has_body = !matches!(case.method, "GET" | "HEAD" | "OPTIONS");
+    let exchange = async {
+        let Addr::Tcp(addr) = gate.addr() else { panic!("plain TCP") };
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        let request = request.body(()).unwrap();
+        let (answer, mut upload) = sender.send_request(request, !has_body).unwrap();
+        if has_body {
+            let _ = upload.send_data(body.into(), true);
+        }
+        let (head, mut stream) = answer.await.unwrap().into_parts();
+        let mut message = Message { first: head.status.as_str().to_owned(), ..Message::default() };
+        for (name, value) in &head.headers {
+            let values = message.headers.entry(name.to_string()).or_default();
+            values.push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+        }
+        while let Some(piece) = stream.data().await {
+            let piece = piece.unwrap();
+            stream.flow_control().release_capacity(piece.len()).unwrap();
+            message.body.extend_from_slice(&piece);
+        }
+        connection.abort();
+        message
+    };
+    let answer = tokio::time::timeout(support::BOUND, exchange).await.expect("an answer in time");
+    let mut seen = std::mem::take(&mut *site.seen.lock());
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    (seen.remove(0), answer.without(&["date"]))
+}
+
 #[tokio::test]
 async fn the_site_and_the_client_see_the_same_over_both_ways() {
     let (site, addr) = Site::start().await;
@@ -271,22 +328,32 @@ async fn the_site_and_the_client_see_the_same_over_both_ways() {
     let start = std::env::var("POLLGATE_FORWARD_SEED").ok().map(|seed| seed.parse().unwrap());
     for seed in start.map_or(0..ROUNDS, |seed| seed..seed + 1) {
         let case = case(seed);
-        let ours = seen(&ours, &site, &case).await;
-        let theirs = seen(&engine, &site, &case).await;
+        let over_http1 =
+            (seen(&ours, &site, &case).await, seen(&engine, &site, &case).await, "HTTP/1.1");
+        let over_http2 = (
+            seen_over_http2(&ours, &site, &case).await,
+            seen_over_http2(&engine, &site, &case).await,
+            "HTTP/2",
+        );
         let show = |message: &Message| {
             let Message { first, headers, body } = message;
             format!("{first} {headers:#?} and {} bytes", body.len())
         };
         let request = String::from_utf8_lossy(&case.request);
         let request = request.split("\r\n\r\n").next().unwrap();
-        for (who, ours, theirs) in [("site", &ours.0, &theirs.0), ("client", &ours.1, &theirs.1)] {
-            assert!(
-                ours == theirs,
-                "seed {seed}: the {who} sees\n{}\nand by the engine\n{}\nof {} {request}",
-                show(ours),
-                show(theirs),
-                case.method
-            );
+        for (ours, theirs, version) in [over_http1, over_http2] {
+            for (who, ours, theirs) in
+                [("client", &ours.1, &theirs.1), ("site", &ours.0, &theirs.0)]
+            {
+                assert!(
+                    ours == theirs,
+                    "seed {seed}, {version}: the {who} sees\n{}\nand by the engine\n{}\nof {} \
+                     {request}",
+                    show(ours),
+                    show(theirs),
+                    case.method
+                );
+            }
         }
     }
 }

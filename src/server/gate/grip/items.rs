@@ -15,23 +15,28 @@ const MAX_KEPT: usize = 8;
 /// A longer message is parsed for each hold: those that are kept outlive their messages by a while.
 const MAX_BYTES: u64 = 64 << 10;
 
+/// A message and the item that it holds, if it holds one.
+struct Read {
+    message: Weak<Message>,
+    item: Option<Arc<Item>>,
+}
+
 thread_local! {
-    static READ: RefCell<VecDeque<(Weak<Message>, Option<Arc<Item>>)>> =
-        const { RefCell::new(VecDeque::new()) };
+    static READ: RefCell<VecDeque<Read>> = const { RefCell::new(VecDeque::new()) };
 }
 
 /// The item that `message` holds; `None` = it holds none.
 pub(super) fn of(message: &Arc<Message>) -> Option<Arc<Item>> {
     READ.with_borrow_mut(|read| {
         // No other message takes the place of one in memory that is still known here.
-        let known = |(known, _): &&(Weak<Message>, _)| known.as_ptr() == Arc::as_ptr(message);
-        if let Some((_, item)) = read.iter().find(known) {
+        let known = |one: &&Read| one.message.as_ptr() == Arc::as_ptr(message);
+        if let Some(Read { item, .. }) = read.iter().find(known) {
             return item.clone();
         }
         let item = Item::of(&message.payload.body).map(Arc::new);
         if message.len() <= MAX_BYTES {
             read.truncate(MAX_KEPT - 1);
-            read.push_front((Arc::downgrade(message), item.clone()));
+            read.push_front(Read { message: Arc::downgrade(message), item: item.clone() });
         }
         item
     })

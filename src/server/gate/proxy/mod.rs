@@ -413,6 +413,11 @@ impl ProxyHttp for Proxy {
         context: &mut Context,
     ) -> Result<()> {
         context.tee.request_body(piece.as_deref(), last);
+        if last && piece.as_ref().is_some_and(Bytes::is_empty) {
+            // Pingora would write it as a last chunk, and another one after it, which would be the
+            // beginning of the next request.
+            *piece = None;
+        }
         if session.is_http2() {
             let length = piece.as_ref().map_or(0, Bytes::len);
             session::keep_rate(&mut context.body_rate, length).map_err(|slow| slow.into_down())?;
