@@ -14,8 +14,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 CLIENTS = 250
+# Seconds in which all clients poll again, under callgrind.
+PAUSE = 0.6
 
 
 def read_response(stream):
@@ -52,18 +55,25 @@ def site():
 class Gate:
     """A gate under callgrind."""
 
-    def __init__(self, binary, upstream):
+    def __init__(self, binary, upstream, config=""):
         self.folder = tempfile.TemporaryDirectory()
         self.counts = pathlib.Path(self.folder.name, "counts")
+        file = pathlib.Path(self.folder.name, "pollgate.toml")
+        file.write_text(config)
+        # Sites have upstreams of their own.
+        servers = [] if "[[site]]" in config else ["--upstream", f"127.0.0.1:{upstream}"]
         self.process = subprocess.Popen(
             ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self.counts}", "-q",
-             binary, "run", "--listen", "127.0.0.1:0", "--internal", "127.0.0.1:0",
-             "--upstream", f"127.0.0.1:{upstream}", "--set", "threads=1",
+             binary, "run", "--config", file, "--listen", "127.0.0.1:0",
+             "--internal", "127.0.0.1:0", *servers, "--set", "threads=1",
              "--set", "log.level=warn", "--set", "limits.per_address=0"],
             stdout=subprocess.PIPE, text=True)
         ports = {}
         while len(ports) < 2:
-            if found := re.match(r"(gate|internal)\s+http://127.0.0.1:(\d+)", self.process.stdout.readline()):
+            line = self.process.stdout.readline()
+            if not line:
+                raise SystemExit("the gate does not start")
+            if found := re.match(r"(gate|internal)\s+http://127.0.0.1:(\d+)", line):
                 ports[found[1]] = int(found[2])
         self.public, self.internal = ports["gate"], ports["internal"]
 
@@ -78,20 +88,24 @@ class Gate:
         return int(re.search(r"^(?:totals|summary): (\d+)", self.counts.read_text(), re.M)[1])
 
 
-def deliver(gate, rounds):
+def deliver(gate, rounds, query=lambda client: "", hook_headers="", channels="/channels"):
     clients = [gate.connect(gate.public) for _ in range(CLIENTS)]
     hook, answers = gate.connect(gate.internal)
-    poll = b"GET /comet/news?cursor=%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    for connection, _ in clients:
+    polls = [b"GET /comet/news?cursor=%s" + query(client).encode() +
+             b" HTTP/1.1\r\nHost: localhost\r\n\r\n" for client in range(CLIENTS)]
+    about = f"{channels}/news HTTP/1.1\r\nHost: localhost\r\n{hook_headers}".encode()
+    for (connection, _), poll in zip(clients, polls):
         connection.sendall(poll % b"")
     for _ in range(rounds):
         body = b""
         while f'"held":{CLIENTS}'.encode() not in body:
-            hook.sendall(b"GET /channels/news HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            # Each question counts, so it is asked once, as a rule.
+            time.sleep(PAUSE)
+            hook.sendall(b"GET " + about + b"\r\n")
             body = read_response(answers)[1]
-        hook.sendall(b"POST /channels/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")
+        hook.sendall(b"POST " + about + b"Content-Length: 5\r\n\r\nhello")
         read_response(answers)
-        for connection, stream in clients:
+        for (connection, stream), poll in zip(clients, polls):
             cursor = re.search(rb'"cursor":"([^"]+)"', read_response(stream)[1])[1]
             connection.sendall(poll % cursor)
 
@@ -125,19 +139,20 @@ def forward(gate, rounds):
         read_response(stream)
 
 
-def per_request(binary, work, requests):
+def per_request(binary, work, requests, config=""):
     """The instructions for one of the requests that a round of `work` makes."""
     upstream = site()
     few, many = 10, 60
     totals = []
     for rounds in (few, many):
-        gate = Gate(binary, upstream)
+        gate = Gate(binary, upstream, config)
         work(gate, rounds)
         totals.append(gate.stop())
     return (totals[1] - totals[0]) / ((many - few) * requests)
 
 
-for binary in sys.argv[1:]:
-    print(f"{binary}: {per_request(binary, deliver, CLIENTS):,.0f} for a delivery and re-poll, "
-          f"{per_request(binary, stream, CLIENTS):,.0f} for an event of a stream, "
-          f"{per_request(binary, forward, 10):,.0f} for a forwarded request")
+if __name__ == "__main__":
+    for binary in sys.argv[1:]:
+        print(f"{binary}: {per_request(binary, deliver, CLIENTS):,.0f} for a delivery and re-poll, "
+              f"{per_request(binary, stream, CLIENTS):,.0f} for an event of a stream, "
+              f"{per_request(binary, forward, 10):,.0f} for a forwarded request")

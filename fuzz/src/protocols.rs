@@ -95,7 +95,7 @@ pub fn frames(data: &[u8]) {
         // Shown without a panic, whatever is in it.
         let _ = format!("{command:?}");
     }
-    let _ = (Member::of_channel(&text), Member::of_user(&text));
+    let _ = (Member::of_channel(&text), Member::of_user(&text), pusher::watchlist(&text));
     let _ = (channel::Kind::of(&text), channel::is_name(&text), channel::is_cache(&text));
     if let Ok(frames) = lines::read(data) {
         let elements: Vec<Bytes> =

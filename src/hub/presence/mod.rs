@@ -69,6 +69,11 @@ pub fn companion(channel: &ChannelName) -> Option<ChannelName> {
     channel.sibling(&format!("{PREFIX}{}", channel.as_str())).ok()
 }
 
+/// True if a channel has a [`companion`]: asked for each poll, so without making its name.
+fn has_companion(channel: &ChannelName) -> bool {
+    PREFIX.len() + channel.as_str().len() <= ChannelName::MAX_BYTES
+}
+
 /// Receivers of what happens; set once, before the first user enters. They must not call back.
 pub struct Sinks {
     /// Wakes the polls that a join or leave releases.
@@ -179,7 +184,7 @@ impl<'a> Presence<'a> {
     /// The settings of a channel; `None` = presence is off there. The channels of joins and leaves
     /// have none of their own.
     pub fn settings(&self, channel: &ChannelName) -> Option<Arc<Settings>> {
-        if !self.is_on() || channel.starts_with(PREFIX) || companion(channel).is_none() {
+        if !self.is_on() || channel.starts_with(PREFIX) || !has_companion(channel) {
             return None;
         }
         let rules = self.rooms().rules.read();

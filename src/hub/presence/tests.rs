@@ -301,3 +301,13 @@ proptest::proptest! {
         proptest::prop_assert_eq!((presence.count(), presence.bytes()), (0, 0));
     }
 }
+
+#[test]
+fn every_channel_with_room_for_the_prefix_has_a_companion() {
+    for length in [1, 245, 246, 247, 255] {
+        for letter in ["a", " "] {
+            let channel = ChannelName::new(&letter.repeat(length)).unwrap();
+            assert_eq!(super::has_companion(&channel), super::companion(&channel).is_some());
+        }
+    }
+}
