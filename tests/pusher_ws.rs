@@ -399,6 +399,23 @@ async fn a_drain_sends_clients_elsewhere_at_once() {
 }
 
 #[tokio::test]
+async fn what_was_published_before_a_drain_is_delivered() {
+    let gate = Gate::start_alone(&format!("[drain]\nspread = \"100ms\"\n{APP}")).await;
+    let mut echoes = Vec::new();
+    for _ in 0..100 {
+        let mut echo = Echo::connect(&gate).await;
+        echo.subscribe("a").await;
+        echoes.push(echo);
+    }
+    gate.publish_json("shop/a", &json!({ "event": "e", "data": "last" })).await;
+    gate.signal("TERM");
+    for mut echo in echoes {
+        assert_eq!(echo.next().await["data"], "last");
+        assert_eq!(echo.closed().await.1, 4200);
+    }
+}
+
+#[tokio::test]
 async fn above_the_limits_clients_come_again_later() {
     let config = format!("[hold]\nmax = 1\n[limits]\nchannels_per_poll = 2\n{APP}");
     let gate = Gate::start_alone(&config).await;

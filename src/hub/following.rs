@@ -40,7 +40,7 @@ impl Waiter {
         if state.forgotten {
             return None;
         }
-        self.hub.with_trimmed(&mut state, now, |state| {
+        let found = self.hub.with_trimmed(&mut state, now, |state| {
             let Following { message, before, renders } =
                 state.history.only_after(registered.found.position)?;
             let bytes = find(renders).filter(|bytes| !bytes.is_empty())?;
@@ -58,7 +58,10 @@ impl Waiter {
                 feed.touch(now);
             }
             Some(Rendered { bytes, published })
-        })
+        });
+        drop(state);
+        self.see_drain();
+        found
     }
 
     /// The channel of a stream on one.

@@ -128,11 +128,21 @@ impl Waiter {
             answer.push(update);
         }
         self.unresolved = (!still.is_empty()).then(|| Box::new(still));
+        self.see_drain();
         if placed && !has_update {
             self.registered = answer;
             return None;
         }
         has_update.then_some(answer)
+    }
+
+    /// Claims itself if a drain has not found its registration, which came after it: the next wait
+    /// ends at once.
+    pub(super) fn see_drain(&self) {
+        // Read after the registration, as for a poll's first look.
+        if self.hub.is_draining() {
+            self.notifier.claim();
+        }
     }
 
     /// True if a channel cannot be looked at yet, because its cursor is not placed.

@@ -48,6 +48,25 @@ fn the_short_look_leaves_a_stream_where_the_long_one_does() {
 }
 
 #[test]
+fn a_stream_that_registers_again_after_a_drain_is_woken_all_the_same() {
+    for is_short in [true, false] {
+        let hub = hub(10, 1 << 20);
+        publish(&hub, "a", "before");
+        let mut waiter = stream(&hub, &["a"], Cursor::Now);
+        assert_eq!(publish(&hub, "a", "1"), 1);
+        render(&hub, "a");
+        // Its task has seen that the gate does not drain, and goes on to look.
+        assert!(is_notified(&waiter) && !waiter.is_draining());
+        assert_eq!(hub.drain().iter_mut().map(WakeSet::claim).sum::<usize>(), 0);
+        match is_short {
+            true => assert_eq!(short(&mut waiter).unwrap(), "1"),
+            false => assert!(waiter.look(NOW).is_some()),
+        }
+        assert!(is_notified(&waiter), "{is_short}");
+    }
+}
+
+#[test]
 fn what_comes_before_the_look_is_not_left_to_a_wake() {
     let hub = hub(10, 1 << 20);
     publish(&hub, "a", "before");

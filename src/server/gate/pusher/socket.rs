@@ -99,9 +99,8 @@ impl PusherSocket {
         let mut heard = Instant::now();
         let mut pinged = false;
         let end = loop {
-            if let Some(close) = self.client.is_over() {
-                break End::Close(close);
-            }
+            // What came before is still written.
+            let over = self.client.is_over();
             let mut out = Outbox::new(Way::Socket);
             let collected = self.client.collect(&mut out);
             let is_full = out.is_full();
@@ -117,6 +116,9 @@ impl PusherSocket {
             if is_full {
                 tokio::task::consume_budget().await;
                 continue;
+            }
+            if let Some(close) = over {
+                break End::Close(close);
             }
             let silence = self.client.app().ping;
             let patience = if pinged { silence / 2 } else { silence };

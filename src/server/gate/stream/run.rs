@@ -29,6 +29,11 @@ impl End {
     fn of(Close { code, reason }: Close) -> Self {
         Self { cause: Cause::Reset, close: Some(close_frame(code, reason)) }
     }
+
+    /// True if the stream could go on, but for its time or the gate's.
+    fn is_of_time(&self) -> bool {
+        matches!(self.cause, Cause::Drain | Cause::Timeout)
+    }
 }
 
 /// The next bytes.
@@ -98,9 +103,11 @@ impl HeldStream {
         let mut is_timed = false;
         let end = loop {
             let now = Instant::now();
-            if let Some(end) = closed.map(End::of).or_else(|| self.is_over(now)) {
-                break end;
-            }
+            // What came before its time was over is still written.
+            let is_last = match closed.map(End::of).or_else(|| self.is_over(now)) {
+                Some(end) if !end.is_of_time() => break end,
+                over => over.is_some(),
+            };
             // What was found is dropped before the write: it would be part of every idle stream.
             let outgoing = match self.waiter.look((self.gate.shared.clock)()) {
                 Some(found) if self.said.end_before(&found) => {
@@ -122,6 +129,9 @@ impl HeldStream {
                 }
                 // What comes after the look notifies the stream, which stays registered: there is
                 // nothing more to look for.
+            }
+            if is_last && let Some(end) = self.is_over(Instant::now()) {
+                break end;
             }
             if !self.placed && !self.waiter.is_unresolved() {
                 Box::pin(self.send_place(exchange)).await?;

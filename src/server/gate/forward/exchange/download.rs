@@ -6,7 +6,8 @@ use crate::protocol::http::response_head::{self, ResponseHead};
 use crate::server::gate::forward::answer;
 use crate::server::gate::forward::failure::Failure;
 use crate::server::gate::forward::fill::fill;
-use bytes::Buf;
+use crate::server::gate::front::buffer_pool;
+use bytes::{Buf, BytesMut};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -70,6 +71,11 @@ where
                     continue;
                 }
                 let room = self.near.stream.take_room(self.reading).max(NO_ROOM);
+                if room == NO_ROOM {
+                    // It may hold that for long.
+                    let large = std::mem::replace(&mut self.inbox, BytesMut::with_capacity(room));
+                    buffer_pool::put(large);
+                }
                 match fill(&mut self.upstream, &mut self.inbox, room, context) {
                     Poll::Ready(Ok(0)) if self.framing == Framing::Endless => self.end_body(),
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::Broken(None))),

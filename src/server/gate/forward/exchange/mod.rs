@@ -61,7 +61,7 @@ impl Room {
     pub(in crate::server::gate) const OF_CONNECTION: Self =
         Self { usual: 16 * 1024, large: 64 * 1024 };
     /// For one of the hundred streams that a connection may have.
-    pub(in crate::server::gate) const OF_STREAM: Self = Self { usual: 8 * 1024, large: 8 * 1024 };
+    pub(in crate::server::gate) const OF_STREAM: Self = Self { usual: 8 * 1024, large: 16 * 1024 };
 }
 
 /// A client's connection, or its stream of one.
