@@ -26,6 +26,8 @@ use tokio::time::{Sleep, sleep};
 const MAX_ASIDE: usize = 64 * 1024;
 /// Bytes gathered before they are written.
 const MAX_GATHERED: usize = 16 * 1024;
+/// Bytes read at once of a request.
+const MAX_READ: usize = 16 * 1024;
 /// The time that the upstream may take to begin its response to a client that closed its half of
 /// the connection, or is gone.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
@@ -198,8 +200,12 @@ impl OneRequest {
         if counts {
             self.rate.wait(Instant::now());
         }
-        ready!(Pin::new(&mut self.inner).poll_read(context, buf))?;
-        let length = buf.filled().len() - before;
+        // Pingora's own buffer stays as it is filled, for as long as the client takes for the rest.
+        let room = buf.remaining().min(MAX_READ);
+        let mut piece = ReadBuf::new(buf.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut self.inner).poll_read(context, &mut piece))?;
+        let length = piece.filled().len();
+        buf.advance(length);
         if counts && length > 0 && !self.rate.took(length, Instant::now()) {
             let words = "the body of the request comes too slowly (limits.body_rate)";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, words)));
