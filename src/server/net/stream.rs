@@ -1,6 +1,17 @@
 //! Wrappers of streams: pass pingora's requirements on a stream, beside reading and writing, on to
 //! the inner one.
 
+use bytes::Buf;
+use tokio::io::ReadBuf;
+
+/// Moves of `bytes` to `buf` what it has room for.
+pub(crate) fn copy_read(bytes: &mut impl Buf, buf: &mut ReadBuf<'_>) {
+    let chunk = bytes.chunk();
+    let length = chunk.len().min(buf.remaining());
+    buf.put_slice(&chunk[..length]);
+    bytes.advance(length);
+}
+
 /// Passes on the identity of the connection. The type has its stream in the field `inner`. Peeking
 /// is not supported: a layer's own view of the first bytes is taken as given.
 macro_rules! pass_on_identity {

@@ -9,7 +9,8 @@ use super::exchange::ClientStream;
 use crate::protocol::http::framing::{Chunks, Framing};
 use crate::protocol::http::response_head::{self, ResponseHead};
 use crate::server::gate::Timer;
-use bytes::{Buf, Bytes, BytesMut};
+use crate::server::net::stream::copy_read;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v2::server::HttpSession;
@@ -52,13 +53,14 @@ enum Upload {
 }
 
 impl<'a> Http2Stream<'a> {
-    /// The stream of a session that was not read and not answered yet. A client that takes nothing
-    /// for `stall` is gone.
+    /// The stream of a session that was not read and not answered yet; `framing` is that of its
+    /// request. A client that takes nothing for `stall` is gone.
     pub(in crate::server::gate) fn new(
         session: &'a mut HttpSession,
+        framing: &Framing,
         stall: Option<Duration>,
     ) -> Self {
-        let upload = match framing(session) {
+        let upload = match framing {
             framing if framing.is_over() => Upload::Over,
             Framing::Chunked(_) => Upload::Chunked,
             Framing::Length(_) | Framing::Endless => Upload::Plain,
@@ -134,31 +136,24 @@ impl<'a> Http2Stream<'a> {
         let (Some(body), Some(writer)) = (&mut self.body, &mut self.writer) else {
             return Poll::Ready(Err(invalid("there is no response to continue")));
         };
-        let mut after = body.clone();
         let mut rest = bytes;
-        let data = after.data(&mut rest)?;
+        let length = body.clone().data(&mut rest)?.len();
         let mut taken = bytes.len() - rest.len();
-        if data.is_empty() {
-            *body = after;
-        } else {
-            writer.reserve_capacity(data.len());
+        if length > 0 {
+            writer.reserve_capacity(length);
             while writer.capacity() == 0 {
                 if !matches!(ready!(writer.poll_capacity(context)), Some(Ok(_))) {
                     return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
                 }
             }
-            taken -= data.len() - writer.capacity().min(data.len());
-            let mut part = &bytes[..taken];
-            let data = Bytes::copy_from_slice(body.data(&mut part)?);
-            let last = body.is_over();
-            writer.send_data(data, last).map_err(io::Error::other)?;
-            if last {
-                self.writer = None;
-            }
-            return Poll::Ready(Ok(taken));
+            taken -= length - writer.capacity().min(length);
         }
-        if body.is_over() {
-            writer.send_data(Bytes::new(), true).map_err(io::Error::other)?;
+        let data = Bytes::copy_from_slice(body.data(&mut &bytes[..taken])?);
+        let last = body.is_over();
+        if last || !data.is_empty() {
+            writer.send_data(data, last).map_err(io::Error::other)?;
+        }
+        if last {
             self.writer = None;
         }
         Poll::Ready(Ok(taken))
@@ -204,9 +199,7 @@ impl AsyncRead for Http2Stream<'_> {
         let this = self.get_mut();
         loop {
             if !this.incoming.is_empty() {
-                let length = this.incoming.len().min(buf.remaining());
-                buf.put_slice(&this.incoming[..length]);
-                this.incoming.advance(length);
+                copy_read(&mut this.incoming, buf);
                 return Poll::Ready(Ok(()));
             }
             if this.upload == Upload::Over {

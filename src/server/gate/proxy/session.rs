@@ -35,7 +35,7 @@ pub(in crate::server::gate) fn decide(
     let head = session.req_header();
     let incoming = Incoming {
         method: head.method.as_str(),
-        target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+        target: target(head),
         host: host(head),
         path: head.uri.path(),
         query: &Query::parse(head.uri.query().unwrap_or_default()),
@@ -185,6 +185,11 @@ pub(in crate::server::gate) fn host(head: &RequestHeader) -> &str {
     host.or_else(|| head.uri.authority().map(|authority| authority.as_str())).unwrap_or_default()
 }
 
+/// Path and query of a request as they came.
+pub(in crate::server::gate) fn target(head: &RequestHeader) -> &str {
+    head.uri.path_and_query().map_or("/", |target| target.as_str())
+}
+
 /// Logs the session's request and its response.
 pub(in crate::server::gate) fn log(
     session: &ServerSession,
@@ -194,22 +199,37 @@ pub(in crate::server::gate) fn log(
     held: Option<(Duration, Cause)>,
     events: Option<u64>,
 ) {
+    let status = session.response_written().map_or(0, |head| head.status.as_u16());
+    let answer = (status, session.body_bytes_sent());
+    log_answer(session.req_header(), settings, client, began, (answer, held, events));
+}
+
+/// Logs a request and the status and length of the answer that it got.
+pub(in crate::server::gate) fn log_answer(
+    head: &RequestHeader,
+    settings: &Settings,
+    client: Option<IpAddr>,
+    began: Instant,
+    ((status, bytes), held, events): Logged,
+) {
     if !access_log::is_logged() {
         return;
     }
-    let head = session.req_header();
     let line = access_log::Line {
         client,
         method: head.method.as_str(),
-        target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
-        status: session.response_written().map_or(0, |head| head.status.as_u16()),
-        bytes: session.body_bytes_sent(),
+        target: target(head),
+        status,
+        bytes,
         took: began.elapsed(),
         held,
         events,
     };
     access_log::log(&line, settings);
 }
+
+/// The status and length of an answer, how long its request was held, and the events of a stream.
+type Logged = ((u16, usize), Option<(Duration, Cause)>, Option<u64>);
 
 /// Logs why a request was not answered by the upstream. The error's own words are left out: they
 /// may hold bytes of a head that could not be parsed.
@@ -219,8 +239,7 @@ pub(in crate::server::gate) fn log_failure(
     error: &Error,
 ) {
     let head = session.req_header();
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    let target = masked(target, &settings.mask);
+    let target = masked(target(head), &settings.mask);
     let method = head.method.as_str();
     let status = error_page::status_of(error);
     let source = error.esource().as_str();

@@ -4,7 +4,7 @@
 //! Received bytes are gathered only as long as a record is incomplete, and bytes to send only until
 //! the network takes them: one batch, so that a client that does not read holds up the writer.
 
-use crate::server::net::stream::pass_on_identity;
+use crate::server::net::stream::{copy_read, pass_on_identity};
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use pingora::protocols::tls::SslDigest;
@@ -307,9 +307,7 @@ impl AsyncRead for TlsStream {
         }
         loop {
             if !this.plain.is_empty() {
-                let length = this.plain.len().min(buf.remaining());
-                buf.put_slice(&this.plain[..length]);
-                this.plain.advance(length);
+                copy_read(&mut this.plain, buf);
                 if this.plain.is_empty() {
                     this.plain = BytesMut::new();
                 }

@@ -8,7 +8,7 @@ use crate::server::gate::proxy::error_page::page;
 use crate::server::gate::proxy::forwarded::Way;
 use crate::server::gate::proxy::request_context::{Classification, RequestContext};
 use crate::server::gate::proxy::session;
-use crate::server::gate::{RETRY_AFTER, Settings, Timer, access_log};
+use crate::server::gate::{RETRY_AFTER, Settings, Timer};
 use crate::server::telemetry::refusal::Refusal;
 use bytes::BytesMut;
 use http::HeaderMap;
@@ -27,16 +27,19 @@ impl Http2 {
         let way = Way { client: handed.client, tls: session::is_tls(stream) };
         let ServerSession::H2(stream_session) = &mut *stream else { return Some(handed) };
         let settings = &handed.settings;
-        if settings.grip.is_some() || !is_upstreams(&handed.finding, settings, stream_session) {
+        if settings.grip.is_some()
+            || !is_upstreams(&handed.finding, settings, stream_session.req_header().uri.path())
+        {
             return Some(handed);
         }
         let head = stream_session.req_header();
+        let framing = forward::framing(stream_session);
         let headers = WithHost { headers: &head.headers, host: session::host(head) };
         let request = RequestParts {
             method: head.method.as_str(),
-            target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+            target: session::target(head),
             headers: &headers,
-            framing: &forward::framing(stream_session),
+            framing: &framing,
             socket: false,
             grip: None,
         };
@@ -44,15 +47,13 @@ impl Http2 {
         let Some(prepared) = self.forwarder.prepare(&request, site, &way, true) else {
             return Some(handed);
         };
-        let client = handed.client.address;
         let Some(file) = SiteFile::new(&self.gate) else {
             self.gate.refused(Refusal::FdLimit);
-            stream.set_write_timeout(settings.write_timeout);
-            let _ = session::write(stream, &page(503).with("Retry-After", RETRY_AFTER)).await;
-            session::log(stream, settings, client, handed.began, None, None);
+            let reply = page(503).with("Retry-After", RETRY_AFTER);
+            self.answer(stream, &handed, &reply).await;
             return None;
         };
-        let mut near = Http2Stream::new(stream_session, settings.write_timeout);
+        let mut near = Http2Stream::new(stream_session, &framing, settings.write_timeout);
         let lane = Lane {
             stream: &mut near,
             pending: &mut BytesMut::new(),
@@ -67,44 +68,26 @@ impl Http2 {
         let outcome = forward::run(lane, prepared).await;
         near.break_off();
         let head = stream.req_header();
-        let method = head.method.as_str();
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         if let Some(failure) = outcome.failure {
-            failure.report(&self.gate, settings, method, target);
+            failure.report(&self.gate, settings, head.method.as_str(), session::target(head));
             if !outcome.begun && failure.status() > 0 {
-                stream.set_write_timeout(settings.write_timeout);
-                let _ = session::write(stream, &page(failure.status())).await;
-                session::log(stream, settings, client, handed.began, None, None);
+                self.answer(stream, &handed, &page(failure.status())).await;
                 return None;
             }
         }
-        if access_log::is_logged() {
-            let line = access_log::Line {
-                client,
-                method,
-                target,
-                status: outcome.status,
-                bytes: usize::try_from(outcome.bytes).unwrap_or(usize::MAX),
-                took: handed.began.elapsed(),
-                held: None,
-                events: None,
-            };
-            access_log::log(&line, settings);
-        }
+        let bytes = usize::try_from(outcome.bytes).unwrap_or(usize::MAX);
+        let logged = ((outcome.status, bytes), None, None);
+        session::log_answer(head, settings, handed.client.address, handed.began, logged);
         None
     }
 }
 
 /// True if no rule has anything to say about the request.
-fn is_upstreams(
-    finding: &Classification,
-    settings: &Settings,
-    session: &pingora::protocols::http::v2::server::HttpSession,
-) -> bool {
+fn is_upstreams(finding: &Classification, settings: &Settings, path: &str) -> bool {
     match finding {
         Classification::Site => true,
         Classification::Released(_) => false,
-        Classification::Undecided => !settings.may_serve(session.req_header().uri.path()),
+        Classification::Undecided => !settings.may_serve(path),
     }
 }
 

@@ -250,8 +250,8 @@ enum Begun {
 /// and its target.
 fn drop_headers(session: &mut ServerSession) {
     let head = session.req_header();
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    let bare = RequestHeader::build_no_case(head.method.clone(), target.as_bytes(), Some(0));
+    let target = session::target(head).as_bytes();
+    let bare = RequestHeader::build_no_case(head.method.clone(), target, Some(0));
     if let Ok(mut bare) = bare {
         bare.set_version(head.version);
         *session.req_header_mut() = bare;

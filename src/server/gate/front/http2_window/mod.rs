@@ -8,9 +8,9 @@
 
 use super::buffer_pool;
 use super::one_request::OneRequest;
-use crate::server::net::stream::{pass_on_identity, pass_on_tls};
+use crate::server::net::stream::{copy_read, pass_on_identity, pass_on_tls};
 use async_trait::async_trait;
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use pingora::protocols::Shutdown;
 use std::io;
 use std::mem::MaybeUninit;
@@ -217,9 +217,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for BoundedWindow<S> {
         let this = self.get_mut();
         loop {
             if !this.ready.is_empty() {
-                let length = this.ready.len().min(buf.remaining());
-                buf.put_slice(&this.ready[..length]);
-                this.ready.advance(length);
+                copy_read(&mut this.ready, buf);
                 if this.ready.is_empty() {
                     buffer_pool::put(std::mem::take(&mut this.ready));
                 }
