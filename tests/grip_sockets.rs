@@ -78,6 +78,17 @@ fn ws_message(format: Value) -> Value {
     json!({ "channel": "room", "ws-message": format })
 }
 
+/// A socket that has got an item, `first`, perhaps more than once.
+async fn subscribed(gate: &Gate) -> Socket {
+    let mut socket = Socket::open(gate, "/chat/room", &[]).await;
+    eventually("it is subscribed", async || {
+        publish_item(gate, ws_message(json!({ "content": "first" }))).await;
+        !socket.client.is_quiet().await
+    })
+    .await;
+    socket
+}
+
 #[tokio::test]
 async fn a_socket_opens_with_a_request_and_echoes() {
     let site = echo().await;
@@ -120,12 +131,7 @@ async fn a_socket_opens_with_a_request_and_echoes() {
 async fn items_go_to_the_client_without_the_site() {
     let site = echo().await;
     let gate = gate(&site).await;
-    let mut socket = Socket::open(&gate, "/chat/room", &[]).await;
-    eventually("it is subscribed", async || {
-        publish_item(&gate, ws_message(json!({ "content": "first" }))).await;
-        !socket.client.is_quiet().await
-    })
-    .await;
+    let mut socket = subscribed(&gate).await;
     assert_eq!(socket.text().await, "first");
     for (format, opcode, payload) in [
         (json!({ "content": "hi" }), TEXT, &b"hi"[..]),
@@ -168,12 +174,7 @@ async fn a_refusal_is_the_site_s_own() {
 async fn items_that_are_more_than_one_write_takes_all_come() {
     let site = echo().await;
     let gate = gate(&site).await;
-    let mut socket = Socket::open(&gate, "/chat/room", &[]).await;
-    eventually("it is subscribed", async || {
-        publish_item(&gate, ws_message(json!({ "content": "first" }))).await;
-        !socket.client.is_quiet().await
-    })
-    .await;
+    let mut socket = subscribed(&gate).await;
     for round in 0..3 {
         let content = |number: usize| format!("{round}.{number}.{}", "x".repeat(40_000));
         let items: Vec<_> =
