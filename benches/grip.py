@@ -13,7 +13,6 @@ time is what the scheduler counted for their threads. The clients and the site s
 import asyncio
 import json
 import pathlib
-import resource
 import selectors
 import socket
 import subprocess
@@ -23,7 +22,7 @@ import threading
 import time
 import urllib.request
 
-from programs import cpu, free_port, listens, memory, until
+from programs import allow_open_files, cpu, free_port, listens, memory, until
 
 BINARY = sys.argv[1]
 CLIENTS = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
@@ -274,8 +273,7 @@ def measure(server, site, mode):
 
 
 def main():
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 60_000), hard))
+    allow_open_files()
     print(f"{CLIENTS:,} clients, {PUBLISHES} publishes of {len(BODY)} bytes")
     print("| hold | server | KiB per client | µs per delivery | refused |")
     print("|---|---|--:|--:|--:|")

@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import json
 import pathlib
-import resource
 import selectors
 import socket
 import subprocess
@@ -23,7 +22,7 @@ import time
 import urllib.parse
 import urllib.request
 
-from programs import cpu, free_port, listens, memory, until
+from programs import allow_open_files, cpu, free_port, listens, memory, until
 
 BINARY = sys.argv[1]
 SUBSCRIBERS = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
@@ -143,8 +142,7 @@ def measure(gate, of_subscriber, of_update, share, repetitions):
 
 
 def main():
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 60_000), hard))
+    allow_open_files()
     print(f"{SUBSCRIBERS:,} subscribers, updates of 200 bytes")
     print("| subscribers have | KiB per stream | µs per update | µs per event |")
     print("|---|--:|--:|--:|")

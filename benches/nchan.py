@@ -16,7 +16,6 @@ import os
 import pathlib
 import random
 import re
-import resource
 import selectors
 import socket
 import subprocess
@@ -25,7 +24,7 @@ import tempfile
 import time
 import urllib.request
 
-from programs import cpu, free_port, listens, memory, until
+from programs import allow_open_files, cpu, free_port, listens, memory, until
 
 BINARY = sys.argv[1]
 CLIENTS = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
@@ -269,8 +268,7 @@ def cuts(server, transport, seconds=8):
 
 
 def main():
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 40_000), hard))
+    allow_open_files(40_000)
     if not os.path.exists(MODULE):
         raise SystemExit("Nchan is missing: apt-get install nginx libnginx-mod-nchan")
     print(f"{CLIENTS:,} clients, {PUBLISHES} publishes of {len(BODY)} bytes")

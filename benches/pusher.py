@@ -16,7 +16,6 @@ import json
 import os
 import pathlib
 import re
-import resource
 import selectors
 import socket
 import sys
@@ -24,7 +23,7 @@ import tempfile
 import time
 import urllib.request
 
-from programs import cpu, end_all, free_port, memory, start, wait_for
+from programs import allow_open_files, cpu, end_all, free_port, memory, start, wait_for
 
 POLLGATE, SOCKUDO = sys.argv[1], sys.argv[2]
 CLIENTS = int(sys.argv[3]) if len(sys.argv) > 3 else 2000
@@ -162,8 +161,7 @@ def measure(name, folder):
 
 
 def main():
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 60_000), hard))
+    allow_open_files()
     print(f"{CLIENTS:,} sockets, {PUBLISHES} events of 200 bytes")
     print("| server | KiB per idle socket | µs per delivered event | events lost |")
     print("|---|--:|--:|--:|")

@@ -13,7 +13,6 @@ import base64
 import json
 import pathlib
 import re
-import resource
 import selectors
 import socket
 import subprocess
@@ -22,7 +21,7 @@ import tempfile
 import time
 import urllib.request
 
-from programs import cpu, free_port, listens, memory, until
+from programs import allow_open_files, cpu, free_port, listens, memory, until
 
 BINARY = sys.argv[1]
 CLIENTS = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
@@ -184,8 +183,7 @@ def measure(transport, folder):
 
 
 def main():
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 60_000), hard))
+    allow_open_files()
     print(f"{CLIENTS:,} clients, {PUBLISHES} publishes of 200 bytes")
     print("| transport | KiB per client | of a poll's | µs per delivery | of a poll's |")
     print("|---|--:|--:|--:|--:|")

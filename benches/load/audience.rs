@@ -1,7 +1,7 @@
 //! The clients of event streams and WebSockets: any number of them on one thread, which only read.
 
 use crate::contestant::{Carrier, Wire};
-use crate::crowd::connect;
+use crate::crowd::{connect, run_until};
 use crate::message;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -76,21 +76,19 @@ impl Audience {
         deadline: Instant,
         done: impl Fn(&Self) -> bool,
     ) -> io::Result<bool> {
-        while !done(self) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            match self.poll.poll(&mut self.events, Some(left.min(Duration::from_millis(10)))) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            }
-            let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
-            for index in ready {
-                self.read(index)?;
-            }
+        run_until(self, deadline, done, Self::turn)
+    }
+
+    fn turn(&mut self, wait: Duration) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, Some(wait)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other?,
         }
-        Ok(true)
+        let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
+        for index in ready {
+            self.read(index)?;
+        }
+        Ok(())
     }
 
     /// Reads all available bytes of a client: the next event only reports more.

@@ -53,6 +53,24 @@ struct Client {
     polling: bool,
 }
 
+/// Takes turns, each of which waits for the time given at the most, until `done` or `deadline`; true
+/// if it was done.
+pub(crate) fn run_until<T>(
+    clients: &mut T,
+    deadline: Instant,
+    done: impl Fn(&T) -> bool,
+    turn: impl Fn(&mut T, Duration) -> io::Result<()>,
+) -> io::Result<bool> {
+    while !done(clients) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        turn(clients, left.min(Duration::from_millis(10)))?;
+    }
+    Ok(true)
+}
+
 pub(crate) struct Crowd {
     wire: Arc<dyn Wire>,
     poll: Poll,
@@ -175,14 +193,7 @@ impl Crowd {
         deadline: Instant,
         done: impl Fn(&Self) -> bool,
     ) -> io::Result<bool> {
-        while !done(self) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            self.turn(left.min(Duration::from_millis(10)))?;
-        }
-        Ok(true)
+        run_until(self, deadline, done, Self::turn)
     }
 
     fn turn(&mut self, wait: Duration) -> io::Result<()> {
