@@ -6,7 +6,7 @@ mod support;
 use support::{Client, Gate, Metrics, PlainSite, Way, eventually};
 
 /// Metric families that the contract names.
-const FAMILIES: [&str; 31] = [
+const FAMILIES: [&str; 33] = [
     "pollgate_bodies_refused_total",
     "pollgate_body_bytes",
     "pollgate_build_info",
@@ -17,6 +17,8 @@ const FAMILIES: [&str; 31] = [
     "pollgate_held_polls",
     "pollgate_history_bytes",
     "pollgate_hold_seconds",
+    "pollgate_http2_requests",
+    "pollgate_http2_requests_waiting",
     "pollgate_log_lines_dropped_total",
     "pollgate_mercure_wakes_total",
     "pollgate_presence_bytes",

@@ -251,6 +251,11 @@ impl StatsSources {
         let help = "When the process started, in seconds since 1970.";
         let started = self.started.0 as f64 / 1e6;
         text.number(Kind::Gauge, "process_start_time_seconds", help, started);
+        let http2 = self.gate.http2();
+        let help = "Requests of HTTP/2 streams at the upstream.";
+        text.number(Kind::Gauge, "pollgate_http2_requests", help, http2.requests() as u64);
+        let help = "HTTP/2 streams that wait for one of their connection to end.";
+        text.number(Kind::Gauge, "pollgate_http2_requests_waiting", help, http2.waiting() as u64);
         let bodies = self.gate.settings().bodies.clone();
         let help = "What bodies take that are kept, in bytes.";
         text.number(Kind::Gauge, "pollgate_body_bytes", help, bodies.used() as u64);

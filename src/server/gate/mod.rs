@@ -44,6 +44,7 @@ use crate::protocol::dialect::stream::Transport;
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{Headers, Reply};
 use crate::server::limits::descriptors::FdBudget;
+use crate::server::limits::http2_budget::Http2Budget;
 use crate::server::limits::permit::Limits;
 use crate::server::telemetry::metrics::SharedMetrics;
 use crate::server::telemetry::refusal::Refusal;
@@ -79,6 +80,7 @@ struct Shared {
     replays: replay::Replays,
     mercure: mercure::Shared,
     files: FdBudget,
+    http2: Arc<Http2Budget>,
     /// The source of lists of users, if the hub does not have them.
     rosters: OnceLock<RosterSource>,
 }
@@ -115,6 +117,7 @@ impl Gate {
             replays,
             mercure: mercure::Shared::default(),
             files,
+            http2: Arc::default(),
             rosters: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -128,6 +131,11 @@ impl Gate {
     /// The counts since the start.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    /// What all HTTP/2 connections have under way.
+    pub fn http2(&self) -> &Arc<Http2Budget> {
+        &self.shared.http2
     }
 
     /// Counts a request that is refused.

@@ -3,5 +3,6 @@
 pub mod body_memory;
 pub mod body_rate;
 pub mod descriptors;
+pub mod http2_budget;
 pub mod permit;
 pub mod rate;

@@ -39,6 +39,8 @@ labels! {
         PusherSessions = "pusher_sessions",
         /// As many bodies as `limits.body_memory` has room for are kept.
         BodyMemory = "body_memory",
+        /// As many HTTP/2 streams as may wait for the upstream wait already.
+        Http2Streams = "http2_streams",
         /// A poll that its dialect cannot parse.
         BadRequest = "bad_request",
         /// A method that the path does not have.

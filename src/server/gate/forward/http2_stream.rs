@@ -1,14 +1,15 @@
 //! A stream of HTTP/2 as the client's side of an exchange: it is read and written in the form of
 //! HTTP/1.1, and takes of a response no more than its client has room for.
 //!
-//! A response that its client does not read stays at the upstream, but for what h2 has taken, which
-//! `front::http2_window` bounds for the whole connection. A client that makes no progress within the
+//! A response that its client does not read stays at the upstream, but for what h2 has taken:
+//! `front::http2_window` bounds that for the whole connection, and `limits::http2_budget` for all. A client that makes no progress within the
 //! write timeout is gone.
 
 use super::exchange::ClientStream;
 use crate::protocol::http::framing::{Chunks, Framing};
 use crate::protocol::http::response_head::{self, ResponseHead};
 use crate::server::gate::Timer;
+use crate::server::limits::http2_budget::{Http2Share, UnsentBytes};
 use crate::server::net::stream::copy_read;
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream};
@@ -17,6 +18,7 @@ use pingora::protocols::http::v2::server::HttpSession;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -37,6 +39,7 @@ pub(in crate::server::gate) struct Http2Stream<'a> {
     head: BytesMut,
     /// The body behind the final head, as far as it is to come.
     body: Option<Framing>,
+    unsent: UnsentBytes,
     /// Takes the body; `None` = there is no head yet, or the response has ended.
     writer: Option<SendStream<Bytes>>,
 }
@@ -57,6 +60,7 @@ impl<'a> Http2Stream<'a> {
     /// request. A client that takes nothing for `stall` is gone.
     pub(in crate::server::gate) fn new(
         session: &'a mut HttpSession,
+        share: &Arc<Http2Share>,
         framing: &Framing,
         stall: Option<Duration>,
     ) -> Self {
@@ -68,6 +72,7 @@ impl<'a> Http2Stream<'a> {
         let to_head = session.req_header().method == http::Method::HEAD;
         Self {
             session,
+            unsent: UnsentBytes::new(share),
             upload,
             incoming: Bytes::new(),
             to_head,
@@ -140,15 +145,18 @@ impl<'a> Http2Stream<'a> {
         let length = body.clone().data(&mut rest)?.len();
         let mut taken = bytes.len() - rest.len();
         if length > 0 {
-            writer.reserve_capacity(length);
+            let Poll::Ready(room) = self.unsent.poll_room(length, context) else {
+                return writer.poll_reset(context).map(|_| Err(ErrorKind::ConnectionReset.into()));
+            };
+            writer.reserve_capacity(room);
             while writer.capacity() == 0 {
                 if !matches!(ready!(writer.poll_capacity(context)), Some(Ok(_))) {
                     return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
                 }
             }
-            taken -= length - writer.capacity().min(length);
+            taken -= length - writer.capacity().min(room);
         }
-        let data = Bytes::copy_from_slice(body.data(&mut &bytes[..taken])?);
+        let data = self.unsent.add(body.data(&mut &bytes[..taken])?);
         let last = body.is_over();
         if last || !data.is_empty() {
             writer.send_data(data, last).map_err(io::Error::other)?;
@@ -178,6 +186,7 @@ pub(in crate::server::gate) fn framing(session: &HttpSession) -> Framing {
 impl ClientStream for Http2Stream<'_> {
     fn take_room(&mut self, wanted: usize) -> usize {
         let Some(writer) = &mut self.writer else { return wanted };
+        let wanted = self.unsent.room(wanted);
         writer.reserve_capacity(wanted);
         writer.capacity().min(wanted)
     }

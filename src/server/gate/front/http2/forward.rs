@@ -53,7 +53,8 @@ impl Http2 {
             self.answer(stream, &handed, &reply).await;
             return None;
         };
-        let mut near = Http2Stream::new(stream_session, &framing, settings.write_timeout);
+        let mut near =
+            Http2Stream::new(stream_session, &self.share, &framing, settings.write_timeout);
         let lane = Lane {
             stream: &mut near,
             pending: &mut BytesMut::new(),

@@ -17,6 +17,7 @@ use crate::server::gate::sites::{Chosen, RequestHost, ambiguous, misdirected};
 use crate::server::gate::tls::Presented;
 use crate::server::gate::{Decision, Gate, HeldStream, Settings};
 use crate::server::limits::body_memory::BodyShare;
+use crate::server::limits::http2_budget::{Http2Share, RequestSlot};
 use crate::server::telemetry::refusal::Refusal;
 use accept::OpenStream;
 use pingora::apps::HttpServerApp;
@@ -38,6 +39,7 @@ pub(super) struct Http2 {
     proxy: Arc<HttpProxy<Proxy>>,
     forwarder: Arc<Forwarder>,
     state: Arc<ConnectionState>,
+    share: Arc<Http2Share>,
     idle_timeout: Option<Duration>,
     /// Upper bound of the headers of one stream.
     head_bytes: u32,
@@ -54,7 +56,9 @@ impl Http2 {
         let settings = gate.settings();
         let idle_timeout = settings.idle_timeout;
         let head_bytes = u32::try_from(settings.head.bytes).unwrap_or(u32::MAX);
-        Self { gate, proxy, forwarder, state: Arc::default(), idle_timeout, head_bytes, shown }
+        let share = Arc::new(Http2Share::new(gate.http2()));
+        let state = Arc::default();
+        Self { gate, proxy, forwarder, state, share, idle_timeout, head_bytes, shown }
     }
 
     /// The response to a stream that is not served, regardless of the request.
@@ -149,17 +153,42 @@ impl Http2 {
         Box::pin(self.upstream(session, handed, shutdown)).await;
     }
 
-    /// Has the upstream answer the stream: by a way from here, or by pingora.
+    /// Has the upstream answer the stream, by a way from here or by pingora, once its connection has
+    /// a slot for it.
     async fn upstream(
         &self,
         mut session: Box<ServerSession>,
         handed: Box<RequestContext>,
         shutdown: ShutdownWatch,
     ) {
+        let slot = match self.share.try_slot() {
+            Some(slot) => slot,
+            None => {
+                let waited = Box::pin(self.wait_for_slot(&mut session));
+                let Some(slot) = waited.await else { return };
+                slot
+            }
+        };
         let forwarded = Box::pin(self.forward(&mut session, handed, &shutdown));
         let Some(handed) = forwarded.await else { return };
         let engine = self.proxy.process_new_http(*session, &shutdown);
         Box::pin(handed.scope(engine)).await;
+        drop(slot);
+    }
+
+    /// A slot once a stream of this connection has ended; `None` = the client has reset the stream,
+    /// or too many wait, and the client may send it again (RFC 9113, section 8.7).
+    async fn wait_for_slot(&self, session: &mut ServerSession) -> Option<RequestSlot> {
+        let ServerSession::H2(stream) = session else { return None };
+        let waited = tokio::select! {
+            slot = self.share.slot() => slot,
+            _ = stream.idle() => return None,
+        };
+        if waited.is_none() {
+            self.gate.refused(Refusal::Http2Streams);
+            stream.shutdown_with_reason(h2::Reason::REFUSED_STREAM);
+        }
+        waited
     }
 
     /// Finds out what the stream wants.

@@ -1,0 +1,291 @@
+//! What all HTTP/2 connections together may have under way at the upstream, and hold unsent of its
+//! responses.
+//!
+//! One packet of a client opens a hundred streams, and each would have a connection to the upstream
+//! and a part of a response that the client does not read. So each connection has a small share of
+//! its own, and beyond that takes from what all have in common no more than is free of it: greedy
+//! connections end with equal shares, and one that comes later finds room. A stream without a slot
+//! waits for another one of its connection to end.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use tokio::sync::Notify;
+
+/// Requests of one connection that always find room: as many as a browser sends at once over
+/// HTTP/1.1.
+const OWN_REQUESTS: usize = 6;
+/// Requests of all connections that have more.
+const COMMON_REQUESTS: usize = 1024;
+/// Streams of all connections that wait for a slot.
+const MAX_WAITING: usize = 2048;
+/// Unsent bytes of one connection that always find room.
+const OWN_UNSENT: usize = 4 << 10;
+/// Unsent bytes of all connections that have more.
+const COMMON_UNSENT: usize = 8 << 20;
+/// Bytes that a piece of a response takes besides its own: here and in h2.
+const PIECE: usize = 256;
+
+/// The budget of all HTTP/2 connections.
+#[derive(Debug, Default)]
+pub struct Http2Budget {
+    requests: AtomicUsize,
+    waiting: AtomicUsize,
+    unsent: AtomicUsize,
+}
+
+impl Http2Budget {
+    /// Requests that are under way at the upstream now.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Streams that wait for a slot now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// The share of one connection.
+#[derive(Debug)]
+pub(crate) struct Http2Share {
+    budget: Arc<Http2Budget>,
+    requests: AtomicUsize,
+    /// A request has ended.
+    ended: Notify,
+    unsent: AtomicUsize,
+    /// Streams that wait for bytes to leave.
+    writers: Mutex<HashMap<u64, Waker>>,
+    /// Streams so far.
+    streams: AtomicU64,
+}
+
+/// The most that a connection may have while all have `used`.
+fn allowed(used: usize, own: usize, common: usize) -> usize {
+    own.max(common.saturating_sub(used))
+}
+
+impl Http2Share {
+    /// The share of a connection that begins.
+    pub(crate) fn new(budget: &Arc<Http2Budget>) -> Self {
+        Self {
+            budget: budget.clone(),
+            requests: AtomicUsize::new(0),
+            ended: Notify::new(),
+            unsent: AtomicUsize::new(0),
+            writers: Mutex::default(),
+            streams: AtomicU64::new(0),
+        }
+    }
+
+    /// A slot for one more request, if there is room.
+    pub(crate) fn try_slot(self: &Arc<Self>) -> Option<RequestSlot> {
+        let used = self.budget.requests.fetch_add(1, Ordering::Relaxed);
+        let own = self.requests.fetch_add(1, Ordering::Relaxed);
+        if own < allowed(used, OWN_REQUESTS, COMMON_REQUESTS) {
+            return Some(RequestSlot(self.clone()));
+        }
+        self.give_back_slot();
+        None
+    }
+
+    /// A slot once there is room; `None` = too many wait already.
+    pub(crate) async fn slot(self: &Arc<Self>) -> Option<RequestSlot> {
+        let before = self.budget.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.budget);
+        if before >= MAX_WAITING {
+            return None;
+        }
+        loop {
+            let ended = self.ended.notified();
+            if let Some(slot) = self.try_slot() {
+                // There may be room for another one, by what other connections have left.
+                self.ended.notify_one();
+                return Some(slot);
+            }
+            ended.await;
+        }
+    }
+
+    fn give_back_slot(&self) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+        self.budget.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request's slot; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct RequestSlot(Arc<Http2Share>);
+
+impl Drop for RequestSlot {
+    fn drop(&mut self) {
+        self.0.give_back_slot();
+        self.0.ended.notify_one();
+    }
+}
+
+/// Counts one stream as waiting until it is dropped.
+struct Waiting<'a>(&'a Http2Budget);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The bytes of one stream's response that h2 has taken and the socket has not.
+#[derive(Debug)]
+pub(crate) struct UnsentBytes {
+    share: Arc<Http2Share>,
+    /// The stream's among those of its connection.
+    number: u64,
+}
+
+impl UnsentBytes {
+    /// None of a stream that begins.
+    pub(crate) fn new(share: &Arc<Http2Share>) -> Self {
+        Self { share: share.clone(), number: share.streams.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Bytes that there is room for now, up to `wanted`.
+    pub(crate) fn room(&self, wanted: usize) -> usize {
+        let used = self.share.budget.unsent.load(Ordering::Relaxed);
+        let own = self.share.unsent.load(Ordering::Relaxed);
+        let most = allowed(used, OWN_UNSENT, COMMON_UNSENT);
+        wanted.min(most.saturating_sub(own + PIECE))
+    }
+
+    /// Ready with that number once it is not 0.
+    pub(crate) fn poll_room(&self, wanted: usize, context: &Context<'_>) -> Poll<usize> {
+        let room = self.room(wanted);
+        if room > 0 {
+            return Poll::Ready(room);
+        }
+        let before = self.share.writers.lock().insert(self.number, context.waker().clone());
+        drop(before);
+        // Bytes may have left meanwhile.
+        match self.room(wanted) {
+            0 => Poll::Pending,
+            room => Poll::Ready(room),
+        }
+    }
+
+    /// A copy of `data`, which counts until h2 drops it: once the socket has taken it, or the stream
+    /// is reset.
+    pub(crate) fn add(&self, data: &[u8]) -> Bytes {
+        let bytes = data.len() + PIECE;
+        self.share.unsent.fetch_add(bytes, Ordering::Relaxed);
+        self.share.budget.unsent.fetch_add(bytes, Ordering::Relaxed);
+        Bytes::from_owner(Piece { data: data.into(), share: self.share.clone() })
+    }
+}
+
+impl Drop for UnsentBytes {
+    fn drop(&mut self) {
+        let waker = self.share.writers.lock().remove(&self.number);
+        drop(waker);
+    }
+}
+
+/// A piece of a response's body.
+struct Piece {
+    data: Box<[u8]>,
+    share: Arc<Http2Share>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let bytes = self.data.len() + PIECE;
+        self.share.unsent.fetch_sub(bytes, Ordering::Relaxed);
+        self.share.budget.unsent.fetch_sub(bytes, Ordering::Relaxed);
+        let writers = std::mem::take(&mut *self.share.writers.lock());
+        writers.into_values().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    fn shares(count: usize) -> (Arc<Http2Budget>, Vec<Arc<Http2Share>>) {
+        let budget = Arc::<Http2Budget>::default();
+        let shares = (0..count).map(|_| Arc::new(Http2Share::new(&budget))).collect();
+        (budget, shares)
+    }
+
+    #[test]
+    fn greedy_connections_leave_room_for_one_that_comes_later() {
+        let (budget, shares) = shares(1000);
+        let taken: Vec<Vec<RequestSlot>> = shares
+            .iter()
+            .map(|share| std::iter::from_fn(|| share.try_slot()).take(100).collect())
+            .collect();
+        assert_eq!(taken[0].len(), 100);
+        assert!(taken.iter().all(|slots| slots.len() >= OWN_REQUESTS));
+        let most = COMMON_REQUESTS + OWN_REQUESTS * shares.len();
+        assert!(budget.requests() <= most, "{}", budget.requests());
+        drop(taken);
+        assert_eq!(budget.requests(), 0);
+    }
+
+    #[tokio::test]
+    async fn streams_that_wait_get_slots_as_others_end_and_are_bounded_themselves() {
+        let (budget, shares) = shares(2);
+        let others: Vec<_> = (0..COMMON_REQUESTS).map_while(|_| shares[0].try_slot()).collect();
+        let mut own: Vec<_> = (0..OWN_REQUESTS).map_while(|_| shares[1].try_slot()).collect();
+        assert_eq!(own.len(), OWN_REQUESTS);
+        while let Some(slot) = shares[1].try_slot() {
+            own.push(slot);
+        }
+        let waiting: Vec<_> = (0..MAX_WAITING)
+            .map(|_| {
+                let share = shares[1].clone();
+                tokio::spawn(async move { share.slot().await.is_some() })
+            })
+            .collect();
+        while budget.waiting() < MAX_WAITING {
+            tokio::task::yield_now().await;
+        }
+        assert!(shares[1].slot().await.is_none());
+        // Each that gets a slot drops it, and so lets the next one in.
+        drop(own.pop());
+        for one in waiting {
+            assert!(one.await.unwrap());
+        }
+        drop((own, others));
+        assert_eq!((budget.requests(), budget.waiting()), (0, 0));
+    }
+
+    #[test]
+    fn unsent_bytes_are_bounded_in_all_and_come_back_when_h2_drops_them() {
+        let (budget, shares) = shares(1000);
+        let context = Context::from_waker(Waker::noop());
+        let mut held = Vec::new();
+        let mut streams = Vec::new();
+        for share in &shares {
+            let stream = UnsentBytes::new(share);
+            assert!(stream.room(usize::MAX) >= OWN_UNSENT - PIECE);
+            while let Poll::Ready(room) = stream.poll_room(16 << 10, &context) {
+                held.push(stream.add(&vec![0; room]));
+            }
+            streams.push(stream);
+        }
+        let unsent = budget.unsent.load(Ordering::Relaxed);
+        assert!(unsent <= COMMON_UNSENT + OWN_UNSENT * shares.len(), "{unsent}");
+        assert_eq!(shares[0].writers.lock().len(), 1);
+        drop(held);
+        assert_eq!(budget.unsent.load(Ordering::Relaxed), 0);
+        assert!(shares.iter().all(|share| share.writers.lock().is_empty()));
+    }
+}
