@@ -9,6 +9,7 @@ mod support;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use support::http2::Http2;
 use support::{Addr, BOUND, Client, Gate, Metrics, PlainSite, eventually_some};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -154,6 +155,46 @@ async fn never_read_by(gate: &Gate, target: &str, count: u64, most: u64) {
         (Metrics::parse(&text).value("pollgate_body_bytes") == 0.0).then_some(())
     };
     eventually_some("what answers took is free again", 12 * BOUND, free).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_http2_clients_that_never_read_do_not_fill_the_memory_either() {
+    const CONNECTIONS: u64 = 60;
+    let site = long_answers(1 << 20).await;
+    let gate = Gate::start_before(&site, "").await;
+    let metrics = async || Metrics::parse(&gate.hook("GET", "/metrics", &[], "").await.text());
+    let idle = gate.own_memory();
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(never_read(&gate, "/page", 100).await);
+    }
+    // Each has its own slots, and all share what there is besides.
+    let refused = "pollgate_refusals_total{cause=\"http2_streams\"}";
+    let full = async || {
+        let metrics = metrics().await;
+        let waiting = metrics.value("pollgate_http2_requests_waiting");
+        (waiting >= 2048.0 && metrics.value(refused) > 0.0).then_some(metrics)
+    };
+    let seen = eventually_some("the slots are taken", BOUND, full).await;
+    let most = (1024 + 6 * CONNECTIONS) as f64;
+    assert!(seen.value("pollgate_http2_requests") <= most);
+    let grown = growth(&gate, idle).await;
+    println!("{CONNECTIONS} connections of 100 streams each: {grown} MiB");
+    assert!(grown < 100, "{grown} MiB");
+    // One that comes later has all that it needs, over either protocol.
+    let mut other = gate.connect().await.bound(Duration::from_secs(30));
+    let length = other.get("/page").await.body.len();
+    assert_eq!(length, 1 << 20);
+    let mut late = Http2::connect(gate.addr()).await;
+    late.ask("GET", "/page", &[]).await;
+    assert_eq!(late.answer().await.body.len(), 1 << 20);
+    drop(connections);
+    let free = async || {
+        let metrics = metrics().await;
+        let names = ["pollgate_http2_requests", "pollgate_http2_requests_waiting"];
+        names.iter().all(|name| metrics.value(name) == 0.0).then_some(())
+    };
+    eventually_some("all slots are free again", 12 * BOUND, free).await;
 }
 
 #[tokio::test]

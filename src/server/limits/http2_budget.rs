@@ -22,9 +22,9 @@ const OWN_REQUESTS: usize = 6;
 const COMMON_REQUESTS: usize = 1024;
 /// Streams of all connections that wait for a slot.
 const MAX_WAITING: usize = 2048;
-/// Unsent bytes of one connection that always find room.
-const OWN_UNSENT: usize = 4 << 10;
-/// Unsent bytes of all connections that have more.
+/// Unsent bytes of one stream that always find room.
+const OWN_UNSENT: usize = 512;
+/// Unsent bytes of all streams that have more.
 const COMMON_UNSENT: usize = 8 << 20;
 /// Bytes that a piece of a response takes besides its own: here and in h2.
 const PIECE: usize = 256;
@@ -136,64 +136,113 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The bytes of one stream's response that h2 has taken and the socket has not.
+/// The bytes of one stream's response that are here: read for it, or taken by h2 and not yet by the
+/// socket.
 #[derive(Debug)]
 pub(crate) struct UnsentBytes {
-    share: Arc<Http2Share>,
-    /// The stream's among those of its connection.
+    stream: Arc<StreamShare>,
+    /// Bytes that may be read, or were read and have not gone to h2.
+    reserved: usize,
+}
+
+/// The share of one stream.
+#[derive(Debug)]
+struct StreamShare {
+    connection: Arc<Http2Share>,
+    /// Its number among the streams of its connection.
     number: u64,
+    bytes: AtomicUsize,
+}
+
+impl StreamShare {
+    fn take(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.connection.unsent.fetch_add(bytes, Ordering::Relaxed);
+        self.connection.budget.unsent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.connection.unsent.fetch_sub(bytes, Ordering::Relaxed);
+        self.connection.budget.unsent.fetch_sub(bytes, Ordering::Relaxed);
+        let writers = std::mem::take(&mut *self.connection.writers.lock());
+        writers.into_values().for_each(Waker::wake);
+    }
+
+    /// Bytes that it may take now, up to `wanted`.
+    fn room(&self, wanted: usize) -> usize {
+        let used = self.connection.budget.unsent.load(Ordering::Relaxed);
+        let most = allowed(used, OWN_UNSENT, COMMON_UNSENT);
+        let common = most.saturating_sub(self.connection.unsent.load(Ordering::Relaxed));
+        // However much others of its connection have, each goes on.
+        let own = OWN_UNSENT.saturating_sub(self.bytes.load(Ordering::Relaxed));
+        wanted.min(common.max(own))
+    }
 }
 
 impl UnsentBytes {
     /// None of a stream that begins.
-    pub(crate) fn new(share: &Arc<Http2Share>) -> Self {
-        Self { share: share.clone(), number: share.streams.fetch_add(1, Ordering::Relaxed) }
+    pub(crate) fn new(connection: &Arc<Http2Share>) -> Self {
+        let number = connection.streams.fetch_add(1, Ordering::Relaxed);
+        let (connection, bytes) = (connection.clone(), AtomicUsize::new(0));
+        Self { stream: Arc::new(StreamShare { connection, number, bytes }), reserved: 0 }
     }
 
-    /// Bytes that there is room for now, up to `wanted`.
-    pub(crate) fn room(&self, wanted: usize) -> usize {
-        let used = self.share.budget.unsent.load(Ordering::Relaxed);
-        let own = self.share.unsent.load(Ordering::Relaxed);
-        let most = allowed(used, OWN_UNSENT, COMMON_UNSENT);
-        wanted.min(most.saturating_sub(own + PIECE))
+    /// Has up to `wanted` bytes reserved, as many as there is room for; returns how many are.
+    pub(crate) fn reserve(&mut self, wanted: usize) -> usize {
+        let more = self.stream.room(wanted.saturating_sub(self.reserved));
+        self.stream.take(more);
+        self.reserved += more;
+        self.reserved.min(wanted)
     }
 
-    /// Ready with that number once it is not 0.
-    pub(crate) fn poll_room(&self, wanted: usize, context: &Context<'_>) -> Poll<usize> {
-        let room = self.room(wanted);
-        if room > 0 {
-            return Poll::Ready(room);
+    /// Gives back what is reserved.
+    pub(crate) fn give_back(&mut self) {
+        self.stream.give_back(std::mem::take(&mut self.reserved));
+    }
+
+    /// Ready once some of `wanted` bytes are reserved; returns how many.
+    pub(crate) fn poll_reserve(&mut self, wanted: usize, context: &Context<'_>) -> Poll<usize> {
+        let reserved = self.reserve(wanted);
+        if reserved > 0 {
+            return Poll::Ready(reserved);
         }
-        let before = self.share.writers.lock().insert(self.number, context.waker().clone());
+        let StreamShare { connection, number, .. } = &*self.stream;
+        let before = connection.writers.lock().insert(*number, context.waker().clone());
         drop(before);
         // Bytes may have left meanwhile.
-        match self.room(wanted) {
+        match self.reserve(wanted) {
             0 => Poll::Pending,
-            room => Poll::Ready(room),
+            reserved => Poll::Ready(reserved),
         }
     }
 
     /// A copy of `data`, which counts until h2 drops it: once the socket has taken it, or the stream
-    /// is reset.
-    pub(crate) fn add(&self, data: &[u8]) -> Bytes {
-        let bytes = data.len() + PIECE;
-        self.share.unsent.fetch_add(bytes, Ordering::Relaxed);
-        self.share.budget.unsent.fetch_add(bytes, Ordering::Relaxed);
-        Bytes::from_owner(Piece { data: data.into(), share: self.share.clone() })
+    /// is reset. What was reserved for it is not any more.
+    pub(crate) fn copy(&mut self, data: &[u8]) -> Bytes {
+        let reserved = self.reserved.min(data.len());
+        self.reserved -= reserved;
+        self.stream.take(data.len() + PIECE - reserved);
+        Bytes::from_owner(Piece { data: data.into(), stream: self.stream.clone() })
     }
 }
 
 impl Drop for UnsentBytes {
     fn drop(&mut self) {
-        let waker = self.share.writers.lock().remove(&self.number);
+        let StreamShare { connection, number, .. } = &*self.stream;
+        let waker = connection.writers.lock().remove(number);
         drop(waker);
+        self.give_back();
     }
 }
 
 /// A piece of a response's body.
 struct Piece {
     data: Box<[u8]>,
-    share: Arc<Http2Share>,
+    stream: Arc<StreamShare>,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -204,11 +253,7 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        let bytes = self.data.len() + PIECE;
-        self.share.unsent.fetch_sub(bytes, Ordering::Relaxed);
-        self.share.budget.unsent.fetch_sub(bytes, Ordering::Relaxed);
-        let writers = std::mem::take(&mut *self.share.writers.lock());
-        writers.into_values().for_each(Waker::wake);
+        self.stream.give_back(self.data.len() + PIECE);
     }
 }
 
@@ -274,17 +319,21 @@ mod tests {
         let mut held = Vec::new();
         let mut streams = Vec::new();
         for share in &shares {
-            let stream = UnsentBytes::new(share);
-            assert!(stream.room(usize::MAX) >= OWN_UNSENT - PIECE);
-            while let Poll::Ready(room) = stream.poll_room(16 << 10, &context) {
-                held.push(stream.add(&vec![0; room]));
+            let mut stream = UnsentBytes::new(share);
+            while let Poll::Ready(room) = stream.poll_reserve(16 << 10, &context) {
+                held.push(stream.copy(&vec![0; room]));
             }
-            streams.push(stream);
+            let mut other = UnsentBytes::new(share);
+            assert_eq!(other.reserve(OWN_UNSENT), OWN_UNSENT);
+            streams.extend([stream, other]);
         }
         let unsent = budget.unsent.load(Ordering::Relaxed);
-        assert!(unsent <= COMMON_UNSENT + OWN_UNSENT * shares.len(), "{unsent}");
+        let most = COMMON_UNSENT + (2 * OWN_UNSENT + PIECE) * shares.len();
+        assert!(unsent <= most, "{unsent}");
         assert_eq!(shares[0].writers.lock().len(), 1);
         drop(held);
+        assert!(streams[0].poll_reserve(16 << 10, &context).is_ready());
+        drop(streams);
         assert_eq!(budget.unsent.load(Ordering::Relaxed), 0);
         assert!(shares.iter().all(|share| share.writers.lock().is_empty()));
     }

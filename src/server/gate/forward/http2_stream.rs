@@ -145,7 +145,7 @@ impl<'a> Http2Stream<'a> {
         let length = body.clone().data(&mut rest)?.len();
         let mut taken = bytes.len() - rest.len();
         if length > 0 {
-            let Poll::Ready(room) = self.unsent.poll_room(length, context) else {
+            let Poll::Ready(room) = self.unsent.poll_reserve(length, context) else {
                 return writer.poll_reset(context).map(|_| Err(ErrorKind::ConnectionReset.into()));
             };
             writer.reserve_capacity(room);
@@ -156,7 +156,11 @@ impl<'a> Http2Stream<'a> {
             }
             taken -= length - writer.capacity().min(room);
         }
-        let data = self.unsent.add(body.data(&mut &bytes[..taken])?);
+        let mut sent = &bytes[..taken];
+        let data = match body.data(&mut sent)? {
+            [] => Bytes::new(),
+            data => self.unsent.copy(data),
+        };
         let last = body.is_over();
         if last || !data.is_empty() {
             writer.send_data(data, last).map_err(io::Error::other)?;
@@ -185,13 +189,14 @@ pub(in crate::server::gate) fn framing(session: &HttpSession) -> Framing {
 
 impl ClientStream for Http2Stream<'_> {
     fn take_room(&mut self, wanted: usize) -> usize {
+        let wanted = self.unsent.reserve(wanted);
         let Some(writer) = &mut self.writer else { return wanted };
-        let wanted = self.unsent.room(wanted);
         writer.reserve_capacity(wanted);
         writer.capacity().min(wanted)
     }
 
     fn give_back_room(&mut self) {
+        self.unsent.give_back();
         if let Some(writer) = &mut self.writer {
             // It comes from the window of the whole connection.
             writer.reserve_capacity(0);

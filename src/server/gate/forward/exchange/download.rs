@@ -39,14 +39,31 @@ where
             if !delivered && self.answer.len() >= self.bounds.room.usual {
                 break Wait::Client;
             }
-            match fill(&mut self.upstream, &mut self.inbox, self.bounds.room.usual, context) {
+            let room = self.take_room(self.bounds.room.usual);
+            match fill(&mut self.upstream, &mut self.inbox, room, context) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::Broken(None))),
                 Poll::Ready(Ok(_)) => self.progress += 1,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::broken(&error))),
-                Poll::Pending => break uploading,
+                Poll::Pending => {
+                    self.near.stream.give_back_room();
+                    break uploading;
+                }
             }
         };
         self.wait(wait, context).map(Err)
+    }
+
+    /// Bytes to read now, up to `wanted`.
+    fn take_room(&mut self, wanted: usize) -> usize {
+        let room = self.near.stream.take_room(wanted);
+        if room > NO_ROOM {
+            return room;
+        }
+        if self.inbox.is_empty() {
+            // It may hold them for long.
+            replace(&mut self.inbox, NO_ROOM);
+        }
+        NO_ROOM
     }
 
     /// End of the head in the bytes of the upstream.
@@ -70,12 +87,7 @@ where
                     self.take_body()?;
                     continue;
                 }
-                let room = self.near.stream.take_room(self.reading).max(NO_ROOM);
-                if room == NO_ROOM {
-                    // It may hold that for long.
-                    let large = std::mem::replace(&mut self.inbox, BytesMut::with_capacity(room));
-                    buffer_pool::put(large);
-                }
+                let room = self.take_room(self.reading);
                 match fill(&mut self.upstream, &mut self.inbox, room, context) {
                     Poll::Ready(Ok(0)) if self.framing == Framing::Endless => self.end_body(),
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::Broken(None))),
@@ -159,7 +171,12 @@ where
                     self.progress += 1;
                     self.unflushed = true;
                 }
-                Poll::Pending => return Ok(false),
+                Poll::Pending => {
+                    if self.answer.len() <= 2 * NO_ROOM {
+                        replace(&mut self.answer, 0);
+                    }
+                    return Ok(false);
+                }
             }
         }
         if self.unflushed {
@@ -170,5 +187,15 @@ where
             }
         }
         Ok(true)
+    }
+}
+
+/// Replaces a buffer that may be large by one for what it holds and `more`.
+fn replace(buffer: &mut BytesMut, more: usize) {
+    let mut small = BytesMut::with_capacity(buffer.len() + more);
+    small.extend_from_slice(buffer);
+    let before = std::mem::replace(buffer, small);
+    if before.capacity() > 2 * NO_ROOM {
+        buffer_pool::put(before);
     }
 }
