@@ -256,6 +256,8 @@ impl StatsSources {
         text.number(Kind::Gauge, "pollgate_http2_requests", help, http2.requests() as u64);
         let help = "HTTP/2 streams that wait for one of their connection to end.";
         text.number(Kind::Gauge, "pollgate_http2_requests_waiting", help, http2.waiting() as u64);
+        let help = "Bytes of the upstream's responses that wait for HTTP/2 clients.";
+        text.number(Kind::Gauge, "pollgate_http2_unsent_bytes", help, http2.unsent() as u64);
         let bodies = self.gate.settings().bodies.clone();
         let help = "What bodies take that are kept, in bytes.";
         text.number(Kind::Gauge, "pollgate_body_bytes", help, bodies.used() as u64);

@@ -43,6 +43,11 @@ impl Http2Budget {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Bytes of responses that wait for their clients now.
+    pub fn unsent(&self) -> usize {
+        self.unsent.load(Ordering::Relaxed)
+    }
+
     /// Streams that wait for a slot now.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
@@ -199,9 +204,11 @@ impl UnsentBytes {
         self.reserved.min(wanted)
     }
 
-    /// Gives back what is reserved.
-    pub(crate) fn give_back(&mut self) {
-        self.stream.give_back(std::mem::take(&mut self.reserved));
+    /// Gives back what is reserved beyond `held` bytes.
+    pub(crate) fn give_back_all_but(&mut self, held: usize) {
+        let more = self.reserved.saturating_sub(held);
+        self.reserved -= more;
+        self.stream.give_back(more);
     }
 
     /// Ready once some of `wanted` bytes are reserved; returns how many.
@@ -235,7 +242,7 @@ impl Drop for UnsentBytes {
         let StreamShare { connection, number, .. } = &*self.stream;
         let waker = connection.writers.lock().remove(number);
         drop(waker);
-        self.give_back();
+        self.give_back_all_but(0);
     }
 }
 

@@ -188,18 +188,23 @@ pub(in crate::server::gate) fn framing(session: &HttpSession) -> Framing {
 }
 
 impl ClientStream for Http2Stream<'_> {
-    fn take_room(&mut self, wanted: usize) -> usize {
-        let wanted = self.unsent.reserve(wanted);
-        let Some(writer) = &mut self.writer else { return wanted };
-        writer.reserve_capacity(wanted);
-        writer.capacity().min(wanted)
+    fn take_room(&mut self, held: usize, wanted: usize) -> usize {
+        let reserved = self.unsent.reserve(held + wanted);
+        let room = match &mut self.writer {
+            Some(writer) => {
+                writer.reserve_capacity(reserved);
+                writer.capacity().min(reserved)
+            }
+            None => reserved,
+        };
+        room.saturating_sub(held)
     }
 
-    fn give_back_room(&mut self) {
-        self.unsent.give_back();
+    fn give_back_room(&mut self, held: usize) {
+        self.unsent.give_back_all_but(held);
         if let Some(writer) = &mut self.writer {
             // It comes from the window of the whole connection.
-            writer.reserve_capacity(0);
+            writer.reserve_capacity(held);
         }
     }
 }

@@ -39,13 +39,13 @@ where
             if !delivered && self.answer.len() >= self.bounds.room.usual {
                 break Wait::Client;
             }
-            let room = self.take_room(self.bounds.room.usual);
+            let room = self.take_room(self.bounds.room.usual).max(NO_ROOM);
             match fill(&mut self.upstream, &mut self.inbox, room, context) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::Broken(None))),
                 Poll::Ready(Ok(_)) => self.progress += 1,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::broken(&error))),
                 Poll::Pending => {
-                    self.near.stream.give_back_room();
+                    self.near.stream.give_back_room(self.held());
                     break uploading;
                 }
             }
@@ -53,17 +53,24 @@ where
         self.wait(wait, context).map(Err)
     }
 
-    /// Bytes to read now, up to `wanted`.
+    /// Bytes of the response that are here.
+    fn held(&self) -> usize {
+        self.inbox.len() + self.answer.len()
+    }
+
+    /// Bytes to read now, up to `wanted`; 0 = the client has to take what there is first.
     fn take_room(&mut self, wanted: usize) -> usize {
-        let room = self.near.stream.take_room(wanted);
-        if room > NO_ROOM {
-            return room;
-        }
-        if self.inbox.is_empty() {
+        let held = self.held();
+        let room = match self.near.stream.take_room(held, wanted) {
+            ..NO_ROOM if held == 0 => NO_ROOM,
+            ..NO_ROOM => 0,
+            room => room,
+        };
+        if room < wanted && self.inbox.is_empty() {
             // It may hold them for long.
-            replace(&mut self.inbox, NO_ROOM);
+            replace(&mut self.inbox, room);
         }
-        NO_ROOM
+        room
     }
 
     /// End of the head in the bytes of the upstream.
@@ -79,7 +86,7 @@ where
 
     pub(super) fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let uploading = self.upload(context)?;
-        let Room { usual, large } = self.bounds.room;
+        let Room { usual, large, .. } = self.bounds.room;
         let wait = loop {
             let mut starved = false;
             while !self.done && !starved && self.answer.len() < usual {
@@ -88,6 +95,9 @@ where
                     continue;
                 }
                 let room = self.take_room(self.reading);
+                if room == 0 {
+                    break;
+                }
                 match fill(&mut self.upstream, &mut self.inbox, room, context) {
                     Poll::Ready(Ok(0)) if self.framing == Framing::Endless => self.end_body(),
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(Failure::Broken(None))),
@@ -98,7 +108,7 @@ where
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::broken(&error))),
                     Poll::Pending => {
                         starved = true;
-                        self.near.stream.give_back_room();
+                        self.near.stream.give_back_room(self.held());
                     }
                 }
             }
@@ -162,6 +172,7 @@ where
 
     /// Writes to the client; true = it has got all there is.
     fn write_answer(&mut self, context: &mut Context<'_>) -> Result<bool, Failure> {
+        let before = self.answer.len();
         while !self.answer.is_empty() {
             match Pin::new(&mut *self.near.stream).poll_write(context, &self.answer) {
                 Poll::Ready(Ok(0) | Err(_)) => return Err(Failure::Gone),
@@ -172,8 +183,13 @@ where
                     self.unflushed = true;
                 }
                 Poll::Pending => {
-                    if self.answer.len() <= 2 * NO_ROOM {
+                    let left = self.answer.len();
+                    let is_large = left < before || self.answer.capacity() > left + NO_ROOM;
+                    if self.bounds.room.tight && is_large {
                         replace(&mut self.answer, 0);
+                    }
+                    if self.inbox.is_empty() {
+                        buffer_pool::put(std::mem::take(&mut self.inbox));
                     }
                     return Ok(false);
                 }

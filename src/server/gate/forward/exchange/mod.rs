@@ -54,28 +54,34 @@ pub(in crate::server::gate) struct Room {
     pub(super) usual: usize,
     /// The same where a read has filled its room: a long body.
     pub(super) large: usize,
+    /// The client has many like it: a buffer that waits for the client takes no more than it holds.
+    pub(super) tight: bool,
 }
 
 impl Room {
     /// For a client with a connection of its own.
     pub(in crate::server::gate) const OF_CONNECTION: Self =
-        Self { usual: 16 * 1024, large: 64 * 1024 };
+        Self { usual: 16 * 1024, large: 64 * 1024, tight: false };
     /// For one of the hundred streams that a connection may have.
-    pub(in crate::server::gate) const OF_STREAM: Self = Self { usual: 8 * 1024, large: 16 * 1024 };
+    pub(in crate::server::gate) const OF_STREAM: Self =
+        Self { usual: 8 * 1024, large: 16 * 1024, tight: true };
 }
 
 /// A client's connection, or its stream of one.
 pub(in crate::server::gate) trait ClientStream:
     AsyncRead + AsyncWrite + Unpin
 {
-    /// Bytes of a response that the client takes now, up to `wanted`. They are kept for it until
-    /// they are written, or given back.
-    fn take_room(&mut self, wanted: usize) -> usize {
+    /// Bytes of a response that the client takes now, up to `wanted`, besides `held` ones that wait
+    /// for it already. Room for them is kept until they are written, or it is given back.
+    fn take_room(&mut self, held: usize, wanted: usize) -> usize {
+        let _ = held;
         wanted
     }
 
-    /// Nothing has come that would need it.
-    fn give_back_room(&mut self) {}
+    /// Nothing has come that would need room beyond that for `held` bytes.
+    fn give_back_room(&mut self, held: usize) {
+        let _ = held;
+    }
 }
 
 impl ClientStream for Stream {}
