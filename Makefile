@@ -67,7 +67,9 @@ fuzz: setup-build ## libFuzzer's bytes for all that is read, a minute for each r
 lint: setup-build ## format, clippy and documentation, warnings being errors
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path models/Cargo.toml
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy $(FLAGS) --all-targets --features site-tests -- -D warnings
+	$(CARGO) clippy $(FLAGS) --manifest-path fuzz/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-target} -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(FLAGS) --no-deps
 
 # WHAT="" looks for advisories too, which are fetched from the internet.

@@ -2,9 +2,9 @@
 //! snapshot's file, the words of a handover.
 
 use crate::hub::channel::Time;
-use crate::hub::{Hub, Settings, ChannelDump};
+use crate::hub::{ChannelDump, Hub, Settings};
 use crate::protocol::archive::{ArchiveError, Reader, StoredReply, Writer};
-use pollgate::server::persist::handover::{OldProcess, Ready, NewProcess};
+use pollgate::server::persist::handover::{NewProcess, OldProcess, Ready};
 use pollgate::server::persist::snapshot::Snapshot;
 use std::fs;
 use std::io::{Read, Write};

@@ -1,5 +1,6 @@
 //! Readers of the protocols besides polls: WebSocket, Pusher, Mercure, GRIP.
 
+use crate::hub::channel::SiteName;
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::grip::events::{self, Event};
 use crate::protocol::grip::{self, Instruct, Item, link, params, patch};
@@ -79,6 +80,7 @@ fn messages(bytes: &[u8], piece: usize) -> (Vec<Incoming>, Option<CloseCode>) {
 
 fn app() -> App {
     App {
+        site: SiteName::NONE,
         id: "app".into(),
         key: "key".into(),
         signer: Signer::new(Secret::new("a secret of 32 bytes, or of more")),
@@ -152,7 +154,7 @@ pub fn mercure(data: &[u8]) {
     let topic = texts.pop().unwrap_or_default();
     if let Ok(selectors) = Selectors::new(&texts) {
         let selected = selectors.select(topic);
-        let all = texts.iter().any(|text| *text == "*");
+        let all = texts.contains(&"*");
         assert!(!(all || texts.contains(&topic)) || selected, "{texts:?} {topic:?}");
         let plain = texts.iter().all(|text| !text.contains('{'));
         assert!(!plain || selected == (all || texts.contains(&topic)), "{texts:?} {topic:?}");
