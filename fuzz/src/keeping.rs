@@ -1,7 +1,7 @@
 //! Readers of data that outlives a process, or passes from one to the next: the archive, the
 //! snapshot's file, the words of a handover.
 
-use crate::hub::channel::Time;
+use crate::hub::channel::{Message, Time};
 use crate::hub::{ChannelDump, Hub, Settings};
 use crate::protocol::archive::{ArchiveError, Reader, StoredReply, Writer};
 use pollgate::server::persist::handover::{NewProcess, OldProcess, Ready};
@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 const NOW: Time = Time(1_700_000_000_000_000);
@@ -72,8 +73,11 @@ fn archived((hub, remembered): &Kept) -> Vec<u8> {
 /// All that was kept, the channels sorted by name.
 fn told((hub, remembered): &Kept) -> Vec<String> {
     let trace = |trace: ChannelDump| {
-        let messages = trace.messages.iter().map(|message| format!("{message:?}"));
-        let messages: Vec<_> = messages.collect();
+        // Not their tags, by which one process knows them.
+        let kept = |message: &Arc<Message>| {
+            format!("{:?}", (message.position, message.stamp, message.published, &message.payload))
+        };
+        let messages: Vec<_> = trace.messages.iter().map(kept).collect();
         format!("{:?} {:?} {:?} {messages:?}", trace.channel, trace.used, trace.kept)
     };
     let mut all: Vec<_> = hub.traces().map(trace).collect();
