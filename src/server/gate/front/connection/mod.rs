@@ -15,6 +15,7 @@ use super::http2::Http2;
 use super::http2_window::BoundedWindow;
 use super::one_request::OneRequest;
 use super::{Front, buffer_pool, response};
+use crate::hub::presence::Known;
 use crate::protocol::http::Reply;
 use crate::protocol::http::framing::Framing;
 use crate::server::gate::access_log;
@@ -51,6 +52,8 @@ struct Connection {
     timer: Timer,
     /// The group of its connections to the site.
     group: u64,
+    /// The memberships of its last poll that was held.
+    known: Option<Known>,
 }
 
 /// The state of a connection after a request.
@@ -118,8 +121,17 @@ async fn begin(
     let registered = front.ending.register().await;
     let pending = BytesMut::new();
     let timer = Timer::default();
-    let connection =
-        Connection { stream, peer, pending, speech, shown, fresh: true, timer, group: 0 };
+    let connection = Connection {
+        stream,
+        peer,
+        pending,
+        speech,
+        shown,
+        fresh: true,
+        timer,
+        group: 0,
+        known: None,
+    };
     Some((connection, registered))
 }
 
@@ -145,7 +157,7 @@ impl Connection {
         handed: Box<RequestContext>,
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
-        let Self { stream, peer, pending, speech, shown, timer, group, .. } = self;
+        let Self { stream, peer, pending, speech, shown, timer, group, known, .. } = self;
         let state = Arc::new(ConnectionState::of_group(group));
         let rate = BodyRate::new(handed.settings.body_rate);
         let handed = handed.on(state.clone());
@@ -159,7 +171,7 @@ impl Connection {
         let (stream, pending) = one.finish()?;
         let fresh = false;
         let group = state.group();
-        Some(Self { stream, peer, pending, speech, shown, fresh, timer, group })
+        Some(Self { stream, peer, pending, speech, shown, fresh, timer, group, known })
     }
 
     async fn hand_off_http2(self, front: &Front, shutdown: &ShutdownWatch) {
