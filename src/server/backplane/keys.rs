@@ -61,6 +61,11 @@ impl Keys {
         self.of("b", companion)
     }
 
+    /// The clients on the channel that they are about.
+    pub(super) fn connections(&self, companion: &ChannelName) -> String {
+        self.of("c", companion)
+    }
+
     /// There while their number was announced not long ago.
     pub(super) fn pause(&self, companion: &ChannelName) -> String {
         self.of("n", companion)

@@ -34,6 +34,8 @@ pub(super) struct Room {
     /// Clients that are held and count for no user, unless their number is lent.
     unnamed: u32,
     holds: Arc<Holds>,
+    /// The number of held clients that a sequencer knows.
+    pub(super) told_connections: usize,
     /// It is on the list of those with something to announce.
     pub(super) listed: bool,
     /// The sink knows of it.
@@ -114,6 +116,7 @@ impl Room {
             announced: 0,
             unnamed: 0,
             holds: Holds::new(channel.clone(), None),
+            told_connections: 0,
             listed: false,
             noted: false,
             counted: 0,
