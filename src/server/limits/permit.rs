@@ -153,6 +153,7 @@ impl Limits {
 
 impl Counts {
     /// Counts a poll; its address is returned if it is counted.
+    #[inline]
     fn take(
         &self,
         address: Option<IpAddr>,
@@ -162,6 +163,9 @@ impl Counts {
             self.held.fetch_sub(1, Ordering::Relaxed);
             return Err(Rejection::Held);
         }
+        if settings.per_address == 0 {
+            return Ok(None);
+        }
         let address = settings.held_by(address).map(ip_prefix);
         self.by_address.take(address, settings.per_address).ok_or_else(|| {
             self.held.fetch_sub(1, Ordering::Relaxed);
@@ -169,6 +173,7 @@ impl Counts {
         })
     }
 
+    #[inline]
     fn give_back(&self, address: Option<IpAddr>) {
         self.held.fetch_sub(1, Ordering::Relaxed);
         self.by_address.give_back(address);
