@@ -149,9 +149,9 @@ impl Connection {
     fn remember(&mut self, decision: &Decision) {
         let Decision::Hold(held) = decision else { return };
         if let Some(known) = held.known()
-            && self.known.as_ref().is_none_or(|before| !before.is(known))
+            && self.known().is_none_or(|before| !before.is(known))
         {
-            self.known = Some(known.clone());
+            self.aside.get_or_insert_default().known = Some(known.clone());
         }
     }
 
@@ -299,7 +299,7 @@ impl Connection {
             client: client.address,
             way,
             can_upgrade: head.socket,
-            known: self.known.as_ref(),
+            known: self.known(),
         };
         match front.gate.decide(settings, &incoming) {
             Decision::Site => to_upstream(),
