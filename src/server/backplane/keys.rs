@@ -76,6 +76,11 @@ impl Keys {
         format!("{}:{{{partition}}}:g:{gate}", self.prefix)
     }
 
+    /// What a gate lists for a channel.
+    pub(super) fn entries(&self, channel: &ChannelName, gate: &str) -> String {
+        format!("{}:{gate}", self.of("e", channel))
+    }
+
     /// The leases of all gates.
     pub(super) fn leases(&self) -> String {
         format!("{}:{{0}}:leases", self.prefix)

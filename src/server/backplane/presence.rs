@@ -68,6 +68,21 @@ impl Presence {
     }
 }
 
+impl Presence {
+    /// The name of this gate.
+    pub(super) fn gate(&self) -> String {
+        self.gate.lock().clone()
+    }
+
+    pub(super) fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    pub(super) fn is_leased(&self) -> bool {
+        self.leased.load(Ordering::Relaxed)
+    }
+}
+
 fn new_name() -> String {
     format!("{:016x}", fastrand::u64(..))
 }
@@ -280,11 +295,12 @@ impl Shared {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if !self.hub.presence().is_on() {
+            if !self.hub.presence().is_on() && !self.directory.is_on() {
                 // A lease that has run out meanwhile is found below.
                 continue;
             }
             let Ok(dead) = self.renew_lease().await else { continue };
+            self.renew_entries().await;
             for gate in dead {
                 self.reap(&gate).await;
             }
@@ -305,6 +321,7 @@ impl Shared {
             *self.presence.gate.lock() = new_name();
             self.presence.leased.store(false, Ordering::Relaxed);
             self.hub.presence().share_lost();
+            self.directory.begin_again();
         }
         Ok(dead)
     }
@@ -319,12 +336,17 @@ impl Shared {
             let Ok(found) = self.call_one(&any, members).await else { return };
             let Ok(channels) = redis::from_redis_value::<Vec<String>>(found) else { return };
             let presence = crate::hub::presence::PREFIX;
-            let subject = |name: &String| {
-                let companion = ChannelName::from_qualified(name.as_bytes()).ok()?;
-                companion.sibling(companion.strip_prefix(presence)?).ok()
-            };
-            for channel in channels.iter().filter_map(subject) {
-                if self.act(&channel, gate, &[Act::Reap]).await.iter().any(Result::is_err) {
+            let names = channels.iter();
+            for name in names.filter_map(|name| ChannelName::from_qualified(name.as_bytes()).ok()) {
+                let subject = name.strip_prefix(presence).map(|subject| name.sibling(subject));
+                let failed = match subject {
+                    Some(Ok(channel)) => {
+                        self.act(&channel, gate, &[Act::Reap]).await.iter().any(Result::is_err)
+                    }
+                    Some(Err(_)) => false,
+                    None => self.take_entries(&name, gate).await.is_err(),
+                };
+                if failed {
                     // The next sweep goes on.
                     return;
                 }

@@ -23,7 +23,9 @@ use crate::server::gate::stream::{HeldStream, Opening};
 use crate::server::gate::{Gate, HeldPoll, HeldReplay, Settings, mercure};
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// A parsed request.
@@ -74,6 +76,8 @@ pub enum Decision {
     Stream(Box<HeldStream>),
     /// It is answered at once, with the users on its channels.
     Roster(Box<PendingRoster>),
+    /// It is answered with what has to be waited for.
+    Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
     /// It is a connection of the Pusher protocol, or a part of one.
     Pusher(HeldPusher),
     /// It publishes: [`Gate::publish`] has the response.
