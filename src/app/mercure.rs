@@ -5,7 +5,7 @@ use crate::hub::channel::{ChannelName, Payload};
 use crate::protocol::http::Reply;
 use crate::protocol::mercure::{Publish, plain};
 use crate::server::backplane::{Entries, Entry, Lost};
-use crate::server::gate::mercure::ToldSubscriber;
+use crate::server::gate::mercure::SharedSubscriber;
 use crate::server::gate::{self, Gate};
 use crate::server::publish::{Publisher, Source};
 use arc_swap::ArcSwap;
@@ -56,8 +56,8 @@ pub(super) fn share(gate: &Gate, live: &LiveSettings) {
 /// The subscribers of this gate.
 struct Subscribers(Gate);
 
-fn entries(told: Vec<ToldSubscriber>) -> Vec<Entry> {
-    told.into_iter().map(|(channel, id, text)| Entry { channel, id, text }).collect()
+fn entries(shared: Vec<SharedSubscriber>) -> Vec<Entry> {
+    shared.into_iter().map(|(channel, id, text)| Entry { channel, id, text }).collect()
 }
 
 impl Entries for Subscribers {
@@ -70,8 +70,8 @@ impl Entries for Subscribers {
     }
 
     fn page(&self, from: usize, most: usize) -> (Vec<Entry>, Option<usize>) {
-        let (told, next) = self.0.subscriber_page(from, most);
-        (entries(told), next)
+        let (page, next) = self.0.subscriber_page(from, most);
+        (entries(page), next)
     }
 
     fn report_gone(&self, channel: &ChannelName, texts: Vec<String>) {

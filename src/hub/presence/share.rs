@@ -97,7 +97,7 @@ impl Presence<'_> {
             let each =
                 shard.rooms.iter().map(|(channel, room)| (channel, room, room.connections()));
             let changed = each.filter(|(channel, room, now)| {
-                room.told_connections != *now && super::has_companion(channel)
+                room.reported_connections != *now && super::has_companion(channel)
             });
             let changed = changed.map(|(channel, _, now)| (channel.clone(), now));
             changes.extend(changed.take(most - changes.len()));
@@ -106,10 +106,10 @@ impl Presence<'_> {
     }
 
     /// The sequencer knows these numbers.
-    pub fn connections_told(&self, numbers: &[(ChannelName, usize)]) {
+    pub fn connections_reported(&self, numbers: &[(ChannelName, usize)]) {
         for (channel, number) in numbers {
             if let Some(room) = self.shard_of(channel).lock().rooms.get_mut(channel) {
-                room.told_connections = *number;
+                room.reported_connections = *number;
             }
         }
     }

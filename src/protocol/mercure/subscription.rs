@@ -25,7 +25,7 @@ pub struct Subscription {
     payload: Option<Value>,
 }
 
-/// A subscriber with its topics, as the gates of one hub tell each other.
+/// A subscriber with its topics, as the gates of one hub share it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The subscriber, a URN.

@@ -129,7 +129,7 @@ impl Backplane {
 }
 
 impl Shared {
-    /// Tells Redis of the entries that come and go, for ever.
+    /// Sends the entries that come and go to Redis, for ever.
     pub(super) async fn keep_directory(&self) {
         let mut ticks = tokio::time::interval(STEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

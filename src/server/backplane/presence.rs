@@ -5,8 +5,8 @@
 //! last. While Redis is away nothing is lost: the hub keeps the changes, and the sweep comes
 //! back to it.
 //!
-//! **Clients without a name** are counted, too: each gate tells how many clients it holds on a
-//! channel, all of them, once that has changed; up to [`ROUND`] later.
+//! **Clients without a name** are counted, too: each gate reports the number of all clients that it
+//! holds on a channel once that has changed, up to [`ROUND`] later.
 //!
 //! **One lease a gate.** A gate renews its lease; the users of one whose lease has run out are taken
 //! off by the first gate that finds it so. A gate that was away for longer than its lease goes on as
@@ -247,7 +247,7 @@ impl Shared {
         }
     }
 
-    /// Tells Redis how many clients are held here, where that has changed.
+    /// Reports the numbers of clients that are held here, where they have changed.
     async fn keep_connections(&self) {
         let steps = (ROUND.as_millis() / STEP.as_millis()) as usize;
         let mut ticks = tokio::time::interval(STEP);
@@ -262,14 +262,14 @@ impl Shared {
             let gate = self.presence.gate.lock().clone();
             let changed = self.hub.presence().connection_changes((step, steps), MAX_NUMBERS);
             for batch in changed.chunks(BATCH) {
-                let sent = self.tell_connections(&gate, batch).await;
-                let told = batch.iter().zip(sent).filter(|(_, sent)| *sent);
-                let told: Vec<_> = told.map(|(change, _)| change.clone()).collect();
+                let sent = self.report_connections(&gate, batch).await;
+                let known = batch.iter().zip(sent).filter(|(_, sent)| *sent);
+                let known: Vec<_> = known.map(|(change, _)| change.clone()).collect();
                 if *self.presence.gate.lock() != gate {
                     break;
                 }
-                self.hub.presence().connections_told(&told);
-                if told.len() < batch.len() {
+                self.hub.presence().connections_reported(&known);
+                if known.len() < batch.len() {
                     break;
                 }
             }
@@ -277,7 +277,7 @@ impl Shared {
     }
 
     /// Sends numbers of clients; for each, true if Redis has it.
-    async fn tell_connections(&self, gate: &str, numbers: &[(ChannelName, usize)]) -> Vec<bool> {
+    async fn report_connections(&self, gate: &str, numbers: &[(ChannelName, usize)]) -> Vec<bool> {
         let call = |(channel, number): &(ChannelName, usize)| {
             let companion = companion(channel)?;
             let limits = self.hub.limits(&companion);

@@ -35,7 +35,7 @@ pub(super) struct Room {
     unnamed: u32,
     holds: Arc<Holds>,
     /// The number of held clients that a sequencer knows.
-    pub(super) told_connections: usize,
+    pub(super) reported_connections: usize,
     /// It is on the list of those with something to announce.
     pub(super) listed: bool,
     /// The sink knows of it.
@@ -116,7 +116,7 @@ impl Room {
             announced: 0,
             unnamed: 0,
             holds: Holds::new(channel.clone(), None),
-            told_connections: 0,
+            reported_connections: 0,
             listed: false,
             noted: false,
             counted: 0,

@@ -29,7 +29,7 @@ use crate::protocol::mercure::{self, Parameters, Publish, Record, Refused, Store
 use crate::server::limits::body_memory::BodyMemory;
 use crate::server::telemetry::refusal::Refusal;
 use registry::Registry;
-pub use registry::ToldSubscriber;
+pub use registry::SharedSubscriber;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -53,8 +53,7 @@ pub(super) struct Shared {
     elsewhere: OnceLock<SubscribersElsewhere>,
 }
 
-/// Reads the subscribers of a hub's channel at other gates, as [`ToldSubscriber`]s' records; the error
-/// is a reason.
+/// Reads the records of the subscribers of a hub's channel at other gates; the error is a reason.
 pub type SubscribersElsewhere = Arc<
     dyn Fn(ChannelName) -> Pin<Box<dyn Future<Output = Result<Vec<String>, String>> + Send>>
         + Send
@@ -128,8 +127,7 @@ impl Gate {
         let reply = match (request.method, target) {
             ("GET" | "HEAD", Target::Hub) => return Some(self.subscribe(settings, hub, request)),
             ("GET" | "HEAD", Target::Subscriptions(topic, subscriber)) => {
-                let wanted = (topic.map(Into::into), subscriber.map(Into::into));
-                return Some(self.subscriptions(hub, request, wanted));
+                return Some(self.subscriptions(hub, request, (topic, subscriber)));
             }
             ("OPTIONS", _) => hub.preflight(request.headers),
             (_, target) => {
@@ -223,8 +221,8 @@ impl Gate {
         reply.with("ETag", newest)
     }
 
-    /// Lists the subscribers of other gates, too, which `elsewhere` reads, and has them told of the ones
-    /// here: from now on changes are there to be taken.
+    /// Lists the subscribers of other gates, too, which `elsewhere` reads, and shares the ones here with
+    /// them: from now on changes wait to be taken.
     pub fn share_subscribers(&self, elsewhere: SubscribersElsewhere) {
         self.shared.mercure.registry.share();
         // Set once, at the start.
@@ -242,7 +240,7 @@ impl Gate {
     }
 
     /// At most `most` changes of the subscribers here since the last call; `None` = some are lost.
-    pub fn subscriber_changes(&self, most: usize) -> Option<Vec<ToldSubscriber>> {
+    pub fn subscriber_changes(&self, most: usize) -> Option<Vec<SharedSubscriber>> {
         self.shared.mercure.registry.changes(most)
     }
 
@@ -251,7 +249,7 @@ impl Gate {
         &self,
         from: usize,
         most: usize,
-    ) -> (Vec<ToldSubscriber>, Option<usize>) {
+    ) -> (Vec<SharedSubscriber>, Option<usize>) {
         self.shared.mercure.registry.page(from, most)
     }
 

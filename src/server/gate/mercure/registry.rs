@@ -1,10 +1,10 @@
 //! The subscribers there are now, for the hub's API; and the updates that say that one has come or
 //! gone.
 //!
-//! With several gates, each lists its own, and tells the others: changes wait here until they are
-//! taken ([`Registry::changes`]). What is told is bounded by [`MAX_TOLD`] bytes, and the changes that
-//! wait by [`MAX_CHANGES`]; beyond the first a subscriber is listed at its own gate alone, and beyond
-//! the second all of them are told anew.
+//! With several gates, each shares its own with the others: changes wait here until they are taken
+//! ([`Registry::changes`]). The shared ones are bounded by [`MAX_SHARED`] bytes, and the changes that
+//! wait by [`MAX_CHANGES`]; beyond the first bound a subscriber is listed at its own gate alone, and
+//! beyond the second all of them are sent anew.
 
 use super::Shared;
 use crate::hub::channel::{ChannelName, SiteName};
@@ -21,11 +21,11 @@ use tokio::sync::mpsc;
 /// could follow, and further ones are dropped.
 const MAX_WAITING: usize = 10_000;
 
-/// Changes that wait to be told to the other gates.
+/// Changes that wait to be sent to the other gates.
 const MAX_CHANGES: usize = 10_000;
 
-/// Bytes of the subscribers that the other gates are told of: the memory in Redis of one gate.
-const MAX_TOLD: usize = 4 << 20;
+/// Bytes of the subscribers that one gate shares with the others: its memory in Redis.
+const MAX_SHARED: usize = 4 << 20;
 
 /// All subscribers.
 #[derive(Clone, Default)]
@@ -42,10 +42,10 @@ struct Listed {
 #[derive(Default)]
 struct Subscribers {
     each: Slab<Entry>,
-    /// Other gates are told of them.
+    /// They are shared with other gates.
     shares: bool,
-    /// Bytes that they are told.
-    told: usize,
+    /// Bytes of those that are.
+    bytes: usize,
     changes: VecDeque<Change>,
     /// Some changes were dropped.
     lost: bool,
@@ -57,8 +57,8 @@ struct Entry {
     /// The hub's channel.
     channel: ChannelName,
     record: Record,
-    /// Bytes of what the other gates are told; 0 = nothing.
-    told: usize,
+    /// Bytes of its record, if it is shared; else 0.
+    shared: usize,
 }
 
 enum Change {
@@ -74,8 +74,8 @@ pub(super) struct Registration {
     key: usize,
 }
 
-/// A subscriber of a hub's channel, as other gates are told: its id, and its record unless it has gone.
-pub type ToldSubscriber = (ChannelName, String, Option<String>);
+/// A subscriber of a hub's channel, as it is shared: its id, and its record unless it has gone.
+pub type SharedSubscriber = (ChannelName, String, Option<String>);
 
 impl Shared {
     /// Lists a subscriber of a hub; `None` = the hub has no channel.
@@ -89,7 +89,7 @@ impl Shared {
         };
         let site = hub.site.clone();
         let path = (*hub.path).into();
-        let entry = Entry { site, path, channel: hub.channel()?, record, told: 0 };
+        let entry = Entry { site, path, channel: hub.channel()?, record, shared: 0 };
         registry.notify(&entry.site, &entry.path, &entry.record, true);
         let key = registry.shared.subscribers.lock().insert(entry);
         Some(Registration { registry, key })
@@ -120,13 +120,13 @@ fn worker(publish: Publish) -> mpsc::Sender<(SiteName, Update)> {
 impl Subscribers {
     fn insert(&mut self, mut entry: Entry) -> usize {
         let bytes = if self.shares { entry.record.text().len() } else { 0 };
-        if self.told + bytes <= MAX_TOLD {
-            self.told += bytes;
-            entry.told = bytes;
+        if self.bytes + bytes <= MAX_SHARED {
+            self.bytes += bytes;
+            entry.shared = bytes;
         }
-        let is_told = entry.told > 0;
+        let is_shared = entry.shared > 0;
         let key = self.each.insert(entry);
-        if is_told {
+        if is_shared {
             self.push(Change::Come(key));
         }
         key
@@ -134,8 +134,8 @@ impl Subscribers {
 
     fn remove(&mut self, key: usize) -> Option<Entry> {
         let entry = self.each.try_remove(key)?;
-        self.told -= entry.told;
-        if entry.told > 0 {
+        self.bytes -= entry.shared;
+        if entry.shared > 0 {
             let subscriber = entry.record.subscriber.clone();
             self.push(Change::Gone(entry.channel.clone(), subscriber));
         }
@@ -171,13 +171,13 @@ impl Registry {
             .collect()
     }
 
-    /// From now on other gates are told of the subscribers.
+    /// From now on the subscribers are shared with other gates.
     pub(super) fn share(&self) {
         self.shared.subscribers.lock().shares = true;
     }
 
     /// At most `most` changes since the last call; `None` = some are lost.
-    pub(super) fn changes(&self, most: usize) -> Option<Vec<ToldSubscriber>> {
+    pub(super) fn changes(&self, most: usize) -> Option<Vec<SharedSubscriber>> {
         let mut subscribers = self.shared.subscribers.lock();
         if std::mem::take(&mut subscribers.lost) {
             subscribers.changes.clear();
@@ -185,26 +185,25 @@ impl Registry {
         }
         let most = most.min(subscribers.changes.len());
         let changes: Vec<_> = subscribers.changes.drain(..most).collect();
-        let told = |change| match change {
+        let shared = |change| match change {
             Change::Gone(channel, subscriber) => Some((channel, subscriber, None)),
-            Change::Come(key) => subscribers.each.get(key).and_then(Entry::told),
+            Change::Come(key) => subscribers.each.get(key).and_then(Entry::shared),
         };
-        Some(changes.into_iter().filter_map(told).collect())
+        Some(changes.into_iter().filter_map(shared).collect())
     }
 
-    /// At most `most` of those that the other gates are told of, from the key `from` on, and the next
-    /// key.
-    pub(super) fn page(&self, from: usize, most: usize) -> (Vec<ToldSubscriber>, Option<usize>) {
+    /// At most `most` of those that are shared, from the key `from` on, and the next key.
+    pub(super) fn page(&self, from: usize, most: usize) -> (Vec<SharedSubscriber>, Option<usize>) {
         let subscribers = self.shared.subscribers.lock();
         let end = subscribers.each.capacity().min(from.saturating_add(most));
-        let page = (from..end).filter_map(|key| subscribers.each.get(key)?.told()).collect();
+        let page = (from..end).filter_map(|key| subscribers.each.get(key)?.shared()).collect();
         (page, (end < subscribers.each.capacity()).then_some(end))
     }
 
-    /// All subscribers here have come again, for those who were told that they had gone.
+    /// All subscribers that are shared have come again: other gates took them for gone.
     pub(super) fn notify_again(&self) {
         let subscribers = self.shared.subscribers.lock();
-        for (_, entry) in subscribers.each.iter().filter(|(_, entry)| entry.told > 0) {
+        for (_, entry) in subscribers.each.iter().filter(|(_, entry)| entry.shared > 0) {
             self.notify(&entry.site, &entry.path, &entry.record, true);
         }
     }
@@ -221,11 +220,11 @@ impl Registry {
 }
 
 impl Entry {
-    /// It as other gates are told, if they are.
-    fn told(&self) -> Option<ToldSubscriber> {
-        let told =
+    /// It as it is shared, if it is.
+    fn shared(&self) -> Option<SharedSubscriber> {
+        let shared =
             || (self.channel.clone(), self.record.subscriber.clone(), Some(self.record.text()));
-        (self.told > 0).then(told)
+        (self.shared > 0).then(shared)
     }
 }
 
@@ -250,15 +249,15 @@ mod tests {
             payload: None,
         };
         let channel = ChannelName::new("mercure").unwrap();
-        Entry { site: SiteName::NONE, path: "/hub".into(), channel, record, told: 0 }
+        Entry { site: SiteName::NONE, path: "/hub".into(), channel, record, shared: 0 }
     }
 
-    fn ids(changes: &[ToldSubscriber]) -> Vec<(&str, bool)> {
+    fn ids(changes: &[SharedSubscriber]) -> Vec<(&str, bool)> {
         changes.iter().map(|(_, id, text)| (&**id, text.is_some())).collect()
     }
 
     #[test]
-    fn changes_are_taken_once_in_their_order_and_only_where_other_gates_are_told() {
+    fn changes_are_taken_once_in_their_order_and_only_of_subscribers_that_are_shared() {
         let registry = Registry::default();
         let alone = registry.shared.subscribers.lock().insert(entry(0, "/a"));
         registry.share();
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_gates_are_told_is_bounded_and_so_are_the_changes_that_wait() {
+    fn the_shared_subscribers_are_bounded_and_so_are_the_changes_that_wait() {
         let registry = Registry::default();
         registry.share();
         let long = "x".repeat(1 << 20);
@@ -297,7 +296,7 @@ mod tests {
             registry.shared.subscribers.lock().remove(key);
         }
         assert_eq!(registry.changes(9).unwrap().len(), 3);
-        assert_eq!(registry.shared.subscribers.lock().told, 0);
+        assert_eq!(registry.shared.subscribers.lock().bytes, 0);
         for number in 0..=MAX_CHANGES {
             registry.shared.subscribers.lock().insert(entry(number, "/a"));
         }
