@@ -53,18 +53,20 @@ def site():
 
 
 class Gate:
-    """A gate under callgrind."""
+    """A gate, under callgrind if its instructions are counted."""
 
-    def __init__(self, binary, upstream, config=""):
+    def __init__(self, binary, upstream, config="", counted=True):
         self.folder = tempfile.TemporaryDirectory()
         self.counts = pathlib.Path(self.folder.name, "counts")
         file = pathlib.Path(self.folder.name, "pollgate.toml")
         file.write_text(config)
         # Sites have upstreams of their own.
         servers = [] if "[[site]]" in config else ["--upstream", f"127.0.0.1:{upstream}"]
+        tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self.counts}", "-q"]
+        # Seconds in which all clients poll again.
+        self.pause = PAUSE if counted else PAUSE / 20
         self.process = subprocess.Popen(
-            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self.counts}", "-q",
-             binary, "run", "--config", file, "--listen", "127.0.0.1:0",
+            [*(tool if counted else []), binary, "run", "--config", file, "--listen", "127.0.0.1:0",
              "--internal", "127.0.0.1:0", *servers, "--set", "threads=1",
              "--set", "log.level=warn", "--set", "limits.per_address=0"],
             stdout=subprocess.PIPE, text=True)
@@ -80,6 +82,11 @@ class Gate:
     def connect(self, port):
         connection = socket.create_connection(("127.0.0.1", port))
         return connection, connection.makefile("rb")
+
+    def cpu(self):
+        """Seconds of CPU time, in user space and in the kernel, of all its threads."""
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def stop(self):
         """Ends the gate; returns its instructions."""
@@ -100,7 +107,7 @@ def deliver(gate, rounds, query=lambda client: "", hook_headers="", channels="/c
         body = b""
         while f'"held":{CLIENTS}'.encode() not in body:
             # Each question counts, so it is asked once, as a rule.
-            time.sleep(PAUSE)
+            time.sleep(gate.pause)
             hook.sendall(b"GET " + about + b"\r\n")
             body = read_response(answers)[1]
         hook.sendall(b"POST " + about + b"Content-Length: 5\r\n\r\nhello")

@@ -1,7 +1,7 @@
 //! Cost of an answer in each dialect: rendered anew, and shared from an earlier client's answer.
 
 use criterion::{BatchSize, Criterion};
-use pollgate::hub::channel::{ChannelName, Cursor, Kind, Payload, Take, Time};
+use pollgate::hub::channel::{ChannelName, Cursor, Kind, Payload, SiteName, Take, Time};
 use pollgate::hub::{Answer, Hub, PollOutcome, Settings, Subscription};
 use pollgate::protocol::dialect::native::Native;
 use pollgate::protocol::dialect::novcomet::NovComet;
@@ -90,8 +90,11 @@ fn parse(criterion: &mut Criterion) {
                 let rest = Some(NAME);
                 let transport = pollgate::protocol::dialect::stream::Transport::Poll;
                 let stars = rest.as_slice();
-                let request =
-                    Request { stars, query: &query, form: None, headers: &headers, transport };
+                let site = &SiteName::NONE;
+                let form = None;
+                let headers = &headers;
+                let query = &query;
+                let request = Request { stars, query, form, headers, transport, site };
                 let parsed = dialect.parse(&request, &|name| hub.tick(name));
                 assert!(matches!(parsed, Parsed::Poll(_)));
                 parsed

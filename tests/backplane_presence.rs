@@ -64,9 +64,19 @@ async fn gate_at(url: &str, grace: &str, more: &str) -> Gate {
 }
 
 fn room(user: &str, more: &str) -> String {
+    signed_room(Some(user), more)
+}
+
+/// A poll by a token that names no user.
+fn nameless_room() -> String {
+    signed_room(None, "")
+}
+
+fn signed_room(user: Option<&str>, more: &str) -> String {
     let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 600;
     let base64 = |text: &str| URL_SAFE_NO_PAD.encode(text);
-    let signed = format!("k1.{expires}.{}.{}", base64("room"), base64(user));
+    let user = user.map(|user| format!(".{}", base64(user))).unwrap_or_default();
+    let signed = format!("k1.{expires}.{}{user}", base64("room"));
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"first secret");
     let tag = hmac::sign(&key, signed.as_bytes());
     let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -165,6 +175,61 @@ async fn the_users_of_a_killed_gate_leave_once_when_its_lease_has_run_out() {
     let all = events(&gates[1]).await;
     assert_eq!(all.len(), 20 + 19, "{all:?}");
     assert_eq!(replay(&all), BTreeSet::from(["3".to_owned()]));
+}
+
+#[tokio::test]
+async fn connections_are_those_of_all_gates_and_a_killed_gate_s_are_gone_with_its_lease() {
+    let redis = Redis::start().await;
+    let a = gate(&redis, "1h", "").await;
+    let b = gate(&redis, "1h", "").await;
+    let dying = gate(&redis, "1h", "").await;
+    let counted = |gate, count| async move {
+        eventually("they are counted", async || list(gate).await["connections"] == count).await;
+    };
+    let mut held = Vec::new();
+    for (gate, path) in [
+        (&a, nameless_room()),
+        (&a, room("1", "")),
+        (&b, nameless_room()),
+        (&b, nameless_room()),
+        (&b, room("1", "")),
+        (&dying, nameless_room()),
+        (&dying, room("1", "")),
+    ] {
+        held.push(gate.hold(Way::Plain, &path).await);
+    }
+    for gate in [&a, &b, &dying] {
+        counted(gate, 7).await;
+    }
+    assert_eq!(list(&a).await["count"], 1);
+    // A gate counts what it holds itself at once.
+    held.remove(2).close();
+    b.wait_for_held(2).await;
+    assert_eq!(list(&b).await["connections"], 6);
+    counted(&a, 6).await;
+    dying.kill();
+    counted(&a, 4).await;
+    counted(&b, 4).await;
+    held.into_iter().for_each(|poll| poll.close());
+    counted(&a, 0).await;
+}
+
+#[tokio::test]
+async fn a_user_that_a_killed_gate_shared_with_another_leaves_with_that_one() {
+    let redis = Redis::start().await;
+    let a = gate(&redis, "1s", "").await;
+    let dying = gate(&redis, "1s", "").await;
+    let at_a = a.hold(Way::Plain, &room("7", "")).await;
+    eventually("it is there", async || list(&a).await["count"] == 1).await;
+    // Nothing is at the second gate that the first one does not have.
+    let _at_dying = dying.hold(Way::Plain, &room("7", "")).await;
+    eventually("both count", async || list(&a).await["connections"] == 2).await;
+    dying.kill();
+    eventually("its lease runs out", async || list(&a).await["connections"] == 1).await;
+    assert_eq!(users(&list(&a).await), ["7"]);
+    at_a.close();
+    eventually("it leaves", async || events(&a).await == ["+7", "-7 gone"]).await;
+    assert_eq!(list(&a).await["count"], 0);
 }
 
 #[tokio::test]

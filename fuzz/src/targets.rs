@@ -1,7 +1,7 @@
 //! The targets by name.
 
 use crate::adopt::{File, Site, config_for};
-use crate::hub::channel::{ChannelName, Kind, Position, Tick, Time};
+use crate::hub::channel::{ChannelName, Kind, Position, SiteName, Tick, Time};
 use crate::hub::{Hub, Settings};
 use crate::protocol::auth::secret::Secret;
 use crate::protocol::auth::{jwt, signed};
@@ -163,8 +163,10 @@ fn dialects(data: &[u8]) {
     let query = Query::parse(text);
     let headers = http::HeaderMap::new();
     let transport = Transport::Poll;
+    let site = &SiteName::NONE;
+    let form = None;
     let request =
-        Request { stars: &[rest], query: &query, form: None, headers: &headers, transport };
+        Request { stars: &[rest], query: &query, form, headers: &headers, transport, site };
     if let Parsed::Poll(poll) = dialect.parse(&request, &|_| Tick::default()) {
         let hub = Hub::new(Settings::default(), 1);
         let answer = hub.look(&poll.subscriptions, poll.take, NOW).expect("there is room");

@@ -1,9 +1,12 @@
 //! The hub's way from an update to the channels.
 
-use crate::hub::channel::Payload;
+use super::live::LiveSettings;
+use crate::hub::channel::{ChannelName, Payload};
 use crate::protocol::http::Reply;
 use crate::protocol::mercure::{Publish, plain};
-use crate::server::gate;
+use crate::server::backplane::{Entries, Entry, Lost};
+use crate::server::gate::mercure::SharedSubscriber;
+use crate::server::gate::{self, Gate};
 use crate::server::publish::{Publisher, Source};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -35,4 +38,47 @@ pub(super) fn publish(publisher: &Publisher, settings: &Arc<ArcSwap<gate::Settin
             }
         })
     })
+}
+
+/// Lets the gates of one hub list the subscribers of all.
+pub(super) fn share(gate: &Gate, live: &LiveSettings) {
+    let Some(backplane) = live.backplane.clone() else { return };
+    backplane.list_entries(Arc::new(Subscribers(gate.clone())));
+    gate.share_subscribers(Arc::new(move |channel| {
+        let backplane = backplane.clone();
+        Box::pin(async move {
+            let found = backplane.entries_elsewhere(&channel).await;
+            found.map_err(|failure| failure.to_string())
+        })
+    }));
+}
+
+/// The subscribers of this gate.
+struct Subscribers(Gate);
+
+fn entries(shared: Vec<SharedSubscriber>) -> Vec<Entry> {
+    shared.into_iter().map(|(channel, id, text)| Entry { channel, id, text }).collect()
+}
+
+impl Entries for Subscribers {
+    fn are_listed(&self) -> bool {
+        self.0.lists_subscribers()
+    }
+
+    fn changes(&self, most: usize) -> Result<Vec<Entry>, Lost> {
+        self.0.subscriber_changes(most).map(entries).ok_or(Lost)
+    }
+
+    fn page(&self, from: usize, most: usize) -> (Vec<Entry>, Option<usize>) {
+        let (page, next) = self.0.subscriber_page(from, most);
+        (entries(page), next)
+    }
+
+    fn report_gone(&self, channel: &ChannelName, texts: Vec<String>) {
+        self.0.subscribers_gone(channel, &texts);
+    }
+
+    fn report_again(&self) {
+        self.0.subscribers_again();
+    }
 }

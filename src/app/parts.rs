@@ -52,6 +52,7 @@ impl Parts {
         presence::connect(&live, &publisher);
         gate.publish_updates(mercure::publish(&publisher, &live.gate));
         presence::list(&gate, &live);
+        mercure::share(&gate, &live);
         gate.report_pusher_to(pusher::report(live.webhooks.clone()));
         let reload = Reload::new(sources, site, config, live);
         Self { publisher, gate, reload, runtime, metrics, snapshot_writer, answers }

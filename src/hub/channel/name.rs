@@ -43,6 +43,11 @@ impl ChannelName {
         Self::checked("", text)
     }
 
+    /// The same within a site.
+    pub fn of_site(site: &SiteName, text: &str) -> Result<Self, NameError> {
+        Self::checked(site.as_str(), text)
+    }
+
     /// The channel `text` of the same site as this one.
     pub fn sibling(&self, text: &str) -> Result<Self, NameError> {
         Self::checked(self.site(), text)
@@ -117,7 +122,12 @@ impl ChannelName {
 
     /// Like [`ChannelName::new`], for bytes that may not be UTF-8.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, NameError> {
-        Self::new(std::str::from_utf8(bytes).map_err(|_| NameError::NotUtf8)?)
+        Self::from_bytes_of_site(&SiteName::NONE, bytes)
+    }
+
+    /// The same within a site.
+    pub fn from_bytes_of_site(site: &SiteName, bytes: &[u8]) -> Result<Self, NameError> {
+        Self::of_site(site, std::str::from_utf8(bytes).map_err(|_| NameError::NotUtf8)?)
     }
 
     /// The name as text, without the site.

@@ -62,6 +62,8 @@ impl Presence<'_> {
         room.restore((user.clone(), info, since), (present, announced), until, self.rooms());
         if present {
             put(wheel, until, (channel.clone(), Some(user)));
+        } else if let Some(until) = room.deadline(false, || false, now) {
+            put(wheel, until, (channel.clone(), None));
         }
         if !std::mem::replace(&mut room.listed, true) {
             unsettled.push(channel);

@@ -31,6 +31,7 @@
 
 mod dump;
 mod event;
+mod holds;
 mod list;
 mod membership;
 mod memory;
@@ -45,13 +46,14 @@ mod tests;
 pub use dump::MemberDump;
 pub use event::{Change, Why};
 pub use list::{Listed, Roster};
-pub use membership::Membership;
+pub use membership::{Entrant, Known, Membership, Memberships};
 pub use settings::{Member, Rules, Settings};
 pub use share::ShareChange;
 
 use super::{Hub, WakeSet};
 use crate::hub::channel::{ChannelName, Payload, Time};
 use event::Event;
+use holds::Holds;
 use memory::Memory;
 use parking_lot::{Mutex, RwLock};
 use room::Room;
@@ -100,6 +102,8 @@ pub(super) struct Rooms {
     rules: RwLock<Vec<Rules>>,
     /// There are rules: the one thing that a poll looks at where presence is off.
     on: AtomicBool,
+    /// Counts the changes of the rules.
+    generation: AtomicU64,
     paused: AtomicBool,
     memory: Memory,
     members: AtomicU64,
@@ -126,6 +130,7 @@ impl Default for Rooms {
             hasher: RandomState::new(),
             rules: RwLock::default(),
             on: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             memory: Memory::new(DEFAULT_BYTES),
             members: AtomicU64::new(0),
@@ -150,6 +155,17 @@ pub struct Presence<'a> {
     hub: &'a Hub,
 }
 
+/// What a step has changed in a room.
+#[derive(Default)]
+struct Changed {
+    /// This user may have come or gone.
+    user: Option<Arc<str>>,
+    /// Its deadline, to stand in the wheel.
+    until: Option<Time>,
+    /// A client without a name is not held any more.
+    ended_unnamed: bool,
+}
+
 /// What is done after unlocking.
 #[derive(Default)]
 struct After {
@@ -164,6 +180,7 @@ impl<'a> Presence<'a> {
         let on = rules.iter().any(Rules::is_on);
         *self.rooms().rules.write() = rules;
         self.rooms().on.store(on, Ordering::SeqCst);
+        self.rooms().generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Bounds the memory of all users, in bytes.
@@ -181,6 +198,11 @@ impl<'a> Presence<'a> {
         self.rooms().on.load(Ordering::Relaxed)
     }
 
+    /// Number of changes of the rules.
+    fn generation(&self) -> u64 {
+        self.rooms().generation.load(Ordering::Relaxed)
+    }
+
     /// The settings of a channel; `None` = presence is off there. The channels of joins and leaves
     /// have none of their own.
     pub fn settings(&self, channel: &ChannelName) -> Option<Arc<Settings>> {
@@ -189,7 +211,7 @@ impl<'a> Presence<'a> {
         }
         let rules = self.rooms().rules.read();
         let rules = Rules::of(&rules, channel)?;
-        rules.channels.iter().find(|(pattern, _)| pattern.matches(channel))?.1.clone()
+        rules.settings(channel).cloned()
     }
 
     /// True if there is a list of the users on a channel.
@@ -210,11 +232,22 @@ impl<'a> Presence<'a> {
 
     /// True if the channel is watched without having presence.
     pub fn is_watched(&self, channel: &ChannelName) -> bool {
-        let occupancy = || {
-            let rules = self.rooms().rules.read();
-            Rules::of(&rules, channel).is_some_and(|rules| rules.occupancy)
-        };
-        self.is_on() && !channel.starts_with(PREFIX) && occupancy()
+        self.entry(channel).is_some_and(|settings| settings.is_none())
+    }
+
+    /// The settings with which clients enter a channel: `None` = none does, and `Some(None)` = those
+    /// of a channel that is watched without having presence.
+    #[allow(clippy::option_option)]
+    pub fn entry(&self, channel: &ChannelName) -> Option<Option<Arc<Settings>>> {
+        if !self.is_on() || channel.starts_with(PREFIX) {
+            return None;
+        }
+        let rules = self.rooms().rules.read();
+        let rules = Rules::of(&rules, channel)?;
+        match rules.settings(channel).filter(|_| has_companion(channel)) {
+            Some(settings) => Some(Some(settings.clone())),
+            None => rules.occupancy.then_some(None),
+        }
     }
 
     /// A client of `member` is held on `channel` from now on, and its user stays for `grace` after
@@ -227,24 +260,33 @@ impl<'a> Presence<'a> {
         grace: Duration,
         now: Time,
     ) -> Membership {
+        let holds = self.begin(channel, member, settings, now);
+        Membership::new(self.hub.clone(), holds, grace)
+    }
+
+    /// Begins a hold.
+    fn begin(
+        &self,
+        channel: &ChannelName,
+        member: Option<&Member>,
+        settings: &Arc<Settings>,
+        now: Time,
+    ) -> Arc<Holds> {
         let now = self.hub.time(now);
         let mut after = After::default();
-        let user = {
+        let holds = {
             let mut shard = self.shard_of(channel).lock();
             let Shard { rooms, unsettled, .. } = &mut *shard;
             let room = rooms
                 .entry(channel.clone())
                 .or_insert_with(|| self.new_room(channel, settings.clone()));
             room.rule(settings);
-            let member = member.filter(|member| room.knows(member.user()) || room.fits(member));
-            room.enter(member, self.rooms(), now);
-            self.settle(channel, room, member.map(Member::user), unsettled, now, &mut after);
-            member.map(|member| member.user().clone())
+            let holds = room.enter(member, self.rooms(), now);
+            self.settle(channel, room, holds.user.as_ref(), unsettled, now, &mut after);
+            holds
         };
         self.finish(channel, after);
-        let channel = channel.clone();
-        let hub = self.hub.clone();
-        Membership::new(hub, channel, user, grace)
+        holds
     }
 
     /// Ends the grace of a user: it leaves at once unless it is held, and without a grace once one
@@ -283,30 +325,24 @@ impl<'a> Presence<'a> {
     }
 
     /// Changes a room and announces what follows from it.
-    fn change(
-        &self,
-        channel: &ChannelName,
-        now: Time,
-        work: impl FnOnce(&mut Room) -> Option<(Arc<str>, Option<Time>)>,
-    ) {
+    fn change(&self, channel: &ChannelName, now: Time, work: impl FnOnce(&mut Room) -> Changed) {
         let mut after = After::default();
         {
             let mut shard = self.shard_of(channel).lock();
             let Shard { rooms, wheel, unsettled } = &mut *shard;
             let Some(room) = rooms.get_mut(channel) else { return };
-            let changed = work(room);
-            if let Some((user, Some(until))) = &changed {
-                put(wheel, *until, (channel.clone(), Some(user.clone())));
+            let Changed { user, until, ended_unnamed } = work(room);
+            if let (Some(user), Some(until)) = (&user, until) {
+                put(wheel, until, (channel.clone(), Some(user.clone())));
             }
-            if let Some(until) = room.ends(now) {
-                match self.rooms().memory.is_full() {
-                    true => room.close(),
-                    false => put(wheel, until, (channel.clone(), None)),
-                }
+            let is_full = || self.rooms().memory.is_full();
+            if let Some(until) = room.deadline(ended_unnamed, is_full, now) {
+                put(wheel, until, (channel.clone(), None));
             }
-            let user = changed.as_ref().map(|(user, _)| user);
-            self.settle(channel, room, user, unsettled, now, &mut after);
-            self.drop_if_over(&mut shard, channel);
+            self.settle(channel, room, user.as_ref(), unsettled, now, &mut after);
+            if room.is_over() {
+                self.drop_if_over(&mut shard, channel);
+            }
         }
         self.finish(channel, after);
     }

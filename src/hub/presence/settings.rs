@@ -43,6 +43,12 @@ impl Rules {
         all.iter().find(|rules| channel.is_of(&rules.site))
     }
 
+    /// Those of a channel of the site; `None` = presence is off there.
+    pub(super) fn settings(&self, channel: &ChannelName) -> Option<&Arc<Settings>> {
+        let (_, settings) = self.channels.iter().find(|(pattern, _)| pattern.matches(channel))?;
+        settings.as_ref()
+    }
+
     pub(super) fn is_on(&self) -> bool {
         self.occupancy || self.channels.iter().any(|(_, one)| one.is_some())
     }

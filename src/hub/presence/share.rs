@@ -81,6 +81,39 @@ impl Presence<'_> {
         shard.rooms.get(channel).map_or(0, super::Room::connections)
     }
 
+    /// Channels on which other clients are held than the sequencer knows, and their numbers: of one
+    /// of several equal parts of all channels, and `most` of them.
+    pub fn connection_changes(
+        &self,
+        (part, parts): (usize, usize),
+        most: usize,
+    ) -> Vec<(ChannelName, usize)> {
+        let mut changes = Vec::new();
+        if self.is_paused() {
+            return changes;
+        }
+        for shard in self.rooms().shards.iter().skip(part).step_by(parts) {
+            let shard = shard.lock();
+            let each =
+                shard.rooms.iter().map(|(channel, room)| (channel, room, room.connections()));
+            let changed = each.filter(|(channel, room, now)| {
+                room.reported_connections != *now && super::has_companion(channel)
+            });
+            let changed = changed.map(|(channel, _, now)| (channel.clone(), now));
+            changes.extend(changed.take(most - changes.len()));
+        }
+        changes
+    }
+
+    /// The sequencer knows these numbers.
+    pub fn connections_reported(&self, numbers: &[(ChannelName, usize)]) {
+        for (channel, number) in numbers {
+            if let Some(room) = self.shard_of(channel).lock().rooms.get_mut(channel) {
+                room.reported_connections = *number;
+            }
+        }
+    }
+
     /// Users of a channel that are listed at the most.
     pub fn most_listed(&self, channel: &ChannelName) -> usize {
         let known = {

@@ -38,7 +38,7 @@ impl Presence<'_> {
                     put(wheel, until, (channel.clone(), user.clone()));
                 }
                 if user.is_some()
-                    && let Some(until) = room.ends(now)
+                    && let Some(until) = room.deadline(false, || false, now)
                 {
                     put(wheel, until, (channel.clone(), None));
                 }

@@ -39,6 +39,25 @@ impl Site {
         presence.enter(&name("room"), Some(&member(user)), &self.settings, grace, now)
     }
 
+    /// The same by the guard of a poll.
+    fn poll(&self, user: Option<&str>, now: Time) -> Memberships {
+        let member = user.map(member);
+        let settings = self.settings.clone();
+        let grace = settings.grace;
+        let channel = &name("room");
+        let entrant = Entrant { channel, member: member.as_ref(), settings, grace };
+        self.hub.presence().enter_all([entrant], now)
+    }
+
+    /// It comes back by what its connection knows.
+    fn again(&self, known: &Known, user: Option<&str>) -> Option<Memberships> {
+        known.clone().enter([&name("room")].into_iter(), user)
+    }
+
+    fn connections(&self) -> usize {
+        self.hub.presence().connections(&name("room"))
+    }
+
     fn events(&self, now: Time) -> Vec<String> {
         let subscription = Subscription { channel: name("presence:room"), cursor: Cursor::Oldest };
         let found = self.hub.look(&[subscription], Take::All, now).unwrap();
@@ -84,6 +103,111 @@ fn who_polls_again_within_its_grace_was_never_away() {
         site.hub.presence().sweep(at(20 * round + 10));
     }
     assert_eq!(site.events(at(1000)).len(), 1);
+}
+
+#[test]
+fn a_client_that_comes_back_enters_without_the_lock() {
+    for (user, events) in [(Some("ann"), 1), (None, 0)] {
+        let site = Site::new(10);
+        let presence = site.hub.presence();
+        let held = site.poll(user, at(0));
+        let known = held.known().unwrap().clone();
+        assert!(site.again(&known, user).is_none(), "its deadline does not stand in the wheel");
+        drop(held);
+        for second in 1..=2 {
+            presence.sweep(at(second));
+            let room = presence.shard_of(&name("room")).lock();
+            let held = site.again(&known, user).unwrap();
+            let tab = site.again(&known, user).unwrap();
+            drop(tab);
+            drop(room);
+            assert_eq!(site.connections(), 1, "{user:?}");
+            let room = presence.shard_of(&name("room")).lock();
+            drop(held);
+            drop(room);
+            assert_eq!(site.connections(), 0, "{user:?}");
+        }
+        assert_eq!(site.events(at(2)).len(), events);
+        presence.sweep(at(100));
+        assert!(site.again(&known, user).is_none(), "it is gone");
+        presence.sweep(at(110));
+        assert_eq!((presence.count(), presence.bytes()), (0, 0));
+        presence.rule(Vec::new());
+        assert!(site.again(&known, user).is_none());
+    }
+}
+
+#[test]
+fn a_client_comes_back_only_for_the_same_user_channel_and_rules() {
+    let site = Site::new(10);
+    let held = site.poll(Some("ann"), at(0));
+    let known = held.known().unwrap().clone();
+    drop(held);
+    assert!(site.again(&known, Some("bob")).is_none() && site.again(&known, None).is_none());
+    let enter = |channels: &[ChannelName]| known.clone().enter(channels.iter(), Some("ann"));
+    assert!(enter(&[name("hall")]).is_none() && enter(&[]).is_none());
+    assert!(enter(&[name("room"), name("hall")]).is_none());
+    assert!(enter(&[name("room")]).is_some());
+    let channels = vec![(Pattern::new("*").unwrap(), Some(site.settings.clone()))];
+    site.hub.presence().rule(vec![Rules { channels, ..Rules::default() }]);
+    assert!(enter(&[name("room")]).is_none());
+    assert_eq!(site.connections(), 0);
+    assert_eq!(site.events(at(0)).len(), 1);
+}
+
+#[test]
+fn the_grace_of_a_client_that_came_back_begins_anew() {
+    let site = Site::new(10);
+    let presence = site.hub.presence();
+    let held = site.poll(Some("ann"), at(0));
+    let known = held.known().unwrap().clone();
+    drop(held);
+    presence.sweep(at(20));
+    drop(site.again(&known, Some("ann")).unwrap());
+    presence.sweep(at(49));
+    assert_eq!(site.list(at(49)), ["ann"]);
+    presence.sweep(at(52));
+    assert!(site.list(at(52)).is_empty());
+    // A channel that nobody was on for three seconds is vacated, and not before.
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let change = {
+        let seen = seen.clone();
+        Box::new(move |_: &ChannelName, change: &Change, _| seen.lock().push(change.clone()))
+    };
+    presence.report_to(Sinks { change, ..Sinks::default() });
+    presence.sweep(at(60));
+    seen.lock().clear();
+    let held = site.poll(None, at(61));
+    let known = held.known().unwrap().clone();
+    drop(held);
+    presence.sweep(at(63));
+    drop(site.again(&known, None).unwrap());
+    presence.sweep(at(65));
+    assert_eq!(*seen.lock(), [Change::Occupied]);
+    presence.sweep(at(70));
+    assert_eq!(*seen.lock(), [Change::Occupied, Change::Vacated]);
+}
+
+#[test]
+fn leaving_and_revoking_reach_a_client_that_came_back() {
+    let site = Site::new(10);
+    let presence = site.hub.presence();
+    let held = site.poll(Some("ann"), at(0));
+    let known = held.known().unwrap().clone();
+    drop(held);
+    let held = site.again(&known, Some("ann")).unwrap();
+    presence.leave(&name("room"), "ann", at(1));
+    assert_eq!(site.list(at(1)), ["ann"], "it is still held");
+    drop(held);
+    assert_eq!(site.events(at(1)).last().unwrap(), r#"{"type":"leave","user":"ann","why":"left"}"#);
+    drop(site.poll(Some("ann"), at(2)));
+    let held = site.poll(Some("ann"), at(2));
+    let known = held.known().unwrap().clone();
+    drop(held);
+    site.again(&known, Some("ann")).unwrap().revoke();
+    let revoked = r#"{"type":"leave","user":"ann","why":"revoked"}"#;
+    assert_eq!(site.events(at(2)).last().unwrap(), revoked);
+    assert_eq!(site.connections(), 0);
 }
 
 #[test]
@@ -213,6 +337,8 @@ fn names_are_bounded_and_an_info_that_is_too_long_is_left_out() {
 #[derive(Debug, Clone)]
 enum Step {
     Enter(u8),
+    /// As the one that polled last.
+    Again(u8),
     End(u8),
     Leave(u8),
     Revoke(u8),
@@ -224,6 +350,7 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
     use proptest::prelude::*;
     prop_oneof![
         4 => (0u8..5).prop_map(Step::Enter),
+        4 => (0u8..5).prop_map(Step::Again),
         4 => any::<u8>().prop_map(Step::End),
         1 => (0u8..5).prop_map(Step::Leave),
         1 => any::<u8>().prop_map(Step::Revoke),
@@ -245,7 +372,8 @@ proptest::proptest! {
         let site = Site::new(bound);
         let presence = site.hub.presence();
         let mut now = at(0);
-        let mut held: Vec<(String, Membership)> = Vec::new();
+        let mut held: Vec<(String, Memberships)> = Vec::new();
+        let mut known: std::collections::BTreeMap<u8, Known> = Default::default();
         let mut replay = BTreeSet::new();
         let mut read = 0;
         let user = |number: u8| format!("user {number}");
@@ -253,7 +381,15 @@ proptest::proptest! {
         for step in steps.into_iter().chain(rest) {
             match step {
                 Step::Enter(number) => {
-                    held.push((user(number), site.enter(&user(number), now)));
+                    held.push((user(number), site.poll(Some(&user(number)), now)));
+                }
+                Step::Again(number) => {
+                    let name = user(number);
+                    let last = known.get(&number);
+                    let again = last.and_then(|known| site.again(known, Some(&name)));
+                    let again = again.unwrap_or_else(|| site.poll(Some(&name), now));
+                    known.insert(number, again.known().unwrap().clone());
+                    held.push((name, again));
                 }
                 Step::End(which) if !held.is_empty() => {
                     drop(held.swap_remove(usize::from(which) % held.len()));
@@ -283,6 +419,7 @@ proptest::proptest! {
                 }
             }
             read = events.len();
+            proptest::prop_assert_eq!(site.connections(), held.len());
             let list: BTreeSet<String> = site.list(now).into_iter().collect();
             proptest::prop_assert_eq!(&list, &replay);
             proptest::prop_assert!(list.len() <= bound);

@@ -16,7 +16,9 @@ pub mod stream;
 mod tests;
 pub mod timestamp;
 
-use crate::hub::channel::{ChannelName, Cursor, NameError, RenderKey, Renders, Take, Tick};
+use crate::hub::channel::{
+    ChannelName, Cursor, NameError, RenderKey, Renders, SiteName, Take, Tick,
+};
 use crate::hub::{Answer, ChannelUpdate, Subscription};
 use crate::protocol::http::query::Query;
 use crate::protocol::http::{self, Headers, Reply};
@@ -40,9 +42,16 @@ pub struct Request<'a> {
     pub headers: &'a dyn Headers,
     /// The way that it wants to be answered.
     pub transport: Transport,
+    /// The site of its channels.
+    pub site: &'a SiteName,
 }
 
 impl<'a> Request<'a> {
+    /// The channel `name` of its site.
+    fn channel(&self, name: &str) -> Result<ChannelName, NameError> {
+        ChannelName::of_site(self.site, name)
+    }
+
     /// A scalar parameter: from the form if it is there, else from the query.
     fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
         self.form.and_then(|form| form.text(name)).or_else(|| self.query.text(name))

@@ -4,7 +4,7 @@
 use super::json::{self, Safe};
 use super::native_cursor::{self, Decoded, ForeignCharacter};
 use super::{Parsed, Poll, Request, rendered_once};
-use crate::hub::channel::{ChannelName, Cursor, Kind, Message, RenderKey, Take, Tick};
+use crate::hub::channel::{ChannelName, Cursor, Kind, Message, RenderKey, SiteName, Take, Tick};
 use crate::hub::{Answer, ChannelUpdate, Subscription};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::decode_strictly;
@@ -29,10 +29,11 @@ pub struct Native {
 impl Native {
     pub(super) fn parse(&self, request: &Request<'_>) -> Parsed {
         let names = match &self.channel {
-            None => channels(request.stars.last().copied().unwrap_or_default()),
+            None => channels(request.stars.last().copied().unwrap_or_default(), request.site),
             Some(template) => match template.fill(|field| request.field(field)) {
                 None => return Parsed::OtherRule,
-                Some(name) => ChannelName::new(&name)
+                Some(name) => request
+                    .channel(&name)
                     .map(|name| SmallVec::from_elem(name, 1))
                     .map_err(|error| bad_request(error, CHANNEL_HINT)),
             },
@@ -97,14 +98,14 @@ fn bad_request(error: impl std::fmt::Display, hint: &str) -> Reply {
 }
 
 /// The channels in `/comet/a,b%2Cc`, each once.
-fn channels(rest: &str) -> Result<SmallVec<[ChannelName; 1]>, Reply> {
+fn channels(rest: &str, site: &SiteName) -> Result<SmallVec<[ChannelName; 1]>, Reply> {
     let mut names = SmallVec::<[ChannelName; 1]>::new();
     let mut seen = std::collections::HashSet::new();
     for escaped in rest.split(',') {
         let bytes = decode_strictly(escaped)
             .ok_or_else(|| bad_request("a % is not followed by two hex digits", CHANNEL_HINT))?;
-        let name =
-            ChannelName::from_bytes(&bytes).map_err(|error| bad_request(error, CHANNEL_HINT))?;
+        let name = ChannelName::from_bytes_of_site(site, &bytes)
+            .map_err(|error| bad_request(error, CHANNEL_HINT))?;
         // One name, as in nearly every poll, needs no search.
         if rest.len() == escaped.len() || seen.insert(name.clone()) {
             names.push(name);

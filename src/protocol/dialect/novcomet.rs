@@ -38,7 +38,7 @@ impl NovComet {
         };
         let resumed = request.resumed();
         let subscription = |(id, value): (String, Option<&[u8]>)| {
-            let channel = ChannelName::new(&id)?;
+            let channel = request.channel(&id)?;
             let value = match resumed.as_deref().and_then(|cursor| stamp_of(cursor, &channel)) {
                 Some(stamp) => stamp.into(),
                 None => String::from_utf8_lossy(value.unwrap_or_default()),

@@ -3,7 +3,7 @@
 
 use super::{Parsed, Poll, Request, refused};
 use crate::hub::Subscription;
-use crate::hub::channel::{ChannelName, Cursor, Take};
+use crate::hub::channel::{Cursor, Take};
 use crate::protocol::http::Reply;
 use crate::protocol::http::query::Query;
 use crate::protocol::template::Template;
@@ -90,7 +90,7 @@ impl Replay {
         let Some(channel) = self.channel.fill(|field| request.field(field)) else {
             return Parsed::OtherRule;
         };
-        let channel = match ChannelName::new(&channel) {
+        let channel = match request.channel(&channel) {
             Ok(channel) => channel,
             Err(error) => return refused(error),
         };

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::hub::channel::{Cursor, Kind, Limits, Payload, Time};
+use crate::hub::channel::{Cursor, Kind, Limits, Payload, SiteName, Time};
 use crate::hub::{Hub, PollOutcome, Settings};
 use std::sync::Arc;
 use timestamp::{Deliver, First, Timestamp};
@@ -38,6 +38,7 @@ impl Desk {
             form: None,
             headers: &headers,
             transport: stream::Transport::Poll,
+            site: &SiteName::NONE,
         };
         self.dialect.parse(&request, &|name| self.hub.tick(name))
     }

@@ -96,7 +96,7 @@ impl Timestamp {
         let Some(channel) = self.channel.fill(|field| request.field(field)) else {
             return Parsed::OtherRule;
         };
-        let channel = match ChannelName::new(&channel) {
+        let channel = match request.channel(&channel) {
             Ok(channel) => channel,
             Err(error) => return refused(error),
         };

@@ -20,7 +20,7 @@ mod update;
 
 pub use parameters::Parameters;
 pub use selector::Selectors;
-pub use subscription::{Subscription, list};
+pub use subscription::{Record, Subscription, list};
 pub use update::{Stored, Update};
 
 use crate::hub::channel::{ChannelName, SiteName};

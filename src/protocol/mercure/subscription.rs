@@ -3,7 +3,7 @@
 
 use super::parameters::encoded;
 use super::{CONTEXT, Update};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// One topic of one subscriber.
@@ -23,6 +23,40 @@ pub struct Subscription {
     last_event_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<Value>,
+}
+
+/// A subscriber with its topics, as the gates of one hub share it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The subscriber, a URN.
+    pub subscriber: String,
+    /// Its selectors as it wrote them.
+    pub topics: Vec<String>,
+    /// The payload of its token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Value>,
+}
+
+impl Record {
+    /// It as JSON.
+    pub fn text(&self) -> String {
+        // Only maps whose keys are no strings fail to serialize.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads [`Record::text`].
+    pub fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Its subscriptions at the hub at `path`.
+    pub fn subscriptions(&self, path: &str) -> impl Iterator<Item = Subscription> {
+        self.topics.iter().map(move |topic| {
+            let subscriber = self.subscriber.clone();
+            let payload = self.payload.clone();
+            Subscription::new(path, subscriber, topic.clone(), payload)
+        })
+    }
 }
 
 /// The list of subscriptions.
@@ -105,6 +139,19 @@ mod tests {
             "payload": {"name": "ann"},
         });
         assert_eq!(data, expected);
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_gives_a_subscription_for_each_topic() {
+        let topics = vec!["/a\n".to_owned(), "/b{id}".to_owned()];
+        for payload in [None, Some(json!({"name": "\u{e9}"}))] {
+            let (subscriber, topics) = ("urn:uuid:1".to_owned(), topics.clone());
+            let record = Record { subscriber, topics, payload };
+            assert_eq!(Record::read(&record.text()), Some(record.clone()));
+            let each: Vec<_> = record.subscriptions("/hub").collect();
+            assert_eq!(each.iter().map(|one| &one.topic).collect::<Vec<_>>(), ["/a\n", "/b{id}"]);
+        }
+        assert_eq!(Record::read("{}"), None);
     }
 
     #[test]

@@ -61,6 +61,11 @@ impl Keys {
         self.of("b", companion)
     }
 
+    /// The clients on the channel that they are about.
+    pub(super) fn connections(&self, companion: &ChannelName) -> String {
+        self.of("c", companion)
+    }
+
     /// There while their number was announced not long ago.
     pub(super) fn pause(&self, companion: &ChannelName) -> String {
         self.of("n", companion)
@@ -69,6 +74,11 @@ impl Keys {
     /// The channels of a partition on which a gate has users.
     pub(super) fn gate(&self, partition: u32, gate: &str) -> String {
         format!("{}:{{{partition}}}:g:{gate}", self.prefix)
+    }
+
+    /// What a gate lists for a channel.
+    pub(super) fn entries(&self, channel: &ChannelName, gate: &str) -> String {
+        format!("{}:{gate}", self.of("e", channel))
     }
 
     /// The leases of all gates.

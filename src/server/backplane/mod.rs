@@ -17,6 +17,7 @@ mod cluster;
 mod commands;
 mod connect;
 mod continuity;
+mod directory;
 mod envelope;
 mod keys;
 mod link;
@@ -32,6 +33,7 @@ mod topology;
 mod url;
 mod view;
 
+pub use directory::{Entries, Entry, Lost};
 pub use url::{Kind, Server, Url, UrlError};
 
 use crate::hub::channel::{
@@ -144,6 +146,7 @@ struct Shared {
     queue: usize,
     losses: AtomicU64,
     presence: presence::Presence,
+    directory: directory::Directory,
     wants: tokio::sync::Mutex<mpsc::UnboundedReceiver<(ChannelName, SyncRequest)>>,
 }
 
@@ -182,6 +185,7 @@ impl Backplane {
             queue: settings.queue,
             losses: AtomicU64::new(0),
             presence: presence::Presence::new(settings.lease),
+            directory: directory::Directory::default(),
             wants: tokio::sync::Mutex::new(wants.0),
         };
         Self { shared: Arc::new(shared) }
@@ -194,7 +198,8 @@ impl Backplane {
             shared.keep_all(&on_wake),
             shared.pass_on_wants(),
             shared.sweep(),
-            shared.keep_presence()
+            shared.keep_presence(),
+            shared.keep_directory()
         );
     }
 

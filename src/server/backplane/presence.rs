@@ -5,6 +5,9 @@
 //! last. While Redis is away nothing is lost: the hub keeps the changes, and the sweep comes
 //! back to it.
 //!
+//! **Clients without a name** are counted, too: each gate reports the number of all clients that it
+//! holds on a channel once that has changed, up to [`ROUND`] later.
+//!
 //! **One lease a gate.** A gate renews its lease; the users of one whose lease has run out are taken
 //! off by the first gate that finds it so. A gate that was away for longer than its lease goes on as
 //! another gate, so what is left of the old one can be taken off at any time.
@@ -27,6 +30,13 @@ const BATCH: usize = 256;
 
 /// Interval at which counts that came too early are sent.
 const COUNTS: Duration = Duration::from_secs(1);
+
+/// Interval at which the numbers of clients of some channels are looked at; those of all channels
+/// within [`ROUND`].
+const STEP: Duration = Duration::from_millis(500);
+const ROUND: Duration = Duration::from_secs(2);
+/// Numbers that are sent in a step at the most; more of them take longer.
+const MAX_NUMBERS: usize = 2_000;
 
 /// This gate's share of presence.
 pub(super) struct Presence {
@@ -58,6 +68,21 @@ impl Presence {
     }
 }
 
+impl Presence {
+    /// The name of this gate.
+    pub(super) fn gate(&self) -> String {
+        self.gate.lock().clone()
+    }
+
+    pub(super) fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    pub(super) fn is_leased(&self) -> bool {
+        self.leased.load(Ordering::Relaxed)
+    }
+}
+
 fn new_name() -> String {
     format!("{:016x}", fastrand::u64(..))
 }
@@ -81,6 +106,10 @@ impl Backplane {
         let found = shared.call_one(&companion, call).await?;
         let strange = || Failure::Unknown("Redis has answered something else".to_owned());
         let found = users(found).ok_or_else(strange)?;
+        // This gate's own number is the one of this moment.
+        let own = shared.presence.gate.lock().clone();
+        let others = found.connections.iter().filter(|(gate, _)| *gate != own);
+        let elsewhere = others.map(|(_, number)| number).sum::<usize>();
         let (position, stamp) = match found.place.place {
             Some(start) => (start.position, start.stamp),
             None => (found.place.clock, Stamp(found.place.clock.seq)),
@@ -100,7 +129,7 @@ impl Backplane {
         Ok(Roster {
             place: ChannelUpdate { channel: companion, tick, found: found_here },
             count: found.count,
-            connections: shared.hub.presence().connections(&channel),
+            connections: shared.hub.presence().connections(&channel) + elsewhere,
             members: found.listed,
             channel,
         })
@@ -110,7 +139,12 @@ impl Backplane {
 impl Shared {
     /// Tells Redis of changes and renews the lease, for ever.
     pub(super) async fn keep_presence(&self) {
-        tokio::join!(self.send_shares(), self.keep_lease(), self.keep_counts());
+        tokio::join!(
+            self.send_shares(),
+            self.keep_lease(),
+            self.keep_counts(),
+            self.keep_connections()
+        );
     }
 
     async fn send_shares(&self) {
@@ -213,16 +247,60 @@ impl Shared {
         }
     }
 
+    /// Reports the numbers of clients that are held here, where they have changed.
+    async fn keep_connections(&self) {
+        let steps = (ROUND.as_millis() / STEP.as_millis()) as usize;
+        let mut ticks = tokio::time::interval(STEP);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for step in (0..steps).cycle() {
+            ticks.tick().await;
+            if !self.presence.leased.load(Ordering::Relaxed) {
+                continue;
+            }
+            // A channel's last number comes before the word that no client is left there.
+            let _sending = self.presence.sending.lock().await;
+            let gate = self.presence.gate.lock().clone();
+            let changed = self.hub.presence().connection_changes((step, steps), MAX_NUMBERS);
+            for batch in changed.chunks(BATCH) {
+                let sent = self.report_connections(&gate, batch).await;
+                let known = batch.iter().zip(sent).filter(|(_, sent)| *sent);
+                let known: Vec<_> = known.map(|(change, _)| change.clone()).collect();
+                if *self.presence.gate.lock() != gate {
+                    break;
+                }
+                self.hub.presence().connections_reported(&known);
+                if known.len() < batch.len() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Sends numbers of clients; for each, true if Redis has it.
+    async fn report_connections(&self, gate: &str, numbers: &[(ChannelName, usize)]) -> Vec<bool> {
+        let call = |(channel, number): &(ChannelName, usize)| {
+            let companion = companion(channel)?;
+            let limits = self.hub.limits(&companion);
+            let (gate, act) = ((gate, 0), Act::Connections(*number));
+            let call = self.scripts.change_presence(&self.keys, &companion, &limits, gate, &act);
+            Some((companion, call))
+        };
+        // What is on the list has a companion.
+        let calls: Vec<_> = numbers.iter().filter_map(call).collect();
+        self.call(&calls).await.iter().map(Result::is_ok).collect()
+    }
+
     async fn keep_lease(&self) {
         let mut ticks = tokio::time::interval(self.presence.lease / 4);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if !self.hub.presence().is_on() {
+            if !self.hub.presence().is_on() && !self.directory.is_on() {
                 // A lease that has run out meanwhile is found below.
                 continue;
             }
             let Ok(dead) = self.renew_lease().await else { continue };
+            self.renew_entries().await;
             for gate in dead {
                 self.reap(&gate).await;
             }
@@ -243,6 +321,7 @@ impl Shared {
             *self.presence.gate.lock() = new_name();
             self.presence.leased.store(false, Ordering::Relaxed);
             self.hub.presence().share_lost();
+            self.directory.begin_again();
         }
         Ok(dead)
     }
@@ -257,12 +336,17 @@ impl Shared {
             let Ok(found) = self.call_one(&any, members).await else { return };
             let Ok(channels) = redis::from_redis_value::<Vec<String>>(found) else { return };
             let presence = crate::hub::presence::PREFIX;
-            let subject = |name: &String| {
-                let companion = ChannelName::from_qualified(name.as_bytes()).ok()?;
-                companion.sibling(companion.strip_prefix(presence)?).ok()
-            };
-            for channel in channels.iter().filter_map(subject) {
-                if self.act(&channel, gate, &[Act::Reap]).await.iter().any(Result::is_err) {
+            let names = channels.iter();
+            for name in names.filter_map(|name| ChannelName::from_qualified(name.as_bytes()).ok()) {
+                let subject = name.strip_prefix(presence).map(|subject| name.sibling(subject));
+                let failed = match subject {
+                    Some(Ok(channel)) => {
+                        self.act(&channel, gate, &[Act::Reap]).await.iter().any(Result::is_err)
+                    }
+                    Some(Err(_)) => false,
+                    None => self.take_entries(&name, gate).await.is_err(),
+                };
+                if failed {
                     // The next sweep goes on.
                     return;
                 }

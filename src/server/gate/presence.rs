@@ -8,7 +8,7 @@ use super::route::Rule;
 use super::{Gate, RETRY_AFTER};
 use crate::hub::Answer;
 use crate::hub::channel::{ChannelName, Time};
-use crate::hub::presence::{Member, Membership, Roster, Settings};
+use crate::hub::presence::{Entrant, Known, Member, Memberships, Roster};
 use crate::protocol::auth::Rejection;
 use crate::protocol::dialect::{Dialect, Poll, presence};
 use crate::protocol::http::Reply;
@@ -45,18 +45,6 @@ impl Wish {
 pub(super) enum Kind {
     Poll,
     Stream,
-}
-
-/// The presence of a client on its channels. One word in each held poll, as most have none.
-#[derive(Default)]
-#[allow(clippy::box_collection)]
-pub(super) struct Memberships(Option<Box<Vec<Membership>>>);
-
-impl Memberships {
-    /// The client's grant was revoked.
-    pub(super) fn revoke(&mut self) {
-        self.0.take().into_iter().flat_map(|all| *all).for_each(Membership::revoke);
-    }
 }
 
 impl Gate {
@@ -101,9 +89,12 @@ impl Gate {
         }
         let mut channels = admission.poll.subscriptions.iter().map(|one| &one.channel);
         let hidden = channels.find_map(|channel| {
-            let own = || Some((channel.clone(), presence.settings(channel)?));
-            let of =
-                presence.subject(channel).or_else(|| own().filter(|_| admission.presence.list));
+            let of = match presence.subject(channel) {
+                None if admission.presence.list => {
+                    Some((channel.clone(), presence.settings(channel)?))
+                }
+                of => of,
+            };
             of.filter(|(_, settings)| !settings.public).map(|(name, _)| name)
         });
         hidden.map(|name| Rejection::Members(name).reply())
@@ -121,29 +112,42 @@ impl Gate {
         if !presence.is_on() || admission.is_head {
             return Memberships::default();
         }
-        let mut all = Vec::new();
-        for subscription in &admission.poll.subscriptions {
-            let channel = &subscription.channel;
-            let settings = presence.settings(channel);
-            let member = member.filter(|_| settings.is_some());
-            if admission.presence.leave {
-                if let Some(member) = member {
+        let channels = admission.poll.subscriptions.iter().map(|one| &one.channel);
+        if admission.presence.leave {
+            for (channel, member) in channels.filter_map(|channel| Some((channel, member?))) {
+                if presence.settings(channel).is_some() {
                     presence.leave(channel, member.user(), now);
                 }
-                continue;
             }
-            let settings = match settings {
-                Some(settings) => settings,
-                None if presence.is_watched(channel) => Arc::<Settings>::default(),
-                None => continue,
-            };
+            return Memberships::default();
+        }
+        let entrants = channels.filter_map(|channel| {
+            let own = presence.entry(channel)?;
+            let member = member.filter(|_| own.is_some());
+            let settings = own.unwrap_or_default();
             let grace: Duration = match kind {
                 Kind::Poll => settings.grace,
                 Kind::Stream => settings.stream_grace,
             };
-            all.push(presence.enter(channel, member, &settings, grace, now));
-        }
-        Memberships((!all.is_empty()).then(|| Box::new(all)))
+            Some(Entrant { channel, member, settings, grace })
+        });
+        presence.enter_all(entrants, now)
+    }
+
+    /// The same for a poll whose client was there before it: by what is `known` of that, if that is
+    /// enough.
+    pub(super) fn enter_again(
+        &self,
+        known: Option<Known>,
+        admission: &Admission,
+        member: Option<&Member>,
+        now: Time,
+    ) -> Memberships {
+        let known = known.filter(|_| !admission.presence.leave && !admission.is_head);
+        let channels = admission.poll.subscriptions.iter().map(|one| &one.channel);
+        let user = member.map(|member| &**member.user());
+        let again = known.and_then(|known| known.enter(channels, user));
+        again.unwrap_or_else(|| self.enter(admission, member, Kind::Poll, now))
     }
 
     /// The channels whose users a client wants to see.

@@ -326,6 +326,12 @@ pub(super) fn serve_other<'a, E: Exchange>(
             let (reply, cause) = pending.reply().await;
             Ok(Answering::settled(Some(reply), Some((Duration::ZERO, cause))))
         }),
+        Decision::Later(reply) => Box::pin(async move {
+            if let Err(end) = settle(exchange, false).await {
+                return end;
+            }
+            Ok(Answering::settled(Some(reply.await), None))
+        }),
         Decision::Pusher(pusher) => Box::pin(async move {
             if let Err(end) = settle(exchange, false).await {
                 return end;

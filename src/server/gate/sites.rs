@@ -12,14 +12,13 @@
 use super::counters::SiteAnswer;
 use super::settings::Settings;
 use super::tls::Presented;
-use crate::hub::channel::{ChannelName, SiteName, Tick};
-use crate::hub::{Hub, Subscription};
+use crate::hub::channel::{ChannelName, SiteName};
 use crate::protocol::http::Reply;
 use crate::protocol::http::validate::host_name;
 use crate::server::limits::permit::{self, Limits};
 use crate::server::limits::rate::AddressRate;
 use crate::server::telemetry::metrics::Counts;
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -84,14 +83,37 @@ impl HostPattern {
 /// Values by host.
 #[derive(Debug, Clone)]
 pub struct ByHost<T> {
-    exact: HashMap<String, T>,
+    exact: Texts<T>,
     /// By what stands behind the star.
-    wildcard: HashMap<String, T>,
+    wildcard: Texts<T>,
 }
 
 impl<T> Default for ByHost<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), wildcard: HashMap::new() }
+        Self { exact: Texts(Vec::new()), wildcard: Texts(Vec::new()) }
+    }
+}
+
+/// Values by text, the shorter ones first: most steps of a search compare two lengths.
+#[derive(Debug, Clone)]
+struct Texts<T>(Vec<(Box<str>, T)>);
+
+impl<T> Texts<T> {
+    fn place(&self, text: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| {
+            known.len().cmp(&text.len()).then_with(|| (**known).cmp(text))
+        })
+    }
+
+    fn insert(&mut self, text: &str, value: T) {
+        match self.place(text) {
+            Ok(at) => self.0[at].1 = value,
+            Err(at) => self.0.insert(at, (text.into(), value)),
+        }
+    }
+
+    fn get(&self, text: &str) -> Option<&T> {
+        self.place(text).ok().map(|at| &self.0[at].1)
     }
 }
 
@@ -99,14 +121,14 @@ impl<T> ByHost<T> {
     /// Sets the value of the hosts that `pattern` selects.
     pub fn insert(&mut self, pattern: &HostPattern, value: T) {
         match pattern {
-            HostPattern::Exact(host) => self.exact.insert(host.clone(), value),
-            HostPattern::Wildcard(suffix) => self.wildcard.insert(suffix.clone(), value),
+            HostPattern::Exact(host) => self.exact.insert(host, value),
+            HostPattern::Wildcard(suffix) => self.wildcard.insert(suffix, value),
         };
     }
 
     /// True if no host has one.
     pub fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.wildcard.is_empty()
+        self.exact.0.is_empty() && self.wildcard.0.is_empty()
     }
 
     /// The value of a host, in lower case and without a trailing dot.
@@ -119,9 +141,13 @@ impl<T> ByHost<T> {
 }
 
 /// `host[:port]` as hosts are compared; `None` if it is none.
-pub fn normalized(host: &str) -> Option<String> {
+pub fn normalized(host: &str) -> Option<Cow<'_, str>> {
     let name = host_name(host.trim())?;
-    Some(name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase())
+    let name = name.strip_suffix('.').unwrap_or(name);
+    Some(match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    })
 }
 
 /// The sites of a gate.
@@ -213,6 +239,12 @@ impl Settings {
     /// Chooses the settings of a request.
     pub(super) fn choose(&self, host: RequestHost<'_>, tls: Option<&Presented>) -> Chosen {
         let Some(sites) = &self.sites else { return Chosen::Own };
+        // Nearly all requests write their host as the config does, and have it in one place.
+        if let (Some(host), None) = (host.header, host.authority)
+            && let Some(site) = sites.by_host.exact.get(host)
+        {
+            return Self::chosen(site, Some(host), tls);
+        }
         // RFC 9112, section 3.2.2, and RFC 9113, section 8.3.1: the target's authority counts. A
         // different Host beside it would be another one's to the upstream.
         let header = host.header.map(normalized);
@@ -225,8 +257,12 @@ impl Settings {
         };
         let found = host.as_deref().and_then(|host| sites.by_host.get(host));
         let Some(site) = found.or(sites.default.as_ref()) else { return Chosen::Misdirected };
+        Self::chosen(site, host.as_deref(), tls)
+    }
+
+    fn chosen(site: &Arc<Self>, host: Option<&str>, tls: Option<&Presented>) -> Chosen {
         match tls {
-            Some(shown) if !shown.names(host.as_deref()) => Chosen::Misdirected,
+            Some(shown) if !shown.names(host) => Chosen::Misdirected,
             _ => Chosen::Site(site.clone()),
         }
     }
@@ -250,23 +286,6 @@ impl Settings {
         match &self.site {
             None => name,
             Some(site) => name.in_site(&site.name),
-        }
-    }
-
-    /// Moves the channels of a poll into the site.
-    pub(super) fn scope(&self, subscriptions: &mut [Subscription]) {
-        if let Some(site) = &self.site {
-            for one in subscriptions {
-                one.channel = one.channel.clone().in_site(&site.name);
-            }
-        }
-    }
-
-    /// The unit of stamps of a channel of the site.
-    pub(super) fn tick(&self, hub: &Hub, name: &ChannelName) -> Tick {
-        match &self.site {
-            None => hub.tick(name),
-            Some(site) => hub.tick(&name.clone().in_site(&site.name)),
         }
     }
 }

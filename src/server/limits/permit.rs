@@ -108,21 +108,15 @@ struct Counts {
 }
 
 /// The right to hold one poll; dropping it gives it back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Permit {
-    counts: Arc<Counts>,
+    own: Option<Arc<Counts>>,
+    /// Those of the gate as a whole, beside a site's.
+    outer: Option<Arc<Counts>>,
     address: Option<IpAddr>,
+    /// The address counts in `own`, and in `outer`.
+    counted: (bool, bool),
     grant: Option<u64>,
-    /// The right that the gate as a whole gives, beside a site's.
-    _within: Option<Box<Permit>>,
-}
-
-impl Permit {
-    /// The same right within another one, with which it is given back.
-    pub fn within(mut self, outer: Self) -> Self {
-        self._within = Some(Box::new(outer));
-        self
-    }
 }
 
 impl Limits {
@@ -131,34 +125,71 @@ impl Limits {
         self.counts.held.load(Ordering::Relaxed)
     }
 
-    /// Admits a poll from `address`, by `grant`, if `settings` leave room for it.
+    /// Admits a poll from `address`, by `grant`, if `settings` leave room for it; and if `outer`
+    /// does, where these are the limits of a part of it. A grant counts here alone.
     pub fn admit(
         &self,
         address: Option<IpAddr>,
         grant: Option<u64>,
         settings: &Settings,
+        outer: Option<(&Self, &Settings)>,
     ) -> Result<Permit, Rejection> {
-        let counts = &self.counts;
-        if counts.held.fetch_add(1, Ordering::Relaxed) >= settings.held {
-            counts.held.fetch_sub(1, Ordering::Relaxed);
+        // Dropping the permit restores the counts.
+        let mut permit = Permit::default();
+        if let Some((outer, settings)) = outer {
+            let counted = outer.counts.take(address, settings)?;
+            permit.outer = Some(outer.counts.clone());
+            (permit.counted.1, permit.address) = (counted.is_some(), counted);
+        }
+        let counted = self.counts.take(address, settings)?;
+        permit.own = Some(self.counts.clone());
+        permit.counted.0 = counted.is_some();
+        permit.address = permit.address.or(counted);
+        let by_grant = &self.counts.by_grant;
+        permit.grant = by_grant.take(grant, settings.per_grant).ok_or(Rejection::Grant)?;
+        Ok(permit)
+    }
+}
+
+impl Counts {
+    /// Counts a poll; its address is returned if it is counted.
+    #[inline]
+    fn take(
+        &self,
+        address: Option<IpAddr>,
+        settings: &Settings,
+    ) -> Result<Option<IpAddr>, Rejection> {
+        if self.held.fetch_add(1, Ordering::Relaxed) >= settings.held {
+            self.held.fetch_sub(1, Ordering::Relaxed);
             return Err(Rejection::Held);
         }
-        // From here on dropping the permit restores the counts.
-        let mut permit =
-            Permit { counts: counts.clone(), address: None, grant: None, _within: None };
+        if settings.per_address == 0 {
+            return Ok(None);
+        }
         let address = settings.held_by(address).map(ip_prefix);
-        permit.address =
-            counts.by_address.take(address, settings.per_address).ok_or(Rejection::Address)?;
-        permit.grant = counts.by_grant.take(grant, settings.per_grant).ok_or(Rejection::Grant)?;
-        Ok(permit)
+        self.by_address.take(address, settings.per_address).ok_or_else(|| {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+            Rejection::Address
+        })
+    }
+
+    #[inline]
+    fn give_back(&self, address: Option<IpAddr>) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.by_address.give_back(address);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.counts.held.fetch_sub(1, Ordering::Relaxed);
-        self.counts.by_address.give_back(self.address);
-        self.counts.by_grant.give_back(self.grant);
+        let Self { own, outer, address, counted, grant } = self;
+        if let Some(own) = own {
+            own.give_back(address.filter(|_| counted.0));
+            own.by_grant.give_back(*grant);
+        }
+        if let Some(outer) = outer {
+            outer.give_back(address.filter(|_| counted.1));
+        }
     }
 }
 
@@ -217,14 +248,35 @@ mod tests {
         let settings = Settings { held: 3, per_address: 2, ..Settings::default() };
         let here = Some(IpAddr::from([127, 0, 0, 1]));
         let there = Some(IpAddr::from([127, 0, 0, 2]));
-        let first = limits.admit(here, None, &settings).unwrap();
-        let _second = limits.admit(here, None, &settings).unwrap();
-        assert_eq!(limits.admit(here, None, &settings).unwrap_err(), Rejection::Address);
-        let _third = limits.admit(there, None, &settings).unwrap();
-        assert_eq!(limits.admit(there, None, &settings).unwrap_err(), Rejection::Held);
+        let first = limits.admit(here, None, &settings, None).unwrap();
+        let _second = limits.admit(here, None, &settings, None).unwrap();
+        assert_eq!(limits.admit(here, None, &settings, None).unwrap_err(), Rejection::Address);
+        let _third = limits.admit(there, None, &settings, None).unwrap();
+        assert_eq!(limits.admit(there, None, &settings, None).unwrap_err(), Rejection::Held);
         drop(first);
-        assert!(limits.admit(here, None, &settings).is_ok());
+        assert!(limits.admit(here, None, &settings, None).is_ok());
         assert_eq!(limits.counts.by_address.0.lock().len(), 2);
+    }
+
+    #[test]
+    fn a_part_counts_within_the_whole_and_gives_both_back() {
+        let (whole, part) = (Limits::default(), Limits::default());
+        let outer = Settings { held: 3, per_address: 2, ..Settings::default() };
+        let inner = Settings { per_address: 1, per_grant: 1, ..Settings::default() };
+        let address = |last| Some(IpAddr::from([127, 0, 0, last]));
+        let admit = |last, grant| part.admit(address(last), grant, &inner, Some((&whole, &outer)));
+        let first = admit(1, Some(7)).unwrap();
+        assert_eq!(admit(1, None).unwrap_err(), Rejection::Address);
+        assert_eq!(admit(2, Some(7)).unwrap_err(), Rejection::Grant);
+        assert_eq!((whole.held(), part.held()), (1, 1));
+        let more: Vec<_> = [2, 3].map(|last| admit(last, None).unwrap()).into();
+        assert_eq!(admit(4, None).unwrap_err(), Rejection::Held);
+        drop((first, more));
+        assert_eq!((whole.held(), part.held()), (0, 0));
+        for limits in [&whole, &part] {
+            assert!(limits.counts.by_address.0.lock().is_empty());
+            assert!(limits.counts.by_grant.0.lock().is_empty());
+        }
     }
 
     #[test]
@@ -259,7 +311,7 @@ mod tests {
     fn a_network_of_64_bits_is_one_address() {
         let limits = Limits::default();
         let settings = Settings { per_address: 1, ..Settings::default() };
-        let admit = |address: &str| limits.admit(address.parse().ok(), None, &settings);
+        let admit = |address: &str| limits.admit(address.parse().ok(), None, &settings, None);
         let _first = admit("2001:db8::1").unwrap();
         assert_eq!(admit("2001:db8::2:1").unwrap_err(), Rejection::Address);
         let _other = admit("2001:db8:0:1::1").unwrap();
@@ -272,11 +324,11 @@ mod tests {
         let limits = Limits::default();
         let settings = Settings { per_address: 2, per_grant: 1, ..Settings::default() };
         let here = Some(IpAddr::from([127, 0, 0, 1]));
-        let first = limits.admit(here, Some(7), &settings).unwrap();
+        let first = limits.admit(here, Some(7), &settings, None).unwrap();
         for _ in 0..3 {
-            assert_eq!(limits.admit(here, Some(7), &settings).unwrap_err(), Rejection::Grant);
+            assert_eq!(limits.admit(here, Some(7), &settings, None).unwrap_err(), Rejection::Grant);
         }
-        let second = limits.admit(here, Some(8), &settings).unwrap();
+        let second = limits.admit(here, Some(8), &settings, None).unwrap();
         drop((first, second));
         assert_eq!(limits.counts.held.load(Ordering::Relaxed), 0);
         assert!(limits.counts.by_address.0.lock().is_empty());

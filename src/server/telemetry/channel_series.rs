@@ -15,37 +15,39 @@ pub struct Series {
     pub deliveries: AtomicU64,
 }
 
-/// The channels that the config lists; nothing is counted for any other.
+/// The channels that the config lists, and its sites; nothing is counted for any other.
 #[derive(Debug, Default)]
 pub struct Watched {
-    channels: ArcSwap<HashMap<ChannelName, Arc<Series>>>,
-    sites: ArcSwap<Vec<(SiteName, Arc<Series>)>>,
+    all: ArcSwap<AllSeries>,
+}
+
+/// One value, as each delivery looks it up.
+#[derive(Debug, Clone, Default)]
+struct AllSeries {
+    channels: HashMap<ChannelName, Arc<Series>>,
+    sites: Vec<(SiteName, Arc<Series>)>,
 }
 
 impl Watched {
     /// Watches `names` from now on; already watched ones keep their counts.
     pub fn watch(&self, names: &[ChannelName]) {
-        let before = self.channels.load();
-        let series = |name: &ChannelName| before.get(name).cloned().unwrap_or_default();
+        let before = self.all.load();
+        let series = |name: &ChannelName| before.channels.get(name).cloned().unwrap_or_default();
         let channels = names.iter().map(|name| (name.clone(), series(name))).collect();
-        self.channels.store(Arc::new(channels));
+        self.all.store(Arc::new(AllSeries { channels, sites: before.sites.clone() }));
     }
 
     /// Counts these sites from now on; the ones that were there keep their counts.
     pub fn watch_sites(&self, names: &[SiteName]) {
-        let before = self.sites.load();
-        let series = |name: &SiteName| {
-            let known = before.iter().find(|(known, _)| known == name);
-            known.map(|(_, series)| series.clone()).unwrap_or_default()
-        };
+        let before = self.all.load();
+        let series = |name: &SiteName| before.site(name).cloned().unwrap_or_default();
         let sites = names.iter().map(|name| (name.clone(), series(name))).collect();
-        self.sites.store(Arc::new(sites));
+        self.all.store(Arc::new(AllSeries { sites, channels: before.channels.clone() }));
     }
 
     /// The counts of a site.
     pub fn site(&self, name: &SiteName) -> Option<Arc<Series>> {
-        let sites = self.sites.load();
-        sites.iter().find(|(known, _)| known == name).map(|(_, series)| series.clone())
+        self.all.load().site(name).cloned()
     }
 
     /// Counts a message published on `channel`.
@@ -61,25 +63,30 @@ impl Watched {
     }
 
     fn with(&self, channel: &ChannelName, count: impl Fn(&Series) -> u64) {
-        let channels = self.channels.load();
-        if !channels.is_empty()
-            && let Some(series) = channels.get(channel)
+        let all = self.all.load();
+        if !all.channels.is_empty()
+            && let Some(series) = all.channels.get(channel)
         {
             count(series);
         }
-        if !channel.site().is_empty() {
-            let sites = self.sites.load();
-            let own = sites.iter().find(|(site, _)| channel.is_of(site));
+        if !all.sites.is_empty() {
+            let own = all.sites.iter().find(|(site, _)| channel.is_of(site));
             own.map(|(_, series)| count(series));
         }
     }
 
     /// All of them, in the order of their names.
     pub fn all(&self) -> Vec<(ChannelName, Arc<Series>)> {
-        let channels = self.channels.load();
-        let mut all: Vec<_> = channels.iter().map(|(n, s)| (n.clone(), s.clone())).collect();
+        let all = self.all.load();
+        let mut all: Vec<_> = all.channels.iter().map(|(n, s)| (n.clone(), s.clone())).collect();
         all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         all
+    }
+}
+
+impl AllSeries {
+    fn site(&self, name: &SiteName) -> Option<&Arc<Series>> {
+        self.sites.iter().find(|(known, _)| known == name).map(|(_, series)| series)
     }
 }
 

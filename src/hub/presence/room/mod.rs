@@ -2,13 +2,18 @@
 //!
 //! Each has two states: present or not, and announced or not. Where they differ there is something
 //! to announce; a user who is neither is forgotten.
+//!
+//! While a user is both, and its deadline stands in the wheel, its number of holds is lent to
+//! [`Holds`], and so is that of the clients without a name while the room's deadline stands there.
+//! The steps here recall it first.
 
 mod announce;
 mod sequenced;
 
 use super::event::Why;
+use super::holds::Holds;
 use super::memory::Share;
-use super::{Member, Rooms, Settings};
+use super::{Changed, Member, Rooms, Settings};
 use crate::hub::channel::{ChannelName, Time};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,8 +31,11 @@ pub(super) struct Room {
     present: usize,
     /// Users whose join was announced, and no leave since.
     announced: usize,
-    /// Clients that are held.
-    connections: usize,
+    /// Clients that are held and count for no user, unless their number is lent.
+    unnamed: u32,
+    holds: Arc<Holds>,
+    /// The number of held clients that a sequencer knows.
+    pub(super) reported_connections: usize,
     /// It is on the list of those with something to announce.
     pub(super) listed: bool,
     /// The sink knows of it.
@@ -40,8 +48,8 @@ pub(super) struct Room {
     stale: bool,
     /// Its deadline stands in the wheel.
     timed: bool,
-    /// Since when there is neither a client nor a user.
-    empty: Option<Time>,
+    /// When a client without a name, or a user, was last here; later for one that is.
+    last: Time,
     occupied: bool,
     occupancy_announced: bool,
 }
@@ -49,7 +57,9 @@ pub(super) struct Room {
 pub(super) struct User {
     pub(super) info: Option<Arc<str>>,
     pub(super) since: Time,
+    /// Its holds, unless their number is lent.
     held: u32,
+    holds: Arc<Holds>,
     /// Its grace ends here.
     until: Time,
     /// Holds that end without a grace, if they do so before `leaves_until`.
@@ -84,8 +94,8 @@ fn cost(member: &Member) -> u64 {
 }
 
 fn cost_of(user: &str, info: Option<&str>) -> u64 {
-    // Its record, its place in the map and its deadline.
-    240 + user.len() as u64 + info.map_or(0, str::len) as u64
+    // Its record, its place in the map, its holds and its deadline.
+    320 + user.len() as u64 + info.map_or(0, str::len) as u64
 }
 
 impl Room {
@@ -104,14 +114,16 @@ impl Room {
             users: HashMap::new(),
             present: 0,
             announced: 0,
-            connections: 0,
+            unnamed: 0,
+            holds: Holds::new(channel.clone(), None),
+            reported_connections: 0,
             listed: false,
             noted: false,
             counted: 0,
             count_due: false,
             stale: false,
             timed: false,
-            empty: None,
+            last: Time(0),
             occupied: false,
             occupancy_announced: false,
         }
@@ -119,17 +131,12 @@ impl Room {
 
     /// The memory of a room without users, in bytes.
     fn cost(channel: &ChannelName) -> u64 {
-        320 + 2 * channel.len() as u64
+        400 + 2 * channel.len() as u64
     }
 
     /// Nothing is left of it, and it is dropped.
     pub(super) fn end(self, channel: &ChannelName) {
         self.memory.give_back(Self::cost(channel));
-    }
-
-    /// There is memory for a user.
-    pub(super) fn fits(&self, member: &Member) -> bool {
-        self.memory.fits(cost(member))
     }
 
     pub(super) fn knows(&self, user: &str) -> bool {
@@ -145,8 +152,10 @@ impl Room {
         self.present
     }
 
+    /// Clients that are held.
     pub(super) fn connections(&self) -> usize {
-        self.connections
+        let unnamed = self.holds.count().unwrap_or(self.unnamed);
+        self.users.values().map(|user| user.held() as usize).sum::<usize>() + unnamed as usize
     }
 
     pub(super) fn users(&self) -> impl Iterator<Item = (&Arc<str>, &User)> {
@@ -166,21 +175,35 @@ impl Room {
         }
     }
 
-    pub(super) fn enter(&mut self, member: Option<&Member>, rooms: &Rooms, now: Time) {
-        self.connections += 1;
+    /// A client is held from now on: one of `member`, if that is known or there is memory for it.
+    pub(super) fn enter(
+        &mut self,
+        member: Option<&Member>,
+        rooms: &Rooms,
+        now: Time,
+    ) -> Arc<Holds> {
         self.occupied = true;
-        self.empty = None;
-        let Some(member) = member else { return };
+        let fits = |member: &&Member| self.knows(member.user()) || self.memory.fits(cost(member));
+        let Some(member) = member.filter(fits) else {
+            self.recall();
+            self.unnamed += 1;
+            self.lend();
+            return self.holds.clone();
+        };
         let user = self.users.entry(member.user().clone()).or_insert_with(|| {
             self.memory.take(cost(member));
             rooms.members.fetch_add(1, Ordering::Relaxed);
-            User::new(member.info().cloned(), now)
+            let channel = self.holds.channel.clone();
+            User::new(channel, member.user().clone(), member.info().cloned(), now)
         });
+        user.recall();
         user.held += 1;
         if !user.present {
             user.present = true;
             self.present += 1;
         }
+        user.lend();
+        user.holds.clone()
     }
 
     /// Takes over a user who was present or announced before, until `until`.
@@ -200,22 +223,28 @@ impl Room {
         self.present += usize::from(present);
         self.announced += usize::from(announced);
         (self.occupied, self.occupancy_announced) = (true, !self.shared);
-        let user = User { present, announced, until, timed: present, ..User::new(info, since) };
+        let new = User::new(self.holds.channel.clone(), key.clone(), info, since);
+        let user = User { present, announced, until, timed: present, ..new };
         self.users.insert(key, user);
     }
 
-    /// A hold has ended. Returns the user and, if it is to stand in the wheel, its deadline.
+    /// A hold has ended.
     pub(super) fn exit(
         &mut self,
         user: Option<&Arc<str>>,
         grace: Duration,
         end: End,
         now: Time,
-    ) -> Option<(Arc<str>, Option<Time>)> {
-        self.connections = self.connections.saturating_sub(1);
+    ) -> Changed {
         let crowded = self.is_crowded();
-        let key = user?;
-        let user = self.users.get_mut(key)?;
+        let Some(key) = user else {
+            self.recall();
+            self.unnamed = self.unnamed.saturating_sub(1);
+            self.last = self.last.max(now);
+            return Changed { ended_unnamed: true, ..Changed::default() };
+        };
+        let Some(user) = self.users.get_mut(key) else { return Changed::default() };
+        user.recall();
         user.held = user.held.saturating_sub(1);
         match end {
             End::Now(why) => (user.until, user.why) = (now, why),
@@ -225,84 +254,123 @@ impl Room {
             }
         }
         if user.held > 0 {
-            return None;
+            user.lend();
+            return Changed::default();
         }
         if user.until <= now || crowded && !user.announced {
-            return Some((self.depart(key)?, None));
+            return Changed { user: self.depart(key, now), ..Changed::default() };
         }
         let timed = std::mem::replace(&mut user.timed, true);
-        Some((key.clone(), (!timed).then_some(user.until)))
+        user.lend();
+        let until = (!timed).then_some(user.until);
+        Changed { user: Some(key.clone()), until, ..Changed::default() }
     }
 
     /// The user ends its grace.
-    pub(super) fn leave(&mut self, user: &str, now: Time) -> Option<(Arc<str>, Option<Time>)> {
-        let (key, _) = self.users.get_key_value(user)?;
+    pub(super) fn leave(&mut self, user: &str, now: Time) -> Changed {
+        let Some((key, _)) = self.users.get_key_value(user) else { return Changed::default() };
         let key = key.clone();
-        let user = self.users.get_mut(&key)?;
+        let Some(user) = self.users.get_mut(&key) else { return Changed::default() };
+        user.recall();
         (user.until, user.why) = (now, Why::Left);
         if user.held > 0 {
             user.leaving = user.leaving.saturating_add(1).min(user.held);
             user.leaves_until = after(now, LEAVING);
-            return None;
+            return Changed::default();
         }
-        self.depart(&key).map(|key| (key, None))
+        Changed { user: self.depart(&key, now), ..Changed::default() }
     }
 
     /// A deadline from the wheel has come; the next one, if there is one.
     pub(super) fn expire(&mut self, key: &Arc<str>, now: Time) -> Option<Time> {
         let user = self.users.get_mut(key)?;
+        user.recall();
         user.timed = false;
         if user.held > 0 || !user.present {
             return None;
         }
         if user.until > now {
             user.timed = true;
+            user.lend();
             return Some(user.until);
         }
-        self.depart(key);
+        self.depart(key, now);
         None
     }
 
-    fn depart(&mut self, key: &Arc<str>) -> Option<Arc<str>> {
+    fn depart(&mut self, key: &Arc<str>, now: Time) -> Option<Arc<str>> {
         let user = self.users.get_mut(key).filter(|user| user.present)?;
         user.present = false;
         user.leaving = 0;
         self.present -= 1;
+        self.last = self.last.max(now);
         // One who was not announced may have room now.
         self.stale |= self.present == self.settings.members && !self.shared;
         Some(key.clone())
     }
 
-    /// The deadline of a room that has become empty, to stand in the wheel.
-    pub(super) fn ends(&mut self, now: Time) -> Option<Time> {
-        if self.connections > 0 || self.present > 0 {
+    /// The deadline of a room that has become empty, or of one with clients without a name, of which
+    /// one has gone; to stand in the wheel. Without memory for it, an empty room ends at once.
+    pub(super) fn deadline(
+        &mut self,
+        ended_unnamed: bool,
+        is_full: impl FnOnce() -> bool,
+        now: Time,
+    ) -> Option<Time> {
+        if self.timed && !ended_unnamed {
             return None;
         }
-        let empty = *self.empty.get_or_insert(now);
-        (!std::mem::replace(&mut self.timed, true)).then(|| after(empty, VACATED_AFTER))
-    }
-
-    /// The room does not wait for another client any more.
-    pub(super) fn close(&mut self) {
-        (self.timed, self.occupied) = (false, false);
+        // From here on the number of clients without a name is not lent.
+        let is_empty = self.present == 0 && self.unnamed == 0;
+        if !is_empty && !ended_unnamed {
+            return None;
+        }
+        let had = self.timed;
+        match is_full() {
+            true if is_empty => (self.timed, self.occupied) = (false, false),
+            true => {}
+            false => {
+                self.timed = true;
+                self.lend();
+            }
+        }
+        (self.timed && !had).then(|| after(now, VACATED_AFTER))
     }
 
     /// The deadline of the room has come: the next one, or none if it is empty for good.
     pub(super) fn vacate(&mut self, now: Time) -> Option<Time> {
         self.timed = false;
-        let empty = self.empty?;
-        let until = after(empty, VACATED_AFTER);
+        self.recall();
+        if self.present > 0 || self.unnamed > 0 {
+            return None;
+        }
+        let until = after(self.last, VACATED_AFTER);
         if until > now {
             self.timed = true;
+            self.lend();
             return Some(until);
         }
         self.occupied = false;
         None
     }
 
+    /// Takes back the number of clients without a name.
+    fn recall(&mut self) {
+        if let Some((held, last)) = self.holds.recall() {
+            (self.unnamed, self.last) = (held, self.last.max(last));
+        }
+    }
+
+    /// Lends it, while nothing follows from a client that comes or goes.
+    fn lend(&mut self) {
+        if self.timed && self.occupied && self.occupancy_announced {
+            self.holds.lend(self.unnamed);
+        }
+    }
+
     /// Nothing is left of it.
     pub(super) fn is_over(&self) -> bool {
-        self.connections == 0
+        self.unnamed == 0
             && self.users.is_empty()
             && !self.timed
             && !self.occupied
@@ -312,11 +380,12 @@ impl Room {
 }
 
 impl User {
-    fn new(info: Option<Arc<str>>, now: Time) -> Self {
+    fn new(channel: ChannelName, user: Arc<str>, info: Option<Arc<str>>, now: Time) -> Self {
         Self {
             info,
             since: now,
             held: 0,
+            holds: Holds::new(channel, Some(user)),
             until: Time(0),
             leaving: 0,
             leaves_until: Time(0),
@@ -324,6 +393,26 @@ impl User {
             present: false,
             announced: false,
             why: Why::Gone,
+        }
+    }
+
+    /// Its holds.
+    fn held(&self) -> u32 {
+        self.holds.count().unwrap_or(self.held)
+    }
+
+    /// Takes back the number of its holds.
+    fn recall(&mut self) {
+        if let Some((held, until)) = self.holds.recall() {
+            (self.held, self.until) = (held, self.until.max(until));
+        }
+    }
+
+    /// Lends it, while nothing follows from a hold that begins or ends.
+    fn lend(&mut self) {
+        let is_steady = self.present && self.announced && self.timed;
+        if is_steady && self.leaving == 0 && self.why == Why::Gone {
+            self.holds.lend(self.held);
         }
     }
 }

@@ -54,6 +54,7 @@ impl Room {
 
     pub(in crate::hub::presence) fn share_lost(&mut self, rooms: &Rooms) {
         self.occupancy_announced = false;
+        self.reported_connections = 0;
         let gone: Vec<_> =
             self.users().filter(|(_, user)| !user.present).map(|(key, _)| key.clone()).collect();
         gone.iter().for_each(|key| self.forget(key, rooms));

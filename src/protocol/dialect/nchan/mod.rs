@@ -14,7 +14,9 @@ mod tests;
 pub use stream::{META_SUBPROTOCOL, chosen};
 
 use super::{Parsed, Poll, Request, refused};
-use crate::hub::channel::{ChannelName, Cursor, Lookup, Message, NameError, Payload, Stamp, Take};
+use crate::hub::channel::{
+    ChannelName, Cursor, Lookup, Message, NameError, Payload, SiteName, Stamp, Take,
+};
 use crate::hub::{Answer, ChannelUpdate, Subscription};
 use crate::protocol::http::query::decode_strictly;
 use crate::protocol::http::{Reply, date};
@@ -72,7 +74,7 @@ const EVENT_PARAMETER: &str = ";nchan-event=";
 impl Nchan {
     pub(super) fn parse(&self, request: &Request<'_>) -> Parsed {
         let Some(names) = self.names(request) else { return Parsed::OtherRule };
-        let names = match self.channels(&names) {
+        let names = match self.channels(&names, request.site) {
             Ok(names) => names,
             Err(error) => return refused(error),
         };
@@ -107,9 +109,13 @@ impl Nchan {
         }
     }
 
-    /// The channels of a text, each in the group.
-    pub fn channels(&self, names: &[u8]) -> Result<SmallVec<[ChannelName; 1]>, NameError> {
-        let name = |name: &[u8]| in_group(self.group.as_deref(), name);
+    /// The channels of a text, each in the group and the site.
+    pub fn channels(
+        &self,
+        names: &[u8],
+        site: &SiteName,
+    ) -> Result<SmallVec<[ChannelName; 1]>, NameError> {
+        let name = |name: &[u8]| in_group(site, self.group.as_deref(), name);
         names.split(|byte| *byte == b',').map(name).collect()
     }
 
@@ -174,12 +180,14 @@ impl Nchan {
     }
 }
 
-/// The channel `name` of a group.
-pub fn in_group(group: Option<&str>, name: &[u8]) -> Result<ChannelName, NameError> {
+/// The channel `name` of a group of a site.
+fn in_group(site: &SiteName, group: Option<&str>, name: &[u8]) -> Result<ChannelName, NameError> {
     match group {
-        None => ChannelName::from_bytes(name),
+        None => ChannelName::from_bytes_of_site(site, name),
         Some(_) if name.is_empty() => Err(NameError::Empty),
-        Some(group) => ChannelName::from_bytes(&[group.as_bytes(), b"/", name].concat()),
+        Some(group) => {
+            ChannelName::from_bytes_of_site(site, &[group.as_bytes(), b"/", name].concat())
+        }
     }
 }
 

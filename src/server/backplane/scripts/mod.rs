@@ -14,6 +14,8 @@ pub(super) struct Scripts {
     publish: Script,
     read: Script,
     forget: Script,
+    list: Script,
+    take: Script,
     presence: presence::PresenceScripts,
     is_cluster: bool,
 }
@@ -26,6 +28,8 @@ impl Scripts {
             publish: Script::new(include_str!("publish.lua")),
             read: Script::new(include_str!("read.lua")),
             forget: Script::new(include_str!("forget.lua")),
+            list: Script::new(include_str!("list.lua")),
+            take: Script::new(include_str!("take.lua")),
             presence: presence::PresenceScripts::new(),
         }
     }
@@ -39,9 +43,10 @@ pub(super) struct Placed {
 }
 
 impl Scripts {
-    pub(super) fn all(&self) -> [&Script; 6] {
+    pub(super) fn all(&self) -> [&Script; 8] {
         let presence::PresenceScripts { change, users, lease } = &self.presence;
-        [&self.publish, &self.read, &self.forget, change, users, lease]
+        let Self { publish, read, forget, list, take, .. } = self;
+        [publish, read, forget, list, take, change, users, lease]
     }
 
     /// True if they are for one server, which has all.
@@ -117,6 +122,36 @@ impl Scripts {
     pub(super) fn forget(&self, keys: &Keys, channel: &ChannelName, epoch: Epoch) -> Cmd {
         let mut call = self.call("EVALSHA", &self.forget, keys, channel, 2);
         call.arg(keys.pushes(channel)).arg(self.push()).arg(epoch.number());
+        call
+    }
+
+    /// Changes what `gate` lists for a channel: pairs of an id and an entry, which is empty for one that
+    /// has gone. With `anew`, what was listed before goes. It lives for so long.
+    pub(super) fn list<'a>(
+        &self,
+        keys: &Keys,
+        channel: &ChannelName,
+        gate: &str,
+        (life, anew): (Duration, bool),
+        pairs: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Cmd {
+        let mut call = self.of_gate(&self.list, keys, channel, gate);
+        call.arg(life.as_millis() as u64).arg(if anew { "anew" } else { "more" });
+        for (id, entry) in pairs {
+            call.arg(id).arg(entry);
+        }
+        call
+    }
+
+    /// Takes what `gate` has listed for a channel.
+    pub(super) fn take(&self, keys: &Keys, channel: &ChannelName, gate: &str) -> Cmd {
+        self.of_gate(&self.take, keys, channel, gate)
+    }
+
+    fn of_gate(&self, script: &Script, keys: &Keys, channel: &ChannelName, gate: &str) -> Cmd {
+        let mut call = cmd("EVALSHA");
+        call.arg(script.get_hash()).arg(2).arg(keys.entries(channel, gate));
+        call.arg(keys.gate(Keys::partition(channel), gate)).arg(channel.qualified());
         call
     }
 

@@ -7,12 +7,14 @@
 --
 -- KEYS  1 state and 2 history of the channel of joins and leaves  3 users (hash)
 --       4 users beyond the bound (set)  5 a pause between counts  6 the gate's channels (set)
+--       7 clients that are held (hash: gates and their numbers)
 -- ARGV  1..10 as of publish.lua, the body empty
---       11 enter, exit, reap (all of the gate's users go) or count  12 gate
+--       11 enter, exit, reap (all of the gate's users go), count, or connections (15 = their number)
+--       12 gate
 --       13 that channel's name  14 users that are listed
 --       15 user  16 the same as JSON  17 info as JSON  18 why it leaves  19 microseconds since 1970
 -- Returns pairs of a sign and a user: + joined, - left, o occupied, v vacated, # a count is due.
-local users, beyond, pause, own = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local users, beyond, pause, own, held = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local act, gate, channel, most = ARGV[11], ARGV[12], ARGV[13], tonumber(ARGV[14])
 local done = {}
 
@@ -64,6 +66,8 @@ local function join(user, it)
 end
 
 local function enter(user, json, info)
+  -- Also for a user whom another gate has: what is not in this set is not taken off a dead gate.
+  redis.call('SADD', own, channel)
   local it = read(user)
   if it then
     if string.find(' ' .. it.gates .. ' ', ' ' .. gate .. ' ', 1, true) then return end
@@ -71,7 +75,6 @@ local function enter(user, json, info)
     write(user, it)
     return
   end
-  redis.call('SADD', own, channel)
   it = {since = ARGV[19], listed = false, gates = gate, json = json, info = info}
   write(user, it)
   if user == '' then
@@ -121,15 +124,26 @@ if act == 'enter' then
   enter(ARGV[15], ARGV[16], ARGV[17])
 elseif act == 'exit' then
   exit(ARGV[15], ARGV[18])
-  if ARGV[15] == '' then redis.call('SREM', own, channel) end
+  if ARGV[15] == '' then
+    redis.call('HDEL', held, gate)
+    redis.call('SREM', own, channel)
+  end
   admit()
 elseif act == 'reap' then
   for _, user in ipairs(redis.call('HKEYS', users)) do
     if user ~= '' then exit(user, 'gone') end
   end
   exit('', 'gone')
+  redis.call('HDEL', held, gate)
   redis.call('SREM', own, channel)
   admit()
+elseif act == 'connections' then
+  if ARGV[15] == '0' then
+    redis.call('HDEL', held, gate)
+  else
+    redis.call('SADD', own, channel)
+    redis.call('HSET', held, gate, ARGV[15])
+  end
 else
   say_count()
 end

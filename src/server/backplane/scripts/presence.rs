@@ -41,6 +41,8 @@ pub(in crate::server::backplane) enum Act<'a> {
     Reap,
     /// The number of users may be announced.
     Count,
+    /// The gate holds so many clients.
+    Connections(usize),
 }
 
 /// Something that has changed for all gates together.
@@ -59,6 +61,8 @@ pub(in crate::server::backplane) struct Users {
     pub(in crate::server::backplane) place: Snapshot,
     pub(in crate::server::backplane) listed: Vec<Listed>,
     pub(in crate::server::backplane) count: usize,
+    /// The gates, and the clients that each holds.
+    pub(in crate::server::backplane) connections: Vec<(String, usize)>,
 }
 
 impl Scripts {
@@ -73,10 +77,10 @@ impl Scripts {
         act: &Act<'_>,
     ) -> Cmd {
         let mut call = cmd("EVALSHA");
-        call.arg(self.presence.change.get_hash()).arg(6);
+        call.arg(self.presence.change.get_hash()).arg(7);
         call.arg(keys.state(companion)).arg(keys.history(companion)).arg(keys.users(companion));
         call.arg(keys.beyond(companion)).arg(keys.pause(companion));
-        call.arg(keys.gate(Keys::partition(companion), gate));
+        call.arg(keys.gate(Keys::partition(companion), gate)).arg(keys.connections(companion));
         call.arg(keys.pushes(companion)).arg(self.push()).arg(new_epoch());
         call.arg(envelope::letter(crate::hub::channel::Kind::Json)).arg("application/json").arg("");
         call.arg(limits.messages)
@@ -88,8 +92,12 @@ impl Scripts {
             Act::User(_) => "exit",
             Act::Reap => "reap",
             Act::Count => "count",
+            Act::Connections(_) => "connections",
         };
         call.arg(word).arg(gate).arg(companion.qualified()).arg(most);
+        if let Act::Connections(number) = act {
+            call.arg(number);
+        }
         if let Act::User(change) = act {
             let user = change.user.as_deref().unwrap_or_default();
             // A text has no line feed as JSON.
@@ -102,8 +110,9 @@ impl Scripts {
 
     pub(in crate::server::backplane) fn users(&self, keys: &Keys, companion: &ChannelName) -> Cmd {
         let mut call = cmd("EVALSHA_RO");
-        call.arg(self.presence.users.get_hash()).arg(3);
+        call.arg(self.presence.users.get_hash()).arg(4);
         call.arg(keys.state(companion)).arg(keys.history(companion)).arg(keys.users(companion));
+        call.arg(keys.connections(companion));
         call
     }
 
@@ -149,7 +158,9 @@ pub(in crate::server::backplane) fn leases(value: &Value) -> Option<(bool, Vec<S
 /// Reads the list of users.
 pub(in crate::server::backplane) fn users(value: Value) -> Option<Users> {
     let Value::Array(words) = value else { return None };
-    let [place, Value::Array(records), count] = <[Value; 3]>::try_from(words).ok()? else {
+    let [place, Value::Array(records), count, Value::Array(gates)] =
+        <[Value; 4]>::try_from(words).ok()?
+    else {
         return None;
     };
     let listed = |pair: &[Value]| {
@@ -164,5 +175,10 @@ pub(in crate::server::backplane) fn users(value: Value) -> Option<Users> {
     let mut listed: Vec<Listed> = records.chunks(2).map(listed).collect::<Option<_>>()?;
     listed.sort_unstable_by(|a, b| (a.since, &a.user).cmp(&(b.since, &b.user)));
     let count = usize::try_from(number(&count)?).ok()?;
-    Some(Users { place: snapshot(place)?, listed, count })
+    let held = |pair: &[Value]| {
+        let number = usize::try_from(number(pair.get(1)?)?).ok()?;
+        Some((text(pair.first()?)?.to_owned(), number))
+    };
+    let connections = gates.chunks(2).map(held).collect::<Option<_>>()?;
+    Some(Users { place: snapshot(place)?, listed, count, connections })
 }

@@ -2,7 +2,9 @@
 -- which is the function `read` here.
 --
 -- KEYS  1 state and 2 history of the channel of joins and leaves  3 users (hash)
--- Returns what read.lua does, without messages; the records of the users; and their number.
+--       4 clients that are held (hash: gates and their numbers)
+-- Returns what read.lua does, without messages; the records of the users; their number; and the gates
+-- with their numbers of clients.
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 local place = read({KEYS[1], KEYS[2]}, {epoch or '0', '9007199254740991'})
 local listed, all = {}, 0
@@ -16,4 +18,4 @@ for index = 1, #records, 2 do
     end
   end
 end
-return {place, listed, all}
+return {place, listed, all, redis.call('HGETALL', KEYS[4])}

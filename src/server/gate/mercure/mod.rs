@@ -22,13 +22,16 @@ use super::poll::admission::{Admission, Incoming};
 use super::poll::replies::{refusal, unstored};
 use super::{Decision, Gate, stream};
 use crate::hub::Subscription as ChannelSubscription;
-use crate::hub::channel::{Cursor, Take};
+use crate::hub::channel::{ChannelName, Cursor, Take};
 use crate::protocol::auth::Seconds;
 use crate::protocol::http::{Headers, Reply};
-use crate::protocol::mercure::{self, Parameters, Publish, Refused, Stored, Target};
+use crate::protocol::mercure::{self, Parameters, Publish, Record, Refused, Stored, Target};
 use crate::server::limits::body_memory::BodyMemory;
 use crate::server::telemetry::refusal::Refusal;
 use registry::Registry;
+pub use registry::SharedSubscriber;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 /// The hub's settings as the public side needs them.
@@ -47,7 +50,15 @@ pub(super) struct Shared {
     /// The memory of all subscriptions.
     memory: Arc<BodyMemory>,
     registry: Registry,
+    elsewhere: OnceLock<SubscribersElsewhere>,
 }
+
+/// Reads the records of the subscribers of a hub's channel at other gates; the error is a reason.
+pub type SubscribersElsewhere = Arc<
+    dyn Fn(ChannelName) -> Pin<Box<dyn Future<Output = Result<Vec<String>, String>> + Send>>
+        + Send
+        + Sync,
+>;
 
 /// The headers that a page of another origin may read, and those that it may send.
 const EXPOSED: &str = "ETag, Last-Event-ID, WWW-Authenticate";
@@ -116,7 +127,7 @@ impl Gate {
         let reply = match (request.method, target) {
             ("GET" | "HEAD", Target::Hub) => return Some(self.subscribe(settings, hub, request)),
             ("GET" | "HEAD", Target::Subscriptions(topic, subscriber)) => {
-                self.subscriptions(hub, request, (topic.as_deref(), subscriber.as_deref()))
+                return Some(self.subscriptions(hub, request, (topic, subscriber)));
             }
             ("OPTIONS", _) => hub.preflight(request.headers),
             (_, target) => {
@@ -144,33 +155,121 @@ impl Gate {
         (self.shared.clock)().0 / 1_000_000
     }
 
-    /// The answer of the subscriptions' API.
+    /// The answer of the subscriptions' API; with several gates, once the others' are read.
     fn subscriptions(
         &self,
         hub: &Settings,
         request: &Incoming<'_>,
-        (topic, subscriber): (Option<&str>, Option<&str>),
-    ) -> Reply {
+        (topic, subscriber): (Option<String>, Option<String>),
+    ) -> Decision {
         let query = Parameters::new(raw_query(request));
         // The path as it came is the topic that a token has to be for.
         if let Err(refused) = hub.hub.may_see(request.path, query, request.headers, self.seconds())
         {
-            return self.refuse_mercure(&refused);
+            let reply = self.refuse_mercure(&refused);
+            return Decision::Reply(hub.finished(reply, request.headers), None);
         }
+        let known = request.headers.get("if-none-match").map(str::to_owned);
+        let path = request.path.to_owned();
+        let finish = hub.finished(Reply::new(200, "", ""), request.headers).headers;
+        let gate = self.clone();
+        let channel = hub_channel(hub);
+        let hub = hub.clone();
+        let reply = move |elsewhere: &[Record]| {
+            let wanted = (topic.as_deref(), subscriber.as_deref());
+            let mut reply = gate.listed(&hub, &path, known.as_deref(), wanted, elsewhere);
+            reply.headers.extend(finish);
+            reply
+        };
+        let elsewhere = self.shared.mercure.elsewhere.get();
+        let Some((elsewhere, channel)) = elsewhere.zip(channel) else {
+            return Decision::Reply(reply(&[]), None);
+        };
+        let reading = elsewhere(channel);
+        Decision::Later(Box::pin(async move {
+            let read = reading.await.unwrap_or_else(|reason| {
+                tracing::debug!(reason, "the subscriptions of other gates are not known");
+                Vec::new()
+            });
+            let records: Vec<_> = read.iter().filter_map(|text| Record::read(text)).collect();
+            reply(&records)
+        }))
+    }
+
+    /// The list of subscriptions, or one of them.
+    fn listed(
+        &self,
+        hub: &Settings,
+        path: &str,
+        known: Option<&str>,
+        (topic, subscriber): (Option<&str>, Option<&str>),
+        elsewhere: &[Record],
+    ) -> Reply {
         let newest = self.newest_id(hub);
-        let found = self.shared.mercure.registry.find(&hub.hub, topic, subscriber);
+        let found = self.shared.mercure.registry.find(&hub.hub, elsewhere, topic, subscriber);
         let body = match (subscriber, found.into_iter()) {
-            (None, found) => mercure::list(request.path, &newest, found.collect()),
+            (None, found) => mercure::list(path, &newest, found.collect()),
             (Some(_), mut found) => match found.next() {
                 Some(one) => one.shown(Some(&newest)),
                 None => return mercure::plain(404, "there is no such subscription"),
             },
         };
-        let reply = match request.headers.get("if-none-match") == Some(newest.as_str()) {
+        let reply = match known == Some(newest.as_str()) {
             true => Reply::new(304, "", ""),
             false => Reply::new(200, "application/ld+json", body),
         };
         reply.with("ETag", newest)
+    }
+
+    /// Lists the subscribers of other gates, too, which `elsewhere` reads, and shares the ones here with
+    /// them: from now on changes wait to be taken.
+    pub fn share_subscribers(&self, elsewhere: SubscribersElsewhere) {
+        self.shared.mercure.registry.share();
+        // Set once, at the start.
+        let _ = self.shared.mercure.elsewhere.set(elsewhere);
+    }
+
+    /// True if a hub lists its subscribers.
+    pub fn lists_subscribers(&self) -> bool {
+        let settings = self.settings();
+        let lists = |settings: &super::Settings| {
+            settings.mercure.as_ref().is_some_and(|hub| hub.hub.subscriptions)
+        };
+        let mut sites = settings.sites.iter().flat_map(|sites| sites.all());
+        lists(&settings) || sites.any(|site| lists(site))
+    }
+
+    /// At most `most` changes of the subscribers here since the last call; `None` = some are lost.
+    pub fn subscriber_changes(&self, most: usize) -> Option<Vec<SharedSubscriber>> {
+        self.shared.mercure.registry.changes(most)
+    }
+
+    /// At most `most` of the subscribers here, from the place `from` on, and the next place.
+    pub fn subscriber_page(
+        &self,
+        from: usize,
+        most: usize,
+    ) -> (Vec<SharedSubscriber>, Option<usize>) {
+        self.shared.mercure.registry.page(from, most)
+    }
+
+    /// Publishes that the subscribers of a gate that is dead have gone.
+    pub fn subscribers_gone(&self, channel: &ChannelName, records: &[String]) {
+        self.shared.mercure.begin_updates();
+        let settings = self.settings();
+        let sites = settings.sites.iter().flat_map(|sites| sites.all());
+        let hubs = [&settings].into_iter().chain(sites).filter_map(|one| one.mercure.as_ref());
+        for hub in hubs.filter(|hub| hub_channel(hub).as_ref() == Some(channel)) {
+            for record in records.iter().filter_map(|text| Record::read(text)) {
+                let (site, path) = (&hub.hub.site, &hub.hub.path);
+                self.shared.mercure.registry.notify(site, path, &record, false);
+            }
+        }
+    }
+
+    /// Publishes that the subscribers here have come, as they were taken for gone.
+    pub fn subscribers_again(&self) {
+        self.shared.mercure.registry.notify_again();
     }
 
     /// The id of the newest update.
@@ -184,6 +283,10 @@ impl Gate {
         });
         newest.unwrap_or_else(|| mercure::EARLIEST.to_owned())
     }
+}
+
+fn hub_channel(hub: &Settings) -> Option<ChannelName> {
+    hub.hub.channel()
 }
 
 /// The answer to a poll on the hub's channel: private updates pass through it.

@@ -104,6 +104,7 @@ impl Gate {
         });
         let registration =
             hub.hub.subscriptions.then(|| self.shared.mercure.register(&hub.hub, &subscriber));
+        let registration = registration.flatten();
         let updates = Updates::new(subscriber, memory, registration);
         Ok((Events::Mercure(Box::new(updates)), (waiter, found, allowed, permit)))
     }

@@ -5,6 +5,7 @@ use super::held::PendingAnswer;
 use super::hold::Cause;
 use super::replies::{allowed_origin, finished, preflight, refusal, wrong_method};
 use crate::hub::channel::ChannelName;
+use crate::hub::presence::Known;
 use crate::protocol::dialect::stream::Transport;
 use crate::protocol::dialect::{self, Dialect, Parsed, Poll};
 use crate::protocol::http::path::Captures;
@@ -22,7 +23,9 @@ use crate::server::gate::stream::{HeldStream, Opening};
 use crate::server::gate::{Gate, HeldPoll, HeldReplay, Settings, mercure};
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// A parsed request.
@@ -49,6 +52,8 @@ pub struct Incoming<'a> {
     pub body: Option<&'a [u8]>,
     /// True if its connection can change to another protocol.
     pub can_upgrade: bool,
+    /// The memberships that the last poll of its connection had.
+    pub known: Option<&'a Known>,
 }
 
 /// The decision about a request.
@@ -71,6 +76,8 @@ pub enum Decision {
     Stream(Box<HeldStream>),
     /// It is answered at once, with the users on its channels.
     Roster(Box<PendingRoster>),
+    /// It is answered with what has to be waited for.
+    Later(Pin<Box<dyn Future<Output = Reply> + Send>>),
     /// It is a connection of the Pusher protocol, or a part of one.
     Pusher(HeldPusher),
     /// It publishes: [`Gate::publish`] has the response.
@@ -94,6 +101,8 @@ pub(in crate::server::gate) struct Admission {
     pub(super) holder: Option<u64>,
     /// What it wants to know and to say about the users on its channels.
     pub(in crate::server::gate) presence: presence::Wish,
+    /// The memberships that its client had before.
+    pub(super) known: Option<Known>,
 }
 
 /// The use that an admitted poll is put to.
@@ -182,16 +191,16 @@ impl Gate {
             Err((cause, reply)) => return refuse(cause, reply),
         };
         let transport = opening.as_ref().map_or(Transport::Poll, |it| it.format.transport);
-        let asked = dialect::Request { stars, query, form, headers, transport };
+        let site = settings.site_name();
+        let asked = dialect::Request { stars, query, form, headers, transport, site };
         if let Some(reply) = too_many(settings, rule, &asked) {
             return refuse(Refusal::ChannelsPerPoll, reply);
         }
-        match rule.dialect.parse(&asked, &|name| settings.tick(&self.shared.hub, name)) {
+        match rule.dialect.parse(&asked, &|name| self.shared.hub.tick(name)) {
             Parsed::OtherRule => None,
             Parsed::NoPoll => Some(Decision::Site),
             Parsed::Refused(reply) => refuse(Refusal::BadRequest, reply),
-            Parsed::Poll(mut poll) => {
-                settings.scope(&mut poll.subscriptions);
+            Parsed::Poll(poll) => {
                 if let Some(reply) = unknown_channel(rule, &poll) {
                     return refuse(Refusal::UnknownChannel, reply);
                 }
@@ -244,6 +253,7 @@ impl Gate {
             origin: allowed_origin(rule, request.headers),
             holder: auth.and_then(|auth| self.shared.grants.holder(auth, request)),
             presence: self.wish(rule, request),
+            known: request.known.cloned(),
         }
     }
 
@@ -322,12 +332,11 @@ impl Gate {
         holder: Option<u64>,
     ) -> Result<Permit, permit::Rejection> {
         let Some(site) = &settings.site else {
-            return self.shared.limits.admit(client, holder, &settings.limits);
+            return self.shared.limits.admit(client, holder, &settings.limits, None);
         };
         // A grant is the site's own, and so is the count of its polls.
-        let outer = self.shared.limits.admit(client, None, &site.gate_limits)?;
-        let permit = site.figures.limits.admit(client, holder, &settings.limits)?;
-        Ok(permit.within(outer))
+        let outer = Some((&self.shared.limits, &site.gate_limits));
+        site.figures.limits.admit(client, holder, &settings.limits, outer)
     }
 
     /// Counts a refusal and answers with it; `origin` is the request's, as far as the rule lists

@@ -3,11 +3,11 @@
 use super::hold::{self, Cause, HoldEnd};
 use super::replies::finished;
 use crate::hub::channel::{ChannelName, Cursor, Take, Time};
+use crate::hub::presence::{Known, Memberships};
 use crate::hub::{Answer, Subscription, Waiter};
 use crate::protocol::auth::Rejection;
 use crate::protocol::http::Reply;
 use crate::server::gate::grant::GrantGuard;
-use crate::server::gate::presence::Memberships;
 use crate::server::gate::route::Rule;
 use crate::server::gate::serve::Exchange;
 use crate::server::gate::{Gate, Settings, Shared, Timer};
@@ -64,6 +64,11 @@ impl HeldPoll {
     ) -> Poll<HoldEnd> {
         let clock = self.gate.shared.clock;
         hold::poll_hold(&mut self.waiter, self.leave.as_ref(), clock, exchange, context)
+    }
+
+    /// The memberships by which its client enters again.
+    pub(in crate::server::gate) fn known(&self) -> Option<&Known> {
+        self.present.known()
     }
 
     /// True if the answer shows who is on its channels.

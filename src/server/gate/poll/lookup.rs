@@ -5,9 +5,10 @@ use super::held::PendingAnswer;
 use super::hold::Cause;
 use super::replies::{finished, refusal};
 use crate::hub::channel::ChannelName;
+use crate::hub::presence::Memberships;
 use crate::hub::{Answer, PollOutcome, Waiter};
 use crate::server::gate::grant::{Allowed, GrantGuard};
-use crate::server::gate::presence::{self, Memberships, PendingRoster};
+use crate::server::gate::presence::PendingRoster;
 use crate::server::gate::{Gate, HeldPoll, RETRY_AFTER, Settings};
 use crate::server::limits::permit::{self, Permit};
 use crate::server::telemetry::refusal::Refusal;
@@ -24,9 +25,10 @@ impl Gate {
     pub(super) fn poll(
         &self,
         settings: &Settings,
-        admission: Admission,
+        mut admission: Admission,
         allowed: Option<Allowed>,
     ) -> Decision {
+        let known = admission.known.take();
         let poll = &admission.poll;
         // With a backplane, it may take a moment to know if there are messages.
         let no_wait = poll.timeout == Some(Duration::ZERO) || admission.presence.is_any();
@@ -41,7 +43,7 @@ impl Gate {
         let now = (self.shared.clock)();
         let member = allowed.as_ref().and_then(Allowed::member);
         let present = match refused {
-            None => self.enter(&admission, member, presence::Kind::Poll, now),
+            None => self.enter_again(known, &admission, member, now),
             Some(_) => Memberships::default(),
         };
         let found = match permit {

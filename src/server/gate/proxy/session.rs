@@ -45,6 +45,7 @@ pub(in crate::server::gate) fn decide(
         client: client.address,
         way: Way { client, tls: is_tls(session) },
         can_upgrade: false,
+        known: None,
     };
     gate.decide(settings, &incoming)
 }

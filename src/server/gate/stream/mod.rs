@@ -10,6 +10,7 @@ mod opening;
 mod run;
 mod shared;
 
+use crate::hub::presence::Memberships;
 pub(in crate::server::gate) use events::Events;
 pub(in crate::server::gate) use opening::{Opening, busy, is_own};
 
@@ -17,7 +18,7 @@ use super::counters::StreamCount;
 use super::grant::{Allowed, GrantGuard};
 use super::poll::admission::{Admission, Purpose};
 use super::poll::replies::finished;
-use super::presence::{Kind, Memberships};
+use super::presence::Kind;
 use super::{Decision, Gate};
 use crate::hub::channel::{ChannelName, Take};
 use crate::hub::{Answer, Waiter};

@@ -167,6 +167,7 @@ impl Rule {
             form: None,
             headers: &request.headers,
             transport: Transport::Poll,
+            site: &self.site,
         };
         let names = match &self.channel {
             Some(template) => template.fill(|field| asked.field(field))?.into_bytes(),
@@ -176,9 +177,7 @@ impl Rule {
             return Some(Err(NameError::TooLong));
         }
         let dialect = Nchan { group: self.group.clone(), ..Nchan::default() };
-        let names = dialect.channels(&names);
-        let in_site = |name: ChannelName| name.in_site(&self.site);
-        Some(names.map(|names| names.into_iter().map(in_site).collect()))
+        Some(dialect.channels(&names, &self.site))
     }
 }
 

@@ -38,7 +38,7 @@ impl Connection {
         head: &Head<'_>,
         way: &Way,
     ) -> Option<Box<Forward>> {
-        if !head.current || self.group != 0 {
+        if !head.current || self.group() != 0 {
             return None;
         }
         let request = RequestParts {
@@ -104,7 +104,7 @@ impl Connection {
         };
         let outcome = forward::run(lane, forward).await;
         if outcome.signs_in {
-            self.group = next_group();
+            self.join_group(next_group());
         }
         if let Some(failure) = outcome.failure {
             let target = account.target.as_deref().unwrap_or("/");

@@ -15,6 +15,7 @@ use super::http2::Http2;
 use super::http2_window::BoundedWindow;
 use super::one_request::OneRequest;
 use super::{Front, buffer_pool, response};
+use crate::hub::presence::Known;
 use crate::protocol::http::Reply;
 use crate::protocol::http::framing::Framing;
 use crate::server::gate::access_log;
@@ -49,8 +50,17 @@ struct Connection {
     /// No request has come on it yet.
     fresh: bool,
     timer: Timer,
-    /// The group of its connections to the site.
+    /// What few connections have.
+    aside: Option<Box<Aside>>,
+}
+
+/// What a connection keeps between its requests, in one word of it where there is nothing.
+#[derive(Default)]
+struct Aside {
+    /// The group of its connections to the site; 0 = all clients share them.
     group: u64,
+    /// The memberships of its last poll that was held.
+    known: Option<Known>,
 }
 
 /// The state of a connection after a request.
@@ -119,7 +129,7 @@ async fn begin(
     let pending = BytesMut::new();
     let timer = Timer::default();
     let connection =
-        Connection { stream, peer, pending, speech, shown, fresh: true, timer, group: 0 };
+        Connection { stream, peer, pending, speech, shown, fresh: true, timer, aside: None };
     Some((connection, registered))
 }
 
@@ -136,6 +146,22 @@ impl Connection {
         }
     }
 
+    /// The group of its connections to the site.
+    fn group(&self) -> u64 {
+        self.aside.as_ref().map_or(0, |aside| aside.group)
+    }
+
+    fn join_group(&mut self, group: u64) {
+        if group != self.group() {
+            self.aside.get_or_insert_default().group = group;
+        }
+    }
+
+    /// The memberships of its last poll that was held.
+    fn known(&self) -> Option<&Known> {
+        self.aside.as_ref()?.known.as_ref()
+    }
+
     /// Has pingora serve the request on this connection.
     async fn hand_off(
         self,
@@ -145,8 +171,8 @@ impl Connection {
         handed: Box<RequestContext>,
         shutdown: &ShutdownWatch,
     ) -> Option<Self> {
-        let Self { stream, peer, pending, speech, shown, timer, group, .. } = self;
-        let state = Arc::new(ConnectionState::of_group(group));
+        let state = Arc::new(ConnectionState::of_group(self.group()));
+        let Self { stream, peer, pending, speech, shown, timer, aside, .. } = self;
         let rate = BodyRate::new(handed.settings.body_rate);
         let handed = handed.on(state.clone());
         let one = OneRequest::new(stream, pending, length, framing, rate).on(state.clone());
@@ -158,8 +184,9 @@ impl Connection {
         let one: Box<OneRequest> = stream.into_any().downcast().ok()?;
         let (stream, pending) = one.finish()?;
         let fresh = false;
-        let group = state.group();
-        Some(Self { stream, peer, pending, speech, shown, fresh, timer, group })
+        let mut back = Self { stream, peer, pending, speech, shown, fresh, timer, aside };
+        back.join_group(state.group());
+        Some(back)
     }
 
     async fn hand_off_http2(self, front: &Front, shutdown: &ShutdownWatch) {

@@ -80,6 +80,7 @@ impl Connection {
         let (admission, settings) = self.admission(front, settings, length);
         let mut request = match admission {
             Ok(Admission::Own(decision, account, client)) => {
+                self.remember(&decision);
                 match Answering::of(&settings, decision) {
                     Ok(answering) => {
                         drop(self.take_head(length, false));
@@ -142,6 +143,16 @@ impl Connection {
         });
         let settings = site.unwrap_or(settings);
         (considered, settings)
+    }
+
+    /// Keeps the memberships of a poll for the next one.
+    fn remember(&mut self, decision: &Decision) {
+        let Decision::Hold(held) = decision else { return };
+        if let Some(known) = held.known()
+            && self.known().is_none_or(|before| !before.is(known))
+        {
+            self.aside.get_or_insert_default().known = Some(known.clone());
+        }
     }
 
     /// Takes the head of `length` bytes out of the pending ones; it is returned if it is kept. The
@@ -288,6 +299,7 @@ impl Connection {
             client: client.address,
             way,
             can_upgrade: head.socket,
+            known: self.known(),
         };
         match front.gate.decide(settings, &incoming) {
             Decision::Site => to_upstream(),
