@@ -6,7 +6,7 @@ mod support;
 use support::{Client, Gate, Metrics, PlainSite, Way, eventually};
 
 /// Metric families that the contract names.
-const FAMILIES: [&str; 33] = [
+const FAMILIES: [&str; 34] = [
     "pollgate_bodies_refused_total",
     "pollgate_body_bytes",
     "pollgate_build_info",
@@ -19,6 +19,7 @@ const FAMILIES: [&str; 33] = [
     "pollgate_hold_seconds",
     "pollgate_http2_requests",
     "pollgate_http2_requests_waiting",
+    "pollgate_http2_unsent_bytes",
     "pollgate_log_lines_dropped_total",
     "pollgate_mercure_wakes_total",
     "pollgate_presence_bytes",
