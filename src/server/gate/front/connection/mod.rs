@@ -30,6 +30,7 @@ use pingora::apps::HttpServerApp;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
+use request::Request;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
@@ -88,7 +89,11 @@ pub(super) fn run(
                     return Box::pin(connection.hand_off_http2(&front, &shutdown)).await;
                 }
                 HeadScan::Head(length) => {
-                    connection.request(&front, settings, length, &shutdown).await
+                    let mut request = connection.request(&front, settings, length, &shutdown);
+                    match &mut request {
+                        Request::Own(own) => own.serve().await,
+                        Request::Other(other) => other.await,
+                    }
                 }
             };
             match after {

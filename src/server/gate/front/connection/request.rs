@@ -38,7 +38,7 @@ enum Admission {
 /// A request on its way.
 // There are many of the large one, which is to be no box of its own.
 #[allow(clippy::large_enum_variant)]
-enum Request<'a> {
+pub(super) enum Request<'a> {
     /// The lane holds and answers it.
     Own(Own<'a>),
     /// It takes more than that.
@@ -46,13 +46,23 @@ enum Request<'a> {
 }
 
 /// A request that the lane holds and answers.
-struct Own<'a> {
+pub(super) struct Own<'a> {
     exchange: LaneExchange<'a>,
     answering: Answering,
     account: RequestLog,
 }
 
 impl Own<'_> {
+    /// Holds and answers.
+    // The future of an `async fn` has its arguments twice.
+    #[allow(clippy::manual_async_fn)]
+    pub(super) fn serve(&mut self) -> impl Future<Output = Disposition> + Send {
+        async move {
+            let served = self.answering.run(&mut self.exchange).await;
+            self.end(served)
+        }
+    }
+
     /// The end of the request.
     fn end(&self, served: Served<Unwritten>) -> Disposition {
         let LaneExchange { settings, keep, .. } = &self.exchange;
@@ -67,18 +77,19 @@ impl Own<'_> {
 }
 
 impl Connection {
-    /// Serves the request whose head is the first `length` pending bytes.
+    /// The request whose head is the first `length` pending bytes. The task keeps it where it is
+    /// returned, so that it is not moved once more into a future.
     pub(super) fn request<'a>(
         &'a mut self,
         front: &'a Front,
         settings: Arc<Settings>,
         length: usize,
         shutdown: &'a ShutdownWatch,
-    ) -> impl Future<Output = Disposition> + Send + 'a {
+    ) -> Request<'a> {
         // A held poll is what there are many of: its future has no room for anything else, and
         // every other request has a future of its own.
         let (admission, settings) = self.admission(front, settings, length);
-        let mut request = match admission {
+        match admission {
             Ok(Admission::Own(decision, account, client)) => {
                 match Answering::of(&settings, decision) {
                     Ok(answering) => {
@@ -107,15 +118,6 @@ impl Connection {
             Err((status, wrong)) => Request::Other(Box::pin(async move {
                 self.refuse(front, &settings, status, wrong).await
             })),
-        };
-        async move {
-            match &mut request {
-                Request::Own(own) => {
-                    let served = own.answering.run(&mut own.exchange).await;
-                    own.end(served)
-                }
-                Request::Other(other) => other.await,
-            }
         }
     }
 
@@ -129,7 +131,7 @@ impl Connection {
     ) -> (Result<Admission, (u16, &'static str)>, Arc<Settings>) {
         let mut site = None;
         let considered = head::parse(&self.pending[..length], settings.head, |head| match settings
-            .choose(head.host(), self.shown.as_ref())
+            .choose(head.request_host(), self.shown.as_ref())
         {
             Chosen::Own => self.consider(front, &settings, head),
             Chosen::Site(chosen) => {
@@ -279,7 +281,7 @@ impl Connection {
         let incoming = Incoming {
             method: head.method,
             target: head.target,
-            host: head.headers.get("host").unwrap_or_default(),
+            host: head.host,
             path: head.path,
             query: &Query::parse(head.query),
             form: None,
