@@ -30,7 +30,6 @@ use pingora::apps::HttpServerApp;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use request::Request;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
@@ -89,11 +88,7 @@ pub(super) fn run(
                     return Box::pin(connection.hand_off_http2(&front, &shutdown)).await;
                 }
                 HeadScan::Head(length) => {
-                    let mut request = connection.request(&front, settings, length, &shutdown);
-                    match &mut request {
-                        Request::Own(own) => own.serve().await,
-                        Request::Other(other) => other.await,
-                    }
+                    connection.request(&front, settings, length, &shutdown).await
                 }
             };
             match after {

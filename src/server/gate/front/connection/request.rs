@@ -38,7 +38,7 @@ enum Admission {
 /// A request on its way.
 // There are many of the large one, which is to be no box of its own.
 #[allow(clippy::large_enum_variant)]
-pub(super) enum Request<'a> {
+enum Request<'a> {
     /// The lane holds and answers it.
     Own(Own<'a>),
     /// It takes more than that.
@@ -46,23 +46,13 @@ pub(super) enum Request<'a> {
 }
 
 /// A request that the lane holds and answers.
-pub(super) struct Own<'a> {
+struct Own<'a> {
     exchange: LaneExchange<'a>,
     answering: Answering,
     account: RequestLog,
 }
 
 impl Own<'_> {
-    /// Holds and answers.
-    // The future of an `async fn` has its arguments twice.
-    #[allow(clippy::manual_async_fn)]
-    pub(super) fn serve(&mut self) -> impl Future<Output = Disposition> + Send {
-        async move {
-            let served = self.answering.run(&mut self.exchange).await;
-            self.end(served)
-        }
-    }
-
     /// The end of the request.
     fn end(&self, served: Served<Unwritten>) -> Disposition {
         let LaneExchange { settings, keep, .. } = &self.exchange;
@@ -77,19 +67,18 @@ impl Own<'_> {
 }
 
 impl Connection {
-    /// The request whose head is the first `length` pending bytes. The task keeps it where it is
-    /// returned, so that it is not moved once more into a future.
+    /// Serves the request whose head is the first `length` pending bytes.
     pub(super) fn request<'a>(
         &'a mut self,
         front: &'a Front,
         settings: Arc<Settings>,
         length: usize,
         shutdown: &'a ShutdownWatch,
-    ) -> Request<'a> {
+    ) -> impl Future<Output = Disposition> + Send + 'a {
         // A held poll is what there are many of: its future has no room for anything else, and
         // every other request has a future of its own.
         let (admission, settings) = self.admission(front, settings, length);
-        match admission {
+        let mut request = match admission {
             Ok(Admission::Own(decision, account, client)) => {
                 match Answering::of(&settings, decision) {
                     Ok(answering) => {
@@ -118,6 +107,15 @@ impl Connection {
             Err((status, wrong)) => Request::Other(Box::pin(async move {
                 self.refuse(front, &settings, status, wrong).await
             })),
+        };
+        async move {
+            match &mut request {
+                Request::Own(own) => {
+                    let served = own.answering.run(&mut own.exchange).await;
+                    own.end(served)
+                }
+                Request::Other(other) => other.await,
+            }
         }
     }
 
