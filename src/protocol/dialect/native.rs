@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -99,19 +100,26 @@ fn bad_request(error: impl std::fmt::Display, hint: &str) -> Reply {
 
 /// The channels in `/comet/a,b%2Cc`, each once.
 fn channels(rest: &str, site: &SiteName) -> Result<SmallVec<[ChannelName; 1]>, Reply> {
+    // One name, as in nearly every poll, needs no search.
+    if memchr::memchr(b',', rest.as_bytes()).is_none() {
+        return Ok(SmallVec::from_buf([channel(rest, site)?]));
+    }
     let mut names = SmallVec::<[ChannelName; 1]>::new();
     let mut seen = std::collections::HashSet::new();
     for escaped in rest.split(',') {
-        let bytes = decode_strictly(escaped)
-            .ok_or_else(|| bad_request("a % is not followed by two hex digits", CHANNEL_HINT))?;
-        let name = ChannelName::from_bytes_of_site(site, &bytes)
-            .map_err(|error| bad_request(error, CHANNEL_HINT))?;
-        // One name, as in nearly every poll, needs no search.
-        if rest.len() == escaped.len() || seen.insert(name.clone()) {
+        let name = channel(escaped, site)?;
+        if seen.insert(name.clone()) {
             names.push(name);
         }
     }
     Ok(names)
+}
+
+fn channel(escaped: &str, site: &SiteName) -> Result<ChannelName, Reply> {
+    let bytes = decode_strictly(escaped)
+        .ok_or_else(|| bad_request("a % is not followed by two hex digits", CHANNEL_HINT))?;
+    let name = ChannelName::from_bytes_of_site(site, &bytes);
+    name.map_err(|error| bad_request(error, CHANNEL_HINT))
 }
 
 fn poll(names: SmallVec<[ChannelName; 1]>, request: &Request<'_>) -> Result<Poll, Reply> {

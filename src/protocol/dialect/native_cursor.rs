@@ -6,6 +6,7 @@
 
 use crate::hub::Answer;
 use crate::hub::channel::{ChannelName, Cursor, Position};
+use crate::protocol::http::{alphanumeric_and, split_at_mark};
 use smallvec::SmallVec;
 use std::fmt::Write;
 
@@ -24,13 +25,17 @@ pub(super) enum Decoded {
 pub(super) struct ForeignCharacter;
 
 pub(super) fn decode(text: &str) -> Result<Decoded, ForeignCharacter> {
-    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b'-');
-    if !text.bytes().all(known) {
+    if !text.bytes().all(|byte| KNOWN[usize::from(byte)]) {
         return Err(ForeignCharacter);
     }
     Ok(match text {
         "" => Decoded::Now,
         "oldest" => Decoded::Oldest,
+        // One position, as in nearly every cursor.
+        _ if memchr::memchr(b'~', text.as_bytes()).is_none() => {
+            let position = |one| Decoded::Positions(SmallVec::from_buf([one]));
+            item(text).map_or(Decoded::Undecodable, position)
+        }
         _ => {
             let positions: Option<SmallVec<[_; 1]>> = text.split('~').map(item).collect();
             positions.map_or(Decoded::Undecodable, |mut positions| {
@@ -41,8 +46,11 @@ pub(super) fn decode(text: &str) -> Result<Decoded, ForeignCharacter> {
     })
 }
 
+/// True for the bytes of a cursor.
+const KNOWN: [bool; 256] = alphanumeric_and(b"._~-");
+
 fn item(text: &str) -> Option<(Option<u32>, Position)> {
-    match text.split_once('.') {
+    match split_at_mark(text, b'.') {
         None => Some((None, text.parse().ok()?)),
         Some((tag, position)) => {
             Some((Some(u32::from_str_radix(tag, 36).ok()?), position.parse().ok()?))

@@ -23,19 +23,33 @@ use std::fmt;
 use std::time::Duration;
 
 /// A table that is true for letters, digits and `marks`.
-const fn alphanumeric_and(marks: &[u8]) -> [bool; 256] {
-    let mut table = [false; 256];
+pub(super) const fn alphanumeric_and(marks: &[u8]) -> [bool; 256] {
+    let mut table = any_of(marks);
     let mut byte = 0;
     while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        table[byte] |= (byte as u8).is_ascii_alphanumeric();
         byte += 1;
     }
+    table
+}
+
+/// A table that is true for `marks`.
+const fn any_of(marks: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
     let mut mark = 0;
     while mark < marks.len() {
         table[marks[mark] as usize] = true;
         mark += 1;
     }
     table
+}
+
+/// The texts before and behind the first `mark`, which is ASCII: [`str::split_once`] for the short
+/// texts of a poll, at a third of its instructions.
+pub fn split_at_mark(text: &str, mark: u8) -> Option<(&str, &str)> {
+    debug_assert!(mark.is_ascii());
+    let at = memchr::memchr(mark, text.as_bytes())?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 /// The headers of a request, independent of their parser.

@@ -5,6 +5,7 @@
 //! one; a later value replaces an earlier one with the same name and key; outside brackets a dot or
 //! space in a name becomes `_`, and leading spaces are dropped; a name ends at a NUL.
 
+use super::split_at_mark;
 use percent_encoding::{CONTROLS, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
@@ -35,9 +36,26 @@ impl<'a> Query<'a> {
     /// Reads the query of a target, without its `?`, or an urlencoded form.
     pub fn parse(text: &'a str) -> Self {
         let mut query = Self::default();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()).take(Self::MAX) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            query.push(decode(name), decode(value));
+        let mut rest = Some(text);
+        let mut count = 0;
+        while let Some(pairs) = rest.filter(|_| count < Self::MAX) {
+            let (pair, more) = match split_at_mark(pairs, b'&') {
+                Some((pair, more)) => (pair, Some(more)),
+                None => (pairs, None),
+            };
+            rest = more;
+            if pair.is_empty() {
+                continue;
+            }
+            count += 1;
+            let (name, value) = split_at_mark(pair, b'=').unwrap_or((pair, ""));
+            // Nearly every name is plain as it stands.
+            if is_plain(name.as_bytes()) {
+                let name = Cow::Borrowed(name);
+                query.add(Parameter { name, key: None, deeper: false, value: decode(value) });
+            } else {
+                query.push(decode(name), decode(value));
+            }
         }
         query
     }

@@ -5,23 +5,31 @@
 //! `Content-Length` beside a `Transfer-Encoding`; so this validator reads the bytes. The rules are
 //! those of RFC 9112, sections 2.2, 3.2, 5 and 6.3.
 
-use super::alphanumeric_and;
+use super::{alphanumeric_and, any_of};
 use crate::protocol::http::framing::{Chunks, Framing};
-use memchr::memchr3;
+use memchr::{memchr, memchr3};
 
 /// How the body behind a head, up to its empty line, is framed, if the head is beyond doubt; else
 /// what is wrong with it.
 pub fn framing(head: &[u8]) -> Result<Framing, &'static str> {
-    let declared = look(head)?;
-    if declared.encodings > 0 {
-        return Ok(Framing::Chunked(Chunks::default()));
-    }
-    let length = std::str::from_utf8(declared.length).unwrap_or_default();
-    let length = if declared.lengths == 0 { Ok(0) } else { length.parse() };
-    length.map(Framing::Length).map_err(|_| "the Content-Length is beyond all numbers")
+    framing_and_host(head).map(|(framing, _)| framing)
 }
 
-fn look(head: &[u8]) -> Result<Declared<'_>, &'static str> {
+/// The same with the value of the `Host` header, which is empty where there is none.
+pub fn framing_and_host(head: &[u8]) -> Result<(Framing, &str), &'static str> {
+    let (declared, host) = look(head)?;
+    if declared.encodings > 0 {
+        return Ok((Framing::Chunked(Chunks::default()), host));
+    }
+    if declared.lengths == 0 {
+        return Ok((Framing::Length(0), host));
+    }
+    let length = std::str::from_utf8(declared.length).unwrap_or_default().parse();
+    let length = length.map_err(|_| "the Content-Length is beyond all numbers")?;
+    Ok((Framing::Length(length), host))
+}
+
+fn look(head: &[u8]) -> Result<(Declared<'_>, &str), &'static str> {
     // An empty line before a request is skipped (section 2.2).
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let Some(head) = head.strip_suffix(b"\r\n\r\n") else {
@@ -36,8 +44,8 @@ fn look(head: &[u8]) -> Result<Declared<'_>, &'static str> {
         declared.add(line)?;
         rest = more;
     }
-    declared.check()?;
-    Ok(declared)
+    let host = declared.check()?;
+    Ok((declared, host))
 }
 
 /// The first of some lines and the lines behind it. The last has no end.
@@ -52,15 +60,14 @@ pub(super) fn first_line(lines: &[u8]) -> Result<(&[u8], Option<&[u8]>), &'stati
 }
 
 fn check_request_line(line: &[u8]) -> Result<(), &'static str> {
-    let mut parts = line.split(|byte| *byte == b' ');
-    let method = parts.next();
-    let target = parts.next();
-    let version = parts.next();
-    let whole = parts.next().is_none()
-        && method.is_some_and(is_token)
-        && target.is_some_and(|target| is_target(method, target))
-        && matches!(version, Some(b"HTTP/1.1" | b"HTTP/1.0"));
-    if whole { Ok(()) } else { Err("the request line is not METHOD TARGET HTTP/1.1") }
+    let whole = || {
+        let (method, rest) = line.split_at(memchr(b' ', line)?);
+        let rest = &rest[1..];
+        let (target, version) = rest.split_at(memchr(b' ', rest)?);
+        let current = matches!(version, b" HTTP/1.1" | b" HTTP/1.0");
+        (current && is_token(method) && is_target(Some(method), target)).then_some(())
+    };
+    whole().ok_or("the request line is not METHOD TARGET HTTP/1.1")
 }
 
 /// True if a request of HTTP/2 for `target` would be one over HTTP/1.1, too: `*` is for OPTIONS, and
@@ -74,11 +81,11 @@ pub fn is_origin_target(method: &str, target: &str) -> bool {
 /// refused here too, so that a request is the same over all protocols. A fragment is never part of
 /// them: pingora would cut it off, and with it everything behind.
 fn is_target(method: Option<&[u8]>, target: &[u8]) -> bool {
-    let mut parts = target.splitn(2, |byte| *byte == b'?');
-    let path = parts.next().unwrap_or_default();
-    let query = parts.next().unwrap_or_default();
-    let has = |part: &[u8], odd: &[u8]| part.iter().any(|byte| odd.contains(byte));
-    if has(path, b"#<>`") || has(query, b"#<>\"") {
+    const NOT_IN_PATH: [bool; 256] = any_of(b"#<>`");
+    const NOT_IN_QUERY: [bool; 256] = any_of(b"#<>\"");
+    let has = |part: &[u8], odd: &[bool; 256]| part.iter().any(|byte| odd[usize::from(*byte)]);
+    let (path, query) = target.split_at(memchr(b'?', target).unwrap_or(target.len()));
+    if has(path, &NOT_IN_PATH) || has(query, &NOT_IN_QUERY) {
         return false;
     }
     let whole = |scheme: &[u8]| {
@@ -131,7 +138,8 @@ impl<'a> Declared<'a> {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), &'static str> {
+    /// The host, if all of it is in order.
+    fn check(&self) -> Result<&'a str, &'static str> {
         if self.lengths > 1 {
             return Err("there are two Content-Length headers");
         }
@@ -152,11 +160,11 @@ impl<'a> Declared<'a> {
         if self.hosts == 0 && self.host_required {
             return Err("there is no Host header");
         }
-        let host = std::str::from_utf8(self.host).ok().and_then(host_name);
-        if self.hosts > 0 && host.is_none() {
-            return Err("the Host is not host[:port]");
+        if self.hosts == 0 {
+            return Ok("");
         }
-        Ok(())
+        let host = std::str::from_utf8(self.host).ok().filter(|host| host_name(host).is_some());
+        host.ok_or("the Host is not host[:port]")
     }
 }
 
@@ -164,8 +172,8 @@ impl<'a> Declared<'a> {
 /// anything else.
 pub fn host_name(value: &str) -> Option<&str> {
     let end = match value.strip_prefix('[') {
-        Some(rest) => rest.find(']')? + 2,
-        None => value.find(':').unwrap_or(value.len()),
+        Some(rest) => memchr(b']', rest.as_bytes())? + 2,
+        None => memchr(b':', value.as_bytes()).unwrap_or(value.len()),
     };
     let (host, port) = value.split_at(end);
     let valid_port = match port.strip_prefix(':') {
@@ -174,10 +182,7 @@ pub fn host_name(value: &str) -> Option<&str> {
     };
     let valid_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-            !host.is_empty() && host.bytes().all(plain)
-        }
+        None => !host.is_empty() && host.bytes().all(|byte| HOST[usize::from(byte)]),
     };
     (valid_port && valid_host).then_some(host)
 }
@@ -190,6 +195,9 @@ pub(super) fn is_token(text: &[u8]) -> bool {
 fn is_token_byte(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
+
+/// True for the bytes of a host's name.
+const HOST: [bool; 256] = alphanumeric_and(b".-_");
 
 /// True for the bytes of a token.
 const TOKEN: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");

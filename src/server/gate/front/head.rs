@@ -1,8 +1,7 @@
 //! The head of an HTTP/1.1 request, as the fast path reads it.
 
-use crate::protocol::http::Headers;
 use crate::protocol::http::framing::Framing;
-use crate::protocol::http::validate;
+use crate::protocol::http::{Headers, split_at_mark, validate};
 use crate::server::gate::sites::RequestHost;
 use httparse::{EMPTY_HEADER, Header, Status};
 
@@ -62,6 +61,8 @@ pub(super) struct Head<'a> {
     pub(super) query: &'a str,
     /// The whole target as it came.
     pub(super) target: &'a str,
+    /// The value of its `Host` header; empty where there is none.
+    pub(super) host: &'a str,
     pub(super) headers: RawHeaders<'a>,
     /// True if the client lets the connection live on after the request.
     pub(super) keep: bool,
@@ -80,7 +81,7 @@ pub(super) struct Head<'a> {
 
 impl<'a> Head<'a> {
     /// The host that it names.
-    pub(super) fn host(&self) -> RequestHost<'_> {
+    pub(super) fn request_host(&self) -> RequestHost<'_> {
         // The absolute form of a target (RFC 9112, section 3.2.2).
         let absolute =
             if self.target.starts_with('/') { None } else { self.target.split_once("://") };
@@ -88,7 +89,7 @@ impl<'a> Head<'a> {
             Some(end) => &rest[..end],
             None => rest,
         });
-        RequestHost { header: self.headers.get("host"), authority }
+        RequestHost { header: (!self.host.is_empty()).then_some(self.host), authority }
     }
 }
 
@@ -96,30 +97,50 @@ impl<'a> Head<'a> {
 pub(super) struct RawHeaders<'a>(&'a [Header<'a>]);
 
 impl RawHeaders<'_> {
-    /// True if `word` is in one of the comma-separated lists of that name.
-    fn lists(&self, name: &str, word: &str) -> bool {
-        self.named(name).any(|value| {
-            value
-                .split(|byte| *byte == b',')
-                .any(|one| one.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
-        })
-    }
-
     /// All of them.
     pub(super) fn each(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0.iter().map(|header| (header.name, header.value))
     }
 
-    /// True if there is a header of that name, whatever its value: [`Headers::get`] skips values
-    /// that are not text.
-    fn has(&self, name: &str) -> bool {
-        self.named(name).next().is_some()
+    /// Reads the headers that matter to the connection, whatever their values: [`Headers::get`]
+    /// skips values that are not text.
+    fn seen(&self) -> Seen {
+        let mut seen = Seen::default();
+        for Header { name, value } in self.0 {
+            let is = |other: &str| name.eq_ignore_ascii_case(other);
+            // Nearly all headers have another length than these.
+            match name.len() {
+                6 if is("expect") => seen.expect = true,
+                7 if is("upgrade") => seen.upgrade = true,
+                10 if is("connection") => {
+                    for one in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                        seen.says_close |= one.eq_ignore_ascii_case(b"close");
+                        seen.says_upgrade |= one.eq_ignore_ascii_case(b"upgrade");
+                    }
+                }
+                14 if is("content-length") => seen.length = true,
+                17 if is("transfer-encoding") => seen.encoding = true,
+                _ => {}
+            }
+        }
+        seen
     }
 
     fn named(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         let named = self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
         named.map(|header| header.value)
     }
+}
+
+/// The headers that a head has, and the words in its `Connection`.
+#[derive(Default)]
+struct Seen {
+    expect: bool,
+    upgrade: bool,
+    length: bool,
+    encoding: bool,
+    says_close: bool,
+    says_upgrade: bool,
 }
 
 impl Headers for RawHeaders<'_> {
@@ -147,7 +168,7 @@ pub(super) fn parse<T>(
     bounds: Bounds,
     with: impl FnOnce(&Head<'_>) -> T,
 ) -> Result<T, (u16, &'static str)> {
-    let framing = validate::framing(bytes).map_err(|wrong| (400, wrong))?;
+    let framing = validate::framing_and_host(bytes).map_err(|wrong| (400, wrong))?;
     // Most heads have few headers; room for many is only made if it is needed.
     let mut few = [EMPTY_HEADER; 32];
     let few = &mut few[..bounds.headers.min(32)];
@@ -166,14 +187,14 @@ pub(super) fn parse<T>(
 
 struct TooMany;
 
-type Parsed<T, F> = Result<Result<T, (u16, &'static str)>, (TooMany, Framing, F)>;
+type Parsed<'a, T, F> = Result<Result<T, (u16, &'static str)>, (TooMany, (Framing, &'a str), F)>;
 
 fn parse_into<'a, T, F>(
     bytes: &'a [u8],
     room: &'a mut [Header<'a>],
-    framing: Framing,
+    framing: (Framing, &'a str),
     with: F,
-) -> Parsed<T, F>
+) -> Parsed<'a, T, F>
 where
     F: for<'b> FnOnce(&Head<'b>) -> T,
 {
@@ -197,31 +218,28 @@ fn head<'a>(
     target: &'a str,
     version: u8,
     headers: &'a [Header<'a>],
-    framing: Framing,
+    (framing, host): (Framing, &'a str),
 ) -> Head<'a> {
     let headers = RawHeaders(headers);
-    let says = |word: &str| headers.lists("connection", word);
+    let seen = headers.seen();
     // After an upgrade all that follows belongs to the other protocol.
-    let upgrade = headers.has("upgrade") && says("upgrade");
+    let upgrade = seen.upgrade && seen.says_upgrade;
     let framing = if upgrade { Framing::Endless } else { framing };
-    let bodiless = ["content-length", "transfer-encoding"].iter().all(|name| !headers.has(name));
-    let bare = method == "GET"
-        && version == 1
-        && target.starts_with('/')
-        && bodiless
-        && !headers.has("expect");
-    let plain = bare && !headers.has("upgrade");
+    let bodiless = !seen.length && !seen.encoding;
+    let bare =
+        method == "GET" && version == 1 && target.starts_with('/') && bodiless && !seen.expect;
+    let plain = bare && !seen.upgrade;
     let is_socket = |to: &str| to.trim().eq_ignore_ascii_case("websocket");
     let socket = bare && upgrade && headers.get("upgrade").is_some_and(is_socket);
     let empty_post = method == "POST"
         && version == 1
         && target.starts_with('/')
         && framing.is_over()
-        && !headers.has("transfer-encoding")
-        && !headers.has("expect")
-        && !headers.has("upgrade");
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let keep = version == 1 && !says("close");
+        && !seen.encoding
+        && !seen.expect
+        && !seen.upgrade;
+    let (path, query) = split_at_mark(target, b'?').unwrap_or((target, ""));
+    let keep = version == 1 && !seen.says_close;
     let upgrade = upgrade && bodiless;
     let current = version == 1;
     Head {
@@ -229,6 +247,7 @@ fn head<'a>(
         path,
         query,
         target,
+        host,
         headers,
         keep,
         plain,

@@ -141,7 +141,8 @@ pub(in crate::server::gate) fn poll_hold(
             }
             ready!(side.poll_expired(context));
         }
-        let now = clock();
+        // A wake is not before its message, and the hub's time never runs backwards.
+        let now = if notified && leave.is_none() { Time(0) } else { clock() };
         if leave.is_some_and(|leave| leave.check(now).is_err()) {
             return Poll::Ready((Cause::Expired, None));
         }

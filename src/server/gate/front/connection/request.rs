@@ -130,7 +130,7 @@ impl Connection {
     ) -> (Result<Admission, (u16, &'static str)>, Arc<Settings>) {
         let mut site = None;
         let considered = head::parse(&self.pending[..length], settings.head, |head| match settings
-            .choose(head.host(), self.shown.as_ref())
+            .choose(head.request_host(), self.shown.as_ref())
         {
             Chosen::Own => self.consider(front, &settings, head),
             Chosen::Site(chosen) => {
@@ -290,7 +290,7 @@ impl Connection {
         let incoming = Incoming {
             method: head.method,
             target: head.target,
-            host: head.headers.get("host").unwrap_or_default(),
+            host: head.host,
             path: head.path,
             query: &Query::parse(head.query),
             form: None,
