@@ -5,8 +5,9 @@
 //! held for the client.
 
 use super::poll::hold::Cause;
+use super::pusher::{HeldPusher, PusherSocket};
 use super::replay::{ReleasedReplay, ReplayOutcome};
-use super::{Decision, Gate, HeldPoll, HoldOutcome, Settings, Timer};
+use super::{Decision, Gate, HeldPoll, HeldStream, HoldOutcome, Settings, Timer};
 use crate::protocol::http::Reply;
 use crate::protocol::http::websocket::{CloseCode, Frame, Messages};
 use bytes::Bytes;
@@ -142,22 +143,30 @@ pub(super) enum Served<E> {
     Forward(Option<Box<ReleasedReplay>>),
 }
 
-/// A poll that is held and then answered, or a request that is answered at once. There are many of
-/// them at a time: the task that runs one keeps nothing else for it.
+/// A poll that is held and then answered, a stream, or a request that is answered at once. There are
+/// many of them at a time: the task that runs one keeps nothing else for it.
 pub(super) struct Answering {
-    held: Option<Box<HeldPoll>>,
+    held: Option<Holding>,
     /// The rest of the request's body is read.
     is_settled: bool,
     outcome: HoldOutcome,
+}
+
+/// What is held for a client.
+enum Holding {
+    Poll(Box<HeldPoll>),
+    Stream(Box<HeldStream>),
+    Pusher(Box<PusherSocket>),
 }
 
 impl Answering {
     /// What a decision comes to; the error is one that takes more than that.
     pub(super) fn of(settings: &Settings, decision: Decision) -> Result<Self, Decision> {
         match decision {
-            Decision::Hold(held) => {
-                let outcome = HoldOutcome::default();
-                Ok(Self { held: Some(held), is_settled: false, outcome })
+            Decision::Hold(held) => Ok(Self::holding(Holding::Poll(held))),
+            Decision::Stream(stream) => Ok(Self::holding(Holding::Stream(stream))),
+            Decision::Pusher(HeldPusher::Socket(socket)) => {
+                Ok(Self::holding(Holding::Pusher(socket)))
             }
             Decision::Reply(reply, cause) => {
                 let held = cause.map(|cause| (Duration::ZERO, cause));
@@ -166,6 +175,10 @@ impl Answering {
             Decision::Answer(pending) => Ok(Self::with(pending.outcome(settings))),
             decision => Err(decision),
         }
+    }
+
+    fn holding(held: Holding) -> Self {
+        Self { held: Some(held), is_settled: false, outcome: HoldOutcome::default() }
     }
 
     fn with(outcome: HoldOutcome) -> Self {
@@ -193,12 +206,25 @@ impl Answering {
                     Err(error) => return ended(None, Err(error)),
                 }
             }
-            if let Some(held) = &self.held {
-                held.set(exchange.timer());
-                let late = poll_fn(|context| self.poll_held(exchange, context)).await;
-                if let Some(late) = late {
-                    self.outcome = late.await;
+            match &mut self.held {
+                Some(Holding::Poll(held)) => {
+                    held.set(exchange.timer());
+                    let late = poll_fn(|context| self.poll_held(exchange, context)).await;
+                    if let Some(late) = late {
+                        self.outcome = late.await;
+                    }
                 }
+                Some(Holding::Stream(stream)) => {
+                    let served = stream.run(exchange).await;
+                    self.held = None;
+                    return served;
+                }
+                Some(Holding::Pusher(socket)) => {
+                    let served = socket.run(exchange).await;
+                    self.held = None;
+                    return served;
+                }
+                None => {}
             }
             self.prepare(exchange);
             let written = match &self.outcome.reply {
@@ -219,9 +245,9 @@ impl Answering {
         exchange: &mut E,
         context: &mut Context<'_>,
     ) -> Poll<Option<Later>> {
-        let Some(held) = &mut self.held else { return Poll::Ready(None) };
+        let Some(Holding::Poll(held)) = &mut self.held else { return Poll::Ready(None) };
         let end = ready!(held.poll_end(exchange, context));
-        let Some(held) = self.held.take() else { return Poll::Ready(None) };
+        let Some(Holding::Poll(held)) = self.held.take() else { return Poll::Ready(None) };
         if held.wants_presence() {
             return Poll::Ready(Some(Box::pin(held.end_with_presence(end))));
         }
@@ -293,12 +319,6 @@ pub(super) fn serve_other<'a, E: Exchange>(
                 Err(decision) => serve_other(gate, settings, decision, exchange).await,
             }
         }),
-        Decision::Stream(stream) => Box::pin(async move {
-            if let Err(end) = settle(exchange, false).await {
-                return end;
-            }
-            Err(stream.run(exchange).await)
-        }),
         Decision::Replay(waiting) => Box::pin(async move {
             if let Err(end) = settle(exchange, true).await {
                 return end;
@@ -326,11 +346,11 @@ pub(super) fn serve_other<'a, E: Exchange>(
             let (reply, cause) = pending.reply().await;
             Ok(Answering::settled(Some(reply), Some((Duration::ZERO, cause))))
         }),
-        Decision::Pusher(pusher) => Box::pin(async move {
+        Decision::Pusher(HeldPusher::Receive(receive)) => Box::pin(async move {
             if let Err(end) = settle(exchange, false).await {
                 return end;
             }
-            Err(pusher.run(exchange).await)
+            Err(receive.run(exchange).await)
         }),
         Decision::Grip(socket) => Box::pin(async move {
             if let Err(end) = settle(exchange, false).await {
@@ -352,7 +372,11 @@ pub(super) fn serve_other<'a, E: Exchange>(
         }),
         Decision::Site => Box::pin(ready(Err(Served::Forward(None)))),
         // These are `Answering`'s.
-        Decision::Hold(_) | Decision::Reply(..) | Decision::Answer(_) => {
+        Decision::Hold(_)
+        | Decision::Stream(_)
+        | Decision::Pusher(HeldPusher::Socket(_))
+        | Decision::Reply(..)
+        | Decision::Answer(_) => {
             let answering = Answering::of(settings, decision);
             Box::pin(ready(answering.map_err(|_| Served::Forward(None))))
         }

@@ -114,6 +114,14 @@ impl Outbox {
         self.bytes >= MAX_BATCH
     }
 
+    /// The frame, if it is the only one and the whole of what is written.
+    pub(super) fn only(&self) -> Option<Bytes> {
+        match self.frames.as_slice() {
+            [frame] => Some(frame.clone()),
+            _ => None,
+        }
+    }
+
     /// The frames, each as it is written.
     pub(super) fn take(&mut self) -> Vec<Bytes> {
         (self.bytes, self.life) = (0, false);

@@ -342,7 +342,7 @@ impl Exchange for LaneExchange<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::gate::{HeldPoll, HeldStream};
+    use crate::server::gate::HeldStream;
 
     /// Bytes of the future that a function of two arguments returns.
     fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
@@ -353,9 +353,10 @@ mod tests {
     fn an_idle_stream_takes_little_more_than_a_held_poll() {
         type Lane = &'static mut LaneExchange<'static>;
         let stream = size_of::<HeldStream>();
-        let run = size_of_future::<Box<HeldStream>, Lane, _>(HeldStream::run);
-        let poll = size_of::<HeldPoll>();
-        assert!(stream <= poll + 100, "{stream} beside {poll}");
-        assert!(run <= 400, "{run}");
+        let run = size_of_future::<&'static mut HeldStream, Lane, _>(HeldStream::run);
+        // A class of the allocator, of which a held poll has the next smaller one.
+        assert!(stream <= 512, "{stream}");
+        // It is a part of the connection's task.
+        assert!(run <= 100, "{run}");
     }
 }

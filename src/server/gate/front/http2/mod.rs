@@ -200,7 +200,7 @@ impl Http2 {
         &self,
         session: &mut ServerSession,
         handed: Box<RequestContext>,
-        stream: Box<HeldStream>,
+        mut stream: Box<HeldStream>,
     ) {
         let RequestContext { settings, client, began, .. } = &*handed;
         drop_headers(session);
