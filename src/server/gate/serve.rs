@@ -177,6 +177,11 @@ impl Answering {
         }
     }
 
+    /// A stream whose request has no body.
+    pub(super) fn stream(stream: Box<HeldStream>) -> Self {
+        Self { is_settled: true, ..Self::holding(Holding::Stream(stream)) }
+    }
+
     fn holding(held: Holding) -> Self {
         Self { held: Some(held), is_settled: false, outcome: HoldOutcome::default() }
     }
@@ -192,6 +197,9 @@ impl Answering {
     }
 
     /// Holds and answers.
+    ///
+    /// An idle stream or socket is its box alone: this future holds its wait, and each step that
+    /// takes more than an event is in a box of its own, for as long as it takes.
     // The future of an `async fn` has its arguments twice.
     #[allow(clippy::manual_async_fn)]
     pub(super) fn run<'a, E: Exchange>(
@@ -215,12 +223,22 @@ impl Answering {
                     }
                 }
                 Some(Holding::Stream(stream)) => {
-                    let served = stream.run(exchange).await;
+                    let served = loop {
+                        let step = poll_fn(|context| stream.poll_step(exchange, context)).await;
+                        if let Some(served) = Box::pin(stream.go_on(exchange, step)).await {
+                            break served;
+                        }
+                    };
                     self.held = None;
                     return served;
                 }
                 Some(Holding::Pusher(socket)) => {
-                    let served = socket.run(exchange).await;
+                    let served = loop {
+                        let step = poll_fn(|context| socket.poll_step(exchange, context)).await;
+                        if let Some(served) = Box::pin(socket.go_on(exchange, step)).await {
+                            break served;
+                        }
+                    };
                     self.held = None;
                     return served;
                 }

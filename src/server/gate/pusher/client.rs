@@ -383,3 +383,14 @@ impl Drop for Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_of_one_channel_takes_no_more_than_a_held_poll() {
+        // A class of the allocator. Its first channel is in it.
+        assert!(size_of::<Client>() <= 448, "{}", size_of::<Client>());
+    }
+}

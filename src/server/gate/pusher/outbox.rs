@@ -43,7 +43,7 @@ impl Way {
 
 /// Why a connection ends, as its client learns.
 #[derive(Debug)]
-pub(super) struct Close {
+pub(in crate::server::gate) struct Close {
     pub(super) code: u16,
     pub(super) reason: Cow<'static, str>,
 }
@@ -68,7 +68,7 @@ impl Close {
 
 /// Frames that wait to be written.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub(in crate::server::gate) struct Outbox {
     way: Way,
     frames: Vec<Bytes>,
     bytes: usize,

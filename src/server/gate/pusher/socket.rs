@@ -12,7 +12,6 @@ use crate::server::gate::overslept;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Input, Served};
 use bytes::Bytes;
-use std::future::{Future, poll_fn};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -59,7 +58,7 @@ enum End {
 }
 
 /// What comes next.
-enum Step {
+pub(in crate::server::gate) enum Step {
     /// The socket begins.
     Begin,
     Look,
@@ -92,27 +91,9 @@ impl PusherSocket {
         }
     }
 
-    /// Serves the socket until either side ends it. This future holds the wait; each step that takes
-    /// more than an event is in a box of its own, for as long as it takes.
-    // The future of an `async fn` has its arguments twice.
-    #[allow(clippy::manual_async_fn)]
-    pub(in crate::server::gate) fn run<'a, E: Exchange>(
-        &'a mut self,
-        exchange: &'a mut E,
-    ) -> impl Future<Output = Served<E::Error>> + Send + 'a {
-        async move {
-            loop {
-                let step = poll_fn(|context| self.poll_step(exchange, context)).await;
-                if let Some(served) = Box::pin(self.go_on(exchange, step)).await {
-                    return served;
-                }
-            }
-        }
-    }
-
     /// Takes a step, and all those that need no wait after it; the outcome of the socket, if it ends
     /// with them.
-    async fn go_on<E: Exchange>(
+    pub(in crate::server::gate) async fn go_on<E: Exchange>(
         &mut self,
         exchange: &mut E,
         step: Result<Step, E::Error>,
@@ -290,7 +271,7 @@ impl PusherSocket {
     }
 
     /// The next step. Events that come meanwhile one by one are written.
-    fn poll_step<E: Exchange>(
+    pub(in crate::server::gate) fn poll_step<E: Exchange>(
         &mut self,
         exchange: &mut E,
         context: &mut Context<'_>,

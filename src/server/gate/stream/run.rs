@@ -13,7 +13,7 @@ use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Input, Served};
 use crate::server::gate::{Timer, overslept};
 use bytes::Bytes;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ struct Outgoing {
 }
 
 /// The next step.
-enum Step {
+pub(in crate::server::gate) enum Step {
     /// The stream begins.
     Begin,
     Woken(Woken),
@@ -61,29 +61,9 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 const MAX_UNANSWERED: u8 = 2;
 
 impl HeldStream {
-    /// Serves the stream until either side ends it.
-    ///
-    /// An idle stream is its box alone: this future holds the wait, and each step that takes more
-    /// than a shared event is in a box of its own, for as long as it takes.
-    // The future of an `async fn` has its arguments twice.
-    #[allow(clippy::manual_async_fn)]
-    pub(in crate::server::gate) fn run<'a, E: Exchange>(
-        &'a mut self,
-        exchange: &'a mut E,
-    ) -> impl Future<Output = Served<E::Error>> + Send + 'a {
-        async move {
-            loop {
-                let step = poll_fn(|context| self.poll_step(exchange, context)).await;
-                if let Some(served) = Box::pin(self.go_on(exchange, step)).await {
-                    return served;
-                }
-            }
-        }
-    }
-
     /// Takes a step, and all those that need no wait after it; the outcome of the stream, if it ends
     /// with them.
-    async fn go_on<E: Exchange>(
+    pub(in crate::server::gate) async fn go_on<E: Exchange>(
         &mut self,
         exchange: &mut E,
         step: Result<Step, E::Error>,
@@ -374,7 +354,7 @@ impl HeldStream {
     }
 
     /// The next step. The events meanwhile that are the same for all are written.
-    fn poll_step<E: Exchange>(
+    pub(in crate::server::gate) fn poll_step<E: Exchange>(
         &mut self,
         exchange: &mut E,
         context: &mut Context<'_>,

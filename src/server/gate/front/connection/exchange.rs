@@ -343,6 +343,8 @@ impl Exchange for LaneExchange<'_> {
 mod tests {
     use super::*;
     use crate::server::gate::HeldStream;
+    use crate::server::gate::pusher::PusherSocket;
+    use crate::server::gate::serve::Answering;
 
     /// Bytes of the future that a function of two arguments returns.
     fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
@@ -352,11 +354,12 @@ mod tests {
     #[test]
     fn an_idle_stream_takes_little_more_than_a_held_poll() {
         type Lane = &'static mut LaneExchange<'static>;
+        // Classes of the allocator. A held poll has the next smaller one of a stream.
         let stream = size_of::<HeldStream>();
-        let run = size_of_future::<&'static mut HeldStream, Lane, _>(HeldStream::run);
-        // A class of the allocator, of which a held poll has the next smaller one.
-        assert!(stream <= 512, "{stream}");
-        // It is a part of the connection's task.
+        let socket = size_of::<PusherSocket>();
+        assert!(stream <= 512 && socket <= 96, "{stream}, {socket}");
+        // Its wait is a part of the connection's task.
+        let run = size_of_future::<&'static mut Answering, Lane, _>(Answering::run);
         assert!(run <= 100, "{run}");
     }
 }
