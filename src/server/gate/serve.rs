@@ -4,8 +4,10 @@
 //! is gone. That is an [`Exchange`]; all else is here, once. Dropping the future drops what is
 //! held for the client.
 
+use super::grip::Held as GripHold;
+use super::grip::socket::Socket as GripSocket;
 use super::poll::hold::Cause;
-use super::pusher::{HeldPusher, PusherSocket};
+use super::pusher::{HeldPusher, PusherSocket, Receive};
 use super::replay::{ReleasedReplay, ReplayOutcome};
 use super::{Decision, Gate, HeldPoll, HeldStream, HoldOutcome, Settings, Timer};
 use crate::protocol::http::Reply;
@@ -157,6 +159,10 @@ enum Holding {
     Poll(Box<HeldPoll>),
     Stream(Box<HeldStream>),
     Pusher(Box<PusherSocket>),
+    /// Others have futures of their own.
+    Receive(Box<Receive>),
+    Grip(Box<GripHold>),
+    GripSocket(Box<GripSocket>),
 }
 
 impl Answering {
@@ -168,6 +174,11 @@ impl Answering {
             Decision::Pusher(HeldPusher::Socket(socket)) => {
                 Ok(Self::holding(Holding::Pusher(socket)))
             }
+            Decision::Pusher(HeldPusher::Receive(receive)) => {
+                Ok(Self::holding(Holding::Receive(receive)))
+            }
+            Decision::GripHold(held) => Ok(Self::holding(Holding::Grip(held))),
+            Decision::Grip(socket) => Ok(Self::holding(Holding::GripSocket(socket))),
             Decision::Reply(reply, cause) => {
                 let held = cause.map(|cause| (Duration::ZERO, cause));
                 Ok(Self::with(HoldOutcome { held, reply: Some(reply), ..HoldOutcome::default() }))
@@ -242,6 +253,11 @@ impl Answering {
                     self.held = None;
                     return served;
                 }
+                Some(_) => {
+                    if let Some(serving) = self.serve_held(exchange) {
+                        return serving.await;
+                    }
+                }
                 None => {}
             }
             self.prepare(exchange);
@@ -254,6 +270,20 @@ impl Answering {
             }
             let answer = self.outcome.reply.as_ref().map(|reply| (reply.status, reply.body.len()));
             ended(self.outcome.held, written.map(|()| answer))
+        }
+    }
+
+    /// Serves what has a future of its own.
+    fn serve_held<'a, E: Exchange>(
+        &mut self,
+        exchange: &'a mut E,
+    ) -> Option<Pin<Box<dyn Future<Output = Served<E::Error>> + Send + 'a>>> {
+        match self.held.take()? {
+            Holding::Receive(receive) => Some(Box::pin(receive.run(exchange))),
+            Holding::Grip(held) => Some(held.run(exchange)),
+            Holding::GripSocket(socket) => Some(Box::pin(socket.run(exchange))),
+            // These wait in place.
+            Holding::Poll(_) | Holding::Stream(_) | Holding::Pusher(_) => None,
         }
     }
 
@@ -364,24 +394,6 @@ pub(super) fn serve_other<'a, E: Exchange>(
             let (reply, cause) = pending.reply().await;
             Ok(Answering::settled(Some(reply), Some((Duration::ZERO, cause))))
         }),
-        Decision::Pusher(HeldPusher::Receive(receive)) => Box::pin(async move {
-            if let Err(end) = settle(exchange, false).await {
-                return end;
-            }
-            Err(receive.run(exchange).await)
-        }),
-        Decision::Grip(socket) => Box::pin(async move {
-            if let Err(end) = settle(exchange, false).await {
-                return end;
-            }
-            Err(socket.run(exchange).await)
-        }),
-        Decision::GripHold(held) => Box::pin(async move {
-            if let Err(end) = settle(exchange, false).await {
-                return end;
-            }
-            Err(held.run(exchange).await)
-        }),
         Decision::Publish(publish) => Box::pin(async move {
             if let Err(end) = settle(exchange, false).await {
                 return end;
@@ -392,7 +404,9 @@ pub(super) fn serve_other<'a, E: Exchange>(
         // These are `Answering`'s.
         Decision::Hold(_)
         | Decision::Stream(_)
-        | Decision::Pusher(HeldPusher::Socket(_))
+        | Decision::Pusher(_)
+        | Decision::Grip(_)
+        | Decision::GripHold(_)
         | Decision::Reply(..)
         | Decision::Answer(_) => {
             let answering = Answering::of(settings, decision);
