@@ -277,7 +277,7 @@ impl Answering {
     fn serve_held<'a, E: Exchange>(
         &mut self,
         exchange: &'a mut E,
-    ) -> Option<Pin<Box<dyn Future<Output = Served<E::Error>> + Send + 'a>>> {
+    ) -> Option<Serving<'a, E::Error>> {
         match self.held.take()? {
             Holding::Receive(receive) => Some(Box::pin(receive.run(exchange))),
             Holding::Grip(held) => Some(held.run(exchange)),
@@ -345,6 +345,9 @@ pub(super) async fn serve<E: Exchange>(
     };
     answering.run(exchange).await
 }
+
+/// The future of what is served in one of its own.
+type Serving<'a, E> = Pin<Box<dyn Future<Output = Served<E>> + Send + 'a>>;
 
 /// The outcome of a hold that is still to come.
 type Later = Pin<Box<dyn Future<Output = HoldOutcome> + Send>>;
