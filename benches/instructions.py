@@ -3,7 +3,8 @@
 
 Runs each binary under `valgrind --tool=callgrind` with few requests and with many, and divides the
 difference: a count that hardly depends on the machine or its load. Prints, for each binary, the
-instructions for a delivery with its re-poll, for an event of a stream, and for a forwarded request.
+instructions for a delivery with its re-poll, for an event of an event stream, of a WebSocket and of a
+Pusher socket, and for a forwarded request.
 Needs valgrind.
 """
 import pathlib
@@ -139,6 +140,56 @@ def stream(gate, rounds):
                 raise SystemExit("an event is missing")
 
 
+def read_frame(stream):
+    """A frame of a server's, which is not masked."""
+    length = stream.read(2)[1]
+    if length == 126:
+        length = int.from_bytes(stream.read(2), "big")
+    return stream.read(length)
+
+
+def socket_of(path, first=None):
+    """Events for WebSockets at `path`; each of them sends `first`, and reads the answers."""
+    upgrade = ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+               "Sec-WebSocket-Key: c2l4dGVlbiBieXRlcy4uLg==\r\n")
+
+    def sockets(gate, rounds):
+        clients = [gate.connect(gate.public) for _ in range(CLIENTS)]
+        hook, answers = gate.connect(gate.internal)
+        for connection, stream in clients:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}\r\n".encode())
+            while stream.readline() != b"\r\n":
+                pass
+            if first:
+                read_frame(stream)
+                connection.sendall(bytes([0x81, 0x80 | len(first), 0, 0, 0, 0]) + first)
+                read_frame(stream)
+        name = "app%2Fnews" if first else "news"
+        body = '{"event":"e","data":"hello"}'
+        event = (f"POST /channels/{name} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+                 f"Content-Type: application/json\r\n\r\n{body}").encode()
+        for _ in range(rounds):
+            hook.sendall(event)
+            read_response(answers)
+            for _, stream in clients:
+                if b"hello" not in read_frame(stream):
+                    raise SystemExit("an event is missing")
+
+    return sockets
+
+
+PUSHER = """
+[[poll]]
+path = "/comet/*"
+dialect = "native"
+[[pusher]]
+id = "app"
+key = "key"
+secret = "secret"
+"""
+SUBSCRIBE = b'{"event":"pusher:subscribe","data":{"channel":"news"}}'
+
+
 def forward(gate, rounds):
     connection, stream = gate.connect(gate.public)
     for _ in range(rounds * 10):
@@ -160,6 +211,10 @@ def per_request(binary, work, requests, config=""):
 
 if __name__ == "__main__":
     for binary in sys.argv[1:]:
+        web = socket_of("/comet/news")
+        pusher = socket_of("/app/key?protocol=7", SUBSCRIBE)
         print(f"{binary}: {per_request(binary, deliver, CLIENTS):,.0f} for a delivery and re-poll, "
               f"{per_request(binary, stream, CLIENTS):,.0f} for an event of a stream, "
+              f"{per_request(binary, web, CLIENTS):,.0f} of a WebSocket, "
+              f"{per_request(binary, pusher, CLIENTS, PUSHER):,.0f} of a Pusher socket, "
               f"{per_request(binary, forward, 10):,.0f} for a forwarded request")

@@ -13,7 +13,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use smallvec::SmallVec;
-use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 

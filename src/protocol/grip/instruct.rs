@@ -145,6 +145,8 @@ impl Instruct {
         for params in lists(headers, "grip-channel")? {
             channels.push(Channel::of_params(&params)?);
         }
+        // There is mostly one, and it is kept for as long as the hold lasts.
+        channels.shrink_to_fit();
         let timeout = text(headers, "grip-timeout")?.map(seconds).transpose()?;
         let mut meta = Meta::new();
         for (key, value) in lists(headers, "grip-set-meta")?.into_iter().flatten().take(100) {

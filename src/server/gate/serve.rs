@@ -4,9 +4,12 @@
 //! is gone. That is an [`Exchange`]; all else is here, once. Dropping the future drops what is
 //! held for the client.
 
+use super::grip::Held as GripHold;
+use super::grip::socket::Socket as GripSocket;
 use super::poll::hold::Cause;
+use super::pusher::{HeldPusher, PusherSocket, Receive};
 use super::replay::{ReleasedReplay, ReplayOutcome};
-use super::{Decision, Gate, HeldPoll, HoldOutcome, Settings, Timer};
+use super::{Decision, Gate, HeldPoll, HeldStream, HoldOutcome, Settings, Timer};
 use crate::protocol::http::Reply;
 use crate::protocol::http::websocket::{CloseCode, Frame, Messages};
 use bytes::Bytes;
@@ -142,23 +145,40 @@ pub(super) enum Served<E> {
     Forward(Option<Box<ReleasedReplay>>),
 }
 
-/// A poll that is held and then answered, or a request that is answered at once. There are many of
-/// them at a time: the task that runs one keeps nothing else for it.
+/// A poll that is held and then answered, a stream, or a request that is answered at once. There are
+/// many of them at a time: the task that runs one keeps nothing else for it.
 pub(super) struct Answering {
-    held: Option<Box<HeldPoll>>,
+    held: Option<Holding>,
     /// The rest of the request's body is read.
     is_settled: bool,
     outcome: HoldOutcome,
+}
+
+/// What is held for a client.
+enum Holding {
+    Poll(Box<HeldPoll>),
+    Stream(Box<HeldStream>),
+    Pusher(Box<PusherSocket>),
+    /// Others have futures of their own.
+    Receive(Box<Receive>),
+    Grip(Box<GripHold>),
+    GripSocket(Box<GripSocket>),
 }
 
 impl Answering {
     /// What a decision comes to; the error is one that takes more than that.
     pub(super) fn of(settings: &Settings, decision: Decision) -> Result<Self, Decision> {
         match decision {
-            Decision::Hold(held) => {
-                let outcome = HoldOutcome::default();
-                Ok(Self { held: Some(held), is_settled: false, outcome })
+            Decision::Hold(held) => Ok(Self::holding(Holding::Poll(held))),
+            Decision::Stream(stream) => Ok(Self::holding(Holding::Stream(stream))),
+            Decision::Pusher(HeldPusher::Socket(socket)) => {
+                Ok(Self::holding(Holding::Pusher(socket)))
             }
+            Decision::Pusher(HeldPusher::Receive(receive)) => {
+                Ok(Self::holding(Holding::Receive(receive)))
+            }
+            Decision::GripHold(held) => Ok(Self::holding(Holding::Grip(held))),
+            Decision::Grip(socket) => Ok(Self::holding(Holding::GripSocket(socket))),
             Decision::Reply(reply, cause) => {
                 let held = cause.map(|cause| (Duration::ZERO, cause));
                 Ok(Self::with(HoldOutcome { held, reply: Some(reply), ..HoldOutcome::default() }))
@@ -166,6 +186,15 @@ impl Answering {
             Decision::Answer(pending) => Ok(Self::with(pending.outcome(settings))),
             decision => Err(decision),
         }
+    }
+
+    /// A stream whose request has no body.
+    pub(super) fn stream(stream: Box<HeldStream>) -> Self {
+        Self { is_settled: true, ..Self::holding(Holding::Stream(stream)) }
+    }
+
+    fn holding(held: Holding) -> Self {
+        Self { held: Some(held), is_settled: false, outcome: HoldOutcome::default() }
     }
 
     fn with(outcome: HoldOutcome) -> Self {
@@ -179,6 +208,9 @@ impl Answering {
     }
 
     /// Holds and answers.
+    ///
+    /// An idle stream or socket is its box alone: this future holds its wait, and each step that
+    /// takes more than an event is in a box of its own, for as long as it takes.
     // The future of an `async fn` has its arguments twice.
     #[allow(clippy::manual_async_fn)]
     pub(super) fn run<'a, E: Exchange>(
@@ -193,12 +225,40 @@ impl Answering {
                     Err(error) => return ended(None, Err(error)),
                 }
             }
-            if let Some(held) = &self.held {
-                held.set(exchange.timer());
-                let late = poll_fn(|context| self.poll_held(exchange, context)).await;
-                if let Some(late) = late {
-                    self.outcome = late.await;
+            match &mut self.held {
+                Some(Holding::Poll(held)) => {
+                    held.set(exchange.timer());
+                    let late = poll_fn(|context| self.poll_held(exchange, context)).await;
+                    if let Some(late) = late {
+                        self.outcome = late.await;
+                    }
                 }
+                Some(Holding::Stream(stream)) => {
+                    let served = loop {
+                        let step = poll_fn(|context| stream.poll_step(exchange, context)).await;
+                        if let Some(served) = Box::pin(stream.go_on(exchange, step)).await {
+                            break served;
+                        }
+                    };
+                    self.held = None;
+                    return served;
+                }
+                Some(Holding::Pusher(socket)) => {
+                    let served = loop {
+                        let step = poll_fn(|context| socket.poll_step(exchange, context)).await;
+                        if let Some(served) = Box::pin(socket.go_on(exchange, step)).await {
+                            break served;
+                        }
+                    };
+                    self.held = None;
+                    return served;
+                }
+                Some(_) => {
+                    if let Some(serving) = self.serve_held(exchange) {
+                        return serving.await;
+                    }
+                }
+                None => {}
             }
             self.prepare(exchange);
             let written = match &self.outcome.reply {
@@ -213,15 +273,29 @@ impl Answering {
         }
     }
 
+    /// Serves what has a future of its own.
+    fn serve_held<'a, E: Exchange>(
+        &mut self,
+        exchange: &'a mut E,
+    ) -> Option<Serving<'a, E::Error>> {
+        match self.held.take()? {
+            Holding::Receive(receive) => Some(Box::pin(receive.run(exchange))),
+            Holding::Grip(held) => Some(held.run(exchange)),
+            Holding::GripSocket(socket) => Some(Box::pin(socket.run(exchange))),
+            // These wait in place.
+            Holding::Poll(_) | Holding::Stream(_) | Holding::Pusher(_) => None,
+        }
+    }
+
     /// Ready at the end of the hold; with a future if the outcome is still to come.
     fn poll_held<E: Exchange>(
         &mut self,
         exchange: &mut E,
         context: &mut Context<'_>,
     ) -> Poll<Option<Later>> {
-        let Some(held) = &mut self.held else { return Poll::Ready(None) };
+        let Some(Holding::Poll(held)) = &mut self.held else { return Poll::Ready(None) };
         let end = ready!(held.poll_end(exchange, context));
-        let Some(held) = self.held.take() else { return Poll::Ready(None) };
+        let Some(Holding::Poll(held)) = self.held.take() else { return Poll::Ready(None) };
         if held.wants_presence() {
             return Poll::Ready(Some(Box::pin(held.end_with_presence(end))));
         }
@@ -272,6 +346,9 @@ pub(super) async fn serve<E: Exchange>(
     answering.run(exchange).await
 }
 
+/// The future of what is served in one of its own.
+type Serving<'a, E> = Pin<Box<dyn Future<Output = Served<E>> + Send + 'a>>;
+
 /// The outcome of a hold that is still to come.
 type Later = Pin<Box<dyn Future<Output = HoldOutcome> + Send>>;
 
@@ -292,12 +369,6 @@ pub(super) fn serve_other<'a, E: Exchange>(
                 Ok(answering) => Ok(answering),
                 Err(decision) => serve_other(gate, settings, decision, exchange).await,
             }
-        }),
-        Decision::Stream(stream) => Box::pin(async move {
-            if let Err(end) = settle(exchange, false).await {
-                return end;
-            }
-            Err(stream.run(exchange).await)
         }),
         Decision::Replay(waiting) => Box::pin(async move {
             if let Err(end) = settle(exchange, true).await {
@@ -332,24 +403,6 @@ pub(super) fn serve_other<'a, E: Exchange>(
             }
             Ok(Answering::settled(Some(reply.await), None))
         }),
-        Decision::Pusher(pusher) => Box::pin(async move {
-            if let Err(end) = settle(exchange, false).await {
-                return end;
-            }
-            Err(pusher.run(exchange).await)
-        }),
-        Decision::Grip(socket) => Box::pin(async move {
-            if let Err(end) = settle(exchange, false).await {
-                return end;
-            }
-            Err(socket.run(exchange).await)
-        }),
-        Decision::GripHold(held) => Box::pin(async move {
-            if let Err(end) = settle(exchange, false).await {
-                return end;
-            }
-            Err(held.run(exchange).await)
-        }),
         Decision::Publish(publish) => Box::pin(async move {
             if let Err(end) = settle(exchange, false).await {
                 return end;
@@ -358,7 +411,13 @@ pub(super) fn serve_other<'a, E: Exchange>(
         }),
         Decision::Site => Box::pin(ready(Err(Served::Forward(None)))),
         // These are `Answering`'s.
-        Decision::Hold(_) | Decision::Reply(..) | Decision::Answer(_) => {
+        Decision::Hold(_)
+        | Decision::Stream(_)
+        | Decision::Pusher(_)
+        | Decision::Grip(_)
+        | Decision::GripHold(_)
+        | Decision::Reply(..)
+        | Decision::Answer(_) => {
             let answering = Answering::of(settings, decision);
             Box::pin(ready(answering.map_err(|_| Served::Forward(None))))
         }

@@ -66,8 +66,9 @@ impl Subscription {
         before: &Places,
         now: Time,
     ) -> Result<Self, TableFull> {
-        let mut channels = Vec::new();
-        let mut subscriptions = Vec::new();
+        // There is mostly one, and a vector that grows has room for four.
+        let mut channels = Vec::with_capacity(wanted.len());
+        let mut subscriptions = Vec::with_capacity(wanted.len());
         for channel in wanted {
             // Checked when it was read.
             let Ok(name) = grip::channel(&channel.name) else { continue };

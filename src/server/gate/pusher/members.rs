@@ -43,12 +43,11 @@ impl Client {
         let companion =
             companion(&channel).ok_or_else(|| ("the name is too long".to_owned(), 400))?;
         let cursor = Cursor::At(roster.place.found.position);
-        let subscription = Subscription { channel: companion.clone(), cursor };
+        let subscription = Subscription { channel: companion, cursor };
         let added = self.waiter.add(&subscription, (self.gate.shared.clock)());
         let update = added.map_err(|full| (full.to_string(), 503))?;
         // What came since the list is read with the next look.
-        drop(update);
-        self.channels.push(Subscribed::roster(companion));
+        self.channels.push(Subscribed::roster(update.channel));
         Ok(Some(self.shown(index, &roster)))
     }
 

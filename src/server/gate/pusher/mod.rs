@@ -31,7 +31,8 @@ mod watchlist;
 
 pub use notice::{Notice, Report};
 pub use occupancy::Occupancy;
-pub use socket::HeldPusher;
+pub use receive::Receive;
+pub use socket::{HeldPusher, PusherSocket};
 
 use super::poll::admission::Incoming;
 use super::poll::replies::unstored;
@@ -44,10 +45,9 @@ use client::Client;
 use counts::Counts;
 use notice::Notices;
 use outbox::{Close, Way};
-use receive::{Ends, Receive};
+use receive::Ends;
 use request::{Fallback, LINES, Path, allowed_origin, handshake, readable, spoken};
 use session::{Opened, Sessions};
-use socket::PusherSocket;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -212,7 +212,7 @@ impl Gate {
         let opened = self.connect(settings, request, app, Way::Socket);
         Some(match opened {
             Ok(client) => {
-                let socket = PusherSocket::new(self.clone(), client, head);
+                let socket = PusherSocket::new(client, head);
                 Decision::Pusher(HeldPusher::Socket(Box::new(socket)))
             }
             Err((cause, close)) => {

@@ -43,7 +43,7 @@ impl Way {
 
 /// Why a connection ends, as its client learns.
 #[derive(Debug)]
-pub(super) struct Close {
+pub(in crate::server::gate) struct Close {
     pub(super) code: u16,
     pub(super) reason: Cow<'static, str>,
 }
@@ -68,7 +68,7 @@ impl Close {
 
 /// Frames that wait to be written.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub(in crate::server::gate) struct Outbox {
     way: Way,
     frames: Vec<Bytes>,
     bytes: usize,
@@ -112,6 +112,14 @@ impl Outbox {
     /// True if no more is added before it is written; what is left stays in the histories.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= MAX_BATCH
+    }
+
+    /// The frame, if it is the only one and the whole of what is written.
+    pub(super) fn only(&self) -> Option<Bytes> {
+        match self.frames.as_slice() {
+            [frame] => Some(frame.clone()),
+            _ => None,
+        }
     }
 
     /// The frames, each as it is written.

@@ -83,7 +83,10 @@ impl Receive {
         &self.gate.shared.pusher.sessions
     }
 
-    pub(super) async fn run<E: Exchange>(mut self, exchange: &mut E) -> Served<E::Error> {
+    pub(in crate::server::gate) async fn run<E: Exchange>(
+        mut self,
+        exchange: &mut E,
+    ) -> Served<E::Error> {
         let mut events = 0;
         let mut bytes = 0;
         let served = match self.ends {

@@ -3,15 +3,16 @@
 use super::client::Client;
 use super::outbox::{Close, Outbox, Way};
 use super::receive::Receive;
+use crate::protocol::dialect::stream::Transport;
 use crate::protocol::http::Reply;
 use crate::protocol::http::websocket::{self, CloseCode, Messages, Opcode};
 use crate::protocol::pusher::{code, frame};
+use crate::server::gate::counters::StreamCount;
+use crate::server::gate::overslept;
 use crate::server::gate::poll::hold::Cause;
 use crate::server::gate::serve::{Exchange, Input, Served};
-use crate::server::gate::{Gate, overslept};
 use bytes::Bytes;
-use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// A connection of the protocol's that is about to begin, or under way.
@@ -22,26 +23,25 @@ pub enum HeldPusher {
     Receive(Box<Receive>),
 }
 
-impl HeldPusher {
-    /// Serves it until either side ends it.
-    pub(in crate::server::gate) async fn run<E: Exchange>(
-        self,
-        exchange: &mut E,
-    ) -> Served<E::Error> {
-        match self {
-            Self::Socket(socket) => socket.run(exchange).await,
-            Self::Receive(receive) => receive.run(exchange).await,
-        }
-    }
-}
-
 /// See the [module](self).
+///
+/// An idle socket is this box and its client's.
 pub struct PusherSocket {
-    gate: Gate,
     client: Box<Client>,
-    head: Option<Reply>,
+    head: Option<Box<Reply>>,
     began: Instant,
-    _count: crate::server::gate::counters::StreamCount,
+    /// When its client was last heard of, or pinged.
+    heard: Instant,
+    pinged: bool,
+    /// The timer is set for the end of the client's silence, or an earlier time.
+    is_timed: bool,
+    /// It waits: what wakes it now is mostly an event.
+    waits: bool,
+    /// What has come of the client's next message.
+    messages: Messages,
+    events: u64,
+    bytes: usize,
+    _count: StreamCount,
 }
 
 /// How often a socket without channels, which no channel's end wakes, looks for its own.
@@ -58,95 +58,164 @@ enum End {
 }
 
 /// What comes next.
-enum Step {
+pub(in crate::server::gate) enum Step {
+    /// The socket begins.
+    Begin,
     Look,
+    /// Frames that are not written at once, and the end that came with them.
+    Collected(Box<(Outbox, Result<(), Close>)>),
+    /// The client has not taken all of a frame at once.
+    Rest(Box<(Bytes, Outbox)>),
     Time,
     Client(Input),
 }
 
+/// Events that are written without a look at the client and the timer in between.
+const MAX_IN_A_ROW: u32 = 8;
+
 impl PusherSocket {
-    pub(super) fn new(gate: Gate, client: Box<Client>, head: Reply) -> Self {
-        let transport = crate::protocol::dialect::stream::Transport::WebSocket;
-        let count = crate::server::gate::counters::StreamCount::new(&gate, transport);
-        Self { gate, client, head: Some(head), began: Instant::now(), _count: count }
+    pub(super) fn new(client: Box<Client>, head: Reply) -> Self {
+        let now = Instant::now();
+        Self {
+            _count: StreamCount::new(&client.gate, Transport::WebSocket),
+            client,
+            head: Some(Box::new(head)),
+            began: now,
+            heard: now,
+            pinged: false,
+            is_timed: false,
+            waits: false,
+            messages: Messages::default(),
+            events: 0,
+            bytes: 0,
+        }
     }
 
-    async fn run<E: Exchange>(mut self, exchange: &mut E) -> Served<E::Error> {
-        let mut events = 0;
-        let mut bytes = 0;
-        let ended = self.serve(exchange, &mut events, &mut bytes).await;
-        let (cause, answer) = match ended {
-            Ok(cause) => (cause, Ok(Some((101, bytes)))),
-            Err(error) => (Cause::Gone, Err(error)),
-        };
-        let gate = &self.gate.shared;
-        gate.counters.release(cause, None, &gate.metrics.watched);
-        exchange.close_after();
-        Served::Done { held: Some((self.began.elapsed(), cause)), events: Some(events), answer }
-    }
-
-    async fn serve<E: Exchange>(
+    /// Takes a step, and all those that need no wait after it; the outcome of the socket, if it ends
+    /// with them.
+    pub(in crate::server::gate) async fn go_on<E: Exchange>(
         &mut self,
         exchange: &mut E,
-        events: &mut u64,
-        bytes: &mut usize,
-    ) -> Result<Cause, E::Error> {
-        if let Some(head) = self.head.take() {
-            // Boxed, as are all writes but those of events: an idle socket has no room for them.
-            Box::pin(exchange.start(&head, &[])).await?;
-        }
-        let mut messages = Messages::default();
-        let mut heard = Instant::now();
-        let mut pinged = false;
-        let end = loop {
-            // What came before is still written.
-            let over = self.client.is_over();
-            let mut out = Outbox::new(Way::Socket);
-            let collected = self.client.collect(&mut out);
+        step: Result<Step, E::Error>,
+    ) -> Option<Served<E::Error>> {
+        let ended = match step {
+            Ok(step) => self.follow(exchange, step).await.transpose()?,
+            Err(error) => Err(error),
+        };
+        let (cause, answer) = match ended {
+            Ok(cause) => (cause, Ok(Some((101, self.bytes)))),
+            Err(error) => (Cause::Gone, Err(error)),
+        };
+        let gate = &self.client.gate.shared;
+        gate.counters.release(cause, None, &gate.metrics.watched);
+        exchange.close_after();
+        let held = Some((self.began.elapsed(), cause));
+        Some(Served::Done { held, events: Some(self.events), answer })
+    }
+
+    /// Does what `step` asks for, and then writes what there is until there is nothing more to
+    /// collect; the cause of the socket's end, if that comes.
+    async fn follow<E: Exchange>(
+        &mut self,
+        exchange: &mut E,
+        step: Step,
+    ) -> Result<Option<Cause>, E::Error> {
+        let mut collected = None;
+        let ended = match step {
+            Step::Begin => {
+                if let Some(head) = self.head.take() {
+                    exchange.start(&head, &[]).await?;
+                }
+                None
+            }
+            Step::Look => None,
+            Step::Collected(frames) => {
+                collected = Some(*frames);
+                None
+            }
+            Step::Rest(rest) => {
+                let (left, mut out) = *rest;
+                exchange.send_coded(&left).await?;
+                self.client.written(&mut out);
+                None
+            }
+            Step::Time => self.silent(exchange).await?,
+            Step::Client(input) => {
+                (self.heard, self.pinged, self.is_timed) = (Instant::now(), false, false);
+                self.input(exchange, input).await?.err()
+            }
+        };
+        let end = match ended {
+            Some(end) => end,
+            None => match self.write(exchange, collected).await? {
+                Some(close) => End::Close(close),
+                None => {
+                    self.waits = false;
+                    return Ok(None);
+                }
+            },
+        };
+        Self::end(exchange, end).await.map(Some)
+    }
+
+    /// Writes what was collected, and then what there is; the end of the socket, if that comes.
+    async fn write<E: Exchange>(
+        &mut self,
+        exchange: &mut E,
+        mut before: Option<(Outbox, Result<(), Close>)>,
+    ) -> Result<Option<Close>, E::Error> {
+        loop {
+            // What came before it was over is still written.
+            let over = self.client.is_over().filter(|_| before.is_none());
+            let is_first = before.is_some();
+            let (mut out, collected) = before.take().unwrap_or_else(|| self.collect());
             let is_full = out.is_full();
             if !out.is_empty() {
-                *bytes += out.bytes();
-                *events += std::mem::take(&mut out.events);
                 exchange.send(&out.take()).await?;
                 self.client.written(&mut out);
             }
             if let Err(close) = collected {
-                break End::Close(close);
+                return Ok(Some(close));
             }
-            if is_full {
-                tokio::task::consume_budget().await;
+            tokio::task::consume_budget().await;
+            if is_full || is_first {
                 continue;
             }
-            if let Some(close) = over {
-                break End::Close(close);
-            }
-            let silence = self.client.app().ping;
-            let patience = if pinged { silence / 2 } else { silence };
-            let left = patience.saturating_sub(heard.elapsed());
-            match self.next(exchange, &mut messages, left).await {
-                Step::Look => tokio::task::consume_budget().await,
-                Step::Time if heard.elapsed() < patience => {}
-                Step::Time if pinged && overslept(heard.elapsed(), patience) => {
-                    heard = Instant::now();
-                }
-                Step::Time if pinged => {
-                    break End::Close(Close::new(code::NO_PONG, "no answer to a ping"));
-                }
-                Step::Time => {
-                    let ping = [Way::Socket.wrap(&frame::ping()).into()];
-                    Box::pin(exchange.send(&ping)).await?;
-                    (heard, pinged) = (Instant::now(), true);
-                }
-                Step::Client(input) => {
-                    (heard, pinged) = (Instant::now(), false);
-                    match Box::pin(self.input(exchange, input)).await? {
-                        Ok(()) => {}
-                        Err(end) => break end,
-                    }
-                }
-            }
-        };
-        Box::pin(Self::end(exchange, end)).await
+            return Ok(over);
+        }
+    }
+
+    /// What has come on the client's channels, and the end that this brings about.
+    fn collect(&mut self) -> (Outbox, Result<(), Close>) {
+        let mut out = Outbox::new(Way::Socket);
+        let collected = self.client.collect(&mut out);
+        self.bytes += out.bytes();
+        self.events += std::mem::take(&mut out.events);
+        (out, collected)
+    }
+
+    /// Does what the client's silence asks for; the end that this brings about.
+    async fn silent<E: Exchange>(&mut self, exchange: &mut E) -> Result<Option<End>, E::Error> {
+        self.is_timed = false;
+        let (silence, patience) = (self.heard.elapsed(), self.patience());
+        if silence < patience {
+            return Ok(None);
+        }
+        if self.pinged && !overslept(silence, patience) {
+            return Ok(Some(End::Close(Close::new(code::NO_PONG, "no answer to a ping"))));
+        }
+        if !self.pinged {
+            let ping = [Way::Socket.wrap(&frame::ping()).into()];
+            exchange.send(&ping).await?;
+        }
+        (self.heard, self.pinged) = (Instant::now(), true);
+        Ok(None)
+    }
+
+    /// How long the client may be silent from now on.
+    fn patience(&self) -> Duration {
+        let silence = self.client.app().ping;
+        if self.pinged { silence / 2 } else { silence }
     }
 
     /// Writes the last frames.
@@ -201,25 +270,61 @@ impl PusherSocket {
         }
     }
 
-    /// Waits for what comes next, for `left` at the most.
-    async fn next<E: Exchange>(
-        &self,
+    /// The next step. Events that come meanwhile one by one are written.
+    pub(in crate::server::gate) fn poll_step<E: Exchange>(
+        &mut self,
         exchange: &mut E,
-        messages: &mut Messages,
-        left: Duration,
-    ) -> Step {
-        let left = if self.client.has_no_channels() { left.min(TICK) } else { left };
-        exchange.timer().set(Some(left));
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Step, E::Error>> {
+        if self.head.is_some() {
+            return Poll::Ready(Ok(Step::Begin));
+        }
+        if !std::mem::replace(&mut self.is_timed, true) {
+            let soon = self.client.has_no_channels().then(|| Instant::now() + TICK);
+            let ends = self.heard.checked_add(self.patience());
+            exchange.timer().set_deadline(soon.into_iter().chain(ends).min());
+        }
+        // As a stream of a dialect: once it waits, it is mostly an event that wakes it.
+        let woken = std::mem::replace(&mut self.waits, true);
+        if woken && let Poll::Ready(step) = self.poll_events(exchange, context) {
+            return Poll::Ready(step);
+        }
         let most = self.client.max_frame();
-        let next = poll_fn(|context| {
-            if let Poll::Ready(input) = exchange.poll_message(context, messages, most) {
-                return Poll::Ready(Step::Client(input));
+        if let Poll::Ready(input) = exchange.poll_message(context, &mut self.messages, most) {
+            return Poll::Ready(Ok(Step::Client(input)));
+        }
+        if !woken && let Poll::Ready(step) = self.poll_events(exchange, context) {
+            return Poll::Ready(step);
+        }
+        exchange.timer().poll_expired(context).map(|()| Ok(Step::Time))
+    }
+
+    /// Writes the events that come one by one. Ready once there is something else to do.
+    fn poll_events<E: Exchange>(
+        &mut self,
+        exchange: &mut E,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Step, E::Error>> {
+        for _ in 0..MAX_IN_A_ROW {
+            if self.client.waiter.poll_notified(context).is_pending() {
+                return Poll::Pending;
             }
-            if self.client.waiter.poll_notified(context).is_ready() {
-                return Poll::Ready(Step::Look);
+            if self.client.is_over().is_some() {
+                break;
             }
-            exchange.timer().poll_expired(context).map(|()| Step::Time)
-        });
-        next.await
+            let (mut out, collected) = self.collect();
+            if out.is_empty() && collected.is_ok() {
+                continue;
+            }
+            let Some(frame) = out.only().filter(|_| collected.is_ok()) else {
+                return Poll::Ready(Ok(Step::Collected(Box::new((out, collected)))));
+            };
+            match exchange.write_coded(context, &frame) {
+                Ok(None) => self.client.written(&mut out),
+                Ok(Some(left)) => return Poll::Ready(Ok(Step::Rest(Box::new((left, out))))),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(Step::Look))
     }
 }

@@ -27,6 +27,7 @@ use crate::protocol::dialect::timestamp::Deliver;
 use crate::protocol::http::Reply;
 use crate::server::limits::permit::Permit;
 use crate::server::telemetry::refusal::Refusal;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,9 +69,13 @@ impl Settings {
 
     /// The silence after which a sign of life is sent. They are spread a little, as are the
     /// clients of one moment.
-    fn heartbeat(&self) -> Option<Duration> {
-        let heartbeat = self.heartbeat;
-        (!heartbeat.is_zero()).then(|| heartbeat.mul_f64(1.0 - 0.1 * fastrand::f64()))
+    fn heartbeat(&self) -> Option<NonZeroU32> {
+        if self.heartbeat.is_zero() {
+            return None;
+        }
+        let heartbeat = self.heartbeat.mul_f64(1.0 - 0.1 * fastrand::f64());
+        let millis = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
+        Some(NonZeroU32::new(millis).unwrap_or(NonZeroU32::MIN))
     }
 
     fn retry(&self) -> u128 {
@@ -81,6 +86,10 @@ impl Settings {
 /// What a stream has taken: its registration, what the history has for it, its grant and its permit.
 pub(super) type Parts = (Waiter, Answer, Option<GrantGuard>, Permit);
 
+/// The channels of a list of users each. A stream has it in a box, as it is there at the beginning
+/// only.
+type Rosters = Box<[ChannelName]>;
+
 /// A stream that is about to begin, or under way.
 pub struct HeldStream {
     gate: Gate,
@@ -89,18 +98,24 @@ pub struct HeldStream {
     leave: Option<GrantGuard>,
     present: Memberships,
     /// The channels whose users come first.
-    rosters: Option<Box<[ChannelName]>>,
+    rosters: Option<Box<Rosters>>,
     /// Its first write.
     first: Option<Box<First>>,
+    /// The status of its head.
+    status: u16,
     settings: Arc<Settings>,
     began: Instant,
     ends: Option<Instant>,
     /// The client knows where it is.
     placed: bool,
+    /// The timer is set for the next of the stream's times, or an earlier one.
+    is_timed: bool,
+    /// It waits: what wakes it now is mostly a message.
+    waits: bool,
     /// Signs of life that a WebSocket's client has left unanswered.
-    unanswered: u32,
-    /// The silence after which a sign of life is sent.
-    heartbeat: Option<Duration>,
+    unanswered: u8,
+    /// The silence after which a sign of life is sent, in milliseconds.
+    heartbeat: Option<NonZeroU32>,
     /// When it was last written to.
     written: Instant,
     /// How many bytes of its body were sent.
@@ -154,7 +169,8 @@ impl Gate {
         let said = Events::Dialect(rule, opening.format);
         let held = (waiter, found, leave, permit);
         let mut stream = HeldStream::new(self, settings.stream.clone(), said, head, held);
-        (stream.present, stream.rosters) = (present, rosters);
+        stream.present = present;
+        stream.rosters = rosters.map(Box::new);
         Decision::Stream(Box::new(stream))
     }
 }
@@ -179,12 +195,15 @@ impl HeldStream {
             leave,
             present: Memberships::default(),
             rosters: None,
+            status: head.status,
             first: Some(Box::new(First { head, found })),
             heartbeat: settings.heartbeat(),
             settings,
             began,
             ends,
             placed: false,
+            is_timed: false,
+            waits: false,
             unanswered: 0,
             written: began,
             bytes: 0,

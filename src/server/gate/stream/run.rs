@@ -15,7 +15,7 @@ use crate::server::gate::{Timer, overslept};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Why a stream ends, and what a WebSocket says of it.
@@ -46,7 +46,9 @@ struct Outgoing {
 }
 
 /// The next step.
-enum Step {
+pub(in crate::server::gate) enum Step {
+    /// The stream begins.
+    Begin,
     Woken(Woken),
     Heartbeat,
     Client(Input),
@@ -56,19 +58,20 @@ enum Step {
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// Signs of life that a WebSocket's client may leave unanswered.
-const MAX_UNANSWERED: u32 = 2;
+const MAX_UNANSWERED: u8 = 2;
 
 impl HeldStream {
-    /// Serves the stream until either side ends it.
-    ///
-    /// An idle stream is this future and its box: all that it needs only now and then is in boxes of
-    /// its own, and its waits poll what they wait for in place.
-    pub(in crate::server::gate) async fn run<E: Exchange>(
-        mut self: Box<Self>,
+    /// Takes a step, and all those that need no wait after it; the outcome of the stream, if it ends
+    /// with them.
+    pub(in crate::server::gate) async fn go_on<E: Exchange>(
+        &mut self,
         exchange: &mut E,
-    ) -> Served<E::Error> {
-        let status = self.first.as_ref().map_or(0, |first| first.head.status);
-        let ended = self.serve(exchange).await;
+        step: Result<Step, E::Error>,
+    ) -> Option<Served<E::Error>> {
+        let ended = match step {
+            Ok(step) => self.follow(exchange, step).await.transpose()?,
+            Err(error) => Err(error),
+        };
         let revoked =
             |leave: &GrantGuard| leave.check((self.gate.shared.clock)()) == Err(Rejection::Revoked);
         if self.leave.as_ref().is_some_and(revoked) {
@@ -78,29 +81,45 @@ impl HeldStream {
         let (cause, answer) = match ended {
             // The client has left before there was a head.
             Ok(cause) if self.first.is_some() => (cause, Ok(None)),
-            Ok(cause) => (cause, Ok(Some((status, self.bytes)))),
+            Ok(cause) => (cause, Ok(Some((self.status, self.bytes)))),
             Err(error) => (Cause::Gone, Err(error)),
         };
         gate.counters.release(cause, None, &gate.metrics.watched);
-        if status == 101 || !matches!(cause, Cause::Timeout | Cause::Expired) {
+        if self.status == 101 || !matches!(cause, Cause::Timeout | Cause::Expired) {
             exchange.close_after();
         }
-        Served::Done {
+        Some(Served::Done {
             held: Some((self.began.elapsed(), cause)),
             events: Some(self.events),
             answer,
-        }
+        })
     }
 
-    async fn serve<E: Exchange>(&mut self, exchange: &mut E) -> Result<Cause, E::Error> {
-        if self.said.place_first()
-            && let Some(end) = Box::pin(self.find_place(exchange)).await
-        {
-            return Ok(end);
+    /// Does what `step` asks for, and then writes what there is until there is nothing more to look
+    /// for; the cause of the stream's end, if that comes.
+    async fn follow<E: Exchange>(
+        &mut self,
+        exchange: &mut E,
+        step: Step,
+    ) -> Result<Option<Cause>, E::Error> {
+        let mut closed = None;
+        match step {
+            Step::Begin => {
+                if self.said.place_first()
+                    && let Some(end) = Box::pin(self.find_place(exchange)).await
+                {
+                    return Ok(Some(end));
+                }
+                closed = self.begin(exchange).await?;
+            }
+            Step::Woken(Woken::Look) => {}
+            step => {
+                self.is_timed = false;
+                if let Some(end) = self.attend(exchange, step).await? {
+                    return self.end(exchange, end).await.map(Some);
+                }
+            }
         }
-        let mut closed = Box::pin(self.begin(exchange)).await?;
-        // The timer is set for the next of the stream's times, or an earlier one.
-        let mut is_timed = false;
         let end = loop {
             let now = Instant::now();
             // What came before its time was over is still written.
@@ -108,7 +127,6 @@ impl HeldStream {
                 Some(end) if !end.is_of_time() => break end,
                 over => over.is_some(),
             };
-            // What was found is dropped before the write: it would be part of every idle stream.
             let outgoing = match self.waiter.look((self.gate.shared.clock)()) {
                 Some(found) if self.said.end_before(&found) => {
                     break End { cause: Cause::Reset, close: Some(Bytes::new()) };
@@ -134,19 +152,12 @@ impl HeldStream {
                 break end;
             }
             if !self.placed && !self.waiter.is_unresolved() {
-                Box::pin(self.send_place(exchange)).await?;
+                self.send_place(exchange).await?;
             }
-            match self.next(exchange, &mut is_timed).await? {
-                Step::Woken(Woken::Look) => {}
-                step => {
-                    is_timed = false;
-                    if let Some(end) = Box::pin(self.attend(exchange, step)).await? {
-                        break end;
-                    }
-                }
-            }
+            self.waits = false;
+            return Ok(None);
         };
-        Box::pin(self.end(exchange, end)).await
+        self.end(exchange, end).await.map(Some)
     }
 
     /// Does what time or the client asks for; the end that this brings about.
@@ -156,7 +167,7 @@ impl HeldStream {
         step: Step,
     ) -> Result<Option<End>, E::Error> {
         match step {
-            Step::Woken(Woken::Look) => Ok(None),
+            Step::Begin | Step::Woken(Woken::Look) => Ok(None),
             Step::Woken(Woken::Rest(rest)) => {
                 let (left, published) = *rest;
                 exchange.send_coded(&left).await?;
@@ -165,10 +176,10 @@ impl HeldStream {
             }
             Step::Heartbeat => {
                 let silence = self.written.elapsed();
-                if self.heartbeat.is_none_or(|after| silence < after) {
+                if self.heartbeat().is_none_or(|after| silence < after) {
                     return Ok(None);
                 }
-                let late = self.heartbeat.is_some_and(|after| overslept(silence, after));
+                let late = self.heartbeat().is_some_and(|after| overslept(silence, after));
                 if self.is_socket() && self.unanswered >= MAX_UNANSWERED && !late {
                     return Ok(Some(End { cause: Cause::Gone, close: None }));
                 }
@@ -297,6 +308,11 @@ impl HeldStream {
         self.said.presence(self.waiter.place(), &lists)
     }
 
+    /// The silence after which a sign of life is sent.
+    fn heartbeat(&self) -> Option<Duration> {
+        self.heartbeat.map(|millis| Duration::from_millis(millis.get().into()))
+    }
+
     fn is_socket(&self) -> bool {
         self.said.transport() == Transport::WebSocket
     }
@@ -330,40 +346,38 @@ impl HeldStream {
     fn set_timer(&self, timer: &mut Timer) {
         let left = self.leave.as_ref().and_then(|leave| leave.left((self.gate.shared.clock)()));
         let times = [
-            self.heartbeat.and_then(|after| self.written.checked_add(after)),
+            self.heartbeat().and_then(|after| self.written.checked_add(after)),
             self.ends,
             left.and_then(|left| Instant::now().checked_add(left)),
         ];
         timer.set_deadline(times.into_iter().flatten().min());
     }
 
-    /// Waits for what comes next, and writes the events meanwhile that are the same for all.
-    async fn next<E: Exchange>(
+    /// The next step. The events meanwhile that are the same for all are written.
+    pub(in crate::server::gate) fn poll_step<E: Exchange>(
         &mut self,
         exchange: &mut E,
-        is_timed: &mut bool,
-    ) -> Result<Step, E::Error> {
-        if !std::mem::replace(is_timed, true) {
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Step, E::Error>> {
+        if self.first.is_some() {
+            return Poll::Ready(Ok(Step::Begin));
+        }
+        if !std::mem::replace(&mut self.is_timed, true) {
             self.set_timer(exchange.timer());
         }
-        let socket = self.is_socket();
-        let mut waits = false;
-        let next = poll_fn(|context| {
-            // The client comes first when the wait begins, and the message when it is woken, which
-            // is mostly why.
-            let woken = std::mem::replace(&mut waits, true);
-            if woken && let Poll::Ready(woken) = self.poll_shared(exchange, context) {
-                return Poll::Ready(woken.map(Step::Woken));
-            }
-            if let Poll::Ready(input) = exchange.poll_input(context, socket) {
-                return Poll::Ready(Ok(Step::Client(input)));
-            }
-            if !woken && let Poll::Ready(woken) = self.poll_shared(exchange, context) {
-                return Poll::Ready(woken.map(Step::Woken));
-            }
-            exchange.timer().poll_expired(context).map(|()| Ok(Step::Heartbeat))
-        });
-        next.await
+        // The client comes first when the wait begins, and the message when it is woken, which is
+        // mostly why.
+        let woken = std::mem::replace(&mut self.waits, true);
+        if woken && let Poll::Ready(woken) = self.poll_shared(exchange, context) {
+            return Poll::Ready(woken.map(Step::Woken));
+        }
+        if let Poll::Ready(input) = exchange.poll_input(context, self.is_socket()) {
+            return Poll::Ready(Ok(Step::Client(input)));
+        }
+        if !woken && let Poll::Ready(woken) = self.poll_shared(exchange, context) {
+            return Poll::Ready(woken.map(Step::Woken));
+        }
+        exchange.timer().poll_expired(context).map(|()| Ok(Step::Heartbeat))
     }
 
     /// Writes the last bytes.

@@ -15,7 +15,7 @@ use std::time::Instant;
 const MAX_IN_A_ROW: u32 = 8;
 
 /// Why the wait ends.
-pub(super) enum Woken {
+pub(in crate::server::gate) enum Woken {
     /// There is something that is not the same for all, or the end.
     Look,
     /// The client has not taken all at once of an event, which was published then.

@@ -31,6 +31,7 @@ use pingora::apps::HttpServerApp;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
+use request::Serving;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
@@ -67,6 +68,8 @@ struct Aside {
 enum Disposition {
     Keep,
     Close,
+    /// The lane holds and answers the request, about which another server was asked.
+    Serve(Box<Serving>),
     /// Pingora serves the request, whose head is that long.
     HandOff(usize, Framing, Box<RequestContext>),
 }
@@ -89,7 +92,7 @@ pub(super) fn run(
         loop {
             let read = connection.read_head(&front, &registered).await;
             let Some((sighting, settings)) = read else { return };
-            let after = match connection.agreed(sighting) {
+            let mut after = match connection.agreed(sighting) {
                 HeadScan::More => Disposition::Close,
                 HeadScan::Refused(status, wrong) => {
                     Box::pin(connection.refuse(&front, &settings, status, wrong)).await
@@ -101,9 +104,14 @@ pub(super) fn run(
                     connection.request(&front, settings, length, &shutdown).await
                 }
             };
+            if let Disposition::Serve(serving) = after {
+                after = connection.serve(&front, serving).await;
+            }
             match after {
                 Disposition::Keep => connection.fresh = false,
-                Disposition::Close => return Box::pin(connection.close()).await,
+                Disposition::Close | Disposition::Serve(_) => {
+                    return Box::pin(connection.close()).await;
+                }
                 Disposition::HandOff(length, framing, handed) => {
                     let engine = connection.hand_off(&front, length, framing, handed, &shutdown);
                     match Box::pin(engine).await {

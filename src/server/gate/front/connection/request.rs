@@ -52,7 +52,25 @@ struct Own<'a> {
     account: RequestLog,
 }
 
-impl Own<'_> {
+/// What another server has made of a request: the lane holds and answers it, with nothing left of the
+/// asking.
+pub(super) struct Serving {
+    settings: Arc<Settings>,
+    answering: Answering,
+    account: RequestLog,
+}
+
+impl<'a> Own<'a> {
+    fn new(connection: &'a mut Connection, front: &'a Front, serving: Serving) -> Self {
+        let Serving { settings, answering, account } = serving;
+        if connection.fresh {
+            // Its time for the first head is shorter than those of its other waits.
+            connection.timer.disarm();
+        }
+        let exchange = LaneExchange::new(connection, front, settings, account.keep);
+        Self { exchange, answering, account }
+    }
+
     /// The end of the request.
     fn end(&self, served: Served<Unwritten>) -> Disposition {
         let LaneExchange { settings, keep, .. } = &self.exchange;
@@ -84,12 +102,11 @@ impl Connection {
                 match Answering::of(&settings, decision) {
                     Ok(answering) => {
                         drop(self.take_head(length, false));
-                        if self.fresh {
-                            // Its time for the first head is shorter than those of its other waits.
-                            self.timer.disarm();
-                        }
-                        let exchange = LaneExchange::new(self, front, settings, account.keep);
-                        Request::Own(Own { exchange, answering, account })
+                        Request::Own(Own::new(
+                            self,
+                            front,
+                            Serving { settings, answering, account },
+                        ))
                     }
                     Err(decision) => {
                         let about = (decision, account, client);
@@ -117,6 +134,21 @@ impl Connection {
                 }
                 Request::Other(other) => other.await,
             }
+        }
+    }
+
+    /// Holds and answers a request. Its way so far takes no room any more.
+    // The future of an `async fn` has its arguments twice.
+    #[allow(clippy::manual_async_fn)]
+    pub(super) fn serve<'a>(
+        &'a mut self,
+        front: &'a Front,
+        serving: Box<Serving>,
+    ) -> impl Future<Output = Disposition> + Send + 'a {
+        let mut own = Own::new(self, front, *serving);
+        async move {
+            let served = own.answering.run(&mut own.exchange).await;
+            own.end(served)
         }
     }
 
@@ -175,11 +207,16 @@ impl Connection {
     ) -> Disposition {
         match self.forward(front, &settings, length, (forward, account), shutdown).await {
             Passed::Over(disposition) => disposition,
-            Passed::Own(decision, account, client) => {
-                // Its head is used up.
-                let about = (decision, account, client);
-                Box::pin(self.serve_other(front, settings, 0, about)).await
-            }
+            Passed::Own(decision, account, client) => match Answering::of(&settings, decision) {
+                Ok(answering) => {
+                    Disposition::Serve(Box::new(Serving { settings, answering, account }))
+                }
+                Err(decision) => {
+                    // Its head is used up.
+                    let about = (decision, account, client);
+                    Box::pin(self.serve_other(front, settings, 0, about)).await
+                }
+            },
         }
     }
 
@@ -194,6 +231,19 @@ impl Connection {
         // A poll that goes to the upstream later has to keep its head for it.
         let may_replay = matches!(decision, Decision::Replay(_) | Decision::Ask(_));
         let head = self.take_head(length, may_replay);
+        let decision = match decision {
+            Decision::Ask(pending) => {
+                let decision = Box::pin(pending.resume(&settings)).await;
+                match Answering::of(&settings, decision) {
+                    Ok(answering) => {
+                        let serving = Serving { settings, answering, account };
+                        return Disposition::Serve(Box::new(serving));
+                    }
+                    Err(decision) => decision,
+                }
+            }
+            decision => decision,
+        };
         let mut exchange = LaneExchange::new(self, front, settings.clone(), account.keep);
         match serve(&front.gate, &settings, decision, &mut exchange).await {
             Served::Done { held, events, answer } => {

@@ -12,7 +12,7 @@ use crate::server::gate::proxy::Proxy;
 use crate::server::gate::proxy::connection_state::ConnectionState;
 use crate::server::gate::proxy::request_context::RequestContext;
 use crate::server::gate::proxy::session::{self, SessionExchange};
-use crate::server::gate::serve::{Served, serve};
+use crate::server::gate::serve::{Answering, Served, serve};
 use crate::server::gate::sites::{Chosen, RequestHost, ambiguous, misdirected};
 use crate::server::gate::tls::Presented;
 use crate::server::gate::{Decision, Gate, HeldStream, Settings};
@@ -236,7 +236,8 @@ impl Http2 {
         session.set_write_timeout(settings.write_timeout);
         let share = BodyShare::new(&settings.bodies);
         let mut exchange = SessionExchange::new(session, &self.gate, settings, share);
-        if let Served::Done { held, events, .. } = stream.run(&mut exchange).await {
+        let served = Answering::stream(stream).run(&mut exchange).await;
+        if let Served::Done { held, events, .. } = served {
             session::log(session, settings, client.address, *began, held, events);
         }
     }
