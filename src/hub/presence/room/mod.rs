@@ -8,6 +8,7 @@
 //! The steps here recall it first.
 
 mod announce;
+mod lent;
 mod sequenced;
 
 use super::event::Why;
@@ -354,20 +355,6 @@ impl Room {
         None
     }
 
-    /// Takes back the number of clients without a name.
-    fn recall(&mut self) {
-        if let Some((held, last)) = self.holds.recall() {
-            (self.unnamed, self.last) = (held, self.last.max(last));
-        }
-    }
-
-    /// Lends it, while nothing follows from a client that comes or goes.
-    fn lend(&mut self) {
-        if self.timed && self.occupied && self.occupancy_announced {
-            self.holds.lend(self.unnamed);
-        }
-    }
-
     /// Nothing is left of it.
     pub(super) fn is_over(&self) -> bool {
         self.unnamed == 0
@@ -393,26 +380,6 @@ impl User {
             present: false,
             announced: false,
             why: Why::Gone,
-        }
-    }
-
-    /// Its holds.
-    fn held(&self) -> u32 {
-        self.holds.count().unwrap_or(self.held)
-    }
-
-    /// Takes back the number of its holds.
-    fn recall(&mut self) {
-        if let Some((held, until)) = self.holds.recall() {
-            (self.held, self.until) = (held, self.until.max(until));
-        }
-    }
-
-    /// Lends it, while nothing follows from a hold that begins or ends.
-    fn lend(&mut self) {
-        let is_steady = self.present && self.announced && self.timed;
-        if is_steady && self.leaving == 0 && self.why == Why::Gone {
-            self.holds.lend(self.held);
         }
     }
 }
