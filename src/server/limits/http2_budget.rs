@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Requests of one connection that always find room: as many as a browser sends at once over
@@ -22,6 +23,8 @@ const OWN_REQUESTS: usize = 6;
 const COMMON_REQUESTS: usize = 1024;
 /// Streams of all connections that wait for a slot.
 const MAX_WAITING: usize = 2048;
+/// The time after which a stream that waits looks for what other connections have left.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Unsent bytes of one stream that always find room.
 const OWN_UNSENT: usize = 512;
 /// Unsent bytes of all streams that have more.
@@ -111,7 +114,8 @@ impl Http2Share {
                 self.ended.notify_one();
                 return Some(slot);
             }
-            ended.await;
+            // Other connections leave room without a notice.
+            let _ = tokio::time::timeout(LOOK_EVERY, ended).await;
         }
     }
 
@@ -317,6 +321,20 @@ mod tests {
         }
         drop((own, others));
         assert_eq!((budget.requests(), budget.waiting()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_waits_finds_what_another_connection_has_left() {
+        let (_budget, shares) = shares(2);
+        let others: Vec<_> = (0..COMMON_REQUESTS).map_while(|_| shares[0].try_slot()).collect();
+        let own: Vec<_> = std::iter::from_fn(|| shares[1].try_slot()).collect();
+        let share = shares[1].clone();
+        let waiting = tokio::spawn(async move { share.slot().await.is_some() });
+        tokio::time::sleep(3 * LOOK_EVERY).await;
+        assert!(!waiting.is_finished());
+        drop(others);
+        assert!(waiting.await.unwrap());
+        drop(own);
     }
 
     #[test]
