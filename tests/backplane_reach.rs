@@ -169,7 +169,10 @@ async fn a_failover_resets_and_loses_nothing_silently_while_publishes_fail_at_on
         // The sentinels may have been faster.
         if answer.status != 200 {
             assert_eq!(answer.status, 503, "{}", answer.text());
-            assert!(answer.text().contains("away"), "{}", answer.text());
+            // The connection that publishes may not have noticed yet.
+            let told = ["away", "whether the message was published is unknown"];
+            let text = answer.text();
+            assert!(told.iter().any(|told| text.contains(told)), "{text}");
         }
         assert!(began.elapsed() < Duration::from_secs(2));
         // One of them may be gone, too.
