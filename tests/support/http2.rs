@@ -141,6 +141,11 @@ impl Http2 {
         true
     }
 
+    /// The streams that the server allows at a time, as far as its settings have come.
+    pub fn most_streams(&self) -> usize {
+        self.sender.current_max_send_streams()
+    }
+
     /// Takes back the request asked last: resets its stream, the connection stays.
     pub fn cancel(&mut self) {
         drop(self.asked.pop_back());

@@ -46,6 +46,11 @@ impl Http2Budget {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// True while half of what all connections have in common is taken.
+    pub fn is_tight(&self) -> bool {
+        self.requests() >= COMMON_REQUESTS / 2
+    }
+
     /// Bytes of responses that wait for their clients now.
     pub fn unsent(&self) -> usize {
         self.unsent.load(Ordering::Relaxed)

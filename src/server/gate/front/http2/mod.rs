@@ -32,6 +32,9 @@ use std::time::Duration;
 
 /// Bytes of one stream that wait to be sent, at the most.
 const UNSENT: usize = 16 << 10;
+/// Streams of a connection that begins while the others have most of what all have in common. h2
+/// keeps over a kilobyte of each, whatever becomes of it.
+const STREAMS_WHEN_TIGHT: u32 = 16;
 
 /// The app of one HTTP/2 connection: its idle timeout is fixed when the connection begins.
 pub(super) struct Http2 {
@@ -117,6 +120,9 @@ impl Http2 {
         options.max_header_list_size(self.head_bytes);
         // A client that grants a large window and does not read is not to have it filled here.
         options.max_send_buffer_size(UNSENT);
+        if self.gate.http2().is_tight() {
+            options.max_concurrent_streams(STREAMS_WHEN_TIGHT);
+        }
         options
     }
 
