@@ -17,6 +17,8 @@ import tempfile
 import threading
 import time
 
+from programs import NATIVE_AND_PUSHER, UPGRADE
+
 CLIENTS = 250
 # Seconds in which all clients poll again, under callgrind.
 PAUSE = 0.6
@@ -150,14 +152,12 @@ def read_frame(stream):
 
 def socket_of(path, first=None):
     """Events for WebSockets at `path`; each of them sends `first`, and reads the answers."""
-    upgrade = ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-               "Sec-WebSocket-Key: c2l4dGVlbiBieXRlcy4uLg==\r\n")
 
     def sockets(gate, rounds):
         clients = [gate.connect(gate.public) for _ in range(CLIENTS)]
         hook, answers = gate.connect(gate.internal)
         for connection, stream in clients:
-            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}\r\n".encode())
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n".encode())
             while stream.readline() != b"\r\n":
                 pass
             if first:
@@ -178,15 +178,6 @@ def socket_of(path, first=None):
     return sockets
 
 
-PUSHER = """
-[[poll]]
-path = "/comet/*"
-dialect = "native"
-[[pusher]]
-id = "app"
-key = "key"
-secret = "secret"
-"""
 SUBSCRIBE = b'{"event":"pusher:subscribe","data":{"channel":"news"}}'
 
 
@@ -216,5 +207,5 @@ if __name__ == "__main__":
         print(f"{binary}: {per_request(binary, deliver, CLIENTS):,.0f} for a delivery and re-poll, "
               f"{per_request(binary, stream, CLIENTS):,.0f} for an event of a stream, "
               f"{per_request(binary, web, CLIENTS):,.0f} of a WebSocket, "
-              f"{per_request(binary, pusher, CLIENTS, PUSHER):,.0f} of a Pusher socket, "
+              f"{per_request(binary, pusher, CLIENTS, NATIVE_AND_PUSHER):,.0f} of a Pusher socket, "
               f"{per_request(binary, forward, 10):,.0f} for a forwarded request")

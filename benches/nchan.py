@@ -10,7 +10,6 @@ again and again: told are the messages that were lost and that came twice.
 Memory is the proportional set size of all of a server's processes, less what they had before. CPU
 time is what the scheduler counted for their threads. The one client process shares the machine.
 """
-import base64
 import json
 import os
 import pathlib
@@ -24,14 +23,13 @@ import tempfile
 import time
 import urllib.request
 
-from programs import allow_open_files, cpu, free_port, listens, memory, until
+from programs import UPGRADE, allow_open_files, cpu, free_port, listens, memory, until
 
 BINARY = sys.argv[1]
 CLIENTS = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
 PUBLISHES = int(sys.argv[3]) if len(sys.argv) > 3 else 5
 MODULE = "/usr/lib/nginx/modules/ngx_nchan_module.so"
 BODY = "x" * 200
-KEY = base64.b64encode(b"sixteen bytes...").decode()
 TRANSPORTS = ("longpoll", "eventsource", "websocket")
 
 NGINX = """load_module {module};
@@ -137,8 +135,7 @@ class Client:
         extra = {
             "longpoll": self.place,
             "eventsource": "Accept: text/event-stream\r\n",
-            "websocket": "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                         f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: ws+meta.nchan\r\n",
+            "websocket": f"{UPGRADE}Sec-WebSocket-Protocol: ws+meta.nchan\r\n",
         }[self.transport]
         head = f"GET /sub/{self.channel}{last} HTTP/1.1\r\nHost: bench\r\n{extra}\r\n"
         self.socket.setblocking(True)

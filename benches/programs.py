@@ -11,6 +11,20 @@ import time
 
 running = []
 
+# The headers with which a client asks for a WebSocket.
+UPGRADE = ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+           "Sec-WebSocket-Key: c2l4dGVlbiBieXRlcy4uLg==\r\n")
+
+# Polls and streams in the native dialect, and an app of the Pusher protocol.
+NATIVE_AND_PUSHER = """[[poll]]
+path = "/comet/*"
+dialect = "native"
+[[pusher]]
+id = "app"
+key = "key"
+secret = "secret"
+"""
+
 
 def start(*command, env=None):
     """A group of its own, since neither PHP's server nor a killed master ends its workers."""

@@ -23,15 +23,14 @@ import tempfile
 import time
 import urllib.request
 
-from programs import allow_open_files, cpu, end_all, free_port, memory, start, wait_for
+from programs import UPGRADE, allow_open_files, cpu, end_all, free_port, memory, start, wait_for
 
 POLLGATE, SOCKUDO = sys.argv[1], sys.argv[2]
 CLIENTS = int(sys.argv[3]) if len(sys.argv) > 3 else 2000
 PUBLISHES = int(sys.argv[4]) if len(sys.argv) > 4 else 9
 APP, KEY, SECRET = "bench", "bench-key", "bench-secret"
-UPGRADE = (f"GET /app/{KEY}?protocol=7&client=js&version=8.4.0 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-           "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-           "Sec-WebSocket-Key: c2l4dGVlbiBieXRlcy4uLg==\r\n\r\n")
+CONNECT = (f"GET /app/{KEY}?protocol=7&client=js&version=8.4.0 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+           f"{UPGRADE}\r\n")
 CONFIG = f"""[log]
 level = "warn"
 [[pusher]]
@@ -92,7 +91,7 @@ def subscribe(server, source):
     client.bind((f"127.0.0.{2 + source % 32}", 0))
     client.connect(("127.0.0.1", server.sockets))
     client.settimeout(30)
-    client.sendall(UPGRADE.encode())
+    client.sendall(CONNECT.encode())
     held = b""
 
     def read_to(word):

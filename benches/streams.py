@@ -9,7 +9,6 @@ Memory is the proportional set size of the process, less what it had after one c
 delivery. CPU time is what the scheduler counted for its threads, the median of PUBLISHES. The one
 client process shares the machine.
 """
-import base64
 import json
 import pathlib
 import re
@@ -21,26 +20,17 @@ import tempfile
 import time
 import urllib.request
 
-from programs import allow_open_files, cpu, free_port, listens, memory, until
+from programs import (NATIVE_AND_PUSHER, UPGRADE, allow_open_files, cpu, free_port, listens, memory,
+                      until)
 
 BINARY = sys.argv[1]
 CLIENTS = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
 PUBLISHES = int(sys.argv[3]) if len(sys.argv) > 3 else 5
-KEY = base64.b64encode(b"sixteen bytes...").decode()
-UPGRADE = ("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-           f"Sec-WebSocket-Key: {KEY}\r\n")
-CONFIG = """[log]
+CONFIG = f"""[log]
 level = "warn"
 [hold]
 timeout = "300s"
-[[poll]]
-path = "/comet/*"
-dialect = "native"
-[[pusher]]
-id = "app"
-key = "key"
-secret = "secret"
-"""
+{NATIVE_AND_PUSHER}"""
 NUMBER = re.compile(rb"#(\d{10})#")
 
 
