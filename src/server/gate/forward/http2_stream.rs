@@ -2,8 +2,8 @@
 //! HTTP/1.1, and takes of a response no more than its client has room for.
 //!
 //! A response that its client does not read stays at the upstream, but for what h2 has taken:
-//! `front::http2_window` bounds that for the whole connection, and `limits::http2_budget` for all. A client that makes no progress within the
-//! write timeout is gone.
+//! `front::http2_window` bounds that for the whole connection, and `limits::http2_budget` for all.
+//! A client that makes no progress within the write timeout is gone.
 
 use super::exchange::ClientStream;
 use crate::protocol::http::framing::{Chunks, Framing};

@@ -71,17 +71,14 @@ impl Room {
 pub(in crate::server::gate) trait ClientStream:
     AsyncRead + AsyncWrite + Unpin
 {
-    /// Bytes of a response that the client takes now, up to `wanted`, besides `held` ones that wait
+    /// Bytes of a response that the client takes now, up to `wanted`, besides `_held` ones that wait
     /// for it already. Room for them is kept until they are written, or it is given back.
-    fn take_room(&mut self, held: usize, wanted: usize) -> usize {
-        let _ = held;
+    fn take_room(&mut self, _held: usize, wanted: usize) -> usize {
         wanted
     }
 
-    /// Nothing has come that would need room beyond that for `held` bytes.
-    fn give_back_room(&mut self, held: usize) {
-        let _ = held;
-    }
+    /// Nothing has come that would need room beyond that for `_held` bytes.
+    fn give_back_room(&mut self, _held: usize) {}
 }
 
 impl ClientStream for Stream {}
